@@ -1,0 +1,76 @@
+"""janus-edge: draw pictures and ask about them with compiled bundles of the Janus family.
+
+    import janus_edge
+    session = janus_edge.Session(janus_edge.open_bundle())
+    for event in session.generate_image(janus_edge.ImageRequest(prompt="three red circles")):
+        if isinstance(event, janus_edge.Image):
+            event.pixels  # (H, W, 3) uint8
+
+Names load when first used, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from janus_edge.runtime.bundle import Bundle, open_bundle, shipped_bundles
+    from janus_edge.runtime.errors import (
+        BundleError,
+        ImageError,
+        JanusEdgeError,
+        OptionError,
+        OutputError,
+        PromptError,
+    )
+    from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+    from janus_edge.runtime.image import load_image
+    from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+
+__all__ = [
+    "AskRequest",
+    "Bundle",
+    "BundleError",
+    "Event",
+    "Finished",
+    "Image",
+    "ImageError",
+    "ImageRequest",
+    "JanusEdgeError",
+    "OptionError",
+    "OutputError",
+    "Preview",
+    "Progress",
+    "PromptError",
+    "Session",
+    "Text",
+    "__version__",
+    "load_image",
+    "open_bundle",
+    "shipped_bundles",
+]
+
+_HOMES = {
+    "bundle": ("Bundle", "open_bundle", "shipped_bundles"),
+    "errors": (
+        "BundleError",
+        "ImageError",
+        "JanusEdgeError",
+        "OptionError",
+        "OutputError",
+        "PromptError",
+    ),
+    "events": ("Event", "Finished", "Image", "Preview", "Progress", "Text"),
+    "image": ("load_image",),
+    "session": ("AskRequest", "ImageRequest", "Session"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'janus_edge' has no attribute {name!r}")
+    return getattr(import_module(f"janus_edge.runtime.{_HOME_OF[name]}"), name)

@@ -1,0 +1,1 @@
+"""The command line: one small file a command. Commands parse, call one function, write the file."""

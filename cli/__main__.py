@@ -1,0 +1,5 @@
+"""``python -m janus_edge.cli``."""
+
+from janus_edge.cli.main import main
+
+main()

@@ -1,0 +1,40 @@
+"""``janus-edge ask``: a picture and a question to a streamed answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="Picture file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the noise, when temperature is not 0.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="Bundle folder or name of a shipped one.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+) -> None:
+    """Ask a question about a picture."""
+    from janus_edge.runtime.bundle import open_bundle
+    from janus_edge.runtime.events import Text
+    from janus_edge.runtime.image import load_image
+    from janus_edge.runtime.session import AskRequest, Session
+
+    request = AskRequest(
+        image=load_image(image),
+        question=question,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
+    for event in Session(open_bundle(model), num_threads=threads).ask(request):
+        if isinstance(event, Text):
+            print(event.text, end="", flush=True)
+    print()

@@ -1,0 +1,46 @@
+"""``janus-edge eval``: quality of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+evaluate = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure quality.")
+
+
+@evaluate.callback()
+def _group() -> None:
+    """Keep ``shapes`` a command of its own."""
+
+
+@evaluate.command("shapes")
+def shapes(
+    model: Annotated[
+        str | None, typer.Option(help="Bundle folder or name of a shipped one.")
+    ] = None,
+    num_prompts: Annotated[int, typer.Option(help="Over six categories.", min=6)] = 600,
+    num_questions: Annotated[int, typer.Option(help="Over six topics.", min=6)] = 600,
+    split: Annotated[str, typer.Option(help="Seed range: test or validation.")] = "test",
+    guidance_scale: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Append the result to this file, a JSON line.")
+    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Save pictures in a grid, as a PNG.")] = None,
+) -> None:
+    """Draw and answer in the world of shapes; score pictures by their pixels."""
+    from janus_edge.evals.shapes import run
+
+    run(
+        model=model,
+        num_prompts=num_prompts,
+        num_questions=num_questions,
+        split=split,
+        guidance_scale=guidance_scale,
+        temperature=temperature,
+        record=record,
+        sheet=sheet,
+        report=typer.echo,
+    )

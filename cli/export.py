@@ -1,0 +1,31 @@
+"""``janus-edge export``: a checkpoint folder to a bundle folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder with config.json and weights.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
+    max_length: Annotated[
+        int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
+) -> None:
+    """Compile a checkpoint into a bundle, checking every component against PyTorch."""
+    from janus_edge.export.bundle import export_bundle
+    from janus_edge.model.weights import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    export_bundle(
+        loaded,
+        bundle,
+        max_length=max_length or loaded.model.config.language.max_position_embeddings,
+        report=typer.echo,
+        replace=replace,
+    )
+    typer.echo(bundle)

@@ -1,0 +1,94 @@
+"""``janus-edge generate``: a prompt to PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from janus_edge.runtime.events import Image
+    from janus_edge.runtime.session import ImageRequest, Session
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file.")] = Path("out.png"),
+    num_images: Annotated[
+        int, typer.Option("-n", "--num-images", help="Pictures; the files are numbered.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="The i-th picture has seed + i.")] = 0,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Pull towards the prompt; 1 is none.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest code.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest codes; 0 is all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Bundle folder or name of a shipped one.")
+    ] = None,
+    previews: Annotated[
+        Path | None, typer.Option(help="Folder for a preview after each row of codes.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+) -> None:
+    """Draw a picture."""
+    from janus_edge.cli.terminal import code_bar
+    from janus_edge.runtime.bundle import open_bundle
+    from janus_edge.runtime.events import Finished, Image, Preview, Progress
+    from janus_edge.runtime.image import check_writable, make_folder, save_png
+    from janus_edge.runtime.session import ImageRequest, Session
+
+    request = ImageRequest(
+        prompt=prompt,
+        num_images=num_images,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        previews=previews is not None,
+    )
+    check_writable(output)
+    session = Session(open_bundle(model), num_threads=threads)
+    events = session.generate_image(request)
+    if previews is not None:
+        make_folder(previews)
+    with code_bar("drawing") as advance:
+        for event in events:
+            match event:
+                case Progress(done=done, total=total):
+                    advance(done, total)
+                case Preview(index=index, pixels=pixels, num_codes=drawn) if previews:
+                    save_png(pixels, previews / f"{index:03}-{drawn:04}.png", {})
+                case Image(pixels=pixels):
+                    path = _numbered(output, event, num_images)
+                    save_png(pixels, path, _texts(session, request, event))
+                    typer.echo(path)
+                case Finished(timings_ms=timings):
+                    total_ms = timings.pop("total")
+                    parts = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
+                    typer.echo(f"{total_ms:.0f} ms ({parts})", err=True)
+
+
+def _numbered(output: Path, event: Image, num_images: int) -> Path:
+    if num_images == 1:
+        return output
+    return output.with_stem(f"{output.stem}-{event.index + 1}")
+
+
+def _texts(session: Session, request: ImageRequest, event: Image) -> dict[str, str]:
+    """What it takes to draw the picture again, for the PNG's text chunks."""
+    settings, manifest = session.image_settings(request), session.bundle.manifest
+    return {
+        "Software": manifest.created_by,
+        "prompt": request.prompt,
+        "seed": str(event.seed),
+        "guidance_scale": str(settings.guidance_scale),
+        "temperature": str(settings.temperature),
+        "top_k": str(settings.top_k),
+        "top_p": str(settings.top_p),
+        "model": manifest.name,
+        "model_sha256": session.bundle.sha256,
+    }

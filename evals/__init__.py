@@ -1,0 +1,1 @@
+"""Quality of bundles, as programs with recorded outputs. Knows the runtime's public events only."""

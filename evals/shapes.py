@@ -1,0 +1,193 @@
+"""Scores in the world of shapes: prompts drawn and judged by their pixels, questions by their text.
+
+Six GenEval-style categories in equal numbers, strict: exactly what was asked for and nothing else.
+Half of the prompts and questions are about combinations that training never showed.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PilImage
+
+from janus_edge.evals.records import append_record
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.events import Image, Text
+from janus_edge.runtime.image import check_writable, save_png
+from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+from janus_edge.shapes.captions import CATEGORIES, Caption, caption
+from janus_edge.shapes.questions import TOPICS, Question, question
+from janus_edge.shapes.scenes import SPLITS, Scene, render, scenes
+from janus_edge.shapes.scorer import satisfies
+
+_KIND_OF = {
+    "single_object": "single",
+    "colours": "single",
+    "two_objects": "pair",
+    "position": "pair",
+    "colour_attribution": "pair",
+    "counting": "repeated",
+}
+_SHEET_COLUMNS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One prompt or question: its group (category or topic) and whether it came out right."""
+
+    group: str
+    held_out: bool
+    right: bool
+
+
+def prompts(split: str, count: int) -> Iterator[tuple[bool, Caption]]:
+    """``count`` captions, the categories in turn, each half held out (True) and half not."""
+    found = {held_out: scenes(split, held_out=held_out) for held_out in (True, False)}
+    rng = np.random.default_rng(SPLITS[split])
+    for index in range(count):
+        category, held_out = CATEGORIES[index % 6], index // 6 % 2 == 0
+        scene = next(s for s in found[held_out] if s.kind == _KIND_OF[category])
+        yield held_out, caption(scene, rng, category)
+
+
+def questions(split: str, count: int) -> Iterator[tuple[bool, Scene, Question]]:
+    """``count`` questions, the topics in turn, each half held out (True) and half not."""
+    found = {held_out: scenes(split, held_out=held_out) for held_out in (True, False)}
+    rng = np.random.default_rng(SPLITS[split] + 1)
+    for index in range(count):
+        topic, held_out = TOPICS[index % 6], index // 6 % 2 == 0
+        for scene in found[held_out]:
+            asked = question(scene, rng, topic)
+            if asked is not None:
+                yield held_out, scene, asked
+                break
+
+
+def draw(session: Session, request: ImageRequest) -> np.ndarray:
+    """The pixels of one picture."""
+    (image,) = (e for e in session.generate_image(request) if isinstance(e, Image))
+    return image.pixels
+
+
+def answer(session: Session, scene: Scene, asked: Question) -> str:
+    """The model's answer about a scene's picture."""
+    request = AskRequest(image=PilImage.fromarray(render(scene)), question=asked.text)
+    return "".join(e.text for e in session.ask(request) if isinstance(e, Text)).strip()
+
+
+def run(
+    *,
+    model: str | None,
+    num_prompts: int,
+    num_questions: int,
+    split: str,
+    guidance_scale: float | None,
+    temperature: float | None,
+    record: Path | None,
+    sheet: Path | None,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Score a bundle; report a table, append a record, return it. Raises OptionError."""
+    if split not in SPLITS:
+        raise OptionError(f'split is "{split}"; give one of {", ".join(SPLITS)}')
+    for path in (record, sheet):
+        if path is not None:
+            check_writable(path)
+    session = Session(open_bundle(model))
+    drawn, pictures = [], []
+    for index, (held_out, wanted) in enumerate(prompts(split, num_prompts)):
+        request = ImageRequest(
+            prompt=wanted.text, seed=index, guidance_scale=guidance_scale, temperature=temperature
+        )
+        pixels = draw(session, request)
+        right = satisfies(pixels, wanted)
+        drawn.append(Outcome(group=wanted.category, held_out=held_out, right=right))
+        pictures.append(pixels)
+    answered = [
+        Outcome(
+            group=asked.topic,
+            held_out=held_out,
+            right=answer(session, scene, asked) == asked.answer,
+        )
+        for held_out, scene, asked in questions(split, num_questions)
+    ]
+    settings = session.image_settings(request)
+    result: dict[str, Any] = {
+        "schema": "shapes/1",
+        "command": f"janus-edge {shlex.join(sys.argv[1:])}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "bundle": session.bundle.manifest.name,
+        "bundle_sha256": session.bundle.sha256,
+        "split": split,
+        "guidance_scale": settings.guidance_scale,
+        "temperature": settings.temperature,
+    }
+    for title, outcomes in (("drawing", drawn), ("answering", answered)):
+        result[title] = summary(outcomes)
+        for line in _lines(title, result[title]):
+            report(line)
+    if record is not None:
+        append_record(record, result)
+    if sheet is not None:
+        save_png(contact_sheet(pictures), sheet, {})
+    return result
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Scores a group, their mean, and the same mean for held-out and other combinations."""
+    groups = list(dict.fromkeys(outcome.group for outcome in outcomes))
+    scores = {group: _mean(o.right for o in outcomes if o.group == group) for group in groups}
+    overall = _mean(scores.values())
+    return {
+        "count": len(outcomes),
+        "overall": overall,
+        "standard_error": round(sqrt(overall * (1 - overall) / len(outcomes)), 4),
+        "groups": scores,
+        "held_out_combinations": _mean(o.right for o in outcomes if o.held_out),
+        "trained_combinations": _mean(o.right for o in outcomes if not o.held_out),
+    }
+
+
+def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures side by side, six categories by two a row, the last row filled with white."""
+    white = np.full_like(pictures[0], 255)
+    padded = pictures + [white] * (-len(pictures) % _SHEET_COLUMNS)
+    rows = [padded[i : i + _SHEET_COLUMNS] for i in range(0, len(padded), _SHEET_COLUMNS)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _mean(values: Any) -> float:
+    collected = [float(value) for value in values]
+    return round(sum(collected) / len(collected), 4) if collected else float("nan")
+
+
+def _lines(title: str, scored: dict[str, Any]) -> Iterator[str]:
+    yield f"{title}: {scored['overall']:.3f} (standard error {scored['standard_error']:.3f})"
+    for group, score in scored["groups"].items():
+        yield f"  {group:22} {score:.3f}"
+    yield f"  held-out combinations  {scored['held_out_combinations']:.3f}"
+
+
+def _commit() -> str | None:
+    """The checkout's commit, if this is one."""
+    where = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

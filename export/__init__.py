@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: one graph a component, tables folded, parity checked, all of it hashed."""

@@ -1,0 +1,234 @@
+"""VQ image tokenizer: encoder, quantizer, decoder. Source: LlamaGen's VQ-16, arXiv 2406.06525.
+
+Shapes: B batch, C channels, H and W in pixels or codes, K codebook size, N codes, E code channels.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_edge.model.config import CodebookConfig
+
+
+class ResnetBlock(nn.Module):
+    """Norm, swish, 3x3 convolution, twice, around a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(in_channels, num_groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(out_channels, num_groups)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.same_channels = in_channels == out_channels
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        h_BCHW = self.conv1(F.silu(self.norm1(x_BCHW)))
+        h_BCHW = self.conv2(F.silu(self.norm2(h_BCHW)))
+        return h_BCHW + (x_BCHW if self.same_channels else self.nin_shortcut(x_BCHW))
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all positions, by 1x1 convolutions."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels, num_groups)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        normed = self.norm(x_BCHW)
+        q, k, v = (f(normed).flatten(2).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mixed_BNC = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        return x_BCHW + self.proj_out(mixed_BNC.transpose(1, 2).reshape(x_BCHW.shape))
+
+
+class Downsample(nn.Module):
+    """Halve with a stride-2 convolution, padded on the right and bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv(F.pad(x_BCHW, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double by repeating pixels, then convolve."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, attention after each where asked for, then a resize."""
+
+    def __init__(
+        self, channels: list[int], num_groups: int, *, attention: bool, resize: str | None
+    ) -> None:
+        super().__init__()
+        pairs = list(pairwise(channels))
+        self.res = nn.ModuleList(ResnetBlock(a, b, num_groups) for a, b in pairs)
+        self.attn = nn.ModuleList(AttnBlock(b, num_groups) for _, b in pairs if attention)
+        self.resize = resize
+        if resize is not None:
+            self.add_module(resize, _RESIZE[resize](channels[-1]))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        for i, block in enumerate(self.res):
+            x_BCHW = block(x_BCHW)
+            if len(self.attn):
+                x_BCHW = self.attn[i](x_BCHW)
+        return x_BCHW if self.resize is None else self.get_submodule(self.resize)(x_BCHW)
+
+
+_RESIZE: dict[str, type[nn.Module]] = {"downsample": Downsample, "upsample": Upsample}
+
+
+class Encoder(nn.Module):
+    """Picture (B, 3, H, W) in [-1, 1] to (B, z_channels, H/stride, W/stride)."""
+
+    def __init__(self, config: CodebookConfig) -> None:
+        super().__init__()
+        widths = [config.channels * m for m in config.encoder_ch_mult]
+        groups, last = config.num_groups, len(widths) - 1
+        self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1)
+        self.conv_blocks = nn.ModuleList(
+            Level(
+                [widths[max(i - 1, 0)] if i else config.channels] + [width] * config.num_res_blocks,
+                groups,
+                attention=i == last,
+                resize=None if i == last else "downsample",
+            )
+            for i, width in enumerate(widths)
+        )
+        self.mid = _middle(widths[-1], groups)
+        self.norm_out = _norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = self.conv_in(x_BCHW)
+        for level in (*self.conv_blocks, *self.mid):
+            x_BCHW = level(x_BCHW)
+        return self.conv_out(F.silu(self.norm_out(x_BCHW)))
+
+
+class Decoder(nn.Module):
+    """(B, z_channels, h, w) to a picture (B, 3, h*stride, w*stride), about [-1, 1]."""
+
+    def __init__(self, config: CodebookConfig) -> None:
+        super().__init__()
+        widths = [config.channels * m for m in reversed(config.decoder_ch_mult)]
+        groups, last = config.num_groups, len(widths) - 1
+        self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
+        self.mid = _middle(widths[0], groups)
+        self.conv_blocks = nn.ModuleList(
+            Level(
+                [widths[max(i - 1, 0)]] + [width] * (config.num_res_blocks + 1),
+                groups,
+                attention=i == 0,
+                resize=None if i == last else "upsample",
+            )
+            for i, width in enumerate(widths)
+        )
+        self.norm_out = _norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, z_BCHW: Tensor) -> Tensor:
+        z_BCHW = self.conv_in(z_BCHW)
+        for level in (*self.mid, *self.conv_blocks):
+            z_BCHW = level(z_BCHW)
+        return self.conv_out(F.silu(self.norm_out(z_BCHW)))
+
+
+class Quantizer(nn.Module):
+    """Nearest entry of a codebook, both L2-normalised where the config says so."""
+
+    def __init__(self, config: CodebookConfig) -> None:
+        super().__init__()
+        self.l2_norm = config.l2_norm
+        self.embedding = nn.Embedding(config.size, config.dim)
+
+    def table(self) -> Tensor:
+        """The codebook as looked up, (K, E)."""
+        weight_KE = self.embedding.weight
+        return F.normalize(weight_KE, dim=-1) if self.l2_norm else weight_KE
+
+    def nearest(self, z_BEHW: Tensor) -> Tensor:
+        """Codes (B, H*W) int64 in raster order."""
+        z_BNE = z_BEHW.flatten(2).transpose(1, 2)
+        if self.l2_norm:
+            z_BNE = F.normalize(z_BNE, dim=-1)
+        table_KE = self.table()
+        # argmin ||z - e||^2, without the term that all codes share
+        return (table_KE.square().sum(-1) - 2 * z_BNE @ table_KE.T).argmin(-1)
+
+    def lookup(self, codes_BN: Tensor, height: int, width: int) -> Tensor:
+        """Vectors (B, E, height, width) of codes in raster order."""
+        vectors_BNE = F.embedding(codes_BN, self.table())
+        return vectors_BNE.transpose(1, 2).reshape(codes_BN.shape[0], -1, height, width)
+
+
+class VQTokenizer(nn.Module):
+    """Pictures to codes and back."""
+
+    def __init__(self, config: CodebookConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(config.z_channels, config.dim, 1)
+        self.quantize = Quantizer(config)
+        self.post_quant_conv = nn.Conv2d(config.dim, config.z_channels, 1)
+        self.decoder = Decoder(config)
+
+    def latent(self, pixels_BCHW: Tensor) -> Tensor:
+        """Continuous latent (B, E, h, w) before quantization."""
+        return self.quant_conv(self.encoder(pixels_BCHW))
+
+    def encode(self, pixels_BCHW: Tensor) -> Tensor:
+        """Pixels in [-1, 1] to codes (B, h*w) int64."""
+        return self.quantize.nearest(self.latent(pixels_BCHW))
+
+    def decode_latent(self, z_BEHW: Tensor) -> Tensor:
+        """Quantized latent (B, E, h, w) to pixels."""
+        return self.decoder(self.post_quant_conv(z_BEHW))
+
+    def decode(self, codes_BN: Tensor) -> Tensor:
+        """Codes of a square picture (B, N) to pixels (B, 3, H, W), about [-1, 1], not clipped."""
+        side = int(codes_BN.shape[1] ** 0.5)
+        return self.decode_latent(self.quantize.lookup(codes_BN, side, side))
+
+
+def _norm(channels: int, num_groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups, channels, eps=1e-6)
+
+
+def _middle(channels: int, num_groups: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        (
+            ResnetBlock(channels, channels, num_groups),
+            AttnBlock(channels, num_groups),
+            ResnetBlock(channels, channels, num_groups),
+        )
+    )
+
+
+def normalised_latent(z_BEHW: Tensor) -> Tensor:
+    """Latent vectors on the unit sphere, where an L2-normalised codebook lives."""
+    return F.normalize(z_BEHW, dim=1)
+
+
+def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
+    """The quantized value forwards, the identity's gradient backwards."""
+    return z + (quantized - z).detach()

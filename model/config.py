@@ -1,0 +1,167 @@
+"""Sizes of a Janus model: frozen, validated, read from and written to plain JSON dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig:
+    """Llama-type decoder. Source: the published config.json, ``language_config``."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int = 16384
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        """Refuse heads that do not divide."""
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not split into {self.num_attention_heads} "
+                "heads of an even size"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is no multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels a head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """SigLIP vision transformer; ``image_size`` and ``patch_size`` in pixels."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Refuse patches that do not tile and heads that do not divide."""
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of {self.patch_size}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookConfig:
+    """VQ tokenizer: ``size`` codes of ``dim`` channels; the last of ``*_ch_mult`` is the lowest
+    resolution, each level but that one halves the picture."""
+
+    size: int
+    dim: int
+    z_channels: int
+    channels: int
+    encoder_ch_mult: tuple[int, ...]
+    decoder_ch_mult: tuple[int, ...]
+    num_res_blocks: int = 2
+    num_groups: int = 32
+    l2_norm: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse uneven levels and groups."""
+        if len(self.encoder_ch_mult) != len(self.decoder_ch_mult):
+            raise ValueError("encoder_ch_mult and decoder_ch_mult differ in length")
+        if self.channels % self.num_groups:
+            raise ValueError(f"channels {self.channels} is no multiple of {self.num_groups}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels a code, along each side."""
+        return 2 ** (len(self.encoder_ch_mult) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignerConfig:
+    """Linear layers with GELU between; depth 1 is one linear layer."""
+
+    depth: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHeadConfig:
+    """Width of the image head's hidden layer."""
+
+    image_token_embed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusConfig:
+    """A whole autoregressive Janus. Source: arXiv 2410.13848."""
+
+    language: LanguageConfig
+    vision: VisionConfig
+    codebook: CodebookConfig
+    gen_head: ImageHeadConfig
+    aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
+    gen_aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
+
+    @property
+    def code_grid(self) -> int:
+        """Codes along a side of a drawn picture."""
+        return self.vision.image_size // self.codebook.stride
+
+    @property
+    def num_codes(self) -> int:
+        """Codes a drawn picture."""
+        return self.code_grid**2
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> JanusConfig:
+        """Read nested JSON. Raises ValueError naming the unknown, missing or wrong key."""
+        sections = {f.name: f.type for f in dataclasses.fields(cls)}
+        _refuse_unknown("the model's config", raw, sections)
+        read = {}
+        for name, values in raw.items():
+            section = _SECTIONS[str(sections[name])]
+            _refuse_unknown(
+                f'section "{name}"', values, {f.name for f in dataclasses.fields(section)}
+            )
+            try:
+                read[name] = section(
+                    **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+                )
+            except TypeError as error:
+                raise ValueError(f'section "{name}": {error}') from None
+        try:
+            return cls(**read)
+        except TypeError as error:
+            raise ValueError(f"the model's config: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same nested JSON."""
+        return dataclasses.asdict(self)
+
+
+_SECTIONS: dict[str, type] = {
+    c.__name__: c
+    for c in (LanguageConfig, VisionConfig, CodebookConfig, AlignerConfig, ImageHeadConfig)
+}
+
+
+def _refuse_unknown(where: str, raw: dict[str, Any], known: Any) -> None:
+    unknown = sorted(set(raw) - set(known))
+    if unknown:
+        raise ValueError(f"{where} has unknown keys: {', '.join(unknown)}")

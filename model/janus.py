@@ -1,0 +1,87 @@
+"""Janus and Janus-Pro: one language model, two visual paths. Source: arXiv 2410.13848, 2501.17811.
+
+Parameter names are the published ones. Shapes: B batch, R rows, T time, N image tokens, D width,
+K codebook size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_edge.model.codebook import VQTokenizer
+from janus_edge.model.config import JanusConfig
+from janus_edge.model.language import LanguageModel
+from janus_edge.model.vision import Aligner, VisionModel
+
+
+class ImageHead(nn.Module):
+    """Hidden states to code logits (…, K)."""
+
+    def __init__(self, width: int, hidden: int, num_codes: int) -> None:
+        super().__init__()
+        self.output_mlp_projector = nn.Linear(width, hidden)
+        self.vision_head = nn.Linear(hidden, num_codes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vision_head(F.gelu(self.output_mlp_projector(x)))
+
+
+class Janus(nn.Module):
+    """Understands pictures through SigLIP and draws them as VQ codes."""
+
+    def __init__(self, config: JanusConfig) -> None:
+        super().__init__()
+        width, book = config.language.hidden_size, config.codebook
+        self.config = config
+        self.vision_model = VisionModel(config.vision)
+        self.aligner = Aligner(config.vision.width, width, config.aligner.depth)
+        self.gen_vision_model = VQTokenizer(book)
+        self.gen_embed = nn.Embedding(book.size, book.dim)
+        self.gen_aligner = Aligner(book.dim, width, config.gen_aligner.depth)
+        self.gen_head = ImageHead(width, config.gen_head.image_token_embed, book.size)
+        self.language_model = LanguageModel(config.language)
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Token ids (R, T) to embeddings (R, T, D)."""
+        return self.language_model.model.embed_tokens(ids)
+
+    def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
+        """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
+        return self.aligner(self.vision_model(pixels_BCHW))
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Codes (…) to decoder inputs (…, D)."""
+        return self.gen_aligner(self.gen_embed(codes))
+
+    def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
+        """Text embeddings with the pictures' vectors at the placeholders, in order, (R, T, D)."""
+        x_RTD = self.embed_text(ids_RT)
+        vectors = self.embed_images(pixels_BCHW).flatten(0, 1).to(x_RTD.dtype)
+        where = (ids_RT == placeholder)[..., None].expand_as(x_RTD)
+        return x_RTD.masked_scatter(where, vectors)
+
+    def hidden(self, x_RTD: Tensor) -> Tensor:
+        """One causal pass over embeddings, final norm included."""
+        return self.language_model.model(x_RTD)
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states to vocabulary logits (…, V)."""
+        return self.language_model.lm_head(hidden)
+
+    def image_logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states to code logits (…, K)."""
+        return self.gen_head(hidden)
+
+
+def unconditional(ids_BT: Tensor, pad: int) -> Tensor:
+    """Prompts with every id but the first and the last replaced by pad, as guidance needs."""
+    out = torch.full_like(ids_BT, pad)
+    out[:, 0], out[:, -1] = ids_BT[:, 0], ids_BT[:, -1]
+    return out
+
+
+def guide(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance on logits: uncond + s * (cond - uncond)."""
+    return uncond + guidance_scale * (cond - uncond)

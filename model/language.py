@@ -1,0 +1,149 @@
+"""Llama-type language model with a static KV cache. Source: the published config, Llama 2.
+
+Shapes: R rows, T new positions, M cache length, D width, H heads, G key-value heads, E head width,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_edge.model.config import LanguageConfig
+
+LayerCache = tuple[Tensor, Tensor]  # keys and values, each (R, G, M, E)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        width, head_dim = config.hidden_size, config.head_dim
+        self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = nn.Linear(width, self.num_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, self.num_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, self.num_kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(self.num_heads * head_dim, width, bias=False)
+
+    def forward(
+        self,
+        x_RTD: Tensor,
+        cos_RTE: Tensor,
+        sin_RTE: Tensor,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        positions_RT: Tensor,
+    ) -> Tensor:
+        rows, time, _ = x_RTD.shape
+        q = self.q_proj(x_RTD).view(rows, time, self.num_heads, -1).transpose(1, 2)
+        k = self.k_proj(x_RTD).view(rows, time, self.num_kv_heads, -1).transpose(1, 2)
+        v = self.v_proj(x_RTD).view(rows, time, self.num_kv_heads, -1).transpose(1, 2)
+        q, k = rotate(q, cos_RTE, sin_RTE), rotate(k, cos_RTE, sin_RTE)
+        if cache is not None:
+            at = positions_RT[:, None, :, None].expand(-1, self.num_kv_heads, -1, k.shape[-1])
+            k, v = cache[0].scatter_(2, at, k), cache[1].scatter_(2, at, v)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.num_heads != k.shape[1]
+        )
+        return self.o_proj(mixed.transpose(1, 2).reshape(rows, time, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_RTD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_RTD)) * self.up_proj(x_RTD))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        x_RTD: Tensor,
+        cos_RTE: Tensor,
+        sin_RTE: Tensor,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        positions_RT: Tensor,
+    ) -> Tensor:
+        normed = self.input_layernorm(x_RTD)
+        x_RTD = x_RTD + self.self_attn(normed, cos_RTE, sin_RTE, mask, cache, positions_RT)
+        return x_RTD + self.mlp(self.post_attention_layernorm(x_RTD))
+
+
+class Decoder(nn.Module):
+    """Embeddings (R, T, D) to final-normed hidden states (R, T, D)."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        x_RTD: Tensor,
+        positions_RT: Tensor | None = None,
+        caches: Sequence[LayerCache] | None = None,
+    ) -> Tensor:
+        """Without caches: one causal pass from position 0. With: ``positions_RT`` (int64) are
+        written to the caches, which are changed in place, and attend to all at or before them."""
+        if positions_RT is None:
+            positions_RT = torch.arange(x_RTD.shape[1], device=x_RTD.device)[None]
+        cos_RTE, sin_RTE = rope(self.config, positions_RT)
+        mask = None
+        if caches is not None:
+            slots_M = torch.arange(caches[0][0].shape[2], device=x_RTD.device)
+            mask = (slots_M <= positions_RT[..., None])[:, None]
+        for i, layer in enumerate(self.layers):
+            cache = None if caches is None else caches[i]
+            x_RTD = layer(x_RTD, cos_RTE, sin_RTE, mask, cache, positions_RT)
+        return self.norm(x_RTD)
+
+
+class LanguageModel(nn.Module):
+    """Decoder and vocabulary head, named as published."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+
+def make_caches(config: LanguageConfig, rows: int, max_length: int) -> list[LayerCache]:
+    """Zeroed caches of all layers: static buffers, (R, G, M, E) float32."""
+    shape = (rows, config.num_key_value_heads, max_length, config.head_dim)
+    return [(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.num_hidden_layers)]
+
+
+def rope(config: LanguageConfig, positions_RT: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (R, T, E/2), float32; channel i turns together with channel i + E/2."""
+    half = torch.arange(0, config.head_dim, 2, device=positions_RT.device) / config.head_dim
+    angle = positions_RT[..., None].float() * config.rope_theta**-half
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_RHTE: Tensor, cos_RTE: Tensor, sin_RTE: Tensor) -> Tensor:
+    """Rotary position embedding, half-split layout, in the dtype of ``x_RHTE``."""
+    cos, sin = cos_RTE[:, None].to(x_RHTE.dtype), sin_RTE[:, None].to(x_RHTE.dtype)
+    a, b = x_RHTE.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,1 @@
+"""The lean runtime: opens bundles, draws and answers. Imports no torch, no Triton, no onnx."""

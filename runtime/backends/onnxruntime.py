@@ -1,0 +1,54 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from janus_edge.runtime.backends import Arrays
+from janus_edge.runtime.errors import BundleError
+
+
+def load(path: Path, num_threads: int) -> OrtEngine:
+    """Open a graph for the CPU provider. Raises BundleError if ONNX Runtime refuses it."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3  # errors reach the user as exceptions, not as log lines
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library's exceptions share no narrower base
+        reason = str(error).splitlines()[0]
+        raise BundleError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot open it: {reason}; export it again"
+        ) from None
+    return OrtEngine(session)
+
+
+class OrtEngine:
+    """One graph; see ``Engine``."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        """All outputs, in new arrays."""
+        return list(self._session.run(None, inputs))
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """A call on fixed arrays; on a CPU an OrtValue shares its numpy array's memory."""
+        binding, session = self._session.io_binding(), self._session
+        values = {id(array): ort.OrtValue.ortvalue_from_numpy(array) for array in inputs.values()}
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, values[id(array)])
+        for name, array in outputs.items():
+            value = values.get(id(array)) or ort.OrtValue.ortvalue_from_numpy(array)
+            binding.bind_ortvalue_output(name, value)
+        kept = (inputs, outputs)  # the binding holds bare pointers
+
+        def call(_kept: tuple[Arrays, Arrays] = kept) -> None:
+            session.run_with_iobinding(binding)
+
+        return call

@@ -1,0 +1,161 @@
+"""The decode loops: prefill, then one code or token at a time. Knows no text, file, clock or print.
+
+Shapes: B pictures, R rows (2B under guidance), T time, D width, V codes or tokens, N codes a
+picture, G key-value heads, M cache length, E head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from janus_edge.runtime import sampling
+from janus_edge.runtime.backends import Engine
+from janus_edge.runtime.manifest import Sizes
+
+NOISE_BLOCK = 32  # positions whose noise is made at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How codes or tokens are chosen; guidance is for pictures only."""
+
+    temperature: float
+    guidance_scale: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @property
+    def guided(self) -> bool:
+        """Whether an unconditional row is needed: at scale 1 it would cancel out."""
+        return self.guidance_scale != 1.0
+
+
+class Decoder:
+    """The decoder engine with KV caches of its own: static buffers, written in place."""
+
+    def __init__(self, engine: Engine, sizes: Sizes, rows: int, max_length: int) -> None:
+        shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
+        self._engine, self._rows = engine, rows
+        names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
+        caches = {name: np.zeros(shape, np.float32) for name in names}
+        self._past = {f"past_{name}": cache for name, cache in caches.items()}
+        self._present = {f"present_{name}": cache for name, cache in caches.items()}
+        self._step_embeds = np.zeros((rows, 1, sizes.hidden_size), np.float32)
+        self._step_positions = np.zeros((rows, 1), np.int64)
+        self._step_lengths = np.zeros(rows, np.int64)
+        self._step_hidden = np.zeros_like(self._step_embeds)
+        self._call = self._bound(
+            self._step_embeds, self._step_positions, self._step_lengths, self._step_hidden
+        )
+
+    def prefill(self, embeds_RTD: np.ndarray) -> np.ndarray:
+        """Start over with a prompt; the hidden state (R, D) of its last position."""
+        time = embeds_RTD.shape[1]
+        positions = np.tile(np.arange(time), (self._rows, 1))
+        hidden = np.empty_like(embeds_RTD)
+        self._bound(embeds_RTD, positions, np.full(self._rows, time), hidden)()
+        self._step_lengths[:] = time
+        return hidden[:, -1]
+
+    def step(self, embeds_RD: np.ndarray) -> np.ndarray:
+        """One more position; its hidden state (R, D), valid until the next step."""
+        self._step_embeds[:, 0] = embeds_RD
+        self._step_positions[:, 0] = self._step_lengths
+        self._step_lengths += 1
+        self._call()
+        return self._step_hidden[:, 0]
+
+    def _bound(
+        self,
+        embeds: np.ndarray,
+        positions: np.ndarray,
+        lengths: np.ndarray,
+        hidden: np.ndarray,
+    ) -> Callable[[], None]:
+        inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._past}
+        return self._engine.bind(inputs, {"hidden": hidden, **self._present})
+
+
+def decode_codes(
+    decoder: Decoder,
+    image_head: Callable[[np.ndarray], np.ndarray],
+    code_embed_VD: np.ndarray,
+    prompt_RTD: np.ndarray,
+    num_codes: int,
+    seeds_B: np.ndarray,
+    settings: Settings,
+) -> Iterator[np.ndarray]:
+    """Yield the codes (B,) of each position. Rows are all conditional, then all unconditional."""
+    hidden_RD = decoder.prefill(prompt_RTD)
+    noise_of = _noise(seeds_B, num_codes, len(code_embed_VD), "image", settings)
+    pictures = len(seeds_B)
+    for position in range(num_codes):
+        logits_RV = image_head(hidden_RD)
+        if settings.guided:
+            logits_BV = sampling.guide(
+                logits_RV[:pictures], logits_RV[pictures:], settings.guidance_scale
+            )
+        else:
+            logits_BV = logits_RV
+        codes_B = sampling.choose(
+            logits_BV,
+            noise_of(position),
+            settings.temperature,
+            settings.top_k,
+            settings.top_p,
+        )
+        yield codes_B
+        if position + 1 < num_codes:  # the last code needs no step
+            codes_R = np.tile(codes_B, 2) if settings.guided else codes_B
+            hidden_RD = decoder.step(code_embed_VD[codes_R])
+
+
+def decode_text(
+    decoder: Decoder,
+    text_head: Callable[[np.ndarray], np.ndarray],
+    text_embed_VD: np.ndarray,
+    prompt_1TD: np.ndarray,
+    max_tokens: int,
+    stop: frozenset[int],
+    seed: int,
+    settings: Settings,
+) -> Iterator[int]:
+    """Yield token ids until one of ``stop`` (not yielded) or ``max_tokens``."""
+    hidden_1D = decoder.prefill(prompt_1TD)
+    noise_of = _noise(np.array([seed]), max_tokens, len(text_embed_VD), "text", settings)
+    for position in range(max_tokens):
+        (token,) = sampling.choose(
+            text_head(hidden_1D),
+            noise_of(position),
+            settings.temperature,
+            settings.top_k,
+            settings.top_p,
+        )
+        if int(token) in stop:
+            return
+        yield int(token)
+        if position + 1 < max_tokens:
+            hidden_1D = decoder.step(text_embed_VD[[token]])
+
+
+def _noise(
+    seeds_B: np.ndarray, num_positions: int, size: int, stream: str, settings: Settings
+) -> Callable[[int], np.ndarray | None]:
+    """Gumbel noise (B, V) by position, made a block of positions at a time."""
+    start, block = 0, np.empty((len(seeds_B), 0, size), np.float32)
+
+    def at(position: int) -> np.ndarray | None:
+        nonlocal start, block
+        if settings.temperature == 0:
+            return None
+        if position >= start + block.shape[1]:
+            start = position
+            stop = min(position + NOISE_BLOCK, num_positions)
+            positions = np.arange(start, stop)
+            block = sampling.gumbel(seeds_B, positions, size, sampling.STREAMS[stream])
+        return block[:, position - start]
+
+    return at

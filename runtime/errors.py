@@ -1,0 +1,33 @@
+"""Errors a user can cause. Each message is one line: where, what, what to do.
+
+JanusEdgeError
+├── BundleError     a bundle that is missing, damaged or of another version
+├── PromptError     an empty or too long prompt or question
+├── ImageError      a file that is no picture, or too large a one
+├── OptionError     a value outside its range
+└── OutputError     a file or folder that cannot be written
+"""
+
+
+class JanusEdgeError(Exception):
+    """Base of all errors below."""
+
+
+class BundleError(JanusEdgeError):
+    """A bundle that is missing, damaged or of another version."""
+
+
+class PromptError(JanusEdgeError):
+    """An empty or too long prompt or question."""
+
+
+class ImageError(JanusEdgeError):
+    """A file that is no picture, or too large a one."""
+
+
+class OptionError(JanusEdgeError):
+    """A value outside its range."""
+
+
+class OutputError(JanusEdgeError):
+    """A file or folder that cannot be written."""

@@ -1,0 +1,97 @@
+"""The sampler, defined once in docs/sampling.md: guidance, temperature, Gumbel noise, argmax.
+
+Noise comes from a counter-based generator (Philox4x32-10), keyed by the seed and counted by
+position and code, so it is the same in every batch, on every backend, in any order of positions.
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+Shapes: B pictures, P positions, V codes or tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+STREAMS = {"image": 0, "text": 1, "latent": 2}
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+Words = Sequence[np.ndarray | np.uint64]
+
+
+def philox(counter: Words, key: Words) -> tuple[np.ndarray, ...]:
+    """Ten rounds of Philox4x32: four counter words and two key words (uint64 arrays holding 32-bit
+    values, broadcast together) to four random words."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0 = np.uint64(_MULTIPLIERS[0]) * c0
+        p1 = np.uint64(_MULTIPLIERS[1]) * c2
+        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + np.uint64(_WEYL[0])) & _LOW, (k1 + np.uint64(_WEYL[1])) & _LOW
+    return tuple(np.asarray(word) for word in (c0, c1, c2, c3))
+
+
+def random_words(
+    seeds_B: np.ndarray, positions_P: np.ndarray, size: int, stream: int
+) -> np.ndarray:
+    """32-bit words (B, P, size) as uint32; word v is output v % 4 of counter (v // 4, position)."""
+    seeds = np.asarray(seeds_B, np.uint64)[:, None, None]
+    blocks = np.arange((size + 3) // 4, dtype=np.uint64)
+    positions = np.asarray(positions_P, np.uint64)[None, :, None]
+    counter = (blocks, positions, np.uint64(stream), np.uint64(0))
+    words = philox(counter, (seeds & _LOW, seeds >> _HALF))
+    shape = (seeds.shape[0], positions.shape[1], len(blocks))
+    stacked = np.stack([np.broadcast_to(word, shape) for word in words], axis=-1)
+    return stacked.reshape(*shape[:2], -1)[..., :size].astype(np.uint32)
+
+
+def gumbel(seeds_B: np.ndarray, positions_P: np.ndarray, size: int, stream: int) -> np.ndarray:
+    """Standard Gumbel noise (B, P, size) float32, from 23 bits of each word."""
+    words = random_words(seeds_B, positions_P, size, stream)
+    uniform = ((words >> np.uint32(9)).astype(np.float64) + 0.5) * 2.0**-23
+    return (-np.log(-np.log(uniform))).astype(np.float32)
+
+
+def guide(cond_BV: np.ndarray, uncond_BV: np.ndarray, guidance_scale: float) -> np.ndarray:
+    """Classifier-free guidance on logits, float32: uncond + s * (cond - uncond)."""
+    return uncond_BV + np.float32(guidance_scale) * (cond_BV - uncond_BV)
+
+
+def choose(
+    logits_BV: np.ndarray,
+    noise_BV: np.ndarray | None,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> np.ndarray:
+    """A code or token a row, (B,) int64: argmax(logits / T + noise) over the kept ones.
+
+    temperature 0, or no noise: the largest logit. top_k 0 and top_p 1 keep all.
+    """
+    if temperature == 0 or noise_BV is None:
+        return logits_BV.argmax(axis=1)
+    scaled = logits_BV / np.float32(temperature)
+    if 0 < top_k < scaled.shape[1]:
+        least = np.partition(scaled, -top_k, axis=1)[:, -top_k, None]
+        scaled = np.where(scaled >= least, scaled, -np.inf)
+    if top_p < 1:
+        scaled = np.where(_nucleus(scaled, top_p), scaled, -np.inf)
+    return (scaled + noise_BV).argmax(axis=1)
+
+
+def _nucleus(scaled_BV: np.ndarray, top_p: float) -> np.ndarray:
+    """True for the likeliest entries whose probabilities before them sum to less than top_p."""
+    order = np.argsort(-scaled_BV, axis=1, kind="stable")
+    ranked = np.take_along_axis(scaled_BV, order, axis=1).astype(np.float64)
+    probs = np.exp(ranked - ranked[:, :1])
+    probs /= probs.sum(axis=1, keepdims=True)
+    keep = np.cumsum(probs, axis=1) - probs < top_p
+    out = np.zeros_like(keep)
+    np.put_along_axis(out, order, keep, axis=1)
+    return out

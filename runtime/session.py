@@ -1,0 +1,245 @@
+"""A session: an open bundle with its engines. Requests in, events out; the one path to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image as PilImage
+
+from janus_edge.runtime import image as images
+from janus_edge.runtime.backends import Engine, load_engine
+from janus_edge.runtime.bundle import Bundle
+from janus_edge.runtime.decode import Decoder, Settings, decode_codes, decode_text
+from janus_edge.runtime.errors import OptionError, PromptError
+from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+from janus_edge.runtime.timing import Stopwatch
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest:
+    """Draw ``num_images`` pictures; the i-th has seed ``seed + i``. None: the bundle's default.
+
+    previews: yield a Preview after each row of codes. Raises OptionError for values out of range.
+    """
+
+    prompt: str
+    num_images: int = 1
+    seed: int = 0
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    previews: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no loop could run."""
+        _in_range("num_images", self.num_images, 1, 1024)
+        _in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
+        _in_range("guidance_scale", self.guidance_scale, 0, 100)
+        _in_range("temperature", self.temperature, 0, 100)
+        _in_range("top_k", self.top_k, 0, 2**31)
+        _in_range("top_p", self.top_p, 1e-6, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskRequest:
+    """A question about a picture. temperature 0 takes the likeliest token each time."""
+
+    image: PilImage.Image
+    question: str
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no loop could run."""
+        _in_range("max_tokens", self.max_tokens, 1, 2**31)
+        _in_range("temperature", self.temperature, 0, 100)
+        _in_range("top_p", self.top_p, 1e-6, 1)
+        _in_range("seed", self.seed, 0, MAX_SEED)
+
+
+class Session:
+    """Runs requests on one bundle. Engines open when first needed. Not for several threads."""
+
+    def __init__(self, bundle: Bundle, *, num_threads: int = 0) -> None:
+        """num_threads: of the engines; 0 lets the backend choose."""
+        self.bundle = bundle
+        self._sizes, self._encoder = bundle.manifest.sizes, bundle.encoder
+        self._num_threads = num_threads
+        self._engines: dict[str, Engine] = {}
+
+    def image_settings(self, request: ImageRequest) -> Settings:
+        """The request's sampling settings, the bundle's where it names none."""
+        chosen = {
+            name: default if (asked := getattr(request, name)) is None else asked
+            for name, default in self.bundle.manifest.sampling.model_dump().items()
+        }
+        return Settings(**chosen)
+
+    def generate_image(self, request: ImageRequest) -> Iterator[Event]:
+        """Draw: Progress (and Preview) events, an Image for each picture, Finished.
+
+        Raises PromptError for an empty or too long prompt, before any work.
+        """
+        settings = self.image_settings(request)
+        ids_T = self._encoder.generation(request.prompt)
+        self._check_length("prompt", ids_T, self._sizes.num_codes)
+        return self._draw(request, settings, ids_T)
+
+    def ask(self, request: AskRequest) -> Iterator[Event]:
+        """Answer: Text events as they come, Finished.
+
+        Raises PromptError for an empty or too long question, before any work.
+        """
+        ids_T = self._encoder.question(request.question, self._sizes.num_image_tokens)
+        self._check_length("question", ids_T, 1)
+        return self._answer(request, ids_T)
+
+    def _draw(
+        self, request: ImageRequest, settings: Settings, ids_T: np.ndarray
+    ) -> Iterator[Event]:
+        watch = Stopwatch()
+        rows_a_picture = 2 if settings.guided else 1
+        most_rows = self.bundle.manifest.components["decoder"].profile["R"][2]
+        at_once = max(1, most_rows // rows_a_picture)
+        for start in range(0, request.num_images, at_once):
+            indices = range(start, min(start + at_once, request.num_images))
+            yield from self._draw_batch(request, settings, ids_T, indices, watch)
+        yield Finished(timings_ms=watch.timings_ms())
+
+    def _draw_batch(
+        self,
+        request: ImageRequest,
+        settings: Settings,
+        ids_T: np.ndarray,
+        indices: range,
+        watch: Stopwatch,
+    ) -> Iterator[Event]:
+        sizes, num = self._sizes, self._sizes.num_codes
+        seeds_B = np.array([request.seed + i for i in indices], np.uint64)
+        with watch.part("open"):
+            decoder_engine, head = self._engine("decoder"), self._engine("image_head")
+            self._engine("image_decoder")
+        rows = [ids_T] + [self._encoder.unconditional(ids_T)] * settings.guided
+        prompt_RTD = np.repeat(self._text_embed[np.stack(rows)], len(indices), axis=0)
+        decoder = Decoder(decoder_engine, sizes, len(prompt_RTD), len(ids_T) + num)
+        codes_BN = np.zeros((len(indices), num), np.int64)
+        steps = decode_codes(
+            decoder,
+            lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
+            self._code_embed,
+            prompt_RTD,
+            num,
+            seeds_B,
+            settings,
+        )
+        for position in range(num):
+            with watch.part("prefill" if position == 0 else "decode"):
+                codes_BN[:, position] = next(steps)
+            done = indices.start * num + (position + 1) * len(indices)
+            yield Progress(done=done, total=request.num_images * num, elapsed_ms=watch.elapsed_ms)
+            if request.previews and (position + 1) % sizes.code_grid == 0:
+                for index, codes_N in zip(indices, codes_BN, strict=True):
+                    pixels = self._preview(codes_N[: position + 1])
+                    yield Preview(
+                        index=index,
+                        num_codes=position + 1,
+                        pixels=pixels,
+                        elapsed_ms=watch.elapsed_ms,
+                    )
+        for index, seed, codes_N in zip(indices, seeds_B, codes_BN, strict=True):
+            with watch.part("image_decoder"):
+                (picture,) = self._engine("image_decoder").run({"codes": codes_N[None]})[0]
+            yield Image(
+                index=index,
+                pixels=images.to_pixels(picture),
+                codes=codes_N,
+                seed=int(seed),
+                elapsed_ms=watch.elapsed_ms,
+            )
+
+    def _answer(self, request: AskRequest, ids_T: np.ndarray) -> Iterator[Event]:
+        watch, sizes = Stopwatch(), self._sizes
+        with watch.part("open"):
+            names = ("vision_encoder", "vision_aligner", "decoder", "text_head")
+            encoder, aligner, decoder_engine, head = (self._engine(name) for name in names)
+        with watch.part("vision"):
+            pixels = images.prepare(request.image, sizes.image_size)
+            (features,) = encoder.run({"pixels": pixels})
+            (vectors_1ND,) = aligner.run({"features": features})
+        prompt_1TD = self._text_embed[ids_T][None]
+        prompt_1TD[0, ids_T == self._encoder.ids["image_placeholder"]] = vectors_1ND[0]
+        most = min(request.max_tokens, sizes.max_length - len(ids_T))
+        tokens = decode_text(
+            Decoder(decoder_engine, sizes, 1, len(ids_T) + most),
+            lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
+            self._text_embed,
+            prompt_1TD,
+            most,
+            frozenset(self._encoder.ids[name] for name in ("eos", "user_role")),
+            request.seed,
+            Settings(temperature=request.temperature, top_p=request.top_p),
+        )
+        said: list[int] = []
+        shown = ""
+        while True:
+            with watch.part("decode" if said else "prefill"):
+                token = next(tokens, None)
+            if token is not None:
+                said.append(token)
+            text = self._encoder.decode(said).lstrip()
+            if token is not None and text.endswith("\ufffd"):
+                continue  # the middle of a character of several bytes
+            if len(text) > len(shown):
+                yield Text(text=text[len(shown) :], elapsed_ms=watch.elapsed_ms)
+                shown = text
+            if token is None:
+                break
+        yield Finished(timings_ms=watch.timings_ms())
+
+    def _preview(self, codes_N: np.ndarray) -> np.ndarray:
+        """Cells of the codes drawn so far, grey where none is, at the picture's size."""
+        grid = self._sizes.code_grid
+        cells = np.full((grid * grid, 3), images.PADDING, np.uint8)
+        cells[: len(codes_N)] = self._preview_map[codes_N].round().astype(np.uint8)
+        stride = self._sizes.image_size // grid
+        return cells.reshape(grid, grid, 3).repeat(stride, axis=0).repeat(stride, axis=1)
+
+    def _check_length(self, what: str, ids_T: np.ndarray, follows: int) -> None:
+        room = self._sizes.max_length - follows
+        if len(ids_T) > room:
+            raise PromptError(
+                f"the {what} is {len(ids_T)} tokens long, the model's context has room for {room}; "
+                "make it shorter"
+            )
+
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            component = self.bundle.manifest.components[name]
+            path = self.bundle.path(name)
+            self._engines[name] = load_engine(component.backend, path, self._num_threads)
+        return self._engines[name]
+
+    @cached_property
+    def _text_embed(self) -> np.ndarray:
+        return self.bundle.table("text_embed")
+
+    @cached_property
+    def _code_embed(self) -> np.ndarray:
+        return self.bundle.table("code_embed")
+
+    @cached_property
+    def _preview_map(self) -> np.ndarray:
+        return self.bundle.table("preview")
+
+
+def _in_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:  # NaN is in no range
+        raise OptionError(f"{name} is {value}; give a value from {least} to {most}")

@@ -1,0 +1,35 @@
+"""Where the time of a request goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Milliseconds since it was made, and those spent inside each named part."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._parts: dict[str, float] = {}
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Since it was made."""
+        return (time.perf_counter() - self._began) * 1e3
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = (time.perf_counter() - began) * 1e3
+            self._parts[name] = self._parts.get(name, 0.0) + spent
+
+    def timings_ms(self) -> dict[str, float]:
+        """All parts and the total, rounded to microseconds."""
+        timings = {name: round(spent, 3) for name, spent in self._parts.items()}
+        return timings | {"total": round(self.elapsed_ms, 3)}

@@ -1,0 +1,4 @@
+"""The world we can measure: procedural scenes, what is said about them, and a scorer of pixels.
+
+Numpy alone draws and describes; only the scorer needs scipy (extra ``evals``). Knows no model.
+"""

@@ -1,0 +1,120 @@
+"""A tiny random Janus, exported once a test session; commands run in a process of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from janus_edge.export.bundle import export_bundle
+from janus_edge.model.config import (
+    CodebookConfig,
+    ImageHeadConfig,
+    JanusConfig,
+    LanguageConfig,
+    VisionConfig,
+)
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint, load_checkpoint, save_checkpoint
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.session import Session
+from janus_edge.train.stages import initialise
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+
+RANDOM = JanusConfig(
+    language=LanguageConfig(
+        vocab_size=456,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=96,
+    ),
+    vision=VisionConfig(image_size=32, patch_size=8, width=24, layers=2, heads=2),
+    codebook=CodebookConfig(
+        size=40,
+        dim=8,
+        z_channels=16,
+        channels=8,
+        encoder_ch_mult=(1, 1, 2, 2),
+        decoder_ch_mult=(1, 1, 2, 2),
+        num_res_blocks=1,
+        num_groups=4,
+    ),
+    gen_head=ImageHeadConfig(image_token_embed=32),
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint whose guided logits are neither flat nor extreme."""
+    torch.manual_seed(1)
+    model = Janus(RANDOM)
+    initialise(model)
+    folder = tmp_path_factory.mktemp("checkpoint") / "random"
+    checkpoint = Checkpoint(
+        model=model,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 3.0, "temperature": 0.9},
+    )
+    save_checkpoint(checkpoint, folder, torch.float16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoint_dir: Path) -> Checkpoint:
+    """The same, read back."""
+    return load_checkpoint(checkpoint_dir)
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random checkpoint's bundle. Do not change it: copy it."""
+    folder = tmp_path_factory.mktemp("bundles") / "random"
+    export_bundle(checkpoint, folder, max_length=96, report=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def session(bundle_dir: Path) -> Session:
+    """An open session on the random bundle."""
+    return Session(open_bundle(bundle_dir), num_threads=1)
+
+
+class Cli:
+    """Runs ``janus-edge`` in a folder."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "janus_edge.cli", *map(str, words)],
+            cwd=self.cwd,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"COLUMNS": "100"},
+        )
+
+    def fails(self, *words: str | Path) -> str:
+        """Run, demand a non-zero exit and exactly one line on standard error; return it."""
+        done = self(*words)
+        assert done.returncode != 0, done
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+        assert done.stdout == ""
+        return lines[0]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line in an empty folder."""
+    return Cli(tmp_path)

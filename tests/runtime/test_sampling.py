@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from janus_edge.runtime.sampling import choose, guide, gumbel, philox, random_words
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [  # the generator's published known answers
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (
+            (0xFFFFFFFF,) * 4,
+            (0xFFFFFFFF,) * 2,
+            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
+        ),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_known_answers(
+    counter: tuple[int, ...], key: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    words = philox(*(tuple(np.uint64(word) for word in words) for words in (counter, key)))
+    assert tuple(int(word) for word in words) == expected
+
+
+WORDS = [976134560, 2128141106, 1853871947, 3011632945, 2464808780, 456313845]
+NOISE = [-0.393122, 0.353544, 0.174154, 1.035746, 0.588193, -0.807377]
+
+
+def test_vectors_of_the_document() -> None:
+    """The numbers printed in docs/sampling.md."""
+    words = random_words(np.array([2**40 + 7]), np.array([3]), 6, stream=0)
+    assert words[0, 0].tolist() == WORDS
+    noise = gumbel(np.array([2**40 + 7]), np.array([3]), 6, stream=0)
+    assert noise[0, 0] == pytest.approx(NOISE, abs=2e-6)
+
+
+def test_noise_depends_on_seed_position_and_code_alone() -> None:
+    alone = gumbel(np.array([9]), np.array([5]), 40, stream=0)[0, 0]
+    batch = gumbel(np.array([4, 9, 11]), np.arange(3, 8), 53, stream=0)
+    assert np.array_equal(batch[1, 2, :40], alone)
+    for other in (
+        batch[0, 2],
+        batch[1, 1],
+        gumbel(np.array([9]), np.array([5]), 40, stream=1)[0, 0],
+    ):
+        assert not np.array_equal(other[:40], alone)
+
+
+def test_noise_is_gumbel() -> None:
+    noise = gumbel(np.arange(20), np.arange(50), 256, stream=0)
+    assert noise.mean() == pytest.approx(0.57722, abs=0.01)
+    assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.02)
+    assert np.isfinite(noise).all()
+
+
+def test_argmax_of_logits_plus_noise_samples_the_softmax() -> None:
+    logits = np.array([1.0, 0.0, -1.0, 2.0], np.float32)
+    noise = gumbel(np.arange(20000), np.array([0]), 4, stream=0)[:, 0]
+    codes = choose(np.tile(logits, (20000, 1)), noise, temperature=0.7)
+    expected = np.exp(logits / 0.7) / np.exp(logits / 0.7).sum()
+    assert np.bincount(codes, minlength=4) / 20000 == pytest.approx(expected, abs=0.012)
+
+
+def test_temperature_zero_is_greedy() -> None:
+    logits = np.array([[0.0, 3.0, 1.0]], np.float32)
+    assert choose(logits, np.array([[9.0, 0.0, 9.0]], np.float32), 0.0).tolist() == [1]
+
+
+def test_top_k_and_top_p_keep_the_likeliest() -> None:
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
+    noise = np.array([[0.0, 0.0, 10.0, 20.0]], np.float32)
+    assert choose(logits, noise, 1.0).tolist() == [3]
+    assert choose(logits, noise, 1.0, top_k=3).tolist() == [2]
+    assert choose(logits, noise, 1.0, top_p=0.9).tolist() == [2]
+    assert choose(logits, noise, 1.0, top_p=0.5).tolist() == [0]
+
+
+def test_guidance_at_one_is_the_conditional_row() -> None:
+    rng = np.random.default_rng(0)
+    cond, uncond = rng.standard_normal((2, 3, 7)).astype(np.float32)
+    assert guide(cond, uncond, 1.0) == pytest.approx(cond, abs=1e-6)
+    assert guide(cond, uncond, 5.0) == pytest.approx(uncond + 5 * (cond - uncond), abs=1e-5)

@@ -1,0 +1,59 @@
+"""What the root folders are called once installed, and what importing them costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import janus_edge
+
+ROOT = Path(__file__).resolve().parent.parent
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def test_every_package_folder_is_listed() -> None:
+    """A missing nested package disappears from wheels silently."""
+    found = set()
+    for package, folder in SETUPTOOLS["package-dir"].items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            parts = init.parent.relative_to(ROOT / folder).parts
+            found.add(".".join([package, *parts]))
+    assert found == set(SETUPTOOLS["packages"])
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, janus_edge, janus_edge.cli.main; "
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'triton', 'numpy', 'PIL', 'scipy'}; "
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_runtime_works_without_torch_and_onnx(bundle_dir: Path) -> None:
+    code = f"""
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors", "scipy", "triton"):
+    sys.modules[name] = None
+import janus_edge
+session = janus_edge.Session(janus_edge.open_bundle({str(bundle_dir)!r}))
+request = janus_edge.ImageRequest(prompt="a red circle")
+images = [e for e in session.generate_image(request) if isinstance(e, janus_edge.Image)]
+print(images[0].pixels.shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(32, 32, 3)"
+
+
+def test_all_public_names_resolve() -> None:
+    for name in janus_edge.__all__:
+        assert getattr(janus_edge, name) is not None
+    assert set(janus_edge._HOME_OF) == set(janus_edge.__all__) - {"__version__"}
+
+
+def test_version_matches_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert janus_edge.__version__ == project["version"]

@@ -1,0 +1,150 @@
+"""One resumable training loop for every stage. Knows no model, no data and no loss.
+
+The loss of a step depends on the step's number alone (data and noise are counted, not drawn from a
+stream), so a run that was stopped and resumed takes the same steps as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from janus_edge.runtime.files import whole
+
+LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What one stage trains and how. ``trainable`` are prefixes of parameter names."""
+
+    name: str
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    trainable: tuple[str, ...]
+    warmup_steps: int = 0
+    decay_from: float = 1.0  # the part of the steps after which the rate falls to 0 by a cosine
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse empty stages."""
+        if self.num_steps < 1 or self.batch_size < 1:
+            raise ValueError(f"stage {self.name}: num_steps and batch_size must be at least 1")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, constant, cosine to zero."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        flat = int(self.decay_from * self.num_steps)
+        if step < flat:
+            return self.learning_rate
+        done = (step - flat) / max(1, self.num_steps - flat)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def run_stage(
+    model: nn.Module, stage: Stage, loss_at: LossAt, run_dir: Path, *, save_every_s: float = 120
+) -> None:
+    """Train ``model`` in place; state in ``<run_dir>/<stage>.pt``, a line of log every 20 steps.
+
+    A finished stage is loaded and left alone; a stopped one goes on at its last saved step.
+    Raises FloatingPointError when the loss is not finite.
+    """
+    path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
+    parameters = select_trainable(model, stage.trainable)
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=stage.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=stage.weight_decay,
+        fused=True,
+    )
+    start = _resume(path, model, optimizer, stage)
+    if start == stage.num_steps:
+        return
+    _drop_later_lines(log, stage.name, start)
+    began = saved = time.monotonic()
+    model.train()
+    for step in _with_bar(stage, start):
+        rate = stage.rate_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, metrics = loss_at(step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"stage {stage.name}, step {step}: loss is {loss.item()}")
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        done = step + 1
+        if done % 20 == 0 or done == stage.num_steps:
+            line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
+            line |= {name: round(value, 5) for name, value in metrics.items()}
+            line["seconds"] = round(time.monotonic() - began, 1)
+            with log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if done == stage.num_steps or time.monotonic() - saved > save_every_s:
+            _save(path, model, optimizer, done)
+            saved = time.monotonic()
+    model.eval()
+
+
+def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Parameter]:
+    """Freeze all parameters but those whose name starts with a prefix; returns the latter.
+
+    Raises ValueError for a prefix that matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f'no parameter starts with "{prefix}"')
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage) -> int:
+    if not path.exists():
+        return 0
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
+    if state["step"] < stage.num_steps:
+        optimizer.load_state_dict(state["optimizer"])
+    else:
+        model.eval()
+    return min(int(state["step"]), stage.num_steps)
+
+
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    with whole(path) as part:
+        torch.save(state, part)
+
+
+def _drop_later_lines(log: Path, stage: str, start: int) -> None:
+    """Forget what was logged after the step that a resumed stage starts from."""
+    if not log.exists():
+        return
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    kept = [line for line in lines if line["stage"] != stage or line["step"] <= start]
+    with whole(log) as part:
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _with_bar(stage: Stage, start: int) -> Iterator[int]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        task = bar.add_task(stage.name, total=stage.num_steps, completed=start)
+        for step in range(start, stage.num_steps):
+            yield step
+            bar.advance(task)

@@ -1,0 +1,138 @@
+"""The three training stages of Janus. Source: arXiv 2410.13848, section 3.3; 2501.17811, table 1.
+
+Freezing and the understanding : text : generation ratios are Janus-Pro's; steps, batch and rates
+are the small model's. There is no weight between the losses: one mean over all predicted tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_edge.model.janus import Janus
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train.data import (
+    IGNORED,
+    Sequences,
+    answers,
+    drawings,
+    readings,
+    training_scenes,
+)
+from janus_edge.train.loop import LossAt, Stage
+
+_ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusStage(Stage):
+    """A stage and its mixture: examples of understanding, text and generation in one step."""
+
+    number: int
+    mixture: tuple[int, int, int]
+
+
+STAGES = (
+    JanusStage(
+        name="stage1",
+        number=1,
+        num_steps=150,
+        mixture=(8, 0, 24),  # 1 : 0 : 3
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_steps=20,
+        trainable=_ADAPTERS,
+    ),
+    JanusStage(
+        name="stage2",
+        number=2,
+        num_steps=12000,
+        mixture=(8, 12, 20),  # 2 : 3 : 5
+        batch_size=40,
+        learning_rate=1.5e-3,
+        warmup_steps=200,
+        decay_from=0.6,
+        trainable=(*_ADAPTERS, "language_model."),
+    ),
+    JanusStage(
+        name="stage3",
+        number=3,
+        num_steps=4000,
+        mixture=(20, 4, 16),  # 5 : 1 : 4
+        batch_size=40,
+        learning_rate=4e-4,
+        warmup_steps=50,
+        decay_from=0.3,
+        trainable=(*_ADAPTERS, "language_model.", "vision_model."),
+    ),
+)
+
+
+def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossAt:
+    """Cross-entropy on answers and codes over the stage's mixture."""
+    num_patches = model.config.vision.num_patches
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng((stage.number, step))
+        batch = training_scenes(stage.number, step, stage.batch_size)
+        seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])
+        parts = {}
+        if len(drawn):
+            parts["image"] = drawings(list(drawn), rng, encoder, model.gen_vision_model)
+        if len(seen):
+            parts["answer"] = answers(list(seen), rng, encoder, num_patches)
+        if len(told):
+            parts["text"] = readings(list(told), rng, encoder)
+        total, count, metrics = torch.zeros(()), 0, {}
+        for name, sequences in parts.items():
+            loss, tokens = sequence_loss(model, sequences, encoder.ids["image_placeholder"])
+            total, count = total + loss, count + tokens
+            metrics[name] = loss.item() / tokens
+        return total / count, metrics
+
+    return loss_at
+
+
+def sequence_loss(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, int]:
+    """Summed cross-entropy over the targets, and their number."""
+    known = rows.targets_BT != IGNORED
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.hidden(embed(model, rows, placeholder))[known]
+        head = model.text_logits if rows.is_code_BT is None else model.image_logits
+        logits = head(hidden)
+    targets = rows.targets_BT[known]
+    return F.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+
+
+def embed(model: Janus, rows: Sequences, placeholder: int) -> Tensor:
+    """Decoder inputs (B, T, D) of text, pictures and codes."""
+    if rows.is_code_BT is not None:
+        is_code = rows.is_code_BT
+        text = model.embed_text(rows.ids_BT.masked_fill(is_code, 0))
+        codes = model.embed_codes(rows.ids_BT.masked_fill(~is_code, 0))
+        return torch.where(is_code[..., None], codes.to(text.dtype), text)
+    if rows.pixels_BCHW is not None:
+        return model.embed_prompt(rows.ids_BT, rows.pixels_BCHW, placeholder)
+    return model.embed_text(rows.ids_BT)
+
+
+def initialise(model: Janus) -> None:
+    """Scaled normal weights for all that is not pre-trained; residual branches start small."""
+    depth = model.config.language.num_hidden_layers
+    fresh = (model.language_model, model.aligner, model.gen_aligner, model.gen_head)
+    for module in (m for part in fresh for m in part.modules()):
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
+    for name, module in model.language_model.named_modules():
+        if isinstance(module, nn.Linear) and name.endswith((".o_proj", ".down_proj")):
+            nn.init.normal_(module.weight, std=(2 * depth * module.in_features) ** -0.5)
+    with torch.no_grad():  # codes that look alike start alike
+        model.gen_embed.weight.copy_(model.gen_vision_model.quantize.table() * 2)

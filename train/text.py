@@ -1,0 +1,56 @@
+"""The small model's text tokenizer: byte-level BPE over the words of the shape world."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+
+from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptTemplate
+from janus_edge.shapes.captions import caption
+from janus_edge.shapes.questions import TOPICS, question, tell
+from janus_edge.shapes.scenes import scenes
+
+TEMPLATE = PromptTemplate(user_role="<|User|>", assistant_role="<|Assistant|>", system_prompt="")
+
+
+def make_tokenizer(vocab_size: int, num_scenes: int = 4000) -> Tokenizer:
+    """A tokenizer of at most ``vocab_size`` tokens; any text encodes, as bytes at worst."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()  # the shape world is lower case, users are not
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    roles = (TEMPLATE.user_role, TEMPLATE.assistant_role)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[
+            *(AddedToken(string, special=True) for string in TOKEN_STRINGS.values()),
+            *(AddedToken(role, special=True) for role in roles),
+        ],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(num_scenes), trainer)
+    return tokenizer
+
+
+def _corpus(num_scenes: int) -> list[str]:
+    """Texts as they stand after a role: with a leading space."""
+    rng = np.random.default_rng(0)
+    texts = []
+    for scene in islice(scenes("train", held_out=False), num_scenes):
+        texts += [f" {caption(scene, rng).text}", f" {tell(scene)}"]
+        for topic in TOPICS:
+            asked = question(scene, rng, topic)
+            if asked is not None:
+                texts += [f"\n{asked.text}", f" {asked.text}", f" {asked.answer}"]
+    return texts
