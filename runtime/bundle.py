@@ -50,18 +50,19 @@ def open_bundle(model: str | Path | None = None) -> Bundle:
     """
     folder = find_bundle(model)
     raw = _read(folder / MANIFEST)
-    expected = _read(folder / CHECKSUM).decode("ascii", "replace").strip()
-    _check(folder / MANIFEST, raw, expected)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    _compare(folder / MANIFEST, f"{sha256}\n", _read(folder / CHECKSUM).decode("ascii", "replace"))
     manifest = parse_manifest(raw, str(folder / MANIFEST))
     for part in manifest.components.values():
         _check_file(folder / part.file, part.sha256)
     tokenizer = _read(folder / manifest.tokenizer.file)
-    _check(folder / manifest.tokenizer.file, tokenizer, manifest.tokenizer.sha256)
+    found = hashlib.sha256(tokenizer).hexdigest()
+    _compare(folder / manifest.tokenizer.file, found, manifest.tokenizer.sha256)
     template = PromptTemplate(**manifest.prompt.model_dump())
     return Bundle(
         folder=folder,
         manifest=manifest,
-        sha256=expected,
+        sha256=sha256,
         encoder=PromptEncoder.load(tokenizer.decode(), template),
     )
 
@@ -94,10 +95,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from None
-
-
-def _check(path: Path, raw: bytes, expected: str) -> None:
-    _compare(path, hashlib.sha256(raw).hexdigest(), expected)
 
 
 def _check_file(path: Path, expected: str) -> None:

@@ -23,23 +23,27 @@ def load_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(
-                f"{path}: {image.width}x{image.height} pixels; make it smaller than "
-                f"{MAX_PIXELS // 1_000_000} megapixels"
-            )
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
+            opened = Image.open(path)
+        with opened:
+            return _upright_rgb(opened, path)
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
         raise ImageError(f"{path}: not a picture that can be read; give a PNG or JPEG") from None
     except OSError as error:
         reason = error.strerror or f"damaged: {error}"
         raise ImageError(f"{path}: {reason}; give a whole PNG or JPEG file") from None
+
+
+def _upright_rgb(opened: Image.Image, path: Path) -> Image.Image:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise ImageError(
+            f"{path}: {opened.width}x{opened.height} pixels; make it smaller than "
+            f"{MAX_PIXELS // 1_000_000} megapixels"
+        )
+    image = ImageOps.exif_transpose(opened)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def prepare(image: Image.Image, size: int) -> np.ndarray:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (50, 30), "red").save(tmp_path / "p.png")
+    return tmp_path / "p.png"
+
+
+def test_answers(cli, bundle_dir: Path, picture: Path) -> None:
+    done = cli("ask", picture, "what is it?", "--model", bundle_dir, "--max-tokens", "5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    again = cli("ask", picture, "what is it?", "--model", bundle_dir, "--max-tokens", "5")
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ask", "p.png", ""], "the question is empty"),
+        (["ask", "p.png", "star " * 200], "make it shorter"),
+        (["ask", "none.png", "what?"], "none.png: No such file"),
+        (["ask", ".", "what?"], "Is a directory"),
+        (["ask", "text.png", "what?"], "not a picture"),
+        (["ask", "cut.png", "what?"], "cut.png"),
+        (["ask", "p.png", "what?", "--temperature", "-2"], "temperature is -2"),
+        (["ask", "p.png", "what?", "--max-tokens", "0"], "max_tokens is 0"),
+        (["ask", "p.png"], "question"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli, bundle_dir: Path, picture: Path, words: list[str], says: str
+) -> None:
+    picture.with_name("text.png").write_text("hello")
+    picture.with_name("cut.png").write_bytes(picture.read_bytes()[:60])
+    assert says in cli.fails(*words, "--model", bundle_dir)

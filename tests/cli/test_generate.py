@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def test_draws_and_says_how(cli, bundle_dir: Path, tmp_path: Path) -> None:
+    done = cli("generate", "three red circles", "--model", bundle_dir, "--seed", "7")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "out.png\n"
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.size, image.mode) == ((32, 32), "RGB")
+        assert image.text["prompt"] == "three red circles"
+        assert image.text["seed"] == "7"
+        assert image.text["guidance_scale"] == "3.0"  # the manifest's
+        assert image.text["temperature"] == "0.9"
+        assert image.text["model"] == "random"
+
+
+def test_same_command_same_bytes(cli, bundle_dir: Path, tmp_path: Path) -> None:
+    words = ["generate", "a star", "--model", bundle_dir, "--temperature", "1.5"]
+    for name in ("a.png", "b.png"):
+        assert cli(*words, "-o", name).returncode == 0
+    assert cli(*words, "-o", "c.png", "--seed", "1").returncode == 0
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
+    assert a == b != c
+
+
+def test_several_pictures_and_previews(cli, bundle_dir: Path, tmp_path: Path) -> None:
+    done = cli(
+        *("generate", "a star", "-n", "2", "-o", "s.png", "--previews", "p/q"),
+        *("--model", bundle_dir),
+    )
+    assert done.stdout.split() == ["s-1.png", "s-2.png"]
+    names = sorted(path.name for path in (tmp_path / "p" / "q").iterdir())
+    assert names == [f"{i:03}-{n:04}.png" for i in range(2) for n in (4, 8, 12, 16)]
+    with Image.open(tmp_path / "p" / "q" / "001-0008.png") as half:
+        pixels = np.asarray(half)
+    assert (pixels[16:] == 127).all() and not (pixels[:16] == 127).all()
+
+
+def test_second_picture_is_the_first_of_the_next_seed(
+    cli, bundle_dir: Path, tmp_path: Path
+) -> None:
+    cli("generate", "a star", "-n", "2", "-o", "s.png", "--seed", "3", "--model", bundle_dir)
+    cli("generate", "a star", "-o", "t.png", "--seed", "4", "--model", bundle_dir)
+    assert (tmp_path / "s-2.png").read_bytes() == (tmp_path / "t.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["generate", " "], "the prompt is empty"),
+        (["generate", "star " * 200], "make it shorter"),
+        (["generate", "x", "-o", "no/such/out.png"], "no such folder"),
+        (["generate", "x", "-o", "."], "is a folder"),
+        (["generate", "x", "-n", "0"], "num_images is 0"),
+        (["generate", "x", "--seed", "-1"], "seed is -1"),
+        (["generate", "x", "--guidance-scale", "nan"], "guidance_scale is nan"),
+        (["generate", "x", "--temperature", "-1"], "temperature is -1"),
+        (["generate", "x", "--top-p", "0"], "top_p is 0"),
+        (["generate", "x", "--seed", "many"], "--seed"),
+        (["generate", "x", "--sampler", "fast"], "--sampler"),
+        (["generate"], "prompt"),
+        (["draw", "x"], "draw"),
+        (["generate", "x", "--previews", "file"], "file"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli, bundle_dir: Path, tmp_path: Path, words: list[str], says: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    model = ["--model", str(bundle_dir)] if words[0] == "generate" else []
+    assert says in cli.fails(*words, *model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_unwritable_folder(cli, bundle_dir: Path) -> None:
+    assert "/proc/out.png" in cli.fails(
+        "generate", "x", "-o", "/proc/out.png", "--model", bundle_dir
+    )
+
+
+def test_debug_shows_the_traceback(cli, bundle_dir: Path) -> None:
+    done = cli("generate", "", "--model", bundle_dir, "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_flipped_byte_in_any_file_is_caught(cli, bundle_dir: Path, tmp_path: Path) -> None:
+    """One command for the words of the error; every file by the function the command calls."""
+    from janus_edge.runtime.bundle import open_bundle
+    from janus_edge.runtime.errors import BundleError
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle_dir, copy)
+    open_bundle(copy)
+    rng = np.random.default_rng(0)
+    for path in sorted(copy.iterdir()):
+        whole = path.read_bytes()
+        for at in (0, len(whole) - 1, int(rng.integers(len(whole)))):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << int(rng.integers(8))
+            path.write_bytes(flipped)
+            with pytest.raises(BundleError, match="damaged"):
+                open_bundle(copy)
+        path.write_bytes(whole[:-1])
+        with pytest.raises(BundleError, match="damaged"):
+            open_bundle(copy)
+        path.unlink()
+        with pytest.raises(BundleError):
+            open_bundle(copy)
+        path.write_bytes(whole)
+    (copy / "decoder.onnx").write_bytes(b"")
+    assert "decoder.onnx: damaged" in cli.fails("generate", "x", "--model", copy)
+
+
+def test_missing_bundle(cli, tmp_path: Path) -> None:
+    assert "no such bundle" in cli.fails("generate", "x", "--model", "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no manifest.json" in cli.fails("generate", "x", "--model", "empty")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from janus_edge.runtime.errors import OptionError, PromptError
+from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+
+GREY = PilImage.new("RGB", (20, 20), "grey")
+
+
+def events_of(session: Session, **options: object) -> list[Event]:
+    return list(session.generate_image(ImageRequest(prompt="a red star", **options)))
+
+
+def test_events_come_in_order(session: Session) -> None:
+    events = events_of(session, num_images=2, previews=True)
+    kinds = [type(event) for event in events]
+    assert kinds == [
+        kind
+        for position in range(16)
+        for kind in ([Progress] + [Preview, Preview] * (position % 4 == 3))
+    ] + [Image, Image, Finished]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.done for event in progress] == list(range(2, 34, 2))
+    assert {event.total for event in progress} == {32}
+    times = [event.elapsed_ms for event in events if not isinstance(event, Finished)]
+    assert times == sorted(times) and times[0] > 0
+
+
+def test_timings_add_up(session: Session) -> None:
+    (finished,) = (e for e in events_of(session) if isinstance(e, Finished))
+    parts = dict(finished.timings_ms)
+    total = parts.pop("total")
+    assert set(parts) == {"open", "prefill", "decode", "image_decoder"}
+    assert 0 < sum(parts.values()) <= total
+
+
+def test_images_have_their_codes(session: Session) -> None:
+    (image,) = (e for e in events_of(session, seed=3) if isinstance(e, Image))
+    assert image.pixels.shape == (32, 32, 3) and image.pixels.dtype == np.uint8
+    assert image.codes.shape == (16,) and image.codes.min() >= 0 and image.codes.max() < 40
+    assert image.seed == 3
+
+
+def test_greedy_needs_no_seed(session: Session) -> None:
+    drawn = [
+        next(e for e in events_of(session, seed=seed, temperature=0.0) if isinstance(e, Image))
+        for seed in (1, 2)
+    ]
+    assert drawn[0].codes.tolist() == drawn[1].codes.tolist()
+
+
+def test_answers_stream(session: Session) -> None:
+    request = AskRequest(image=GREY, question="what?", max_tokens=20)
+    events = list(session.ask(request))
+    assert isinstance(events[-1], Finished)
+    assert {"open", "vision", "prefill", "decode", "total"} >= set(events[-1].timings_ms)
+    texts = [event.text for event in events[:-1] if isinstance(event, Text)]
+    assert len(texts) == len(events) - 1 and all(texts)
+
+
+def test_sampled_answers_follow_the_seed(session: Session) -> None:
+    def said(seed: int) -> str:
+        request = AskRequest(
+            image=GREY, question="what?", max_tokens=12, temperature=2.0, top_p=0.95, seed=seed
+        )
+        return "".join(e.text for e in session.ask(request) if isinstance(e, Text))
+
+    assert said(1) == said(1)
+    assert len({said(seed) for seed in range(4)}) > 1
+
+
+def test_errors_come_before_the_work(session: Session) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        session.generate_image(ImageRequest(prompt="\n"))
+    with pytest.raises(PromptError, match="room for 80"):
+        session.generate_image(ImageRequest(prompt="star " * 90))
+    with pytest.raises(PromptError, match="question"):
+        session.ask(AskRequest(image=GREY, question="star " * 90))
+
+
+def test_a_prompt_that_just_fits(session: Session) -> None:
+    """The context is 96 positions, 16 of them codes."""
+    encoder = session.bundle.encoder
+    words = 1
+    while len(encoder.generation("star " * (words + 1))) <= 80:
+        words += 1
+    events = list(session.generate_image(ImageRequest(prompt="star " * words)))
+    assert isinstance(events[-1], Finished)
+    with pytest.raises(PromptError):
+        session.generate_image(ImageRequest(prompt="star " * (words + 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_images", 0),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", -0.5),
+        ("temperature", float("inf")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+    ],
+)
+def test_values_out_of_range(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=name):
+        ImageRequest(prompt="x", **{name: value})
+
+
+def test_requests_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ImageRequest(prompt="x").seed = 3

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from janus_edge.model.codebook import VQTokenizer
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.shapes.scenes import scenes
+from janus_edge.train.config import TINY
+from janus_edge.train.data import IGNORED, answers, drawings, readings, training_scenes
+from janus_edge.train.stages import STAGES, Janus, embed, initialise, sequence_loss
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+from janus_edge.train.vq import taught_codes
+
+
+@pytest.fixture(scope="module")
+def encoder() -> PromptEncoder:
+    return PromptEncoder.load(make_tokenizer(456, 500).to_str(), TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> VQTokenizer:
+    torch.manual_seed(0)
+    return VQTokenizer(TINY.codebook).eval()
+
+
+def batch(count: int) -> list:
+    return list(islice(scenes("train", held_out=False), count))
+
+
+def test_drawings_predict_each_code_from_what_came_before(
+    encoder: PromptEncoder, tokenizer: VQTokenizer
+) -> None:
+    shown = batch(40)
+    rows = drawings(shown, np.random.default_rng(0), encoder, tokenizer)
+    codes = taught_codes(tokenizer, shown)
+    assert rows.is_code_BT is not None
+    dropped = 0
+    for i in range(40):
+        targets = rows.targets_BT[i][rows.targets_BT[i] != IGNORED]
+        assert torch.equal(targets, codes[i])
+        first = int(torch.nonzero(rows.targets_BT[i] != IGNORED)[0])
+        assert rows.ids_BT[i, first] == encoder.ids["begin_of_image"]
+        assert rows.is_code_BT[i, first + 1 : first + 64].all()
+        assert not rows.is_code_BT[i, : first + 1].any()
+        assert torch.equal(rows.ids_BT[i, first + 1 : first + 64], codes[i, :-1])
+        prompt = rows.ids_BT[i, 1:first]
+        dropped += bool((prompt == encoder.ids["pad"]).all())
+    assert 1 <= dropped <= 10
+
+
+def test_the_loss_of_answers_is_on_the_answer(encoder: PromptEncoder) -> None:
+    rng = np.random.default_rng(0)
+    for rows in (answers(batch(12), rng, encoder, 64), readings(batch(12), rng, encoder)):
+        for ids, targets in zip(rows.ids_BT, rows.targets_BT, strict=True):
+            known = torch.nonzero(targets != IGNORED)[:, 0]
+            assert targets[known[-1]] == encoder.ids["eos"]
+            assert torch.equal(ids[known[1:]], targets[known[:-1]])  # teacher forcing
+            said = encoder.decode(targets[known].tolist())
+            asked = encoder.decode(ids[: known[0] + 1].tolist())
+            assert said.startswith(" ") and asked.endswith(":")
+            placeholders = int((ids == encoder.ids["image_placeholder"]).sum())
+            assert placeholders == (0 if rows.pixels_BCHW is None else 64)
+
+
+def test_codes_and_pictures_take_their_places(
+    encoder: PromptEncoder, tokenizer: VQTokenizer
+) -> None:
+    torch.manual_seed(0)
+    model = Janus(TINY).eval()
+    initialise(model)
+    rng, placeholder = np.random.default_rng(0), encoder.ids["image_placeholder"]
+    rows = drawings(batch(3), rng, encoder, tokenizer)
+    assert rows.is_code_BT is not None
+    x = embed(model, rows, placeholder)
+    assert torch.allclose(x[rows.is_code_BT], model.embed_codes(rows.ids_BT[rows.is_code_BT]))
+    rows = answers(batch(3), rng, encoder, 64)
+    assert rows.pixels_BCHW is not None
+    x = embed(model, rows, placeholder)
+    seen = x[rows.ids_BT == placeholder].view(3, 64, -1)
+    assert torch.allclose(seen, model.embed_images(rows.pixels_BCHW), atol=1e-6)
+    loss, tokens = sequence_loss(model, rows, placeholder)
+    assert tokens == int((rows.targets_BT != IGNORED).sum())
+    assert 3 < loss.item() / tokens < 12  # about ln 456 for a model that knows nothing
+
+
+def test_stages_follow_the_papers() -> None:
+    ratios = [tuple(n / sum(stage.mixture) for n in stage.mixture) for stage in STAGES]
+    assert ratios == [(0.25, 0, 0.75), (0.2, 0.3, 0.5), (0.5, 0.1, 0.4)]
+    for stage in STAGES:
+        assert sum(stage.mixture) == stage.batch_size
+        assert not any("gen_vision_model" in prefix for prefix in stage.trainable)
+    trains = [
+        [part in stage.trainable for part in ("aligner.", "language_model.", "vision_model.")]
+        for stage in STAGES
+    ]
+    assert trains == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_steps_share_no_scene() -> None:
+    size = STAGES[1].batch_size
+    first, second = training_scenes(2, 0, size), training_scenes(2, 1, size)
+    assert not set(first) & set(second)
+    assert first == training_scenes(2, 0, size)
+    assert not any(scene.held_out for scene in first + second)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from janus_edge.train.loop import LossAt, Stage, run_stage, select_trainable
+
+STAGE = Stage(
+    name="s",
+    num_steps=50,
+    batch_size=4,
+    learning_rate=1e-2,
+    warmup_steps=5,
+    decay_from=0.5,
+    weight_decay=0.01,
+    trainable=("0.",),
+)
+
+
+class Stopped(Exception):
+    pass
+
+
+def make_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 1))
+
+
+def make_loss(model: nn.Module, stop_at: int | None = None) -> LossAt:
+    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == stop_at:
+            raise Stopped
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        return (model(x) - x.sum(1, keepdim=True)).square().mean(), {"metric": float(step)}
+
+    return loss_at
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    model = make_model()
+    run_stage(model, STAGE, make_loss(model), whole)
+    for stop in (17, 18, 41):
+        again = make_model()
+        with pytest.raises(Stopped):
+            run_stage(again, STAGE, make_loss(again, stop), parts, save_every_s=0)
+    last = make_model()
+    run_stage(last, STAGE, make_loss(last), parts, save_every_s=0)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, last.state_dict()[name]), name
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in (folder / "log.jsonl").read_text().splitlines()
+        ]
+        for folder in (whole, parts)
+    ]
+    assert logs[0] == logs[1]
+    assert [line["step"] for line in logs[0]] == [20, 40, 50]
+
+
+def test_a_finished_stage_is_loaded_and_left_alone(tmp_path: Path) -> None:
+    model = make_model()
+    run_stage(model, STAGE, make_loss(model), tmp_path)
+    other = make_model()
+    run_stage(other, STAGE, make_loss(other, stop_at=0), tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+
+
+def test_only_what_is_named_is_trained(tmp_path: Path) -> None:
+    model = make_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    run_stage(model, STAGE, make_loss(model), tmp_path)
+    changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert changed == {"0.weight", "0.bias"}
+    with pytest.raises(ValueError, match="nothing"):
+        select_trainable(model, ("nothing",))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    model = make_model()
+    with pytest.raises(FloatingPointError, match="stage s, step 0"):
+        run_stage(
+            model, STAGE, lambda step: (model(torch.full((1, 3), torch.nan)).sum(), {}), tmp_path
+        )
+
+
+def test_learning_rate() -> None:
+    assert STAGE.rate_at(0) == pytest.approx(2e-3)
+    assert STAGE.rate_at(4) == STAGE.rate_at(24) == pytest.approx(1e-2)
+    assert STAGE.rate_at(37) == pytest.approx(5e-3, rel=0.1)
+    assert STAGE.rate_at(49) < 1e-4
