@@ -1,0 +1,1 @@
+"""The small trained bundles that ship with the package, a folder each."""

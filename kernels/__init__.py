@@ -1,0 +1,1 @@
+"""Triton kernels, each with its fp32 reference in one file. None yet."""
