@@ -55,6 +55,7 @@ def generate(
     events = session.generate_image(request)
     if previews is not None:
         make_folder(previews)
+    lines, took = [], ""
     with code_bar("drawing") as advance:
         for event in events:
             match event:
@@ -65,11 +66,12 @@ def generate(
                 case Image(pixels=pixels):
                     path = _numbered(output, event, num_images)
                     save_png(pixels, path, _texts(session, request, event))
-                    typer.echo(path)
+                    lines.append(str(path))
                 case Finished(timings_ms=timings):
-                    total_ms = timings.pop("total")
-                    parts = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
-                    typer.echo(f"{total_ms:.0f} ms ({parts})", err=True)
+                    took = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
+    for line in lines:  # after the bar, which would be written over
+        typer.echo(line)
+    typer.echo(f"ms: {took}", err=True)
 
 
 def _numbered(output: Path, event: Image, num_images: int) -> Path:

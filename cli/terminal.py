@@ -29,6 +29,7 @@ def code_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        redirect_stdout=False,
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task(title, total=None)

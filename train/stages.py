@@ -50,7 +50,7 @@ STAGES = (
     JanusStage(
         name="stage2",
         number=2,
-        num_steps=8500,
+        num_steps=12500,
         mixture=(8, 12, 20),  # 2 : 3 : 5
         batch_size=40,
         learning_rate=1.5e-3,
@@ -61,7 +61,7 @@ STAGES = (
     JanusStage(
         name="stage3",
         number=3,
-        num_steps=3000,
+        num_steps=4000,
         mixture=(20, 4, 16),  # 5 : 1 : 4
         batch_size=40,
         learning_rate=4e-4,
