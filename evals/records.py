@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,4 +14,23 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add a line to a file of records; the file is replaced in one step, never half written."""
     before = path.read_text() if path.exists() else ""
     with whole(path) as part:
-        part.write_text(before + json.dumps(record) + "\n")
+        part.write_text(before + to_line(record) + "\n")
+
+
+def to_line(record: dict[str, Any]) -> str:
+    """A record as one line of JSON."""
+    return json.dumps(record, ensure_ascii=False)
+
+
+def checkout_commit() -> str | None:
+    """The commit of the checkout this runs from, None outside one; "+" marks local changes."""
+    try:
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    where = Path(__file__).resolve().parent
+    done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

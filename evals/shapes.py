@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PilImage
 
-from janus_edge.evals.records import append_record
+from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text
@@ -127,7 +126,7 @@ def run(
         "schema": "shapes/1",
         "command": f"janus-edge {shlex.join(sys.argv[1:])}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": checkout_commit(),
         "machine": f"{platform.machine()} {platform.system()}",
         "bundle": session.bundle.manifest.name,
         "bundle_sha256": session.bundle.sha256,
@@ -179,15 +178,3 @@ def _lines(title: str, scored: dict[str, Any]) -> Iterator[str]:
     for group, score in scored["groups"].items():
         yield f"  {group:22} {score:.3f}"
     yield f"  held-out combinations  {scored['held_out_combinations']:.3f}"
-
-
-def _commit() -> str | None:
-    """The checkout's commit, if this is one."""
-    where = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
