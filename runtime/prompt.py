@@ -6,6 +6,7 @@ the published checkpoints' conversation template.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,19 @@ class PromptEncoder:
         """Ids to text, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
+    def stream(self, tokens: Iterator[int]) -> Iterator[str]:
+        """Ids to pieces of text as they come, never the middle of a character."""
+        said: list[int] = []
+        shown = ""
+        for token in tokens:
+            said.append(token)
+            text = self.decode(said).lstrip()
+            if len(text) > len(shown) and not text.endswith("\ufffd"):
+                yield text[len(shown) :]
+                shown = text
+        if rest := self.decode(said).lstrip()[len(shown) :]:
+            yield rest
+
     def _chat(self, message: str, system_prompt: str) -> str:
         """One user turn and the open assistant turn."""
         t = self.template
@@ -106,4 +120,7 @@ class PromptEncoder:
 def _required(text: str, what: str) -> str:
     if not text.strip():
         raise PromptError(f"the {what} is empty; say what you want in words")
+    for token in TOKEN_STRINGS.values():
+        if token in text:  # it would be read as the token, not as text
+            raise PromptError(f"the {what} contains {token}, a token of the model; leave it out")
     return text

@@ -122,41 +122,29 @@ class Session:
         indices: range,
         watch: Stopwatch,
     ) -> Iterator[Event]:
-        sizes, num = self._sizes, self._sizes.num_codes
+        num, grid = self._sizes.num_codes, self._sizes.code_grid
         seeds_B = np.array([request.seed + i for i in indices], np.uint64)
         with watch.part("open"):
-            decoder_engine, head = self._engine("decoder"), self._engine("image_head")
-            self._engine("image_decoder")
-        rows = [ids_T] + [self._encoder.unconditional(ids_T)] * settings.guided
-        prompt_RTD = np.repeat(self._text_embed[np.stack(rows)], len(indices), axis=0)
-        decoder = Decoder(decoder_engine, sizes, len(prompt_RTD), len(ids_T) + num)
+            steps = self._code_steps(settings, ids_T, seeds_B)
+            image_decoder = self._engine("image_decoder")
         codes_BN = np.zeros((len(indices), num), np.int64)
-        steps = decode_codes(
-            decoder,
-            lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
-            self._code_embed,
-            prompt_RTD,
-            num,
-            seeds_B,
-            settings,
-        )
-        for position in range(num):
-            with watch.part("prefill" if position == 0 else "decode"):
-                codes_BN[:, position] = next(steps)
-            done = indices.start * num + (position + 1) * len(indices)
-            yield Progress(done=done, total=request.num_images * num, elapsed_ms=watch.elapsed_ms)
-            if request.previews and (position + 1) % sizes.code_grid == 0:
-                for index, codes_N in zip(indices, codes_BN, strict=True):
-                    pixels = self._preview(codes_N[: position + 1])
+        for position, codes_B in enumerate(watch.steps(steps)):
+            codes_BN[:, position] = codes_B
+            drawn = position + 1
+            yield Progress(
+                done=indices.start * num + drawn * len(indices),
+                total=request.num_images * num,
+                elapsed_ms=watch.elapsed_ms,
+            )
+            for index, codes_N in zip(indices, codes_BN, strict=True):
+                if request.previews and drawn % grid == 0:
+                    pixels = self._preview(codes_N[:drawn])
                     yield Preview(
-                        index=index,
-                        num_codes=position + 1,
-                        pixels=pixels,
-                        elapsed_ms=watch.elapsed_ms,
+                        index=index, num_codes=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                     )
         for index, seed, codes_N in zip(indices, seeds_B, codes_BN, strict=True):
             with watch.part("image_decoder"):
-                (picture,) = self._engine("image_decoder").run({"codes": codes_N[None]})[0]
+                (picture,) = image_decoder.run({"codes": codes_N[None]})[0]
             yield Image(
                 index=index,
                 pixels=images.to_pixels(picture),
@@ -165,20 +153,38 @@ class Session:
                 elapsed_ms=watch.elapsed_ms,
             )
 
+    def _code_steps(
+        self, settings: Settings, ids_T: np.ndarray, seeds_B: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """The decode loop of one batch: conditional rows, then unconditional ones."""
+        num = self._sizes.num_codes
+        rows = [ids_T] + [self._encoder.unconditional(ids_T)] * settings.guided
+        prompt_RTD = np.repeat(self._text_embed[np.stack(rows)], len(seeds_B), axis=0)
+        head = self._engine("image_head")
+        return decode_codes(
+            Decoder(self._engine("decoder"), self._sizes, len(prompt_RTD), len(ids_T) + num),
+            lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
+            self._code_embed,
+            prompt_RTD,
+            num,
+            seeds_B,
+            settings,
+        )
+
     def _answer(self, request: AskRequest, ids_T: np.ndarray) -> Iterator[Event]:
-        watch, sizes = Stopwatch(), self._sizes
+        watch = Stopwatch()
         with watch.part("open"):
-            names = ("vision_encoder", "vision_aligner", "decoder", "text_head")
-            encoder, aligner, decoder_engine, head = (self._engine(name) for name in names)
+            encoder, aligner = self._engine("vision_encoder"), self._engine("vision_aligner")
+            decoder_engine, head = self._engine("decoder"), self._engine("text_head")
         with watch.part("vision"):
-            pixels = images.prepare(request.image, sizes.image_size)
+            pixels = images.prepare(request.image, self._sizes.image_size)
             (features,) = encoder.run({"pixels": pixels})
             (vectors_1ND,) = aligner.run({"features": features})
         prompt_1TD = self._text_embed[ids_T][None]
         prompt_1TD[0, ids_T == self._encoder.ids["image_placeholder"]] = vectors_1ND[0]
-        most = min(request.max_tokens, sizes.max_length - len(ids_T))
+        most = min(request.max_tokens, self._sizes.max_length - len(ids_T))
         tokens = decode_text(
-            Decoder(decoder_engine, sizes, 1, len(ids_T) + most),
+            Decoder(decoder_engine, self._sizes, 1, len(ids_T) + most),
             lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
             self._text_embed,
             prompt_1TD,
@@ -187,21 +193,8 @@ class Session:
             request.seed,
             Settings(temperature=request.temperature, top_p=request.top_p),
         )
-        said: list[int] = []
-        shown = ""
-        while True:
-            with watch.part("decode" if said else "prefill"):
-                token = next(tokens, None)
-            if token is not None:
-                said.append(token)
-            text = self._encoder.decode(said).lstrip()
-            if token is not None and text.endswith("\ufffd"):
-                continue  # the middle of a character of several bytes
-            if len(text) > len(shown):
-                yield Text(text=text[len(shown) :], elapsed_ms=watch.elapsed_ms)
-                shown = text
-            if token is None:
-                break
+        for text in self._encoder.stream(watch.steps(tokens)):
+            yield Text(text=text, elapsed_ms=watch.elapsed_ms)
         yield Finished(timings_ms=watch.timings_ms())
 
     def _preview(self, codes_N: np.ndarray) -> np.ndarray:

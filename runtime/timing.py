@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class Stopwatch:
@@ -28,6 +31,17 @@ class Stopwatch:
         finally:
             spent = (time.perf_counter() - began) * 1e3
             self._parts[name] = self._parts.get(name, 0.0) + spent
+
+    def steps(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Pass on what a decode loop yields; its first step is "prefill", the others "decode"."""
+        name = "prefill"
+        while True:
+            with self.part(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+            name = "decode"
 
     def timings_ms(self) -> dict[str, float]:
         """All parts and the total, rounded to microseconds."""

@@ -1,7 +1,7 @@
 """The three training stages of Janus. Source: arXiv 2410.13848, section 3.3; 2501.17811, table 1.
 
 Freezing and the understanding : text : generation ratios are Janus-Pro's; steps, batch and rates
-are the small model's. There is no weight between the losses: one mean over all predicted tokens.
+are the small model's. No loss is weighted by its task.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ _ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
 
 @dataclass(frozen=True, kw_only=True)
 class JanusStage(Stage):
-    """A stage and its mixture: examples of understanding, text and generation in one step."""
+    """A stage and its mixture: examples of understanding, text and generation in one step.
+
+    examples_alike: every example counts alike, an answer of three tokens as much as a picture of 64
+    codes; otherwise every token does.
+    """
 
     number: int
     mixture: tuple[int, int, int]
+    examples_alike: bool = False
 
 
 STAGES = (
@@ -50,18 +55,19 @@ STAGES = (
     JanusStage(
         name="stage2",
         number=2,
-        num_steps=12500,
+        num_steps=11000,
         mixture=(8, 12, 20),  # 2 : 3 : 5
         batch_size=40,
         learning_rate=1.5e-3,
         warmup_steps=200,
-        decay_from=0.6,
+        decay_from=0.3,
         trainable=(*_ADAPTERS, "language_model."),
     ),
     JanusStage(
         name="stage3",
         number=3,
-        num_steps=4000,
+        examples_alike=True,
+        num_steps=3500,
         mixture=(20, 4, 16),  # 5 : 1 : 4
         batch_size=40,
         learning_rate=4e-4,
@@ -87,25 +93,26 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
             parts["answer"] = answers(list(seen), rng, encoder, num_patches)
         if len(told):
             parts["text"] = readings(list(told), rng, encoder)
-        total, count, metrics = torch.zeros(()), 0, {}
+        total, weights, metrics = torch.zeros(()), 0, {}
         for name, sequences in parts.items():
-            loss, tokens = sequence_loss(model, sequences, encoder.ids["image_placeholder"])
-            total, count = total + loss, count + tokens
-            metrics[name] = loss.item() / tokens
-        return total / count, metrics
+            mean, tokens = sequence_loss(model, sequences, encoder.ids["image_placeholder"])
+            weight = len(sequences.ids_BT) if stage.examples_alike else tokens
+            total, weights = total + weight * mean, weights + weight
+            metrics[name] = mean.item()
+        return total / weights, metrics
 
     return loss_at
 
 
 def sequence_loss(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, int]:
-    """Summed cross-entropy over the targets, and their number."""
+    """Mean cross-entropy over the targets, and their number."""
     known = rows.targets_BT != IGNORED
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.hidden(embed(model, rows, placeholder))[known]
         head = model.text_logits if rows.is_code_BT is None else model.image_logits
         logits = head(hidden)
     targets = rows.targets_BT[known]
-    return F.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+    return F.cross_entropy(logits.float(), targets), len(targets)
 
 
 def embed(model: Janus, rows: Sequences, placeholder: int) -> Tensor:

@@ -84,7 +84,7 @@ def test_codes_and_pictures_take_their_places(
     assert torch.allclose(seen, model.embed_images(rows.pixels_BCHW), atol=1e-6)
     loss, tokens = sequence_loss(model, rows, placeholder)
     assert tokens == int((rows.targets_BT != IGNORED).sum())
-    assert 3 < loss.item() / tokens < 12  # about ln 456 for a model that knows nothing
+    assert 3 < loss.item() < 12  # about ln 456 for a model that knows nothing
 
 
 def test_stages_follow_the_papers() -> None:

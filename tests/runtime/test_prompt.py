@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from janus_edge.runtime.errors import BundleError, PromptError
+from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptEncoder, PromptTemplate
+
+TEMPLATE = PromptTemplate(user_role="User", assistant_role="Assistant", system_prompt="Be kind.")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> PromptEncoder:
+    """Every byte is a token, so that text can be read back from ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [*TOKEN_STRINGS.values(), "User"]
+    trainer = trainers.BpeTrainer(
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([], trainer)
+    return PromptEncoder.load(tokenizer.to_str(), TEMPLATE)
+
+
+def read(encoder: PromptEncoder, ids: list[int]) -> str:
+    return encoder.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def test_generation_has_no_system_prompt(encoder: PromptEncoder) -> None:
+    ids = encoder.generation("  a cat \n")
+    bos, begin = TOKEN_STRINGS["bos"], TOKEN_STRINGS["begin_of_image"]
+    assert read(encoder, ids.tolist()) == f"{bos}User: a cat\n\nAssistant:{begin}"
+
+
+def test_questions_have_one(encoder: PromptEncoder) -> None:
+    ids = encoder.question("why?", 3)
+    bos, begin, end = (TOKEN_STRINGS[n] for n in ("bos", "begin_of_image", "end_of_image"))
+    image = begin + TOKEN_STRINGS["image_placeholder"] * 3 + end
+    expected = f"{bos}Be kind.\n\nUser: {image}\nwhy?\n\nAssistant:"
+    assert read(encoder, ids.tolist()) == expected
+
+
+def test_the_unconditional_row_depends_on_the_length_alone(encoder: PromptEncoder) -> None:
+    rows = [encoder.unconditional(encoder.generation(prompt)) for prompt in ("a cat", "a dog")]
+    assert rows[0].tolist() == rows[1].tolist()
+    assert rows[0][0] == encoder.ids["bos"] and rows[0][-1] == encoder.ids["begin_of_image"]
+    assert set(rows[0][1:-1]) == {encoder.ids["pad"]}
+
+
+def test_streams_whole_characters(encoder: PromptEncoder) -> None:
+    text = "né 😀 日本"
+    pieces = list(encoder.stream(iter(encoder.answer(text).tolist()[:-1])))
+    assert "".join(pieces) == text
+    assert len(pieces) == len(text)
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_cut_character_is_shown_at_the_end(encoder: PromptEncoder) -> None:
+    cut = encoder.answer("a😀").tolist()[:-3]
+    assert "".join(encoder.stream(iter(cut))).startswith("a")
+
+
+def test_a_prompt_may_hold_anything(encoder: PromptEncoder) -> None:
+    for prompt in ("ünïcödé 日本語", "x" * 1000, "\x00\x07", "{}%s"):
+        assert len(encoder.generation(prompt)) > 4
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\t"])
+def test_empty_text_is_refused(encoder: PromptEncoder, text: str) -> None:
+    for build in (encoder.generation, encoder.text, lambda t: encoder.question(t, 1)):
+        with pytest.raises(PromptError, match="is empty"):
+            build(text)
+
+
+@pytest.mark.parametrize("token", TOKEN_STRINGS.values())
+def test_special_tokens_are_not_text(encoder: PromptEncoder, token: str) -> None:
+    with pytest.raises(PromptError, match="leave it out"):
+        encoder.generation(f"a cat {token}")
+
+
+def test_no_tokenizer() -> None:
+    for text in ("", "{}", '{"model": 3}'):
+        with pytest.raises(BundleError, match=r"tokenizer\.json"):
+            PromptEncoder.load(text, TEMPLATE)
