@@ -1,7 +1,8 @@
 """Scores in the world of shapes: prompts drawn and judged by their pixels, questions by their text.
 
-Six GenEval-style categories in equal numbers, strict: exactly what was asked for and nothing else.
-Half of the prompts and questions are about combinations that training never showed.
+Six GenEval-style categories in equal numbers, scored twice: by GenEval's rule (what was asked for is
+there) and strictly (and nothing else is). Half of the prompts and questions are about combinations
+that training never showed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from janus_edge.runtime.session import AskRequest, ImageRequest, Session
 from janus_edge.shapes.captions import CATEGORIES, Caption, caption
 from janus_edge.shapes.questions import TOPICS, Question, question
 from janus_edge.shapes.scenes import SPLITS, Scene, render, scenes
-from janus_edge.shapes.scorer import satisfies
+from janus_edge.shapes.scorer import holds, satisfies
 
 _KIND_OF = {
     "single_object": "single",
@@ -39,6 +40,8 @@ _KIND_OF = {
     "counting": "repeated",
 }
 _SHEET_COLUMNS = 12
+
+RULES: dict[str, Callable[[np.ndarray, Caption], bool]] = {"geneval": holds, "strict": satisfies}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +107,16 @@ def run(
         if path is not None:
             check_writable(path)
     session = Session(open_bundle(model))
-    drawn, pictures = [], []
+    drawn: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
+    pictures = []
     for index, (held_out, wanted) in enumerate(prompts(split, num_prompts)):
         request = ImageRequest(
             prompt=wanted.text, seed=index, guidance_scale=guidance_scale, temperature=temperature
         )
         pixels = draw(session, request)
-        right = satisfies(pixels, wanted)
-        drawn.append(Outcome(group=wanted.category, held_out=held_out, right=right))
+        for rule, judge in RULES.items():
+            right = judge(pixels, wanted)
+            drawn[rule].append(Outcome(group=wanted.category, held_out=held_out, right=right))
         pictures.append(pixels)
     answered = [
         Outcome(
@@ -134,7 +139,7 @@ def run(
         "guidance_scale": settings.guidance_scale,
         "temperature": settings.temperature,
     }
-    for title, outcomes in (("drawing", drawn), ("answering", answered)):
+    for title, outcomes in (drawn | {"answering": answered}).items():
         result[title] = summary(outcomes)
         for line in _lines(title, result[title]):
             report(line)

@@ -64,17 +64,26 @@ def find(image_HWC: np.ndarray) -> tuple[str, list[Found]]:
 
 
 def satisfies(image_HWC: np.ndarray, caption: Caption) -> bool:
-    """Does the picture show exactly what the caption asks for?"""
+    """Does the picture show exactly what the caption asks for, and nothing else?"""
+    _, found = find(image_HWC)
+    return len(found) == sum(item.count for item in caption.wanted) and holds(image_HWC, caption)
+
+
+def holds(image_HWC: np.ndarray, caption: Caption) -> bool:
+    """GenEval's rule: what is asked for is there; other things may be too, but not where the
+    caption counts. A relation holds for every pair that it could mean. Source: arXiv 2310.11513.
+    """
     background, found = find(image_HWC)
     if caption.background not in (None, background):
         return False
-    if len(found) != sum(item.count for item in caption.wanted):
-        return False
+    # captions name a shape once, so no part can stand for two of the things wanted
     groups = [[part for part in found if _fits(part, item)] for item in caption.wanted]
-    # captions name a shape once, so no part can stand for two of them
-    if any(len(group) != item.count for group, item in zip(groups, caption.wanted, strict=True)):
-        return False
-    return caption.relation is None or _related(groups[0][0], groups[1][0], caption.relation)
+    for group, item in zip(groups, caption.wanted, strict=True):
+        counts = caption.category == "counting"
+        if len(group) != item.count if counts else len(group) < item.count:
+            return False
+    relation = caption.relation
+    return relation is None or all(_related(a, b, relation) for a in groups[0] for b in groups[1])
 
 
 def _fits(part: Found, item: Wanted) -> bool:

@@ -63,12 +63,14 @@ def test_a_run_is_recorded(bundle_dir: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert len(lines) == 2 and lines[1] == result
     assert result["guidance_scale"] == 2.0 and result["temperature"] == 0.9
-    assert result["drawing"]["count"] == 12
+    assert result["geneval"]["count"] == result["strict"]["count"] == 12
+    assert result["strict"]["overall"] <= result["geneval"]["overall"]
     assert 0 <= result["answering"]["overall"] <= 1
     with Image.open(sheet) as image:
         assert image.size == (12 * 32, 32)
     again = run(bundle_dir, None, None)
-    assert again["drawing"] == result["drawing"] and again["answering"] == result["answering"]
+    for part in ("geneval", "strict", "answering"):
+        assert again[part] == result[part]
 
 
 def test_unknown_split(bundle_dir: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from janus_edge.shapes.captions import Caption, Wanted, caption
 from janus_edge.shapes.scenes import BACKGROUNDS, COLOURS, SHAPES, Scene, Thing, render, scenes
-from janus_edge.shapes.scorer import find, satisfies
+from janus_edge.shapes.scorer import find, holds, satisfies
 
 
 def test_reads_every_scene_from_its_pixels() -> None:
@@ -42,8 +42,15 @@ def picture(*things: Thing, background: str = "white") -> np.ndarray:
     return render(Scene(kind="pair", background=background, things=things))
 
 
-def wants(*wanted: Wanted, relation: str | None = None, background: str | None = None) -> Caption:
-    return Caption(text="", category="", wanted=wanted, relation=relation, background=background)
+def wants(
+    *wanted: Wanted,
+    relation: str | None = None,
+    background: str | None = None,
+    category: str = "",
+) -> Caption:
+    return Caption(
+        text="", category=category, wanted=wanted, relation=relation, background=background
+    )
 
 
 RED_CIRCLE, BLUE_STAR = Wanted(shape="circle", colour="red"), Wanted(shape="star", colour="blue")
@@ -85,6 +92,26 @@ def test_counts(drawn: int, asked: int) -> None:
     things = [dataclasses.replace(small, row=r, column=c) for r, c in places[:drawn]]
     caption_ = wants(Wanted(shape="circle", colour="red", count=asked))
     assert satisfies(picture(*things), caption_) == (drawn == asked)
+
+
+def test_genevals_rule_forgives_other_things_but_not_in_counts() -> None:
+    image = picture(CIRCLE, STAR)
+    assert holds(image, wants(RED_CIRCLE))
+    assert holds(image, wants(RED_CIRCLE, BLUE_STAR, relation="left of"))
+    assert not holds(image, wants(RED_CIRCLE, BLUE_STAR, relation="right of"))
+    assert not holds(image, wants(Wanted(shape="circle", colour="red", count=2)))
+    twin = dataclasses.replace(CIRCLE, size="small", row=5, column=0)
+    two, counting = picture(CIRCLE, twin), Wanted(shape="circle")
+    assert holds(two, wants(counting))
+    assert not holds(two, wants(counting, category="counting"))
+    assert holds(two, wants(dataclasses.replace(counting, count=2), category="counting"))
+
+
+def test_a_relation_holds_for_every_pair() -> None:
+    right = dataclasses.replace(CIRCLE, size="small", row=1, column=6)
+    image = picture(CIRCLE, dataclasses.replace(STAR, row=5, column=3), right)
+    assert not holds(image, wants(RED_CIRCLE, BLUE_STAR, relation="left of"))
+    assert holds(image, wants(RED_CIRCLE, BLUE_STAR, relation="above"))
 
 
 def test_every_look_is_told_apart() -> None:
