@@ -1,8 +1,8 @@
 """Scores in the world of shapes: prompts drawn and judged by their pixels, questions by their text.
 
-Six GenEval-style categories in equal numbers, scored twice: by GenEval's rule (what was asked for is
-there) and strictly (and nothing else is). Half of the prompts and questions are about combinations
-that training never showed.
+Six GenEval-style categories in equal numbers, scored twice: by GenEval's rule (what was asked for
+is there) and strictly (and nothing else is). Half of the prompts and questions are about
+combinations that training never showed.
 """
 
 from __future__ import annotations
