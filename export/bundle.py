@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from janus_edge.export.components import Component, graph_components, save_graph, tables
 from janus_edge.export.parity import check_parity
-from janus_edge.export.preview import fit_preview
+from janus_edge.export.preview import fit_preview, random_codes
 from janus_edge.export.storage import fits_half, store_halves
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.weights import Checkpoint
@@ -66,13 +67,20 @@ def _write_parts(
         error = check_parity(component, path)
         entries[component.name] = _graph_entry(component, proto, path, weights)
         report(f"{component.name}: {path.stat().st_size / 1e6:.2f} MB, error {error:.1e}")
-    preview = fit_preview(model.gen_vision_model, model.config.code_grid)
+    preview = fit_preview(model.gen_vision_model, _preview_codes(checkpoint))
     for table_name, table in (tables(model) | {"preview": preview}).items():
         path = part / f"{table_name}.npy"
         entries[table_name] = _write_table(table, path)
         report(f"{table_name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
     (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
     _write_manifest(checkpoint, part, name, max_length, entries)
+
+
+def _preview_codes(checkpoint: Checkpoint) -> torch.Tensor:
+    if checkpoint.sample_codes is not None:
+        return torch.from_numpy(checkpoint.sample_codes)
+    config = checkpoint.model.config
+    return random_codes(config.codebook.size, config.num_codes)
 
 
 def _write_manifest(

@@ -1,4 +1,8 @@
-"""Checkpoint folders: config.json, model.safetensors with published names, tokenizer.json."""
+"""Checkpoint folders: config.json, model.safetensors with published names, tokenizer.json.
+
+``sample_codes.npy``, where there is one, holds the codes of some pictures of the kind that the model
+draws; the exporter fits the preview to them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -31,6 +36,7 @@ class Checkpoint:
     tokenizer_json: str
     prompt: dict[str, str]  # user_role, assistant_role, system_prompt
     sampling: dict[str, float]  # guidance_scale, temperature: the settings to draw with
+    sample_codes: np.ndarray | None = None  # (P, N)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -51,7 +57,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     model = Janus(config)
     load_weights(model, folder / "model.safetensors")
     return Checkpoint(
-        model=model.eval(), tokenizer_json=tokenizer_json, prompt=prompt, sampling=sampling
+        model=model.eval(),
+        tokenizer_json=tokenizer_json,
+        prompt=prompt,
+        sampling=sampling,
+        sample_codes=_load_samples(folder / "sample_codes.npy", config),
     )
 
 
@@ -94,6 +104,21 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
     }
     with whole(folder / "model.safetensors") as part:
         save_file(tensors, part)
+    if checkpoint.sample_codes is not None:
+        with whole(folder / "sample_codes.npy") as part, part.open("wb") as file:
+            np.save(file, checkpoint.sample_codes)
+
+
+def _load_samples(path: Path, config: JanusConfig) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        codes_PN = np.load(path, allow_pickle=False).astype(np.int64)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not an array: {error}; leave it out") from None
+    if codes_PN.shape[1:] != (config.num_codes,) or codes_PN.max() >= config.codebook.size:
+        raise CheckpointError(f"{path}: not codes of this model's pictures; leave it out")
+    return codes_PN
 
 
 def _write(path: Path, text: str) -> None:

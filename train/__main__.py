@@ -73,6 +73,7 @@ def train(run_dir: Path, *, compile_layers: bool) -> None:
             tokenizer_json=text_tokenizer,
             prompt=dataclasses.asdict(TEMPLATE),
             sampling=SAMPLING,
+            sample_codes=vq.taught_codes(tokenizer, vq.scene_batch(0, 256)).numpy().astype("u2"),
         ),
         folder,
         torch.float16,

@@ -33,7 +33,8 @@ class Stage:
     learning_rate: float
     trainable: tuple[str, ...]
     warmup_steps: int = 0
-    decay_from: float = 1.0  # the part of the steps after which the rate falls to 0 by a cosine
+    decay_from: float = 1.0  # the part of the horizon after which the rate falls to 0 by a cosine
+    horizon: int = 0  # steps the rate is laid out for, where the stage ends before; 0: num_steps
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -45,10 +46,11 @@ class Stage:
         """Learning rate of a step: linear warm-up, constant, cosine to zero."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        flat = int(self.decay_from * self.num_steps)
+        horizon = self.horizon or self.num_steps
+        flat = int(self.decay_from * horizon)
         if step < flat:
             return self.learning_rate
-        done = (step - flat) / max(1, self.num_steps - flat)
+        done = (step - flat) / max(1, horizon - flat)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -55,7 +55,8 @@ STAGES = (
     JanusStage(
         name="stage2",
         number=2,
-        num_steps=11000,
+        num_steps=7000,
+        horizon=11000,  # stage 3 goes on at the rate that this one ends with
         mixture=(8, 12, 20),  # 2 : 3 : 5
         batch_size=40,
         learning_rate=1.5e-3,
@@ -67,12 +68,12 @@ STAGES = (
         name="stage3",
         number=3,
         examples_alike=True,
-        num_steps=3500,
+        num_steps=6500,
         mixture=(20, 4, 16),  # 5 : 1 : 4
         batch_size=40,
-        learning_rate=4e-4,
+        learning_rate=8e-4,
         warmup_steps=50,
-        decay_from=0.3,
+        decay_from=0.0,
         trainable=(*_ADAPTERS, "language_model.", "vision_model."),
     ),
 )

@@ -42,6 +42,7 @@ def test_max_length_without_room(cli, checkpoint_dir: Path) -> None:
         ("model.safetensors", None, "model.safetensors: no such file"),
         ("model.safetensors", "junk", "model.safetensors: damaged"),
         ("tokenizer.json", None, "tokenizer.json: No such file"),
+        ("sample_codes.npy", "junk", "sample_codes.npy: not an array"),
     ],
 )
 def test_damaged_checkpoint(
@@ -49,7 +50,7 @@ def test_damaged_checkpoint(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(checkpoint_dir, copy)
-    (copy / name).unlink()
+    (copy / name).unlink(missing_ok=True)
     if content is not None:
         (copy / name).write_text(content)
     assert says in cli.fails("export", copy, "out")
