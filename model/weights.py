@@ -1,7 +1,7 @@
 """Checkpoint folders: config.json, model.safetensors with published names, tokenizer.json.
 
-``sample_codes.npy``, where there is one, holds the codes of some pictures of the kind that the model
-draws; the exporter fits the preview to them.
+``sample_codes.npy``, where there is one, holds the codes of some pictures of the kind that the
+model draws; the exporter fits the preview to them.
 """
 
 from __future__ import annotations

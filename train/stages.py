@@ -68,10 +68,10 @@ STAGES = (
         name="stage3",
         number=3,
         examples_alike=True,
-        num_steps=6500,
+        num_steps=6800,
         mixture=(20, 4, 16),  # 5 : 1 : 4
         batch_size=40,
-        learning_rate=8e-4,
+        learning_rate=1e-3,
         warmup_steps=50,
         decay_from=0.0,
         trainable=(*_ADAPTERS, "language_model.", "vision_model."),
@@ -96,24 +96,27 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
             parts["text"] = readings(list(told), rng, encoder)
         total, weights, metrics = torch.zeros(()), 0, {}
         for name, sequences in parts.items():
-            mean, tokens = sequence_loss(model, sequences, encoder.ids["image_placeholder"])
-            weight = len(sequences.ids_BT) if stage.examples_alike else tokens
-            total, weights = total + weight * mean, weights + weight
-            metrics[name] = mean.item()
+            losses, row = sequence_losses(model, sequences, encoder.ids["image_placeholder"])
+            if stage.examples_alike:
+                rows = len(sequences.ids_BT)
+                total, weights = total + (losses / torch.bincount(row)[row]).sum(), weights + rows
+            else:
+                total, weights = total + losses.sum(), weights + len(losses)
+            metrics[name] = losses.mean().item()
         return total / weights, metrics
 
     return loss_at
 
 
-def sequence_loss(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, int]:
-    """Mean cross-entropy over the targets, and their number."""
+def sequence_losses(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of every target, and the row that each belongs to."""
     known = rows.targets_BT != IGNORED
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.hidden(embed(model, rows, placeholder))[known]
         head = model.text_logits if rows.is_code_BT is None else model.image_logits
         logits = head(hidden)
-    targets = rows.targets_BT[known]
-    return F.cross_entropy(logits.float(), targets), len(targets)
+    losses = F.cross_entropy(logits.float(), rows.targets_BT[known], reduction="none")
+    return losses, known.nonzero()[:, 0]
 
 
 def embed(model: Janus, rows: Sequences, placeholder: int) -> Tensor:
