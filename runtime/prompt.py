@@ -77,6 +77,10 @@ class PromptEncoder:
         """Ids (T,) of a message without a picture."""
         return self._ids(self._chat(_required(message, "message"), self.template.system_prompt))
 
+    def follow_up(self, text: str) -> np.ndarray:
+        """Ids (T,) of one more user turn, after an answer and its eos."""
+        return np.array(self._encode(self._chat(_required(text, "question"), "")))
+
     def answer(self, text: str) -> np.ndarray:
         """Ids (T,) of an assistant's answer, eos included: what training teaches to say."""
         return np.array([*self._encode(f" {text}"), self.ids["eos"]])

@@ -15,7 +15,7 @@ from torch import Tensor
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
-from janus_edge.shapes.questions import Question, question, tell
+from janus_edge.shapes.questions import TOPICS, Question, question, tell
 from janus_edge.shapes.scenes import Scene, scenes
 from janus_edge.train.vq import pictures, taught_codes
 
@@ -54,21 +54,29 @@ def drawings(
 
 
 def answers(
-    batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder, num_image_tokens: int
+    batch: list[Scene],
+    rng: np.random.Generator,
+    encoder: PromptEncoder,
+    num_image_tokens: int,
+    num_questions: int,
 ) -> Sequences:
-    """A picture, a question and its answer; the loss is on the answer."""
-    asked = [_any_question(scene, rng) for scene in batch]
-    prompts = [encoder.question(q.text, num_image_tokens) for q in asked]
-    return _dialogues(prompts, asked, encoder, pictures(batch))
+    """A picture and questions about it, each with its answer; the loss is on the answers."""
+    talks = []
+    for scene in batch:
+        asked = _questions(scene, rng, num_questions)
+        prompts = [encoder.question(asked[0].text, num_image_tokens)]
+        prompts += [encoder.follow_up(q.text) for q in asked[1:]]
+        talks.append([(p, encoder.answer(q.answer)) for p, q in zip(prompts, asked, strict=True)])
+    return _dialogues(talks, encoder, pictures(batch))
 
 
 def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder) -> Sequences:
     """A scene told in words, a question and its answer: the text-only part of the mixture."""
-    asked = [_any_question(scene, rng) for scene in batch]
-    prompts = [
-        encoder.text(f"{tell(scene)} {q.text}") for scene, q in zip(batch, asked, strict=True)
-    ]
-    return _dialogues(prompts, asked, encoder, None)
+    talks = []
+    for scene in batch:
+        (q,) = _questions(scene, rng, 1)
+        talks.append([(encoder.text(f"{tell(scene)} {q.text}"), encoder.answer(q.answer))])
+    return _dialogues(talks, encoder, None)
 
 
 def training_scenes(stage: int, step: int, size: int) -> list[Scene]:
@@ -78,13 +86,17 @@ def training_scenes(stage: int, step: int, size: int) -> list[Scene]:
 
 
 def _dialogues(
-    prompts: list[np.ndarray], asked: list[Question], encoder: PromptEncoder, pixels: Tensor | None
+    talks: list[list[tuple[np.ndarray, np.ndarray]]], encoder: PromptEncoder, pixels: Tensor | None
 ) -> Sequences:
+    """Rows of turns (prompt, answer)."""
     rows, targets = [], []
-    for prompt, q in zip(prompts, asked, strict=True):
-        answer = encoder.answer(q.answer)
-        rows.append(np.concatenate([prompt, answer[:-1]]))
-        targets.append(np.concatenate([np.full(len(prompt) - 1, IGNORED), answer]))
+    for turns in talks:
+        ids = np.concatenate([part for turn in turns for part in turn])
+        known = [
+            part for prompt, answer in turns for part in (np.full(len(prompt), IGNORED), answer)
+        ]
+        rows.append(ids[:-1])
+        targets.append(np.concatenate(known)[1:])
     return Sequences(
         ids_BT=_padded(rows, encoder.ids["pad"]),
         targets_BT=_padded(targets, IGNORED),
@@ -92,10 +104,11 @@ def _dialogues(
     )
 
 
-def _any_question(scene: Scene, rng: np.random.Generator) -> Question:
-    while (asked := question(scene, rng)) is None:
-        pass
-    return asked
+def _questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:
+    """Of different topics. A description comes last: it would answer all that follows it."""
+    topics = [TOPICS[i] for i in rng.permutation(len(TOPICS))]
+    asked = [q for topic in topics if (q := question(scene, rng, topic)) is not None][:count]
+    return sorted(asked, key=lambda q: q.topic == "describe")
 
 
 def _padded(rows: list[np.ndarray], value: int | bool) -> Tensor:

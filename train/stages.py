@@ -32,12 +32,13 @@ _ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
 class JanusStage(Stage):
     """A stage and its mixture: examples of understanding, text and generation in one step.
 
-    examples_alike: every example counts alike, an answer of three tokens as much as a picture of 64
-    codes; otherwise every token does.
+    examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
+    alike, one of three tokens as much as one of thirty; otherwise every token does.
     """
 
     number: int
     mixture: tuple[int, int, int]
+    questions_a_picture: int = 1
     examples_alike: bool = False
 
 
@@ -67,11 +68,12 @@ STAGES = (
     JanusStage(
         name="stage3",
         number=3,
+        questions_a_picture=4,  # turns of one conversation: four answers for one look
         examples_alike=True,
-        num_steps=6800,
+        num_steps=4300,
         mixture=(20, 4, 16),  # 5 : 1 : 4
         batch_size=40,
-        learning_rate=1e-3,
+        learning_rate=8e-4,
         warmup_steps=50,
         decay_from=0.0,
         trainable=(*_ADAPTERS, "language_model.", "vision_model."),
@@ -91,15 +93,18 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
         if len(drawn):
             parts["image"] = drawings(list(drawn), rng, encoder, model.gen_vision_model)
         if len(seen):
-            parts["answer"] = answers(list(seen), rng, encoder, num_patches)
+            count = stage.questions_a_picture
+            parts["answer"] = answers(list(seen), rng, encoder, num_patches, count)
         if len(told):
             parts["text"] = readings(list(told), rng, encoder)
         total, weights, metrics = torch.zeros(()), 0, {}
         for name, sequences in parts.items():
-            losses, row = sequence_losses(model, sequences, encoder.ids["image_placeholder"])
+            losses, part = sequence_losses(model, sequences, encoder.ids["image_placeholder"])
             if stage.examples_alike:
+                alike = losses / torch.bincount(part)[part]  # sums to one mean an answer
                 rows = len(sequences.ids_BT)
-                total, weights = total + (losses / torch.bincount(row)[row]).sum(), weights + rows
+                total = total + rows * alike.sum() / (part[-1] + 1)
+                weights += rows
             else:
                 total, weights = total + losses.sum(), weights + len(losses)
             metrics[name] = losses.mean().item()
@@ -109,14 +114,15 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
 
 
 def sequence_losses(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of every target, and the row that each belongs to."""
+    """Cross-entropy of every target, and which answer or picture it is part of (0, 0, 1, ...)."""
     known = rows.targets_BT != IGNORED
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.hidden(embed(model, rows, placeholder))[known]
         head = model.text_logits if rows.is_code_BT is None else model.image_logits
         logits = head(hidden)
     losses = F.cross_entropy(logits.float(), rows.targets_BT[known], reduction="none")
-    return losses, known.nonzero()[:, 0]
+    begins = known & ~F.pad(known, (1, 0))[:, :-1]
+    return losses, begins.flatten().cumsum(0)[known.flatten()] - 1
 
 
 def embed(model: Janus, rows: Sequences, placeholder: int) -> Tensor:

@@ -54,16 +54,21 @@ def test_drawings_predict_each_code_from_what_came_before(
 
 def test_the_loss_of_answers_is_on_the_answer(encoder: PromptEncoder) -> None:
     rng = np.random.default_rng(0)
-    for rows in (answers(batch(12), rng, encoder, 64), readings(batch(12), rng, encoder)):
+    for rows in (answers(batch(12), rng, encoder, 64, 4), readings(batch(12), rng, encoder)):
+        most = 0
         for ids, targets in zip(rows.ids_BT, rows.targets_BT, strict=True):
-            known = torch.nonzero(targets != IGNORED)[:, 0]
-            assert targets[known[-1]] == encoder.ids["eos"]
-            assert torch.equal(ids[known[1:]], targets[known[:-1]])  # teacher forcing
-            said = encoder.decode(targets[known].tolist())
-            asked = encoder.decode(ids[: known[0] + 1].tolist())
-            assert said.startswith(" ") and asked.endswith(":")
+            known = targets != IGNORED
+            ends = torch.nonzero(known & (targets == encoder.ids["eos"]))[:, 0].tolist()
+            starts = [i for i in torch.nonzero(known)[:, 0].tolist() if i == 0 or not known[i - 1]]
+            most = max(most, len(ends))
+            for start, end in zip(starts, ends, strict=True):
+                assert known[start : end + 1].all()
+                assert torch.equal(ids[start + 1 : end + 1], targets[start:end])  # teacher forcing
+                assert encoder.decode(targets[start : end + 1].tolist()).startswith(" ")
+                assert encoder.decode(ids[: start + 1].tolist()).endswith(":")
             placeholders = int((ids == encoder.ids["image_placeholder"]).sum())
             assert placeholders == (0 if rows.pixels_BCHW is None else 64)
+        assert most == (1 if rows.pixels_BCHW is None else 4)
 
 
 def test_codes_and_pictures_take_their_places(
@@ -77,13 +82,16 @@ def test_codes_and_pictures_take_their_places(
     assert rows.is_code_BT is not None
     x = embed(model, rows, placeholder)
     assert torch.allclose(x[rows.is_code_BT], model.embed_codes(rows.ids_BT[rows.is_code_BT]))
-    rows = answers(batch(3), rng, encoder, 64)
+    rows = answers(batch(3), rng, encoder, 64, 2)
     assert rows.pixels_BCHW is not None
     x = embed(model, rows, placeholder)
     seen = x[rows.ids_BT == placeholder].view(3, 64, -1)
     assert torch.allclose(seen, model.embed_images(rows.pixels_BCHW), atol=1e-6)
-    losses, row = sequence_losses(model, rows, placeholder)
-    assert torch.equal(torch.bincount(row), (rows.targets_BT != IGNORED).sum(1))
+    losses, part = sequence_losses(model, rows, placeholder)
+    targets = rows.targets_BT[rows.targets_BT != IGNORED]
+    ends = torch.nonzero(targets == encoder.ids["eos"])[:, 0]
+    assert torch.equal(part[ends], torch.arange(len(ends)))
+    assert torch.equal((part[1:] != part[:-1]).nonzero()[:, 0], ends[:-1])
     assert 3 < losses.mean().item() < 12  # about ln 456 for a model that knows nothing
 
 
