@@ -5,6 +5,7 @@ Everything of a step follows from its number. Shapes: B batch, T time, N codes a
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,12 +33,21 @@ class Sequences:
     pixels_BCHW: Tensor | None = None  # one picture a row, at its placeholders
     is_code_BT: Tensor | None = None  # where ids are codes, not tokens
 
+    def to(self, device: torch.device) -> Sequences:
+        """The same rows on a device."""
+        moved = {
+            field.name: value.to(device)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return Sequences(**moved)
+
 
 def drawings(
     batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder, tokenizer: VQTokenizer
 ) -> Sequences:
     """Captions followed by the codes of their pictures; a tenth of the captions are dropped."""
-    codes_BN = taught_codes(tokenizer, batch).numpy()
+    codes_BN = taught_codes(tokenizer, batch).cpu().numpy()
     rows, targets, is_code = [], [], []
     for scene, codes in zip(batch, codes_BN, strict=True):
         prompt = encoder.generation(caption(scene, rng).text)

@@ -97,7 +97,7 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
             parts["answer"] = answers(list(seen), rng, encoder, num_patches, count)
         if len(told):
             parts["text"] = readings(list(told), rng, encoder)
-        total, weights, metrics = torch.zeros(()), 0, {}
+        total, weights, metrics = torch.zeros((), device=model.gen_embed.weight.device), 0, {}
         for name, sequences in parts.items():
             losses, part = sequence_losses(model, sequences, encoder.ids["image_placeholder"])
             if stage.examples_alike:
@@ -115,8 +115,10 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
 
 def sequence_losses(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, Tensor]:
     """Cross-entropy of every target, and which answer or picture it is part of (0, 0, 1, ...)."""
+    device = model.gen_embed.weight.device
+    rows = rows.to(device)
     known = rows.targets_BT != IGNORED
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         hidden = model.hidden(embed(model, rows, placeholder))[known]
         head = model.text_logits if rows.is_code_BT is None else model.image_logits
         logits = head(hidden)

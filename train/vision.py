@@ -66,11 +66,12 @@ def patch_loss(model: PatchClassifier, config: VisionConfig, batch_size: int) ->
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = scene_batch(step, batch_size)
-        labels = patch_labels(batch, grid)
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = model(pictures(batch))
-        loss = torch.zeros(())
-        right = torch.ones(labels.shape[:2], dtype=torch.bool)
+        device = model.head.weight.device
+        labels = patch_labels(batch, grid).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            outputs = model(pictures(batch).to(device))
+        loss = torch.zeros((), device=device)
+        right = torch.ones_like(labels[..., 0], dtype=torch.bool)
         for i, logits in enumerate(outputs):
             loss = loss + F.cross_entropy(logits.float().flatten(0, 1), labels[..., i].flatten())
             right &= logits.argmax(-1) == labels[..., i]

@@ -106,12 +106,15 @@ class _View:
 
 
 def _view(model: VQTokenizer, batch: list[Scene]) -> _View:
+    device = model.quantize.embedding.weight.device
     pixels = pictures(batch)
-    shown = foreground(batch, pixels)
-    with torch.autocast("cpu", torch.bfloat16):
+    shown = foreground(batch, pixels).to(device)
+    pixels = pixels.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
         latent = model.latent(pixels)
     names = list(BACKGROUNDS)
     background_B1 = torch.tensor([[names.index(scene.background)] for scene in batch])
+    background_B1 = background_B1.to(device)
     return _View(
         pixels=pixels,
         shown=shown,
@@ -165,7 +168,7 @@ def _follow(model: VQTokenizer, latent_BEHW: Tensor, codes_BN: Tensor, shown_BN:
 
 
 def _reconstruction(model: VQTokenizer, latent: Tensor, view: _View) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(latent.device.type, torch.bfloat16):
         out = model.decode_latent(latent)
     weight = 1 + (FOREGROUND_WEIGHT - 1) * view.shown
     error = out.float() - view.pixels
