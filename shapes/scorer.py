@@ -65,15 +65,19 @@ def find(image_HWC: np.ndarray) -> tuple[str, list[Found]]:
 
 def satisfies(image_HWC: np.ndarray, caption: Caption) -> bool:
     """Does the picture show exactly what the caption asks for, and nothing else?"""
-    _, found = find(image_HWC)
-    return len(found) == sum(item.count for item in caption.wanted) and holds(image_HWC, caption)
+    background, found = find(image_HWC)
+    alone = len(found) == sum(item.count for item in caption.wanted)
+    return alone and _holds(background, found, caption)
 
 
 def holds(image_HWC: np.ndarray, caption: Caption) -> bool:
     """GenEval's rule: what is asked for is there; other things may be too, but not where the
     caption counts. A relation holds for every pair that it could mean. Source: arXiv 2310.11513.
     """
-    background, found = find(image_HWC)
+    return _holds(*find(image_HWC), caption)
+
+
+def _holds(background: str, found: list[Found], caption: Caption) -> bool:
     if caption.background not in (None, background):
         return False
     # captions name a shape once, so no part can stand for two of the things wanted
