@@ -62,9 +62,11 @@ class Janus(nn.Module):
         where = (ids_RT == placeholder)[..., None].expand_as(x_RTD)
         return x_RTD.masked_scatter(where, vectors)
 
-    def hidden(self, x_RTD: Tensor) -> Tensor:
-        """One causal pass over embeddings, final norm included."""
-        return self.language_model.model(x_RTD)
+    def hidden(
+        self, x_RTD: Tensor, positions_RT: Tensor | None = None, mask_RTT: Tensor | None = None
+    ) -> Tensor:
+        """One causal pass over embeddings, final norm included; see ``language.Decoder``."""
+        return self.language_model.model(x_RTD, positions_RT, mask_RTT=mask_RTT)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states to vocabulary logits (…, V)."""

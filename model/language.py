@@ -104,13 +104,15 @@ class Decoder(nn.Module):
         x_RTD: Tensor,
         positions_RT: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
+        mask_RTT: Tensor | None = None,
     ) -> Tensor:
-        """Without caches: one causal pass from position 0. With: ``positions_RT`` (int64) are
-        written to the caches, which are changed in place, and attend to all at or before them."""
+        """Without caches: one causal pass from position 0, or with other positions and where each
+        may attend to (bool). With: ``positions_RT`` (int64) are written to the caches, which are
+        changed in place, and attend to all at or before them."""
         if positions_RT is None:
             positions_RT = torch.arange(x_RTD.shape[1], device=x_RTD.device)[None]
         cos_RTE, sin_RTE = rope(self.config, positions_RT)
-        mask = None
+        mask = None if mask_RTT is None else mask_RTT[:, None]
         if caches is not None:
             slots_M = torch.arange(caches[0][0].shape[2], device=x_RTD.device)
             mask = (slots_M <= positions_RT[..., None])[:, None]

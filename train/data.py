@@ -6,6 +6,7 @@ Everything of a step follows from its number. Shapes: B batch, T time, N codes a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,12 +27,18 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """Right-padded rows. ``targets`` are what the next position should be, IGNORED elsewhere."""
+    """Right-padded rows. ``targets`` are what the next position should be, IGNORED elsewhere.
+
+    Where a row holds several questions about one picture, ``question`` is 0 for what they share
+    and 1, 2, ... in each, which attends to what is shared and to itself, at ``positions``.
+    """
 
     ids_BT: Tensor
     targets_BT: Tensor
     pixels_BCHW: Tensor | None = None  # one picture a row, at its placeholders
     is_code_BT: Tensor | None = None  # where ids are codes, not tokens
+    positions_BT: Tensor | None = None
+    question_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> Sequences:
         """The same rows on a device."""
@@ -41,6 +48,14 @@ class Sequences:
             if (value := getattr(self, field.name)) is not None
         }
         return Sequences(**moved)
+
+    def mask(self) -> Tensor | None:
+        """Where each position attends to (B, T, T), bool; None: to all before it."""
+        if self.question_BT is None:
+            return None
+        asked = self.question_BT
+        shared = (asked == 0)[:, None] | (asked[:, :, None] == asked[:, None])
+        return shared.tril()
 
 
 def drawings(
@@ -70,23 +85,41 @@ def answers(
     num_image_tokens: int,
     num_questions: int,
 ) -> Sequences:
-    """A picture and questions about it, each with its answer; the loss is on the answers."""
-    talks = []
+    """A picture and questions about it, each as if asked alone; the loss is on the answers."""
+    rows, targets, positions, question = [], [], [], []
     for scene in batch:
         asked = _questions(scene, rng, num_questions)
-        prompts = [encoder.question(asked[0].text, num_image_tokens)]
-        prompts += [encoder.follow_up(q.text) for q in asked[1:]]
-        talks.append([(p, encoder.answer(q.answer)) for p, q in zip(prompts, asked, strict=True)])
-    return _dialogues(talks, encoder, pictures(batch))
+        prompts = [encoder.question(q.text, num_image_tokens) for q in asked]
+        shared = int(np.flatnonzero(prompts[0] == encoder.ids["end_of_image"])[0]) + 1
+        row, target = [prompts[0][:shared]], [np.full(shared, IGNORED)]
+        for prompt, q in zip(prompts, asked, strict=True):
+            ids, known = _turn(prompt[shared:], encoder.answer(q.answer))
+            row.append(ids)
+            target.append(known)
+        rows.append(np.concatenate(row))
+        targets.append(np.concatenate(target))
+        question.append(np.repeat(np.arange(len(row)), [len(part) for part in row]))
+        starts = [0] + [shared] * len(asked)
+        positions.append(
+            np.concatenate([s + np.arange(len(p)) for s, p in zip(starts, row, strict=True)])
+        )
+    return Sequences(
+        ids_BT=_padded(rows, encoder.ids["pad"]),
+        targets_BT=_padded(targets, IGNORED),
+        pixels_BCHW=pictures(batch),
+        positions_BT=_padded(positions, 0),
+        question_BT=_padded(question, 0),
+    )
 
 
 def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder) -> Sequences:
     """A scene told in words, a question and its answer: the text-only part of the mixture."""
-    talks = []
+    turns = []
     for scene in batch:
         (q,) = _questions(scene, rng, 1)
-        talks.append([(encoder.text(f"{tell(scene)} {q.text}"), encoder.answer(q.answer))])
-    return _dialogues(talks, encoder, None)
+        turns.append(_turn(encoder.text(f"{tell(scene)} {q.text}"), encoder.answer(q.answer)))
+    rows, targets = zip(*turns, strict=True)
+    return Sequences(ids_BT=_padded(rows, encoder.ids["pad"]), targets_BT=_padded(targets, IGNORED))
 
 
 def training_scenes(stage: int, step: int, size: int) -> list[Scene]:
@@ -95,33 +128,21 @@ def training_scenes(stage: int, step: int, size: int) -> list[Scene]:
     return list(islice(scenes("train", start, held_out=False), size))
 
 
-def _dialogues(
-    talks: list[list[tuple[np.ndarray, np.ndarray]]], encoder: PromptEncoder, pixels: Tensor | None
-) -> Sequences:
-    """Rows of turns (prompt, answer)."""
-    rows, targets = [], []
-    for turns in talks:
-        ids = np.concatenate([part for turn in turns for part in turn])
-        known = [
-            part for prompt, answer in turns for part in (np.full(len(prompt), IGNORED), answer)
-        ]
-        rows.append(ids[:-1])
-        targets.append(np.concatenate(known)[1:])
-    return Sequences(
-        ids_BT=_padded(rows, encoder.ids["pad"]),
-        targets_BT=_padded(targets, IGNORED),
-        pixels_BCHW=pixels,
-    )
+def _turn(prompt: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of a prompt and its answer, each (T,): the next id where it is known."""
+    known = np.concatenate([np.full(len(prompt), IGNORED), answer])
+    return np.concatenate([prompt, answer])[:-1], known[1:]
 
 
 def _questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:
-    """Of different topics. A description comes last: it would answer all that follows it."""
-    topics = [TOPICS[i] for i in rng.permutation(len(TOPICS))]
-    asked = [q for topic in topics if (q := question(scene, rng, topic)) is not None][:count]
-    return sorted(asked, key=lambda q: q.topic == "describe")
+    """Different ones, of as many topics as there are before one comes again."""
+    rounds = 1 + count // len(TOPICS)
+    topics = [TOPICS[i] for _ in range(rounds) for i in rng.permutation(len(TOPICS))]
+    asked = [q for topic in topics if (q := question(scene, rng, topic)) is not None]
+    return list({q.text: q for q in asked}.values())[:count]
 
 
-def _padded(rows: list[np.ndarray], value: int | bool) -> Tensor:
+def _padded(rows: Sequence[np.ndarray], value: int | bool) -> Tensor:
     out = np.full((len(rows), max(map(len, rows))), value, rows[0].dtype)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row

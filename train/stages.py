@@ -40,6 +40,7 @@ class JanusStage(Stage):
     mixture: tuple[int, int, int]
     questions_a_picture: int = 1
     examples_alike: bool = False
+    first_step: int = 0  # data are counted from here: later parts of a stage see fresh ones
 
 
 STAGES = (
@@ -68,7 +69,7 @@ STAGES = (
     JanusStage(
         name="stage3",
         number=3,
-        questions_a_picture=4,  # turns of one conversation: four answers for one look
+        questions_a_picture=4,
         examples_alike=True,
         num_steps=5200,
         mixture=(20, 4, 16),  # 5 : 1 : 4
@@ -76,6 +77,20 @@ STAGES = (
         learning_rate=1.2e-3,
         warmup_steps=50,
         decay_from=0.0,
+        trainable=(*_ADAPTERS, "language_model.", "vision_model."),
+    ),
+    JanusStage(
+        name="stage3-second",  # the rate rises again: look-ups had not settled
+        number=3,
+        first_step=20_000,
+        questions_a_picture=12,
+        examples_alike=True,
+        num_steps=5500,
+        mixture=(10, 2, 8),  # 5 : 1 : 4
+        batch_size=20,
+        learning_rate=1e-3,
+        warmup_steps=100,
+        decay_from=0.6,
         trainable=(*_ADAPTERS, "language_model.", "vision_model."),
     ),
 )
@@ -86,6 +101,7 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
     num_patches = model.config.vision.num_patches
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        step += stage.first_step
         rng = np.random.default_rng((stage.number, step))
         batch = training_scenes(stage.number, step, stage.batch_size)
         seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])
@@ -119,7 +135,8 @@ def sequence_losses(model: Janus, rows: Sequences, placeholder: int) -> tuple[Te
     rows = rows.to(device)
     known = rows.targets_BT != IGNORED
     with torch.autocast(device.type, torch.bfloat16):
-        hidden = model.hidden(embed(model, rows, placeholder))[known]
+        x_BTD = embed(model, rows, placeholder)
+        hidden = model.hidden(x_BTD, rows.positions_BT, rows.mask())[known]
         head = model.text_logits if rows.is_code_BT is None else model.image_logits
         logits = head(hidden)
     losses = F.cross_entropy(logits.float(), rows.targets_BT[known], reduction="none")

@@ -10,7 +10,15 @@ from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.scenes import scenes
 from janus_edge.train.config import TINY
-from janus_edge.train.data import IGNORED, answers, drawings, readings, training_scenes
+from janus_edge.train.data import (
+    IGNORED,
+    Sequences,
+    _questions,
+    answers,
+    drawings,
+    readings,
+    training_scenes,
+)
 from janus_edge.train.stages import STAGES, Janus, embed, initialise, sequence_losses
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from janus_edge.train.vq import taught_codes
@@ -71,6 +79,37 @@ def test_the_loss_of_answers_is_on_the_answer(encoder: PromptEncoder) -> None:
         assert most == (1 if rows.pixels_BCHW is None else 4)
 
 
+def test_questions_of_a_picture_do_not_see_each_other(encoder: PromptEncoder) -> None:
+    """Three questions in one row give the logits of three rows of one question each."""
+    torch.manual_seed(0)
+    model = Janus(TINY).eval()
+    initialise(model)
+    placeholder = encoder.ids["image_placeholder"]
+    rows = answers(batch(2), np.random.default_rng(3), encoder, 64, 3)
+    assert rows.question_BT is not None and rows.pixels_BCHW is not None
+    with torch.no_grad():
+        packed = model.hidden(embed(model, rows, placeholder), rows.positions_BT, rows.mask())
+        for b in range(2):
+            for number in (1, 2, 3):
+                asked = rows.question_BT[b] == number
+                kept = asked | (rows.question_BT[b] == 0) & (rows.ids_BT[b] != encoder.ids["pad"])
+                alone = Sequences(
+                    ids_BT=rows.ids_BT[b : b + 1, kept],
+                    targets_BT=rows.targets_BT[b : b + 1, kept],
+                    pixels_BCHW=rows.pixels_BCHW[b : b + 1],
+                )
+                hidden = model.hidden(embed(model, alone, placeholder))
+                found = packed[b, asked]
+                assert torch.allclose(hidden[0, -len(found) :], found, atol=1e-4)
+
+
+def test_questions_differ(encoder: PromptEncoder) -> None:
+    rng = np.random.default_rng(0)
+    for scene in batch(20):
+        texts = [q.text for q in _questions(scene, rng, 12)]
+        assert len(set(texts)) == len(texts) >= 6
+
+
 def test_codes_and_pictures_take_their_places(
     encoder: PromptEncoder, tokenizer: VQTokenizer
 ) -> None:
@@ -97,7 +136,7 @@ def test_codes_and_pictures_take_their_places(
 
 def test_stages_follow_the_papers() -> None:
     ratios = [tuple(n / sum(stage.mixture) for n in stage.mixture) for stage in STAGES]
-    assert ratios == [(0.25, 0, 0.75), (0.2, 0.3, 0.5), (0.5, 0.1, 0.4)]
+    assert ratios == [(0.25, 0, 0.75), (0.2, 0.3, 0.5), (0.5, 0.1, 0.4), (0.5, 0.1, 0.4)]
     for stage in STAGES:
         assert sum(stage.mixture) == stage.batch_size
         assert not any("gen_vision_model" in prefix for prefix in stage.trainable)
@@ -105,7 +144,7 @@ def test_stages_follow_the_papers() -> None:
         [part in stage.trainable for part in ("aligner.", "language_model.", "vision_model.")]
         for stage in STAGES
     ]
-    assert trains == [[True, False, False], [True, True, False], [True, True, True]]
+    assert trains == [[True, False, False], [True, True, False], [True] * 3, [True] * 3]
 
 
 def test_steps_share_no_scene() -> None:
