@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from janus_edge.runtime.errors import ImageError, OutputError
@@ -16,30 +16,80 @@ from janus_edge.runtime.files import whole
 PADDING = (127, 127, 127)
 MIN_SIDE = 14  # px
 MAX_PIXELS = 100_000_000
+FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load_image(path: Path) -> Image.Image:
-    """Open a picture as RGB, upright, transparency over white. Raises ImageError."""
+    """Open a picture's first frame as RGB, upright, transparency over white. Raises ImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
-        with opened:
-            return _upright_rgb(opened, path)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
-        raise ImageError(f"{path}: not a picture that can be read; give a PNG or JPEG") from None
+            warnings.simplefilter("ignore")  # odd metadata and sizes; damage raises
+            # Not by name: Pillow would map the file and garble an uncompressed, turned TIFF.
+            with Path(path).open("rb") as file, Image.open(file) as opened:
+                _check(opened, path)
+                picture = _rgb(_upright(opened))
+        picture.info.clear()  # its EXIF tag would turn the picture a second time
+        return picture
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large(path, "too many") from None
+    except UnidentifiedImageError:
+        raise _unreadable(path) from None
     except OSError as error:
         reason = error.strerror or f"damaged: {error}"
         raise ImageError(f"{path}: {reason}; give a whole PNG or JPEG file") from None
+    except Exception:  # damaged bytes end in TypeError, struct.error, RuntimeError, ...
+        raise _unreadable(path) from None
 
 
-def _upright_rgb(opened: Image.Image, path: Path) -> Image.Image:
+def _unreadable(path: Path) -> ImageError:
+    return ImageError(f"{path}: not a picture that can be read; give a PNG or JPEG")
+
+
+def _too_large(path: Path, count: str) -> ImageError:
+    limit = f"{MAX_PIXELS // 1_000_000} megapixels"
+    return ImageError(f"{path}: {count} pixels; make it smaller than {limit}")
+
+
+def _check(opened: Image.Image, path: Path) -> None:
+    """Refuse by the header, before any pixel is decoded."""
     if opened.width * opened.height > MAX_PIXELS:
+        raise _too_large(path, f"{opened.width}x{opened.height}")
+    if opened.format not in FORMATS:  # for EPS, Pillow would start another program
+        raise ImageError(f"{path}: {opened.format} files are not read; give a PNG or JPEG")
+    if opened.mode == "F" or (opened.mode == "I" and opened.format == "TIFF"):
         raise ImageError(
-            f"{path}: {opened.width}x{opened.height} pixels; make it smaller than "
-            f"{MAX_PIXELS // 1_000_000} megapixels"
+            f"{path}: 32-bit pixels, whose white is unknown; save it with 8 or 16 bits a channel"
         )
-    image = ImageOps.exif_transpose(opened)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # Pillow turns a TIFF itself and drops the tag
+    # Not ImageOps.exif_transpose: it also rewrites the EXIF data and fails where that is odd.
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # the metadata is damaged, not the picture
+        orientation = 1
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+        deep = np.asarray(image)
+        grey = (deep >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit colour
+        grey[deep == image.info.get("transparency", -1)] = 255
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -52,9 +102,10 @@ def prepare(image: Image.Image, size: int) -> np.ndarray:
     The long side is scaled to ``size`` (bicubic, truncated), the rest is grey. Source: the
     published image processor.
     """
-    scale = size / max(image.size)
-    width, height = (max(int(side * scale), MIN_SIDE) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    # In this order: side * (size / longest) can fall below a whole number and lose a pixel.
+    longest = max(image.size)
+    width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
+    resized = _rgb(image).resize((width, height), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (size, size), PADDING)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
     pixels = np.asarray(square, np.float32) / 255
