@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         OptionError,
         OutputError,
         PromptError,
+        PullError,
     )
     from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
     from janus_edge.runtime.image import load_image
+    from janus_edge.runtime.prompt import Turn
     from janus_edge.runtime.session import AskRequest, ImageRequest, Session
 
 __all__ = [
@@ -45,8 +47,10 @@ __all__ = [
     "Preview",
     "Progress",
     "PromptError",
+    "PullError",
     "Session",
     "Text",
+    "Turn",
     "__version__",
     "load_image",
     "open_bundle",
@@ -62,9 +66,11 @@ _HOMES = {
         "OptionError",
         "OutputError",
         "PromptError",
+        "PullError",
     ),
     "events": ("Event", "Finished", "Image", "Preview", "Progress", "Text"),
     "image": ("load_image",),
+    "prompt": ("Turn",),
     "session": ("AskRequest", "ImageRequest", "Session"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -11,12 +11,15 @@ import typer
 def ask(
     image: Annotated[Path, typer.Argument(help="Picture file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    more: Annotated[
+        list[Path] | None, typer.Option("--and", help="One more picture, shown after the first.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the noise, when temperature is not 0.")] = 0,
     model: Annotated[
-        str | None, typer.Option(help="Bundle folder or name of a shipped one.")
+        str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
 ) -> None:
@@ -27,8 +30,8 @@ def ask(
     from janus_edge.runtime.session import AskRequest, Session
 
     request = AskRequest(
-        image=load_image(image),
         question=question,
+        images=tuple(load_image(path) for path in (image, *(more or ()))),
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,

@@ -18,7 +18,7 @@ def _group() -> None:
 @evaluate.command("shapes")
 def shapes(
     model: Annotated[
-        str | None, typer.Option(help="Bundle folder or name of a shipped one.")
+        str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
     num_prompts: Annotated[int, typer.Option(help="Over six categories.", min=6)] = 600,
     num_questions: Annotated[int, typer.Option(help="Over six topics.", min=6)] = 600,

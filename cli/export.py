@@ -17,15 +17,7 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
-    from janus_edge.export.bundle import export_bundle
-    from janus_edge.model.weights import load_checkpoint
+    from janus_edge.export.bundle import export_folder
 
-    loaded = load_checkpoint(checkpoint)
-    export_bundle(
-        loaded,
-        bundle,
-        max_length=max_length or loaded.model.config.language.max_position_embeddings,
-        report=typer.echo,
-        replace=replace,
-    )
+    export_folder(checkpoint, bundle, max_length=max_length, report=typer.echo, replace=replace)
     typer.echo(bundle)

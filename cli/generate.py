@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompts: Annotated[
+        list[str],
+        typer.Argument(help="What to draw; several are drawn together.", metavar="prompt..."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file.")] = Path("out.png"),
     num_images: Annotated[
-        int, typer.Option("-n", "--num-images", help="Pictures; the files are numbered.")
+        int, typer.Option("-n", "--num-images", help="Pictures a prompt; the files are numbered.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="The i-th picture has seed + i.")] = 0,
     guidance_scale: Annotated[
@@ -26,7 +29,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest codes; 0 is all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Bundle folder or name of a shipped one.")
+        str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
     previews: Annotated[
         Path | None, typer.Option(help="Folder for a preview after each row of codes.")
@@ -41,7 +44,7 @@ def generate(
     from janus_edge.runtime.session import ImageRequest, Session
 
     request = ImageRequest(
-        prompt=prompt,
+        prompt=tuple(prompts),
         num_images=num_images,
         seed=seed,
         guidance_scale=guidance_scale,
@@ -64,7 +67,7 @@ def generate(
                 case Preview(index=index, pixels=pixels, num_codes=drawn) if previews:
                     save_png(pixels, previews / f"{index:03}-{drawn:04}.png", {})
                 case Image(pixels=pixels):
-                    path = _numbered(output, event, num_images)
+                    path = _numbered(output, event, len(prompts) * num_images)
                     save_png(pixels, path, _texts(session, request, event))
                     lines.append(str(path))
                 case Finished(timings_ms=timings):
@@ -85,7 +88,7 @@ def _texts(session: Session, request: ImageRequest, event: Image) -> dict[str, s
     settings, manifest = session.image_settings(request), session.bundle.manifest
     return {
         "Software": manifest.created_by,
-        "prompt": request.prompt,
+        "prompt": request.prompts[event.index // request.num_images],
         "seed": str(event.seed),
         "guidance_scale": str(settings.guidance_scale),
         "temperature": str(settings.temperature),

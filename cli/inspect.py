@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def inspect(
     bundle: Annotated[
-        str | None, typer.Argument(help="Bundle folder or name of a shipped one.")
+        str | None, typer.Argument(help="Bundle folder, or a name that `models` lists.")
     ] = None,
 ) -> None:
     """Check a bundle and show what is in it."""

@@ -13,6 +13,8 @@ from janus_edge.cli.evaluate import evaluate
 from janus_edge.cli.export import export
 from janus_edge.cli.generate import generate
 from janus_edge.cli.inspect import inspect
+from janus_edge.cli.models import models
+from janus_edge.cli.pull import pull
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,10 +27,13 @@ app.command("generate")(generate)
 app.command("ask")(ask)
 app.command("inspect")(inspect)
 app.command("export")(export)
+app.command("pull")(pull)
+app.add_typer(models, name="models")
 app.add_typer(evaluate, name="eval")
 
 _DEBUG = "--debug"  # accepted anywhere, so it is taken out before parsing
 _EXTRAS = {
+    "huggingface_hub": "pull",
     "onnx": "export",
     "onnxscript": "export",
     "safetensors": "export",

@@ -84,7 +84,7 @@ def draw(session: Session, request: ImageRequest) -> np.ndarray:
 
 def answer(session: Session, scene: Scene, asked: Question) -> str:
     """The model's answer about a scene's picture."""
-    request = AskRequest(image=PilImage.fromarray(render(scene)), question=asked.text)
+    request = AskRequest(question=asked.text, images=(PilImage.fromarray(render(scene)),))
     return "".join(e.text for e in session.ask(request) if isinstance(e, Text)).strip()
 
 

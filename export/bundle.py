@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from janus_edge.export.components import Component, graph_components, save_graph, tables
+from janus_edge.export.component import Component
+from janus_edge.export.components import graph_components, tables
+from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import check_parity
 from janus_edge.export.preview import fit_preview, random_codes
-from janus_edge.export.storage import fits_half, store_halves
+from janus_edge.export.storage import halve, store_halves
+from janus_edge.export.tokenizer import complete, template_of
 from janus_edge.model.config import JanusConfig
-from janus_edge.model.weights import Checkpoint
+from janus_edge.model.weights import Checkpoint, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_sha256
-from janus_edge.runtime.errors import OutputError
+from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
 TARGET = "cpu"
+WIDEN_AT_USE = 2**27  # weights a component, from which they stay halves in memory
 Report = Callable[[str], None]
 
 
+def export_folder(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    max_length: int | None = None,
+    report: Report,
+    replace: bool = False,
+) -> None:
+    """Compile a checkpoint folder into a bundle folder, its weights read a part at a time.
+
+    Raises CheckpointError and what ``export_bundle`` does.
+    """
+    found = load_checkpoint(checkpoint, lazy=True)
+    config = found.model.config.language
+    tokenizer = complete(found.tokenizer_json, config.vocab_size)
+    prompt = found.prompt or dataclasses.asdict(template_of(tokenizer, checkpoint))
+    export_bundle(
+        dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
+        folder,
+        max_length=max_length or config.max_position_embeddings,
+        report=report,
+        replace=replace,
+    )
+
+
 def export_bundle(
-    checkpoint: Checkpoint, folder: Path, *, max_length: int, report: Report, replace: bool = False
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    max_length: int,
+    report: Report,
+    replace: bool = False,
+    widen_at_use: int = WIDEN_AT_USE,
 ) -> None:
     """Compile a checkpoint into a bundle folder.
 
     max_length: positions of the KV cache. report: called with a line after each component.
     Raises ParityError when a component differs from PyTorch, OutputError when the folder exists
-    (and replace is False) or cannot be written, ValueError when max_length holds no picture.
+    (and replace is False) or cannot be written, OptionError when max_length holds no picture.
     """
     config = checkpoint.model.config
     if max_length < config.num_codes + 16:
-        raise ValueError(f"max_length {max_length} has no room for {config.num_codes} codes")
+        raise OptionError(f"max_length {max_length} has no room for {config.num_codes} codes")
     if folder.exists() and not (replace and (folder / MANIFEST).is_file()):
         raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
     part = folder.with_name(folder.name + ".part")
@@ -48,32 +85,50 @@ def export_bundle(
     except OSError as error:
         raise OutputError(f"{part}: {error.strerror}; choose a folder you can write") from None
     try:
-        _write_parts(checkpoint, part, folder.name, max_length, report)
+        entries = _write_graphs(checkpoint, part, max_length, report, widen_at_use)
+        entries |= _write_tables(checkpoint, part, report)
+        (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
+        _write_manifest(checkpoint, part, folder.name, max_length, entries)
         _swap(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_parts(
-    checkpoint: Checkpoint, part: Path, name: str, max_length: int, report: Report
-) -> None:
-    model = checkpoint.model
-    entries: dict[str, dict[str, Any]] = {}
-    for component in graph_components(model, max_length):
-        path = part / f"{component.name}.onnx"
-        proto = component.build()
-        weights = store_halves(proto)
-        save_graph(proto, path)
-        error = check_parity(component, path)
-        entries[component.name] = _graph_entry(component, proto, path, weights)
-        report(f"{component.name}: {path.stat().st_size / 1e6:.2f} MB, error {error:.1e}")
-    preview = fit_preview(model.gen_vision_model, _preview_codes(checkpoint))
-    for table_name, table in (tables(model) | {"preview": preview}).items():
-        path = part / f"{table_name}.npy"
-        entries[table_name] = _write_table(table, path)
-        report(f"{table_name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
-    (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
-    _write_manifest(checkpoint, part, name, max_length, entries)
+def _write_graphs(
+    checkpoint: Checkpoint, part: Path, max_length: int, report: Report, widen_at_use: int
+) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for component in graph_components(checkpoint, max_length):
+        path, data = part / f"{component.name}.onnx", None
+        if component.num_weights > widen_at_use:
+            data = part / f"{component.name}.data"
+        with loaded(checkpoint, *component.parameters):
+            proto = component.build(data)
+            weights = store_halves(proto)
+            save_graph(proto, path)
+            entry = _graph_entry(component, proto, path, data, weights)
+            del proto  # as large as the weights, which are still needed
+            examples = component.examples()
+            references = component.references(examples)
+        error = check_parity(component, path, entry["widen"], examples, references)
+        entries[component.name] = entry
+        size = path.stat().st_size + (0 if data is None else data.stat().st_size)
+        report(f"{component.name}: {size / 1e6:.2f} MB, error {error:.1e}")
+    return entries
+
+
+def _write_tables(checkpoint: Checkpoint, part: Path, report: Report) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, table in chain(tables(checkpoint), _preview(checkpoint)):
+        path = part / f"{name}.npy"
+        entries[name] = _write_table(table, path)
+        report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
+    return entries
+
+
+def _preview(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
+    with loaded(checkpoint, "gen_vision_model."):
+        yield "preview", fit_preview(checkpoint.model.gen_vision_model, _preview_codes(checkpoint))
 
 
 def _preview_codes(checkpoint: Checkpoint) -> torch.Tensor:
@@ -123,14 +178,19 @@ def _sizes(config: JanusConfig, max_length: int) -> dict[str, int]:
     }
 
 
-def _graph_entry(component: Component, proto: Any, path: Path, weights: str) -> dict[str, Any]:
+def _graph_entry(
+    component: Component, proto: Any, path: Path, data: Path | None, weights: str
+) -> dict[str, Any]:
+    beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
     return {
         "file": path.name,
         "sha256": file_sha256(path),
+        **beside,
         "backend": "onnxruntime",
         "target": TARGET,
         "dtype": "float32",
         "weights": weights,
+        "widen": "load" if data is None else "use",
         "quantization": "none",
         "inputs": [_tensor(value) for value in proto.graph.input],
         "outputs": [_tensor(value) for value in proto.graph.output],
@@ -148,7 +208,8 @@ def _tensor(value: Any) -> dict[str, Any]:
 
 
 def _write_table(table: np.ndarray, path: Path) -> dict[str, Any]:
-    stored = table.astype(np.float16) if fits_half(table) else table
+    half = halve(table)
+    stored = table if half is None else half
     np.save(path, stored)
     return {
         "file": path.name,

@@ -4,56 +4,59 @@ embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G,
 final-normed hidden states (R, T, D) and the same caches, written in place where the caller binds
 one buffer as past and present. ``lengths`` counts the valid positions after the call, so rolling
 back is passing a smaller one. Attention is lowered to ONNX Runtime's GroupQueryAttention.
+
+Layers are taken one at a time, both for the graph and for PyTorch's answer to the examples: a
+checkpoint's weights need not fit into memory.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
+from janus_edge.export.component import Component, Feeds
+from janus_edge.export.graph import MICROSOFT, Graph, Shape, info
 from janus_edge.model.config import LanguageConfig
-from janus_edge.model.language import Decoder, DecoderLayer, rope
+from janus_edge.model.language import DecoderLayer, LayerCache, rope
+from janus_edge.model.weights import Checkpoint, loaded
 
-OPSET = 24
-IR_VERSION = 11
-MICROSOFT = "com.microsoft"
-
-Shape = list[str | int]
+_PREFIX = "language_model.model."
+CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
 
 
-class _Graph:
-    """Nodes and initializers in the making; every call returns the name of what it made."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, array: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def node(
-        self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
-    ) -> str:
-        self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
-        return outputs[0]
-
-    def linear(self, x: str, name: str, module: torch.nn.Linear) -> str:
-        weight = self.constant(f"{name}.weight", module.weight.detach().numpy().T)
-        return self.node("MatMul", [x, weight], [name])
-
-    def norm(self, x: str, name: str, module: torch.nn.RMSNorm, epsilon: float) -> str:
-        weight = self.constant(f"{name}.weight", module.weight.detach().numpy())
-        return self.node("RMSNormalization", [x, weight], [name], axis=-1, epsilon=epsilon)
+def decoder_component(checkpoint: Checkpoint, max_length: int) -> Component:
+    """All decoder layers for caches of at most ``max_length`` positions."""
+    config = checkpoint.model.config.language
+    return Component(
+        name="decoder",
+        outputs=("hidden", *(f"present_{name}" for name in _cache_names(config))),
+        profile={
+            "R": (1, 2, 16),
+            "T": (1, 1, max_length),
+            "M": (1, max_length, max_length),
+        },
+        parameters=(),
+        num_weights=sum(
+            parameter.numel()
+            for name, parameter in checkpoint.model.named_parameters()
+            if name.startswith(f"{_PREFIX}layers.")
+        ),
+        build=lambda data: decoder_graph(checkpoint, max_length, data),
+        examples=lambda: _examples(config, min(max_length, CHECKED_LENGTH)),
+        references=lambda examples: _references(checkpoint, examples),
+    )
 
 
-def decoder_graph(decoder: Decoder, max_length: int) -> onnx.ModelProto:
-    """Build the graph of a decoder for caches of at most ``max_length`` positions."""
-    config, graph = decoder.config, _Graph()
+def decoder_graph(
+    checkpoint: Checkpoint, max_length: int, data: Path | None = None
+) -> onnx.ModelProto:
+    """Build the graph for caches of at most ``max_length`` positions. data: see ``Graph``."""
+    decoder, graph = checkpoint.model.language_model.model, Graph(data)
+    config = decoder.config
     with torch.no_grad():
         cos, sin = rope(config, torch.arange(max_length))
     shared = [
@@ -64,28 +67,28 @@ def decoder_graph(decoder: Decoder, max_length: int) -> onnx.ModelProto:
     x = "embeds"
     for index, layer in enumerate(decoder.layers):
         assert isinstance(layer, DecoderLayer)
-        x = _layer(graph, x, index, layer, config, shared)
-    graph.norm(x, "hidden", decoder.norm, config.rms_norm_eps)
+        with loaded(checkpoint, f"{_PREFIX}layers.{index}."):
+            x = _layer(graph, x, index, layer, config, shared)
+    with loaded(checkpoint, f"{_PREFIX}norm."):
+        graph.norm(x, "hidden", decoder.norm.weight, config.rms_norm_eps)
     cache: Shape = ["R", config.num_key_value_heads, "M", config.head_dim]
-    names = [f"{part}_{index}" for index in range(config.num_hidden_layers) for part in "kv"]
+    names = _cache_names(config)
     width: Shape = ["R", "T", config.hidden_size]
     inputs = [
-        _info("embeds", TensorProto.FLOAT, width),
-        _info("positions", TensorProto.INT64, ["R", "T"]),
-        _info("lengths", TensorProto.INT64, ["R"]),
-        *(_info(f"past_{name}", TensorProto.FLOAT, cache) for name in names),
+        info("embeds", TensorProto.FLOAT, width),
+        info("positions", TensorProto.INT64, ["R", "T"]),
+        info("lengths", TensorProto.INT64, ["R"]),
+        *(info(f"past_{name}", TensorProto.FLOAT, cache) for name in names),
     ]
     outputs = [
-        _info("hidden", TensorProto.FLOAT, width),
-        *(_info(f"present_{name}", TensorProto.FLOAT, cache) for name in names),
+        info("hidden", TensorProto.FLOAT, width),
+        *(info(f"present_{name}", TensorProto.FLOAT, cache) for name in names),
     ]
-    body = helper.make_graph(graph.nodes, "decoder", inputs, outputs, graph.initializers)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-    return helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
+    return graph.model("decoder", inputs, outputs)
 
 
 def _layer(
-    graph: _Graph,
+    graph: Graph,
     x: str,
     index: int,
     layer: DecoderLayer,
@@ -93,10 +96,12 @@ def _layer(
     shared: list[str],
 ) -> str:
     at, attention, mlp = f"layers.{index}", layer.self_attn, layer.mlp
-    normed = graph.norm(x, f"{at}.input_layernorm", layer.input_layernorm, config.rms_norm_eps)
-    q = graph.linear(normed, f"{at}.q_proj", attention.q_proj)
-    k = graph.linear(normed, f"{at}.k_proj", attention.k_proj)
-    v = graph.linear(normed, f"{at}.v_proj", attention.v_proj)
+    normed = graph.norm(
+        x, f"{at}.input_layernorm", layer.input_layernorm.weight, config.rms_norm_eps
+    )
+    q = graph.linear(normed, f"{at}.q_proj", attention.q_proj.weight)
+    k = graph.linear(normed, f"{at}.k_proj", attention.k_proj.weight)
+    v = graph.linear(normed, f"{at}.v_proj", attention.v_proj.weight)
     mixed = graph.node(
         "GroupQueryAttention",
         [q, k, v, f"past_k_{index}", f"past_v_{index}", *shared, "positions"],
@@ -106,20 +111,25 @@ def _layer(
         kv_num_heads=config.num_key_value_heads,
         do_rotary=1,
     )
-    projected = graph.linear(mixed, f"{at}.o_proj", attention.o_proj)
+    projected = graph.linear(mixed, f"{at}.o_proj", attention.o_proj.weight)
     x = graph.node("Add", [x, projected], [f"{at}.attended"])
     normed = graph.norm(
-        x, f"{at}.post_attention_layernorm", layer.post_attention_layernorm, config.rms_norm_eps
+        x,
+        f"{at}.post_attention_layernorm",
+        layer.post_attention_layernorm.weight,
+        config.rms_norm_eps,
     )
-    gate = graph.linear(normed, f"{at}.gate_proj", mlp.gate_proj)
-    up = graph.linear(normed, f"{at}.up_proj", mlp.up_proj)
+    gate = graph.linear(normed, f"{at}.gate_proj", mlp.gate_proj.weight)
+    up = graph.linear(normed, f"{at}.up_proj", mlp.up_proj.weight)
     sigmoid = graph.node("Sigmoid", [gate], [f"{at}.sigmoid"])
     silu = graph.node("Mul", [gate, sigmoid], [f"{at}.silu"])
     gated = graph.node("Mul", [silu, up], [f"{at}.gated"])
-    return graph.node("Add", [x, graph.linear(gated, f"{at}.down_proj", mlp.down_proj)], [at])
+    return graph.node(
+        "Add", [x, graph.linear(gated, f"{at}.down_proj", mlp.down_proj.weight)], [at]
+    )
 
 
-def _lengths(graph: _Graph) -> list[str]:
+def _lengths(graph: Graph) -> list[str]:
     """What GroupQueryAttention asks for: each row's last index, and the longest row, as int32."""
     narrow = graph.node("Cast", ["lengths"], ["lengths_i32"], to=TensorProto.INT32)
     one = graph.constant("one", np.array(1, np.int32))
@@ -128,5 +138,47 @@ def _lengths(graph: _Graph) -> list[str]:
     return [last, longest]
 
 
-def _info(name: str, dtype: int, shape: Shape) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, dtype, shape)
+def _cache_names(config: LanguageConfig) -> list[str]:
+    return [f"{part}_{index}" for index in range(config.num_hidden_layers) for part in "kv"]
+
+
+def _examples(config: LanguageConfig, length: int) -> list[Feeds]:
+    """A prefill, a step after it, and a step of a single row."""
+    rng, middle = np.random.default_rng(0), length // 2
+
+    def example(rows: int, past: int, time: int) -> Feeds:
+        shape = (rows, config.num_key_value_heads, length, config.head_dim)
+        feeds: Feeds = {
+            "embeds": rng.standard_normal((rows, time, config.hidden_size), np.float32),
+            "positions": np.tile(np.arange(past, past + time), (rows, 1)),
+            "lengths": np.full(rows, past + time),
+        }
+        for name in _cache_names(config):
+            cache = rng.standard_normal(shape, np.float32)
+            cache[:, :, past:] = 0
+            feeds[f"past_{name}"] = cache
+        return feeds
+
+    return [example(2, 0, middle), example(2, middle, 1), example(1, middle - 1, 1)]
+
+
+def _references(checkpoint: Checkpoint, examples: list[Feeds]) -> list[list[np.ndarray]]:
+    """What PyTorch computes for every example, each layer loaded once."""
+    decoder = checkpoint.model.language_model.model
+    xs = [torch.from_numpy(feeds["embeds"]) for feeds in examples]
+    positions = [torch.from_numpy(feeds["positions"]) for feeds in examples]
+    caches: list[list[np.ndarray]] = [[] for _ in examples]
+    for index, layer in enumerate(decoder.layers):
+        with loaded(checkpoint, f"{_PREFIX}layers.{index}."), torch.no_grad():
+            for i, feeds in enumerate(examples):
+                cache: LayerCache = (
+                    torch.from_numpy(feeds[f"past_k_{index}"].copy()),
+                    torch.from_numpy(feeds[f"past_v_{index}"].copy()),
+                )
+                turn = rope(decoder.config, positions[i])
+                slots_M = torch.arange(cache[0].shape[2])
+                mask = (slots_M <= positions[i][..., None])[:, None]
+                xs[i] = layer(xs[i], *turn, mask, cache, positions[i])
+                caches[i] += [part.numpy() for part in cache]
+    with loaded(checkpoint, f"{_PREFIX}norm."), torch.no_grad():
+        return [[decoder.norm(x).numpy(), *kept] for x, kept in zip(xs, caches, strict=True)]

@@ -17,7 +17,7 @@ def fit_preview(tokenizer: VQTokenizer, codes_PN: Tensor) -> np.ndarray:
     """
     table_KE = tokenizer.quantize.table().detach()
     with torch.no_grad():
-        parts = [tokenizer.decode(part).clamp(-1, 1) for part in torch.split(codes_PN, 8)]
+        parts = [tokenizer.decode(part).clamp(-1, 1) for part in torch.split(codes_PN, 1)]
     pixels = torch.cat(parts)
     stride = pixels.shape[-1] // int(codes_PN.shape[1] ** 0.5)
     colours = F.avg_pool2d(pixels, stride).flatten(2).transpose(1, 2).reshape(-1, 3)
@@ -27,12 +27,13 @@ def fit_preview(tokenizer: VQTokenizer, codes_PN: Tensor) -> np.ndarray:
     return ((fitted.clamp(-1, 1) + 1) * 127.5).numpy().astype(np.float32)
 
 
-def random_codes(size: int, num_codes: int, num_pictures: int = 64) -> Tensor:
+def random_codes(size: int, num_codes: int) -> Tensor:
     """Codes (P, N) where a checkpoint brings no samples.
 
     Each picture is one code all over with others in half of its cells, so that every code is seen
     both filling a picture and among strangers.
     """
+    num_pictures = min(64, max(8, 4096 // num_codes))
     generator = torch.Generator().manual_seed(0)
     plain = torch.randint(size, (num_pictures, 1), generator=generator)
     others = torch.randint(size, (num_pictures, num_codes), generator=generator)

@@ -166,14 +166,18 @@ class Quantizer(nn.Module):
         weight_KE = self.embedding.weight
         return F.normalize(weight_KE, dim=-1) if self.l2_norm else weight_KE
 
-    def nearest(self, z_BEHW: Tensor) -> Tensor:
-        """Codes (B, H*W) int64 in raster order."""
+    def distances(self, z_BEHW: Tensor) -> Tensor:
+        """Squared distance of every position to every code, (B, H*W, K) in raster order, without
+        the term that all codes share."""
         z_BNE = z_BEHW.flatten(2).transpose(1, 2)
         if self.l2_norm:
             z_BNE = F.normalize(z_BNE, dim=-1)
         table_KE = self.table()
-        # argmin ||z - e||^2, without the term that all codes share
-        return (table_KE.square().sum(-1) - 2 * z_BNE @ table_KE.T).argmin(-1)
+        return table_KE.square().sum(-1) - 2 * z_BNE @ table_KE.T
+
+    def nearest(self, z_BEHW: Tensor) -> Tensor:
+        """Codes (B, H*W) int64 in raster order."""
+        return self.distances(z_BEHW).argmin(-1)
 
     def lookup(self, codes_BN: Tensor, height: int, width: int) -> Tensor:
         """Vectors (B, E, height, width) of codes in raster order."""

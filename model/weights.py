@@ -1,101 +1,191 @@
-"""Checkpoint folders: config.json, model.safetensors with published names, tokenizer.json.
+"""Checkpoint folders: config.json, weights with published names, tokenizer.json.
 
-``sample_codes.npy``, where there is one, holds the codes of some pictures of the kind that the
-model draws; the exporter fits the preview to them.
+Published folders load as they are, in DeepSeek's naming or transformers'; ours add to config.json
+how to prompt and sample, and ``sample_codes.npy``, codes of some pictures of the kind that the
+model draws, to which the exporter fits the preview.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
+from janus_edge.model.names import published_name
+from janus_edge.model.published import read_config
+from janus_edge.model.tensors import CheckpointError, Shape, TensorFiles, open_tensors
 from janus_edge.runtime.files import whole
 
 # In published files and in none of our modules: SigLIP's pooling head, the tokenizer's usage count.
 UNUSED = ("vision_model.vision_tower.attn_pool.", "gen_vision_model.quantize.codebook_used")
+# The reference's settings, for checkpoints that bring none.
+SAMPLING = {"guidance_scale": 5.0, "temperature": 1.0}
+
+WHOLE = -1  # in place of a part's number
+_HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
 
 
-class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged or does not fit its config. One line, with the path."""
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where each parameter of a model comes from: the tensors that make it up, in order."""
+
+    files: TensorFiles
+    sources: dict[str, tuple[str, ...]]
+
+    def read(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Parameters whose names start with a prefix, one at a time, as stored."""
+        found: dict[str, dict[str, Tensor]] = {}
+        owners: dict[str, list[str]] = {}  # several where a tensor is shared
+        for name, of in self.sources.items():
+            if name.startswith(prefix):
+                for source in of:
+                    owners.setdefault(source, []).append(name)
+        for source, tensor in self.files.read(list(owners)):
+            for name in owners[source]:
+                found.setdefault(name, {})[source] = tensor
+                if len(found[name]) == len(self.sources[name]):
+                    parts = found.pop(name)
+                    joined = [parts[of] for of in self.sources[name]]
+                    yield name, joined[0] if len(joined) == 1 else torch.cat(joined)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model with all that is needed to talk to it."""
+    """A model with all that is needed to talk to it.
+
+    model: with its weights; or, where ``weights`` is not None, on the meta device, to be given
+    them a part at a time by ``loaded``.
+    """
 
     model: Janus
     tokenizer_json: str
-    prompt: dict[str, str]  # user_role, assistant_role, system_prompt
+    prompt: dict[str, str] | None  # user_role, assistant_role, system_prompt; None: by tokenizer
     sampling: dict[str, float]  # guidance_scale, temperature: the settings to draw with
     sample_codes: np.ndarray | None = None  # (P, N)
+    weights: Weights | None = None
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint folder; weights become float32. Raises CheckpointError."""
+def load_checkpoint(folder: Path, *, lazy: bool = False) -> Checkpoint:
+    """Read a checkpoint folder; weights become float32. Raises CheckpointError.
+
+    lazy: check every name and shape, but leave the weights in their files.
+    """
     try:
         raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        prompt, sampling = raw.pop("prompt"), raw.pop("sampling")
-        config = JanusConfig.from_dict(raw.pop("model"))
+        config = read_config(raw)
         tokenizer_json = (folder / "tokenizer.json").read_text()
     except OSError as error:
         raise CheckpointError(
             f"{error.filename}: {error.strerror}; is this a checkpoint?"
         ) from None
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            f"{folder / 'config.json'}: not a checkpoint's config: {error}"
+            f"{folder / 'config.json'}: not a config that can be read: {error}"
         ) from None
-    model = Janus(config)
-    load_weights(model, folder / "model.safetensors")
+    with torch.device("meta"):
+        model = Janus(config).eval()
+    weights = find_weights(model, folder, tied=raw.get("tie_word_embeddings", False))
+    if not lazy:
+        fill(model, weights)
     return Checkpoint(
-        model=model.eval(),
+        model=model,
         tokenizer_json=tokenizer_json,
-        prompt=prompt,
-        sampling=sampling,
+        prompt=raw.get("prompt"),
+        sampling=raw.get("sampling", SAMPLING),
         sample_codes=_load_samples(folder / "sample_codes.npy", config),
+        weights=weights if lazy else None,
     )
 
 
-def load_weights(model: Janus, path: Path) -> None:
-    """Copy tensors into the model one at a time. Raises CheckpointError naming all that misfit."""
-    try:
-        with safe_open(path, "pt") as file:
-            parameters = dict(model.named_parameters()) | dict(model.named_buffers())
-            names = {name for name in file.keys() if not name.startswith(UNUSED)}  # noqa: SIM118
-            wrong = [f"missing {name}" for name in sorted(set(parameters) - names)]
-            wrong += [f"unexpected {name}" for name in sorted(names - set(parameters))]
-            for name in sorted(names & set(parameters)):
-                shape, expected = file.get_slice(name).get_shape(), list(parameters[name].shape)
-                if shape != expected:
-                    wrong.append(f"{name} is {shape}, not {expected}")
-                    continue
-                with torch.no_grad():
-                    parameters[name].copy_(file.get_tensor(name))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; is this a checkpoint?") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged: {error}; copy it again") from None
+def find_weights(model: Janus, path: Path, *, tied: bool = False) -> Weights:
+    """Match a folder's (or file's) tensors to a model's parameters.
+
+    tied: where there is no text head, it is the token table. Raises CheckpointError naming every
+    tensor that is missing, unexpected or of another shape.
+    """
+    files = open_tensors(path)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    parts: dict[str, dict[int, str]] = {}
+    for source in files.shapes:
+        name, part = published_name(source)
+        if not name.startswith(UNUSED):
+            parts.setdefault(name, {})[WHOLE if part is None else part] = source
+    if tied and _HEAD not in parts and _EMBED in parts:
+        parts[_HEAD] = parts[_EMBED]
+    wrong = [f"missing {name}" for name in sorted(set(wanted) - set(parts))]
+    wrong += [f"unexpected {source}" for name in sorted(set(parts) - set(wanted))
+              for source in parts[name].values()]  # fmt: skip
+    for name in sorted(set(parts) & set(wanted)):
+        wrong += _misfit(name, parts[name], files.shapes, wanted[name])
     if wrong:
-        raise CheckpointError(f"{path}: does not fit config.json: {'; '.join(wrong)}")
+        raise CheckpointError(f"{files.first}: does not fit config.json: {'; '.join(wrong)}")
+    sources = {name: tuple(parts[name][i] for i in sorted(parts[name])) for name in wanted}
+    return Weights(files=files, sources=sources)
+
+
+def _misfit(name: str, parts: dict[int, str], shapes: dict[str, Shape], wanted: Shape) -> list[str]:
+    """What is wrong with a parameter's parts."""
+    if set(parts) not in ({WHOLE}, {0, 1, 2}):
+        return [f"missing parts of {name}: only {', '.join(parts.values())}"]
+    whole_shape = (wanted[0] // len(parts), *wanted[1:])
+    right = {whole_shape, whole_shape[1:]} if wanted[0] == 1 else {whole_shape}
+    return [
+        f"{source} is {list(shapes[source])}, not {list(whole_shape)}"
+        for source in parts.values()
+        if shapes[source] not in right
+    ]
+
+
+def fill(model: Janus, weights: Weights, prefix: str = "") -> None:
+    """Give a model's parameters their values, float32, one at a time. Raises CheckpointError."""
+    for name, tensor in weights.read(prefix):
+        owner, _, leaf = name.rpartition(".")
+        parameter = model.get_parameter(name)
+        value = tensor.reshape(parameter.shape)
+        if parameter.is_meta:
+            value = value.to(torch.float32, copy=True)  # a view would keep the file mapped
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(value))
+        else:
+            with torch.no_grad():
+                parameter.copy_(value)
+
+
+@contextmanager
+def loaded(checkpoint: Checkpoint, *prefixes: str) -> Iterator[None]:
+    """The parameters with these prefixes are in memory inside the block, if not everywhere."""
+    model, weights = checkpoint.model, checkpoint.weights
+    if weights is None:
+        yield
+        return
+    try:
+        for prefix in prefixes:
+            fill(model, weights, prefix)
+        yield
+    finally:
+        for name, parameter in list(model.named_parameters()):
+            if name.startswith(prefixes):
+                owner, _, leaf = name.rpartition(".")
+                empty = nn.Parameter(parameter.to("meta"))
+                setattr(model.get_submodule(owner), leaf, empty)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
     """Write a checkpoint folder, weights rounded to ``dtype``; each file appears whole or not."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model": checkpoint.model.config.to_dict(),
-        "prompt": checkpoint.prompt,
-        "sampling": checkpoint.sampling,
-    }
+    config: dict[str, Any] = {"model": checkpoint.model.config.to_dict()}
+    if checkpoint.prompt is not None:
+        config["prompt"] = checkpoint.prompt
+    config["sampling"] = checkpoint.sampling
     _write(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     _write(folder / "tokenizer.json", checkpoint.tokenizer_json)
     tensors = {

@@ -1,14 +1,20 @@
-"""Opening a bundle: find the folder, check every hash, read the manifest and the tables."""
+"""Opening a bundle: find the folder, check every hash, read the manifest and the tables.
+
+A bundle is found by its path, or by its name in the user's folder, or by its name in the package.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.errors import BundleError, OutputError
 from janus_edge.runtime.manifest import Manifest, parse_manifest
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
 
@@ -16,6 +22,9 @@ MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # of manifest.json, which holds the hashes of all other files
 SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 DEFAULT = "tiny-janus"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_UNFINISHED = (".part", ".old")  # folders of an export that is under way or was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +41,13 @@ class Bundle:
         return self.folder / self.manifest.components[component].file
 
     def table(self, component: str) -> np.ndarray:
-        """A look-up table as float32. Raises BundleError if it is not the shape it should be."""
+        """A look-up table as stored, float32 or float16, mapped: only rows that are used are read.
+
+        Raises BundleError if it is not the shape it should be.
+        """
         path, (output,) = self.path(component), self.manifest.components[component].outputs
         try:
-            table = np.load(path, allow_pickle=False).astype(np.float32)
+            table = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             raise BundleError(f"{path}: not an array: {error}; export the bundle again") from None
         if table.shape[1:] != output.shape[1:]:
@@ -44,7 +56,7 @@ class Bundle:
 
 
 def open_bundle(model: str | Path | None = None) -> Bundle:
-    """Open a bundle folder, or one that ships with the package by its name; None: the default.
+    """Open a bundle by its folder, or a pulled or shipped one by its name; None: the default.
 
     Raises BundleError when it is missing, damaged or of another version.
     """
@@ -55,6 +67,8 @@ def open_bundle(model: str | Path | None = None) -> Bundle:
     manifest = parse_manifest(raw, str(folder / MANIFEST))
     for part in manifest.components.values():
         _check_file(folder / part.file, part.sha256)
+        if part.data is not None:
+            _check_file(folder / part.data.file, part.data.sha256)
     tokenizer = _read(folder / manifest.tokenizer.file)
     found = hashlib.sha256(tokenizer).hexdigest()
     _compare(folder / manifest.tokenizer.file, found, manifest.tokenizer.sha256)
@@ -68,20 +82,96 @@ def open_bundle(model: str | Path | None = None) -> Bundle:
 
 
 def find_bundle(model: str | Path | None) -> Path:
-    """The folder that a name or path means. Raises BundleError if there is none."""
+    """The folder that a path or name means. Raises BundleError if there is none."""
     name = DEFAULT if model is None else str(model)
-    for folder in (Path(name), SHIPPED / name):
+    own = [bundles_folder() / name] if is_bundle_name(name) else []
+    for folder in (Path(name), *own, SHIPPED / name):
         if (folder / MANIFEST).is_file():
             return folder
-    shipped = ", ".join(shipped_bundles()) or "none"
     if Path(name).is_dir():
         raise BundleError(f"{name}: no {MANIFEST} in this folder; is it a bundle?")
-    raise BundleError(f"{name}: no such bundle; give a bundle's folder or a shipped one: {shipped}")
+    raise BundleError(f"{name}: no such bundle; give a bundle's folder or a name: {_names()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A bundle that can be opened by its name. Its hashes have not been checked."""
+
+    name: str
+    folder: Path
+    is_shipped: bool
+    size_bytes: int
+    family: str  # "unreadable" when the manifest is damaged or of another version
+
+
+def list_bundles() -> list[Listed]:
+    """All bundles that have a name: the shipped ones, then the pulled ones."""
+    shipped = [_listed(SHIPPED / name, is_shipped=True) for name in shipped_bundles()]
+    return shipped + [_listed(bundles_folder() / name) for name in pulled_bundles()]
+
+
+def _listed(folder: Path, is_shipped: bool = False) -> Listed:
+    try:
+        family: str = parse_manifest(_read(folder / MANIFEST), str(folder / MANIFEST)).family
+    except BundleError:
+        family = "unreadable"
+    return Listed(
+        name=folder.name,
+        folder=folder,
+        is_shipped=is_shipped,
+        size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        family=family,
+    )
 
 
 def shipped_bundles() -> list[str]:
     """Names of the bundles inside the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
+    return _bundles_in(SHIPPED)
+
+
+def pulled_bundles() -> list[str]:
+    """Names of the bundles in the user's folder."""
+    return _bundles_in(bundles_folder())
+
+
+def bundles_folder() -> Path:
+    """The user's bundles: in JANUS_EDGE_HOME if that is set, else in janus-edge in the cache."""
+    if home := os.environ.get("JANUS_EDGE_HOME"):
+        return Path(home) / "bundles"
+    # Path.home() would raise for a user without a home, who may still open a shipped bundle.
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(cache) / "janus-edge" / "bundles"
+
+
+def is_bundle_name(name: str) -> bool:
+    """Whether a pulled bundle may have this name: a plain file name, not an unfinished one's."""
+    return _NAME.fullmatch(name) is not None and not name.endswith(_UNFINISHED)
+
+
+def remove_bundle(name: str) -> None:
+    """Delete a pulled bundle. Raises BundleError if there is none, OutputError if it must stay."""
+    if name not in pulled_bundles():
+        if name in shipped_bundles():
+            raise BundleError(f"{name}: part of janus-edge itself; only pulled bundles are removed")
+        raise BundleError(f"{name}: no such pulled bundle; there are: {_names(pulled_bundles())}")
+    folder = bundles_folder()
+    try:
+        # First out of sight, so that nobody finds half of it; leftovers of killed removals go too.
+        (folder / name).rename(folder / f".{name}.{os.getpid()}.removed")
+        for removed in folder.glob(".*.removed"):
+            shutil.rmtree(removed)
+    except OSError as error:
+        raise OutputError(f"{error.filename}: {error.strerror}; delete it by hand") from None
+
+
+def _bundles_in(folder: Path) -> list[str]:
+    names = (path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    return sorted(filter(is_bundle_name, names))
+
+
+def _names(names: list[str] | None = None) -> str:
+    found = shipped_bundles() + pulled_bundles() if names is None else names
+    return ", ".join(found) or "none"
 
 
 def file_sha256(path: Path) -> str:

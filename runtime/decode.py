@@ -51,14 +51,16 @@ class Decoder:
             self._step_embeds, self._step_positions, self._step_lengths, self._step_hidden
         )
 
-    def prefill(self, embeds_RTD: np.ndarray) -> np.ndarray:
-        """Start over with a prompt; the hidden state (R, D) of its last position."""
+    def prefill(self, embeds_RTD: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
+        """Start over with prompts, each padded on the right from its length on; the hidden states
+        (R, D) of their last positions. What lies behind a length is written over by the steps
+        that follow and never attended to."""
         time = embeds_RTD.shape[1]
         positions = np.tile(np.arange(time), (self._rows, 1))
         hidden = np.empty_like(embeds_RTD)
-        self._bound(embeds_RTD, positions, np.full(self._rows, time), hidden)()
-        self._step_lengths[:] = time
-        return hidden[:, -1]
+        self._bound(embeds_RTD, positions, lengths_R.astype(np.int64), hidden)()
+        self._step_lengths[:] = lengths_R
+        return hidden[np.arange(self._rows), lengths_R - 1]
 
     def step(self, embeds_RD: np.ndarray) -> np.ndarray:
         """One more position; its hidden state (R, D), valid until the next step."""
@@ -84,12 +86,14 @@ def decode_codes(
     image_head: Callable[[np.ndarray], np.ndarray],
     code_embed_VD: np.ndarray,
     prompt_RTD: np.ndarray,
+    lengths_R: np.ndarray,
     num_codes: int,
     seeds_B: np.ndarray,
     settings: Settings,
 ) -> Iterator[np.ndarray]:
-    """Yield the codes (B,) of each position. Rows are all conditional, then all unconditional."""
-    hidden_RD = decoder.prefill(prompt_RTD)
+    """Yield the codes (B,) of each position. Rows are all conditional, then all unconditional;
+    prompts are padded on the right."""
+    hidden_RD = decoder.prefill(prompt_RTD, lengths_R)
     noise_of = _noise(seeds_B, num_codes, len(code_embed_VD), "image", settings)
     pictures = len(seeds_B)
     for position in range(num_codes):
@@ -124,7 +128,7 @@ def decode_text(
     settings: Settings,
 ) -> Iterator[int]:
     """Yield token ids until one of ``stop`` (not yielded) or ``max_tokens``."""
-    hidden_1D = decoder.prefill(prompt_1TD)
+    hidden_1D = decoder.prefill(prompt_1TD, np.array([prompt_1TD.shape[1]]))
     noise_of = _noise(np.array([seed]), max_tokens, len(text_embed_VD), "text", settings)
     for position in range(max_tokens):
         (token,) = sampling.choose(

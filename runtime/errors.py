@@ -5,6 +5,7 @@ JanusEdgeError
 ├── PromptError     an empty or too long prompt or question
 ├── ImageError      a file that is no picture, or too large a one
 ├── OptionError     a value outside its range
+├── PullError       a repository that cannot be downloaded, or arrives damaged
 └── OutputError     a file or folder that cannot be written
 """
 
@@ -27,6 +28,10 @@ class ImageError(JanusEdgeError):
 
 class OptionError(JanusEdgeError):
     """A value outside its range."""
+
+
+class PullError(JanusEdgeError):
+    """A repository that cannot be downloaded, or arrives damaged."""
 
 
 class OutputError(JanusEdgeError):

@@ -30,15 +30,28 @@ class Tensor(_Part):
     shape: tuple[Positive | str, ...]
 
 
-class Component(_Part):
-    """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension."""
+class File(_Part):
+    """A file and what it must hold."""
 
     file: FileName
     sha256: Sha256
+
+
+class Component(_Part):
+    """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension.
+
+    data: weights beside the graph. widen: when half-precision weights become float32: as the file
+    is opened, or slice by slice as they are used.
+    """
+
+    file: FileName
+    sha256: Sha256
+    data: File | None = None
     backend: Literal["onnxruntime", "table"]
     target: str
     dtype: Literal["float32"]
     weights: Literal["float32", "float16"]
+    widen: Literal["load", "use"] = "load"
     quantization: Literal["none"]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -80,13 +93,6 @@ class Sampling(_Part):
     temperature: Annotated[float, Field(ge=0)]
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class File(_Part):
-    """Any other file."""
-
-    file: FileName
-    sha256: Sha256
 
 
 class Manifest(_Part):

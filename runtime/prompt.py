@@ -6,7 +6,7 @@ the published checkpoints' conversation template.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,23 @@ class PromptTemplate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A message about some pictures, and what was answered; None: to be answered."""
+
+    message: str
+    num_images: int = 0
+    answer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptEncoder:
     """Prompts to ids (int64) for one tokenizer and template."""
 
     tokenizer: Tokenizer
     template: PromptTemplate
-    ids: dict[str, int]  # of TOKEN_STRINGS' names and user_role
+    ids: dict[str, int]  # of TOKEN_STRINGS' names
+    stop_ids: frozenset[int]  # end of sentence, and the user's role where it is a token
+    stop_string: str | None  # the user's role where it is none
 
     @classmethod
     def load(cls, json_text: str, template: PromptTemplate) -> PromptEncoder:
@@ -49,37 +60,51 @@ class PromptEncoder:
         except Exception as error:  # the library raises bare Exception
             raise BundleError(f"tokenizer.json: not a tokenizer: {error}") from None
         ids = {}
-        for name, string in (TOKEN_STRINGS | {"user_role": template.user_role}).items():
+        for name, string in TOKEN_STRINGS.items():
             found = tokenizer.token_to_id(string)
             if found is None:
                 raise BundleError(f"tokenizer.json: no token {string} ({name})")
             ids[name] = found
-        return cls(tokenizer=tokenizer, template=template, ids=ids)
+        added = tokenizer.get_added_tokens_decoder()
+        role_id = tokenizer.token_to_id(template.user_role)
+        roles = {
+            role for role in added if role == role_id
+        }  # not where it is a mere word of the vocabulary
+        return cls(
+            tokenizer=tokenizer,
+            template=template,
+            ids=ids,
+            stop_ids=frozenset({ids["eos"]} | roles),
+            stop_string=None if roles else f"{template.user_role}:",
+        )
 
     def generation(self, prompt: str) -> np.ndarray:
         """Ids (T,) that end where the first code follows. Raises PromptError if empty."""
-        return self._ids(
-            self._chat(_required(prompt, "prompt"), "") + TOKEN_STRINGS["begin_of_image"]
-        )
+        turn = Turn(message=self._required(prompt, "prompt"))
+        return self._ids(self._chat([turn], "", "") + TOKEN_STRINGS["begin_of_image"])
 
-    def question(self, text: str, num_image_tokens: int) -> np.ndarray:
-        """Ids (T,) with a placeholder for each image vector. Raises PromptError if empty."""
+    def conversation(self, turns: Sequence[Turn], num_image_tokens: int) -> np.ndarray:
+        """Ids (T,) that end where the last turn's answer follows, with a placeholder for each
+        image vector. Raises PromptError if a message is empty or holds a token of the model."""
+        for turn in turns:
+            self._required(turn.message, "question")
+            if turn.answer is not None:
+                self._required(turn.answer, "answer")
         image = (
             TOKEN_STRINGS["begin_of_image"]
             + TOKEN_STRINGS["image_placeholder"] * num_image_tokens
             + TOKEN_STRINGS["end_of_image"]
+            + "\n"
         )
-        return self._ids(
-            self._chat(f"{image}\n{_required(text, 'question')}", self.template.system_prompt)
-        )
+        return self._ids(self._chat(turns, self.template.system_prompt, image))
+
+    def question(self, text: str, num_image_tokens: int) -> np.ndarray:
+        """Ids (T,) of a question about one picture."""
+        return self.conversation([Turn(message=text, num_images=1)], num_image_tokens)
 
     def text(self, message: str) -> np.ndarray:
         """Ids (T,) of a message without a picture."""
-        return self._ids(self._chat(_required(message, "message"), self.template.system_prompt))
-
-    def follow_up(self, text: str) -> np.ndarray:
-        """Ids (T,) of one more user turn, after an answer and its eos."""
-        return np.array(self._encode(self._chat(_required(text, "question"), "")))
+        return self.conversation([Turn(message=message)], 0)
 
     def answer(self, text: str) -> np.ndarray:
         """Ids (T,) of an assistant's answer, eos included: what training teaches to say."""
@@ -96,23 +121,32 @@ class PromptEncoder:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def stream(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Ids to pieces of text as they come, never the middle of a character."""
+        """Ids to pieces of text as they come: never the middle of a character, nor anything of
+        the user's next turn, at which it ends."""
         said: list[int] = []
-        shown = ""
+        shown = 0
         for token in tokens:
             said.append(token)
             text = self.decode(said).lstrip()
-            if len(text) > len(shown) and not text.endswith("\ufffd"):
-                yield text[len(shown) :]
-                shown = text
-        if rest := self.decode(said).lstrip()[len(shown) :]:
+            if self.stop_string is not None and self.stop_string in text:
+                yield from filter(None, [text[shown : text.index(self.stop_string)].rstrip()])
+                return
+            safe = len(text) - _begun(text, self.stop_string)
+            if safe > shown and not text.endswith("\ufffd"):
+                yield text[shown:safe]
+                shown = safe
+        if rest := self.decode(said).lstrip()[shown:]:
             yield rest
 
-    def _chat(self, message: str, system_prompt: str) -> str:
-        """One user turn and the open assistant turn."""
-        t = self.template
-        turns = [f"{t.user_role}: {message.strip()}", f"{t.assistant_role}:"]
-        return "\n\n".join([system_prompt, *turns] if system_prompt else turns)
+    def _chat(self, turns: Sequence[Turn], system_prompt: str, image: str) -> str:
+        """A conversation whose last assistant turn is open."""
+        t, text = self.template, f"{system_prompt}\n\n" if system_prompt else ""
+        for turn in turns:
+            text += f"{t.user_role}: {image * turn.num_images}{turn.message.strip()}\n\n"
+            text += f"{t.assistant_role}:"
+            if turn.answer is not None:
+                text += f" {turn.answer.strip()}{TOKEN_STRINGS['eos']}"
+        return text
 
     def _ids(self, text: str) -> np.ndarray:
         return np.array([self.ids["bos"], *self._encode(text)])
@@ -120,11 +154,24 @@ class PromptEncoder:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def _required(self, text: str, what: str) -> str:
+        if not text.strip():
+            raise PromptError(f"the {what} is empty; say what you want in words")
+        for token in self._special():  # it would be read as the token, not as text
+            if token in text:
+                raise PromptError(
+                    f"the {what} contains {token}, a token of the model; leave it out"
+                )
+        return text
 
-def _required(text: str, what: str) -> str:
-    if not text.strip():
-        raise PromptError(f"the {what} is empty; say what you want in words")
-    for token in TOKEN_STRINGS.values():
-        if token in text:  # it would be read as the token, not as text
-            raise PromptError(f"the {what} contains {token}, a token of the model; leave it out")
-    return text
+    def _special(self) -> set[str]:
+        """Strings that are the model's own. Other added tokens are text: some tokenizers add ü."""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        return {token.content for token in added if token.special} | set(TOKEN_STRINGS.values())
+
+
+def _begun(text: str, stop: str | None) -> int:
+    """How many of the last characters could be the beginning of a stop string."""
+    if stop is None:
+        return 0
+    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)

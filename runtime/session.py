@@ -15,6 +15,7 @@ from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder, Settings, decode_codes, decode_text
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+from janus_edge.runtime.prompt import Turn
 from janus_edge.runtime.timing import Stopwatch
 
 MAX_SEED = 2**63 - 1
@@ -22,12 +23,13 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """Draw ``num_images`` pictures; the i-th has seed ``seed + i``. None: the bundle's default.
+    """Draw ``num_images`` pictures of each prompt; the i-th has seed ``seed + i``. None: the
+    bundle's default.
 
     previews: yield a Preview after each row of codes. Raises OptionError for values out of range.
     """
 
-    prompt: str
+    prompt: str | tuple[str, ...]
     num_images: int = 1
     seed: int = 0
     guidance_scale: float | None = None
@@ -36,8 +38,14 @@ class ImageRequest:
     top_p: float | None = None
     previews: bool = False
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """One or several, in the order of their pictures."""
+        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
+
     def __post_init__(self) -> None:
         """Refuse what no loop could run."""
+        _in_range("number of prompts", len(self.prompts), 1, 1024)
         _in_range("num_images", self.num_images, 1, 1024)
         _in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
         _in_range("guidance_scale", self.guidance_scale, 0, 100)
@@ -46,12 +54,25 @@ class ImageRequest:
         _in_range("top_p", self.top_p, 1e-6, 1)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One picture to draw."""
+
+    index: int
+    seed: int
+    ids_T: np.ndarray
+
+
 @dataclass(frozen=True, kw_only=True)
 class AskRequest:
-    """A question about a picture. temperature 0 takes the likeliest token each time."""
+    """A question about some pictures, or none. temperature 0 takes the likeliest token each time.
 
-    image: PilImage.Image
+    images: of all turns, in order. history: what was asked and answered before.
+    """
+
     question: str
+    images: tuple[PilImage.Image, ...] = ()
+    history: tuple[Turn, ...] = ()
     max_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
@@ -59,10 +80,23 @@ class AskRequest:
 
     def __post_init__(self) -> None:
         """Refuse what no loop could run."""
+        if any(turn.answer is None for turn in self.history):
+            raise OptionError("a turn of the history has no answer; ask its question first")
+        _in_range("number of images", len(self.images), self._images_before, 1024)
         _in_range("max_tokens", self.max_tokens, 1, 2**31)
         _in_range("temperature", self.temperature, 0, 100)
         _in_range("top_p", self.top_p, 1e-6, 1)
         _in_range("seed", self.seed, 0, MAX_SEED)
+
+    @property
+    def _images_before(self) -> int:
+        return sum(turn.num_images for turn in self.history)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The history and the question, which is about the pictures that are left."""
+        left = len(self.images) - self._images_before
+        return (*self.history, Turn(message=self.question, num_images=left))
 
 
 class Session:
@@ -89,85 +123,89 @@ class Session:
         Raises PromptError for an empty or too long prompt, before any work.
         """
         settings = self.image_settings(request)
-        ids_T = self._encoder.generation(request.prompt)
-        self._check_length("prompt", ids_T, self._sizes.num_codes)
-        return self._draw(request, settings, ids_T)
+        jobs: list[_Job] = []
+        for prompt in request.prompts:
+            ids_T = self._encoder.generation(prompt)
+            self._check_length("prompt", ids_T, self._sizes.num_codes)
+            for i in range(request.num_images):
+                jobs.append(_Job(len(jobs), request.seed + i, ids_T))
+        return self._draw(request, settings, jobs)
 
     def ask(self, request: AskRequest) -> Iterator[Event]:
         """Answer: Text events as they come, Finished.
 
         Raises PromptError for an empty or too long question, before any work.
         """
-        ids_T = self._encoder.question(request.question, self._sizes.num_image_tokens)
+        ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
         self._check_length("question", ids_T, 1)
         return self._answer(request, ids_T)
 
-    def _draw(
-        self, request: ImageRequest, settings: Settings, ids_T: np.ndarray
-    ) -> Iterator[Event]:
+    def _draw(self, request: ImageRequest, settings: Settings, jobs: list[_Job]) -> Iterator[Event]:
         watch = Stopwatch()
         rows_a_picture = 2 if settings.guided else 1
         most_rows = self.bundle.manifest.components["decoder"].profile["R"][2]
         at_once = max(1, most_rows // rows_a_picture)
-        for start in range(0, request.num_images, at_once):
-            indices = range(start, min(start + at_once, request.num_images))
-            yield from self._draw_batch(request, settings, ids_T, indices, watch)
+        for start in range(0, len(jobs), at_once):
+            batch = jobs[start : start + at_once]
+            yield from self._draw_batch(settings, batch, len(jobs), request.previews, watch)
         yield Finished(timings_ms=watch.timings_ms())
 
     def _draw_batch(
         self,
-        request: ImageRequest,
         settings: Settings,
-        ids_T: np.ndarray,
-        indices: range,
+        jobs: list[_Job],
+        num_jobs: int,
+        previews: bool,
         watch: Stopwatch,
     ) -> Iterator[Event]:
         num, grid = self._sizes.num_codes, self._sizes.code_grid
-        seeds_B = np.array([request.seed + i for i in indices], np.uint64)
         with watch.part("open"):
-            steps = self._code_steps(settings, ids_T, seeds_B)
+            steps = self._code_steps(settings, jobs)
             image_decoder = self._engine("image_decoder")
-        codes_BN = np.zeros((len(indices), num), np.int64)
+        codes_BN = np.zeros((len(jobs), num), np.int64)
         for position, codes_B in enumerate(watch.steps(steps)):
             codes_BN[:, position] = codes_B
             drawn = position + 1
             yield Progress(
-                done=indices.start * num + drawn * len(indices),
-                total=request.num_images * num,
+                done=jobs[0].index * num + drawn * len(jobs),
+                total=num_jobs * num,
                 elapsed_ms=watch.elapsed_ms,
             )
-            for index, codes_N in zip(indices, codes_BN, strict=True):
-                if request.previews and drawn % grid == 0:
+            for job, codes_N in zip(jobs, codes_BN, strict=True):
+                if previews and drawn % grid == 0:
                     pixels = self._preview(codes_N[:drawn])
                     yield Preview(
-                        index=index, num_codes=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
+                        index=job.index, num_codes=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                     )
-        for index, seed, codes_N in zip(indices, seeds_B, codes_BN, strict=True):
+        for job, codes_N in zip(jobs, codes_BN, strict=True):
             with watch.part("image_decoder"):
                 (picture,) = image_decoder.run({"codes": codes_N[None]})[0]
             yield Image(
-                index=index,
+                index=job.index,
                 pixels=images.to_pixels(picture),
                 codes=codes_N,
-                seed=int(seed),
+                seed=job.seed,
                 elapsed_ms=watch.elapsed_ms,
             )
 
-    def _code_steps(
-        self, settings: Settings, ids_T: np.ndarray, seeds_B: np.ndarray
-    ) -> Iterator[np.ndarray]:
+    def _code_steps(self, settings: Settings, jobs: list[_Job]) -> Iterator[np.ndarray]:
         """The decode loop of one batch: conditional rows, then unconditional ones."""
         num = self._sizes.num_codes
-        rows = [ids_T] + [self._encoder.unconditional(ids_T)] * settings.guided
-        prompt_RTD = np.repeat(self._text_embed[np.stack(rows)], len(seeds_B), axis=0)
+        rows = [job.ids_T for job in jobs]
+        if settings.guided:
+            rows += [self._encoder.unconditional(ids_T) for ids_T in rows]
+        lengths_R = np.array([len(ids_T) for ids_T in rows])
+        longest = int(lengths_R.max())
+        ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
         head = self._engine("image_head")
         return decode_codes(
-            Decoder(self._engine("decoder"), self._sizes, len(prompt_RTD), len(ids_T) + num),
+            Decoder(self._engine("decoder"), self._sizes, len(rows), longest + num),
             lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
             self._code_embed,
-            prompt_RTD,
+            self._text_embed[ids_RT].astype(np.float32),
+            lengths_R,
             num,
-            seeds_B,
+            np.array([job.seed for job in jobs], np.uint64),
             settings,
         )
 
@@ -176,12 +214,12 @@ class Session:
         with watch.part("open"):
             encoder, aligner = self._engine("vision_encoder"), self._engine("vision_aligner")
             decoder_engine, head = self._engine("decoder"), self._engine("text_head")
+        prompt_1TD = self._text_embed[ids_T][None].astype(np.float32)
         with watch.part("vision"):
-            pixels = images.prepare(request.image, self._sizes.image_size)
-            (features,) = encoder.run({"pixels": pixels})
-            (vectors_1ND,) = aligner.run({"features": features})
-        prompt_1TD = self._text_embed[ids_T][None]
-        prompt_1TD[0, ids_T == self._encoder.ids["image_placeholder"]] = vectors_1ND[0]
+            vectors = [self._see(picture, encoder, aligner) for picture in request.images]
+        if vectors:
+            where = ids_T == self._encoder.ids["image_placeholder"]
+            prompt_1TD[0, where] = np.concatenate(vectors)
         most = min(request.max_tokens, self._sizes.max_length - len(ids_T))
         tokens = decode_text(
             Decoder(decoder_engine, self._sizes, 1, len(ids_T) + most),
@@ -189,13 +227,19 @@ class Session:
             self._text_embed,
             prompt_1TD,
             most,
-            frozenset(self._encoder.ids[name] for name in ("eos", "user_role")),
+            self._encoder.stop_ids,
             request.seed,
             Settings(temperature=request.temperature, top_p=request.top_p),
         )
         for text in self._encoder.stream(watch.steps(tokens)):
             yield Text(text=text, elapsed_ms=watch.elapsed_ms)
         yield Finished(timings_ms=watch.timings_ms())
+
+    def _see(self, picture: PilImage.Image, encoder: Engine, aligner: Engine) -> np.ndarray:
+        """The vectors (N, D) that stand for a picture."""
+        pixels = images.prepare(picture, self._sizes.image_size)
+        (features,) = encoder.run({"pixels": pixels})
+        return aligner.run({"features": features})[0][0]
 
     def _preview(self, codes_N: np.ndarray) -> np.ndarray:
         """Cells of the codes drawn so far, grey where none is, at the picture's size."""
@@ -217,7 +261,9 @@ class Session:
         if name not in self._engines:
             component = self.bundle.manifest.components[name]
             path = self.bundle.path(name)
-            self._engines[name] = load_engine(component.backend, path, self._num_threads)
+            self._engines[name] = load_engine(
+                component.backend, path, self._num_threads, component.widen
+            )
         return self._engines[name]
 
     @cached_property

@@ -37,9 +37,9 @@ def test_max_length_without_room(cli, checkpoint_dir: Path) -> None:
     ("name", "content", "says"),
     [
         ("config.json", None, "config.json: No such file"),
-        ("config.json", "{", "config.json: not a checkpoint's config"),
+        ("config.json", "{", "config.json: not a config that can be read"),
         ("config.json", '{"model": {"vision": {"depth": 3}}}', "config.json"),
-        ("model.safetensors", None, "model.safetensors: no such file"),
+        ("model.safetensors", None, "no weights; looked for"),
         ("model.safetensors", "junk", "model.safetensors: damaged"),
         ("tokenizer.json", None, "tokenizer.json: No such file"),
         ("sample_codes.npy", "junk", "sample_codes.npy: not an array"),

@@ -51,6 +51,22 @@ def test_second_picture_is_the_first_of_the_next_seed(
     assert (tmp_path / "s-2.png").read_bytes() == (tmp_path / "t.png").read_bytes()
 
 
+def test_several_prompts_are_drawn_together_as_each_alone(
+    cli, bundle_dir: Path, tmp_path: Path
+) -> None:
+    """Prompts of different lengths in one batch: neither changes the other's picture."""
+    prompts = ["a star", "two small green circles and a big blue square on a black background"]
+    words = ["--model", str(bundle_dir), "-n", "2", "--seed", "7"]
+    assert cli("generate", *prompts, *words, "-o", "both.png").returncode == 0
+    for i, prompt in enumerate(prompts):
+        assert cli("generate", prompt, *words, "-o", "one.png").returncode == 0
+        for picture in (1, 2):
+            both = Image.open(tmp_path / f"both-{2 * i + picture}.png")
+            alone = Image.open(tmp_path / f"one-{picture}.png")
+            assert both.tobytes() == alone.tobytes()
+            assert both.text == alone.text and both.text["prompt"] == prompt
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -5,27 +5,87 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
-from janus_edge.export.components import graph_components, save_graph
-from janus_edge.export.parity import ParityError, check_parity, relative_error
-from janus_edge.export.storage import store_halves
+from janus_edge.export import graph as graphs
+from janus_edge.export.bundle import export_bundle
+from janus_edge.export.component import Component, relative_error
+from janus_edge.export.components import code_error, graph_components
+from janus_edge.export.graph import save_graph
+from janus_edge.export.parity import ParityError, check_parity
+from janus_edge.export.storage import LARGEST_ERROR, halve, store_halves
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import load_engine
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.events import Image
+from janus_edge.runtime.session import ImageRequest, Session
+
+
+def component(checkpoint: Checkpoint, name: str) -> Component:
+    return next(c for c in graph_components(checkpoint, 96) if c.name == name)
+
+
+def check(part: Component, path: Path, widen: str = "load") -> float:
+    examples = part.examples()
+    return check_parity(part, path, widen, examples, part.references(examples))
 
 
 def test_a_wrong_weight_fails_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    part = next(c for c in graph_components(checkpoint.model, 96) if c.name == "decoder")
-    proto = part.build()
+    part = component(checkpoint, "decoder")
+    proto = part.build(None)
     save_graph(proto, tmp_path / "right.onnx")
-    assert check_parity(part, tmp_path / "right.onnx") <= 1e-4
+    assert check(part, tmp_path / "right.onnx") <= 1e-4
     (weight,) = [i for i in proto.graph.initializer if i.name == "layers.1.o_proj.weight"]
     array = numpy_helper.to_array(weight).copy()
     array[0] *= 1.1
     weight.CopyFrom(numpy_helper.from_array(array, weight.name))
     save_graph(proto, tmp_path / "wrong.onnx")
     with pytest.raises(ParityError, match="decoder: hidden differs"):
-        check_parity(part, tmp_path / "wrong.onnx")
+        check(part, tmp_path / "wrong.onnx")
+
+
+def test_a_wrong_slice_fails_the_export(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are used slice by slice, several slices each, from a file beside the graph."""
+    monkeypatch.setattr(graphs, "SLICE", 48 * 20)
+    part, data = component(checkpoint, "decoder"), tmp_path / "decoder.data"
+    proto = part.build(data)
+    save_graph(proto, tmp_path / "decoder.onnx")
+    sliced = [i for i in proto.graph.initializer if i.name.startswith("layers.0.gate_proj")]
+    assert [tuple(i.dims) for i in sliced] == [(48, 20)] * 4
+    assert {i.data_type for i in sliced} == {onnx.TensorProto.FLOAT16}
+    assert store_halves(proto) == "float16"
+    assert check(part, tmp_path / "decoder.onnx", "use") <= 1e-4
+    raw = bytearray(data.read_bytes())
+    offset = int(next(e.value for e in sliced[2].external_data if e.key == "offset"))
+    raw[offset + 1 : offset + 400 : 2] = b"\x40" * 200
+    data.write_bytes(raw)
+    with pytest.raises(ParityError, match="decoder: hidden differs"):
+        check(part, tmp_path / "decoder.onnx", "use")
+
+
+def test_slices_draw_and_answer_the_same(
+    checkpoint: Checkpoint, session: Session, tmp_path: Path
+) -> None:
+    export_bundle(
+        checkpoint, tmp_path / "b", max_length=96, report=lambda line: None, widen_at_use=0
+    )
+    bundle = open_bundle(tmp_path / "b")
+    assert bundle.manifest.components["decoder"].widen == "use"
+    assert bundle.manifest.components["text_head"].data is not None
+    request = ImageRequest(prompt="a star", seed=4)
+    drawn = [
+        next(e for e in s.generate_image(request) if isinstance(e, Image))
+        for s in (session, Session(bundle, num_threads=1))
+    ]
+    assert np.array_equal(drawn[0].codes, drawn[1].codes)
+    data = tmp_path / "b" / "decoder.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"decoder\.data: damaged"):
+        open_bundle(tmp_path / "b")
 
 
 def test_relative_error() -> None:
@@ -34,7 +94,14 @@ def test_relative_error() -> None:
     assert relative_error(reference + np.float32(0.04), reference) == pytest.approx(0.01, rel=1e-3)
     assert relative_error(reference[:1], reference) == np.inf
     assert relative_error(reference * np.nan, reference) == np.inf
-    assert relative_error(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.25
+
+
+def test_code_error() -> None:
+    distances = np.array([[[0.0, 2.0, 1e-7], [4.0, 1.0, 3.0]]], np.float32)
+    assert code_error(np.array([[0, 1]]), distances) == 0
+    assert code_error(np.array([[2, 1]]), distances) < 1e-6  # equally near
+    assert code_error(np.array([[1, 1]]), distances) == pytest.approx(0.5)
+    assert code_error(np.array([[0]]), distances) == np.inf
 
 
 def test_steps_after_a_prefill_equal_one_pass(checkpoint: Checkpoint, bundle_dir: Path) -> None:
@@ -68,8 +135,7 @@ def test_steps_after_a_prefill_equal_one_pass(checkpoint: Checkpoint, bundle_dir
 
 
 def test_halves_are_stored_only_where_nothing_is_lost(checkpoint: Checkpoint) -> None:
-    part = next(c for c in graph_components(checkpoint.model, 96) if c.name == "image_head")
-    proto = part.build()
+    proto = component(checkpoint, "image_head").build(None)
     before = {i.name: numpy_helper.to_array(i) for i in proto.graph.initializer}
     assert store_halves(proto) == "float16"
     kept = 0
@@ -78,6 +144,11 @@ def test_halves_are_stored_only_where_nothing_is_lost(checkpoint: Checkpoint) ->
         assert np.array_equal(array.astype(np.float32), before[name].astype(np.float32))
         kept += array.dtype == np.float16
     assert kept
+    bf16 = torch.randn(9, 9, generator=torch.Generator().manual_seed(0)).bfloat16() * 1e-3
+    half = halve(bf16.float().numpy())
+    assert half is not None and np.abs(half - bf16.float().numpy()).max() <= LARGEST_ERROR
+    for value in (1e5, np.inf, np.nan, 1 / 3):
+        assert halve(np.array([value], np.float32)) is None
     odd = np.full((20, 20), 1 / 3, np.float32)
     body = onnx.helper.make_graph([], "g", [], [], [numpy_helper.from_array(odd, "w")])
     other = onnx.helper.make_model(body)
@@ -86,8 +157,6 @@ def test_halves_are_stored_only_where_nothing_is_lost(checkpoint: Checkpoint) ->
 
 
 def test_every_component_declares_what_it_takes(bundle_dir: Path) -> None:
-    from janus_edge.runtime.bundle import open_bundle
-
     manifest = open_bundle(bundle_dir).manifest
     shapes = {
         name: {tensor.name: tensor.shape for tensor in (*part.inputs, *part.outputs)}

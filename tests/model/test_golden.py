@@ -13,7 +13,7 @@ from torch import Tensor
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus, guide, unconditional
 from janus_edge.model.language import make_caches
-from janus_edge.model.weights import load_weights
+from janus_edge.model.weights import fill, find_weights
 
 FOLDER = Path(__file__).parent.parent / "golden" / "janus"
 DIMS = json.loads((FOLDER / "dims.json").read_text())
@@ -23,7 +23,7 @@ TOKENS, SCALE = DIMS.pop("tokens"), DIMS.pop("guidance_scale")
 @pytest.fixture(scope="module")
 def model() -> Janus:
     janus = Janus(JanusConfig.from_dict(DIMS)).eval().requires_grad_(False)
-    load_weights(janus, FOLDER / "model.safetensors")
+    fill(janus, find_weights(janus, FOLDER / "model.safetensors"))
     return janus
 
 

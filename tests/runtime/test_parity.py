@@ -96,6 +96,6 @@ def test_answers_equal_pytorchs(checkpoint: Checkpoint, session: Session) -> Non
         token = int(model.text_logits(model.hidden(x)[0, -1]).argmax())
         said.append(token)
         x = torch.cat([x, model.embed_text(torch.tensor([[token]]))], dim=1)
-    request = AskRequest(image=picture, question="what is it?", max_tokens=12)
+    request = AskRequest(images=(picture,), question="what is it?", max_tokens=12)
     answer = "".join(event.text for event in session.ask(request) if isinstance(event, Text))
     assert answer and answer == encoder.decode(said).lstrip()

@@ -4,18 +4,17 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from janus_edge.runtime.errors import BundleError, PromptError
-from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptEncoder, PromptTemplate
+from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptEncoder, PromptTemplate, Turn
 
 TEMPLATE = PromptTemplate(user_role="User", assistant_role="Assistant", system_prompt="Be kind.")
 
 
-@pytest.fixture(scope="module")
-def encoder() -> PromptEncoder:
+def make_encoder(*extra: str) -> PromptEncoder:
     """Every byte is a token, so that text can be read back from ids."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = [*TOKEN_STRINGS.values(), "User"]
+    special = [*TOKEN_STRINGS.values(), *extra]
     trainer = trainers.BpeTrainer(
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -23,6 +22,11 @@ def encoder() -> PromptEncoder:
     )
     tokenizer.train_from_iterator([], trainer)
     return PromptEncoder.load(tokenizer.to_str(), TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> PromptEncoder:
+    return make_encoder("User")
 
 
 def read(encoder: PromptEncoder, ids: list[int]) -> str:
@@ -41,6 +45,52 @@ def test_questions_have_one(encoder: PromptEncoder) -> None:
     image = begin + TOKEN_STRINGS["image_placeholder"] * 3 + end
     expected = f"{bos}Be kind.\n\nUser: {image}\nwhy?\n\nAssistant:"
     assert read(encoder, ids.tolist()) == expected
+
+
+def test_several_turns_and_pictures(encoder: PromptEncoder) -> None:
+    turns = [
+        Turn(message=" what is it? ", num_images=2, answer=" a cat "),
+        Turn(message="are you sure?", answer="yes"),
+        Turn(message="and this?", num_images=1),
+    ]
+    bos, eos = TOKEN_STRINGS["bos"], TOKEN_STRINGS["eos"]
+    begin, end = TOKEN_STRINGS["begin_of_image"], TOKEN_STRINGS["end_of_image"]
+    image = begin + TOKEN_STRINGS["image_placeholder"] * 2 + end + "\n"
+    assert read(encoder, encoder.conversation(turns, 2).tolist()) == (
+        f"{bos}Be kind.\n\nUser: {image}{image}what is it?\n\nAssistant: a cat{eos}"
+        f"User: are you sure?\n\nAssistant: yes{eos}"
+        f"User: {image}and this?\n\nAssistant:"
+    )
+
+
+def said(encoder: PromptEncoder, text: str) -> list[str]:
+    return list(encoder.stream(iter(encoder.answer(text).tolist())))
+
+
+def test_ends_where_the_user_would_go_on() -> None:
+    """A role that is no token of its own is found in the text, and never shown in part."""
+    encoder = make_encoder()
+    assert encoder.stop_ids == {encoder.ids["eos"]}
+    assert "".join(said(encoder, "a cat\n\nUser: why?")).rstrip() == "a cat"
+    assert "".join(said(encoder, "a User")) == "a User"
+    assert "".join(said(encoder, "a User is not User")) == "a User is not User"
+    never = [len(piece) for piece in said(encoder, "Us two") if piece in ("U", "Us")]
+    assert not never
+
+
+def test_a_role_that_is_a_token_stops(encoder: PromptEncoder) -> None:
+    role = encoder.tokenizer.token_to_id("User")
+    assert encoder.stop_ids == {encoder.ids["eos"], role}
+    assert encoder.stop_string is None
+
+
+def test_letters_that_some_tokenizers_add_are_text() -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = Tokenizer.from_str(make_encoder().tokenizer.to_str())
+    tokenizer.add_tokens([AddedToken("ü", special=False)])
+    encoder = PromptEncoder.load(tokenizer.to_str(), TEMPLATE)
+    assert encoder.tokenizer.token_to_id("ü") in encoder.generation("a grüne Tür")
 
 
 def test_the_unconditional_row_depends_on_the_length_alone(encoder: PromptEncoder) -> None:

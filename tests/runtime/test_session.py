@@ -8,6 +8,7 @@ from PIL import Image as PilImage
 
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+from janus_edge.runtime.prompt import Turn
 from janus_edge.runtime.session import AskRequest, ImageRequest, Session
 
 GREY = PilImage.new("RGB", (20, 20), "grey")
@@ -56,7 +57,7 @@ def test_greedy_needs_no_seed(session: Session) -> None:
 
 
 def test_answers_stream(session: Session) -> None:
-    request = AskRequest(image=GREY, question="what?", max_tokens=20)
+    request = AskRequest(images=(GREY,), question="what?", max_tokens=20)
     events = list(session.ask(request))
     assert isinstance(events[-1], Finished)
     assert {"open", "vision", "prefill", "decode", "total"} >= set(events[-1].timings_ms)
@@ -67,12 +68,24 @@ def test_answers_stream(session: Session) -> None:
 def test_sampled_answers_follow_the_seed(session: Session) -> None:
     def said(seed: int) -> str:
         request = AskRequest(
-            image=GREY, question="what?", max_tokens=12, temperature=2.0, top_p=0.95, seed=seed
+            images=(GREY,), question="what?", max_tokens=12, temperature=2.0, top_p=0.95, seed=seed
         )
         return "".join(e.text for e in session.ask(request) if isinstance(e, Text))
 
     assert said(1) == said(1)
     assert len({said(seed) for seed in range(4)}) > 1
+
+
+def test_asks_on_with_more_pictures(session: Session) -> None:
+    before = Turn(message="what?", num_images=1, answer="a star")
+    request = AskRequest(images=(GREY, GREY), question="and?", history=(before,), max_tokens=4)
+    assert [turn.num_images for turn in request.turns] == [1, 1]
+    assert isinstance(list(session.ask(request))[-1], Finished)
+    assert isinstance(list(session.ask(AskRequest(question="hi", max_tokens=2)))[-1], Finished)
+    with pytest.raises(OptionError, match="number of images"):
+        AskRequest(question="and?", history=(before,))
+    with pytest.raises(OptionError, match="no answer"):
+        AskRequest(question="and?", history=(Turn(message="what?"),))
 
 
 def test_errors_come_before_the_work(session: Session) -> None:
@@ -81,7 +94,7 @@ def test_errors_come_before_the_work(session: Session) -> None:
     with pytest.raises(PromptError, match="room for 80"):
         session.generate_image(ImageRequest(prompt="star " * 90))
     with pytest.raises(PromptError, match="question"):
-        session.ask(AskRequest(image=GREY, question="star " * 90))
+        session.ask(AskRequest(images=(GREY,), question="star " * 90))
 
 
 def test_a_prompt_that_just_fits(session: Session) -> None:

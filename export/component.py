@@ -1,0 +1,44 @@
+"""What a component is: one graph, and the PyTorch computation that it has to equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+Feeds = dict[str, np.ndarray]
+
+
+def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
+    """Largest difference over the reference's largest value; infinite when shapes differ or
+    either is not finite."""
+    if output.shape != reference.shape:
+        return float("inf")
+    if not (np.isfinite(output).all() and np.isfinite(reference).all()):
+        return float("inf")
+    difference = float(np.abs(output.astype(np.float64) - reference).max())
+    return difference / max(float(np.abs(reference).max()), 1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One graph.
+
+    profile: (min, usual, max) of every named dimension. parameters: prefixes of those that must be
+    in memory for ``build`` and ``references``. build: takes the file for weights that are to be
+    used slice by slice, or None. references: PyTorch's outputs for the examples, which are feeds
+    of several sizes. error: of an output against its reference.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    profile: dict[str, tuple[int, int, int]]
+    parameters: tuple[str, ...]
+    build: Callable[[Path | None], onnx.ModelProto]
+    examples: Callable[[], list[Feeds]]
+    references: Callable[[list[Feeds]], list[list[np.ndarray]]]
+    num_weights: int = 0  # of those that can be used slice by slice
+    error: Callable[[np.ndarray, np.ndarray], float] = relative_error

@@ -1,0 +1,111 @@
+"""ONNX graphs by hand: nodes and weights in the making.
+
+Weights lie in the graph, or, slice by slice, in a file beside it. The latter is for those too large
+to be held as float32: each slice is stored as halves and cast just before its product, so that a
+product's weights are widened while they are in the processor's cache and never all at once. That
+needs an engine that runs the nodes in the order given here (``widen: use`` in the manifest).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from janus_edge.export.storage import halve
+
+OPSET = 24
+IR_VERSION = 11
+MICROSOFT = "com.microsoft"
+SLICE = 2**21  # weights a slice: 8 MB as float32. 2**20 to 2**22 were equally fast (docs/log.md)
+ALIGNMENT = 4096  # bytes: of a memory page
+
+Shape = list[str | int]
+
+
+class Graph:
+    """Nodes and initializers; every call returns the name of what it made."""
+
+    def __init__(self, data: Path | None = None) -> None:
+        """data: the file to write the products' weights to, slice by slice; None: in the graph."""
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._data = data
+        self._file: BinaryIO | None = None if data is None else data.open("wb")
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """An array in the graph."""
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(
+        self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
+    ) -> str:
+        """A node; the name of its first output."""
+        self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
+        return outputs[0]
+
+    def linear(self, x: str, name: str, weight_OI: Tensor) -> str:
+        """x (..., I) times the transposed weight."""
+        weight_IO = weight_OI.detach().numpy().T
+        if self._file is None:
+            return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])
+        rows, width = weight_IO.shape
+        step = max(1, SLICE // rows)
+        parts = []
+        for index, start in enumerate(range(0, width, step)):
+            weight = self._slice(f"{name}.weight.{index}", weight_IO[:, start : start + step])
+            parts.append(self.node("MatMul", [x, weight], [f"{name}.{index}"]))
+        return self.node("Concat", parts, [name], axis=-1)
+
+    def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
+        """Root-mean-square norm over the last axis."""
+        scale = self.constant(f"{name}.weight", weight.detach().numpy())
+        return self.node("RMSNormalization", [x, scale], [name], axis=-1, epsilon=epsilon)
+
+    def model(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
+        """The finished model; the file of weights is closed."""
+        if self._file is not None:
+            self._file.close()
+        body = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        return helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
+
+    def _slice(self, name: str, array: np.ndarray) -> str:
+        """Weights in the file, as halves with a cast where they can be."""
+        half = halve(array)
+        if half is None:
+            return self._external(name, np.ascontiguousarray(array))
+        stored = self._external(f"{name}.half", np.ascontiguousarray(half))
+        return self.node("Cast", [stored], [name], to=TensorProto.FLOAT)
+
+    def _external(self, name: str, array: np.ndarray) -> str:
+        assert self._file is not None and self._data is not None
+        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+        tensor = TensorProto(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=array.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        place = {"location": self._data.name, "offset": self._file.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self.initializers.append(tensor)
+        self._file.write(array.data)
+        return name
+
+
+def info(name: str, dtype: int, shape: Shape) -> onnx.ValueInfoProto:
+    """An input or output."""
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def save_graph(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a graph and check it, with the weights beside it."""
+    onnx.save(proto, path)
+    onnx.checker.check_model(path)
