@@ -1,0 +1,92 @@
+"""A published shape from end to end on this machine: checkpoint, export, one picture, one answer.
+
+    python bench/fullsize.py janus-pro-1b /tmp/janus [--record bench/records/fullsize.jsonl]
+
+Random weights (tools/make_checkpoint.py), so what is drawn means nothing; time and memory do. Each
+command is a process of its own; its peak memory is the kernel's count (ru_maxrss), which includes
+the parts of mapped files that it touched. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from janus_edge.evals.records import append_record, checkout_commit, to_line
+
+COMMAND = str(Path(sys.executable).parent / "janus-edge")
+MAKE = str(Path(__file__).resolve().parent.parent / "tools" / "make_checkpoint.py")
+
+
+def measured(*words: str) -> dict[str, Any]:
+    """Run a command to its end: seconds, peak memory in MB, what it said. Raises on failure."""
+    print("$", *words, flush=True)
+    began = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    print(said, end="", flush=True)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    seconds = round(time.perf_counter() - began, 1)
+    return {"seconds": seconds, "peak_mb": round(usage.ru_maxrss / 1e3), "said": said}
+
+
+def main() -> None:
+    """Make what is not there, run, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--record", type=Path)
+    options = parser.parse_args()
+    checkpoint, bundle = options.folder / options.name, options.folder / f"{options.name}-bundle"
+    picture = str(options.folder / f"{options.name}.png")
+    if not checkpoint.exists():
+        measured(sys.executable, MAKE, options.name, str(checkpoint))
+    runs = {
+        "export": measured(COMMAND, "export", str(checkpoint), str(bundle), "--replace"),
+        "generate": measured(
+            COMMAND, "generate", "a red circle", "--model", str(bundle), "-o", picture
+        ),
+        "ask": measured(
+            COMMAND, "ask", picture, "what is it?", "--model", str(bundle), "--max-tokens", "16"
+        ),
+    }
+    said = {name: run.pop("said") for name, run in runs.items()}
+    result = {
+        "schema": "fullsize/1",
+        "command": f"python bench/fullsize.py {options.name}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": checkout_commit(),
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} processors",
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "checkpoint_mb": _size_mb(checkpoint),
+        "bundle_mb": _size_mb(bundle),
+        **runs,
+        "parity": [line for line in said["export"].splitlines() if "error" in line],
+        "answer": said["ask"].strip(),
+    }
+    if options.record is not None:
+        append_record(options.record, result)
+    print(to_line(result))
+
+
+def _size_mb(folder: Path) -> int:
+    return round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""``janus-edge pull``: a published checkpoint to a bundle in the user's folder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def pull(
+    repo: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: owner/name.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit; default: the newest.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the bundle; default: the repository's, in lower case.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle.")] = False,
+) -> None:
+    """Download a checkpoint and compile it into a bundle that --model finds by its name.
+
+    Reads HF_TOKEN, HF_ENDPOINT and HF_HOME. A stopped download goes on where it stopped. The
+    checkpoint stays in huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
+    """
+    from janus_edge.export.pull import pull as pull_repository
+
+    folder = pull_repository(
+        repo,
+        revision=revision,
+        name=name,
+        max_length=max_length,
+        report=typer.echo,
+        replace=replace,
+    )
+    typer.echo(f'draw with it: janus-edge generate "a red bicycle" --model {folder.name}')
+    typer.echo(folder)

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants, hf_hub_download
+
+from janus_edge.export.hub import download, needed_files
+from janus_edge.export.pull import pull
+from janus_edge.runtime.errors import JanusEdgeError, OptionError, OutputError, PullError
+
+WEIGHTS = "model.safetensors"
+NEEDED = {"config.json", "tokenizer.json", WEIGHTS}
+
+
+@pytest.fixture
+def fetch(hub, tmp_path: Path):
+    """Download from the hub into an empty cache."""
+
+    def fetch(repo: str = hub.repo, url: str = hub.url, **options) -> Path:
+        options = {"report": [].append, "endpoint": url, "cache_dir": tmp_path / "cache"} | options
+        return download(repo, **options)
+
+    return fetch
+
+
+def line_of(raises: type[JanusEdgeError], call, *words, **options) -> str:
+    with pytest.raises(raises) as caught:
+        call(*words, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def newest(hub) -> dict[str, bytes]:
+    return hub.commits[hub.branches["main"]]
+
+
+def test_downloads_the_needed_files_only(hub, fetch) -> None:
+    lines: list[str] = []
+    folder = fetch(report=lines.append)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: newest(hub)[name] for name in NEEDED
+    }
+    assert hub.files_asked() == NEEDED
+    assert hub.branches["main"] in lines[0] and "3 of 8 files" in lines[0]
+    assert str(folder) in lines[-1]
+    hub.asked.clear()
+    assert fetch() == folder
+    assert [asked.path.split("?")[0] for asked in hub.asked] == [f"/api/models/{hub.repo}"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "wanted"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["pytorch_model.bin", "training_args.bin"], ["pytorch_model.bin"]),
+        (
+            ["pytorch_model-1.bin", "pytorch_model.bin.index.json", "a/b.safetensors"],
+            ["pytorch_model-1.bin", "pytorch_model.bin.index.json"],
+        ),
+        (
+            ["model-2.safetensors", "model-1.safetensors", "model.safetensors.index.json", "x.bin"],
+            ["model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"],
+        ),
+        (["model.safetensors.index.json", "pytorch_model.bin"], ["pytorch_model.bin"]),
+    ],
+)
+def test_one_format_of_weights(weights: list[str], wanted: list[str]) -> None:
+    small = ["tokenizer.json", "config.json", "merges.txt"]
+    assert needed_files([*weights, *small], "a/b") == ["config.json", "tokenizer.json", *wanted]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["tokenizer.json", WEIGHTS], "has no config.json"),
+        (["config.json", WEIGHTS], "has no tokenizer.json"),
+        (["config.json", "tokenizer.json", "model.gguf"], "has no weights"),
+    ],
+)
+def test_no_checkpoint(names: list[str], says: str) -> None:
+    assert says in line_of(PullError, needed_files, names, "a/b")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"), [('{"model_type": "llama"}', "llama"), ("[]", ""), ("<html>", "")]
+)
+def test_another_model_is_refused_before_its_weights(hub, fetch, config: str, says: str) -> None:
+    hub.commit("main", newest(hub) | {"config.json": config.encode()})
+    line = line_of(PullError, fetch)
+    assert f"{hub.repo}: config.json: " in line and says in line
+    assert WEIGHTS not in hub.files_asked()
+
+
+def test_revisions_are_pinned(hub, fetch) -> None:
+    old = hub.branches["main"]
+    new = hub.commit("main", newest(hub) | {"tokenizer.json": b"{}"})
+    hub.branches["v1"] = old
+    for revision, commit in ((None, new), ("main", new), ("v1", old), (old, old)):
+        hub.asked.clear()
+        folder = fetch(revision=revision)
+        assert folder.name == commit
+        assert (folder / "tokenizer.json").read_bytes() == hub.commits[commit]["tokenizer.json"]
+        assert all(commit in asked.path for asked in hub.asked if "resolve" in asked.path)
+
+
+def test_gated_repository(hub, fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.token = "hf_secret"
+    line = line_of(PullError, fetch)
+    assert "gated" in line and f"{hub.url}/{hub.repo}" in line and "HF_TOKEN" in line
+    assert all(asked.headers["Authorization"] is None for asked in hub.asked)
+    hub.asked.clear()
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
+    for asked in hub.asked:  # the token never goes to the host of the large files
+        expected = None if "/cdn/" in asked.path else "Bearer hf_secret"
+        assert asked.headers["Authorization"] == expected
+    assert len(hub.ranges()) == 1
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_cut_connection_goes_on(hub, fetch, is_reset: bool) -> None:
+    hub.cut(50_500, 30_000, is_reset=is_reset)
+    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
+    first, second, third = hub.ranges()
+    assert (first, second, third) == (None, "bytes=50000-", "bytes=80000-")
+
+
+def test_a_stopped_download_goes_on_in_the_next_run(hub, fetch, tmp_path: Path) -> None:
+    hub.cut(50_500, 0, is_reset=True)
+    assert "goes on where it stopped" in line_of(PullError, fetch)
+    assert not list(tmp_path.rglob(WEIGHTS))
+    hub.asked.clear()
+    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
+    assert hub.ranges() == ["bytes=50000-"]
+
+
+@pytest.mark.parametrize("name", sorted(NEEDED))
+def test_a_damaged_file_is_named_and_goes(
+    hub, fetch, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked: list[str] = []
+    monkeypatch.setattr(
+        "janus_edge.export.hub.hf_hub_download",
+        lambda repo, name, **rest: linked.append(name) or hf_hub_download(repo, name, **rest),
+    )
+    hub.flipped = name
+    line = line_of(PullError, fetch)
+    assert f"{hub.repo}: {name} is damaged" in line and "run pull again" in line
+    if name == WEIGHTS:
+        assert hashlib.sha256(newest(hub)[name]).hexdigest()[:12] in line
+        assert name not in linked  # nor did other programs ever see it
+    assert not list(tmp_path.rglob(name)) and not list(tmp_path.rglob("*.incomplete"))
+    hub.flipped = ""
+    assert (fetch() / name).read_bytes() == newest(hub)[name]
+
+
+def test_damage_in_the_cache_is_found(hub, fetch) -> None:
+    weights = fetch() / WEIGHTS
+    weights.resolve().write_bytes(b"x")
+    assert f"{WEIGHTS} is damaged" in line_of(PullError, fetch)
+    assert not weights.is_symlink()
+    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
+
+
+def test_says_what_it_could_not_check(hub, fetch) -> None:
+    hub.has_hashes = False
+    lines: list[str] = []
+    fetch(report=lines.append)
+    assert [line for line in lines if "not checked" in line and WEIGHTS in line]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"repo": "tests/nothing"}, "tests/nothing: no such repository at http"),
+        ({"revision": "v9"}, "has no revision v9"),
+        ({"repo": "a/b/c"}, "a/b/c: not a repository's name"),
+        ({"url": "http://127.0.0.1:9"}, "http://127.0.0.1:9: "),  # nobody listens there
+    ],
+)
+def test_what_cannot_be_had(fetch, asked: dict[str, str], says: str) -> None:
+    assert says in line_of(PullError, fetch, **asked)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ((401, "Unauthorized", ""), "set HF_TOKEN to a token that it accepts"),
+        ((403, "", "no"), "answered 403"),
+        ((500, "", "oops"), "answered 500"),
+        ((200, "", "<html>Log in to the hotel's network</html>"), "does not answer like a hub"),
+    ],
+)
+def test_answers_that_are_no_help(hub, fetch, answer: tuple[int, str, str], says: str) -> None:
+    hub.answer = answer
+    assert says in line_of(PullError, fetch)
+
+
+def test_offline(fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in line_of(PullError, fetch)
+
+
+def test_a_cache_that_cannot_be_written(hub, fetch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = line_of(PullError, fetch, cache_dir=tmp_path / "file")
+    assert str(tmp_path / "file") in line and "HF_HOME" in line
+
+
+@pytest.mark.parametrize(
+    ("repo", "name", "error", "says"),
+    [
+        ("tests/Mini_Janus", None, OutputError, "mini_janus: already there"),
+        ("tests/Tiny-Janus", None, OutputError, "tiny-janus: a shipped bundle has this name"),
+        ("tests/x", "../x", OptionError, "'../x' cannot be a bundle's name"),
+        ("tests/x", "x.part", OptionError, "'x.part' cannot be a bundle's name"),
+    ],
+)
+def test_names_are_checked_first(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    repo: str,
+    name: str | None,
+    error: type[JanusEdgeError],
+    says: str,
+) -> None:
+    monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path))
+    (tmp_path / "bundles" / "mini_janus").mkdir(parents=True)
+    monkeypatch.delattr("janus_edge.export.pull.download")
+    assert says in line_of(error, pull, repo, name=name, report=[].append)
+
+
+def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path))
+    folder = tmp_path / "bundles" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    calls = []
+    for name in ("download", "export_folder"):
+        monkeypatch.setattr(
+            f"janus_edge.export.pull.{name}",
+            lambda *words, name=name, **rest: calls.append((words, rest)) or name,
+        )
+    options = {"name": "mine", "max_length": 70, "report": [].append}
+    assert "already there" in line_of(OutputError, pull, "a/b", **options)
+    assert not calls
+    assert pull("a/b", revision="v1", replace=True, **options) == folder
+    (repo, asked), (folders, given) = calls
+    assert (repo, asked["revision"]) == (("a/b",), "v1")
+    assert (folders, given["max_length"], given["replace"]) == (("download", folder), 70, True)
+
+
+@pytest.fixture
+def home(hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands in a process of their own use the hub and keep everything in this test's folder."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # more only get in each other's way on a busy machine
+    return tmp_path / "home" / "bundles"
+
+
+def test_a_damaged_pull_leaves_nothing_and_the_next_one_is_found_by_name(
+    hub, home: Path, cli
+) -> None:
+    hub.flipped = WEIGHTS
+    hub.cut(1000, is_reset=False)
+    done = cli("pull", hub.repo)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()  # nothing of the cut, which did no harm
+    assert line.startswith("error: ") and f"{WEIGHTS} is damaged" in line
+    assert not home.exists()
+
+    hub.flipped = ""
+    done = cli("pull", hub.repo, "--max-length", "80")
+    assert (done.returncode, done.stderr) == (0, "")  # no bars where nobody looks
+    assert done.stdout.splitlines()[-1] == str(home / "mini_janus")
+    assert "--model mini_janus" in done.stdout
+    assert [path.name for path in home.iterdir()] == ["mini_janus"]
+    assert hub.files_asked() == NEEDED
+
+    assert cli("generate", "a star", "--model", "mini_janus").returncode == 0
+    assert "max_length 80" in cli("inspect", "mini_janus").stdout
+    assert "mini_janus: already there" in cli.fails("pull", hub.repo)
