@@ -82,14 +82,14 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{part}: {error.strerror}; choose a folder you can write") from None
-    try:
         entries = _write_graphs(checkpoint, part, max_length, report, widen_at_use)
         entries |= _write_tables(checkpoint, part, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
         _write_manifest(checkpoint, part, folder.name, max_length, entries)
         _swap(part, folder)
+    except OSError as error:  # a folder that cannot be written, or a full disk
+        reason = error.strerror or str(error)
+        raise OutputError(f"{part}: {reason}; make room there, or choose another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -30,7 +30,8 @@ class Component:
     profile: (min, usual, max) of every named dimension. parameters: prefixes of those that must be
     in memory for ``build`` and ``references``. build: takes the file for weights that are to be
     used slice by slice, or None. references: PyTorch's outputs for the examples, which are feeds
-    of several sizes. error: of an output against its reference.
+    of several sizes. error: of an output against its reference. cuts: tensors at which the graph
+    can be run in pieces, where it may be larger than memory.
     """
 
     name: str
@@ -42,3 +43,4 @@ class Component:
     references: Callable[[list[Feeds]], list[list[np.ndarray]]]
     num_weights: int = 0  # of those that can be used slice by slice
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
+    cuts: tuple[str, ...] = ()

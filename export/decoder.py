@@ -40,6 +40,7 @@ def decoder_component(checkpoint: Checkpoint, max_length: int) -> Component:
             "M": (1, max_length, max_length),
         },
         parameters=(),
+        cuts=tuple(f"layers.{i}" for i in range(3, config.num_hidden_layers - 1, 4)),
         num_weights=sum(
             parameter.numel()
             for name, parameter in checkpoint.model.named_parameters()

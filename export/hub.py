@@ -50,7 +50,7 @@ _NAMED = (
 )
 # The formats of weights, best first: only one of them is downloaded.
 _WEIGHTS = (
-    re.compile(r"[^/]+\.safetensors(\.index\.json)?"),
+    re.compile(r"model[^/]*\.safetensors(\.index\.json)?"),
     re.compile(r"pytorch_model[^/]*\.bin(\.index\.json)?"),
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")

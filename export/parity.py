@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from janus_edge.export.component import Component, Feeds
 from janus_edge.runtime.backends import load_engine
@@ -24,12 +26,17 @@ def check_parity(
     references: list[list[np.ndarray]],
 ) -> float:
     """Run the file on every example; the largest error. Raises ParityError."""
-    engine = load_engine("onnxruntime", path, num_threads=0, widen=widen)
     worst = 0.0
-    for feeds, expected in zip(examples, references, strict=True):
-        outputs = engine.run(feeds)
-        for name, output, reference in zip(component.outputs, outputs, expected, strict=True):
-            error = component.error(output, reference)
+    found: list[Feeds] = [{} for _ in examples]
+    for segment, inputs, outputs in _segments(component, path, widen):
+        engine = load_engine("onnxruntime", segment, num_threads=0, widen=widen)
+        for feeds, values in zip(examples, found, strict=True):
+            known = feeds | values
+            results = engine.run({name: known[name] for name in inputs})
+            values |= dict(zip(outputs, results, strict=True))
+    for feeds, values, expected in zip(examples, found, references, strict=True):
+        for name, reference in zip(component.outputs, expected, strict=True):
+            error = component.error(values[name], reference)
             if not error <= TOLERANCE:
                 shapes = {key: value.shape for key, value in feeds.items() if "past" not in key}
                 raise ParityError(
@@ -38,3 +45,55 @@ def check_parity(
                 )
             worst = max(worst, error)
     return worst
+
+
+def _segments(
+    component: Component, path: Path, widen: str
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """The graph in pieces that follow one another, each a file with its inputs and outputs.
+
+    A graph that may be larger than memory runs piece by piece, one piece's weights mapped at a
+    time; any other as a whole.
+    """
+    graph = onnx.load(path, load_external_data=False)
+    if widen == "load" or not component.cuts:
+        yield path, [value.name for value in graph.graph.input], list(component.outputs)
+        return
+    piece, nodes, start = path.with_name(f"{path.stem}.piece.onnx"), list(graph.graph.node), 0
+    ends = [i + 1 for i, node in enumerate(nodes) if set(node.output) & set(component.cuts)]
+    for end in (*ends, len(nodes)):
+        made = {name for node in nodes[start:end] for name in node.output}
+        outputs = sorted(made & {*component.outputs, *component.cuts})
+        part = _extract(graph, outputs, set(component.cuts) - set(outputs))
+        onnx.save(part, piece)
+        yield piece, [value.name for value in part.graph.input], outputs
+        start = end
+    piece.unlink()
+
+
+def _extract(graph: onnx.ModelProto, outputs: list[str], given: set[str]) -> onnx.ModelProto:
+    """The part of a graph that computes some of its tensors from its inputs and given ones."""
+    needed, nodes = set(outputs), []
+    for node in reversed(graph.graph.node):
+        if set(node.output) & needed:
+            nodes.append(node)
+            needed |= set(node.input) - given
+    used = {name for node in nodes for name in node.input}
+    known = {value.name: value for value in (*graph.graph.input, *graph.graph.output)}
+    inputs = [*(value.name for value in graph.graph.input), *sorted(given)]
+
+    def value(name: str) -> onnx.ValueInfoProto:
+        hidden = ["R", "T", None]
+        made = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, hidden)
+        return known.get(name, made)
+
+    body = onnx.helper.make_graph(
+        nodes[::-1],
+        graph.graph.name,
+        [value(name) for name in inputs if name in used],
+        [value(name) for name in outputs],
+        [tensor for tensor in graph.graph.initializer if tensor.name in used],
+    )
+    return onnx.helper.make_model(
+        body, opset_imports=graph.opset_import, ir_version=graph.ir_version
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from janus_edge.export import graph as graphs
+from janus_edge.export import parity
 from janus_edge.export.bundle import export_bundle
 from janus_edge.export.component import Component, relative_error
 from janus_edge.export.components import code_error, graph_components
@@ -65,6 +67,36 @@ def test_a_wrong_slice_fails_the_export(
     data.write_bytes(raw)
     with pytest.raises(ParityError, match="decoder: hidden differs"):
         check(part, tmp_path / "decoder.onnx", "use")
+
+
+def test_pieces_give_what_the_whole_gives(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph run in pieces is checked as strictly: a wrong weight in any piece is found."""
+    part = component(checkpoint, "decoder")
+    assert part.cuts == ()
+    part = dataclasses.replace(part, cuts=("layers.0",))
+    proto = part.build(tmp_path / "decoder.data")
+    save_graph(proto, tmp_path / "decoder.onnx")
+    opened = []
+    load = parity.load_engine
+    monkeypatch.setattr(
+        parity,
+        "load_engine",
+        lambda *words, **options: opened.append(words) or load(*words, **options),
+    )
+    assert check(part, tmp_path / "decoder.onnx", "use") <= 1e-4
+    assert len(opened) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decoder.data", "decoder.onnx"]
+    for layer in ("layers.0.", "layers.1."):
+        wrong = onnx.load(tmp_path / "decoder.onnx", load_external_data=False)
+        for norm in (
+            i for i in wrong.graph.initializer if i.name == f"{layer}input_layernorm.weight"
+        ):
+            norm.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(norm) * 1.1, norm.name))
+        onnx.save(wrong, tmp_path / "wrong.onnx")
+        with pytest.raises(ParityError, match="decoder: hidden differs"):
+            check(part, tmp_path / "wrong.onnx", "use")
 
 
 def test_slices_draw_and_answer_the_same(
@@ -174,7 +206,7 @@ def test_every_component_declares_what_it_takes(bundle_dir: Path) -> None:
 def test_a_failed_export_leaves_nothing(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from janus_edge.export import bundle, parity
+    from janus_edge.export import bundle
 
     monkeypatch.setattr(parity, "TOLERANCE", -1.0)
     with pytest.raises(ParityError):

@@ -8,7 +8,8 @@ import torch
 
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.shapes.scenes import scenes
+from janus_edge.shapes.captions import plural
+from janus_edge.shapes.scenes import COLOURS, SHAPES, scenes
 from janus_edge.train.config import TINY
 from janus_edge.train.data import (
     IGNORED,
@@ -60,8 +61,9 @@ def test_drawings_predict_each_code_from_what_came_before(
     assert 1 <= dropped <= 10
 
 
-def test_the_loss_of_answers_is_on_the_answer(encoder: PromptEncoder) -> None:
+def test_the_loss_is_on_the_answer_and_on_what_decides_it(encoder: PromptEncoder) -> None:
     rng = np.random.default_rng(0)
+    begun = set()
     for rows in (answers(batch(12), rng, encoder, 64, 4), readings(batch(12), rng, encoder)):
         most = 0
         for ids, targets in zip(rows.ids_BT, rows.targets_BT, strict=True):
@@ -71,12 +73,20 @@ def test_the_loss_of_answers_is_on_the_answer(encoder: PromptEncoder) -> None:
             most = max(most, len(ends))
             for start, end in zip(starts, ends, strict=True):
                 assert known[start : end + 1].all()
-                assert torch.equal(ids[start + 1 : end + 1], targets[start:end])  # teacher forcing
-                assert encoder.decode(targets[start : end + 1].tolist()).startswith(" ")
-                assert encoder.decode(ids[: start + 1].tolist()).endswith(":")
+                first = next(
+                    i
+                    for i in range(start, end)
+                    if torch.equal(ids[i + 1 : end + 1], targets[i:end])
+                )  # teacher forcing from here on
+                assert encoder.decode(ids[: first + 1].tolist()).endswith(":")
+                assert encoder.decode(targets[first : end + 1].tolist()).startswith(" ")
+                assert (targets[start:first] == targets[first]).all()
+                begun.add(encoder.decode([int(ids[start])]).strip())
             placeholders = int((ids == encoder.ids["image_placeholder"]).sum())
             assert placeholders == (0 if rows.pixels_BCHW is None else 64)
         assert most == (1 if rows.pixels_BCHW is None else 4)
+    nouns = {*COLOURS, *SHAPES, *map(plural, SHAPES), "background", "objects"}
+    assert len(begun) > 8 and begun <= {":", *nouns}
 
 
 def test_questions_of_a_picture_do_not_see_each_other(encoder: PromptEncoder) -> None:
