@@ -57,6 +57,8 @@ def _ours(raw: dict[str, Any]) -> JanusConfig:
 
 
 def _deepseek(raw: dict[str, Any]) -> JanusConfig:
+    if "vision_gen_enc_config" in raw:
+        raise ValueError("a JanusFlow checkpoint, which this version cannot read")
     language = _language(_section(raw, "language_config"))
     vision = _params(raw, "vision_config", "CLIPVisionTower")
     _equal("vision_config", vision, {"select_layer": -1, "select_feature": "same"})

@@ -290,6 +290,12 @@ def test_published_configs_that_are_no_janus(
         read_config(raw)
 
 
+def test_janusflow_is_named() -> None:
+    raw = json.loads((PUBLISHED / "config-janusflow-1.3b.json").read_text())
+    with pytest.raises(ValueError, match="a JanusFlow checkpoint"):
+        read_config(raw)
+
+
 def test_safetensors_are_not_kept_open(copy: Path) -> None:
     """A lazy checkpoint survives being replaced: nothing is mapped between reads."""
     lazy = load_checkpoint(copy, lazy=True)
