@@ -83,30 +83,34 @@ def published_config(name: str) -> dict[str, Any]:
     shape = PUBLISHED[name]
     width = shape.hidden_size
 
-    def part(cls: str, **params: Any) -> dict[str, Any]:
-        return {"cls": cls, "params": params}
+    def part(kind: str, cls: str, **params: Any) -> dict[str, Any]:
+        return {"cls": cls, "model_type": kind, "params": params}
 
-    def aligner(input_dim: int) -> dict[str, Any]:
-        return part(
-            "MlpProjector", depth=2, input_dim=input_dim, n_embed=width, projector_type="mlp_gelu"
-        )
+    def aligner(kind: str, input_dim: int) -> dict[str, Any]:
+        params = {"depth": 2, "input_dim": input_dim, "n_embed": width}
+        return part(kind, "MlpProjector", **params, projector_type="mlp_gelu")
 
     return {
         "model_type": "multi_modality",
         "architectures": ["MultiModalityCausalLM"],
         "torch_dtype": "bfloat16",
         "vision_config": part(
+            "vision",
             "CLIPVisionTower",
             image_size=384,
             model_name="siglip_large_patch16_384",
             select_feature="same",
             select_layer=-1,
         ),
-        "aligner_config": aligner(1024),
-        "gen_vision_config": part("VQ-16", image_token_size=16384, n_embed=8),
-        "gen_aligner_config": aligner(8),
+        "aligner_config": aligner("aligner", 1024),
+        "gen_vision_config": part("gen_vision", "VQ-16", image_token_size=16384, n_embed=8),
+        "gen_aligner_config": aligner("gen_aligner", 8),
         "gen_head_config": part(
-            "vision_head", image_token_embed=width, image_token_size=16384, n_embed=width
+            "gen_head",
+            "vision_head",
+            image_token_embed=width,
+            image_token_size=16384,
+            n_embed=width,
         ),
         "language_config": {
             "model_type": "llama",
@@ -117,6 +121,7 @@ def published_config(name: str) -> dict[str, Any]:
             "num_key_value_heads": shape.num_attention_heads,
             "vocab_size": 102400,
             "max_position_embeddings": 16384,
+            "torch_dtype": "bfloat16",
         },
     }
 
