@@ -85,7 +85,7 @@ def answers(
     num_image_tokens: int,
     num_questions: int,
 ) -> Sequences:
-    """A picture and questions about it, each as if asked alone; for the loss see ``_turn``."""
+    """A picture and questions about it, each as if asked alone; the loss is on the answers."""
     rows, targets, positions, question = [], [], [], []
     for scene in batch:
         asked = _questions(scene, rng, num_questions)
@@ -93,7 +93,7 @@ def answers(
         shared = int(np.flatnonzero(prompts[0] == encoder.ids["end_of_image"])[0]) + 1
         row, target = [prompts[0][:shared]], [np.full(shared, IGNORED)]
         for prompt, q in zip(prompts, asked, strict=True):
-            ids, known = _turn(prompt[shared:], q, encoder)
+            ids, known = _turn(prompt[shared:], encoder.answer(q.answer))
             row.append(ids)
             target.append(known)
         rows.append(np.concatenate(row))
@@ -117,7 +117,7 @@ def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncode
     turns = []
     for scene in batch:
         (q,) = _questions(scene, rng, 1)
-        turns.append(_turn(encoder.text(f"{tell(scene)} {q.text}"), q, encoder))
+        turns.append(_turn(encoder.text(f"{tell(scene)} {q.text}"), encoder.answer(q.answer)))
     rows, targets = zip(*turns, strict=True)
     return Sequences(ids_BT=_padded(rows, encoder.ids["pad"]), targets_BT=_padded(targets, IGNORED))
 
@@ -128,31 +128,10 @@ def training_scenes(stage: int, step: int, size: int) -> list[Scene]:
     return list(islice(scenes("train", start, held_out=False), size))
 
 
-def _turn(
-    prompt: np.ndarray, asked: Question, encoder: PromptEncoder
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of a prompt and its answer, each (T,).
-
-    The targets are the answer, and its first token from the word on that decides it: there one
-    look at the picture is enough, which then only has to be passed on (docs/log.md).
-    """
-    answer = encoder.answer(asked.answer)
-    targets = np.concatenate([np.full(len(prompt) - 1, IGNORED), answer])
-    if asked.topic in _AFTER_KEY:
-        decided = asked.text.rstrip("?").rsplit(" ", _AFTER_KEY[asked.topic])[0]
-        rest = len(encoder.text(asked.text)) - len(encoder.text(decided))  # tokens after the word
-        targets[len(prompt) - 1 - _closing(encoder) - rest : len(prompt) - 1] = answer[0]
-    return np.concatenate([prompt, answer])[:-1], targets
-
-
-# Words after the one that decides a question's answer.
-_AFTER_KEY = {"colour": 0, "shape": 1, "count": 2, "existence": 0, "position": 0}
-
-
-def _closing(encoder: PromptEncoder) -> int:
-    """How many tokens every prompt ends with, from the end of the message on."""
-    one, other = encoder.text("a"), encoder.text("b")
-    return int(np.argmax(one[::-1] != other[::-1]))
+def _turn(prompt: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of a prompt and its answer, each (T,): the next id where it is known."""
+    known = np.concatenate([np.full(len(prompt), IGNORED), answer])
+    return np.concatenate([prompt, answer])[:-1], known[1:]
 
 
 def _questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:

@@ -40,7 +40,6 @@ class JanusStage(Stage):
     mixture: tuple[int, int, int]
     questions_a_picture: int = 1
     examples_alike: bool = False
-    first_step: int = 0  # data are counted from here: later parts of a stage see fresh ones
 
 
 STAGES = (
@@ -79,20 +78,6 @@ STAGES = (
         decay_from=0.0,
         trainable=(*_ADAPTERS, "language_model.", "vision_model."),
     ),
-    JanusStage(
-        name="stage3-second",  # the rate rises again: look-ups had not settled
-        number=3,
-        first_step=20_000,
-        questions_a_picture=12,
-        examples_alike=True,
-        num_steps=5500,
-        mixture=(10, 2, 8),  # 5 : 1 : 4
-        batch_size=20,
-        learning_rate=1e-3,
-        warmup_steps=100,
-        decay_from=0.6,
-        trainable=(*_ADAPTERS, "language_model.", "vision_model."),
-    ),
 )
 
 
@@ -101,7 +86,6 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
     num_patches = model.config.vision.num_patches
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
-        step += stage.first_step
         rng = np.random.default_rng((stage.number, step))
         batch = training_scenes(stage.number, step, stage.batch_size)
         seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])

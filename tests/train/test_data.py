@@ -8,8 +8,7 @@ import torch
 
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.shapes.captions import plural
-from janus_edge.shapes.scenes import COLOURS, SHAPES, scenes
+from janus_edge.shapes.scenes import scenes
 from janus_edge.train.config import TINY
 from janus_edge.train.data import (
     IGNORED,
@@ -61,9 +60,8 @@ def test_drawings_predict_each_code_from_what_came_before(
     assert 1 <= dropped <= 10
 
 
-def test_the_loss_is_on_the_answer_and_on_what_decides_it(encoder: PromptEncoder) -> None:
+def test_the_loss_of_answers_is_on_the_answer(encoder: PromptEncoder) -> None:
     rng = np.random.default_rng(0)
-    begun = set()
     for rows in (answers(batch(12), rng, encoder, 64, 4), readings(batch(12), rng, encoder)):
         most = 0
         for ids, targets in zip(rows.ids_BT, rows.targets_BT, strict=True):
@@ -73,20 +71,12 @@ def test_the_loss_is_on_the_answer_and_on_what_decides_it(encoder: PromptEncoder
             most = max(most, len(ends))
             for start, end in zip(starts, ends, strict=True):
                 assert known[start : end + 1].all()
-                first = next(
-                    i
-                    for i in range(start, end)
-                    if torch.equal(ids[i + 1 : end + 1], targets[i:end])
-                )  # teacher forcing from here on
-                assert encoder.decode(ids[: first + 1].tolist()).endswith(":")
-                assert encoder.decode(targets[first : end + 1].tolist()).startswith(" ")
-                assert (targets[start:first] == targets[first]).all()
-                begun.add(encoder.decode([int(ids[start])]).strip())
+                assert torch.equal(ids[start + 1 : end + 1], targets[start:end])  # teacher forcing
+                assert encoder.decode(targets[start : end + 1].tolist()).startswith(" ")
+                assert encoder.decode(ids[: start + 1].tolist()).endswith(":")
             placeholders = int((ids == encoder.ids["image_placeholder"]).sum())
             assert placeholders == (0 if rows.pixels_BCHW is None else 64)
         assert most == (1 if rows.pixels_BCHW is None else 4)
-    nouns = {*COLOURS, *SHAPES, *map(plural, SHAPES), "background", "objects"}
-    assert len(begun) > 8 and begun <= {":", *nouns}
 
 
 def test_questions_of_a_picture_do_not_see_each_other(encoder: PromptEncoder) -> None:
@@ -146,7 +136,7 @@ def test_codes_and_pictures_take_their_places(
 
 def test_stages_follow_the_papers() -> None:
     ratios = [tuple(n / sum(stage.mixture) for n in stage.mixture) for stage in STAGES]
-    assert ratios == [(0.25, 0, 0.75), (0.2, 0.3, 0.5), (0.5, 0.1, 0.4), (0.5, 0.1, 0.4)]
+    assert ratios == [(0.25, 0, 0.75), (0.2, 0.3, 0.5), (0.5, 0.1, 0.4)]
     for stage in STAGES:
         assert sum(stage.mixture) == stage.batch_size
         assert not any("gen_vision_model" in prefix for prefix in stage.trainable)
@@ -154,7 +144,7 @@ def test_stages_follow_the_papers() -> None:
         [part in stage.trainable for part in ("aligner.", "language_model.", "vision_model.")]
         for stage in STAGES
     ]
-    assert trains == [[True, False, False], [True, True, False], [True] * 3, [True] * 3]
+    assert trains == [[True, False, False], [True, True, False], [True] * 3]
 
 
 def test_steps_share_no_scene() -> None:
