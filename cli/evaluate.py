@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-evaluate = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure quality.")
+evaluate = typer.Typer(rich_markup_mode=None, help="Measure quality.")
 
 
 @evaluate.callback()

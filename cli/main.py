@@ -17,7 +17,6 @@ from janus_edge.cli.models import models
 from janus_edge.cli.pull import pull
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help takes three times as long to answer
@@ -32,14 +31,7 @@ app.add_typer(models, name="models")
 app.add_typer(evaluate, name="eval")
 
 _DEBUG = "--debug"  # accepted anywhere, so it is taken out before parsing
-_EXTRAS = {
-    "huggingface_hub": "pull",
-    "onnx": "export",
-    "onnxscript": "export",
-    "safetensors": "export",
-    "torch": "export",
-    "scipy": "evals",
-}
+_EXTRAS = {"eval": "evals", "export": "export", "pull": "pull"}  # what a command's imports need
 
 
 def _version(wanted: bool) -> None:
@@ -64,6 +56,7 @@ def main() -> None:
     """Run the command line; exit 0, 1 for an error, 2 for wrong usage, 130 when stopped."""
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
+    arguments = arguments or ["--help"]
     try:
         sys.exit(app(arguments, standalone_mode=False))
     except KeyboardInterrupt:
@@ -73,10 +66,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(*_line_and_code(error))
+        _fail(*_line_and_code(error, arguments[0]))
 
 
-def _line_and_code(error: Exception) -> tuple[str, int]:
+def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
     from janus_edge.runtime.errors import JanusEdgeError
 
     if isinstance(error, TyperException):
@@ -84,8 +77,8 @@ def _line_and_code(error: Exception) -> tuple[str, int]:
     if isinstance(error, JanusEdgeError) or type(error).__name__ in _OWN_ERRORS:
         return str(error), 1
     missing = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if missing in _EXTRAS:
-        extra = _EXTRAS[missing]
+    if missing not in ("", "janus_edge") and command in _EXTRAS:
+        extra = _EXTRAS[command]
         return f"this command needs {missing}; run: pip install 'janus-edge[{extra}]'", 1
     kind, text = type(error).__name__, " ".join(str(error).split())
     return f"unexpected {kind}: {text}; run again with {_DEBUG} and report it", 1

@@ -29,7 +29,7 @@ from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
 TARGET = "cpu"
-WIDEN_AT_USE = 2**27  # weights a component, from which they stay halves in memory
+UPCAST_AT_USE = 2**27  # weights a component, from which they stay halves in memory
 Report = Callable[[str], None]
 
 
@@ -65,7 +65,7 @@ def export_bundle(
     max_length: int,
     report: Report,
     replace: bool = False,
-    widen_at_use: int = WIDEN_AT_USE,
+    upcast_at_use: int = UPCAST_AT_USE,
 ) -> None:
     """Compile a checkpoint into a bundle folder.
 
@@ -82,7 +82,7 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        entries = _write_graphs(checkpoint, part, max_length, report, widen_at_use)
+        entries = _write_graphs(checkpoint, part, max_length, report, upcast_at_use)
         entries |= _write_tables(checkpoint, part, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
         _write_manifest(checkpoint, part, folder.name, max_length, entries)
@@ -95,12 +95,12 @@ def export_bundle(
 
 
 def _write_graphs(
-    checkpoint: Checkpoint, part: Path, max_length: int, report: Report, widen_at_use: int
+    checkpoint: Checkpoint, part: Path, max_length: int, report: Report, upcast_at_use: int
 ) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for component in graph_components(checkpoint, max_length):
         path, data = part / f"{component.name}.onnx", None
-        if component.num_weights > widen_at_use:
+        if component.num_weights > upcast_at_use:
             data = part / f"{component.name}.data"
         with loaded(checkpoint, *component.parameters):
             proto = component.build(data)
@@ -110,7 +110,7 @@ def _write_graphs(
             del proto  # as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)
-        error = check_parity(component, path, entry["widen"], examples, references)
+        error = check_parity(component, path, entry["upcast"], examples, references)
         entries[component.name] = entry
         size = path.stat().st_size + (0 if data is None else data.stat().st_size)
         report(f"{component.name}: {size / 1e6:.2f} MB, error {error:.1e}")
@@ -190,7 +190,7 @@ def _graph_entry(
         "target": TARGET,
         "dtype": "float32",
         "weights": weights,
-        "widen": "load" if data is None else "use",
+        "upcast": "load" if data is None else "use",
         "quantization": "none",
         "inputs": [_tensor(value) for value in proto.graph.input],
         "outputs": [_tensor(value) for value in proto.graph.output],

@@ -2,8 +2,8 @@
 
 Weights lie in the graph, or, slice by slice, in a file beside it. The latter is for those too large
 to be held as float32: each slice is stored as halves and cast just before its product, so that a
-product's weights are widened while they are in the processor's cache and never all at once. That
-needs an engine that runs the nodes in the order given here (``widen: use`` in the manifest).
+product's weights are upcast while they are in the processor's cache and never all at once. That
+needs an engine that runs the nodes in the order given here (``upcast: use`` in the manifest).
 """
 
 from __future__ import annotations

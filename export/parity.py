@@ -21,15 +21,15 @@ class ParityError(Exception):
 def check_parity(
     component: Component,
     path: Path,
-    widen: str,
+    upcast: str,
     examples: list[Feeds],
     references: list[list[np.ndarray]],
 ) -> float:
     """Run the file on every example; the largest error. Raises ParityError."""
     worst = 0.0
     found: list[Feeds] = [{} for _ in examples]
-    for segment, inputs, outputs in _segments(component, path, widen):
-        engine = load_engine("onnxruntime", segment, num_threads=0, widen=widen)
+    for segment, inputs, outputs in _segments(component, path, upcast, list(examples[0])):
+        engine = load_engine("onnxruntime", segment, num_threads=0, upcast=upcast)
         for feeds, values in zip(examples, found, strict=True):
             known = feeds | values
             results = engine.run({name: known[name] for name in inputs})
@@ -48,17 +48,17 @@ def check_parity(
 
 
 def _segments(
-    component: Component, path: Path, widen: str
+    component: Component, path: Path, upcast: str, inputs: list[str]
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """The graph in pieces that follow one another, each a file with its inputs and outputs.
 
     A graph that may be larger than memory runs piece by piece, one piece's weights mapped at a
     time; any other as a whole.
     """
-    graph = onnx.load(path, load_external_data=False)
-    if widen == "load" or not component.cuts:
-        yield path, [value.name for value in graph.graph.input], list(component.outputs)
+    if upcast == "load" or not component.cuts:
+        yield path, inputs, list(component.outputs)
         return
+    graph = onnx.load(path, load_external_data=False)
     piece, nodes, start = path.with_name(f"{path.stem}.piece.onnx"), list(graph.graph.node), 0
     ends = [i + 1 for i, node in enumerate(nodes) if set(node.output) & set(component.cuts)]
     for end in (*ends, len(nodes)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from janus_edge.export.bundle import export_folder
 from janus_edge.export.hub import Report, download
 from janus_edge.runtime.bundle import MANIFEST, bundles_folder, is_bundle_name, shipped_bundles
-from janus_edge.runtime.errors import OptionError, OutputError
+from janus_edge.runtime.errors import OptionError, OutputError, PullError
 
 
 def pull(
@@ -35,7 +35,10 @@ def pull(
 
 def _bundle_folder(repo: str, name: str | None, replace: bool) -> Path:
     """Where the bundle will be, after checking that it may be there."""
-    name = name or re.sub(r"[^a-z0-9._-]+", "-", repo.rsplit("/", 1)[-1].lower())
+    if name is None:
+        name = re.sub(r"[^a-z0-9._-]+", "-", repo.rsplit("/", 1)[-1].lower())
+        if not is_bundle_name(name):
+            raise PullError(f"{repo!r}: not a repository's name; give it as owner/name")
     if not is_bundle_name(name):
         raise OptionError(f"{name!r} cannot be a bundle's name; choose letters and digits: --name")
     if name in shipped_bundles():

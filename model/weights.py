@@ -31,7 +31,7 @@ UNUSED = ("vision_model.vision_tower.attn_pool.", "gen_vision_model.quantize.cod
 # The reference's settings, for checkpoints that bring none.
 SAMPLING = {"guidance_scale": 5.0, "temperature": 1.0}
 
-WHOLE = -1  # in place of a part's number
+_WHOLE = -1  # in place of a part's number
 _HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
 
 
@@ -119,7 +119,7 @@ def find_weights(model: Janus, path: Path, *, tied: bool = False) -> Weights:
     for source in files.shapes:
         name, part = published_name(source)
         if not name.startswith(UNUSED):
-            parts.setdefault(name, {})[WHOLE if part is None else part] = source
+            parts.setdefault(name, {})[_WHOLE if part is None else part] = source
     if tied and _HEAD not in parts and _EMBED in parts:
         parts[_HEAD] = parts[_EMBED]
     wrong = [f"missing {name}" for name in sorted(set(wanted) - set(parts))]
@@ -135,7 +135,7 @@ def find_weights(model: Janus, path: Path, *, tied: bool = False) -> Weights:
 
 def _misfit(name: str, parts: dict[int, str], shapes: dict[str, Shape], wanted: Shape) -> list[str]:
     """What is wrong with a parameter's parts."""
-    if set(parts) not in ({WHOLE}, {0, 1, 2}):
+    if set(parts) not in ({_WHOLE}, {0, 1, 2}):
         return [f"missing parts of {name}: only {', '.join(parts.values())}"]
     whole_shape = (wanted[0] // len(parts), *wanted[1:])
     right = {whole_shape, whole_shape[1:]} if wanted[0] == 1 else {whole_shape}

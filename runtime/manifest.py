@@ -40,7 +40,7 @@ class File(_Part):
 class Component(_Part):
     """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension.
 
-    data: weights beside the graph. widen: when half-precision weights become float32: as the file
+    data: weights beside the graph. upcast: when half-precision weights become float32: as the file
     is opened, or slice by slice as they are used.
     """
 
@@ -51,7 +51,7 @@ class Component(_Part):
     target: str
     dtype: Literal["float32"]
     weights: Literal["float32", "float16"]
-    widen: Literal["load", "use"] = "load"
+    upcast: Literal["load", "use"] = "load"
     quantization: Literal["none"]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

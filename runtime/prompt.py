@@ -65,11 +65,9 @@ class PromptEncoder:
             if found is None:
                 raise BundleError(f"tokenizer.json: no token {string} ({name})")
             ids[name] = found
-        added = tokenizer.get_added_tokens_decoder()
-        role_id = tokenizer.token_to_id(template.user_role)
-        roles = {
-            role for role in added if role == role_id
-        }  # not where it is a mere word of the vocabulary
+        added = tokenizer.get_added_tokens_decoder().items()
+        # Not where the role is a mere word of the vocabulary.
+        roles = {id_ for id_, token in added if token.content == template.user_role}
         return cls(
             tokenizer=tokenizer,
             template=template,

@@ -262,7 +262,7 @@ class Session:
             component = self.bundle.manifest.components[name]
             path = self.bundle.path(name)
             self._engines[name] = load_engine(
-                component.backend, path, self._num_threads, component.widen
+                component.backend, path, self._num_threads, component.upcast
             )
         return self._engines[name]
 

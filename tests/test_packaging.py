@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import janus_edge
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +40,8 @@ def test_the_runtime_works_without_torch_and_onnx(bundle_dir: Path) -> None:
 import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors", "scipy", "triton"):
     sys.modules[name] = None
+import pytest
+
 import janus_edge
 session = janus_edge.Session(janus_edge.open_bundle({str(bundle_dir)!r}))
 request = janus_edge.ImageRequest(prompt="a red circle")
@@ -57,3 +61,18 @@ def test_all_public_names_resolve() -> None:
 def test_version_matches_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert janus_edge.__version__ == project["version"]
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [("pull", "torch", "pull"), ("export", "onnx", "export"), ("eval", "scipy.ndimage", "evals")],
+)
+def test_a_command_names_the_extra_it_needs(command: str, module: str, extra: str) -> None:
+    from janus_edge.cli.main import _line_and_code
+
+    line, code = _line_and_code(ModuleNotFoundError("no", name=module), command)
+    assert code == 1 and line.endswith(f"run: pip install 'janus-edge[{extra}]'")
+    assert (
+        extra
+        in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    )

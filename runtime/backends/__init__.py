@@ -25,13 +25,13 @@ class Engine(Protocol):
         """
 
 
-# Each module has ``load(path, num_threads, widen) -> Engine``; it is imported when first needed.
+# Each module has ``load(path, num_threads, upcast) -> Engine``; it is imported when first needed.
 BACKENDS = {"onnxruntime": "janus_edge.runtime.backends.onnxruntime"}
 
 
-def load_engine(backend: str, path: Path, num_threads: int, widen: str = "load") -> Engine:
-    """Open a component's file. num_threads 0 lets the backend choose; widen: see the manifest.
+def load_engine(backend: str, path: Path, num_threads: int, upcast: str = "load") -> Engine:
+    """Open a component's file. num_threads 0 lets the backend choose; upcast: see the manifest.
 
     Raises BundleError.
     """
-    return import_module(BACKENDS[backend]).load(path, num_threads, widen)
+    return import_module(BACKENDS[backend]).load(path, num_threads, upcast)

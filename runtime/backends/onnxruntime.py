@@ -12,11 +12,11 @@ from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.errors import BundleError
 
 
-def load(path: Path, num_threads: int, widen: str) -> OrtEngine:
+def load(path: Path, num_threads: int, upcast: str) -> OrtEngine:
     """Open a graph for the CPU provider. Raises BundleError if ONNX Runtime refuses it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
-    if widen == "use":  # optimizing would fold the casts; any other order would widen all at once
+    if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.log_severity_level = 3  # errors reach the user as exceptions, not as log lines

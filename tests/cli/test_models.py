@@ -30,6 +30,12 @@ def test_lists_and_removes(cli, bundle_dir: Path, home: Path) -> None:
     assert "no such bundle" in cli.fails("generate", "a star", "--model", "mine")
 
 
+def test_no_command_is_help(cli) -> None:
+    done = cli()
+    assert (done.returncode, done.stderr) == (0, "") and "generate" in done.stdout
+    assert "Missing command" in cli.fails("eval")
+
+
 def test_what_cannot_be_removed(cli, bundle_dir: Path, home: Path) -> None:
     shutil.copytree(bundle_dir, home / "mine")
     for name in ("yours", "../bundles/mine", str(home / "mine"), "", "."):

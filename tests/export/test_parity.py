@@ -29,9 +29,9 @@ def component(checkpoint: Checkpoint, name: str) -> Component:
     return next(c for c in graph_components(checkpoint, 96) if c.name == name)
 
 
-def check(part: Component, path: Path, widen: str = "load") -> float:
+def check(part: Component, path: Path, upcast: str = "load") -> float:
     examples = part.examples()
-    return check_parity(part, path, widen, examples, part.references(examples))
+    return check_parity(part, path, upcast, examples, part.references(examples))
 
 
 def test_a_wrong_weight_fails_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_slices_draw_and_answer_the_same(
     checkpoint: Checkpoint, session: Session, tmp_path: Path
 ) -> None:
     export_bundle(
-        checkpoint, tmp_path / "b", max_length=96, report=lambda line: None, widen_at_use=0
+        checkpoint, tmp_path / "b", max_length=96, report=lambda line: None, upcast_at_use=0
     )
     bundle = open_bundle(tmp_path / "b")
-    assert bundle.manifest.components["decoder"].widen == "use"
+    assert bundle.manifest.components["decoder"].upcast == "use"
     assert bundle.manifest.components["text_head"].data is not None
     request = ImageRequest(prompt="a star", seed=4)
     drawn = [
