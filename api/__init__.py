@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
     from janus_edge.runtime.image import load_image
     from janus_edge.runtime.prompt import Turn
-    from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+    from janus_edge.runtime.requests import AskRequest, ImageRequest
+    from janus_edge.runtime.session import Session
 
 __all__ = [
     "AskRequest",
@@ -71,7 +72,8 @@ _HOMES = {
     "events": ("Event", "Finished", "Image", "Preview", "Progress", "Text"),
     "image": ("load_image",),
     "prompt": ("Turn",),
-    "session": ("AskRequest", "ImageRequest", "Session"),
+    "requests": ("AskRequest", "ImageRequest"),
+    "session": ("Session",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -4,13 +4,15 @@
 
 Random weights (tools/make_checkpoint.py), so what is drawn means nothing; time and memory do. Each
 command is a process of its own; its peak memory is the kernel's count (ru_maxrss), which includes
-the parts of mapped files that it touched. The last line is one JSON document. (Records of schema
-fullsize/1 count 1,024,000 bytes a MB, later ones 1,000,000.)
+the parts of mapped files that it touched. The last line is one JSON document. A JanusFlow draws in
+two steps unless --steps says otherwise. (Records of schema fullsize/1 count 1,024,000 bytes a MB,
+later ones 1,000,000; from fullsize/3 on they say of how many codes or steps the picture is.)
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -24,9 +26,12 @@ import onnxruntime
 import torch
 
 from janus_edge.evals.records import append_record, checkout_commit, to_line
+from janus_edge.model.config import JanusConfig
+from janus_edge.model.published import read_config
 
 COMMAND = str(Path(sys.executable).parent / "janus-edge")
 MAKE = str(Path(__file__).resolve().parent.parent / "tools" / "make_checkpoint.py")
+FLOW_STEPS = 2
 
 
 def measured(*words: str) -> dict[str, Any]:
@@ -45,33 +50,39 @@ def measured(*words: str) -> dict[str, Any]:
     return {"seconds": seconds, "peak_mb": round(usage.ru_maxrss * 1024 / 1e6), "said": said}
 
 
+def picture_of(checkpoint: Path, steps: int) -> dict[str, int]:
+    """How many codes the checkpoint's pictures are, or of a flow the steps to draw in."""
+    config = read_config(json.loads((checkpoint / "config.json").read_text()))
+    return {"codes": config.num_codes} if isinstance(config, JanusConfig) else {"steps": steps}
+
+
+def commands(folder: Path, name: str, picture: dict[str, int]) -> dict[str, list[str]]:
+    """What is measured, in order."""
+    bundle, png = str(folder / f"{name}-bundle"), str(folder / f"{name}.png")
+    steps = ["--steps", str(picture["steps"])] if "steps" in picture else []
+    return {
+        "export": ["export", str(folder / name), bundle, "--replace"],
+        "generate": ["generate", "a red circle", "--model", bundle, "-o", png, *steps],
+        "ask": ["ask", png, "what is it?", "--model", bundle, "--max-tokens", "16"],
+    }
+
+
 def main() -> None:
     """Make what is not there, run, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", help="export, generate or ask; the others have run before")
-    parser.add_argument("--record", type=Path)
-    options = parser.parse_args()
+    options = _options()
     checkpoint, bundle = options.folder / options.name, options.folder / f"{options.name}-bundle"
-    picture = str(options.folder / f"{options.name}.png")
     if not checkpoint.exists():
         measured(sys.executable, MAKE, options.name, str(checkpoint))
-    commands = {
-        "export": ["export", str(checkpoint), str(bundle), "--replace"],
-        "generate": ["generate", "a red circle", "--model", str(bundle), "-o", picture],
-        "ask": ["ask", picture, "what is it?", "--model", str(bundle), "--max-tokens", "16"],
-    }
+    picture = picture_of(checkpoint, options.steps)
     runs = {
         name: measured(COMMAND, *words)
-        for name, words in commands.items()
+        for name, words in commands(options.folder, options.name, picture).items()
         if options.only in (None, name)
     }
     said = {name: run.pop("said") for name, run in runs.items()}
     result = {
-        "schema": "fullsize/2",
-        "command": f"python bench/fullsize.py {options.name}"
-        + (f" --only {options.only}" if options.only else ""),
+        "schema": "fullsize/3",
+        "command": _command(options),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
         "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} processors",
@@ -79,6 +90,7 @@ def main() -> None:
         "onnxruntime": onnxruntime.__version__,
         "checkpoint_mb": _size_mb(checkpoint),
         "bundle_mb": _size_mb(bundle),
+        "picture": picture,
         **runs,
         "parity": [line for line in said.get("export", "").splitlines() if "error" in line],
         "answer": said.get("ask", "").strip(),
@@ -88,8 +100,29 @@ def main() -> None:
     print(to_line(result))
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", help="export, generate or ask; the others have run before")
+    parser.add_argument("--steps", type=int, default=FLOW_STEPS, help="of a flow's picture")
+    parser.add_argument("--record", type=Path)
+    return parser.parse_args()
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What was typed, without the folders."""
+    words = ["python bench/fullsize.py", options.name]
+    if options.only is not None:
+        words += ["--only", options.only]
+    if options.steps != FLOW_STEPS:
+        words += ["--steps", str(options.steps)]
+    return " ".join(words)
+
+
 def _size_mb(folder: Path) -> int:
-    return round(sum(path.stat().st_size for path in folder.iterdir()) / 1e6)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return round(sum(path.stat().st_size for path in files) / 1e6)
 
 
 if __name__ == "__main__":

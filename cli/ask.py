@@ -27,7 +27,8 @@ def ask(
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.events import Text
     from janus_edge.runtime.image import load_image
-    from janus_edge.runtime.session import AskRequest, Session
+    from janus_edge.runtime.requests import AskRequest
+    from janus_edge.runtime.session import Session
 
     request = AskRequest(
         question=question,

@@ -11,6 +11,10 @@ import typer
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder with config.json and weights.")],
     bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a JanusFlow's autoencoder; default: vae in the checkpoint."),
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
     ] = None,
@@ -19,5 +23,12 @@ def export(
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
     from janus_edge.export.bundle import export_folder
 
-    export_folder(checkpoint, bundle, max_length=max_length, report=typer.echo, replace=replace)
+    export_folder(
+        checkpoint,
+        bundle,
+        vae=vae,
+        max_length=max_length,
+        report=typer.echo,
+        replace=replace,
+    )
     typer.echo(bundle)

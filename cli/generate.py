@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from janus_edge.runtime.events import Image
-    from janus_edge.runtime.session import ImageRequest, Session
+    from janus_edge.runtime.requests import ImageRequest
+    from janus_edge.runtime.session import Session
 
 
 def generate(
@@ -28,20 +30,37 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest code.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest codes; 0 is all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of a flow: steps a picture.")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="Of a flow: euler, ab2 or heun.", metavar="NAME")
+    ] = None,
+    shift: Annotated[
+        float | None, typer.Option(help="Of a flow: above 1 takes more steps near noise.")
+    ] = None,
+    guidance_start: Annotated[
+        float | None, typer.Option(help="Of a flow: t in 0..1 from which guidance is on.")
+    ] = None,
+    guidance_end: Annotated[
+        float | None, typer.Option(help="Of a flow: t in 0..1 from which it is off again.")
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="The papers' settings, not the bundle's.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
     previews: Annotated[
-        Path | None, typer.Option(help="Folder for a preview after each row of codes.")
+        Path | None, typer.Option(help="Folder for a preview a row of codes, or a step.")
     ] = None,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
 ) -> None:
     """Draw a picture."""
-    from janus_edge.cli.terminal import code_bar
+    from janus_edge.cli.terminal import drawing_bar
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.events import Finished, Image, Preview, Progress
     from janus_edge.runtime.image import check_writable, make_folder, save_png
-    from janus_edge.runtime.session import ImageRequest, Session
+    from janus_edge.runtime.requests import ImageRequest
+    from janus_edge.runtime.session import Session
 
     request = ImageRequest(
         prompt=tuple(prompts),
@@ -51,6 +70,12 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        num_steps=steps,
+        solver=solver,
+        shift=shift,
+        guidance_start=guidance_start,
+        guidance_end=guidance_end,
+        reference=reference,
         previews=previews is not None,
     )
     check_writable(output)
@@ -59,13 +84,13 @@ def generate(
     if previews is not None:
         make_folder(previews)
     lines, took = [], ""
-    with code_bar("drawing") as advance:
+    with drawing_bar("drawing") as advance:
         for event in events:
             match event:
-                case Progress(done=done, total=total):
-                    advance(done, total)
-                case Preview(index=index, pixels=pixels, num_codes=drawn) if previews:
-                    save_png(pixels, previews / f"{index:03}-{drawn:04}.png", {})
+                case Progress(done=done, total=total, unit=unit):
+                    advance(done, total, unit)
+                case Preview(index=index, pixels=pixels, done=done) if previews:
+                    save_png(pixels, previews / f"{index:03}-{done:04}.png", {})
                 case Image(pixels=pixels):
                     path = _numbered(output, event, len(prompts) * num_images)
                     save_png(pixels, path, _texts(session, request, event))
@@ -90,10 +115,7 @@ def _texts(session: Session, request: ImageRequest, event: Image) -> dict[str, s
         "Software": manifest.created_by,
         "prompt": request.prompts[event.index // request.num_images],
         "seed": str(event.seed),
-        "guidance_scale": str(settings.guidance_scale),
-        "temperature": str(settings.temperature),
-        "top_k": str(settings.top_k),
-        "top_p": str(settings.top_p),
+        **{name: str(value) for name, value in dataclasses.asdict(settings).items()},
         "model": manifest.name,
         "model_sha256": session.bundle.sha256,
     }

@@ -9,6 +9,13 @@ import typer
 
 def pull(
     repo: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: owner/name.")],
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            help="A JanusFlow's autoencoder, owner/name or a folder; default: in the checkpoint, "
+            "else stabilityai/sdxl-vae."
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; default: the newest.")
     ] = None,
@@ -29,6 +36,7 @@ def pull(
 
     folder = pull_repository(
         repo,
+        vae=vae,
         revision=revision,
         name=name,
         max_length=max_length,

@@ -10,27 +10,30 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 
-class _CodeRate(ProgressColumn):
-    """Codes a second over the last moments."""
+class _Rate(ProgressColumn):
+    """Codes or steps a second over the last moments."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.0f} codes/s")
+        if speed is None:
+            return Text("")
+        digits = 0 if speed >= 10 else 1
+        return Text(f"{speed:.{digits}f} {task.fields['unit']}/s")
 
 
 @contextmanager
-def code_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with codes a second and time left; call it with (done, total)."""
+def drawing_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with codes or steps a second and time left; call it with (done, total, unit)."""
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     console = Console(stderr=True)
     with Progress(
         *columns,
-        _CodeRate(),
+        _Rate(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
         redirect_stdout=False,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(title, total=None, unit="")
+        yield lambda done, total, unit: bar.update(task, completed=done, total=total, unit=unit)

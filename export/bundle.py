@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from janus_edge.export.autoencoder import check_wanted
 from janus_edge.export.component import Component
 from janus_edge.export.components import graph_components, tables
 from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import check_parity
-from janus_edge.export.preview import fit_preview, random_codes
+from janus_edge.export.preview import preview
+from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import halve, store_halves
 from janus_edge.export.tokenizer import complete, template_of
-from janus_edge.model.config import JanusConfig
-from janus_edge.model.weights import Checkpoint, load_checkpoint, loaded
+from janus_edge.model.weights import Checkpoint, family_of, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
@@ -37,15 +37,18 @@ def export_folder(
     checkpoint: Path,
     folder: Path,
     *,
+    vae: Path | None = None,
     max_length: int | None = None,
     report: Report,
     replace: bool = False,
 ) -> None:
     """Compile a checkpoint folder into a bundle folder, its weights read a part at a time.
 
-    Raises CheckpointError and what ``export_bundle`` does.
+    vae: the folder of a JanusFlow's autoencoder; None: ``vae`` in the checkpoint. Raises
+    CheckpointError, OptionError for one that is not wanted, and what ``export_bundle`` does.
     """
-    found = load_checkpoint(checkpoint, lazy=True)
+    found = load_checkpoint(checkpoint, lazy=True, vae=vae)
+    check_wanted(found.model.config, vae, str(checkpoint))
     config = found.model.config.language
     tokenizer = complete(found.tokenizer_json, config.vocab_size)
     prompt = found.prompt or dataclasses.asdict(template_of(tokenizer, checkpoint))
@@ -73,9 +76,9 @@ def export_bundle(
     Raises ParityError when a component differs from PyTorch, OutputError when the folder exists
     (and replace is False) or cannot be written, OptionError when max_length holds no picture.
     """
-    config = checkpoint.model.config
-    if max_length < config.num_codes + 16:
-        raise OptionError(f"max_length {max_length} has no room for {config.num_codes} codes")
+    drawn = sizes_of(checkpoint.model, max_length).num_drawn
+    if max_length < drawn + 16:
+        raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
     if folder.exists() and not (replace and (folder / MANIFEST).is_file()):
         raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
     part = folder.with_name(folder.name + ".part")
@@ -119,23 +122,11 @@ def _write_graphs(
 
 def _write_tables(checkpoint: Checkpoint, part: Path, report: Report) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for name, table in chain(tables(checkpoint), _preview(checkpoint)):
+    for name, table in chain(tables(checkpoint), preview(checkpoint)):
         path = part / f"{name}.npy"
         entries[name] = _write_table(table, path)
         report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
     return entries
-
-
-def _preview(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
-    with loaded(checkpoint, "gen_vision_model."):
-        yield "preview", fit_preview(checkpoint.model.gen_vision_model, _preview_codes(checkpoint))
-
-
-def _preview_codes(checkpoint: Checkpoint) -> torch.Tensor:
-    if checkpoint.sample_codes is not None:
-        return torch.from_numpy(checkpoint.sample_codes)
-    config = checkpoint.model.config
-    return random_codes(config.codebook.size, config.num_codes)
 
 
 def _write_manifest(
@@ -143,10 +134,10 @@ def _write_manifest(
 ) -> None:
     manifest = {
         "format": FORMAT,
-        "family": "janus",
+        "family": family_of(checkpoint.model),
         "name": name,
         "created_by": f"janus-edge {version('janus-edge')}",
-        "sizes": _sizes(checkpoint.model.config, max_length),
+        "sizes": sizes_of(checkpoint.model, max_length).model_dump(),
         "prompt": checkpoint.prompt,
         "sampling": checkpoint.sampling,
         "special_tokens": TOKEN_STRINGS,
@@ -160,22 +151,6 @@ def _write_manifest(
     parse_manifest(raw, MANIFEST)  # never write one that the runtime would refuse
     (part / MANIFEST).write_bytes(raw)
     (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n")
-
-
-def _sizes(config: JanusConfig, max_length: int) -> dict[str, int]:
-    language = config.language
-    return {
-        "hidden_size": language.hidden_size,
-        "vocab_size": language.vocab_size,
-        "num_layers": language.num_hidden_layers,
-        "num_kv_heads": language.num_key_value_heads,
-        "head_dim": language.head_dim,
-        "max_length": max_length,
-        "image_size": config.vision.image_size,
-        "num_image_tokens": config.vision.num_patches,
-        "code_grid": config.code_grid,
-        "codebook_size": config.codebook.size,
-    }
 
 
 def _graph_entry(

@@ -1,4 +1,4 @@
-"""The components of a Janus: which module computes each, on which inputs, checked against what.
+"""The components of each family: which module computes each, on which inputs, checked against what.
 
 Every component is torch (the reference) and ONNX (what is exported); tables are looked up.
 """
@@ -6,120 +6,62 @@ Every component is torch (the reference) and ONNX (what is exported); tables are
 from __future__ import annotations
 
 import dataclasses
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from janus_edge.export.component import Component, Feeds, relative_error
+from janus_edge.export.component import Component
 from janus_edge.export.decoder import decoder_component
-from janus_edge.export.graph import IR_VERSION, OPSET, Graph, info
+from janus_edge.export.graph import Graph, info
+from janus_edge.export.traced import Input, traced
 from janus_edge.model.janus import Janus
-from janus_edge.model.weights import Checkpoint, loaded
-
-
-def graph_components(checkpoint: Checkpoint, max_length: int) -> list[Component]:
-    """All graphs of an autoregressive Janus for caches of ``max_length`` positions."""
-    model = checkpoint.model
-    config, vq = model.config, model.gen_vision_model
-    side, book = config.vision.image_size, config.codebook.size
-    hidden, image, codes = (config.language.hidden_size,), (3, side, side), (config.num_codes,)
-    features = (config.vision.num_patches, config.vision.width)
-    see, align, draw = model.vision_model, model.aligner, model.gen_head
-    return [
-        _one("vision_encoder", "vision_model.", see, see, "pixels", image, "features", "B"),
-        _one("vision_aligner", "aligner.", align, align, "features", features, "embeds", "B"),
-        decoder_component(checkpoint, max_length),
-        _text_head(model),
-        _one("image_head", "gen_head.", draw, model.image_logits, "hidden", hidden, "logits", "R"),
-        _one("image_decoder", _VQ, vq, vq.decode, "codes", codes, "pixels", "B", below=book),
-        _image_encoder(model, image),
-    ]
-
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.weights import Checkpoint, Model, loaded
+from janus_edge.runtime.prompt import TOKEN_STRINGS
 
 _VQ = "gen_vision_model."
 
 
-def _one(
-    name: str,
-    parameters: str,
-    owner: nn.Module,
-    function: Callable[[Tensor], Tensor],
-    input_name: str,
-    shape: tuple[int, ...],
-    output_name: str,
-    batch: str,
-    *,
-    below: int | None = None,
-    reference: Callable[[Tensor], Tensor] | None = None,
-    error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
-) -> Component:
-    """A component of one input and one output, exported by PyTorch.
-
-    below: makes the input integers under it. reference: what its output is held against, if not
-    the function's.
-    """
-
-    def example(size: int) -> Feeds:
-        rng = np.random.default_rng(size)
-        if below is None:
-            return {input_name: rng.uniform(-1, 1, (size, *shape)).astype(np.float32)}
-        return {input_name: rng.integers(0, below, (size, *shape))}
-
-    def build(_data: Path | None) -> onnx.ModelProto:
-        with _quiet_exporter():
-            program = torch.onnx.export(
-                _Call(owner, function).eval(),
-                (torch.from_numpy(example(2)[input_name]),),
-                input_names=[input_name],
-                output_names=[output_name],
-                dynamic_shapes=({0: torch.export.Dim(batch)},),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        assert program is not None
-        proto = program.model_proto
-        proto.ir_version = IR_VERSION
-        return proto
-
-    def references(examples: list[Feeds]) -> list[list[np.ndarray]]:
-        compute = reference or function
-        with torch.no_grad():
-            return [[compute(torch.from_numpy(feeds[input_name])).numpy()] for feeds in examples]
-
-    return Component(
-        name=name,
-        outputs=(output_name,),
-        profile={batch: (1, 2 if batch == "R" else 1, 16 if batch == "R" else 8)},
-        parameters=(parameters,),
-        build=build,
-        examples=lambda: [example(1), example(2)],
-        references=references,
-        error=error,
-    )
+def graph_components(checkpoint: Checkpoint, max_length: int) -> list[Component]:
+    """All graphs of a model for caches of ``max_length`` positions."""
+    model = checkpoint.model
+    shared = [decoder_component(checkpoint, max_length), _text_head(model)]
+    if isinstance(model, JanusFlow):
+        see, align = "vision_und_enc_model", "vision_und_enc_aligner"
+        return [*_seeing(model, see, align), *shared, *_flow(model)]
+    return [*_seeing(model, "vision_model", "aligner"), *shared, *_codes(model)]
 
 
-def _text_head(model: Janus) -> Component:
+def _seeing(model: Model, encoder: str, aligner: str) -> list[Component]:
+    """Pixels to patch features, and those to the vectors that stand at a picture's placeholders."""
+    config = model.config
+    side = config.vision.image_size
+    see, align = model.get_submodule(encoder), model.get_submodule(aligner)
+    pixels = Input(name="pixels", shape=(3, side, side))
+    features = Input(name="features", shape=(config.vision.num_patches, config.vision.width))
+    return [
+        traced("vision_encoder", (f"{encoder}.",), see, see, (pixels,), ("features",)),
+        traced("vision_aligner", (f"{aligner}.",), align, align, (features,), ("embeds",)),
+    ]
+
+
+def _text_head(model: Model) -> Component:
     """Hidden states to vocabulary logits: one product, the largest of all."""
     config, name = model.config.language, "text_head"
-    plain = _one(
+    plain = traced(
         name,
-        "language_model.lm_head.",
+        ("language_model.lm_head.",),
         model,
         model.text_logits,
-        "hidden",
-        (config.hidden_size,),
-        "logits",
-        "R",
+        (Input(name="hidden", shape=(config.hidden_size,)),),
+        ("logits",),
+        batch="R",
     )
 
     def build(data: Path | None) -> onnx.ModelProto:
@@ -136,26 +78,84 @@ def _text_head(model: Janus) -> Component:
     )
 
 
-def _image_encoder(model: Janus, image: tuple[int, ...]) -> Component:
-    """Pixels to codes. Two codes may be equally near: what counts is how much farther the chosen
-    one is than the nearest."""
-    vq = model.gen_vision_model
+def _codes(model: Janus) -> list[Component]:
+    """What draws codes and turns them into pictures and back."""
+    config, vq, side = model.config, model.gen_vision_model, model.config.vision.image_size
+    hidden = Input(name="hidden", shape=(config.language.hidden_size,))
+    codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
+    pixels = Input(name="pixels", shape=(3, side, side))
 
     def distances(pixels: Tensor) -> Tensor:
         return vq.quantize.distances(vq.latent(pixels))
 
-    return _one(
-        "image_encoder",
-        _VQ,
-        vq,
-        vq.encode,
-        "pixels",
-        image,
-        "codes",
-        "B",
-        reference=distances,
-        error=code_error,
+    return [
+        traced(
+            "image_head",
+            ("gen_head.",),
+            model.gen_head,
+            model.image_logits,
+            (hidden,),
+            ("logits",),
+            batch="R",
+        ),
+        traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",)),
+        # Two codes may be equally near: what counts is how much farther the chosen one is.
+        traced(
+            "image_encoder",
+            (_VQ,),
+            vq,
+            vq.encode,
+            (pixels,),
+            ("codes",),
+            reference=distances,
+            error=code_error,
+        ),
+    ]
+
+
+def _flow(model: JanusFlow) -> list[Component]:
+    """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
+    config, size, grid = model.config, model.latent_size, model.latent_grid
+    width, channels = config.language.hidden_size, config.flow.channels
+    latent = Input(name="latent", shape=(config.flow.latent_channels, size, size))
+    encoder = nn.ModuleList([model.vision_gen_enc_model, model.vision_gen_enc_aligner])
+    decoder = nn.ModuleList(
+        [
+            model.vision_gen_dec_aligner_norm,
+            model.vision_gen_dec_aligner,
+            model.vision_gen_dec_model,
+        ]
     )
+    return [
+        traced(
+            "flow_encoder",
+            ("vision_gen_enc_",),
+            encoder,
+            model.encode_latent,
+            (latent, Input(name="t", shape=(), least=0.0)),
+            ("tokens", "time", "skip"),
+        ),
+        traced(
+            "flow_decoder",
+            ("vision_gen_dec_",),
+            decoder,
+            model.decode_velocity,
+            (
+                Input(name="hidden", shape=(grid * grid, width)),
+                Input(name="skip", shape=(channels, grid, grid)),
+                Input(name="time", shape=(width,)),
+            ),
+            ("velocity",),
+        ),
+        traced(
+            "image_decoder",
+            ("vae.decoder.", "vae.post_quant_conv."),
+            model.vae,
+            model.vae.to_pixels,
+            (latent,),
+            ("pixels",),
+        ),
+    ]
 
 
 def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:
@@ -168,35 +168,24 @@ def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:
 
 
 def tables(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
-    """The look-ups: token embeddings (V, D), aligned code embeddings (K, D)."""
+    """The look-ups: token embeddings (V, D), and of a Janus aligned code embeddings (K, D)."""
     model = checkpoint.model
-    with loaded(checkpoint, "language_model.model.embed_tokens."):
-        yield "text_embed", model.language_model.model.embed_tokens.weight.detach().numpy()
-    with loaded(checkpoint, "gen_embed.", "gen_aligner."), torch.no_grad():
-        every = torch.arange(model.config.codebook.size)
-        yield "code_embed", model.embed_codes(every).numpy()
+    with loaded(checkpoint, "language_model.model.embed_tokens.", "beg_of_und_embed"):
+        yield "text_embed", _text_table(checkpoint)
+    if isinstance(model, Janus):
+        with loaded(checkpoint, "gen_embed.", "gen_aligner."), torch.no_grad():
+            every = torch.arange(model.config.codebook.size)
+            yield "code_embed", model.embed_codes(every).numpy()
 
 
-class _Call(nn.Module):
-    """A module around one function of tensors, for the exporter."""
-
-    def __init__(self, owner: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.owner, self.function = owner, function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter about its own deprecations and about torchvision."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
+def _text_table(checkpoint: Checkpoint) -> np.ndarray:
+    """Token embeddings. A JanusFlow's begin-of-image token stands before pictures that are seen
+    and nowhere else, so the vector it has learned for that place is the token's own here."""
+    model = checkpoint.model
+    table_VD = model.language_model.model.embed_tokens.weight.detach().numpy()
+    if isinstance(model, JanusFlow):
+        tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+        table_VD = table_VD.copy()
+        begin = tokenizer.token_to_id(TOKEN_STRINGS["begin_of_image"])
+        table_VD[begin] = model.beg_of_und_embed.detach().numpy()[0]
+    return table_VD

@@ -3,7 +3,8 @@
 embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G, M, E) to the
 final-normed hidden states (R, T, D) and the same caches, written in place where the caller binds
 one buffer as past and present. ``lengths`` counts the valid positions after the call, so rolling
-back is passing a smaller one. Attention is lowered to ONNX Runtime's GroupQueryAttention.
+back is passing a smaller one; ``positions`` only turn keys and queries, and may leave a gap.
+Attention is lowered to ONNX Runtime's GroupQueryAttention.
 
 Layers are taken one at a time, both for the graph and for PyTorch's answer to the examples: a
 checkpoint's weights need not fit into memory.
@@ -144,14 +145,14 @@ def _cache_names(config: LanguageConfig) -> list[str]:
 
 
 def _examples(config: LanguageConfig, length: int) -> list[Feeds]:
-    """A prefill, a step after it, and a step of a single row."""
+    """A prefill, a step after it, a step of a single row, and several positions after a gap."""
     rng, middle = np.random.default_rng(0), length // 2
 
-    def example(rows: int, past: int, time: int) -> Feeds:
+    def example(rows: int, past: int, time: int, gap: int = 0) -> Feeds:
         shape = (rows, config.num_key_value_heads, length, config.head_dim)
         feeds: Feeds = {
             "embeds": rng.standard_normal((rows, time, config.hidden_size), np.float32),
-            "positions": np.tile(np.arange(past, past + time), (rows, 1)),
+            "positions": np.tile(gap + np.arange(past, past + time), (rows, 1)),
             "lengths": np.full(rows, past + time),
         }
         for name in _cache_names(config):
@@ -160,7 +161,12 @@ def _examples(config: LanguageConfig, length: int) -> list[Feeds]:
             feeds[f"past_{name}"] = cache
         return feeds
 
-    return [example(2, 0, middle), example(2, middle, 1), example(1, middle - 1, 1)]
+    return [
+        example(2, 0, middle),
+        example(2, middle, 1),
+        example(1, middle - 1, 1),
+        example(1, 1, middle // 2, gap=middle // 4),
+    ]
 
 
 def _references(checkpoint: Checkpoint, examples: list[Feeds]) -> list[list[np.ndarray]]:
@@ -168,6 +174,7 @@ def _references(checkpoint: Checkpoint, examples: list[Feeds]) -> list[list[np.n
     decoder = checkpoint.model.language_model.model
     xs = [torch.from_numpy(feeds["embeds"]) for feeds in examples]
     positions = [torch.from_numpy(feeds["positions"]) for feeds in examples]
+    slots = [_slots(feeds) for feeds in examples]
     caches: list[list[np.ndarray]] = [[] for _ in examples]
     for index, layer in enumerate(decoder.layers):
         with loaded(checkpoint, f"{_PREFIX}layers.{index}."), torch.no_grad():
@@ -178,8 +185,15 @@ def _references(checkpoint: Checkpoint, examples: list[Feeds]) -> list[list[np.n
                 )
                 turn = rope(decoder.config, positions[i])
                 slots_M = torch.arange(cache[0].shape[2])
-                mask = (slots_M <= positions[i][..., None])[:, None]
-                xs[i] = layer(xs[i], *turn, mask, cache, positions[i])
+                mask = (slots_M <= slots[i][..., None])[:, None]
+                xs[i] = layer(xs[i], *turn, mask, cache, slots[i])
                 caches[i] += [part.numpy() for part in cache]
     with loaded(checkpoint, f"{_PREFIX}norm."), torch.no_grad():
         return [[decoder.norm(x).numpy(), *kept] for x, kept in zip(xs, caches, strict=True)]
+
+
+def _slots(feeds: Feeds) -> torch.Tensor:
+    """Where in the caches new positions are written, (R, T): behind all that is valid, which is
+    not at their own numbers where those leave a gap."""
+    time = feeds["embeds"].shape[1]
+    return torch.from_numpy(feeds["lengths"][:, None] - time + np.arange(time))

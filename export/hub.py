@@ -1,4 +1,4 @@
-"""Downloading what is needed of a published checkpoint, and checking every file.
+"""Downloading files of a repository, and checking every one.
 
 Files lie in huggingface_hub's own cache, where other programs find them too. That library forgets
 a large file whose download was stopped, and checks its size only; so large files are fetched here,
@@ -8,10 +8,9 @@ go on where they stopped, also in a later run, and get their name when their SHA
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,40 +31,21 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import WeakFileLock, build_hf_headers
 from huggingface_hub.utils import logging as hub_logging
 
-from janus_edge.model.published import read_config
 from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.errors import PullError
 
-Report = Callable[[str], None]
-
-_NAMED = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "generation_config.json",
-    "sample_codes.npy",
-)
-# The formats of weights, best first: only one of them is downloaded.
-_WEIGHTS = (
-    re.compile(r"model[^/]*\.safetensors(\.index\.json)?"),
-    re.compile(r"pytorch_model[^/]*\.bin(\.index\.json)?"),
-)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LISTING_TIMEOUT_S = 30
 
 
-def download(
+def find(
     repo: str,
     *,
     revision: str | None = None,
-    report: Report,
     endpoint: str | None = None,
     cache_dir: Path | None = None,
-) -> Path:
-    """Download the needed files of a repository, all of one commit; returns their folder.
+) -> Repository:
+    """The commit that a revision means, with the list of its files.
 
     endpoint, cache_dir: default to HF_ENDPOINT and to huggingface_hub's cache. Raises PullError.
     """
@@ -76,59 +56,44 @@ def download(
         )
         if info.sha is None or info.siblings is None:
             raise ValueError("the listing has no commit or no files")
-        source = _Source(repo, info.sha, endpoint, cache_dir or Path(constants.HF_HUB_CACHE))
-        listed = {file.rfilename: file for file in info.siblings}
-        names = needed_files(listed, repo)
-        report(f"{repo}: commit {info.sha}, {len(names)} of {len(listed)} files")
-        paths = [source.fetch(listed[name]) for name in names]
-    for name in names:
-        if _listed_hash(listed[name]) is None:
-            report(f"{name}: not checked, as {endpoint} gives no hash of it")
-    size = sum(path.stat().st_size for path in paths)
-    report(f"checkpoint: {size / 1e6:.2f} MB, stays in {paths[0].parent}")
-    return paths[0].parent
+    return Repository(
+        repo=repo,
+        commit=info.sha,
+        endpoint=endpoint,
+        cache_dir=cache_dir or Path(constants.HF_HUB_CACHE),
+        files={file.rfilename: file for file in info.siblings},
+    )
 
 
-def needed_files(names: Iterable[str], repo: str) -> list[str]:
-    """What an export reads, the small files first. Raises PullError when something is missing."""
-    found = set(names)
-    needed = [name for name in _NAMED if name in found]
-    for missing in sorted({"config.json", "tokenizer.json"} - found):
-        raise PullError(f"{repo}: has no {missing}; is it a checkpoint of the Janus family?")
-    for weights in _WEIGHTS:
-        matching = sorted(filter(weights.fullmatch, found))
-        if any(not name.endswith(".json") for name in matching):
-            return needed + matching
-    raise PullError(f"{repo}: has no weights in safetensors or PyTorch format; choose another")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """One commit of a repository, and the cache that its files go to."""
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """One commit of a repository, its files by name, and the cache that they go to."""
 
     repo: str
     commit: str
     endpoint: str
     cache_dir: Path
+    files: dict[str, RepoSibling]
 
-    def fetch(self, file: RepoSibling) -> Path:
-        """The file in the cache, downloaded if need be and checked.
-
-        A config is read at once: that of another model spares gigabytes of weights.
-        """
-        if file.lfs is not None and _SHA256.fullmatch(file.lfs.sha256):
-            self._fetch_large(file, file.lfs.sha256, file.lfs.size)
-        path = hf_hub_download(
-            self.repo,
-            file.rfilename,
-            revision=self.commit,
-            endpoint=self.endpoint,
-            cache_dir=self.cache_dir,
-        )
-        self._check(file, Path(path))
-        if file.rfilename == "config.json":
-            self._check_config(Path(path))
+    def fetch(self, name: str) -> Path:
+        """The file in the cache, downloaded if need be and checked. Raises PullError."""
+        file = self.files[name]
+        with _quiet(), _one_line(self.repo, self.commit, self.endpoint):
+            if file.lfs is not None and _SHA256.fullmatch(file.lfs.sha256):
+                self._fetch_large(file, file.lfs.sha256, file.lfs.size)
+            path = hf_hub_download(
+                self.repo,
+                name,
+                revision=self.commit,
+                endpoint=self.endpoint,
+                cache_dir=self.cache_dir,
+            )
+            self._check(file, Path(path))
         return Path(path)
+
+    def has_hash(self, name: str) -> bool:
+        """Whether the listing tells what a file must be."""
+        return _listed_hash(self.files[name]) is not None
 
     def _fetch_large(self, file: RepoSibling, sha256: str, size: int) -> None:
         """Put a large file that the cache lacks where hf_hub_download finds it."""
@@ -184,14 +149,6 @@ class _Source:
                 f"{self.repo}: {file.rfilename} is damaged: its {kind} is {found[:12]}…, "
                 f"not {expected[:12]}…; run pull again"
             )
-
-    def _check_config(self, path: Path) -> None:
-        try:
-            read_config(json.loads(path.read_text()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise PullError(
-                f"{self.repo}: config.json: {error}; pull a checkpoint of the Janus family"
-            ) from None
 
 
 def _listed_hash(file: RepoSibling) -> str | None:

@@ -1,6 +1,8 @@
-"""The linear preview map: code vectors to the mean colour of the cell they draw."""
+"""The linear preview maps: of what a model draws, cell by cell, to the cell's mean colour."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -8,9 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from janus_edge.model.codebook import VQTokenizer
+from janus_edge.model.janus import Janus
+from janus_edge.model.vae import VAE
+from janus_edge.model.weights import Checkpoint, loaded
+
+NUM_LATENTS = 8  # where a checkpoint brings no samples
 
 
-def fit_preview(tokenizer: VQTokenizer, codes_PN: Tensor) -> np.ndarray:
+def preview(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
+    """The table ``preview``: of a Janus the colour of each code, of a JanusFlow the map itself."""
+    model, samples = checkpoint.model, checkpoint.samples
+    if isinstance(model, Janus):
+        config = model.config
+        codes_PN = random_codes(config.codebook.size, config.num_codes)
+        if samples is not None:
+            codes_PN = torch.from_numpy(samples)
+        with loaded(checkpoint, "gen_vision_model."):
+            yield "preview", fit_codes(model.gen_vision_model, codes_PN)
+        return
+    size, channels = model.latent_size, model.config.flow.latent_channels
+    latents = random_latents(channels, size) if samples is None else torch.from_numpy(samples)
+    with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
+        yield "preview", fit_latents(model.vae, latents)
+
+
+def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor) -> np.ndarray:
     """RGB of every code, (K, 3) float32 in 0..255, by least squares on the pictures of some codes.
 
     The map is linear in the code's vector; stored as the table it gives, since the codes are known.
@@ -18,13 +42,28 @@ def fit_preview(tokenizer: VQTokenizer, codes_PN: Tensor) -> np.ndarray:
     table_KE = tokenizer.quantize.table().detach()
     with torch.no_grad():
         parts = [tokenizer.decode(part).clamp(-1, 1) for part in torch.split(codes_PN, 1)]
-    pixels = torch.cat(parts)
-    stride = pixels.shape[-1] // int(codes_PN.shape[1] ** 0.5)
-    colours = F.avg_pool2d(pixels, stride).flatten(2).transpose(1, 2).reshape(-1, 3)
-    vectors = F.pad(table_KE[codes_PN.flatten()], (0, 1), value=1.0)
-    weights = torch.linalg.lstsq(vectors, colours).solution
+    side = int(codes_PN.shape[1] ** 0.5)
+    weights = _least_squares(table_KE[codes_PN.flatten()], torch.cat(parts), side)
     fitted = F.pad(table_KE, (0, 1), value=1.0) @ weights
     return ((fitted.clamp(-1, 1) + 1) * 127.5).numpy().astype(np.float32)
+
+
+def fit_latents(vae: VAE, latents_PZHW: Tensor) -> np.ndarray:
+    """Channels of a scaled latent's cell and a constant to RGB in 0..255, (Z + 1, 3) float32."""
+    with torch.no_grad():
+        parts = [vae.to_pixels(part).clamp(-1, 1) for part in torch.split(latents_PZHW, 1)]
+    vectors = latents_PZHW.movedim(1, -1).flatten(0, 2)
+    weights = _least_squares(vectors, torch.cat(parts), latents_PZHW.shape[-1]) * 127.5
+    weights[-1] += 127.5
+    return weights.numpy().astype(np.float32)
+
+
+def _least_squares(vectors: Tensor, pixels_P3HW: Tensor, side: int) -> Tensor:
+    """Weights, the constant's last, from cells' vectors to the mean colours of ``side`` squared
+    cells a picture."""
+    colours = F.avg_pool2d(pixels_P3HW, pixels_P3HW.shape[-1] // side)
+    targets = colours.flatten(2).transpose(1, 2).reshape(-1, 3)
+    return torch.linalg.lstsq(F.pad(vectors, (0, 1), value=1.0), targets).solution
 
 
 def random_codes(size: int, num_codes: int) -> Tensor:
@@ -39,3 +78,14 @@ def random_codes(size: int, num_codes: int) -> Tensor:
     others = torch.randint(size, (num_pictures, num_codes), generator=generator)
     mixed = torch.rand(num_pictures, num_codes, generator=generator) < 0.5
     return torch.where(mixed, others, plain)
+
+
+def random_latents(channels: int, size: int) -> Tensor:
+    """Latents (P, Z, H, W) of unit variance where a checkpoint brings no samples: coarse noise, as
+    pictures have areas, and a little fine noise."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(
+        NUM_LATENTS, channels, max(1, size // 4), max(1, size // 4), generator=generator
+    )
+    fine = torch.randn(NUM_LATENTS, channels, size, size, generator=generator)
+    return F.interpolate(coarse, size, mode="bilinear") * 0.95 + fine * 0.3

@@ -22,7 +22,11 @@ TEMPLATES = {
         user_role="<|User|>", assistant_role="<|Assistant|>", system_prompt=SYSTEM_PROMPT
     ),
 }
-NAMES = {"janus-pro": "janus-pro", "janus-1.3b": "janus"}  # in a folder's name
+NAMES = {  # in a folder's name
+    "janus-pro": "janus-pro",
+    "janus-1.3b": "janus",
+    "janusflow": "janus",
+}
 
 
 def complete(json_text: str, vocab_size: int) -> str:

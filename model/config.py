@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,30 +108,23 @@ class ImageHeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JanusConfig:
-    """A whole autoregressive Janus. Source: arXiv 2410.13848."""
+class FlowConfig:
+    """JanusFlow's velocity network: ``patch`` latent cells a token, ``channels`` of its maps."""
 
-    language: LanguageConfig
-    vision: VisionConfig
-    codebook: CodebookConfig
-    gen_head: ImageHeadConfig
-    aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
-    gen_aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
+    channels: int
+    latent_channels: int = 4
+    patch: int = 2
+    layers_in_middle: int = 2
+    norm_eps: float = 1e-6
 
-    @property
-    def code_grid(self) -> int:
-        """Codes along a side of a drawn picture."""
-        return self.vision.image_size // self.codebook.stride
 
-    @property
-    def num_codes(self) -> int:
-        """Codes a drawn picture."""
-        return self.code_grid**2
+class _Nested:
+    """Configs made of sections, read from and written to nested JSON."""
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> JanusConfig:
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
         """Read nested JSON. Raises ValueError naming the unknown, missing or wrong key."""
-        sections = {f.name: f.type for f in dataclasses.fields(cls)}
+        sections = {f.name: f.type for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         _refuse_unknown("the model's config", raw, sections)
         read = {}
         for name, values in raw.items():
@@ -152,12 +145,50 @@ class JanusConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The same nested JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusFlowConfig(_Nested):
+    """A whole JanusFlow but for its autoencoder. Source: arXiv 2411.07975."""
+
+    language: LanguageConfig
+    vision: VisionConfig
+    flow: FlowConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusConfig(_Nested):
+    """A whole autoregressive Janus. Source: arXiv 2410.13848."""
+
+    language: LanguageConfig
+    vision: VisionConfig
+    codebook: CodebookConfig
+    gen_head: ImageHeadConfig
+    aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
+    gen_aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
+
+    @property
+    def code_grid(self) -> int:
+        """Codes along a side of a drawn picture."""
+        return self.vision.image_size // self.codebook.stride
+
+    @property
+    def num_codes(self) -> int:
+        """Codes a drawn picture."""
+        return self.code_grid**2
 
 
 _SECTIONS: dict[str, type] = {
     c.__name__: c
-    for c in (LanguageConfig, VisionConfig, CodebookConfig, AlignerConfig, ImageHeadConfig)
+    for c in (
+        LanguageConfig,
+        VisionConfig,
+        CodebookConfig,
+        AlignerConfig,
+        ImageHeadConfig,
+        FlowConfig,
+    )
 }
 
 

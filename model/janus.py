@@ -1,7 +1,7 @@
 """Janus and Janus-Pro: one language model, two visual paths. Source: arXiv 2410.13848, 2501.17811.
 
-Parameter names are the published ones. Shapes: B batch, R rows, T time, N image tokens, D width,
-K codebook size, V vocabulary.
+Parameter names are the published ones. Shapes: B batch, T time, N image tokens, D width, K codebook
+size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.language import LanguageModel
+from janus_edge.model.understanding import Understanding
 from janus_edge.model.vision import Aligner, VisionModel
 
 
@@ -28,7 +29,7 @@ class ImageHead(nn.Module):
         return self.vision_head(F.gelu(self.output_mlp_projector(x)))
 
 
-class Janus(nn.Module):
+class Janus(Understanding):
     """Understands pictures through SigLIP and draws them as VQ codes."""
 
     def __init__(self, config: JanusConfig) -> None:
@@ -43,10 +44,6 @@ class Janus(nn.Module):
         self.gen_head = ImageHead(width, config.gen_head.image_token_embed, book.size)
         self.language_model = LanguageModel(config.language)
 
-    def embed_text(self, ids: Tensor) -> Tensor:
-        """Token ids (R, T) to embeddings (R, T, D)."""
-        return self.language_model.model.embed_tokens(ids)
-
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
         """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
         return self.aligner(self.vision_model(pixels_BCHW))
@@ -54,23 +51,6 @@ class Janus(nn.Module):
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Codes (…) to decoder inputs (…, D)."""
         return self.gen_aligner(self.gen_embed(codes))
-
-    def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
-        """Text embeddings with the pictures' vectors at the placeholders, in order, (R, T, D)."""
-        x_RTD = self.embed_text(ids_RT)
-        vectors = self.embed_images(pixels_BCHW).flatten(0, 1).to(x_RTD.dtype)
-        where = (ids_RT == placeholder)[..., None].expand_as(x_RTD)
-        return x_RTD.masked_scatter(where, vectors)
-
-    def hidden(
-        self, x_RTD: Tensor, positions_RT: Tensor | None = None, mask_RTT: Tensor | None = None
-    ) -> Tensor:
-        """One causal pass over embeddings, final norm included; see ``language.Decoder``."""
-        return self.language_model.model(x_RTD, positions_RT, mask_RTT=mask_RTT)
-
-    def text_logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states to vocabulary logits (…, V)."""
-        return self.language_model.lm_head(hidden)
 
     def image_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states to code logits (…, K)."""

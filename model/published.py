@@ -12,8 +12,10 @@ from typing import Any
 from janus_edge.model.config import (
     AlignerConfig,
     CodebookConfig,
+    FlowConfig,
     ImageHeadConfig,
     JanusConfig,
+    JanusFlowConfig,
     LanguageConfig,
     VisionConfig,
 )
@@ -43,7 +45,7 @@ _PLAIN = {
 }
 
 
-def read_config(raw: dict[str, Any]) -> JanusConfig:
+def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
     """A checkpoint's config.json, in any of three formats. Raises ValueError naming the key."""
     kind = "model" if "model" in raw else str(raw.get("model_type"))
     if kind not in _FORMATS:
@@ -52,19 +54,16 @@ def read_config(raw: dict[str, Any]) -> JanusConfig:
     return _FORMATS[kind](raw)
 
 
-def _ours(raw: dict[str, Any]) -> JanusConfig:
-    return JanusConfig.from_dict(raw["model"])
+def _ours(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
+    kind = JanusFlowConfig if "flow" in raw["model"] else JanusConfig
+    return kind.from_dict(raw["model"])
 
 
-def _deepseek(raw: dict[str, Any]) -> JanusConfig:
+def _deepseek(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
     if "vision_gen_enc_config" in raw:
-        raise ValueError("a JanusFlow checkpoint, which this version cannot read")
+        return _deepseek_flow(raw)
     language = _language(_section(raw, "language_config"))
-    vision = _params(raw, "vision_config", "CLIPVisionTower")
-    _equal("vision_config", vision, {"select_layer": -1, "select_feature": "same"})
-    siglip = _known("vision_config.params.model_name", vision.get("model_name"), SIGLIP)
-    if vision.get("image_size", siglip.image_size) != siglip.image_size:
-        raise ValueError(f"vision_config.params.image_size is {vision['image_size']}")
+    siglip = _siglip(raw, "vision_config")
     _section(raw, "gen_vision_config")
     cls = _known("gen_vision_config.cls", raw["gen_vision_config"].get("cls"), TOKENIZERS)
     codes = raw["gen_vision_config"].get("params", {})
@@ -80,6 +79,43 @@ def _deepseek(raw: dict[str, Any]) -> JanusConfig:
         aligner=_aligner(raw, "aligner_config", language.hidden_size),
         gen_aligner=_aligner(raw, "gen_aligner_config", language.hidden_size),
     )
+
+
+def _deepseek_flow(raw: dict[str, Any]) -> JanusFlowConfig:
+    language = _language(_section(raw, "language_config"))
+    encoder = _params(raw, "vision_gen_enc_config", "ShallowUViTEncoder")
+    decoder = _params(raw, "vision_gen_dec_config", "ShallowUViTDecoder")
+    plain = {"use_bias": True, "use_mid_block": True, "elementwise_affine": True}
+    width = {"hidden_size": language.hidden_size}
+    _equal("vision_gen_enc_config", encoder, plain | width | {"padding": 0})
+    levels = encoder.get("block_out_channels", [768])
+    if not isinstance(levels, list) or len(levels) != 1:
+        raise ValueError(f"vision_gen_enc_config: block_out_channels is {levels}, not one number")
+    (channels,) = levels
+    patch, latent = encoder.get("kernel_size", 2), encoder.get("input_channels", 4)
+    config = FlowConfig(
+        channels=channels,
+        latent_channels=latent,
+        patch=patch,
+        layers_in_middle=encoder.get("layers_in_middle", 2),
+        norm_eps=encoder.get("norm_eps", 1e-6),
+    )
+    _equal("vision_gen_enc_config", encoder, {"stride": patch})
+    same = {"in_channels": channels, "out_channels": latent, "block_out_channels": [channels]}
+    same |= {"layers_in_middle": config.layers_in_middle, "norm_eps": config.norm_eps}
+    _equal("vision_gen_dec_config", decoder, plain | width | same | {"upsamples": 1})
+    return JanusFlowConfig(
+        language=language, vision=_siglip(raw, "vision_und_enc_config"), flow=config
+    )
+
+
+def _siglip(raw: dict[str, Any], section: str) -> VisionConfig:
+    vision = _params(raw, section, "CLIPVisionTower")
+    _equal(section, vision, {"select_layer": -1, "select_feature": "same"})
+    siglip = _known(f"{section}.params.model_name", vision.get("model_name"), SIGLIP)
+    if vision.get("image_size", siglip.image_size) != siglip.image_size:
+        raise ValueError(f"{section}.params.image_size is {vision['image_size']}")
+    return siglip
 
 
 def _aligner(raw: dict[str, Any], section: str, width: int) -> AlignerConfig:
@@ -124,7 +160,7 @@ def _transformers(raw: dict[str, Any]) -> JanusConfig:
     )
 
 
-_FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig]] = {
+_FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig | JanusFlowConfig]] = {
     "model": _ours,
     "multi_modality": _deepseek,
     "janus": _transformers,

@@ -70,6 +70,10 @@ _LAYOUTS: tuple[tuple[str, _Format], ...] = (
     ("model.safetensors", _Safetensors()),
     ("pytorch_model.bin.index.json", _Pickled()),
     ("pytorch_model.bin", _Pickled()),
+    ("diffusion_pytorch_model.safetensors.index.json", _Safetensors()),
+    ("diffusion_pytorch_model.safetensors", _Safetensors()),
+    ("diffusion_pytorch_model.fp16.safetensors", _Safetensors()),
+    ("diffusion_pytorch_model.bin", _Pickled()),
 )
 
 

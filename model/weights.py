@@ -1,14 +1,16 @@
 """Checkpoint folders: config.json, weights with published names, tokenizer.json.
 
 Published folders load as they are, in DeepSeek's naming or transformers'; ours add to config.json
-how to prompt and sample, and ``sample_codes.npy``, codes of some pictures of the kind that the
-model draws, to which the exporter fits the preview.
+how to prompt and sample, and ``samples.npy``, codes or latents of some pictures of the kind that
+the model draws, to which the exporter fits the preview. A JanusFlow's autoencoder is published
+apart, as a folder of diffusers; here it lies in ``vae`` in the checkpoint, or where one says.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +21,27 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from janus_edge.model.config import JanusConfig
+from janus_edge.model.config import JanusConfig, JanusFlowConfig
 from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.names import published_name
 from janus_edge.model.published import read_config
 from janus_edge.model.tensors import CheckpointError, Shape, TensorFiles, open_tensors
+from janus_edge.model.vae import diffusers_name, read_vae_config, vae_config_json
 from janus_edge.runtime.files import whole
+from janus_edge.runtime.manifest import REFERENCE
 
 # In published files and in none of our modules: SigLIP's pooling head, the tokenizer's usage count.
-UNUSED = ("vision_model.vision_tower.attn_pool.", "gen_vision_model.quantize.codebook_used")
-# The reference's settings, for checkpoints that bring none.
-SAMPLING = {"guidance_scale": 5.0, "temperature": 1.0}
+UNUSED = (
+    "vision_model.vision_tower.attn_pool.",
+    "vision_und_enc_model.vision_tower.attn_pool.",
+    "gen_vision_model.quantize.codebook_used",
+)
+VAE_FOLDER = "vae"
+_VAE = "vae."  # the prefix of its parameters
+
+Model = Janus | JanusFlow
+Rename = Callable[[str], tuple[str, int | None]]  # a tensor's name: the parameter's, and which part
 
 _WHOLE = -1  # in place of a part's number
 _HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
@@ -37,10 +49,14 @@ _HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tok
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where each parameter of a model comes from: the tensors that make it up, in order."""
+    """Where each parameter of a model comes from: the tensors that make it up, in order.
+
+    beside: those of the part that is published apart.
+    """
 
     files: TensorFiles
     sources: dict[str, tuple[str, ...]]
+    beside: Weights | None = None
 
     def read(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Parameters whose names start with a prefix, one at a time, as stored."""
@@ -57,6 +73,8 @@ class Weights:
                     parts = found.pop(name)
                     joined = [parts[of] for of in self.sources[name]]
                     yield name, joined[0] if len(joined) == 1 else torch.cat(joined)
+        if self.beside is not None:
+            yield from self.beside.read(prefix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +85,19 @@ class Checkpoint:
     them a part at a time by ``loaded``.
     """
 
-    model: Janus
+    model: Model
     tokenizer_json: str
     prompt: dict[str, str] | None  # user_role, assistant_role, system_prompt; None: by tokenizer
-    sampling: dict[str, float]  # guidance_scale, temperature: the settings to draw with
-    sample_codes: np.ndarray | None = None  # (P, N)
+    sampling: dict[str, Any]  # the settings to draw with: the manifest's
+    samples: np.ndarray | None = None  # codes (P, N) or latents (P, Z, H, W)
     weights: Weights | None = None
 
 
-def load_checkpoint(folder: Path, *, lazy: bool = False) -> Checkpoint:
+def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None) -> Checkpoint:
     """Read a checkpoint folder; weights become float32. Raises CheckpointError.
 
-    lazy: check every name and shape, but leave the weights in their files.
+    lazy: check every name and shape, but leave the weights in their files. vae: the folder of a
+    JanusFlow's autoencoder; None: ``vae`` in the checkpoint.
     """
     try:
         raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
@@ -92,32 +111,69 @@ def load_checkpoint(folder: Path, *, lazy: bool = False) -> Checkpoint:
         raise CheckpointError(
             f"{folder / 'config.json'}: not a config that can be read: {error}"
         ) from None
-    with torch.device("meta"):
-        model = Janus(config).eval()
+    model, beside = _empty_model(config, vae or folder / VAE_FOLDER)
     weights = find_weights(model, folder, tied=raw.get("tie_word_embeddings", False))
+    weights = dataclasses.replace(weights, beside=beside)
     if not lazy:
         fill(model, weights)
     return Checkpoint(
         model=model,
         tokenizer_json=tokenizer_json,
         prompt=raw.get("prompt"),
-        sampling=raw.get("sampling", SAMPLING),
-        sample_codes=_load_samples(folder / "sample_codes.npy", config),
+        sampling=raw.get("sampling", REFERENCE[family_of(model)].model_dump()),
+        samples=_load_samples(folder / "samples.npy", model),
         weights=weights if lazy else None,
     )
 
 
-def find_weights(model: Janus, path: Path, *, tied: bool = False) -> Weights:
+def family_of(model: Model) -> str:
+    """The family's name in manifests."""
+    return type(model).__name__.lower()
+
+
+def _empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model, Weights | None]:
+    """A model on the meta device, and where the part that is published apart comes from."""
+    with torch.device("meta"):
+        if isinstance(config, JanusConfig):
+            return Janus(config).eval(), None
+        path = vae / "config.json"
+        try:
+            model = JanusFlow(config, read_vae_config(json.loads(path.read_text()))).eval()
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: {error.strerror}; a JanusFlow draws with the SDXL autoencoder: put its "
+                "folder there, or name it with --vae"
+            ) from None
+        except (ValueError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{path}: not a config that can be read: {error}") from None
+    return model, find_weights(model, vae, prefix=_VAE, rename=lambda n: (diffusers_name(n), None))
+
+
+def find_weights(
+    model: Model,
+    path: Path,
+    *,
+    tied: bool = False,
+    prefix: str = "",
+    rename: Rename = published_name,
+) -> Weights:
     """Match a folder's (or file's) tensors to a model's parameters.
 
-    tied: where there is no text head, it is the token table. Raises CheckpointError naming every
-    tensor that is missing, unexpected or of another shape.
+    tied: where there is no text head, it is the token table. prefix: of the parameters that are
+    sought, all but the autoencoder's if it is empty. rename: the files' names to ours without the
+    prefix. Raises CheckpointError naming every tensor that is missing, unexpected or of another
+    shape.
     """
     files = open_tensors(path)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = {
+        name: tuple(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if name.startswith(_VAE) == (prefix == _VAE)
+    }
     parts: dict[str, dict[int, str]] = {}
     for source in files.shapes:
-        name, part = published_name(source)
+        name, part = rename(source)
+        name = prefix + name
         if not name.startswith(UNUSED):
             parts.setdefault(name, {})[_WHOLE if part is None else part] = source
     if tied and _HEAD not in parts and _EMBED in parts:
@@ -138,7 +194,9 @@ def _misfit(name: str, parts: dict[int, str], shapes: dict[str, Shape], wanted: 
     if set(parts) not in ({_WHOLE}, {0, 1, 2}):
         return [f"missing parts of {name}: only {', '.join(parts.values())}"]
     whole_shape = (wanted[0] // len(parts), *wanted[1:])
-    right = {whole_shape, whole_shape[1:]} if wanted[0] == 1 else {whole_shape}
+    right = {whole_shape, (*whole_shape, 1, 1)}  # the latter: a layer once a 1x1 convolution
+    if wanted[0] == 1:
+        right.add(whole_shape[1:])
     return [
         f"{source} is {list(shapes[source])}, not {list(whole_shape)}"
         for source in parts.values()
@@ -146,7 +204,7 @@ def _misfit(name: str, parts: dict[int, str], shapes: dict[str, Shape], wanted: 
     ]
 
 
-def fill(model: Janus, weights: Weights, prefix: str = "") -> None:
+def fill(model: Model, weights: Weights, prefix: str = "") -> None:
     """Give a model's parameters their values, float32, one at a time. Raises CheckpointError."""
     for name, tensor in weights.read(prefix):
         owner, _, leaf = name.rpartition(".")
@@ -182,33 +240,51 @@ def loaded(checkpoint: Checkpoint, *prefixes: str) -> Iterator[None]:
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
     """Write a checkpoint folder, weights rounded to ``dtype``; each file appears whole or not."""
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"model": checkpoint.model.config.to_dict()}
+    model = checkpoint.model
+    config: dict[str, Any] = {"model": model.config.to_dict()}
     if checkpoint.prompt is not None:
         config["prompt"] = checkpoint.prompt
     config["sampling"] = checkpoint.sampling
-    _write(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+    _write(folder / "config.json", _json(config))
     _write(folder / "tokenizer.json", checkpoint.tokenizer_json)
     tensors = {
-        name: tensor.detach().to(dtype).contiguous()
-        for name, tensor in checkpoint.model.state_dict().items()
+        name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
+    beside = {n.removeprefix(_VAE): tensors.pop(n) for n in list(tensors) if n.startswith(_VAE)}
     with whole(folder / "model.safetensors") as part:
         save_file(tensors, part)
-    if checkpoint.sample_codes is not None:
-        with whole(folder / "sample_codes.npy") as part, part.open("wb") as file:
-            np.save(file, checkpoint.sample_codes)
+    if isinstance(model, JanusFlow):
+        (folder / VAE_FOLDER).mkdir(exist_ok=True)
+        _write(folder / VAE_FOLDER / "config.json", _json(vae_config_json(model.vae_config)))
+        with whole(folder / VAE_FOLDER / "diffusion_pytorch_model.safetensors") as part:
+            save_file(beside, part)
+    if checkpoint.samples is not None:
+        with whole(folder / "samples.npy") as part, part.open("wb") as file:
+            np.save(file, checkpoint.samples)
 
 
-def _load_samples(path: Path, config: JanusConfig) -> np.ndarray | None:
+def _load_samples(path: Path, model: Model) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        codes_PN = np.load(path, allow_pickle=False).astype(np.int64)
+        samples = np.load(path, allow_pickle=False)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path}: not an array: {error}; leave it out") from None
-    if codes_PN.shape[1:] != (config.num_codes,) or codes_PN.max() >= config.codebook.size:
-        raise CheckpointError(f"{path}: not codes of this model's pictures; leave it out")
-    return codes_PN
+    if isinstance(model, JanusFlow):
+        size = model.latent_size
+        fits = samples.shape[1:] == (model.config.flow.latent_channels, size, size)
+        samples = samples.astype(np.float32)
+    else:
+        samples = samples.astype(np.int64)
+        fits = samples.shape[1:] == (model.config.num_codes,)
+        fits = fits and bool(samples.max() < model.config.codebook.size)
+    if not fits:
+        raise CheckpointError(f"{path}: not of this model's pictures; leave it out")
+    return samples
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -33,6 +33,10 @@ class Settings:
         return self.guidance_scale != 1.0
 
 
+# A call of ``look_ahead``: itself, the embeddings and positions it reads, the states it writes.
+_Ahead = tuple[Callable[[], None], np.ndarray, np.ndarray, np.ndarray]
+
+
 class Decoder:
     """The decoder engine with KV caches of its own: static buffers, written in place."""
 
@@ -47,6 +51,7 @@ class Decoder:
         self._step_positions = np.zeros((rows, 1), np.int64)
         self._step_lengths = np.zeros(rows, np.int64)
         self._step_hidden = np.zeros_like(self._step_embeds)
+        self._ahead: _Ahead | None = None
         self._call = self._bound(
             self._step_embeds, self._step_positions, self._step_lengths, self._step_hidden
         )
@@ -69,6 +74,25 @@ class Decoder:
         self._step_lengths += 1
         self._call()
         return self._step_hidden[:, 0]
+
+    def look_ahead(self, embeds_RTD: np.ndarray, positions_RT: np.ndarray) -> np.ndarray:
+        """Hidden states (R, T, D) of several more positions, valid until the next call.
+
+        They see what came before and each other causally, and are not kept: whatever follows
+        starts from the same place. ``positions_RT`` may leave a gap after what came before. T is
+        the same in every call.
+        """
+        if self._ahead is None:
+            embeds, hidden = np.empty_like(embeds_RTD), np.empty_like(embeds_RTD)
+            lengths = self._step_lengths + embeds_RTD.shape[1]
+            positions = positions_RT.copy()
+            call = self._bound(embeds, positions, lengths, hidden)
+            self._ahead = call, embeds, positions, hidden
+        call, embeds, positions, hidden = self._ahead
+        embeds[:] = embeds_RTD
+        positions[:] = positions_RT
+        call()
+        return hidden
 
     def _bound(
         self,

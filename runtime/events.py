@@ -9,32 +9,36 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """``done`` of ``total`` codes of all pictures."""
+    """``done`` of ``total`` codes or steps of all pictures, as ``unit`` says."""
 
     done: int
     total: int
+    unit: str
     elapsed_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The picture after ``num_codes`` codes, by the linear preview map: (H, W, 3) uint8."""
+    """The picture after ``done`` codes or steps of its own, by the linear preview map: (H, W, 3)
+    uint8. Of a flow it shows where the latent is heading."""
 
     index: int
-    num_codes: int
+    done: int
     pixels: np.ndarray
     elapsed_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A finished picture (H, W, 3) uint8, its seed and its codes (N,) int64."""
+    """A finished picture (H, W, 3) uint8, its seed, and what it was decoded from: codes (N,) int64,
+    or a latent (Z, H', W') float32."""
 
     index: int
     pixels: np.ndarray
-    codes: np.ndarray
     seed: int
     elapsed_ms: float
+    codes: np.ndarray | None = None
+    latent: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,11 @@ def to_pixels(image_3HW: np.ndarray) -> np.ndarray:
     return scaled.astype(np.uint8).transpose(1, 2, 0)
 
 
+def enlarge(pixels_HWC: np.ndarray, factor: int) -> np.ndarray:
+    """Every pixel as a square of ``factor`` pixels a side."""
+    return pixels_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def save_png(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> None:
     """Write a PNG with text chunks; it appears whole or not at all. Raises OutputError."""
     info = PngInfo()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from janus_edge.runtime.errors import BundleError
 
@@ -59,7 +59,7 @@ class Component(_Part):
 
 
 class Sizes(_Part):
-    """Sizes that the loops need; ``max_length`` is the KV cache's, in positions."""
+    """Sizes that every loop needs; ``max_length`` is the KV cache's, in positions."""
 
     hidden_size: Positive
     vocab_size: Positive
@@ -69,6 +69,16 @@ class Sizes(_Part):
     max_length: Positive
     image_size: Positive
     num_image_tokens: Positive
+
+    @property
+    def num_drawn(self) -> int:
+        """Positions that a drawn picture takes after its prompt."""
+        raise NotImplementedError
+
+
+class CodeSizes(Sizes):
+    """Of a model that draws codes: ``code_grid`` codes along a side."""
+
     code_grid: Positive
     codebook_size: Positive
 
@@ -76,6 +86,28 @@ class Sizes(_Part):
     def num_codes(self) -> int:
         """Codes a drawn picture."""
         return self.code_grid**2
+
+    num_drawn = num_codes
+
+
+class FlowSizes(Sizes):
+    """Of a model that draws by a flow: latent cells and tokens along a side."""
+
+    latent_channels: Positive
+    latent_size: Positive
+    latent_grid: Positive
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a picture's latent."""
+        return self.latent_channels, self.latent_size, self.latent_size
+
+    @property
+    def num_latent_tokens(self) -> int:
+        """Tokens of a picture's latent."""
+        return self.latent_grid**2
+
+    num_drawn = num_latent_tokens  # t's vector takes the place of the prompt's last token
 
 
 class Prompt(_Part):
@@ -86,8 +118,8 @@ class Prompt(_Part):
     system_prompt: str
 
 
-class Sampling(_Part):
-    """The settings that scored best; used where a request names none."""
+class CodeSampling(_Part):
+    """How codes are chosen where a request does not say: the settings that scored best."""
 
     guidance_scale: Annotated[float, Field(ge=0)]
     temperature: Annotated[float, Field(ge=0)]
@@ -95,42 +127,73 @@ class Sampling(_Part):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class Manifest(_Part):
-    """The whole of manifest.json."""
+class FlowSampling(_Part):
+    """How a flow is followed where a request does not say: see docs/sampling.md."""
+
+    guidance_scale: Annotated[float, Field(ge=0)]
+    num_steps: Positive
+    solver: Literal["euler", "ab2", "heun"]
+    shift: Annotated[float, Field(gt=0)] = 1.0
+    guidance_start: Annotated[float, Field(ge=0, le=1)] = 0.0
+    guidance_end: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class _Manifest(_Part):
+    """What manifest.json holds for every family."""
 
     format: Literal[1]
-    family: Literal["janus"]
     name: str
     created_by: str
-    sizes: Sizes
     prompt: Prompt
-    sampling: Sampling
     special_tokens: dict[str, str]
     tokenizer: File
     components: dict[str, Component]
 
 
+class JanusManifest(_Manifest):
+    """Of a Janus or Janus-Pro."""
+
+    family: Literal["janus"]
+    sizes: CodeSizes
+    sampling: CodeSampling
+
+
+class FlowManifest(_Manifest):
+    """Of a JanusFlow."""
+
+    family: Literal["janusflow"]
+    sizes: FlowSizes
+    sampling: FlowSampling
+
+
+Manifest = JanusManifest | FlowManifest
+_SCHEMA: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Field(discriminator="family")])
+
+# The papers' settings: for ``reference``, and for checkpoints that bring none.
+REFERENCE: dict[str, CodeSampling | FlowSampling] = {
+    "janus": CodeSampling(guidance_scale=5.0, temperature=1.0),
+    "janusflow": FlowSampling(guidance_scale=2.0, num_steps=30, solver="euler"),
+}
+
+_SHARED = ("vision_encoder", "vision_aligner", "text_embed", "decoder", "text_head")
 # What a bundle of each family must hold.
 COMPONENTS = {
     "janus": (
-        "vision_encoder",
-        "vision_aligner",
-        "text_embed",
-        "decoder",
-        "text_head",
+        *_SHARED,
         "image_head",
         "code_embed",
         "image_decoder",
         "image_encoder",
         "preview",
     ),
+    "janusflow": (*_SHARED, "flow_encoder", "flow_decoder", "image_decoder", "preview"),
 }
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
     """Validate the bytes of a manifest. Raises BundleError naming the first wrong key."""
     try:
-        manifest = Manifest.model_validate_json(raw)
+        manifest = _SCHEMA.validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(step) for step in first["loc"]) or "file"

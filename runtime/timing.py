@@ -34,14 +34,18 @@ class Stopwatch:
 
     def steps(self, items: Iterator[Item]) -> Iterator[Item]:
         """Pass on what a decode loop yields; its first step is "prefill", the others "decode"."""
-        name = "prefill"
+        return self.each(items, "decode", first="prefill")
+
+    def each(self, items: Iterator[Item], name: str, first: str | None = None) -> Iterator[Item]:
+        """Pass on what a loop yields; its time, not the caller's, goes to a part."""
+        part = first or name
         while True:
-            with self.part(name):
+            with self.part(part):
                 item = next(items, None)
             if item is None:
                 return
             yield item
-            name = "decode"
+            part = name
 
     def timings_ms(self) -> dict[str, float]:
         """All parts and the total, rounded to microseconds."""

@@ -14,12 +14,16 @@ import torch
 from janus_edge.export.bundle import export_bundle
 from janus_edge.model.config import (
     CodebookConfig,
+    FlowConfig,
     ImageHeadConfig,
     JanusConfig,
+    JanusFlowConfig,
     LanguageConfig,
     VisionConfig,
 )
 from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.vae import VAEConfig
 from janus_edge.model.weights import Checkpoint, load_checkpoint, save_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.session import Session
@@ -48,6 +52,17 @@ RANDOM = JanusConfig(
         num_groups=4,
     ),
     gen_head=ImageHeadConfig(image_token_embed=32),
+)
+
+RANDOM_FLOW = JanusFlowConfig(
+    language=RANDOM.language, vision=RANDOM.vision, flow=FlowConfig(channels=16)
+)
+RANDOM_VAE = VAEConfig(
+    latent_channels=4,
+    block_out_channels=(8, 16, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    scaling_factor=1.3,
 )
 
 
@@ -86,6 +101,45 @@ def bundle_dir(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory)
 def session(bundle_dir: Path) -> Session:
     """An open session on the random bundle."""
     return Session(open_bundle(bundle_dir), num_threads=1)
+
+
+@pytest.fixture(scope="session")
+def flow_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random JanusFlow checkpoint, its autoencoder in ``vae``."""
+    torch.manual_seed(1)
+    model = JanusFlow(RANDOM_FLOW, RANDOM_VAE)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    folder = tmp_path_factory.mktemp("checkpoint") / "random-flow"
+    checkpoint = Checkpoint(
+        model=model,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 2.0, "num_steps": 5, "solver": "euler"},
+    )
+    save_checkpoint(checkpoint, folder, torch.float16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flow_checkpoint(flow_dir: Path) -> Checkpoint:
+    """The same, read back."""
+    return load_checkpoint(flow_dir)
+
+
+@pytest.fixture(scope="session")
+def flow_bundle_dir(flow_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random JanusFlow's bundle. Do not change it: copy it."""
+    folder = tmp_path_factory.mktemp("bundles") / "random-flow"
+    export_bundle(flow_checkpoint, folder, max_length=96, report=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flow_session(flow_bundle_dir: Path) -> Session:
+    """An open session on the random JanusFlow bundle."""
+    return Session(open_bundle(flow_bundle_dir), num_threads=1)
 
 
 class Cli:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
+import math
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -11,26 +12,25 @@ import torch
 
 from janus_edge.export.tokenizer import TEMPLATES, complete
 from janus_edge.model.janus import Janus
-from janus_edge.model.published import read_config
-from janus_edge.model.weights import fill, find_weights
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.vae import read_vae_config
+from janus_edge.model.weights import fill, find_weights, load_checkpoint
 from janus_edge.runtime.prompt import PromptEncoder
-from tests.conftest import RANDOM
+from tests.conftest import RANDOM, RANDOM_FLOW, RANDOM_VAE
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "tests" / "published"
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = spec_from_file_location("make_checkpoint", ROOT / "tools" / "make_checkpoint.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+def tool() -> Iterator[ModuleType]:
+    """The tool; what it imports lies beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tools")
+        yield import_module("make_checkpoint")
 
 
-@pytest.mark.parametrize("name", ["janus-pro-1b", "janus-pro-7b"])
+@pytest.mark.parametrize("name", ["janus-pro-1b", "janus-pro-7b", "janusflow-1.3b"])
 def test_published_configs(tool: ModuleType, name: str) -> None:
     assert tool.published_config(name) == json.loads(
         (PUBLISHED / f"config-{name}.json").read_text()
@@ -38,14 +38,23 @@ def test_published_configs(tool: ModuleType, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "listed"), [("janus-1.3b", "1b"), ("janus-pro-1b", "1b"), ("janus-pro-7b", "7b")]
+    ("name", "listed", "num_beside"),
+    [
+        ("janus-1.3b", "1b", 0),
+        ("janus-pro-1b", "1b", 0),
+        ("janus-pro-7b", "7b", 0),
+        ("janusflow-1.3b", "flow", 83_653_863),
+    ],
 )
-def test_published_names_and_shapes(tool: ModuleType, name: str, listed: str) -> None:
-    with torch.device("meta"):
-        model = Janus(read_config(tool.published_config(name)))
-    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
-    shapes |= {key: list(shape) for key, shape in tool.UNUSED.items()}
-    assert shapes == json.loads((PUBLISHED / f"state-dict-{listed}.json").read_text())
+def test_published_names_and_shapes(
+    tool: ModuleType, name: str, listed: str, num_beside: int
+) -> None:
+    """num_beside: parameters of the autoencoder, whose names test_vae.py holds to diffusers'."""
+    model = tool.empty_model(tool.published_config(name), tool.SDXL)
+    own, beside = tool.published_shapes(model)
+    listing = json.loads((PUBLISHED / f"state-dict-{listed}.json").read_text())
+    assert {key: list(shape) for key, shape in own.items()} == listing
+    assert sum(map(math.prod, beside.values())) == num_beside
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
@@ -54,7 +63,8 @@ def test_shards_load_and_compute(
 ) -> None:
     """A miniature in several shards: logits that are neither flat nor extreme."""
     monkeypatch.setattr(tool, "SHARD_BYTES", 50_000)
-    monkeypatch.setattr(tool, "UNUSED", {"gen_vision_model.quantize.codebook_used": (8,)})
+    unused = {"gen_vision_model.quantize.codebook_used": (8,)}
+    monkeypatch.setattr(tool, "UNUSED", {"janus": unused})
     tool.write_checkpoint("janus-pro-1b", tmp_path, {"model": RANDOM.to_dict()}, file)
     assert len(list(tmp_path.glob(f"*-of-*.{file.split('.')[1]}"))) > 1
     model = Janus(RANDOM).eval()
@@ -67,3 +77,34 @@ def test_shards_load_and_compute(
         hidden = model.hidden(model.embed_text(ids))
         for logits in (model.image_logits(hidden), model.text_logits(hidden)):
             assert 0.5 < float(logits.std()) < 8
+
+
+def test_a_flow_and_its_autoencoder_load_and_compute(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A miniature, both in several shards: velocities and pixels neither flat nor extreme."""
+    pool = "vision_und_enc_model.vision_tower.attn_pool.latent"
+    monkeypatch.setattr(tool, "SHARD_BYTES", 50_000)
+    monkeypatch.setattr(tool, "UNUSED", {"janusflow": {pool: (1, 1, 24)}})
+    config = {"model": RANDOM_FLOW.to_dict()}
+    tool.write_checkpoint("janusflow-1.3b", tmp_path, config, "model.safetensors", RANDOM_VAE)
+    for folder in (tmp_path, tmp_path / "vae"):
+        assert len(list(folder.glob("*-of-*.safetensors"))) > 1
+    raw = json.loads((tmp_path / "vae" / "config.json").read_text())
+    assert read_vae_config(raw) == RANDOM_VAE
+    checkpoint = load_checkpoint(tmp_path)
+    model = checkpoint.model
+    assert isinstance(model, JanusFlow)
+    for part, is_half in (
+        (model.vision_gen_enc_model.in_conv, True),
+        (model.vae.quant_conv, False),
+    ):
+        assert part.weight.bfloat16().float().equal(part.weight) == is_half
+    encoder = PromptEncoder.load(checkpoint.tokenizer_json, TEMPLATES["janus"])
+    prompt = model.embed_text(torch.from_numpy(encoder.generation("a red circle"))[None])
+    torch.manual_seed(0)
+    latent = torch.randn(1, 4, model.latent_size, model.latent_size)
+    with torch.no_grad():
+        assert 0.3 < float(model.velocity(prompt, latent, torch.tensor([0.5])).std()) < 3
+        assert 0.1 < float(model.vae.to_pixels(latent).std()) < 2
+        assert 0.5 < float(model.text_logits(model.hidden(prompt)).std()) < 8

@@ -42,7 +42,7 @@ def test_max_length_without_room(cli, checkpoint_dir: Path) -> None:
         ("model.safetensors", None, "no weights; looked for"),
         ("model.safetensors", "junk", "model.safetensors: damaged"),
         ("tokenizer.json", None, "tokenizer.json: No such file"),
-        ("sample_codes.npy", "junk", "sample_codes.npy: not an array"),
+        ("samples.npy", "junk", "samples.npy: not an array"),
     ],
 )
 def test_damaged_checkpoint(

@@ -139,3 +139,27 @@ def test_missing_bundle(cli, tmp_path: Path) -> None:
     assert "no such bundle" in cli.fails("generate", "x", "--model", "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no manifest.json" in cli.fails("generate", "x", "--model", "empty")
+
+
+def test_a_flow_is_drawn_by_the_same_command(cli, flow_bundle_dir: Path, tmp_path: Path) -> None:
+    words = ("generate", "a blue square left of a yellow star", "--model", flow_bundle_dir)
+    flow = ("--steps", "3", "--solver", "ab2", "--shift", "2", "--guidance-end", "0.8")
+    done = cli(*words, *flow, "--previews", "p")
+    assert (done.returncode, done.stdout) == (0, "out.png\n"), done.stderr
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (32, 32)
+        told = {"num_steps": "3", "solver": "ab2", "shift": "2.0", "guidance_end": "0.8"}
+        assert image.text["guidance_scale"] == "2.0"  # the manifest's
+        assert {key: image.text[key] for key in told} == told
+        assert "temperature" not in image.text
+    names = sorted(path.name for path in (tmp_path / "p").iterdir())
+    assert names == ["000-0001.png", "000-0002.png", "000-0003.png"]
+    first = (tmp_path / "out.png").read_bytes()
+    assert cli(*words, *flow).returncode == 0
+    assert (tmp_path / "out.png").read_bytes() == first
+    line = cli.fails(*words, "--temperature", "1")
+    assert "temperature means nothing to random-flow, a janusflow bundle" in line
+    assert 'solver is "rk4"; give one of' in cli.fails(*words, "--solver", "rk4")
+    assert cli(*words, "--reference", "--steps", "2", "-o", "r.png").returncode == 0
+    with Image.open(tmp_path / "r.png") as image:
+        assert (image.text["solver"], image.text["num_steps"]) == ("euler", "2")

@@ -16,7 +16,8 @@ from janus_edge.model.tensors import CheckpointError
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Image
 from janus_edge.runtime.prompt import TOKEN_STRINGS
-from janus_edge.runtime.session import ImageRequest, Session
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
 from janus_edge.train.text import make_tokenizer
 from tests.model.conftest import load_ours, make_theirs, small_config
 
@@ -83,6 +84,7 @@ def test_roles_go_by_name_then_by_tokenizer(tmp_path: Path) -> None:
     hub = Path("hub/models--deepseek-ai--Janus-Pro-7B/snapshots/3f0c")
     assert template_of(plain, tmp_path / hub) == pro
     assert template_of(without(), tmp_path / "janus-pro" / "Janus-1.3B") == old
+    assert template_of(without(), tmp_path / "models--deepseek-ai--JanusFlow-1.3B") == old
     assert template_of(without(), tmp_path / "mine") == pro
     assert template_of(plain, tmp_path / "mine") == old
     assert (old.user_role, pro.user_role) == ("User", "<|User|>")

@@ -22,7 +22,8 @@ from janus_edge.runtime.backends import load_engine
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.events import Image
-from janus_edge.runtime.session import ImageRequest, Session
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
 
 
 def component(checkpoint: Checkpoint, name: str) -> Component:

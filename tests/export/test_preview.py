@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export.preview import fit_preview, random_codes
+from janus_edge.export.preview import fit_codes, random_codes
 from janus_edge.model.weights import Checkpoint
 
 
@@ -27,7 +27,7 @@ def test_a_linear_world_is_recovered(checkpoint: Checkpoint) -> None:
             return grid.repeat_interleave(8, 2).repeat_interleave(8, 3)
 
     world = Linear()
-    table = fit_preview(world, random_codes(40, 16))  # type: ignore[arg-type]
+    table = fit_codes(world, random_codes(40, 16))  # type: ignore[arg-type]
     expected = (world.quantize.table().detach() @ world.mix + 1) * 127.5
     assert table == pytest.approx(expected.numpy(), abs=0.05)
     assert table.dtype == np.float32 and table.shape == (40, 3)

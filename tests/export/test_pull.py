@@ -6,48 +6,25 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
-from janus_edge.export.hub import download, needed_files
-from janus_edge.export.pull import pull
+from janus_edge.export.pull import CHECKPOINT, needed_files, pull
 from janus_edge.runtime.errors import JanusEdgeError, OptionError, OutputError, PullError
+from tests.export.conftest import WEIGHTS, Hub, Repo, line_of
 
-WEIGHTS = "model.safetensors"
 NEEDED = {"config.json", "tokenizer.json", WEIGHTS}
 
 
-@pytest.fixture
-def fetch(hub, tmp_path: Path):
-    """Download from the hub into an empty cache."""
-
-    def fetch(repo: str = hub.repo, url: str = hub.url, **options) -> Path:
-        options = {"report": [].append, "endpoint": url, "cache_dir": tmp_path / "cache"} | options
-        return download(repo, **options)
-
-    return fetch
-
-
-def line_of(raises: type[JanusEdgeError], call, *words, **options) -> str:
-    with pytest.raises(raises) as caught:
-        call(*words, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def newest(hub) -> dict[str, bytes]:
-    return hub.commits[hub.branches["main"]]
-
-
-def test_downloads_the_needed_files_only(hub, fetch) -> None:
+def test_downloads_the_needed_files_only(repo: Repo, fetch) -> None:
     lines: list[str] = []
     folder = fetch(report=lines.append)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        name: newest(hub)[name] for name in NEEDED
+        name: repo.newest[name] for name in NEEDED
     }
-    assert hub.files_asked() == NEEDED
-    assert hub.branches["main"] in lines[0] and "3 of 8 files" in lines[0]
+    assert repo.files_asked() == NEEDED
+    assert repo.branches["main"] in lines[0] and "3 of 8 files" in lines[0]
     assert str(folder) in lines[-1]
-    hub.asked.clear()
+    repo.asked.clear()
     assert fetch() == folder
-    assert [asked.path.split("?")[0] for asked in hub.asked] == [f"/api/models/{hub.repo}"]
+    assert [asked.path.split("?")[0] for asked in repo.asked] == [f"/api/models/{repo.name}"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +45,8 @@ def test_downloads_the_needed_files_only(hub, fetch) -> None:
 )
 def test_one_format_of_weights(weights: list[str], wanted: list[str]) -> None:
     small = ["tokenizer.json", "config.json", "merges.txt"]
-    assert needed_files([*weights, *small], "a/b") == ["config.json", "tokenizer.json", *wanted]
+    names = needed_files([*weights, *small], "a/b", CHECKPOINT)
+    assert names == ["config.json", "tokenizer.json", *wanted]
 
 
 @pytest.mark.parametrize(
@@ -80,92 +58,94 @@ def test_one_format_of_weights(weights: list[str], wanted: list[str]) -> None:
     ],
 )
 def test_no_checkpoint(names: list[str], says: str) -> None:
-    assert says in line_of(PullError, needed_files, names, "a/b")
+    assert says in line_of(PullError, needed_files, names, "a/b", CHECKPOINT)
 
 
 @pytest.mark.parametrize(
     ("config", "says"), [('{"model_type": "llama"}', "llama"), ("[]", ""), ("<html>", "")]
 )
-def test_another_model_is_refused_before_its_weights(hub, fetch, config: str, says: str) -> None:
-    hub.commit("main", newest(hub) | {"config.json": config.encode()})
+def test_another_model_is_refused_before_its_weights(
+    repo: Repo, fetch, config: str, says: str
+) -> None:
+    repo.commit("main", repo.newest | {"config.json": config.encode()})
     line = line_of(PullError, fetch)
-    assert f"{hub.repo}: config.json: " in line and says in line
-    assert WEIGHTS not in hub.files_asked()
+    assert f"{repo.name}: config.json: " in line and says in line
+    assert WEIGHTS not in repo.files_asked()
 
 
-def test_revisions_are_pinned(hub, fetch) -> None:
-    old = hub.branches["main"]
-    new = hub.commit("main", newest(hub) | {"tokenizer.json": b"{}"})
-    hub.branches["v1"] = old
+def test_revisions_are_pinned(repo: Repo, fetch) -> None:
+    old = repo.branches["main"]
+    new = repo.commit("main", repo.newest | {"tokenizer.json": b"{}"})
+    repo.branches["v1"] = old
     for revision, commit in ((None, new), ("main", new), ("v1", old), (old, old)):
-        hub.asked.clear()
+        repo.asked.clear()
         folder = fetch(revision=revision)
         assert folder.name == commit
-        assert (folder / "tokenizer.json").read_bytes() == hub.commits[commit]["tokenizer.json"]
-        assert all(commit in asked.path for asked in hub.asked if "resolve" in asked.path)
+        assert (folder / "tokenizer.json").read_bytes() == repo.commits[commit]["tokenizer.json"]
+        assert all(commit in asked.path for asked in repo.asked if "resolve" in asked.path)
 
 
-def test_gated_repository(hub, fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.token = "hf_secret"
+def test_gated_repository(hub: Hub, repo: Repo, fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.token = "hf_secret"
     line = line_of(PullError, fetch)
-    assert "gated" in line and f"{hub.url}/{hub.repo}" in line and "HF_TOKEN" in line
-    assert all(asked.headers["Authorization"] is None for asked in hub.asked)
-    hub.asked.clear()
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
-    for asked in hub.asked:  # the token never goes to the host of the large files
+    assert "gated" in line and f"{hub.url}/{repo.name}" in line and "HF_TOKEN" in line
+    assert all(asked.headers["Authorization"] is None for asked in repo.asked)
+    repo.asked.clear()
+    monkeypatch.setenv("HF_TOKEN", repo.token)
+    assert (fetch() / WEIGHTS).read_bytes() == repo.newest[WEIGHTS]
+    for asked in repo.asked:  # the token never goes to the host of the large files
         expected = None if "/cdn/" in asked.path else "Bearer hf_secret"
         assert asked.headers["Authorization"] == expected
-    assert len(hub.ranges()) == 1
+    assert len(repo.ranges()) == 1
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_cut_connection_goes_on(hub, fetch, is_reset: bool) -> None:
-    hub.cut(50_500, 30_000, is_reset=is_reset)
-    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
-    first, second, third = hub.ranges()
+def test_a_cut_connection_goes_on(repo: Repo, fetch, is_reset: bool) -> None:
+    repo.cut(50_500, 30_000, is_reset=is_reset)
+    assert (fetch() / WEIGHTS).read_bytes() == repo.newest[WEIGHTS]
+    first, second, third = repo.ranges()
     assert (first, second, third) == (None, "bytes=50000-", "bytes=80000-")
 
 
-def test_a_stopped_download_goes_on_in_the_next_run(hub, fetch, tmp_path: Path) -> None:
-    hub.cut(50_500, 0, is_reset=True)
+def test_a_stopped_download_goes_on_in_the_next_run(repo: Repo, fetch, tmp_path: Path) -> None:
+    repo.cut(50_500, 0, is_reset=True)
     assert "goes on where it stopped" in line_of(PullError, fetch)
     assert not list(tmp_path.rglob(WEIGHTS))
-    hub.asked.clear()
-    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
-    assert hub.ranges() == ["bytes=50000-"]
+    repo.asked.clear()
+    assert (fetch() / WEIGHTS).read_bytes() == repo.newest[WEIGHTS]
+    assert repo.ranges() == ["bytes=50000-"]
 
 
 @pytest.mark.parametrize("name", sorted(NEEDED))
 def test_a_damaged_file_is_named_and_goes(
-    hub, fetch, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    repo: Repo, fetch, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     linked: list[str] = []
     monkeypatch.setattr(
         "janus_edge.export.hub.hf_hub_download",
         lambda repo, name, **rest: linked.append(name) or hf_hub_download(repo, name, **rest),
     )
-    hub.flipped = name
+    repo.flipped = name
     line = line_of(PullError, fetch)
-    assert f"{hub.repo}: {name} is damaged" in line and "run pull again" in line
+    assert f"{repo.name}: {name} is damaged" in line and "run pull again" in line
     if name == WEIGHTS:
-        assert hashlib.sha256(newest(hub)[name]).hexdigest()[:12] in line
+        assert hashlib.sha256(repo.newest[name]).hexdigest()[:12] in line
         assert name not in linked  # nor did other programs ever see it
     assert not list(tmp_path.rglob(name)) and not list(tmp_path.rglob("*.incomplete"))
-    hub.flipped = ""
-    assert (fetch() / name).read_bytes() == newest(hub)[name]
+    repo.flipped = ""
+    assert (fetch() / name).read_bytes() == repo.newest[name]
 
 
-def test_damage_in_the_cache_is_found(hub, fetch) -> None:
+def test_damage_in_the_cache_is_found(repo: Repo, fetch) -> None:
     weights = fetch() / WEIGHTS
     weights.resolve().write_bytes(b"x")
     assert f"{WEIGHTS} is damaged" in line_of(PullError, fetch)
     assert not weights.is_symlink()
-    assert (fetch() / WEIGHTS).read_bytes() == newest(hub)[WEIGHTS]
+    assert (fetch() / WEIGHTS).read_bytes() == repo.newest[WEIGHTS]
 
 
-def test_says_what_it_could_not_check(hub, fetch) -> None:
-    hub.has_hashes = False
+def test_says_what_it_could_not_check(repo: Repo, fetch) -> None:
+    repo.has_hashes = False
     lines: list[str] = []
     fetch(report=lines.append)
     assert [line for line in lines if "not checked" in line and WEIGHTS in line]
@@ -174,9 +154,9 @@ def test_says_what_it_could_not_check(hub, fetch) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"repo": "tests/nothing"}, "tests/nothing: no such repository at http"),
+        ({"name": "tests/nothing"}, "tests/nothing: no such repository at http"),
         ({"revision": "v9"}, "has no revision v9"),
-        ({"repo": "a/b/c"}, "a/b/c: not a repository's name"),
+        ({"name": "a/b/c"}, "a/b/c: not a repository's name"),
         ({"url": "http://127.0.0.1:9"}, "http://127.0.0.1:9: "),  # nobody listens there
     ],
 )
@@ -193,8 +173,10 @@ def test_what_cannot_be_had(fetch, asked: dict[str, str], says: str) -> None:
         ((200, "", "<html>Log in to the hotel's network</html>"), "does not answer like a hub"),
     ],
 )
-def test_answers_that_are_no_help(hub, fetch, answer: tuple[int, str, str], says: str) -> None:
-    hub.answer = answer
+def test_answers_that_are_no_help(
+    repo: Repo, fetch, answer: tuple[int, str, str], says: str
+) -> None:
+    repo.answer = answer
     assert says in line_of(PullError, fetch)
 
 
@@ -203,7 +185,7 @@ def test_offline(fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HF_HUB_OFFLINE is set" in line_of(PullError, fetch)
 
 
-def test_a_cache_that_cannot_be_written(hub, fetch, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written(fetch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     line = line_of(PullError, fetch, cache_dir=tmp_path / "file")
     assert str(tmp_path / "file") in line and "HF_HOME" in line
@@ -238,51 +220,40 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
     calls = []
-    for name in ("download", "export_folder"):
+    for name, result in (("download", ("checkpoint", "autoencoder")), ("export_folder", None)):
         monkeypatch.setattr(
             f"janus_edge.export.pull.{name}",
-            lambda *words, name=name, **rest: calls.append((words, rest)) or name,
+            lambda *words, result=result, **rest: calls.append((words, rest)) or result,
         )
     options = {"name": "mine", "max_length": 70, "report": [].append}
     assert "already there" in line_of(OutputError, pull, "a/b", **options)
     assert not calls
-    assert pull("a/b", revision="v1", replace=True, **options) == folder
+    assert pull("a/b", vae="c/d", revision="v1", replace=True, **options) == folder
     (repo, asked), (folders, given) = calls
-    assert (repo, asked["revision"]) == (("a/b",), "v1")
-    assert (folders, given["max_length"], given["replace"]) == (("download", folder), 70, True)
-
-
-@pytest.fixture
-def home(hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Commands in a process of their own use the hub and keep everything in this test's folder."""
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(
-        "OMP_NUM_THREADS", "1"
-    )  # more only get in each other's way on a busy machine
-    return tmp_path / "home" / "bundles"
+    assert (repo, asked["revision"], asked["vae"]) == (("a/b",), "v1", "c/d")
+    assert (folders, given["max_length"], given["replace"]) == (("checkpoint", folder), 70, True)
+    assert given["vae"] == "autoencoder"
 
 
 def test_a_damaged_pull_leaves_nothing_and_the_next_one_is_found_by_name(
-    hub, home: Path, cli
+    repo: Repo, home: Path, cli
 ) -> None:
-    hub.flipped = WEIGHTS
-    hub.cut(1000, is_reset=False)
-    done = cli("pull", hub.repo)
+    repo.flipped = WEIGHTS
+    repo.cut(1000, is_reset=False)
+    done = cli("pull", repo.name)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()  # nothing of the cut, which did no harm
     assert line.startswith("error: ") and f"{WEIGHTS} is damaged" in line
     assert not home.exists()
 
-    hub.flipped = ""
-    done = cli("pull", hub.repo, "--max-length", "80")
+    repo.flipped = ""
+    done = cli("pull", repo.name, "--max-length", "80")
     assert (done.returncode, done.stderr) == (0, "")  # no bars where nobody looks
     assert done.stdout.splitlines()[-1] == str(home / "mini_janus")
     assert "--model mini_janus" in done.stdout
     assert [path.name for path in home.iterdir()] == ["mini_janus"]
-    assert hub.files_asked() == NEEDED
+    assert repo.files_asked() == NEEDED
 
     assert cli("generate", "a star", "--model", "mini_janus").returncode == 0
     assert "max_length 80" in cli("inspect", "mini_janus").stdout
-    assert "mini_janus: already there" in cli.fails("pull", hub.repo)
+    assert "mini_janus: already there" in cli.fails("pull", repo.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,19 @@ def load_ours(folder: Path) -> Janus:
         ours = Janus(read_config(json.loads((folder / "config.json").read_text()))).eval()
     fill(ours, find_weights(ours, folder))
     return ours.requires_grad_(False)
+
+
+def sparse_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
+    """A bfloat16 file of these names and shapes that holds no data, and so takes no room."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    raw = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        file.truncate(8 + len(raw) + end)
 
 
 @pytest.fixture(scope="session", params=["plain", "grouped", "deep"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from janus_edge.model.weights import (
     save_checkpoint,
 )
 
-from .conftest import Pair, small_config
+from .conftest import Pair, small_config, sparse_safetensors
 
 PUBLISHED = Path(__file__).parent.parent / "published"  # names and shapes of the published files
 
@@ -144,18 +143,6 @@ def test_every_published_tensor_has_its_place(names: str, config: str, tmp_path:
     used = {name for name in shapes if not name.startswith(UNUSED)}
     assert {source for of in weights.sources.values() for source in of} == used
     assert set(weights.sources) == used
-
-
-def sparse_safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    raw = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        file.truncate(8 + len(raw) + end)
 
 
 def test_weights_come_and_go(copy: Path, checkpoint: Checkpoint) -> None:
@@ -287,12 +274,6 @@ def test_published_configs_that_are_no_janus(
     else:
         raw[section][key] = value
     with pytest.raises(ValueError, match=says):
-        read_config(raw)
-
-
-def test_janusflow_is_named() -> None:
-    raw = json.loads((PUBLISHED / "config-janusflow-1.3b.json").read_text())
-    with pytest.raises(ValueError, match="a JanusFlow checkpoint"):
         read_config(raw)
 
 

@@ -11,7 +11,8 @@ from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import sampling
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.image import prepare
-from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
 
 PROMPTS = [
     f"{count} {colour} {shape}"

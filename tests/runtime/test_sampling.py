@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from janus_edge.runtime.sampling import choose, guide, gumbel, philox, random_words
+from janus_edge.runtime.sampling import (
+    STREAMS,
+    choose,
+    guide,
+    gumbel,
+    normal,
+    philox,
+    random_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +66,45 @@ def test_noise_is_gumbel() -> None:
     assert noise.mean() == pytest.approx(0.57722, abs=0.01)
     assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.02)
     assert np.isfinite(noise).all()
+
+
+LATENT_WORDS = [4092023204, 2755114893, 158171640, 1459716169, 1884418342, 3543772478]
+LATENT_NOISE = [-0.196098, -0.241566, -1.375063, 2.170770, 0.583456, -1.143341]
+
+
+def test_latent_vectors_of_the_document() -> None:
+    """The numbers printed in docs/sampling.md, and what they are of each other."""
+    seeds, stream = np.array([2**40 + 7]), STREAMS["latent"]
+    assert random_words(seeds, np.array([0]), 6, stream)[0, 0].tolist() == LATENT_WORDS
+    noise = normal(seeds, (1, 2, 3), stream)
+    assert noise.shape == (1, 1, 2, 3) and noise.dtype == np.float32
+    assert noise.ravel() == pytest.approx(LATENT_NOISE, abs=2e-6)
+    for (w1, w2), pair in zip(np.reshape(LATENT_WORDS, (3, 2)), noise.reshape(3, 2), strict=True):
+        radius = np.sqrt(-2 * np.log(((w1 >> 9) + 0.5) / 2**23))
+        angle = 2 * np.pi * ((w2 >> 9) + 0.5) / 2**23
+        assert pair == pytest.approx(radius * np.array([np.cos(angle), np.sin(angle)]), rel=1e-6)
+
+
+def test_normal_noise_depends_on_seed_and_element_alone() -> None:
+    alone = normal(np.array([9]), (4, 3, 5), stream=2)
+    batch = normal(np.array([4, 9, 11]), (4, 3, 5), stream=2)
+    assert np.array_equal(batch[1], alone[0])
+    assert not np.array_equal(batch[0], batch[2])
+    assert not np.array_equal(normal(np.array([9]), (4, 3, 5), stream=1), alone)
+    for size in (1, 7, 58):  # odd ones drop the last pair's second element
+        assert np.array_equal(normal(np.array([9]), (size,), stream=2)[0], alone.ravel()[:size])
+
+
+def test_normal_noise_is_normal() -> None:
+    noise = normal(np.arange(20), (4, 48, 48), stream=2)
+    assert noise.shape == (20, 4, 48, 48) and np.isfinite(noise).all()
+    pairs = noise.astype(np.float64).reshape(-1, 2)
+    for moment, expected in {1: 0, 2: 1, 3: 0, 4: 3, 6: 15}.items():
+        deviation = np.sqrt(np.var(pairs**moment, axis=0).max() / len(pairs))
+        assert (pairs**moment).mean(axis=0) == pytest.approx(expected, abs=4 * deviation)
+    assert (pairs[:, 0] * pairs[:, 1]).mean() == pytest.approx(0, abs=0.01)
+    assert (np.abs(pairs) < 1).mean() == pytest.approx(0.6827, abs=0.005)
+    assert np.abs(pairs).max() < 5.77
 
 
 def test_argmax_of_logits_plus_noise_samples_the_softmax() -> None:

@@ -9,7 +9,8 @@ from PIL import Image as PilImage
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
 from janus_edge.runtime.prompt import Turn
-from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
 
 GREY = PilImage.new("RGB", (20, 20), "grey")
 

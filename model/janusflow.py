@@ -1,0 +1,116 @@
+"""JanusFlow: a language model that answers, and draws by rectified flow. Source: arXiv 2411.07975.
+
+Parameter names are the published ones; the autoencoder, published apart, is under ``vae.``. Shapes:
+B batch, R rows, T time, N image tokens, D width, Z latent channels, H, W latent cells, C channels,
+h, w tokens along the sides.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from janus_edge.model.config import JanusFlowConfig
+from janus_edge.model.flow import FlowDecoder, FlowEncoder
+from janus_edge.model.language import LanguageModel
+from janus_edge.model.understanding import Understanding
+from janus_edge.model.vae import VAE, VAEConfig
+from janus_edge.model.vision import VisionModel
+
+
+class JanusFlow(Understanding):
+    """Understands pictures through SigLIP and draws latents along a velocity field."""
+
+    def __init__(self, config: JanusFlowConfig, vae: VAEConfig) -> None:
+        """Raises ValueError when the autoencoder's latents do not fit the flow."""
+        super().__init__()
+        width, flow = config.language.hidden_size, config.flow
+        if vae.latent_channels != flow.latent_channels:
+            raise ValueError(
+                f"the autoencoder has {vae.latent_channels} latent channels, the flow "
+                f"{flow.latent_channels}"
+            )
+        if config.vision.image_size % (vae.stride * flow.patch):
+            raise ValueError(
+                f"image_size {config.vision.image_size} is no multiple of the autoencoder's "
+                f"stride {vae.stride} times patch {flow.patch}"
+            )
+        self.config, self.vae_config = config, vae
+        self.vision_und_enc_model = VisionModel(config.vision)
+        self.vision_und_enc_aligner = nn.Linear(config.vision.width, width)
+        self.beg_of_und_embed = nn.Parameter(torch.zeros(1, width))
+        self.vision_gen_enc_model = FlowEncoder(flow, width)
+        self.vision_gen_enc_aligner = nn.Linear(flow.channels, width)
+        self.vision_gen_dec_aligner_norm = nn.RMSNorm(width, eps=config.language.rms_norm_eps)
+        self.vision_gen_dec_aligner = nn.Linear(width, flow.channels)
+        self.vision_gen_dec_model = FlowDecoder(flow, width)
+        self.language_model = LanguageModel(config.language)
+        self.vae = VAE(vae)
+
+    @property
+    def latent_size(self) -> int:
+        """Cells along a side of a drawn picture's latent."""
+        return self.config.vision.image_size // self.vae_config.stride
+
+    @property
+    def latent_grid(self) -> int:
+        """Tokens along a side of a drawn picture's latent."""
+        return self.latent_size // self.config.flow.patch
+
+    def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
+        """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
+        return self.vision_und_enc_aligner(self.vision_und_enc_model(pixels_BCHW))
+
+    def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
+        """As the base, with the learned vector in place of the token before each picture."""
+        x_RTD = super().embed_prompt(ids_RT, pixels_BCHW, placeholder)
+        is_image = ids_RT == placeholder
+        begins = is_image.roll(-1, dims=1) & ~is_image
+        begins[:, -1] = False
+        return torch.where(begins[..., None], self.beg_of_und_embed.to(x_RTD.dtype), x_RTD)
+
+    def encode_latent(self, z_BZHW: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A latent at t in 0..1 to its tokens (B, N, D), t's vector (B, D), skip (B, C, h, w)."""
+        skip_BChw, t_BD = self.vision_gen_enc_model(z_BZHW, t_B)
+        return self.vision_gen_enc_aligner(skip_BChw.flatten(2).transpose(1, 2)), t_BD, skip_BChw
+
+    def decode_velocity(self, hidden_BND: Tensor, skip_BChw: Tensor, t_BD: Tensor) -> Tensor:
+        """The hidden states of a latent's tokens to its velocity (B, Z, H, W)."""
+        x_BNC = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden_BND))
+        x_BChw = x_BNC.transpose(1, 2).reshape(skip_BChw.shape)
+        return self.vision_gen_dec_model(x_BChw, skip_BChw, t_BD)
+
+    def velocity(
+        self, prompt_RTD: Tensor, z_RZHW: Tensor, t_R: Tensor, seen_RT: Tensor | None = None
+    ) -> Tensor:
+        """Velocity (R, Z, H, W) after embedded prompts, the whole sequence computed anew.
+
+        seen_RT: which positions of the prompt may be attended to (bool); None: all.
+        """
+        tokens_RND, t_RD, skip = self.encode_latent(z_RZHW, t_R)
+        x_RTD = torch.cat((prompt_RTD, t_RD[:, None].to(prompt_RTD.dtype), tokens_RND), dim=1)
+        mask = None if seen_RT is None else flow_mask(seen_RT, x_RTD.shape[1])
+        hidden = self.hidden(x_RTD, mask_RTT=mask)[:, -tokens_RND.shape[1] :]
+        return self.decode_velocity(hidden, skip, t_RD)
+
+
+def flow_mask(seen_RT: Tensor, length: int) -> Tensor:
+    """Causal attention (R, T', T') over ``length`` positions that leaves out the unseen ones.
+
+    A position always attends to itself: the reference's masked ones do not matter, but must be
+    finite.
+    """
+    rows, prompt = seen_RT.shape
+    seen = torch.ones(rows, length, dtype=torch.bool, device=seen_RT.device)
+    seen[:, :prompt] = seen_RT
+    own = torch.eye(length, dtype=torch.bool, device=seen_RT.device)
+    return (seen[:, None] | own).tril()
+
+
+def unconditional_rows(ids_BT: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Guidance's other rows: every id but the first is pad, and not seen. Ids and seen, (B, T)."""
+    out = torch.full_like(ids_BT, pad)
+    out[:, 0] = ids_BT[:, 0]
+    seen = torch.zeros_like(ids_BT, dtype=torch.bool)
+    seen[:, 0] = True
+    return out, seen

@@ -1,0 +1,278 @@
+"""Autoencoder of latent diffusion as SDXL has it. Source: arXiv 2112.10752, diffusers' code.
+
+Parameter names are those that diffusers writes today. Shapes: B batch, C channels, Z latent
+channels, H, W pixels, h, w latent cells, N = h * w.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_edge.model.codebook import Downsample, Upsample
+
+NORM_EPS = 1e-6
+_LOGVAR_RANGE = (-30.0, 20.0)
+_CLASS = "AutoencoderKL"
+_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+# What must not be otherwise: options of diffusers that SDXL's autoencoder does not use.
+_PLAIN: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "act_fn": "silu",
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+    "mid_block_add_attention": True,
+    "shift_factor": None,
+    "latents_mean": None,
+    "latents_std": None,
+}
+_IGNORED = ("sample_size", "force_upcast")  # for tiles and for half precision: we use neither
+_SCALING_FACTOR = 0.18215  # diffusers' own default, for files older than the key
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_NAME = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """Sizes of the autoencoder; the last of ``block_out_channels`` is the lowest resolution, each
+    level but that one halves the picture. ``scaling_factor`` brings latents to unit variance."""
+
+    latent_channels: int
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int
+    norm_num_groups: int
+    scaling_factor: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no size, and levels that do not split into groups."""
+        for key in ("latent_channels", "layers_per_block", "norm_num_groups"):
+            if not _is_size(getattr(self, key)):
+                raise ValueError(f'{key} is "{getattr(self, key)}", not a whole number above 0')
+        if not self.block_out_channels:
+            raise ValueError("block_out_channels is empty; it needs one number a level")
+        for width in self.block_out_channels:
+            if not _is_size(width) or width % self.norm_num_groups:
+                raise ValueError(
+                    f'block_out_channels has "{width}", no multiple of norm_num_groups '
+                    f"{self.norm_num_groups}"
+                )
+        factor = self.scaling_factor
+        if type(factor) not in (int, float) or not 0 < factor < math.inf:
+            raise ValueError(f'scaling_factor is "{factor}", not a number above 0')
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent cell, along each side."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+def read_vae_config(raw: dict[str, Any]) -> VAEConfig:
+    """diffusers' config.json of an autoencoder. Raises ValueError naming the key."""
+    if raw.get("_class_name") != _CLASS:
+        raise ValueError(f'_class_name is "{raw.get("_class_name")}"; only "{_CLASS}" is supported')
+    sizes = VAEConfig.__dataclass_fields__
+    known = {*sizes, *_BLOCKS, *_PLAIN, *_IGNORED}
+    unknown = sorted(key for key in raw if key not in known and not key.startswith("_"))
+    if unknown:
+        raise ValueError(f"the autoencoder's config has unknown keys: {', '.join(unknown)}")
+    for key, value in _PLAIN.items():
+        if raw.get(key, value) != value:
+            raise ValueError(f'{key} is "{raw[key]}"; only "{value}" is supported')
+    found = {"scaling_factor": _SCALING_FACTOR} | {key: raw[key] for key in sizes if key in raw}
+    missing = [key for key in sizes if key not in found]
+    if missing:
+        raise ValueError(f"the autoencoder's config has no {', '.join(missing)}")
+    if not isinstance(found["block_out_channels"], list):
+        raise ValueError(f'block_out_channels is "{found["block_out_channels"]}", not a list')
+    widths = found["block_out_channels"]
+    for key, block in _BLOCKS.items():
+        if raw.get(key, [block]) != [block] * len(widths):  # diffusers' default is one level
+            raise ValueError(f"{key} is {raw.get(key)}; only {len(widths)} {block} are supported")
+    return VAEConfig(**found | {"block_out_channels": tuple(widths)})
+
+
+def vae_config_json(config: VAEConfig) -> dict[str, Any]:
+    """The config.json that ``read_vae_config`` and diffusers read."""
+    widths = list(config.block_out_channels)
+    return {
+        "_class_name": _CLASS,
+        "act_fn": _PLAIN["act_fn"],
+        "block_out_channels": widths,
+        **{key: [block] * len(widths) for key, block in _BLOCKS.items()},
+        "in_channels": _PLAIN["in_channels"],
+        "latent_channels": config.latent_channels,
+        "layers_per_block": config.layers_per_block,
+        "norm_num_groups": config.norm_num_groups,
+        "out_channels": _PLAIN["out_channels"],
+        "scaling_factor": config.scaling_factor,
+    }
+
+
+def diffusers_name(name: str) -> str:
+    """The name that diffusers writes today, of a tensor written before its attention was renamed.
+
+    Other names are returned as they are. The old weights may have the shape of 1x1 convolutions.
+    """
+    return _OLD_NAME.sub(lambda match: _OLD_NAMES[match[1]], name)
+
+
+class ResnetBlock(nn.Module):
+    """Norm, swish, 3x3 convolution, twice, around a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(in_channels, num_groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(out_channels, num_groups)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.same_channels = in_channels == out_channels
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = self.conv1(F.silu(self.norm1(x_BCHW)))
+        y_BCHW = self.conv2(F.silu(self.norm2(y_BCHW)))
+        return y_BCHW + (x_BCHW if self.same_channels else self.conv_shortcut(x_BCHW))
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over all cells of a map (B, C, h, w)."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.group_norm = _norm(channels, num_groups)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        x_BNC = self.group_norm(x_BChw).flatten(2).transpose(1, 2)
+        q, k, v = (f(x_BNC)[:, None] for f in (self.to_q, self.to_k, self.to_v))
+        mixed_BNC = self.to_out[0](F.scaled_dot_product_attention(q, k, v)[:, 0])
+        return x_BChw + mixed_BNC.transpose(1, 2).reshape(x_BChw.shape)
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block, at the lowest resolution."""
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([Attention(channels, num_groups)])
+        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, num_groups) for _ in range(2))
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x_BChw)))
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, then a resize under diffusers' name, if any."""
+
+    def __init__(self, channels: list[int], num_groups: int, resize: str | None) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(a, b, num_groups) for a, b in pairwise(channels))
+        self.resize = resize
+        if resize is not None:
+            self.add_module(resize, nn.ModuleList([_RESIZE[resize](channels[-1])]))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        for block in self.resnets:
+            x_BCHW = block(x_BCHW)
+        return x_BCHW if self.resize is None else self.get_submodule(f"{self.resize}.0")(x_BCHW)
+
+
+_RESIZE: dict[str, type[nn.Module]] = {"downsamplers": Downsample, "upsamplers": Upsample}
+
+
+class Encoder(nn.Module):
+    """Picture (B, 3, H, W) in [-1, 1] to (B, 2 Z, h, w)."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths, groups = config.block_out_channels, config.norm_num_groups
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.down_blocks = _levels(widths, config.layers_per_block, groups, "downsamplers")
+        self.mid_block = Middle(widths[-1], groups)
+        self.conv_norm_out = _norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = self.conv_in(x_BCHW)
+        for level in self.down_blocks:
+            x_BCHW = level(x_BCHW)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x_BCHW))))
+
+
+class Decoder(nn.Module):
+    """(B, Z, h, w) to a picture (B, 3, h * stride, w * stride), about [-1, 1]."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths, groups = config.block_out_channels[::-1], config.norm_num_groups
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = Middle(widths[0], groups)
+        self.up_blocks = _levels(widths, config.layers_per_block + 1, groups, "upsamplers")
+        self.conv_norm_out = _norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, z_BZhw: Tensor) -> Tensor:
+        x_BCHW = self.mid_block(self.conv_in(z_BZhw))
+        for level in self.up_blocks:
+            x_BCHW = level(x_BCHW)
+        return self.conv_out(F.silu(self.conv_norm_out(x_BCHW)))
+
+
+class VAE(nn.Module):
+    """Pictures to latents and back. Raw latents are the encoder's; scaled ones are the flow's."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+
+    def encode(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels in [-1, 1] to mean and log variance of the raw latent, each (B, Z, h, w)."""
+        moments = self.quant_conv(self.encoder(pixels_BCHW))
+        mean_BZhw, logvar_BZhw = moments.chunk(2, dim=1)
+        return mean_BZhw, logvar_BZhw.clamp(*_LOGVAR_RANGE)
+
+    def decode(self, latent_BZhw: Tensor) -> Tensor:
+        """Raw latent to pixels (B, 3, H, W), about [-1, 1], not clipped."""
+        return self.decoder(self.post_quant_conv(latent_BZhw))
+
+    def to_latent(self, pixels_BCHW: Tensor) -> Tensor:
+        """Pixels in [-1, 1] to the scaled latent (B, Z, h, w), of about unit variance."""
+        return self.encode(pixels_BCHW)[0] * self.config.scaling_factor
+
+    def to_pixels(self, latent_BZhw: Tensor) -> Tensor:
+        """Scaled latent to pixels (B, 3, H, W), about [-1, 1], not clipped."""
+        return self.decode(latent_BZhw / self.config.scaling_factor)
+
+
+def _levels(
+    widths: tuple[int, ...], num_blocks: int, num_groups: int, resize: str
+) -> nn.ModuleList:
+    """One level a width in the order given; all but the last end with a resize."""
+    before, last = (widths[0], *widths), len(widths) - 1
+    return nn.ModuleList(
+        Level([before[i]] + [width] * num_blocks, num_groups, None if i == last else resize)
+        for i, width in enumerate(widths)
+    )
+
+
+def _norm(channels: int, num_groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups, channels, eps=NORM_EPS)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0

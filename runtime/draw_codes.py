@@ -1,0 +1,105 @@
+"""Drawing with Janus and Janus-Pro: codes one after the other, then the VQ decoder. Events out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from janus_edge.runtime import image as images
+from janus_edge.runtime.decode import Decoder, Settings, decode_codes
+from janus_edge.runtime.drawing import Job
+from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.events import Event, Image, Preview, Progress
+from janus_edge.runtime.manifest import CodeSizes
+from janus_edge.runtime.timing import Stopwatch
+
+
+def draw_codes(
+    engines: Engines, settings: Settings, jobs: list[Job], previews: bool, watch: Stopwatch
+) -> Iterator[Event]:
+    """Draw as many pictures at once as the decoder has rows for."""
+    rows_a_picture = 2 if settings.guided else 1
+    most_rows = engines.bundle.manifest.components["decoder"].profile["R"][2]
+    at_once = max(1, most_rows // rows_a_picture)
+    for start in range(0, len(jobs), at_once):
+        batch = jobs[start : start + at_once]
+        yield from _draw_batch(engines, settings, batch, len(jobs), previews, watch)
+
+
+def sizes_of(engines: Engines) -> CodeSizes:
+    """The sizes of a bundle that draws codes."""
+    sizes = engines.bundle.manifest.sizes
+    assert isinstance(sizes, CodeSizes)
+    return sizes
+
+
+def _draw_batch(
+    engines: Engines,
+    settings: Settings,
+    jobs: list[Job],
+    num_jobs: int,
+    previews: bool,
+    watch: Stopwatch,
+) -> Iterator[Event]:
+    sizes = sizes_of(engines)
+    num, grid = sizes.num_codes, sizes.code_grid
+    with watch.part("open"):
+        steps = _code_steps(engines, settings, jobs)
+        image_decoder = engines["image_decoder"]
+    codes_BN = np.zeros((len(jobs), num), np.int64)
+    for position, codes_B in enumerate(watch.steps(steps)):
+        codes_BN[:, position] = codes_B
+        drawn = position + 1
+        yield Progress(
+            done=jobs[0].index * num + drawn * len(jobs),
+            total=num_jobs * num,
+            unit="codes",
+            elapsed_ms=watch.elapsed_ms,
+        )
+        for job, codes_N in zip(jobs, codes_BN, strict=True):
+            if previews and drawn % grid == 0:
+                pixels = _preview(engines, codes_N[:drawn])
+                yield Preview(
+                    index=job.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
+                )
+    for job, codes_N in zip(jobs, codes_BN, strict=True):
+        with watch.part("image_decoder"):
+            (picture,) = image_decoder.run({"codes": codes_N[None]})[0]
+        yield Image(
+            index=job.index,
+            pixels=images.to_pixels(picture),
+            codes=codes_N,
+            seed=job.seed,
+            elapsed_ms=watch.elapsed_ms,
+        )
+
+
+def _code_steps(engines: Engines, settings: Settings, jobs: list[Job]) -> Iterator[np.ndarray]:
+    """The decode loop of one batch: conditional rows, then unconditional ones."""
+    sizes = sizes_of(engines)
+    rows = [job.ids_T for job in jobs]
+    if settings.guided:
+        rows += [engines.bundle.encoder.unconditional(ids_T) for ids_T in rows]
+    lengths_R = np.array([len(ids_T) for ids_T in rows])
+    longest = int(lengths_R.max())
+    ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
+    head = engines["image_head"]
+    return decode_codes(
+        Decoder(engines["decoder"], sizes, len(rows), longest + sizes.num_codes),
+        lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
+        engines.table("code_embed"),
+        engines.table("text_embed")[ids_RT].astype(np.float32),
+        lengths_R,
+        sizes.num_codes,
+        np.array([job.seed for job in jobs], np.uint64),
+        settings,
+    )
+
+
+def _preview(engines: Engines, codes_N: np.ndarray) -> np.ndarray:
+    """Cells of the codes drawn so far, grey where none is, at the picture's size."""
+    grid = sizes_of(engines).code_grid
+    cells = np.full((grid * grid, 3), images.PADDING, np.uint8)
+    cells[: len(codes_N)] = engines.table("preview")[codes_N].round().astype(np.uint8)
+    return images.enlarge(cells.reshape(grid, grid, 3), sizes_of(engines).image_size // grid)

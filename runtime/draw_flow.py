@@ -1,0 +1,111 @@
+"""Drawing with JanusFlow: a latent along its velocity field, then the VAE's decoder. Events out.
+
+A prompt's keys and values are the same in every step and for every picture, as attention is causal:
+they are computed once. What guidance compares with has seen the first token of the prompt alone.
+Rows run one after the other: with hundreds of positions each they gain nothing from each other.
+Shapes: Z latent channels, H, W latent cells, N latent tokens, T their positions (t's vector and N),
+D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+import numpy as np
+
+from janus_edge.runtime import image as images
+from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.drawing import Job
+from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.events import Event, Image, Preview, Progress
+from janus_edge.runtime.flow import FlowSettings, Velocity, integrate
+from janus_edge.runtime.manifest import FlowSizes
+from janus_edge.runtime.sampling import STREAMS, guide, normal
+from janus_edge.runtime.timing import Stopwatch
+
+
+def draw_flow(
+    engines: Engines, settings: FlowSettings, jobs: list[Job], previews: bool, watch: Stopwatch
+) -> Iterator[Event]:
+    """Draw one picture after the other; those of one prompt share its cache."""
+    total = len(jobs) * settings.num_steps
+    for _, same in groupby(jobs, key=lambda job: job.ids_T.tobytes()):
+        of_prompt = list(same)
+        with watch.part("open"):
+            image_decoder = engines["image_decoder"]
+            engines["flow_encoder"], engines["flow_decoder"], engines["decoder"]
+        with watch.part("prefill"):
+            velocity = velocity_of(engines, of_prompt[0].ids_T, settings.guidance_scale)
+        for job in of_prompt:
+            noise = normal(np.array([job.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
+            z = noise
+            for step in watch.each(integrate(velocity, noise, settings), "flow"):
+                z = step.z
+                done = job.index * settings.num_steps + step.done
+                yield Progress(done=done, total=total, unit="steps", elapsed_ms=watch.elapsed_ms)
+                if previews:
+                    yield Preview(
+                        index=job.index,
+                        done=step.done,
+                        pixels=_preview(engines, step.clean[0]),
+                        elapsed_ms=watch.elapsed_ms,
+                    )
+            with watch.part("image_decoder"):
+                (picture,) = image_decoder.run({"latent": z})[0]
+            yield Image(
+                index=job.index,
+                pixels=images.to_pixels(picture),
+                latent=z[0],
+                seed=job.seed,
+                elapsed_ms=watch.elapsed_ms,
+            )
+
+
+def sizes_of(engines: Engines) -> FlowSizes:
+    """The sizes of a bundle that draws by a flow."""
+    sizes = engines.bundle.manifest.sizes
+    assert isinstance(sizes, FlowSizes)
+    return sizes
+
+
+def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> Velocity:
+    """The velocity field of a prompt: of a latent (1, Z, H, W), t and whether it is guided.
+
+    The prompt's last id only says that a picture follows: t's vector stands in its place.
+    """
+    sizes = sizes_of(engines)
+    shown_1TD = engines.table("text_embed")[ids_T[None, :-1]].astype(np.float32)
+    start, follows = shown_1TD.shape[1], sizes.num_latent_tokens + 1
+    positions_1T = start + np.arange(follows)[None]
+    encoder, decoder = engines["flow_encoder"], engines["flow_decoder"]
+
+    def row(prompt_1TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Hidden states (1, N, D) after a prompt."""
+        length = prompt_1TD.shape[1]
+        cached = Decoder(engines["decoder"], sizes, 1, length + follows)
+        cached.prefill(prompt_1TD, np.array([length]))
+        return lambda embeds_1TD: cached.look_ahead(embeds_1TD, positions_1T)[:, 1:]
+
+    conditional, unconditional = row(shown_1TD), row(shown_1TD[:, :1])
+
+    def velocity(z_1ZHW: np.ndarray, t: float, guided: bool) -> np.ndarray:
+        time = np.array([t], np.float32)
+        tokens_1ND, time_1D, skip = encoder.run({"latent": z_1ZHW, "t": time})
+        embeds_1TD = np.concatenate([time_1D[:, None], tokens_1ND], axis=1)
+        rows = [conditional, unconditional] if guided else [conditional]
+        hidden_RND = np.concatenate([hidden_of(embeds_1TD) for hidden_of in rows])
+        feeds = {"hidden": hidden_RND, "skip": skip, "time": time_1D}
+        feeds |= {name: feeds[name].repeat(len(rows), axis=0) for name in ("skip", "time")}
+        (v_RZHW,) = decoder.run(feeds)
+        return guide(v_RZHW[:1], v_RZHW[1:], guidance_scale) if guided else v_RZHW
+
+    return velocity
+
+
+def _preview(engines: Engines, latent_ZHW: np.ndarray) -> np.ndarray:
+    """The linear map of a latent to colours, at the picture's size."""
+    weights_ZC = engines.table("preview")  # its last row is the constant
+    cells = np.einsum("zhw,zc->hwc", latent_ZHW, weights_ZC[:-1]) + weights_ZC[-1]
+    pixels = cells.clip(0, 255).round().astype(np.uint8)
+    return images.enlarge(pixels, sizes_of(engines).image_size // pixels.shape[0])

@@ -1,0 +1,129 @@
+"""Rectified flow: from noise at t = 0 to a finished latent at t = 1.
+
+Knows no engine, text, file or clock. A point of the path is z = t * x + (1 - t) * z0, its velocity
+v = x - z0. The formulas and test vectors are in docs/sampling.md. Sources: rectified flow, arXiv
+2209.03003; JanusFlow, arXiv 2411.07975; the shift, arXiv 2403.03206; the guidance interval, arXiv
+2404.07724.
+
+Shapes: B pictures, C latent channels, H, W latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+Velocity = Callable[[np.ndarray, float, bool], np.ndarray]
+"""z (B, C, H, W), t and whether to guide, to v (B, C, H, W)."""
+
+Field = Callable[[np.ndarray, float], np.ndarray]
+"""The velocity of z at t, guided or not as the step is."""
+
+Past = tuple[np.ndarray, float]
+"""The velocity at the start of the step before, and how long that step was."""
+
+Solver = Callable[
+    [Field, np.ndarray, np.ndarray, float, float, Past | None], tuple[np.ndarray, np.ndarray]
+]
+"""field, z, its velocity, the step's start and stop and the step before (None: there is none to
+lean on) to the slope that carries z over the step, and the newest velocity known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSettings:
+    """How a latent is drawn. Guidance is applied at t in [guidance_start, guidance_end); outside
+    of it the conditional velocity alone is taken, at half the cost."""
+
+    guidance_scale: float
+    num_steps: int
+    solver: str  # a name of SOLVERS
+    shift: float = 1.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+
+    def guided(self, t: float) -> bool:
+        """Whether a step that begins at t needs the unconditional rows: at scale 1 they would
+        cancel out."""
+        return self.guidance_scale != 1.0 and self.guidance_start <= t < self.guidance_end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """The latent z (B, C, H, W) at ``t``, after ``done`` steps, and ``clean``, what it would end as
+    if the newest velocity held."""
+
+    done: int
+    t: float
+    z: np.ndarray
+    clean: np.ndarray
+
+
+def times(num_steps: int, shift: float) -> np.ndarray:
+    """The steps' borders (num_steps + 1,) float64, rising from exactly 0 to exactly 1.
+
+    shift 1: uniform; above 1: more steps near noise. The noise level s = 1 - t becomes
+    shift * s / (1 + (shift - 1) * s) (arXiv 2403.03206); written in t it is exact at both ends.
+    """
+    uniform = np.arange(num_steps + 1) / num_steps
+    return uniform / (1 + (shift - 1) * (1 - uniform))
+
+
+def _euler(
+    field: Field, z: np.ndarray, v: np.ndarray, start: float, stop: float, past: Past | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The reference: the velocity at the start. First order, one velocity a step."""
+    return v, v
+
+
+def _ab2(
+    field: Field, z: np.ndarray, v: np.ndarray, start: float, stop: float, past: Past | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adams-Bashforth: the line through this velocity and the one before, at the step's middle.
+    Second order, one velocity a step; the first step is Euler's."""
+    if past is None:
+        return v, v
+    before, length = past
+    return v + (stop - start) / (2 * length) * (v - before), v
+
+
+def _heun(
+    field: Field, z: np.ndarray, v: np.ndarray, start: float, stop: float, past: Past | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The explicit trapezoid: the mean with the velocity where Euler's step would end. Second
+    order, two velocities a step."""
+    ahead = field(z + (stop - start) * v, stop)
+    return (v + ahead) / 2, ahead
+
+
+SOLVERS: dict[str, Solver] = {"euler": _euler, "ab2": _ab2, "heun": _heun}
+
+
+def integrate(velocity: Velocity, z0_BCHW: np.ndarray, settings: FlowSettings) -> Iterator[Step]:
+    """Yield each step's end; the last one's z is the finished latent.
+
+    ``velocity(z, t, guided)`` may return the same buffer each time and must not write to z. All
+    arithmetic on z is in z0's dtype (float32; float64 to measure a solver), on t in float64. Within
+    a step guidance is on or off as at its start. Raises KeyError for an unknown solver.
+    """
+    solve = SOLVERS[settings.solver]
+    borders = times(settings.num_steps, settings.shift).tolist()
+    z, past, was_guided = z0_BCHW, None, None
+    for done, (start, stop) in enumerate(pairwise(borders), 1):
+        guided = settings.guided(start)
+        if guided != was_guided:  # another field: its velocities and the past ones don't mix
+            past, was_guided = None, guided
+        field = partial(_evaluate, velocity, guided)
+        v = field(z, start)
+        slope, newest = solve(field, z, v, start, stop, past)
+        past = (v, stop - start)
+        z = z + (stop - start) * slope
+        yield Step(done=done, t=stop, z=z, clean=z + (1 - stop) * newest)
+
+
+def _evaluate(velocity: Velocity, guided: bool, z: np.ndarray, t: float) -> np.ndarray:
+    """A velocity in z's dtype; copied, as an engine writes its next answer over this one."""
+    return np.array(velocity(z, t, guided), z.dtype)
