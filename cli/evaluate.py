@@ -25,6 +25,17 @@ def shapes(
     split: Annotated[str, typer.Option(help="Seed range: test or validation.")] = "test",
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="Of a flow. Default: the bundle's.", metavar="NAME")
+    ] = None,
+    shift: Annotated[float | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
+    guidance_start: Annotated[
+        float | None, typer.Option(help="Of a flow. Default: the bundle's.")
+    ] = None,
+    guidance_end: Annotated[
+        float | None, typer.Option(help="Of a flow. Default: the bundle's.")
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Append the result to this file, a JSON line.")
     ] = None,
@@ -38,8 +49,15 @@ def shapes(
         num_prompts=num_prompts,
         num_questions=num_questions,
         split=split,
-        guidance_scale=guidance_scale,
-        temperature=temperature,
+        settings={
+            "guidance_scale": guidance_scale,
+            "temperature": temperature,
+            "num_steps": steps,
+            "solver": solver,
+            "shift": shift,
+            "guidance_start": guidance_start,
+            "guidance_end": guidance_end,
+        },
         record=record,
         sheet=sheet,
         report=typer.echo,

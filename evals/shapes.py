@@ -7,10 +7,11 @@ combinations that training never showed.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import sqrt
@@ -25,7 +26,8 @@ from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.image import check_writable, save_png
-from janus_edge.runtime.session import AskRequest, ImageRequest, Session
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
 from janus_edge.shapes.captions import CATEGORIES, Caption, caption
 from janus_edge.shapes.questions import TOPICS, Question, question
 from janus_edge.shapes.scenes import SPLITS, Scene, render, scenes
@@ -76,10 +78,15 @@ def questions(split: str, count: int) -> Iterator[tuple[bool, Scene, Question]]:
                 break
 
 
-def draw(session: Session, request: ImageRequest) -> np.ndarray:
-    """The pixels of one picture."""
+def draw(session: Session, request: ImageRequest) -> Image:
+    """The one picture of a request."""
     (image,) = (e for e in session.generate_image(request) if isinstance(e, Image))
-    return image.pixels
+    return image
+
+
+def judge(image: Image, wanted: Caption) -> dict[str, bool]:
+    """Whether a picture is right, by each rule."""
+    return {rule: holds_by(image.pixels, wanted) for rule, holds_by in RULES.items()}
 
 
 def answer(session: Session, scene: Scene, asked: Question) -> str:
@@ -94,41 +101,39 @@ def run(
     num_prompts: int,
     num_questions: int,
     split: str,
-    guidance_scale: float | None,
-    temperature: float | None,
+    settings: Mapping[str, Any],
     record: Path | None,
     sheet: Path | None,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Score a bundle; report a table, append a record, return it. Raises OptionError."""
-    if split not in SPLITS:
-        raise OptionError(f'split is "{split}"; give one of {", ".join(SPLITS)}')
+    """Score a bundle; report a table, append a record, return it.
+
+    settings: how pictures are drawn, by ImageRequest's names; None is the bundle's own. Raises
+    OptionError.
+    """
+    check_split(split)
     for path in (record, sheet):
         if path is not None:
             check_writable(path)
     session = Session(open_bundle(model))
-    drawn: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
-    pictures = []
-    for index, (held_out, wanted) in enumerate(prompts(split, num_prompts)):
-        request = ImageRequest(
-            prompt=wanted.text, seed=index, guidance_scale=guidance_scale, temperature=temperature
-        )
-        pixels = draw(session, request)
-        for rule, judge in RULES.items():
-            right = judge(pixels, wanted)
-            drawn[rule].append(Outcome(group=wanted.category, held_out=held_out, right=right))
-        pictures.append(pixels)
-    answered = [
-        Outcome(
-            group=asked.topic,
-            held_out=held_out,
-            right=answer(session, scene, asked) == asked.answer,
-        )
-        for held_out, scene, asked in questions(split, num_questions)
-    ]
-    settings = session.image_settings(request)
-    result: dict[str, Any] = {
-        "schema": "shapes/1",
+    chosen = session.image_settings(ImageRequest(prompt="", **settings))
+    scored, pictures = _drawing(session, split, num_prompts, settings)
+    scored["answering"] = _answering(session, split, num_questions)
+    result = _circumstances(session, split) | {"settings": dataclasses.asdict(chosen)} | scored
+    for title, scores in scored.items():
+        for line in _lines(title, scores):
+            report(line)
+    if record is not None:
+        append_record(record, result)
+    if sheet is not None:
+        save_png(contact_sheet(pictures), sheet, {})
+    return result
+
+
+def _circumstances(session: Session, split: str) -> dict[str, Any]:
+    """What a record begins with: which program, where, on what."""
+    return {
+        "schema": "shapes/2",  # shapes/1 had guidance_scale and temperature in place of settings
         "command": f"janus-edge {shlex.join(sys.argv[1:])}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
@@ -136,18 +141,41 @@ def run(
         "bundle": session.bundle.manifest.name,
         "bundle_sha256": session.bundle.sha256,
         "split": split,
-        "guidance_scale": settings.guidance_scale,
-        "temperature": settings.temperature,
     }
-    for title, outcomes in (drawn | {"answering": answered}).items():
-        result[title] = summary(outcomes)
-        for line in _lines(title, result[title]):
-            report(line)
-    if record is not None:
-        append_record(record, result)
-    if sheet is not None:
-        save_png(contact_sheet(pictures), sheet, {})
-    return result
+
+
+def check_split(split: str) -> None:
+    """Raises OptionError for an unknown one."""
+    if split not in SPLITS:
+        raise OptionError(f'split is "{split}"; give one of {", ".join(SPLITS)}')
+
+
+def _drawing(
+    session: Session, split: str, count: int, settings: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], list[np.ndarray]]:
+    """The scores of drawing by each rule, and the pictures."""
+    drawn: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
+    pictures = []
+    for index, (held_out, wanted) in enumerate(prompts(split, count)):
+        image = draw(session, ImageRequest(prompt=wanted.text, seed=index, **settings))
+        for rule, right in judge(image, wanted).items():
+            drawn[rule].append(Outcome(group=wanted.category, held_out=held_out, right=right))
+        pictures.append(image.pixels)
+    return {rule: summary(outcomes) for rule, outcomes in drawn.items()}, pictures
+
+
+def _answering(session: Session, split: str, count: int) -> dict[str, Any]:
+    """The scores of answering."""
+    return summary(
+        [
+            Outcome(
+                group=asked.topic,
+                held_out=held_out,
+                right=answer(session, scene, asked) == asked.answer,
+            )
+            for held_out, scene, asked in questions(split, count)
+        ]
+    )
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -42,14 +42,19 @@ def test_summary_weighs_groups_alike() -> None:
     assert scored["standard_error"] == pytest.approx((0.65 * 0.35 / 12) ** 0.5, abs=1e-4)
 
 
-def run(bundle_dir: Path, record: Path | None, sheet: Path | None, split: str = "test") -> dict:
+def run(
+    bundle_dir: Path,
+    record: Path | None = None,
+    sheet: Path | None = None,
+    split: str = "test",
+    **settings: float | str | None,
+) -> dict:
     return shapes.run(
         model=str(bundle_dir),
         num_prompts=12,
         num_questions=12,
         split=split,
-        guidance_scale=2.0,
-        temperature=None,
+        settings=settings,
         record=record,
         sheet=sheet,
         report=lambda line: None,
@@ -59,20 +64,40 @@ def run(bundle_dir: Path, record: Path | None, sheet: Path | None, split: str = 
 def test_a_run_is_recorded(bundle_dir: Path, tmp_path: Path) -> None:
     record, sheet = tmp_path / "r.jsonl", tmp_path / "s.png"
     record.write_text('{"schema": "older"}\n')
-    result = run(bundle_dir, record, sheet)
+    result = run(bundle_dir, record, sheet, guidance_scale=2.0, temperature=None)
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert len(lines) == 2 and lines[1] == result
-    assert result["guidance_scale"] == 2.0 and result["temperature"] == 0.9
+    assert result["schema"] == "shapes/2"
+    chosen = {"guidance_scale": 2.0, "temperature": 0.9, "top_k": 0, "top_p": 1.0}
+    assert result["settings"] == chosen
     assert result["geneval"]["count"] == result["strict"]["count"] == 12
     assert result["strict"]["overall"] <= result["geneval"]["overall"]
     assert 0 <= result["answering"]["overall"] <= 1
     with Image.open(sheet) as image:
         assert image.size == (12 * 32, 32)
-    again = run(bundle_dir, None, None)
+    again = run(bundle_dir, guidance_scale=2.0)
     for part in ("geneval", "strict", "answering"):
         assert again[part] == result[part]
 
 
+def test_a_flow_is_scored_with_its_own_settings(flow_bundle_dir: Path) -> None:
+    result = run(flow_bundle_dir, num_steps=2, solver="ab2", temperature=None, guidance_end=0.5)
+    assert result["settings"] == {
+        "guidance_scale": 2.0,
+        "num_steps": 2,
+        "solver": "ab2",
+        "shift": 1.0,
+        "guidance_start": 0.0,
+        "guidance_end": 0.5,
+    }
+    assert result["geneval"]["count"] == result["answering"]["count"] == 12
+
+
 def test_unknown_split(bundle_dir: Path) -> None:
     with pytest.raises(OptionError, match="train"):
-        run(bundle_dir, None, None, split="exam")
+        run(bundle_dir, split="exam")
+
+
+def test_a_setting_of_another_family(bundle_dir: Path) -> None:
+    with pytest.raises(OptionError, match="num_steps means nothing"):
+        run(bundle_dir, num_steps=2)
