@@ -1,11 +1,13 @@
-"""The small model that ships with the package: its sizes."""
+"""The small models that ship with the package: their sizes."""
 
 from __future__ import annotations
 
 from janus_edge.model.config import (
     CodebookConfig,
+    FlowConfig,
     ImageHeadConfig,
     JanusConfig,
+    JanusFlowConfig,
     LanguageConfig,
     VisionConfig,
 )
@@ -32,4 +34,10 @@ TINY = JanusConfig(
         num_groups=8,
     ),
     gen_head=ImageHeadConfig(image_token_embed=256),
+)
+
+TINY_FLOW = JanusFlowConfig(
+    language=TINY.language,
+    vision=TINY.vision,
+    flow=FlowConfig(channels=128),
 )

@@ -18,7 +18,7 @@ from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
 from janus_edge.shapes.questions import TOPICS, Question, question, tell
-from janus_edge.shapes.scenes import Scene, scenes
+from janus_edge.shapes.scenes import KINDS, Scene, scenes
 from janus_edge.train.vq import pictures, taught_codes
 
 DROPPED_CONDITIONS = 0.1
@@ -84,11 +84,12 @@ def answers(
     encoder: PromptEncoder,
     num_image_tokens: int,
     num_questions: int,
+    topics: tuple[str, ...] = TOPICS,
 ) -> Sequences:
     """A picture and questions about it, each as if asked alone; the loss is on the answers."""
     rows, targets, positions, question = [], [], [], []
     for scene in batch:
-        asked = _questions(scene, rng, num_questions)
+        asked = _questions(scene, rng, num_questions, topics)
         prompts = [encoder.question(q.text, num_image_tokens) for q in asked]
         shared = int(np.flatnonzero(prompts[0] == encoder.ids["end_of_image"])[0]) + 1
         row, target = [prompts[0][:shared]], [np.full(shared, IGNORED)]
@@ -116,16 +117,19 @@ def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncode
     """A scene told in words, a question and its answer: the text-only part of the mixture."""
     turns = []
     for scene in batch:
-        (q,) = _questions(scene, rng, 1)
+        (q,) = _questions(scene, rng, 1, TOPICS)
         turns.append(_turn(encoder.text(f"{tell(scene)} {q.text}"), encoder.answer(q.answer)))
     rows, targets = zip(*turns, strict=True)
     return Sequences(ids_BT=_padded(rows, encoder.ids["pad"]), targets_BT=_padded(targets, IGNORED))
 
 
-def training_scenes(stage: int, step: int, size: int) -> list[Scene]:
+def training_scenes(
+    stage: int, step: int, size: int, kinds: tuple[str, ...] = KINDS
+) -> list[Scene]:
     """The scenes of a stage's step: fresh ones, and never a held-out combination."""
-    start = (stage << 32) + step * size * 2  # twice: room for the held-out tenth that is skipped
-    return list(islice(scenes("train", start, held_out=False), size))
+    start = (stage << 32) + step * size * 4  # room for what is skipped: held out, of other kinds
+    fitting = (s for s in scenes("train", start, held_out=False) if s.kind in kinds)
+    return list(islice(fitting, size))
 
 
 def _turn(prompt: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,11 +138,16 @@ def _turn(prompt: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.concatenate([prompt, answer])[:-1], known[1:]
 
 
-def _questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:
-    """Different ones, of as many topics as there are before one comes again."""
-    rounds = 1 + count // len(TOPICS)
-    topics = [TOPICS[i] for _ in range(rounds) for i in rng.permutation(len(TOPICS))]
-    asked = [q for topic in topics if (q := question(scene, rng, topic)) is not None]
+def _questions(
+    scene: Scene, rng: np.random.Generator, count: int, topics: tuple[str, ...]
+) -> list[Question]:
+    """Different ones, of as many topics as there are before one comes again; at least one, of
+    any topic if the scene has none of these."""
+    rounds = 1 + 2 * count // len(topics)
+    turns = [topics[i] for _ in range(rounds) for i in rng.permutation(len(topics))]
+    asked = [q for topic in turns if (q := question(scene, rng, topic)) is not None]
+    if not asked:
+        return _questions(scene, rng, 1, TOPICS)
     return list({q.text: q for q in asked}.values())[:count]
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,18 @@ class Stage:
 
 
 def run_stage(
-    model: nn.Module, stage: Stage, loss_at: LossAt, run_dir: Path, *, save_every_s: float = 120
+    model: nn.Module,
+    stage: Stage,
+    loss_at: LossAt,
+    run_dir: Path,
+    *,
+    save_every_s: float = 120,
+    after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train ``model`` in place; state in ``<run_dir>/<stage>.pt``, a line of log every 20 steps.
 
-    A finished stage is loaded and left alone; a stopped one goes on at its last saved step.
+    after_step: called when the weights have changed. A finished stage is loaded and left alone; a
+    stopped one goes on at its last saved step.
     Raises FloatingPointError when the loss is not finite.
     """
     path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
@@ -88,6 +96,7 @@ def run_stage(
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        after_step()
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
@@ -99,6 +108,13 @@ def run_stage(
             _save(path, model, optimizer, done)
             saved = time.monotonic()
     model.eval()
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """bf16 where the device multiplies it fast; a CPU without it would take thirty times as long
+    as in float32 (docs/log.md)."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Parameter]:

@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
 from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.shapes.questions import TOPICS
+from janus_edge.shapes.scenes import KINDS
 from janus_edge.train.data import (
     IGNORED,
     Sequences,
@@ -23,7 +26,7 @@ from janus_edge.train.data import (
     readings,
     training_scenes,
 )
-from janus_edge.train.loop import LossAt, Stage
+from janus_edge.train.loop import LossAt, Stage, autocast
 
 _ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
 
@@ -33,13 +36,35 @@ class JanusStage(Stage):
     """A stage and its mixture: examples of understanding, text and generation in one step.
 
     examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
-    alike, one of three tokens as much as one of thirty; otherwise every token does.
+    alike, one of three tokens as much as one of thirty; otherwise every token does. topics: of the
+    questions. kinds: of the scenes.
     """
 
     number: int
     mixture: tuple[int, int, int]
     questions_a_picture: int = 1
     examples_alike: bool = False
+    topics: tuple[str, ...] = TOPICS
+    kinds: tuple[str, ...] = KINDS
+
+
+def _look_ups(number: int, num_steps: int, *topics: str) -> JanusStage:
+    """One or two kinds of question alone, about pictures of several things: among all topics, a
+    kind of look-up takes thousands of steps to form, alone 150 (docs/log.md)."""
+    return JanusStage(
+        name=f"look-up-{topics[0]}",
+        number=number,
+        num_steps=num_steps,
+        mixture=(16, 0, 0),
+        batch_size=16,
+        learning_rate=1e-3,
+        warmup_steps=30,
+        questions_a_picture=5,
+        examples_alike=True,
+        topics=topics,
+        kinds=("pair", "several"),
+        trainable=("aligner.", "language_model."),
+    )
 
 
 STAGES = (
@@ -53,6 +78,9 @@ STAGES = (
         warmup_steps=20,
         trainable=_ADAPTERS,
     ),
+    _look_ups(21, 200, "shape"),
+    _look_ups(22, 200, "existence", "shape"),
+    _look_ups(23, 320, "position", "shape"),
     JanusStage(
         name="stage2",
         number=2,
@@ -87,23 +115,22 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((stage.number, step))
-        batch = training_scenes(stage.number, step, stage.batch_size)
+        batch = training_scenes(stage.number, step, stage.batch_size, stage.kinds)
         seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])
         parts = {}
         if len(drawn):
             parts["image"] = drawings(list(drawn), rng, encoder, model.gen_vision_model)
         if len(seen):
             count = stage.questions_a_picture
-            parts["answer"] = answers(list(seen), rng, encoder, num_patches, count)
+            parts["answer"] = answers(list(seen), rng, encoder, num_patches, count, stage.topics)
         if len(told):
             parts["text"] = readings(list(told), rng, encoder)
         total, weights, metrics = torch.zeros((), device=model.gen_embed.weight.device), 0, {}
         for name, sequences in parts.items():
             losses, part = sequence_losses(model, sequences, encoder.ids["image_placeholder"])
             if stage.examples_alike:
-                alike = losses / torch.bincount(part)[part]  # sums to one mean an answer
                 rows = len(sequences.ids_BT)
-                total = total + rows * alike.sum() / (part[-1] + 1)
+                total = total + rows * mean_of_answers(losses, part)
                 weights += rows
             else:
                 total, weights = total + losses.sum(), weights + len(losses)
@@ -113,24 +140,35 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
     return loss_at
 
 
-def sequence_losses(model: Janus, rows: Sequences, placeholder: int) -> tuple[Tensor, Tensor]:
+def mean_of_answers(losses: Tensor, part: Tensor) -> Tensor:
+    """The mean over answers of the mean over each one's tokens."""
+    return (losses / torch.bincount(part)[part]).sum() / (part[-1] + 1)
+
+
+def sequence_losses(
+    model: Janus | JanusFlow, rows: Sequences, placeholder: int
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of every target, and which answer or picture it is part of (0, 0, 1, ...)."""
-    device = model.gen_embed.weight.device
+    device = model.language_model.lm_head.weight.device
     rows = rows.to(device)
     known = rows.targets_BT != IGNORED
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         x_BTD = embed(model, rows, placeholder)
         hidden = model.hidden(x_BTD, rows.positions_BT, rows.mask())[known]
-        head = model.text_logits if rows.is_code_BT is None else model.image_logits
-        logits = head(hidden)
+        if rows.is_code_BT is None:
+            logits = model.text_logits(hidden)
+        else:
+            assert isinstance(model, Janus)
+            logits = model.image_logits(hidden)
     losses = F.cross_entropy(logits.float(), rows.targets_BT[known], reduction="none")
     begins = known & ~F.pad(known, (1, 0))[:, :-1]
     return losses, begins.flatten().cumsum(0)[known.flatten()] - 1
 
 
-def embed(model: Janus, rows: Sequences, placeholder: int) -> Tensor:
+def embed(model: Janus | JanusFlow, rows: Sequences, placeholder: int) -> Tensor:
     """Decoder inputs (B, T, D) of text, pictures and codes."""
     if rows.is_code_BT is not None:
+        assert isinstance(model, Janus)
         is_code = rows.is_code_BT
         text = model.embed_text(rows.ids_BT.masked_fill(is_code, 0))
         codes = model.embed_codes(rows.ids_BT.masked_fill(~is_code, 0))

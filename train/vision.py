@@ -1,7 +1,10 @@
 """Pre-training of the small vision encoder, in place of SigLIP's pre-training on the web.
 
 The published models start from a SigLIP that already sees; ours learns to say, for every patch,
-what covers it. Janus's first two stages then keep it frozen, as the papers do.
+what covers it and where it is. Each label has a direction of its own, fixed and at right angles to
+the others, and the features are drawn to the sum: a classifier with a head of its own left the
+labels in directions of little variance, where the language model did not find them (docs/log.md).
+Janus's first two stages then keep the encoder frozen, as the papers do.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from torch import Tensor, nn
 
 from janus_edge.model.config import VisionConfig
 from janus_edge.model.vision import VisionModel
-from janus_edge.shapes.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene
-from janus_edge.train.loop import LossAt, Stage
+from janus_edge.shapes.scenes import BACKGROUNDS, COLOURS, GRID, SHAPES, SIZES, Scene
+from janus_edge.train.loop import LossAt, Stage, autocast
 from janus_edge.train.vq import pictures, scene_batch
 
-PATCH_CLASSES = (1 + len(SHAPES), 1 + len(COLOURS), 1 + len(SIZES), len(BACKGROUNDS))
+# Of a patch: shape, colour and size of what covers it (0 = nothing), background, its row and column
+# of cells, and whether it is the first cell of a thing, so that things can be counted.
+PATCH_CLASSES = (1 + len(SHAPES), 1 + len(COLOURS), 1 + len(SIZES), len(BACKGROUNDS), GRID, GRID, 2)
 
 VISION = Stage(
     name="vision",
@@ -29,21 +34,34 @@ VISION = Stage(
 )
 
 
-class PatchClassifier(nn.Module):
-    """The encoder and a linear head for shape, colour, size (0 = none) and background."""
+class PatchTeacher(nn.Module):
+    """The encoder, and a fixed direction for every label of a patch."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.vision_model = VisionModel(config)
-        self.head = nn.Linear(config.width, sum(PATCH_CLASSES))
+        codes_CW = torch.empty(sum(PATCH_CLASSES), config.width)
+        nn.init.orthogonal_(codes_CW, generator=torch.Generator().manual_seed(0))
+        strength = (config.width / len(PATCH_CLASSES)) ** 0.5  # features of unit variance
+        self.codes_CW: Tensor
+        self.register_buffer("codes_CW", codes_CW * strength)
 
-    def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, ...]:
-        return self.head(self.vision_model(pixels_BCHW)).split(PATCH_CLASSES, dim=-1)
+    def targets(self, labels_BNL: Tensor) -> Tensor:
+        """What the features of patches with these labels should be (B, N, W)."""
+        starts = torch.tensor((0, *PATCH_CLASSES)).cumsum(0)[:-1].to(labels_BNL.device)
+        return self.codes_CW[labels_BNL + starts].sum(-2)
+
+    def read(self, features_BNW: Tensor) -> Tensor:
+        """The labels that features are nearest to (B, N, L)."""
+        likeness = torch.split(features_BNW @ self.codes_CW.T, list(PATCH_CLASSES), dim=-1)
+        return torch.stack([part.argmax(-1) for part in likeness], dim=-1)
 
 
 def patch_labels(batch: list[Scene], grid: int) -> Tensor:
-    """Shape, colour, size and background of each patch of one cell: (B, grid * grid, 4) int64."""
+    """The labels of each patch of one cell: (B, grid * grid, L) int64."""
     labels = torch.zeros(len(batch), grid, grid, len(PATCH_CLASSES), dtype=torch.int64)
+    labels[..., 4] = torch.arange(grid)[:, None]
+    labels[..., 5] = torch.arange(grid)
     for i, scene in enumerate(batch):
         labels[i, :, :, 3] = list(BACKGROUNDS).index(scene.background)
         for thing in scene.things:
@@ -57,24 +75,22 @@ def patch_labels(batch: list[Scene], grid: int) -> Tensor:
                     1 + list(SIZES).index(thing.size),
                 ]
             )
+            labels[i, thing.row, thing.column, 6] = 1
     return labels.flatten(1, 2)
 
 
-def patch_loss(model: PatchClassifier, config: VisionConfig, batch_size: int) -> LossAt:
-    """Cross-entropy of the four labels of every patch."""
+def patch_loss(model: PatchTeacher, config: VisionConfig, batch_size: int) -> LossAt:
+    """Squared distance of every patch's features to the sum of its labels' directions."""
     grid = config.image_size // config.patch_size
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = scene_batch(step, batch_size)
-        device = model.head.weight.device
+        device = model.codes_CW.device
         labels = patch_labels(batch, grid).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            outputs = model(pictures(batch).to(device))
-        loss = torch.zeros((), device=device)
-        right = torch.ones_like(labels[..., 0], dtype=torch.bool)
-        for i, logits in enumerate(outputs):
-            loss = loss + F.cross_entropy(logits.float().flatten(0, 1), labels[..., i].flatten())
-            right &= logits.argmax(-1) == labels[..., i]
+        with autocast(device):
+            features = model.vision_model(pictures(batch).to(device))
+        loss = F.mse_loss(features.float(), model.targets(labels))
+        right = (model.read(features.float()) == labels).all(-1)
         shown = labels[..., 0] > 0
         return loss, {"shown_accuracy": right[shown].float().mean().item()}
 

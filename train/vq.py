@@ -18,7 +18,7 @@ from torch import Tensor
 
 from janus_edge.model.codebook import VQTokenizer, normalised_latent, straight_through
 from janus_edge.shapes.scenes import BACKGROUNDS, CELL, Scene, render, scenes
-from janus_edge.train.loop import LossAt, Stage
+from janus_edge.train.loop import LossAt, Stage, autocast
 
 FOREGROUND_WEIGHT = 5.0
 L1_WEIGHT = 0.3
@@ -110,7 +110,7 @@ def _view(model: VQTokenizer, batch: list[Scene]) -> _View:
     pixels = pictures(batch)
     shown = foreground(batch, pixels).to(device)
     pixels = pixels.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         latent = model.latent(pixels)
     names = list(BACKGROUNDS)
     background_B1 = torch.tensor([[names.index(scene.background)] for scene in batch])
@@ -168,7 +168,7 @@ def _follow(model: VQTokenizer, latent_BEHW: Tensor, codes_BN: Tensor, shown_BN:
 
 
 def _reconstruction(model: VQTokenizer, latent: Tensor, view: _View) -> Tensor:
-    with torch.autocast(latent.device.type, torch.bfloat16):
+    with autocast(latent.device):
         out = model.decode_latent(latent)
     weight = 1 + (FOREGROUND_WEIGHT - 1) * view.shown
     error = out.float() - view.pixels

@@ -8,6 +8,7 @@ import torch
 
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.shapes.questions import TOPICS
 from janus_edge.shapes.scenes import scenes
 from janus_edge.train.config import TINY
 from janus_edge.train.data import (
@@ -106,7 +107,7 @@ def test_questions_of_a_picture_do_not_see_each_other(encoder: PromptEncoder) ->
 def test_questions_differ(encoder: PromptEncoder) -> None:
     rng = np.random.default_rng(0)
     for scene in batch(20):
-        texts = [q.text for q in _questions(scene, rng, 12)]
+        texts = [q.text for q in _questions(scene, rng, 12, TOPICS)]
         assert len(set(texts)) == len(texts) >= 6
 
 
@@ -135,21 +136,38 @@ def test_codes_and_pictures_take_their_places(
 
 
 def test_stages_follow_the_papers() -> None:
-    ratios = [tuple(n / sum(stage.mixture) for n in stage.mixture) for stage in STAGES]
+    """But for the look-ups, which are taught between the first and the second."""
+    papers = [stage for stage in STAGES if stage.name.startswith("stage")]
+    ratios = [tuple(n / sum(stage.mixture) for n in stage.mixture) for stage in papers]
     assert ratios == [(0.25, 0, 0.75), (0.2, 0.3, 0.5), (0.5, 0.1, 0.4)]
     for stage in STAGES:
         assert sum(stage.mixture) == stage.batch_size
         assert not any("gen_vision_model" in prefix for prefix in stage.trainable)
     trains = [
         [part in stage.trainable for part in ("aligner.", "language_model.", "vision_model.")]
-        for stage in STAGES
+        for stage in papers
     ]
     assert trains == [[True, False, False], [True, True, False], [True] * 3]
+    look_ups = [stage for stage in STAGES if stage not in papers]
+    assert STAGES[1:-2] == tuple(look_ups)
+    assert {stage.topics[0] for stage in look_ups} == {"shape", "existence", "position"}
+    assert len({stage.number for stage in STAGES}) == len(STAGES)  # no two see the same scenes
 
 
 def test_steps_share_no_scene() -> None:
-    size = STAGES[1].batch_size
+    size = STAGES[-1].batch_size
     first, second = training_scenes(2, 0, size), training_scenes(2, 1, size)
     assert not set(first) & set(second)
     assert first == training_scenes(2, 0, size)
     assert not any(scene.held_out for scene in first + second)
+
+
+def test_questions_of_some_topics() -> None:
+    rng = np.random.default_rng(0)
+    for scene in training_scenes(5, 3, 30, kinds=("pair",)):
+        assert scene.kind == "pair"
+        asked = _questions(scene, rng, 4, ("shape", "position"))
+        assert {q.topic for q in asked} <= {"shape", "position"} and asked
+    (single,) = training_scenes(5, 3, 1, kinds=("single",))
+    (asked,) = _questions(single, rng, 4, ("position",))  # one thing has no place beside another
+    assert asked.topic != "position"

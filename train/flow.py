@@ -1,0 +1,250 @@
+"""The three training stages of JanusFlow. Source: arXiv 2411.07975, sections 3.3 and 3.4.
+
+Rectified flow with logit-normal times, the language model's early features on the latent drawn to
+what the vision encoder sees in the clean picture (REPA, arXiv 2410.06940), cross-entropy on
+answers, and a running mean of the weights. Freezing and ratios are the paper's; steps, batch and
+rates are the small model's. Shapes: B pictures, P padded prompts, T whole sequences, Z latent
+channels, H, W latent cells, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from janus_edge.model.janusflow import JanusFlow, flow_mask
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.shapes.captions import caption
+from janus_edge.shapes.scenes import Scene
+from janus_edge.train.data import (
+    DROPPED_CONDITIONS,
+    answers,
+    readings,
+    training_scenes,
+)
+from janus_edge.train.loop import LossAt, Stage, autocast
+from janus_edge.train.stages import mean_of_answers, sequence_losses
+from janus_edge.train.vq import pictures
+
+_ADAPTERS = (
+    "projector.",
+    "model.vision_und_enc_aligner.",
+    "model.beg_of_und_embed",
+    "model.vision_gen_",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowStage(Stage):
+    """A stage and its mixture: examples of understanding, text and generation in one step.
+
+    repa_layer: after which layer of the language model features are compared, repa_weight: how much
+    that counts beside the flow.
+    """
+
+    number: int
+    mixture: tuple[int, int, int]
+    questions_a_picture: int = 6
+    repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
+    repa_weight: float = 0.5
+
+
+FLOW_STAGES = (
+    FlowStage(
+        name="flow1",
+        number=11,
+        num_steps=80,
+        mixture=(12, 0, 12),  # 50 : 0 : 50
+        batch_size=24,
+        learning_rate=1e-3,
+        warmup_steps=20,
+        trainable=_ADAPTERS,
+    ),
+    FlowStage(
+        name="flow2",
+        number=12,
+        num_steps=2000,
+        horizon=2800,  # stage 3 goes on at the rate that this one ends with
+        mixture=(6, 2, 20),  # 14 : 6 : 80 in the paper; this is nearly its third stage's
+        batch_size=28,
+        learning_rate=1e-3,
+        warmup_steps=100,
+        decay_from=0.5,
+        trainable=(*_ADAPTERS, "model.language_model."),
+    ),
+    FlowStage(
+        name="flow3",
+        number=13,
+        num_steps=600,
+        mixture=(6, 3, 20),  # 21 : 9 : 70
+        batch_size=29,
+        learning_rate=6e-4,
+        decay_from=0.0,
+        trainable=(*_ADAPTERS, "model.language_model.", "model.vision_und_enc_model."),
+    ),
+)
+
+
+class Trainee(nn.Module):
+    """A JanusFlow with what only its training needs: REPA's projector and the mean of the weights.
+
+    ``average`` holds the mean of all that is ever trained; what is published is its copy.
+    """
+
+    def __init__(self, model: JanusFlow, decay: float = 0.999) -> None:
+        super().__init__()
+        width, vision = model.config.language.hidden_size, model.config.vision.width
+        self.model = model
+        self.projector = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, vision))
+        mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(model, multi_avg_fn=mean)
+
+    def update(self) -> None:
+        """Move the mean towards the weights: after each step."""
+        self.average.update_parameters(self.model)
+
+    def averaged(self) -> JanusFlow:
+        """The model with the mean of its weights: what is published."""
+        model = self.average.module
+        assert isinstance(model, JanusFlow)
+        return model.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Left-padded prompts without their last token; ``seen``: what may be attended to."""
+
+    ids_BP: Tensor
+    seen_BP: Tensor
+    positions_BT: Tensor
+
+
+def prompts(
+    batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder, num_tokens: int
+) -> Prompts:
+    """Captions, a tenth of them dropped to what guidance compares with; then t and the tokens."""
+    rows = [encoder.generation(caption(scene, rng).text)[:-1] for scene in batch]
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), encoder.ids["pad"])
+    seen = np.zeros(ids.shape, bool)
+    positions = np.zeros((len(rows), longest + 1 + num_tokens), np.int64)
+    for i, row in enumerate(rows):
+        start = longest - len(row)
+        positions[i, start:] = np.arange(len(row) + 1 + num_tokens)
+        seen[i, start] = True
+        ids[i, start] = row[0]
+        if rng.random() >= DROPPED_CONDITIONS:
+            ids[i, start:], seen[i, start:] = row, True
+    return Prompts(
+        ids_BP=torch.from_numpy(ids),
+        seen_BP=torch.from_numpy(seen),
+        positions_BT=torch.from_numpy(positions),
+    )
+
+
+def flow_loss(trainee: Trainee, stage: FlowStage, encoder: PromptEncoder) -> LossAt:
+    """The stage's mixture: velocities and REPA of drawings, answers seen and told."""
+    model = trainee.model
+    num_patches, placeholder = model.config.vision.num_patches, encoder.ids["image_placeholder"]
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng((stage.number, step))
+        batch = training_scenes(stage.number, step, stage.batch_size)
+        seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])
+        velocity, repa = drawing_losses(trainee, stage, list(drawn), rng, encoder)
+        total = velocity + stage.repa_weight * repa
+        metrics = {"velocity": velocity.item(), "repa": repa.item()}
+        parts = {}
+        if len(seen):
+            count = stage.questions_a_picture
+            parts["answer"] = answers(list(seen), rng, encoder, num_patches, count)
+        if len(told):
+            parts["text"] = readings(list(told), rng, encoder)
+        for name, sequences in parts.items():
+            losses, part = sequence_losses(model, sequences, placeholder)
+            total = total + len(sequences.ids_BT) / len(batch) * mean_of_answers(losses, part)
+            metrics[name] = losses.mean().item()
+        return total, metrics
+
+    return loss_at
+
+
+def drawing_losses(
+    trainee: Trainee,
+    stage: FlowStage,
+    batch: list[Scene],
+    rng: np.random.Generator,
+    encoder: PromptEncoder,
+) -> tuple[Tensor, Tensor]:
+    """Squared error of the velocity, and REPA's 1 - cosine, at one random time a picture."""
+    model, device = trainee.model, trainee.model.beg_of_und_embed.device
+    pixels = pictures(batch).to(device)
+    with torch.no_grad(), autocast(device):
+        x_BZHW = model.vae.to_latent(pixels).float()
+        clean_BNC = model.vision_und_enc_model(pixels).float()
+    noise = rng.standard_normal(x_BZHW.shape, np.float32)
+    z0_BZHW = torch.from_numpy(noise).to(device)
+    t_B = torch.from_numpy(rng.standard_normal(len(batch), np.float32)).to(device).sigmoid()
+    t = t_B[:, None, None, None]
+    asked = prompts(batch, rng, encoder, model.latent_grid**2)
+    with autocast(device):
+        v_BZHW, early_BND = _velocity(
+            model, asked, t * x_BZHW + (1 - t) * z0_BZHW, t_B, stage.repa_layer
+        )
+        likeness = F.cosine_similarity(
+            trainee.projector(early_BND).float(), _on_grid(clean_BNC, model.latent_grid), dim=-1
+        )
+    return F.mse_loss(v_BZHW.float(), x_BZHW - z0_BZHW), 1 - likeness.mean()
+
+
+def _velocity(
+    model: JanusFlow, asked: Prompts, z_BZHW: Tensor, t_B: Tensor, layer: int
+) -> tuple[Tensor, Tensor]:
+    """Velocities, and the tokens' hidden states (B, N, D) after an early layer."""
+    early: list[Tensor] = []
+    hook = model.language_model.model.layers[layer - 1].register_forward_hook(
+        lambda _module, _inputs, output: early.append(output)
+    )
+    device = z_BZHW.device
+    tokens_BND, t_BD, skip = model.encode_latent(z_BZHW, t_B)
+    prompt_BPD = model.embed_text(asked.ids_BP.to(device)).to(tokens_BND.dtype)
+    x_BTD = torch.cat((prompt_BPD, t_BD[:, None], tokens_BND), dim=1)
+    mask = flow_mask(asked.seen_BP.to(device), x_BTD.shape[1])
+    try:
+        hidden = model.hidden(x_BTD, asked.positions_BT.to(device), mask)
+    finally:
+        hook.remove()
+    num = tokens_BND.shape[1]
+    return model.decode_velocity(hidden[:, -num:], skip, t_BD), early[0][:, -num:]
+
+
+def _on_grid(features_BNC: Tensor, grid: int) -> Tensor:
+    """Patch features averaged onto the latent's tokens."""
+    side = int(features_BNC.shape[1] ** 0.5)
+    maps = features_BNC.transpose(1, 2).reshape(len(features_BNC), -1, side, side)
+    return F.adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2)
+
+
+def initialise_flow(model: JanusFlow) -> None:
+    """Scaled normal weights for what no earlier training gives; velocities start at zero."""
+    fresh = (
+        model.vision_und_enc_aligner,
+        model.vision_gen_enc_model,
+        model.vision_gen_enc_aligner,
+        model.vision_gen_dec_aligner,
+        model.vision_gen_dec_model,
+    )
+    for module in (m for part in fresh for m in part.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, module in model.named_modules():
+        if name.endswith((".channelwise_linear_2", ".cond_embeds_mapper", ".unpatch_conv")):
+            nn.init.zeros_(module.weight)
+    nn.init.normal_(model.beg_of_und_embed, std=0.1)

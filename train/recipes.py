@@ -1,0 +1,133 @@
+"""From nothing to a small model, a recipe a family: which stages follow one another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from janus_edge.model.codebook import VQTokenizer
+from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.vae import VAE
+from janus_edge.model.vision import VisionModel
+from janus_edge.model.weights import Checkpoint, load_checkpoint
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train import flow, vae, vision, vq
+from janus_edge.train.config import TINY, TINY_FLOW
+from janus_edge.train.loop import Stage, run_stage
+from janus_edge.train.stages import STAGES, initialise, janus_loss
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+
+# What scored best: bench/records/shapes-sweep.jsonl, docs/flow.md.
+SAMPLING = {"guidance_scale": 1.25, "temperature": 0.9}
+FLOW_SAMPLING = {"guidance_scale": 2.0, "num_steps": 30, "solver": "euler"}
+NUM_SAMPLES = 256  # pictures to fit the preview to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A finished model and the stages that made it."""
+
+    checkpoint: Checkpoint
+    stages: tuple[Stage, ...]
+
+
+def make_janus(run_dir: Path, device: torch.device, compiled: bool, _language: Path | None) -> Made:
+    """VQ tokenizer, vision encoder, then Janus in three stages."""
+    tokenizer = VQTokenizer(TINY.codebook).to(device)
+    for stage, loss in ((vq.AUTOENCODER, vq.autoencoder_loss), (vq.CODEBOOK, vq.codebook_loss)):
+        run_stage(tokenizer, stage, loss(tokenizer, stage.batch_size), run_dir)
+    seeing = _seeing(run_dir, device)
+    text_tokenizer = make_tokenizer(TINY.language.vocab_size).to_str(pretty=True)
+    encoder = PromptEncoder.load(text_tokenizer, TEMPLATE)
+    model = Janus(TINY)
+    _copy(tokenizer, model.gen_vision_model)
+    _copy(seeing, model.vision_model)
+    initialise(model)
+    model.to(device)
+    if compiled:
+        _compile(model.language_model.model.layers)
+    for stage in STAGES:
+        run_stage(model, stage, janus_loss(model, stage, encoder), run_dir)
+    codes = vq.taught_codes(tokenizer, vq.scene_batch(0, NUM_SAMPLES)).cpu().numpy()
+    checkpoint = Checkpoint(
+        model=model,
+        tokenizer_json=text_tokenizer,
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling=dict(SAMPLING),
+        samples=codes.astype("u2"),
+    )
+    return Made(checkpoint=checkpoint, stages=(vq.AUTOENCODER, vq.CODEBOOK, vision.VISION, *STAGES))
+
+
+def make_flow(run_dir: Path, device: torch.device, compiled: bool, language: Path | None) -> Made:
+    """Autoencoder, vision encoder, then JanusFlow in three stages from a Janus's language model."""
+    assert language is not None
+    start = load_checkpoint(language)
+    autoencoder = VAE(vae.TINY_VAE).to(device)
+    run_stage(
+        autoencoder,
+        vae.VAE_STAGE,
+        vae.vae_loss(autoencoder, vae.VAE_STAGE.batch_size),
+        run_dir,
+    )
+    scaled = dataclasses.replace(vae.TINY_VAE, scaling_factor=vae.latent_scale(autoencoder))
+    model = JanusFlow(TINY_FLOW, scaled)
+    flow.initialise_flow(model)
+    _copy(autoencoder, model.vae)
+    _copy(_seeing(run_dir, device), model.vision_und_enc_model)
+    _copy(start.model.language_model, model.language_model)
+    trainee = flow.Trainee(model).to(device)
+    if compiled:
+        _compile(model.language_model.model.layers)
+        _compile(model.vision_gen_enc_model.mid_block.res_blocks)
+        _compile(model.vision_gen_dec_model.mid_block.res_blocks)
+    encoder = PromptEncoder.load(start.tokenizer_json, TEMPLATE)
+    for stage in flow.FLOW_STAGES:
+        loss = flow.flow_loss(trainee, stage, encoder)
+        run_stage(trainee, stage, loss, run_dir, after_step=trainee.update)
+    return Made(
+        checkpoint=Checkpoint(
+            model=trainee.averaged(),
+            tokenizer_json=start.tokenizer_json,
+            prompt=dataclasses.asdict(TEMPLATE),
+            sampling=dict(FLOW_SAMPLING),
+            samples=sample_latents(model.vae),
+        ),
+        stages=(vae.VAE_STAGE, vision.VISION, *flow.FLOW_STAGES),
+    )
+
+
+Recipe = Callable[[Path, torch.device, bool, Path | None], Made]
+RECIPES: dict[str, Recipe] = {"janus": make_janus, "janusflow": make_flow}
+
+
+@torch.no_grad()
+def sample_latents(model: VAE) -> np.ndarray:
+    """Scaled latents (P, Z, H, W) of some training pictures, float16."""
+    device = model.quant_conv.weight.device
+    batches = torch.split(vq.pictures(vq.scene_batch(0, NUM_SAMPLES // 4)), 32)
+    latents = torch.cat([model.to_latent(batch.to(device)).cpu() for batch in batches])
+    return latents.half().numpy()
+
+
+def _seeing(run_dir: Path, device: torch.device) -> VisionModel:
+    """The vision encoder, trained."""
+    teacher, stage = vision.PatchTeacher(TINY.vision).to(device), vision.VISION
+    run_stage(teacher, stage, vision.patch_loss(teacher, TINY.vision, stage.batch_size), run_dir)
+    return teacher.vision_model
+
+
+def _compile(modules: nn.ModuleList) -> None:
+    for module in modules:
+        module.compile(dynamic=True)
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    target.load_state_dict(source.state_dict())
