@@ -44,9 +44,17 @@ class GlobalResponseNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x_BhwC: Tensor) -> Tensor:
-        strength = x_BhwC.float().square().sum((1, 2), keepdim=True).sqrt()
+        # not a root of a sum: its gradient is NaN where a channel is zero all over the map
+        strength = torch.linalg.vector_norm(x_BhwC.float(), dim=(1, 2), keepdim=True)
         share = (strength / (strength.mean(-1, keepdim=True) + 1e-6)).to(x_BhwC.dtype)
         return self.bias + (self.weight * share + 1) * x_BhwC
+
+
+class _RMSNorm(nn.RMSNorm):
+    """In the type of its weight: of what autocast makes, PyTorch's norm is slow, and warns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -55,7 +63,7 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, channels: int, width: int, eps: float) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = nn.RMSNorm(channels, eps=eps)
+        self.norm = _RMSNorm(channels, eps=eps)
         self.channelwise_linear_1 = nn.Linear(channels, 4 * channels)
         self.channelwise_norm = GlobalResponseNorm(4 * channels)
         self.channelwise_linear_2 = nn.Linear(4 * channels, channels)
@@ -100,7 +108,7 @@ class FlowEncoder(nn.Module):
         return self.mid_block(self.in_conv(z_BZHW), t_BD), t_BD
 
 
-class _ChannelNorm(nn.RMSNorm):
+class _ChannelNorm(_RMSNorm):
     """Root-mean-square norm over the channels of a map (B, C, h, w)."""
 
     def forward(self, x: Tensor) -> Tensor:
