@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
 from janus_edge.model.janusflow import JanusFlow
-from janus_edge.model.tensors import CheckpointError, open_tensors
 from janus_edge.model.vae import read_vae_config
 from janus_edge.runtime.errors import OptionError
 
@@ -32,20 +29,6 @@ def check_fit(config: JanusFlowConfig, raw: dict[str, Any]) -> None:
     """
     with torch.device("meta"):
         JanusFlow(config, read_vae_config(raw))
-
-
-def check_folder(config: JanusFlowConfig, vae: Path) -> None:
-    """The same of a folder, which must hold weights too. Raises CheckpointError."""
-    path = vae / "config.json"
-    try:
-        check_fit(config, json.loads(path.read_text()))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: {error.strerror}; give --vae a folder of diffusers' autoencoder"
-        ) from None
-    except UNREADABLE as error:
-        raise CheckpointError(f"{path}: not a config that can be read: {error}") from None
-    open_tensors(vae)
 
 
 def check_wanted(config: Config, vae: object, where: str) -> None:

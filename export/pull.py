@@ -14,14 +14,13 @@ from janus_edge.export.autoencoder import (
     UNREADABLE,
     VAE_REPO,
     check_fit,
-    check_folder,
     check_wanted,
 )
 from janus_edge.export.bundle import export_folder
 from janus_edge.export.hub import Repository, find
 from janus_edge.model.config import JanusFlowConfig
 from janus_edge.model.published import read_config
-from janus_edge.model.weights import VAE_FOLDER
+from janus_edge.model.weights import VAE_FOLDER, empty_model
 from janus_edge.runtime.bundle import MANIFEST, bundles_folder, is_bundle_name, shipped_bundles
 from janus_edge.runtime.errors import OptionError, OutputError, PullError
 
@@ -184,7 +183,7 @@ def _autoencoder(
 ) -> _Part | Path:
     """The autoencoder that a JanusFlow is to draw with, after checking that it can."""
     if vae is not None and Path(vae).is_dir():
-        check_folder(config, Path(vae))
+        empty_model(config, Path(vae))
         return Path(vae)
     source, folder = checkpoint, f"{VAE_FOLDER}/"
     if vae is not None or f"{folder}config.json" not in checkpoint.files:

@@ -14,22 +14,27 @@ from janus_edge.model.config import CodebookConfig
 
 
 class ResnetBlock(nn.Module):
-    """Norm, swish, 3x3 convolution, twice, around a shortcut."""
+    """Norm, swish, 3x3 convolution, twice, around a shortcut, which is published under either of
+    two names."""
 
-    def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_groups: int, shortcut: str = "nin_shortcut"
+    ) -> None:
         super().__init__()
-        self.norm1 = _norm(in_channels, num_groups)
+        self.norm1 = group_norm(in_channels, num_groups)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = _norm(out_channels, num_groups)
+        self.norm2 = group_norm(out_channels, num_groups)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        if in_channels != out_channels:
-            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
-        self.same_channels = in_channels == out_channels
+        self.shortcut = None if in_channels == out_channels else shortcut
+        if self.shortcut is not None:
+            self.add_module(self.shortcut, nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         h_BCHW = self.conv1(F.silu(self.norm1(x_BCHW)))
         h_BCHW = self.conv2(F.silu(self.norm2(h_BCHW)))
-        return h_BCHW + (x_BCHW if self.same_channels else self.nin_shortcut(x_BCHW))
+        if self.shortcut is not None:
+            x_BCHW = self.get_submodule(self.shortcut)(x_BCHW)
+        return x_BCHW + h_BCHW
 
 
 class AttnBlock(nn.Module):
@@ -37,7 +42,7 @@ class AttnBlock(nn.Module):
 
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
-        self.norm = _norm(channels, num_groups)
+        self.norm = group_norm(channels, num_groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -115,7 +120,7 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.mid = _middle(widths[-1], groups)
-        self.norm_out = _norm(widths[-1], groups)
+        self.norm_out = group_norm(widths[-1], groups)
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -143,7 +148,7 @@ class Decoder(nn.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.norm_out = _norm(widths[-1], groups)
+        self.norm_out = group_norm(widths[-1], groups)
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z_BCHW: Tensor) -> Tensor:
@@ -214,7 +219,8 @@ class VQTokenizer(nn.Module):
         return self.decode_latent(self.quantize.lookup(codes_BN, side, side))
 
 
-def _norm(channels: int, num_groups: int) -> nn.GroupNorm:
+def group_norm(channels: int, num_groups: int) -> nn.GroupNorm:
+    """As the published tokenizer and SDXL's autoencoder have it."""
     return nn.GroupNorm(num_groups, channels, eps=1e-6)
 
 

@@ -118,13 +118,14 @@ class FlowConfig:
     norm_eps: float = 1e-6
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Nested:
     """Configs made of sections, read from and written to nested JSON."""
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
         """Read nested JSON. Raises ValueError naming the unknown, missing or wrong key."""
-        sections = {f.name: f.type for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        sections = {f.name: f.type for f in dataclasses.fields(cls)}
         _refuse_unknown("the model's config", raw, sections)
         read = {}
         for name, values in raw.items():
@@ -145,7 +146,7 @@ class _Nested:
 
     def to_dict(self) -> dict[str, Any]:
         """The same nested JSON."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

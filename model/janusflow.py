@@ -81,16 +81,23 @@ class JanusFlow(Understanding):
         return self.vision_gen_dec_model(x_BChw, skip_BChw, t_BD)
 
     def velocity(
-        self, prompt_RTD: Tensor, z_RZHW: Tensor, t_R: Tensor, seen_RT: Tensor | None = None
+        self,
+        prompt_RTD: Tensor,
+        z_RZHW: Tensor,
+        t_R: Tensor,
+        seen_RT: Tensor | None = None,
+        positions_RT: Tensor | None = None,
     ) -> Tensor:
         """Velocity (R, Z, H, W) after embedded prompts, the whole sequence computed anew.
 
-        seen_RT: which positions of the prompt may be attended to (bool); None: all.
+        seen_RT: which positions of the prompt may be attended to (bool); None: all. positions_RT:
+        of the whole sequence; None: 0, 1, ...
         """
         tokens_RND, t_RD, skip = self.encode_latent(z_RZHW, t_R)
-        x_RTD = torch.cat((prompt_RTD, t_RD[:, None].to(prompt_RTD.dtype), tokens_RND), dim=1)
+        made = torch.cat((t_RD[:, None], tokens_RND), dim=1)  # under autocast in half precision
+        x_RTD = torch.cat((prompt_RTD, made.to(prompt_RTD.dtype)), dim=1)
         mask = None if seen_RT is None else flow_mask(seen_RT, x_RTD.shape[1])
-        hidden = self.hidden(x_RTD, mask_RTT=mask)[:, -tokens_RND.shape[1] :]
+        hidden = self.hidden(x_RTD, positions_RT, mask)[:, -tokens_RND.shape[1] :]
         return self.decode_velocity(hidden, skip, t_RD)
 
 

@@ -5,12 +5,14 @@ Shapes: B batch, R rows, T time, N image tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from janus_edge.model.language import LanguageModel
 
 
-class Understanding(nn.Module):
+class Understanding(nn.Module, ABC):
     """A language model that is shown pictures as vectors at their placeholders."""
 
     language_model: LanguageModel
@@ -19,9 +21,9 @@ class Understanding(nn.Module):
         """Token ids (R, T) to embeddings (R, T, D)."""
         return self.language_model.model.embed_tokens(ids)
 
+    @abstractmethod
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
         """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
-        raise NotImplementedError
 
     def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
         """Text embeddings with the pictures' vectors at the placeholders, in order, (R, T, D)."""

@@ -15,9 +15,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_edge.model.codebook import Downsample, Upsample
+from janus_edge.model.codebook import Downsample, ResnetBlock, Upsample, group_norm
 
-NORM_EPS = 1e-6
+_SHORTCUT = "conv_shortcut"
 _LOGVAR_RANGE = (-30.0, 20.0)
 _CLASS = "AutoencoderKL"
 _BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
@@ -123,31 +123,12 @@ def diffusers_name(name: str) -> str:
     return _OLD_NAME.sub(lambda match: _OLD_NAMES[match[1]], name)
 
 
-class ResnetBlock(nn.Module):
-    """Norm, swish, 3x3 convolution, twice, around a shortcut."""
-
-    def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
-        super().__init__()
-        self.norm1 = _norm(in_channels, num_groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = _norm(out_channels, num_groups)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
-        self.same_channels = in_channels == out_channels
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = self.conv1(F.silu(self.norm1(x_BCHW)))
-        y_BCHW = self.conv2(F.silu(self.norm2(y_BCHW)))
-        return y_BCHW + (x_BCHW if self.same_channels else self.conv_shortcut(x_BCHW))
-
-
 class Attention(nn.Module):
     """Single-head self-attention over all cells of a map (B, C, h, w)."""
 
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
-        self.group_norm = _norm(channels, num_groups)
+        self.group_norm = group_norm(channels, num_groups)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -177,7 +158,8 @@ class Level(nn.Module):
 
     def __init__(self, channels: list[int], num_groups: int, resize: str | None) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResnetBlock(a, b, num_groups) for a, b in pairwise(channels))
+        blocks = (ResnetBlock(a, b, num_groups, _SHORTCUT) for a, b in pairwise(channels))
+        self.resnets = nn.ModuleList(blocks)
         self.resize = resize
         if resize is not None:
             self.add_module(resize, nn.ModuleList([_RESIZE[resize](channels[-1])]))
@@ -200,7 +182,7 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down_blocks = _levels(widths, config.layers_per_block, groups, "downsamplers")
         self.mid_block = Middle(widths[-1], groups)
-        self.conv_norm_out = _norm(widths[-1], groups)
+        self.conv_norm_out = group_norm(widths[-1], groups)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -219,7 +201,7 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = Middle(widths[0], groups)
         self.up_blocks = _levels(widths, config.layers_per_block + 1, groups, "upsamplers")
-        self.conv_norm_out = _norm(widths[-1], groups)
+        self.conv_norm_out = group_norm(widths[-1], groups)
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z_BZhw: Tensor) -> Tensor:
@@ -268,10 +250,6 @@ def _levels(
         Level([before[i]] + [width] * num_blocks, num_groups, None if i == last else resize)
         for i, width in enumerate(widths)
     )
-
-
-def _norm(channels: int, num_groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups, channels, eps=NORM_EPS)
 
 
 def _is_size(value: Any) -> bool:

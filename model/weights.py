@@ -111,7 +111,7 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
         raise CheckpointError(
             f"{folder / 'config.json'}: not a config that can be read: {error}"
         ) from None
-    model, beside = _empty_model(config, vae or folder / VAE_FOLDER)
+    model, beside = empty_model(config, vae or folder / VAE_FOLDER)
     weights = find_weights(model, folder, tied=raw.get("tie_word_embeddings", False))
     weights = dataclasses.replace(weights, beside=beside)
     if not lazy:
@@ -131,8 +131,11 @@ def family_of(model: Model) -> str:
     return type(model).__name__.lower()
 
 
-def _empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model, Weights | None]:
-    """A model on the meta device, and where the part that is published apart comes from."""
+def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model, Weights | None]:
+    """A model on the meta device, and where the part that is published apart comes from.
+
+    vae: the folder of that part, of a JanusFlow. Raises CheckpointError if it does not fit.
+    """
     with torch.device("meta"):
         if isinstance(config, JanusConfig):
             return Janus(config).eval(), None

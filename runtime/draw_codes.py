@@ -8,10 +8,10 @@ import numpy as np
 
 from janus_edge.runtime import image as images
 from janus_edge.runtime.decode import Decoder, Settings, decode_codes
-from janus_edge.runtime.drawing import Job
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.manifest import CodeSizes
+from janus_edge.runtime.requests import Job
 from janus_edge.runtime.timing import Stopwatch
 
 

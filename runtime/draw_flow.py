@@ -16,11 +16,11 @@ import numpy as np
 
 from janus_edge.runtime import image as images
 from janus_edge.runtime.decode import Decoder
-from janus_edge.runtime.drawing import Job
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.flow import FlowSettings, Velocity, integrate
 from janus_edge.runtime.manifest import FlowSizes
+from janus_edge.runtime.requests import Job
 from janus_edge.runtime.sampling import STREAMS, guide, normal
 from janus_edge.runtime.timing import Stopwatch
 
@@ -34,7 +34,7 @@ def draw_flow(
         of_prompt = list(same)
         with watch.part("open"):
             image_decoder = engines["image_decoder"]
-            engines["flow_encoder"], engines["flow_decoder"], engines["decoder"]
+            engines.open("decoder", "flow_encoder", "flow_decoder")
         with watch.part("prefill"):
             velocity = velocity_of(engines, of_prompt[0].ids_T, settings.guidance_scale)
         for job in of_prompt:

@@ -28,6 +28,11 @@ class Engines:
             )
         return self._engines[name]
 
+    def open(self, *names: str) -> None:
+        """Open components ahead of their use. Raises BundleError if one cannot be opened."""
+        for name in names:
+            self[name]
+
     def table(self, name: str) -> np.ndarray:
         """A look-up table; see ``Bundle.table``."""
         if name not in self._tables:

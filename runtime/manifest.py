@@ -70,11 +70,6 @@ class Sizes(_Part):
     image_size: Positive
     num_image_tokens: Positive
 
-    @property
-    def num_drawn(self) -> int:
-        """Positions that a drawn picture takes after its prompt."""
-        raise NotImplementedError
-
 
 class CodeSizes(Sizes):
     """Of a model that draws codes: ``code_grid`` codes along a side."""
@@ -87,7 +82,7 @@ class CodeSizes(Sizes):
         """Codes a drawn picture."""
         return self.code_grid**2
 
-    num_drawn = num_codes
+    num_drawn = num_codes  # positions that a drawn picture takes after its prompt
 
 
 class FlowSizes(Sizes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image as PilImage
 
 from janus_edge.runtime.errors import OptionError
@@ -58,6 +59,15 @@ class ImageRequest:
             _in_range(name, getattr(self, name), least, most)
         if self.solver is not None and self.solver not in SOLVERS:
             raise OptionError(f'solver is "{self.solver}"; give one of {", ".join(SOLVERS)}')
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture of a request: its place among all, its seed, its prompt's ids (T,)."""
+
+    index: int
+    seed: int
+    ids_T: np.ndarray
 
 
 _RANGES: dict[str, tuple[float, float]] = {

@@ -12,13 +12,12 @@ from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.draw_codes import draw_codes
 from janus_edge.runtime.draw_flow import draw_flow
-from janus_edge.runtime.drawing import Job
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished
 from janus_edge.runtime.flow import FlowSettings
 from janus_edge.runtime.manifest import REFERENCE
-from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.requests import AskRequest, ImageRequest, Job
 from janus_edge.runtime.timing import Stopwatch
 
 # How each family draws: its settings, and the loop that takes them.
@@ -48,8 +47,8 @@ class Session:
         for name in request.settings:
             if name not in chosen:
                 raise OptionError(
-                    f"{name} means nothing to {manifest.name}, a {manifest.family} bundle; it has "
-                    f"{', '.join(chosen)}"
+                    f"{name} means nothing to {manifest.name}, a {manifest.family} bundle; leave "
+                    f"it out; it has {', '.join(chosen)}"
                 )
         kind, _ = _FAMILIES[manifest.family]
         settings: Settings | FlowSettings = kind(**(chosen | request.settings))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from janus_edge.shapes.captions import NUMBERS, OPPOSITE, article, describe, plural, relation_of
-from janus_edge.shapes.scenes import COLOURS, SHAPES, Scene, Thing
+from janus_edge.shapes.scenes import COLOURS, IMAGE_SIZE, SHAPES, Scene, Thing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class Question:
 
 
 def question(scene: Scene, rng: np.random.Generator, topic: str | None = None) -> Question | None:
-    """A random question, of one topic if one is named; None if the scene has none of that topic."""
+    """A random question, of one of LESSONS if it is named, else of TOPICS; None if the scene has
+    none of that topic."""
     if topic is None:
         topic = TOPICS[int(rng.integers(len(TOPICS)))]
     asked = _ASK[topic](scene, rng)
@@ -119,6 +120,19 @@ def _position(scene: Scene, rng: np.random.Generator) -> Asked:
     return f"is the {first.shape} {asked} the {second.shape}?", answer
 
 
+def _place(scene: Scene, rng: np.random.Generator) -> Asked:
+    """Of the only thing of a shape: the quarter of the picture that its centre is in."""
+    thing = scene.things[int(rng.integers(len(scene.things)))]
+    if sum(other.shape == thing.shape for other in scene.things) > 1:
+        return None
+    x, y = thing.centre
+    row, column = (
+        "top" if y < IMAGE_SIZE / 2 else "bottom",
+        "left" if x < IMAGE_SIZE / 2 else "right",
+    )
+    return f"where is the {thing.shape}?", f"{row} {column}"
+
+
 def _describe(scene: Scene, rng: np.random.Generator) -> Asked:
     text = _pick(rng, ("describe the picture.", "describe the image.", "what is in the picture?"))
     return text, describe(scene)
@@ -140,5 +154,7 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator], Asked]] = {
     "existence": _existence,
     "position": _position,
     "describe": _describe,
+    "place": _place,
 }
-TOPICS = tuple(_ASK)
+TOPICS = ("colour", "shape", "count", "existence", "position", "describe")  # what is scored
+LESSONS = (*TOPICS, "place")  # what is taught: where two things are starts with where one is

@@ -6,13 +6,16 @@ import argparse
 import dataclasses
 import json
 import platform
+import shlex
 import shutil
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.weights import save_checkpoint
 from janus_edge.train.recipes import RECIPES, Made
 
@@ -41,18 +44,21 @@ def main() -> None:
     # on a CPU, plain attention's backward pass is twice as fast as flash attention's
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         recipe = RECIPES[options.model]
-        made = recipe(options.run_dir, device, options.compile, options.language)
-    write(options.run_dir, made, " --compile" * options.compile)
+        try:
+            made = recipe(options.run_dir, device, options.compile, options.language)
+        except CheckpointError as error:  # of --language
+            parser.error(str(error))
+    write(options.run_dir, made, sys.argv[1:])
 
 
-def write(run_dir: Path, made: Made, options: str) -> None:
+def write(run_dir: Path, made: Made, words: list[str]) -> None:
     """The finished checkpoint with its log, and what was run in full: the stages as they were and
     the machine's software."""
     folder = run_dir / "checkpoint"
     save_checkpoint(made.checkpoint, folder, torch.float16)
     shutil.copy(run_dir / "log.jsonl", folder / "log.jsonl")
     recipe = {
-        "command": f"python -m janus_edge.train RUN_DIR{options}",
+        "command": f"python -m janus_edge.train {shlex.join(words)}",
         "seed": SEED,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -17,7 +17,7 @@ from torch import Tensor
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
-from janus_edge.shapes.questions import TOPICS, Question, question, tell
+from janus_edge.shapes.questions import LESSONS, TOPICS, Question, question, tell
 from janus_edge.shapes.scenes import KINDS, Scene, scenes
 from janus_edge.train.vq import pictures, taught_codes
 
@@ -84,7 +84,7 @@ def answers(
     encoder: PromptEncoder,
     num_image_tokens: int,
     num_questions: int,
-    topics: tuple[str, ...] = TOPICS,
+    topics: tuple[str, ...] = LESSONS,
 ) -> Sequences:
     """A picture and questions about it, each as if asked alone; the loss is on the answers."""
     rows, targets, positions, question = [], [], [], []

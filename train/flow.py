@@ -17,18 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from janus_edge.model.janusflow import JanusFlow, flow_mask
+from janus_edge.model.janusflow import JanusFlow
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
 from janus_edge.shapes.scenes import Scene
-from janus_edge.train.data import (
-    DROPPED_CONDITIONS,
-    answers,
-    readings,
-    training_scenes,
-)
-from janus_edge.train.loop import LossAt, Stage, autocast
-from janus_edge.train.stages import mean_of_answers, sequence_losses
+from janus_edge.train.data import DROPPED_CONDITIONS
+from janus_edge.train.loop import LossAt, autocast
+from janus_edge.train.stages import MixedStage, asked, mean_of_answers, sequence_losses
 from janus_edge.train.vq import pictures
 
 _ADAPTERS = (
@@ -40,15 +35,13 @@ _ADAPTERS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowStage(Stage):
-    """A stage and its mixture: examples of understanding, text and generation in one step.
+class FlowStage(MixedStage):
+    """A stage of JanusFlow.
 
     repa_layer: after which layer of the language model features are compared, repa_weight: how much
     that counts beside the flow.
     """
 
-    number: int
-    mixture: tuple[int, int, int]
     questions_a_picture: int = 6
     repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
     repa_weight: float = 0.5
@@ -154,20 +147,14 @@ def flow_loss(trainee: Trainee, stage: FlowStage, encoder: PromptEncoder) -> Los
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((stage.number, step))
-        batch = training_scenes(stage.number, step, stage.batch_size)
-        seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])
-        velocity, repa = drawing_losses(trainee, stage, list(drawn), rng, encoder)
+        seen, told, drawn = stage.scenes(step)
+        velocity, repa = drawing_losses(trainee, stage, drawn, rng, encoder)
         total = velocity + stage.repa_weight * repa
         metrics = {"velocity": velocity.item(), "repa": repa.item()}
-        parts = {}
-        if len(seen):
-            count = stage.questions_a_picture
-            parts["answer"] = answers(list(seen), rng, encoder, num_patches, count)
-        if len(told):
-            parts["text"] = readings(list(told), rng, encoder)
-        for name, sequences in parts.items():
+        for name, sequences in asked(stage, seen, told, rng, encoder, num_patches).items():
             losses, part = sequence_losses(model, sequences, placeholder)
-            total = total + len(sequences.ids_BT) / len(batch) * mean_of_answers(losses, part)
+            share = len(sequences.ids_BT) / stage.batch_size
+            total = total + share * mean_of_answers(losses, part)
             metrics[name] = losses.mean().item()
         return total, metrics
 
@@ -191,10 +178,10 @@ def drawing_losses(
     z0_BZHW = torch.from_numpy(noise).to(device)
     t_B = torch.from_numpy(rng.standard_normal(len(batch), np.float32)).to(device).sigmoid()
     t = t_B[:, None, None, None]
-    asked = prompts(batch, rng, encoder, model.latent_grid**2)
+    captions = prompts(batch, rng, encoder, model.latent_grid**2)
     with autocast(device):
         v_BZHW, early_BND = _velocity(
-            model, asked, t * x_BZHW + (1 - t) * z0_BZHW, t_B, stage.repa_layer
+            model, captions, t * x_BZHW + (1 - t) * z0_BZHW, t_B, stage.repa_layer
         )
         likeness = F.cosine_similarity(
             trainee.projector(early_BND).float(), _on_grid(clean_BNC, model.latent_grid), dim=-1
@@ -203,7 +190,7 @@ def drawing_losses(
 
 
 def _velocity(
-    model: JanusFlow, asked: Prompts, z_BZHW: Tensor, t_B: Tensor, layer: int
+    model: JanusFlow, captions: Prompts, z_BZHW: Tensor, t_B: Tensor, layer: int
 ) -> tuple[Tensor, Tensor]:
     """Velocities, and the tokens' hidden states (B, N, D) after an early layer."""
     early: list[Tensor] = []
@@ -211,16 +198,17 @@ def _velocity(
         lambda _module, _inputs, output: early.append(output)
     )
     device = z_BZHW.device
-    tokens_BND, t_BD, skip = model.encode_latent(z_BZHW, t_B)
-    prompt_BPD = model.embed_text(asked.ids_BP.to(device)).to(tokens_BND.dtype)
-    x_BTD = torch.cat((prompt_BPD, t_BD[:, None], tokens_BND), dim=1)
-    mask = flow_mask(asked.seen_BP.to(device), x_BTD.shape[1])
     try:
-        hidden = model.hidden(x_BTD, asked.positions_BT.to(device), mask)
+        v_BZHW = model.velocity(
+            model.embed_text(captions.ids_BP.to(device)),
+            z_BZHW,
+            t_B,
+            captions.seen_BP.to(device),
+            captions.positions_BT.to(device),
+        )
     finally:
         hook.remove()
-    num = tokens_BND.shape[1]
-    return model.decode_velocity(hidden[:, -num:], skip, t_BD), early[0][:, -num:]
+    return v_BZHW, early[0][:, -(model.latent_grid**2) :]
 
 
 def _on_grid(features_BNC: Tensor, grid: int) -> Tensor:

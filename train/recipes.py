@@ -14,6 +14,7 @@ from torch import nn
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.vae import VAE
 from janus_edge.model.vision import VisionModel
 from janus_edge.model.weights import Checkpoint, load_checkpoint
@@ -70,6 +71,8 @@ def make_flow(run_dir: Path, device: torch.device, compiled: bool, language: Pat
     """Autoencoder, vision encoder, then JanusFlow in three stages from a Janus's language model."""
     assert language is not None
     start = load_checkpoint(language)
+    if start.model.config.language != TINY_FLOW.language:
+        raise CheckpointError(f"{language}: its language model has other sizes; give a small Janus")
     autoencoder = VAE(vae.TINY_VAE).to(device)
     run_stage(
         autoencoder,

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.shapes.questions import TOPICS
-from janus_edge.shapes.scenes import KINDS
+from janus_edge.shapes.questions import LESSONS
+from janus_edge.shapes.scenes import KINDS, Scene
 from janus_edge.train.data import (
     IGNORED,
     Sequences,
@@ -32,20 +32,35 @@ _ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JanusStage(Stage):
+class MixedStage(Stage):
     """A stage and its mixture: examples of understanding, text and generation in one step.
 
-    examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
-    alike, one of three tokens as much as one of thirty; otherwise every token does. topics: of the
-    questions. kinds: of the scenes.
+    number: no other stage's, as the scenes follow from it. topics: of the questions. kinds: of the
+    scenes.
     """
 
     number: int
     mixture: tuple[int, int, int]
     questions_a_picture: int = 1
-    examples_alike: bool = False
-    topics: tuple[str, ...] = TOPICS
+    topics: tuple[str, ...] = LESSONS
     kinds: tuple[str, ...] = KINDS
+
+    def scenes(self, step: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
+        """A step's scenes: to be asked about as pictures, as texts, and to be drawn."""
+        batch = training_scenes(self.number, step, self.batch_size, self.kinds)
+        first, second = self.mixture[0], sum(self.mixture[:2])
+        return batch[:first], batch[first:second], batch[second:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JanusStage(MixedStage):
+    """A stage of Janus.
+
+    examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
+    alike, one of three tokens as much as one of thirty; otherwise every token does.
+    """
+
+    examples_alike: bool = False
 
 
 def _look_ups(number: int, num_steps: int, *topics: str) -> JanusStage:
@@ -80,7 +95,8 @@ STAGES = (
     ),
     _look_ups(21, 200, "shape"),
     _look_ups(22, 200, "existence", "shape"),
-    _look_ups(23, 320, "position", "shape"),
+    _look_ups(23, 420, "place"),
+    _look_ups(24, 1000, "position", "place"),
     JanusStage(
         name="stage2",
         number=2,
@@ -115,16 +131,11 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((stage.number, step))
-        batch = training_scenes(stage.number, step, stage.batch_size, stage.kinds)
-        seen, told, drawn = np.split(np.array(batch, object), np.cumsum(stage.mixture)[:-1])
+        seen, told, drawn = stage.scenes(step)
         parts = {}
-        if len(drawn):
-            parts["image"] = drawings(list(drawn), rng, encoder, model.gen_vision_model)
-        if len(seen):
-            count = stage.questions_a_picture
-            parts["answer"] = answers(list(seen), rng, encoder, num_patches, count, stage.topics)
-        if len(told):
-            parts["text"] = readings(list(told), rng, encoder)
+        if drawn:
+            parts["image"] = drawings(drawn, rng, encoder, model.gen_vision_model)
+        parts |= asked(stage, seen, told, rng, encoder, num_patches)
         total, weights, metrics = torch.zeros((), device=model.gen_embed.weight.device), 0, {}
         for name, sequences in parts.items():
             losses, part = sequence_losses(model, sequences, encoder.ids["image_placeholder"])
@@ -138,6 +149,23 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
         return total / weights, metrics
 
     return loss_at
+
+
+def asked(
+    stage: MixedStage,
+    seen: list[Scene],
+    told: list[Scene],
+    rng: np.random.Generator,
+    encoder: PromptEncoder,
+    num_patches: int,
+) -> dict[str, Sequences]:
+    """A step's questions about pictures (``answer``) and about scenes in words (``text``)."""
+    parts, count = {}, stage.questions_a_picture
+    if seen:
+        parts["answer"] = answers(seen, rng, encoder, num_patches, count, stage.topics)
+    if told:
+        parts["text"] = readings(told, rng, encoder)
+    return parts
 
 
 def mean_of_answers(losses: Tensor, part: Tensor) -> Tensor:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image as PilImage
 
 from janus_edge.model.janus import guide
 from janus_edge.model.janusflow import unconditional_rows
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.errors import OptionError, PromptError
-from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress
 from janus_edge.runtime.flow import FlowSettings, integrate
-from janus_edge.runtime.image import prepare
-from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.sampling import STREAMS, normal
 from janus_edge.runtime.session import Session
 
@@ -141,21 +139,3 @@ def test_settings_of_another_family_are_refused(flow_session: Session, session: 
 def test_a_prompt_that_leaves_no_room(flow_session: Session) -> None:
     with pytest.raises(PromptError, match="has room for 80"):
         flow_session.generate_image(ImageRequest(prompt="star " * 90))
-
-
-@torch.no_grad()
-def test_answers_equal_pytorchs(flow_checkpoint: Checkpoint, flow_session: Session) -> None:
-    """The learned vector before a picture is in the bundle's token table."""
-    model, encoder = flow_checkpoint.model, flow_session.bundle.encoder
-    picture = PilImage.fromarray(np.random.default_rng(3).integers(0, 256, (40, 20, 3), np.uint8))
-    ids = encoder.question("what is it?", model.config.vision.num_patches)
-    pixels = torch.from_numpy(prepare(picture, model.config.vision.image_size))
-    x = model.embed_prompt(torch.from_numpy(ids)[None], pixels, encoder.ids["image_placeholder"])
-    said: list[int] = []
-    while len(said) < 12:
-        token = int(model.text_logits(model.hidden(x)[0, -1]).argmax())
-        said.append(token)
-        x = torch.cat([x, model.embed_text(torch.tensor([[token]]))], dim=1)
-    request = AskRequest(images=(picture,), question="what is it?", max_tokens=12)
-    answer = "".join(e.text for e in flow_session.ask(request) if isinstance(e, Text))
-    assert answer and answer == encoder.decode(said).lstrip()

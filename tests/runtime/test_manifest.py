@@ -7,12 +7,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from janus_edge.runtime.bundle import open_bundle, shipped_bundles
 from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.flow import SOLVERS
+from janus_edge.runtime.manifest import FlowSampling
 
 
 def rewrite(bundle_dir: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -75,3 +77,7 @@ def test_shipped_bundles_open_by_name() -> None:
     assert "tiny-janus" in shipped_bundles()
     for name in shipped_bundles():
         assert open_bundle(name).manifest.name == name
+
+
+def test_a_manifest_may_name_every_solver() -> None:
+    assert get_args(FlowSampling.model_fields["solver"].annotation) == tuple(SOLVERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image as PilImage
 
@@ -84,8 +85,12 @@ def test_a_picture_does_not_depend_on_its_neighbours(session: Session) -> None:
         assert alone.codes.tolist() == image.codes.tolist()
 
 
+@pytest.mark.parametrize("family", ["", "flow_"])
 @torch.no_grad()
-def test_answers_equal_pytorchs(checkpoint: Checkpoint, session: Session) -> None:
+def test_answers_equal_pytorchs(request: pytest.FixtureRequest, family: str) -> None:
+    """Of a JanusFlow too: the learned vector before a picture is in the bundle's token table."""
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}checkpoint")
+    session: Session = request.getfixturevalue(f"{family}session")
     model, encoder = checkpoint.model, session.bundle.encoder
     rng = np.random.default_rng(3)
     picture = PilImage.fromarray(rng.integers(0, 256, (40, 20, 3), np.uint8))
@@ -97,6 +102,6 @@ def test_answers_equal_pytorchs(checkpoint: Checkpoint, session: Session) -> Non
         token = int(model.text_logits(model.hidden(x)[0, -1]).argmax())
         said.append(token)
         x = torch.cat([x, model.embed_text(torch.tensor([[token]]))], dim=1)
-    request = AskRequest(images=(picture,), question="what is it?", max_tokens=12)
-    answer = "".join(event.text for event in session.ask(request) if isinstance(event, Text))
+    asked = AskRequest(images=(picture,), question="what is it?", max_tokens=12)
+    answer = "".join(event.text for event in session.ask(asked) if isinstance(event, Text))
     assert answer and answer == encoder.decode(said).lstrip()

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 
 from janus_edge.shapes.captions import CATEGORIES, OPPOSITE, caption, describe, relation_of
-from janus_edge.shapes.questions import TOPICS, question, tell
+from janus_edge.shapes.questions import LESSONS, question, tell
 from janus_edge.shapes.scenes import (
     BACKGROUNDS,
     COLOURS,
@@ -98,7 +99,7 @@ def test_questions_have_right_answers() -> None:
     rng = np.random.default_rng(0)
     asked = 0
     for scene in islice(scenes("train"), 400):
-        for topic in TOPICS:
+        for topic in LESSONS:
             q = question(scene, rng, topic)
             if q is None:
                 continue
@@ -113,6 +114,13 @@ def test_questions_have_right_answers() -> None:
                 assert q.answer == scene.background or q.answer in {c for c, _ in there}
             elif topic == "describe":
                 assert q.answer == describe(scene) and q.answer in tell(scene)
+            elif topic == "place":
+                (thing,) = (thing for thing in scene.things if thing.shape == words[-1])
+                others = tuple(other for other in scene.things if other is not thing)
+                empty = render(dataclasses.replace(scene, things=others))
+                y, x = np.argwhere((render(scene) != empty).any(-1)).mean(0)
+                assert abs(y - 32) < 4 or ("top" in q.answer) == (y < 32)
+                assert abs(x - 32) < 4 or ("left" in q.answer) == (x < 32)
     assert asked > 2000
 
 

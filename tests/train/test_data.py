@@ -150,7 +150,7 @@ def test_stages_follow_the_papers() -> None:
     assert trains == [[True, False, False], [True, True, False], [True] * 3]
     look_ups = [stage for stage in STAGES if stage not in papers]
     assert STAGES[1:-2] == tuple(look_ups)
-    assert {stage.topics[0] for stage in look_ups} == {"shape", "existence", "position"}
+    assert {stage.topics[0] for stage in look_ups} == {"shape", "existence", "place", "position"}
     assert len({stage.number for stage in STAGES}) == len(STAGES)  # no two see the same scenes
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +160,29 @@ def test_the_papers_freezing() -> None:
     assert not any("vision_und_enc_model" in prefix for prefix in two.trainable)
     assert set(one.trainable) < set(two.trainable) < set(three.trainable)
     assert not any("vae" in prefix for stage in FLOW_STAGES for prefix in stage.trainable)
+
+
+def test_a_wrong_language_model_gives_one_line(tmp_path: Path, checkpoint_dir: Path) -> None:
+    """Before any training, and nothing is written but the empty folder of the run."""
+    for language, says in (
+        ("nothere", "nothere/config.json: No such file"),
+        (checkpoint_dir, "other sizes"),
+    ):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "janus_edge.train",
+                "r",
+                "--model",
+                "janusflow",
+                "--language",
+                language,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert says in done.stderr.splitlines()[-1]
+        assert not list((tmp_path / "r").iterdir())
