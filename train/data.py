@@ -59,13 +59,18 @@ class Sequences:
 
 
 def drawings(
-    batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder, tokenizer: VQTokenizer
+    batch: list[Scene],
+    rng: np.random.Generator,
+    encoder: PromptEncoder,
+    tokenizer: VQTokenizer,
+    category: str | None = None,
 ) -> Sequences:
-    """Captions followed by the codes of their pictures; a tenth of the captions are dropped."""
+    """Captions (of a category) and the codes of their pictures; a tenth of the captions are
+    dropped."""
     codes_BN = taught_codes(tokenizer, batch).cpu().numpy()
     rows, targets, is_code = [], [], []
     for scene, codes in zip(batch, codes_BN, strict=True):
-        prompt = encoder.generation(caption(scene, rng).text)
+        prompt = encoder.generation(caption(scene, rng, category).text)
         if rng.random() < DROPPED_CONDITIONS:
             prompt = encoder.unconditional(prompt)
         rows.append(np.concatenate([prompt, codes[:-1]]))

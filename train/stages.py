@@ -57,10 +57,13 @@ class JanusStage(MixedStage):
     """A stage of Janus.
 
     examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
-    alike, one of three tokens as much as one of thirty; otherwise every token does.
+    alike, one of three tokens as much as one of thirty; otherwise every token does. num_relations:
+    drawings beside the mixture's, of two things whose caption says where one is; too few captions
+    do for it to be learned from those of all kinds (docs/log.md).
     """
 
     examples_alike: bool = False
+    num_relations: int = 0
 
 
 def _look_ups(number: int, num_steps: int, *topics: str) -> JanusStage:
@@ -114,6 +117,7 @@ STAGES = (
         number=3,
         questions_a_picture=4,
         examples_alike=True,
+        num_relations=6,
         num_steps=5200,
         mixture=(20, 4, 16),  # 5 : 1 : 4
         batch_size=40,
@@ -133,8 +137,12 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
         rng = np.random.default_rng((stage.number, step))
         seen, told, drawn = stage.scenes(step)
         parts = {}
+        vq = model.gen_vision_model
         if drawn:
-            parts["image"] = drawings(drawn, rng, encoder, model.gen_vision_model)
+            parts["image"] = drawings(drawn, rng, encoder, vq)
+        if stage.num_relations:
+            pairs = training_scenes(stage.number + 100, step, stage.num_relations, ("pair",))
+            parts["relation"] = drawings(pairs, rng, encoder, vq, "position")
         parts |= asked(stage, seen, told, rng, encoder, num_patches)
         total, weights, metrics = torch.zeros((), device=model.gen_embed.weight.device), 0, {}
         for name, sequences in parts.items():

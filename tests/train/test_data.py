@@ -111,6 +111,19 @@ def test_questions_differ(encoder: PromptEncoder) -> None:
         assert len(set(texts)) == len(texts) >= 6
 
 
+def test_drawings_of_relations(encoder: PromptEncoder, tokenizer: VQTokenizer) -> None:
+    pairs = training_scenes(5, 0, 20, kinds=("pair",))
+    rows = drawings(pairs, np.random.default_rng(0), encoder, tokenizer, "position")
+    assert rows.is_code_BT is not None
+    relations = {"left", "right", "above", "below", "over", "under"}
+    texts = [
+        encoder.tokenizer.decode(ids[~is_code].tolist()).split()
+        for ids, is_code in zip(rows.ids_BT, rows.is_code_BT, strict=True)
+    ]
+    said = [bool(relations & set(words)) for words in texts]
+    assert said.count(True) >= 15  # all but the tenth that is dropped
+
+
 def test_codes_and_pictures_take_their_places(
     encoder: PromptEncoder, tokenizer: VQTokenizer
 ) -> None:
