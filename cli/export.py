@@ -18,6 +18,9 @@ def export(
     max_length: Annotated[
         int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
     ] = None,
+    quantize: Annotated[
+        str, typer.Option(help="How weights are stored: fp32, int8 or int4.")
+    ] = "fp32",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
@@ -28,6 +31,7 @@ def export(
         bundle,
         vae=vae,
         max_length=max_length,
+        quantize=quantize,
         report=typer.echo,
         replace=replace,
     )

@@ -19,6 +19,7 @@ from janus_edge.export.components import graph_components, tables
 from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import check_parity
 from janus_edge.export.preview import preview
+from janus_edge.export.quantize import PRESETS
 from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import halve, store_halves
 from janus_edge.export.tokenizer import complete, template_of
@@ -39,6 +40,7 @@ def export_folder(
     *,
     vae: Path | None = None,
     max_length: int | None = None,
+    quantize: str = "fp32",
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -56,6 +58,7 @@ def export_folder(
         dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
         folder,
         max_length=max_length or config.max_position_embeddings,
+        quantize=quantize,
         report=report,
         replace=replace,
     )
@@ -66,16 +69,20 @@ def export_bundle(
     folder: Path,
     *,
     max_length: int,
+    quantize: str = "fp32",
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
 ) -> None:
     """Compile a checkpoint into a bundle folder.
 
-    max_length: positions of the KV cache. report: called with a line after each component.
-    Raises ParityError when a component differs from PyTorch, OutputError when the folder exists
-    (and replace is False) or cannot be written, OptionError when max_length holds no picture.
+    max_length: positions of the KV cache. quantize: name of a preset. report: called with a line
+    after each component. Raises ParityError when a component differs from PyTorch, OutputError when
+    the folder exists (and replace is False) or cannot be written, OptionError when max_length holds
+    no picture or there is no such preset.
     """
+    if quantize not in PRESETS:
+        raise OptionError(f'quantize is "{quantize}"; give one of {", ".join(PRESETS)}')
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
@@ -85,7 +92,8 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        entries = _write_graphs(checkpoint, part, max_length, report, upcast_at_use)
+        components = graph_components(checkpoint, max_length, PRESETS[quantize])
+        entries = _write_graphs(checkpoint, components, part, report, upcast_at_use)
         entries |= _write_tables(checkpoint, part, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
         _write_manifest(checkpoint, part, folder.name, max_length, entries)
@@ -98,10 +106,14 @@ def export_bundle(
 
 
 def _write_graphs(
-    checkpoint: Checkpoint, part: Path, max_length: int, report: Report, upcast_at_use: int
+    checkpoint: Checkpoint,
+    components: list[Component],
+    part: Path,
+    report: Report,
+    upcast_at_use: int,
 ) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for component in graph_components(checkpoint, max_length):
+    for component in components:
         path, data = part / f"{component.name}.onnx", None
         if component.num_weights > upcast_at_use:
             data = part / f"{component.name}.data"
@@ -113,7 +125,10 @@ def _write_graphs(
             del proto  # as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)
-        error = check_parity(component, path, entry["upcast"], examples, references)
+            rounded = None
+            if component.blocks is not None:
+                rounded = component.references(examples, component.blocks)
+        error = check_parity(component, path, entry["upcast"], examples, references, rounded)
         entries[component.name] = entry
         size = path.stat().st_size + (0 if data is None else data.stat().st_size)
         report(f"{component.name}: {size / 1e6:.2f} MB, error {error:.1e}")
@@ -157,6 +172,7 @@ def _graph_entry(
     component: Component, proto: Any, path: Path, data: Path | None, weights: str
 ) -> dict[str, Any]:
     beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
+    blocks = component.blocks
     return {
         "file": path.name,
         "sha256": file_sha256(path),
@@ -164,9 +180,9 @@ def _graph_entry(
         "backend": "onnxruntime",
         "target": TARGET,
         "dtype": "float32",
-        "weights": weights,
-        "upcast": "load" if data is None else "use",
-        "quantization": "none",
+        "weights": weights if blocks is None else blocks.dtype,
+        "upcast": "load" if data is None or blocks else "use",
+        "quantization": "none" if blocks is None else f"blocks of {blocks.size}",
         "inputs": [_tensor(value) for value in proto.graph.input],
         "outputs": [_tensor(value) for value in proto.graph.output],
         "profile": component.profile,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
+
+from janus_edge.export.quantize import Blocks
 
 Feeds = dict[str, np.ndarray]
 
@@ -23,15 +26,24 @@ def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
     return difference / max(float(np.abs(reference).max()), 1e-12)
 
 
+class References(Protocol):
+    """See ``Component``."""
+
+    def __call__(
+        self, examples: list[Feeds], blocks: Blocks | None = None
+    ) -> list[list[np.ndarray]]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Component:
     """One graph.
 
     profile: (min, usual, max) of every named dimension. parameters: prefixes of those that must be
-    in memory for ``build`` and ``references``. build: takes the file for weights that are to be
-    used slice by slice, or None. references: PyTorch's outputs for the examples, which are feeds
-    of several sizes. error: of an output against its reference. cuts: tensors at which the graph
-    can be run in pieces, where it may be larger than memory.
+    in memory for ``build`` and ``references``. build: takes the file for the weights beside the
+    graph, or None. references: PyTorch's outputs for the examples, which are feeds of several
+    sizes, with the weights as they are or rounded. error: of an output against its reference.
+    blocks: how the weights are rounded. cuts: tensors at which the graph can be run in pieces,
+    where it may be larger than memory.
     """
 
     name: str
@@ -40,7 +52,8 @@ class Component:
     parameters: tuple[str, ...]
     build: Callable[[Path | None], onnx.ModelProto]
     examples: Callable[[], list[Feeds]]
-    references: Callable[[list[Feeds]], list[list[np.ndarray]]]
-    num_weights: int = 0  # of those that can be used slice by slice
+    references: References
+    num_weights: int = 0  # of those that can lie beside the graph
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
+    blocks: Blocks | None = None
     cuts: tuple[str, ...] = ()

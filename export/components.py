@@ -6,7 +6,7 @@ Every component is torch (the reference) and ONNX (what is exported); tables are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from janus_edge.export.component import Component
 from janus_edge.export.decoder import decoder_component
 from janus_edge.export.graph import Graph, info
+from janus_edge.export.quantize import PRESETS, Blocks, Preset
 from janus_edge.export.traced import Input, traced
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
@@ -28,14 +29,24 @@ from janus_edge.runtime.prompt import TOKEN_STRINGS
 _VQ = "gen_vision_model."
 
 
-def graph_components(checkpoint: Checkpoint, max_length: int) -> list[Component]:
-    """All graphs of a model for caches of ``max_length`` positions."""
+def graph_components(
+    checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
+) -> list[Component]:
+    """All graphs of a model for caches of ``max_length`` positions, stored as a preset says."""
     model = checkpoint.model
-    shared = [decoder_component(checkpoint, max_length), _text_head(model)]
+    shared = [
+        decoder_component(checkpoint, max_length, preset.decoder),
+        _text_head(model, preset.text_head),
+    ]
     if isinstance(model, JanusFlow):
         see, align = "vision_und_enc_model", "vision_und_enc_aligner"
         return [*_seeing(model, see, align), *shared, *_flow(model)]
-    return [*_seeing(model, "vision_model", "aligner"), *shared, *_codes(model)]
+    return [
+        *_seeing(model, "vision_model", "aligner"),
+        *shared,
+        _image_head(model, preset.image_head),
+        *_codes(model),
+    ]
 
 
 def _seeing(model: Model, encoder: str, aligner: str) -> list[Component]:
@@ -51,37 +62,59 @@ def _seeing(model: Model, encoder: str, aligner: str) -> list[Component]:
     ]
 
 
-def _text_head(model: Model) -> Component:
+def _text_head(model: Model, blocks: Blocks | None) -> Component:
     """Hidden states to vocabulary logits: one product, the largest of all."""
-    config, name = model.config.language, "text_head"
-    plain = traced(
-        name,
-        ("language_model.lm_head.",),
-        model,
-        model.text_logits,
-        (Input(name="hidden", shape=(config.hidden_size,)),),
-        ("logits",),
-        batch="R",
-    )
+    head = model.language_model.lm_head
+
+    def build(graph: Graph) -> None:
+        graph.linear("hidden", "logits", head.weight)
+
+    return _head("text_head", ("language_model.lm_head.",), model, head, build, blocks)
+
+
+def _image_head(model: Janus, blocks: Blocks | None) -> Component:
+    """Hidden states to code logits: two layers."""
+    head = model.gen_head
+
+    def build(graph: Graph) -> None:
+        inner, outer = head.output_mlp_projector, head.vision_head
+        wide = graph.linear("hidden", "projected", inner.weight, inner.bias)
+        graph.linear(graph.node("Gelu", [wide], ["gelu"]), "logits", outer.weight, outer.bias)
+
+    return _head("image_head", ("gen_head.",), model, head, build, blocks)
+
+
+def _head(
+    name: str,
+    parameters: tuple[str, ...],
+    model: Model,
+    head: nn.Module,
+    fill: Callable[[Graph], None],
+    blocks: Blocks | None,
+) -> Component:
+    """Hidden states (R, D) to logits (R, V). fill: adds the nodes from "hidden" to "logits"."""
+    width = model.config.language.hidden_size
+    hidden = Input(name="hidden", shape=(width,))
+    plain = traced(name, parameters, head, head, (hidden,), ("logits",), batch="R")
 
     def build(data: Path | None) -> onnx.ModelProto:
-        graph = Graph(data)
-        graph.linear("hidden", "logits", model.language_model.lm_head.weight)
+        graph = Graph(data, blocks)
+        fill(graph)
+        sizes = [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
         return graph.model(
             name,
-            [info("hidden", TensorProto.FLOAT, ["R", config.hidden_size])],
-            [info("logits", TensorProto.FLOAT, ["R", config.vocab_size])],
+            [info("hidden", TensorProto.FLOAT, ["R", width])],
+            [info("logits", TensorProto.FLOAT, ["R", sizes[-1]])],
         )
 
     return dataclasses.replace(
-        plain, build=build, num_weights=model.language_model.lm_head.weight.numel()
+        plain, build=build, num_weights=sum(p.numel() for p in head.parameters()), blocks=blocks
     )
 
 
 def _codes(model: Janus) -> list[Component]:
     """What draws codes and turns them into pictures and back."""
     config, vq, side = model.config, model.gen_vision_model, model.config.vision.image_size
-    hidden = Input(name="hidden", shape=(config.language.hidden_size,))
     codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
     pixels = Input(name="pixels", shape=(3, side, side))
 
@@ -89,15 +122,6 @@ def _codes(model: Janus) -> list[Component]:
         return vq.quantize.distances(vq.latent(pixels))
 
     return [
-        traced(
-            "image_head",
-            ("gen_head.",),
-            model.gen_head,
-            model.image_logits,
-            (hidden,),
-            ("logits",),
-            batch="R",
-        ),
         traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",)),
         # Two codes may be equally near: what counts is how much farther the chosen one is.
         traced(

@@ -21,6 +21,7 @@ from onnx import TensorProto
 
 from janus_edge.export.component import Component, Feeds
 from janus_edge.export.graph import MICROSOFT, Graph, Shape, info
+from janus_edge.export.quantize import Blocks, rounded
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
 from janus_edge.model.weights import Checkpoint, loaded
@@ -29,7 +30,9 @@ _PREFIX = "language_model.model."
 CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
 
 
-def decoder_component(checkpoint: Checkpoint, max_length: int) -> Component:
+def decoder_component(
+    checkpoint: Checkpoint, max_length: int, blocks: Blocks | None = None
+) -> Component:
     """All decoder layers for caches of at most ``max_length`` positions."""
     config = checkpoint.model.config.language
     return Component(
@@ -47,17 +50,21 @@ def decoder_component(checkpoint: Checkpoint, max_length: int) -> Component:
             for name, parameter in checkpoint.model.named_parameters()
             if name.startswith(f"{_PREFIX}layers.")
         ),
-        build=lambda data: decoder_graph(checkpoint, max_length, data),
+        build=lambda data: decoder_graph(checkpoint, max_length, data, blocks),
         examples=lambda: _examples(config, min(max_length, CHECKED_LENGTH)),
-        references=lambda examples: _references(checkpoint, examples),
+        references=lambda examples, blocks=None: _references(checkpoint, examples, blocks),
+        blocks=blocks,
     )
 
 
 def decoder_graph(
-    checkpoint: Checkpoint, max_length: int, data: Path | None = None
+    checkpoint: Checkpoint,
+    max_length: int,
+    data: Path | None = None,
+    blocks: Blocks | None = None,
 ) -> onnx.ModelProto:
-    """Build the graph for caches of at most ``max_length`` positions. data: see ``Graph``."""
-    decoder, graph = checkpoint.model.language_model.model, Graph(data)
+    """Build the graph for caches of at most ``max_length`` positions; the rest: see ``Graph``."""
+    decoder, graph = checkpoint.model.language_model.model, Graph(data, blocks)
     config = decoder.config
     with torch.no_grad():
         cos, sin = rope(config, torch.arange(max_length))
@@ -169,15 +176,18 @@ def _examples(config: LanguageConfig, length: int) -> list[Feeds]:
     ]
 
 
-def _references(checkpoint: Checkpoint, examples: list[Feeds]) -> list[list[np.ndarray]]:
-    """What PyTorch computes for every example, each layer loaded once."""
+def _references(
+    checkpoint: Checkpoint, examples: list[Feeds], blocks: Blocks | None
+) -> list[list[np.ndarray]]:
+    """What PyTorch computes for every example, each layer loaded once, its weights rounded."""
     decoder = checkpoint.model.language_model.model
     xs = [torch.from_numpy(feeds["embeds"]) for feeds in examples]
     positions = [torch.from_numpy(feeds["positions"]) for feeds in examples]
     slots = [_slots(feeds) for feeds in examples]
     caches: list[list[np.ndarray]] = [[] for _ in examples]
     for index, layer in enumerate(decoder.layers):
-        with loaded(checkpoint, f"{_PREFIX}layers.{index}."), torch.no_grad():
+        part = loaded(checkpoint, f"{_PREFIX}layers.{index}.")
+        with part, rounded(layer, blocks), torch.no_grad():
             for i, feeds in enumerate(examples):
                 cache: LayerCache = (
                     torch.from_numpy(feeds[f"past_k_{index}"].copy()),

@@ -4,6 +4,7 @@ Weights lie in the graph, or, slice by slice, in a file beside it. The latter is
 to be held as float32: each slice is stored as halves and cast just before its product, so that a
 product's weights are upcast while they are in the processor's cache and never all at once. That
 needs an engine that runs the nodes in the order given here (``upcast: use`` in the manifest).
+Rounded weights (export/quantize.py) are used as they are stored, wherever they lie.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from janus_edge.export.quantize import Blocks, pack
 from janus_edge.export.storage import halve
 
 OPSET = 24
@@ -30,11 +32,12 @@ Shape = list[str | int]
 class Graph:
     """Nodes and initializers; every call returns the name of what it made."""
 
-    def __init__(self, data: Path | None = None) -> None:
-        """data: the file to write the products' weights to, slice by slice; None: in the graph."""
+    def __init__(self, data: Path | None = None, blocks: Blocks | None = None) -> None:
+        """data: the file to write the products' weights to; None: in the graph. blocks: how they
+        are rounded; None: not at all."""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self._data = data
+        self._data, self._blocks = data, blocks
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
     def constant(self, name: str, array: np.ndarray) -> str:
@@ -49,8 +52,14 @@ class Graph:
         self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
         return outputs[0]
 
-    def linear(self, x: str, name: str, weight_OI: Tensor) -> str:
-        """x (..., I) times the transposed weight."""
+    def linear(self, x: str, name: str, weight_OI: Tensor, bias_O: Tensor | None = None) -> str:
+        """x (..., I) times the transposed weight, and a bias."""
+        if bias_O is not None:
+            product = self.linear(x, f"{name}.product", weight_OI)
+            bias = self.constant(f"{name}.bias", bias_O.detach().numpy())
+            return self.node("Add", [product, bias], [name])
+        if self._blocks is not None:
+            return self._rounded(x, name, weight_OI.detach().numpy(), self._blocks)
         weight_IO = weight_OI.detach().numpy().T
         if self._file is None:
             return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])
@@ -61,6 +70,21 @@ class Graph:
             weight = self._slice(f"{name}.weight.{index}", weight_IO[:, start : start + step])
             parts.append(self.node("MatMul", [x, weight], [f"{name}.{index}"]))
         return self.node("Concat", parts, [name], axis=-1)
+
+    def _rounded(self, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
+        levels, scales_OK = pack(weight_OI, blocks)
+        keep = self.constant if self._file is None else self._external
+        return self.node(
+            "MatMulNBits",
+            [x, keep(f"{name}.weight.levels", levels), keep(f"{name}.weight.scales", scales_OK)],
+            [name],
+            domain=MICROSOFT,
+            K=weight_OI.shape[1],
+            N=weight_OI.shape[0],
+            bits=blocks.bits,
+            block_size=blocks.size,
+            accuracy_level=4,
+        )
 
     def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
         """Root-mean-square norm over the last axis."""

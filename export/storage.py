@@ -6,6 +6,8 @@ value from 2^-14 to its largest; below, it is off by at most 2^-25, which no par
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -16,7 +18,7 @@ LARGEST_ERROR = 2.0**-25  # half of the smallest number of half precision
 
 def store_halves(proto: onnx.ModelProto) -> str:
     """Change the model in place; returns the dtype that holds most of its weights."""
-    graph, sizes = proto.graph, {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0}
+    graph, sizes = proto.graph, Counter[int]()
     casts = []
     for initializer in graph.initializer:
         size = int(np.prod(initializer.dims))

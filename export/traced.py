@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from janus_edge.export.component import Component, Feeds, relative_error
 from janus_edge.export.graph import IR_VERSION, OPSET
+from janus_edge.export.quantize import Blocks, rounded
 
 Function = Callable[..., Any]
 
@@ -79,9 +80,9 @@ def traced(
         proto.ir_version = IR_VERSION
         return proto
 
-    def references(examples: list[Feeds]) -> list[list[np.ndarray]]:
+    def references(examples: list[Feeds], blocks: Blocks | None = None) -> list[list[np.ndarray]]:
         compute, found = reference or function, []
-        with torch.no_grad():
+        with rounded(owner, blocks), torch.no_grad():
             for feeds in examples:
                 out = compute(*(torch.from_numpy(array) for array in feeds.values()))
                 found.append([part.numpy() for part in (out if isinstance(out, tuple) else (out,))])

@@ -41,7 +41,8 @@ class Component(_Part):
     """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension.
 
     data: weights beside the graph. upcast: when half-precision weights become float32: as the file
-    is opened, or slice by slice as they are used.
+    is opened, or slice by slice as they are used. quantization: rounded weights have a scale for
+    every so many.
     """
 
     file: FileName
@@ -50,9 +51,9 @@ class Component(_Part):
     backend: Literal["onnxruntime", "table"]
     target: str
     dtype: Literal["float32"]
-    weights: Literal["float32", "float16"]
+    weights: Literal["float32", "float16", "int8", "int4"]
     upcast: Literal["load", "use"] = "load"
-    quantization: Literal["none"]
+    quantization: Annotated[str, Field(pattern=r"^(none|blocks of (32|64|128))$")]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     profile: dict[str, tuple[Positive, Positive, Positive]] = {}

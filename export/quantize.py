@@ -1,0 +1,136 @@
+"""Weights in few bits: symmetric, in blocks along the input, each block with a scale.
+
+What is rounded is the weights of products alone; a preset says to what, a part of the model each.
+Shapes: O outputs, I inputs, K blocks an output, S weights a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_AT_ONCE = 2**22  # weights: what is computed on the way takes some twenty bytes for each
+# Of a block's largest weight, what the largest level may stand for: clipping a little costs the
+# large ones less than the finer steps save the others.
+_SHRINKS = {4: np.linspace(1.0, 0.7, 13), 8: np.ones(1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Weights of 4 or 8 bits, ``size`` (32, 64 or 128) of them with one scale.
+
+    Products round their inputs to 8 bits, too, block by block (``accuracy_level`` 4 of ONNX
+    Runtime's MatMulNBits).
+    """
+
+    bits: int
+    size: int
+
+    @property
+    def dtype(self) -> str:
+        """As the manifest says it."""
+        return f"int{self.bits}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How the parts are stored; None: as they are, halves where that changes nothing."""
+
+    decoder: Blocks | None = None
+    image_head: Blocks | None = None
+    text_head: Blocks | None = None
+
+
+# Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
+# heads keep 8 bits.
+_EIGHT = Blocks(bits=8, size=32)
+PRESETS = {
+    "fp32": Preset(),
+    "int8": Preset(decoder=_EIGHT, image_head=_EIGHT, text_head=_EIGHT),
+    "int4": Preset(decoder=Blocks(bits=4, size=32), image_head=_EIGHT, text_head=_EIGHT),
+}
+
+
+def pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (O, K, S * bits / 8) uint8, the lower nibble first, and scales (O, K) float32.
+
+    The last block of an output is filled with zeros. The scale of a block is the one of those tried
+    that leaves the smallest squared error; its sign lets the largest weight have the one level that
+    has no negative.
+    """
+    rows = max(1, _AT_ONCE // weight_OI.shape[1])
+    parts = [_pack(weight_OI[i : i + rows], blocks) for i in range(0, len(weight_OI), rows)]
+    levels, scales = zip(*parts, strict=True)
+    return np.concatenate(levels), np.concatenate(scales)
+
+
+def _pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    half = 2 ** (blocks.bits - 1)
+    filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % blocks.size)))
+    parts_OKS = filled.reshape(len(filled), -1, blocks.size)
+    at = np.abs(parts_OKS).argmax(-1)[..., None]
+    largest_OK1 = np.take_along_axis(parts_OKS, at, axis=-1)
+    least_OK1 = np.full(largest_OK1.shape, np.inf, np.float32)
+    scales_OK1, levels_OKS = np.zeros_like(largest_OK1), np.zeros(parts_OKS.shape, np.int8)
+    for shrink in _SHRINKS[blocks.bits]:
+        tried_OK1 = (largest_OK1 * np.float32(shrink / -half)).astype(np.float32)
+        inverse = np.divide(1, tried_OK1, out=np.zeros_like(tried_OK1), where=tried_OK1 != 0)
+        rounded = np.clip(np.rint(parts_OKS * inverse), -half, half - 1)
+        error_OK1 = np.square(rounded * tried_OK1 - parts_OKS).sum(-1, keepdims=True)
+        better = error_OK1 < least_OK1
+        least_OK1 = np.where(better, error_OK1, least_OK1)
+        scales_OK1 = np.where(better, tried_OK1, scales_OK1)
+        levels_OKS = np.where(better, rounded.astype(np.int8), levels_OKS)
+    unsigned = (levels_OKS.astype(np.int16) + half).astype(np.uint8)
+    if blocks.bits == 4:
+        unsigned = unsigned[..., 0::2] | unsigned[..., 1::2] << 4
+    return unsigned, scales_OK1[..., 0]
+
+
+def unpack(
+    levels: np.ndarray, scales_OK: np.ndarray, blocks: Blocks, num_inputs: int
+) -> np.ndarray:
+    """The weights (O, I) that levels and scales stand for, float32."""
+    if blocks.bits == 4:
+        levels = np.stack((levels & 15, levels >> 4), axis=-1).reshape(*levels.shape[:2], -1)
+    signed = levels.astype(np.float32) - 2 ** (blocks.bits - 1)
+    return (signed * scales_OK[..., None]).reshape(len(levels), -1)[:, :num_inputs]
+
+
+@contextmanager
+def rounded(module: nn.Module, blocks: Blocks | None) -> Iterator[None]:
+    """The module with linear layers that compute as their stored weights will: from those, and
+    from inputs of 8 bits. Afterwards it is as it was."""
+    linears = [m for m in module.modules() if isinstance(m, nn.Linear)] if blocks else []
+    kept = [linear.weight for linear in linears]
+    hooks = []
+    try:
+        for linear in linears:
+            assert blocks is not None
+            exact = linear.weight.detach().numpy()
+            stored = unpack(*pack(exact, blocks), blocks, exact.shape[1])
+            linear.weight = nn.Parameter(torch.from_numpy(stored), requires_grad=False)
+            hooks.append(linear.register_forward_pre_hook(_round_inputs(blocks.size)))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for linear, weight in zip(linears, kept, strict=True):
+            linear.weight = weight
+
+
+def _round_inputs(size: int) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
+    def hook(_linear: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        (x,) = inputs
+        filled = F.pad(x, (0, -x.shape[-1] % size)).unflatten(-1, (-1, size))
+        scale = filled.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
+        levels = (filled / scale).round()
+        return ((levels * scale).flatten(-2)[..., : x.shape[-1]],)
+
+    return hook

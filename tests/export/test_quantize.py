@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from janus_edge.export import quantize
+from janus_edge.export.bundle import export_bundle
+from janus_edge.export.component import relative_error
+from janus_edge.export.components import graph_components
+from janus_edge.export.graph import Graph, info, save_graph
+from janus_edge.export.parity import ParityError, check_parity
+from janus_edge.export.quantize import PRESETS, Blocks, pack, rounded, unpack
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.backends import load_engine
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.events import Image, Text
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+
+ALL = [Blocks(bits=bits, size=size) for bits in (4, 8) for size in (32, 64, 128)]
+
+
+@pytest.mark.parametrize("blocks", ALL, ids=str)
+def test_weights_come_back_within_a_step(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "_AT_ONCE", 1000)  # several parts, the last one smaller
+    monkeypatch.setitem(quantize._SHRINKS, 4, np.ones(1))
+    weight = np.random.default_rng(0).standard_normal((13, 200), np.float32)
+    weight[3] = 0
+    levels, scales = pack(weight, blocks)
+    num_blocks = -(-200 // blocks.size)
+    assert levels.shape == (13, num_blocks, blocks.size * blocks.bits // 8)
+    assert scales.shape == (13, num_blocks) and levels.dtype == np.uint8
+    back = unpack(levels, scales, blocks, 200)
+    step = np.abs(np.repeat(scales, blocks.size, axis=1))[:, :200]
+    # half a step, but a whole one at the end that has one level less
+    assert (np.abs(back - weight) <= step * 1.0001).all()
+    assert np.mean(np.abs(back - weight) <= step * 0.5001) > 0.97
+    assert (back[3] == 0).all()
+
+
+def test_the_scale_is_searched_for() -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 256), np.float32)
+    blocks = Blocks(bits=4, size=64)
+    found = unpack(*pack(weight, blocks), blocks, 256)
+    quantize_plainly = {4: np.ones(1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "_SHRINKS", quantize_plainly)
+        plain = unpack(*pack(weight, blocks), blocks, 256)
+    assert np.square(found - weight).sum() < 0.95 * np.square(plain - weight).sum()
+
+
+@pytest.mark.parametrize("blocks", ALL, ids=str)
+def test_the_engine_computes_what_is_stored(blocks: Blocks, tmp_path: Path) -> None:
+    """ONNX Runtime's product of the packed weights is PyTorch's of the rounded ones."""
+    torch.manual_seed(0)
+    layer = nn.Linear(200, 48)
+    graph = Graph(None, blocks)
+    graph.linear("x", "y", layer.weight, layer.bias)
+    ends = [info("x", TensorProto.FLOAT, ["R", 200])], [info("y", TensorProto.FLOAT, ["R", 48])]
+    save_graph(graph.model("linear", *ends), tmp_path / "linear.onnx")
+    x = np.random.default_rng(0).standard_normal((5, 200), np.float32)
+    (found,) = load_engine("onnxruntime", tmp_path / "linear.onnx", 1).run({"x": x})
+    before = layer.weight
+    with rounded(layer, blocks), torch.no_grad():
+        assert layer.weight is not before
+        low = layer(torch.from_numpy(x)).numpy()
+    assert layer.weight is before and not layer._forward_pre_hooks
+    exact = layer(torch.from_numpy(x)).detach().numpy()
+    assert relative_error(found, low) < 2e-3 < 2 * relative_error(low, exact)
+
+
+def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    part = next(
+        c for c in graph_components(checkpoint, 96, PRESETS["int8"]) if c.name == "image_head"
+    )
+    proto, examples = part.build(None), part.examples()
+    exact, low = part.references(examples), part.references(examples, part.blocks)
+    save_graph(proto, tmp_path / "right.onnx")
+    assert check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low) < 0.05
+    (levels,) = [i for i in proto.graph.initializer if i.name == "projected.product.weight.levels"]
+    raw = bytearray(levels.raw_data)
+    raw[::7] = bytes(len(raw[::7]))
+    levels.raw_data = bytes(raw)
+    save_graph(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(ParityError, match="image_head: logits differs"):
+        check_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
+
+
+@pytest.mark.parametrize("preset", ["int8", "int4"])
+def test_a_rounded_bundle_draws_and_answers(
+    checkpoint: Checkpoint, tmp_path: Path, preset: str
+) -> None:
+    drawn = []
+    for beside in (2**40, 0):  # weights in the graph, and in a file beside it
+        folder = tmp_path / f"b{beside}"
+        export_bundle(
+            checkpoint,
+            folder,
+            max_length=96,
+            quantize=preset,
+            report=lambda line: None,
+            upcast_at_use=beside,
+        )
+        bundle = open_bundle(folder)
+        decoder = bundle.manifest.components["decoder"]
+        assert (decoder.weights, decoder.upcast) == (preset, "load")
+        assert decoder.quantization == f"blocks of {PRESETS[preset].decoder.size}"
+        assert (decoder.data is None) == (beside > 0)
+        assert bundle.manifest.components["image_head"].weights == "int8"
+        session = Session(bundle, num_threads=1)
+        events = session.generate_image(ImageRequest(prompt="a star", seed=4))
+        drawn += [event.codes for event in events if isinstance(event, Image)]
+        asked = session.ask(AskRequest(question="how many?", max_tokens=3))
+        assert all(isinstance(event.text, str) for event in asked if isinstance(event, Text))
+    assert np.array_equal(*drawn)
+
+
+def test_an_unknown_preset_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match='quantize is "int3"; give one of fp32, int8, int4'):
+        export_bundle(
+            checkpoint, tmp_path / "b", max_length=96, quantize="int3", report=lambda line: None
+        )
+    assert not (tmp_path / "b").exists()
