@@ -128,7 +128,7 @@ def rounded(module: nn.Module, blocks: Blocks | None) -> Iterator[None]:
 def _round_inputs(size: int) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
     def hook(_linear: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (x,) = inputs
-        filled = F.pad(x, (0, -x.shape[-1] % size)).unflatten(-1, (-1, size))
+        filled = F.pad(x, (0, -x.shape[-1] % size)).reshape(*x.shape[:-1], -1, size)
         scale = filled.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
         levels = (filled / scale).round()
         return ((levels * scale).flatten(-2)[..., : x.shape[-1]],)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
 
 from janus_edge.runtime.files import whole
 
@@ -37,6 +38,8 @@ class Stage:
     decay_from: float = 1.0  # the part of the horizon after which the rate falls to 0 by a cosine
     horizon: int = 0  # steps the rate is laid out for, where the stage ends before; 0: num_steps
     weight_decay: float = 0.0
+    muon: tuple[str, ...] = ()  # words in the names of matrices that Muon moves, AdamW the rest
+    muon_factor: float = 3.0  # Muon's rate over AdamW's
 
     def __post_init__(self) -> None:
         """Refuse empty stages."""
@@ -68,18 +71,12 @@ def run_stage(
 
     after_step: called when the weights have changed. A finished stage is loaded and left alone; a
     stopped one goes on at its last saved step.
-    Raises FloatingPointError when the loss is not finite.
+    Raises FloatingPointError when the loss or its gradient is not finite; what was saved is.
     """
     path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
     parameters = select_trainable(model, stage.trainable)
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=stage.learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=stage.weight_decay,
-        fused=True,
-    )
-    start = _resume(path, model, optimizer, stage)
+    optimizers = make_optimizers(model, stage)
+    start = _resume(path, model, optimizers, stage)
     if start == stage.num_steps:
         return
     _drop_later_lines(log, stage.name, start)
@@ -87,15 +84,17 @@ def run_stage(
     model.train()
     for step in _with_bar(stage, start):
         rate = stage.rate_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in (group for each in optimizers for group in each.param_groups):
+            group["lr"] = rate * group["factor"]
         loss, metrics = loss_at(step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"stage {stage.name}, step {step}: loss is {loss.item()}")
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        for name, value in (("loss", loss), ("gradient's norm", norm)):
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"stage {stage.name}, step {step}: {name} is {value:g}")
+        for each in optimizers:
+            each.step()
         after_step()
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
@@ -105,7 +104,7 @@ def run_stage(
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
-            _save(path, model, optimizer, done)
+            _save(path, model, optimizers, done)
             saved = time.monotonic()
     model.eval()
 
@@ -131,20 +130,48 @@ def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Par
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stage: Stage) -> int:
+def make_optimizers(model: nn.Module, stage: Stage) -> list[Optimizer]:
+    """AdamW, and Muon for the matrices that the stage names: what is trainable, each once.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) moves a matrix along its gradient's
+    nearest orthogonal one, here by steps as large as AdamW's.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    turned = {n: p for n, p in named if p.ndim == 2 and any(word in n for word in stage.muon)}
+    rest = [p for name, p in named if name not in turned]
+    decay, rate = stage.weight_decay, stage.learning_rate
+    optimizers: list[Optimizer] = [
+        AdamW(
+            [{"params": rest, "factor": 1.0}],
+            lr=rate,
+            betas=(0.9, 0.95),
+            weight_decay=decay,
+            fused=True,
+        )
+    ]
+    if turned:
+        groups = [{"params": list(turned.values()), "factor": stage.muon_factor}]
+        scaled = "match_rms_adamw"
+        optimizers.append(Muon(groups, lr=rate, weight_decay=decay, adjust_lr_fn=scaled))
+    return optimizers
+
+
+def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: Stage) -> int:
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     if state["step"] < stage.num_steps:
-        optimizer.load_state_dict(state["optimizer"])
+        for each, saved in zip(optimizers, state["optimizers"], strict=True):
+            each.load_state_dict(saved)
     else:
         model.eval()
     return min(int(state["step"]), stage.num_steps)
 
 
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
+    states = [each.state_dict() for each in optimizers]
+    state = {"step": step, "model": model.state_dict(), "optimizers": states}
     with whole(path) as part:
         torch.save(state, part)
 
