@@ -31,13 +31,14 @@ def main() -> None:
         "--compile", action="store_true", help="compile the layers (needs a C++ compiler)"
     )
     parser.add_argument(
-        "--language",
+        "--start",
         type=Path,
-        help="of a janusflow: the checkpoint of a small Janus whose language model it starts from",
+        help="of a janusflow: the checkpoint of a small Janus whose language model it starts from, "
+        "or of a small JanusFlow to train on",
     )
     options = parser.parse_args()
-    if (options.language is None) != (options.model == "janus"):
-        parser.error("--language CHECKPOINT goes with --model janusflow, and it with --language")
+    if (options.start is None) != (options.model == "janus"):
+        parser.error("--start CHECKPOINT goes with --model janusflow, and it with --start")
     options.run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,8 +46,8 @@ def main() -> None:
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         recipe = RECIPES[options.model]
         try:
-            made = recipe(options.run_dir, device, options.compile, options.language)
-        except CheckpointError as error:  # of --language
+            made = recipe(options.run_dir, device, options.compile, options.start)
+        except CheckpointError as error:  # of --start
             parser.error(str(error))
     write(options.run_dir, made, sys.argv[1:])
 

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
+from janus_edge.shapes.questions import LESSONS
 from janus_edge.shapes.scenes import Scene
 from janus_edge.train.data import DROPPED_CONDITIONS
 from janus_edge.train.loop import LossAt, autocast
@@ -42,7 +43,9 @@ class FlowStage(MixedStage):
     that counts beside the flow.
     """
 
-    questions_a_picture: int = 6
+    questions_a_picture: int = 8
+    topics: tuple[str, ...] = (*LESSONS, "position", "position")  # what takes most to learn
+    muon: tuple[str, ...] = (".layers.", ".channelwise_linear")
     repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
     repa_weight: float = 0.5
 
@@ -61,13 +64,13 @@ FLOW_STAGES = (
     FlowStage(
         name="flow2",
         number=12,
-        num_steps=2000,
-        horizon=2800,  # stage 3 goes on at the rate that this one ends with
-        mixture=(6, 2, 20),  # 14 : 6 : 80 in the paper; this is nearly its third stage's
-        batch_size=28,
+        num_steps=6000,
+        horizon=7000,  # stage 3 goes on at the rate that this one ends with
+        mixture=(4, 1, 24),  # 14 : 6 : 80
+        batch_size=29,
         learning_rate=1e-3,
-        warmup_steps=100,
-        decay_from=0.5,
+        warmup_steps=60,
+        decay_from=0.3,
         trainable=(*_ADAPTERS, "model.language_model."),
     ),
     FlowStage(
@@ -76,7 +79,7 @@ FLOW_STAGES = (
         num_steps=600,
         mixture=(6, 3, 20),  # 21 : 9 : 70
         batch_size=29,
-        learning_rate=6e-4,
+        learning_rate=1e-4,
         decay_from=0.0,
         trainable=(*_ADAPTERS, "model.language_model.", "model.vision_und_enc_model."),
     ),

@@ -39,7 +39,7 @@ class Made:
     stages: tuple[Stage, ...]
 
 
-def make_janus(run_dir: Path, device: torch.device, compiled: bool, _language: Path | None) -> Made:
+def make_janus(run_dir: Path, device: torch.device, compiled: bool, _start: Path | None) -> Made:
     """VQ tokenizer, vision encoder, then Janus in three stages."""
     tokenizer = VQTokenizer(TINY.codebook).to(device)
     for stage, loss in ((vq.AUTOENCODER, vq.autoencoder_loss), (vq.CODEBOOK, vq.codebook_loss)):
@@ -67,44 +67,51 @@ def make_janus(run_dir: Path, device: torch.device, compiled: bool, _language: P
     return Made(checkpoint=checkpoint, stages=(vq.AUTOENCODER, vq.CODEBOOK, vision.VISION, *STAGES))
 
 
-def make_flow(run_dir: Path, device: torch.device, compiled: bool, language: Path | None) -> Made:
-    """Autoencoder, vision encoder, then JanusFlow in three stages from a Janus's language model."""
-    assert language is not None
-    start = load_checkpoint(language)
-    if start.model.config.language != TINY_FLOW.language:
-        raise CheckpointError(f"{language}: its language model has other sizes; give a small Janus")
-    autoencoder = VAE(vae.TINY_VAE).to(device)
-    run_stage(
-        autoencoder,
-        vae.VAE_STAGE,
-        vae.vae_loss(autoencoder, vae.VAE_STAGE.batch_size),
-        run_dir,
-    )
-    scaled = dataclasses.replace(vae.TINY_VAE, scaling_factor=vae.latent_scale(autoencoder))
-    model = JanusFlow(TINY_FLOW, scaled)
-    flow.initialise_flow(model)
-    _copy(autoencoder, model.vae)
-    _copy(_seeing(run_dir, device), model.vision_und_enc_model)
-    _copy(start.model.language_model, model.language_model)
+def make_flow(run_dir: Path, device: torch.device, compiled: bool, start: Path | None) -> Made:
+    """Autoencoder, vision encoder, then JanusFlow in three stages from a Janus's language model; or
+    the three stages alone, from a JanusFlow."""
+    assert start is not None
+    found = load_checkpoint(start)
+    if found.model.config.language != TINY_FLOW.language:
+        raise CheckpointError(f"{start}: its language model has other sizes; give a small Janus")
+    before: tuple[Stage, ...] = ()
+    if isinstance(found.model, JanusFlow):
+        model = found.model
+    else:
+        before = (vae.VAE_STAGE, vision.VISION)
+        model = _fresh_flow(run_dir, device, found.model)
     trainee = flow.Trainee(model).to(device)
     if compiled:
         _compile(model.language_model.model.layers)
         _compile(model.vision_gen_enc_model.mid_block.res_blocks)
         _compile(model.vision_gen_dec_model.mid_block.res_blocks)
-    encoder = PromptEncoder.load(start.tokenizer_json, TEMPLATE)
+    encoder = PromptEncoder.load(found.tokenizer_json, TEMPLATE)
     for stage in flow.FLOW_STAGES:
         loss = flow.flow_loss(trainee, stage, encoder)
         run_stage(trainee, stage, loss, run_dir, after_step=trainee.update)
     return Made(
         checkpoint=Checkpoint(
             model=trainee.averaged(),
-            tokenizer_json=start.tokenizer_json,
+            tokenizer_json=found.tokenizer_json,
             prompt=dataclasses.asdict(TEMPLATE),
             sampling=dict(FLOW_SAMPLING),
             samples=sample_latents(model.vae),
         ),
-        stages=(vae.VAE_STAGE, vision.VISION, *flow.FLOW_STAGES),
+        stages=(*before, *flow.FLOW_STAGES),
     )
+
+
+def _fresh_flow(run_dir: Path, device: torch.device, janus: Janus) -> JanusFlow:
+    """With a trained autoencoder, vision encoder and language model, and nothing else."""
+    autoencoder, stage = VAE(vae.TINY_VAE).to(device), vae.VAE_STAGE
+    run_stage(autoencoder, stage, vae.vae_loss(autoencoder, stage.batch_size), run_dir)
+    scaled = dataclasses.replace(vae.TINY_VAE, scaling_factor=vae.latent_scale(autoencoder))
+    model = JanusFlow(TINY_FLOW, scaled)
+    flow.initialise_flow(model)
+    _copy(autoencoder, model.vae)
+    _copy(_seeing(run_dir, device), model.vision_und_enc_model)
+    _copy(janus.language_model, model.language_model)
+    return model
 
 
 Recipe = Callable[[Path, torch.device, bool, Path | None], Made]

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from janus_edge.model.config import FlowConfig, JanusFlowConfig, LanguageConfig, VisionConfig
 from janus_edge.model.janusflow import JanusFlow, unconditional_rows
 from janus_edge.model.vae import VAEConfig
+from janus_edge.model.weights import Checkpoint, save_checkpoint
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train import flow
+from janus_edge.train.config import TINY_FLOW
 from janus_edge.train.data import training_scenes
 from janus_edge.train.flow import (
     FLOW_STAGES,
@@ -28,7 +30,9 @@ from janus_edge.train.flow import (
     prompts,
 )
 from janus_edge.train.loop import run_stage
+from janus_edge.train.recipes import FLOW_SAMPLING, make_flow
 from janus_edge.train.text import TEMPLATE, make_tokenizer
+from janus_edge.train.vae import TINY_VAE
 
 CONFIG = JanusFlowConfig(
     language=LanguageConfig(
@@ -162,9 +166,9 @@ def test_the_papers_freezing() -> None:
     assert not any("vae" in prefix for stage in FLOW_STAGES for prefix in stage.trainable)
 
 
-def test_a_wrong_language_model_gives_one_line(tmp_path: Path, checkpoint_dir: Path) -> None:
+def test_a_wrong_start_gives_one_line(tmp_path: Path, checkpoint_dir: Path) -> None:
     """Before any training, and nothing is written but the empty folder of the run."""
-    for language, says in (
+    for start, says in (
         ("nothere", "nothere/config.json: No such file"),
         (checkpoint_dir, "other sizes"),
     ):
@@ -176,8 +180,8 @@ def test_a_wrong_language_model_gives_one_line(tmp_path: Path, checkpoint_dir: P
                 "r",
                 "--model",
                 "janusflow",
-                "--language",
-                language,
+                "--start",
+                start,
             ],
             cwd=tmp_path,
             capture_output=True,
@@ -186,3 +190,27 @@ def test_a_wrong_language_model_gives_one_line(tmp_path: Path, checkpoint_dir: P
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert says in done.stderr.splitlines()[-1]
         assert not list((tmp_path / "r").iterdir())
+
+
+def test_a_janusflow_can_be_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    start = JanusFlow(TINY_FLOW, TINY_VAE)
+    initialise_flow(start)
+    checkpoint = Checkpoint(
+        model=start,
+        tokenizer_json=make_tokenizer(456, 500).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling=dict(FLOW_SAMPLING),
+    )
+    save_checkpoint(checkpoint, tmp_path / "start", torch.float32)
+    stage = dataclasses.replace(
+        FLOW_STAGES[1], num_steps=1, warmup_steps=0, mixture=(1, 1, 2), batch_size=4
+    )
+    monkeypatch.setattr(flow, "FLOW_STAGES", (stage,))
+    (tmp_path / "run").mkdir()
+    made = make_flow(tmp_path / "run", torch.device("cpu"), False, tmp_path / "start")
+    assert made.stages == (stage,)
+    before, after = start.state_dict(), made.checkpoint.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "language_model.model.layers.0.mlp.up_proj.weight" in moved
+    assert not any(name.startswith(("vae.", "vision_und_enc_model.")) for name in moved)
