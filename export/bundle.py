@@ -19,7 +19,7 @@ from janus_edge.export.components import graph_components, tables
 from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import check_parity
 from janus_edge.export.preview import preview
-from janus_edge.export.quantize import PRESETS
+from janus_edge.export.quantize import preset_of
 from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import halve, store_halves
 from janus_edge.export.tokenizer import complete, template_of
@@ -41,6 +41,7 @@ def export_folder(
     vae: Path | None = None,
     max_length: int | None = None,
     quantize: str = "fp32",
+    block_size: int | None = None,
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -59,6 +60,7 @@ def export_folder(
         folder,
         max_length=max_length or config.max_position_embeddings,
         quantize=quantize,
+        block_size=block_size,
         report=report,
         replace=replace,
     )
@@ -70,19 +72,20 @@ def export_bundle(
     *,
     max_length: int,
     quantize: str = "fp32",
+    block_size: int | None = None,
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
 ) -> None:
     """Compile a checkpoint into a bundle folder.
 
-    max_length: positions of the KV cache. quantize: name of a preset. report: called with a line
-    after each component. Raises ParityError when a component differs from PyTorch, OutputError when
-    the folder exists (and replace is False) or cannot be written, OptionError when max_length holds
-    no picture or there is no such preset.
+    max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
+    rounded weights; None: the preset's. report: called with a line after each component. Raises
+    ParityError when a component differs from PyTorch, OutputError when the folder exists (and
+    replace is False) or cannot be written, OptionError when max_length holds no picture or there is
+    no such preset.
     """
-    if quantize not in PRESETS:
-        raise OptionError(f'quantize is "{quantize}"; give one of {", ".join(PRESETS)}')
+    preset = preset_of(quantize, block_size)
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
@@ -92,7 +95,7 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        components = graph_components(checkpoint, max_length, PRESETS[quantize])
+        components = graph_components(checkpoint, max_length, preset)
         entries = _write_graphs(checkpoint, components, part, report, upcast_at_use)
         entries |= _write_tables(checkpoint, part, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_AT_ONCE = 2**22  # weights: what is computed on the way takes some twenty bytes for each
+from janus_edge.runtime.errors import OptionError
+
+BLOCK_SIZES = (32, 64, 128)
+_AT_ONCE = 2**18  # weights: what is computed on the way stays in the processor's cache
 # Of a block's largest weight, what the largest level may stand for: clipping a little costs the
 # large ones less than the finer steps save the others.
-_SHRINKS = {4: np.linspace(1.0, 0.7, 13), 8: np.ones(1)}
+_SHRINKS = {4: np.linspace(1.0, 0.7, 7), 8: np.ones(1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +52,27 @@ class Preset:
 
 # Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
 # heads keep 8 bits.
-_EIGHT = Blocks(bits=8, size=32)
+_HEAD = Blocks(bits=8, size=32)
 PRESETS = {
     "fp32": Preset(),
-    "int8": Preset(decoder=_EIGHT, image_head=_EIGHT, text_head=_EIGHT),
-    "int4": Preset(decoder=Blocks(bits=4, size=32), image_head=_EIGHT, text_head=_EIGHT),
+    "int8": Preset(decoder=Blocks(bits=8, size=128), image_head=_HEAD, text_head=_HEAD),
+    "int4": Preset(decoder=Blocks(bits=4, size=64), image_head=_HEAD, text_head=_HEAD),
 }
+
+
+def preset_of(name: str, block_size: int | None) -> Preset:
+    """A preset, with blocks of another size in its decoder. Raises OptionError."""
+    if name not in PRESETS:
+        raise OptionError(f'quantize is "{name}"; give one of {", ".join(PRESETS)}')
+    preset = PRESETS[name]
+    if block_size is None:
+        return preset
+    if preset.decoder is None:
+        raise OptionError(f"block_size means nothing to {name}, which rounds nothing; leave it out")
+    if block_size not in BLOCK_SIZES:
+        sizes = ", ".join(map(str, BLOCK_SIZES))
+        raise OptionError(f"block_size is {block_size}; give one of {sizes}")
+    return replace(preset, decoder=replace(preset.decoder, size=block_size))
 
 
 def pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
@@ -75,22 +93,26 @@ def _pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray
     filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % blocks.size)))
     parts_OKS = filled.reshape(len(filled), -1, blocks.size)
     at = np.abs(parts_OKS).argmax(-1)[..., None]
-    largest_OK1 = np.take_along_axis(parts_OKS, at, axis=-1)
-    least_OK1 = np.full(largest_OK1.shape, np.inf, np.float32)
-    scales_OK1, levels_OKS = np.zeros_like(largest_OK1), np.zeros(parts_OKS.shape, np.int8)
+    full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
+    best_OK1, least_OK1 = full_OK1, np.full(full_OK1.shape, np.inf, np.float32)
     for shrink in _SHRINKS[blocks.bits]:
-        tried_OK1 = (largest_OK1 * np.float32(shrink / -half)).astype(np.float32)
-        inverse = np.divide(1, tried_OK1, out=np.zeros_like(tried_OK1), where=tried_OK1 != 0)
-        rounded = np.clip(np.rint(parts_OKS * inverse), -half, half - 1)
-        error_OK1 = np.square(rounded * tried_OK1 - parts_OKS).sum(-1, keepdims=True)
-        better = error_OK1 < least_OK1
-        least_OK1 = np.where(better, error_OK1, least_OK1)
-        scales_OK1 = np.where(better, tried_OK1, scales_OK1)
-        levels_OKS = np.where(better, rounded.astype(np.int8), levels_OKS)
-    unsigned = (levels_OKS.astype(np.int16) + half).astype(np.uint8)
+        scale_OK1 = full_OK1 * np.float32(shrink)
+        levels_OKS = _levels(parts_OKS, scale_OK1, half)
+        levels_OKS *= scale_OK1
+        levels_OKS -= parts_OKS
+        error_OK1 = np.einsum("oks,oks->ok", levels_OKS, levels_OKS)[..., None]
+        best_OK1 = np.where(error_OK1 < least_OK1, scale_OK1, best_OK1)
+        least_OK1 = np.minimum(error_OK1, least_OK1)
+    unsigned = (_levels(parts_OKS, best_OK1, half) + half).astype(np.uint8)
     if blocks.bits == 4:
         unsigned = unsigned[..., 0::2] | unsigned[..., 1::2] << 4
-    return unsigned, scales_OK1[..., 0]
+    return unsigned, best_OK1[..., 0]
+
+
+def _levels(parts_OKS: np.ndarray, scale_OK1: np.ndarray, half: int) -> np.ndarray:
+    """The nearest of -half ... half - 1, as float32."""
+    scaled = parts_OKS * np.divide(1, scale_OK1, out=np.zeros_like(scale_OK1), where=scale_OK1 != 0)
+    return np.clip(np.rint(scaled, out=scaled), -half, half - 1, out=scaled)
 
 
 def unpack(

@@ -121,9 +121,30 @@ def test_a_rounded_bundle_draws_and_answers(
     assert np.array_equal(*drawn)
 
 
-def test_an_unknown_preset_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match='quantize is "int3"; give one of fp32, int8, int4'):
+@pytest.mark.parametrize(
+    ("preset", "block_size", "words"),
+    [
+        ("int3", None, 'quantize is "int3"; give one of fp32, int8, int4'),
+        ("int4", 48, "block_size is 48; give one of 32, 64, 128"),
+        ("fp32", 64, "block_size means nothing to fp32"),
+    ],
+)
+def test_what_there_is_not_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, preset: str, block_size: int | None, words: str
+) -> None:
+    with pytest.raises(OptionError, match=words):
         export_bundle(
-            checkpoint, tmp_path / "b", max_length=96, quantize="int3", report=lambda line: None
+            checkpoint,
+            tmp_path / "b",
+            max_length=96,
+            quantize=preset,
+            block_size=block_size,
+            report=lambda line: None,
         )
     assert not (tmp_path / "b").exists()
+
+
+def test_a_block_size_is_the_decoders() -> None:
+    preset = quantize.preset_of("int4", 128)
+    assert preset.decoder == Blocks(bits=4, size=128)
+    assert preset.image_head == PRESETS["int4"].image_head
