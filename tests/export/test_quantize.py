@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from janus_edge.export import quantize
+from janus_edge.export import parity, quantize
 from janus_edge.export.bundle import export_bundle
 from janus_edge.export.component import relative_error
 from janus_edge.export.components import graph_components
@@ -90,6 +91,33 @@ def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
     save_graph(proto, tmp_path / "wrong.onnx")
     with pytest.raises(ParityError, match="image_head: logits differs"):
         check_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
+
+
+def test_pieces_of_a_rounded_graph_give_what_the_whole_gives(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = next(
+        c for c in graph_components(checkpoint, 96, PRESETS["int4"]) if c.name == "decoder"
+    )
+    examples = whole.examples()
+    exact, low = whole.references(examples), whole.references(examples, whole.blocks)
+    save_graph(whole.build(tmp_path / "decoder.data"), tmp_path / "decoder.onnx")
+    found = []
+    for part in (whole, dataclasses.replace(whole, cuts=("layers.0",))):
+        opened = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                parity,
+                "load_engine",
+                lambda *words, _to=opened, **options: (
+                    _to.append(words) or load_engine(*words, **options)
+                ),
+            )
+            found.append(
+                check_parity(part, tmp_path / "decoder.onnx", "load", examples, exact, low)
+            )
+        assert len(opened) == 1 + len(part.cuts)
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("preset", ["int8", "int4"])
