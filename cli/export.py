@@ -21,6 +21,10 @@ def export(
     quantize: Annotated[
         str, typer.Option(help="How weights are stored: fp32, int8 or int4.")
     ] = "fp32",
+    block_size: Annotated[
+        int | None,
+        typer.Option(help="Weights a scale in the decoder: 32, 64 or 128; default: the preset's."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
@@ -32,6 +36,7 @@ def export(
         vae=vae,
         max_length=max_length,
         quantize=quantize,
+        block_size=block_size,
         report=typer.echo,
         replace=replace,
     )
