@@ -44,7 +44,7 @@ class FlowStage(MixedStage):
     """
 
     questions_a_picture: int = 8
-    topics: tuple[str, ...] = (*LESSONS, "position", "position")  # what takes most to learn
+    topics: tuple[str, ...] = (*LESSONS, "shape", "position")  # what takes most to learn
     muon: tuple[str, ...] = (".layers.", ".channelwise_linear")
     repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
     repa_weight: float = 0.5
