@@ -74,10 +74,15 @@ def compare(
     bundles: list[Bundle], split: str, num_prompts: int, num_threads: int
 ) -> list[dict[str, Any]]:
     """The measures of all bundles but the first, held against that. Raises OptionError for a
-    bundle that draws no codes."""
+    bundle that draws no codes, or is of another model."""
     for bundle in bundles:
         if not isinstance(bundle.manifest, JanusManifest):
             raise OptionError(f"{bundle.manifest.name} draws no codes; give bundles of a Janus")
+        if bundle.manifest.sizes != bundles[0].manifest.sizes:
+            raise OptionError(
+                f"{bundle.manifest.name} has other sizes than {bundles[0].manifest.name}; give "
+                "bundles of one checkpoint"
+            )
     session = Session(bundles[0], num_threads=num_threads)
     exact, *rounded = (Engines(bundle, num_threads) for bundle in bundles)
     settings = session.image_settings(ImageRequest(prompt=""))
@@ -123,6 +128,8 @@ def main() -> None:
     parser.add_argument("--split", default="validation")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.prompts < 1:
+        parser.error("--prompts: give at least 1")
     try:
         check_split(options.split)
         check_writable(options.record)
