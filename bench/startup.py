@@ -21,6 +21,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from janus_edge.bench.machine import processor
 from janus_edge.evals.records import append_record, checkout_commit, to_line
 
 COMMAND = str(Path(sys.executable).parent / "janus-edge")
@@ -56,7 +57,7 @@ def main() -> None:
         "command": "python bench/startup.py",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
-        "machine": f"{platform.machine()} {platform.system()}, {_processor()}",
+        "machine": f"{platform.machine()} {platform.system()}, {processor()}",
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "warmup_runs": 1,
@@ -68,12 +69,6 @@ def main() -> None:
     if options.record is not None:
         append_record(options.record, result)
     print(to_line(result))
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 if __name__ == "__main__":

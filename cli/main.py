@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from janus_edge.cli.ask import ask
+from janus_edge.cli.bench import bench
 from janus_edge.cli.evaluate import evaluate
 from janus_edge.cli.export import export
 from janus_edge.cli.generate import generate
@@ -27,6 +28,7 @@ app.command("ask")(ask)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("pull")(pull)
+app.command("bench")(bench)
 app.add_typer(models, name="models")
 app.add_typer(evaluate, name="eval")
 

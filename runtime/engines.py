@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
-from janus_edge.runtime.backends import Engine, load_engine
+from janus_edge.runtime.backends import Arrays, Engine, load_engine
 from janus_edge.runtime.bundle import Bundle
 
 
@@ -17,15 +21,15 @@ class Engines:
         self._num_threads = num_threads
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, np.ndarray] = {}
+        self.component_ms: dict[str, float] = {}  # spent in each, all calls together
 
     def __getitem__(self, name: str) -> Engine:
         """A component's engine. Raises BundleError if it cannot be opened."""
         if name not in self._engines:
             component = self.bundle.manifest.components[name]
             path = self.bundle.path(name)
-            self._engines[name] = load_engine(
-                component.backend, path, self._num_threads, component.upcast
-            )
+            engine = load_engine(component.backend, path, self._num_threads, component.upcast)
+            self._engines[name] = _Timed(engine, name, self.component_ms)
         return self._engines[name]
 
     def open(self, *names: str) -> None:
@@ -38,3 +42,34 @@ class Engines:
         if name not in self._tables:
             self._tables[name] = self.bundle.table(name)
         return self._tables[name]
+
+
+class _Timed:
+    """An engine that adds up its time under its component's name; see ``Engine``."""
+
+    def __init__(self, engine: Engine, name: str, spent_ms: dict[str, float]) -> None:
+        self._engine, self._name, self._spent_ms = engine, name, spent_ms
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        """All outputs, in new arrays."""
+        with self._clock():
+            return self._engine.run(inputs)
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """A call on fixed arrays."""
+        call = self._engine.bind(inputs, outputs)
+
+        def timed() -> None:
+            with self._clock():
+                call()
+
+        return timed
+
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = (time.perf_counter() - began) * 1e3
+            self._spent_ms[self._name] = self._spent_ms.get(self._name, 0.0) + spent

@@ -51,9 +51,11 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The last event. ``timings_ms``: time spent in each part, and ``total``."""
+    """The last event. ``timings_ms``: time spent in each part, and ``total``. ``step_ends_ms``:
+    when each code, token or step was there, one after the other."""
 
     timings_ms: dict[str, float] = field(default_factory=dict)
+    step_ends_ms: tuple[float, ...] = ()
 
 
 Event = Progress | Preview | Image | Text | Finished

@@ -81,6 +81,11 @@ class Session:
         watch = Stopwatch()
         return _finished(answer(self._engines, request, ids_T, watch), watch)
 
+    @property
+    def component_ms(self) -> dict[str, float]:
+        """Milliseconds spent in each component since the session was made."""
+        return dict(self._engines.component_ms)
+
     def _check_length(self, what: str, ids_T: np.ndarray, follows: int) -> None:
         room = self._sizes.max_length - follows
         if len(ids_T) > room:
@@ -92,4 +97,4 @@ class Session:
 
 def _finished(events: Iterator[Event], watch: Stopwatch) -> Iterator[Event]:
     yield from events
-    yield Finished(timings_ms=watch.timings_ms())
+    yield Finished(timings_ms=watch.timings_ms(), step_ends_ms=tuple(watch.step_ends_ms))

@@ -11,11 +11,13 @@ Item = TypeVar("Item")
 
 
 class Stopwatch:
-    """Milliseconds since it was made, and those spent inside each named part."""
+    """Milliseconds since it was made, those spent inside each named part, and when each step of
+    a loop ended."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._parts: dict[str, float] = {}
+        self.step_ends_ms: list[float] = []
 
     @property
     def elapsed_ms(self) -> float:
@@ -44,6 +46,7 @@ class Stopwatch:
                 item = next(items, None)
             if item is None:
                 return
+            self.step_ends_ms.append(self.elapsed_ms)
             yield item
             part = name
 

@@ -1,0 +1,2 @@
+"""Latency: what a bundle takes for a picture and an answer, on which machine. Programs beside it
+measure the rest; records/ holds what they found."""

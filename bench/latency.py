@@ -1,0 +1,122 @@
+"""How long a bundle takes: runs of one or two bundles in turn, and what they come to.
+
+Two bundles take turns within one run, so that a machine that drifts drifts for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from janus_edge.bench.machine import describe, read_bandwidth
+from janus_edge.bench.work import Opened, Run, Settings, Work, Worker
+from janus_edge.evals.records import checkout_commit
+
+SCHEMA = "bench/1"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """works: what is timed. num_runs of each, after num_warmups that do not count."""
+
+    works: tuple[Work, ...]
+    num_runs: int
+    num_warmups: int
+    settings: Settings
+
+
+def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[str, Any]:
+    """Time the works of each bundle; the record. report: called with a line after each round.
+
+    Raises what opening a bundle and running a request raise.
+    """
+    machine = describe()  # before the work adds to the load
+    bandwidth = read_bandwidth(plan.settings.num_threads)
+    workers = [Worker(model, plan.settings) for model in models]
+    runs: list[dict[Work, list[Run]]] = [{work: [] for work in plan.works} for _ in workers]
+    for index in range(plan.num_warmups + plan.num_runs):
+        for work in plan.works:
+            for worker, kept in zip(workers, runs, strict=True):
+                kept[work].append(worker.run(work))
+        report(f"round {index + 1} of {plan.num_warmups + plan.num_runs}")
+    return {
+        "schema": SCHEMA,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": checkout_commit(),
+        "janus_edge": version("janus-edge"),
+        "onnxruntime": version("onnxruntime"),
+        **machine,
+        "read_gb_s": round(bandwidth / 1e9, 2),
+        "warmups": plan.num_warmups,
+        "runs": plan.num_runs,
+        "settings": asdict(plan.settings),
+        "bundles": [
+            _bundle(worker, kept, plan, bandwidth)
+            for worker, kept in zip(workers, runs, strict=True)
+        ],
+    }
+
+
+def _bundle(
+    worker: Worker, runs: dict[Work, list[Run]], plan: Plan, bandwidth: float
+) -> dict[str, Any]:
+    opened, first = worker.opened, plan.works[0]
+    return {
+        "name": opened.name,
+        "family": opened.family,
+        "sha256": opened.sha256,
+        "weights": opened.weights,
+        "prompt_tokens": opened.prompt_tokens,
+        "open_ms": round(opened.open_ms, 1),
+        # the first request opens the engines that it needs
+        "first_ms": round(opened.open_ms + runs[first][0].step_ends_ms[0], 1),
+        "peak_mb": round(worker.close() / 1e6),
+    } | {
+        work: summary(work, kept[plan.num_warmups :], opened, plan.settings, bandwidth)
+        for work, kept in runs.items()
+    }
+
+
+def summary(
+    work: Work, runs: list[Run], opened: Opened, settings: Settings, bandwidth: float
+) -> dict[str, Any]:
+    """p20, p50 and p80 of a work's runs. TTFT is to the first code, step or token, ITL between any
+    two; "roof" is the part of the memory's speed that the median step reaches.
+    """
+    gaps = np.concatenate([np.diff(run.step_ends_ms) for run in runs])
+    steps = len(runs[0].step_ends_ms)
+    found: dict[str, Any] = {
+        "steps": steps,
+        "ttft_ms": _quantiles([run.step_ends_ms[0] for run in runs]),
+        "itl_ms": _quantiles(gaps) if len(gaps) else None,
+        "total_ms": _quantiles([run.total_ms for run in runs]),
+        "component_ms": _components(runs),
+    }
+    total, read = found["total_ms"]["p50"], opened.step_bytes[work]
+    if work == "draw":
+        found["image_ms"] = {k: round(v / settings.batch, 3) for k, v in found["total_ms"].items()}
+        made = settings.batch * steps if opened.family == "janus" else steps
+        found["steps_a_second"] = round(made / total * 1e3, 3)
+    if read is not None and len(gaps):
+        found["step_mb"] = round(read / 1e6, 2)
+        found["roof"] = round(read / (found["itl_ms"]["p50"] / 1e3) / bandwidth, 3)
+    return found
+
+
+def _components(runs: list[Run]) -> dict[str, float]:
+    """Median time in each, and in "rest", which is everything else."""
+    rows = [
+        run.component_ms | {"rest": run.total_ms - sum(run.component_ms.values())} for run in runs
+    ]
+    return {name: round(float(np.median([row[name] for row in rows])), 3) for name in rows[0]}
+
+
+def _quantiles(values: list[float] | np.ndarray) -> dict[str, float]:
+    p20, p50, p80 = np.percentile(values, (20, 50, 80))
+    return {"p20": round(p20, 3), "p50": round(p50, 3), "p80": round(p80, 3)}

@@ -1,0 +1,230 @@
+"""The work that is timed, in a process of its own a bundle, so that memory is its own as well.
+
+What a bundle is asked for follows from its family and sizes alone: the same prompt, picture and
+seed for every bundle of a family.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image as PilImage
+from PIL import ImageDraw
+
+from janus_edge.bench.machine import peak_memory_bytes
+from janus_edge.runtime.bundle import Bundle, open_bundle
+from janus_edge.runtime.errors import JanusEdgeError
+from janus_edge.runtime.events import Finished
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+
+Work = Literal["draw", "ask"]
+WORKS: tuple[Work, ...] = ("draw", "ask")
+QUESTION = "describe the picture."
+_WORDS = ("a red circle", " and a blue star", " above a green square", " near a large cross")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """num_threads: 0 lets the engine choose. batch: pictures of one prompt at once. prompt_length:
+    in tokens, at least; 0: that of a short prompt. num_steps: of a flow; None: the bundle's."""
+
+    num_threads: int = 0
+    batch: int = 1
+    prompt_length: int = 0
+    max_tokens: int = 32
+    num_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One request. step_ends_ms: when each code, step or token was there. component_ms: time in
+    each component."""
+
+    total_ms: float
+    step_ends_ms: tuple[float, ...]
+    component_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A bundle as its process found it. open_ms: its manifest, hashes and tokenizer. step_bytes:
+    weights and keys and values that the middle step of the work reads, None where a step is not
+    bound by reading."""
+
+    folder: str
+    name: str
+    family: str
+    sha256: str
+    weights: str
+    open_ms: float
+    prompt_tokens: int
+    step_bytes: dict[Work, int | None]
+
+
+class Worker:
+    """A process with an open bundle; a call waits for its answer.
+
+    ``JanusEdgeError`` of the process is raised here.
+    """
+
+    def __init__(self, model: str | None, settings: Settings) -> None:
+        """Start the process and open the bundle."""
+        context = get_context("spawn")  # not a copy of this process: its memory would count
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, model, settings), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.opened: Opened = self._answer()
+
+    def run(self, work: Work) -> Run:
+        """One request."""
+        self._pipe.send(work)
+        run: Run = self._answer()
+        return run
+
+    def close(self) -> int:
+        """End the process; its peak memory in bytes."""
+        self._pipe.send(None)
+        peak: int = self._answer()
+        self._process.join()
+        return peak
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise JanusEdgeError(
+                f"the process that measures ended with code {self._process.exitcode}; is there "
+                "memory enough?"
+            ) from None
+        if isinstance(answer, JanusEdgeError):
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection, model: str | None, settings: Settings) -> None:
+    try:
+        began = time.perf_counter()
+        bundle = open_bundle(model)
+        open_ms = (time.perf_counter() - began) * 1e3
+        session = Session(bundle, num_threads=settings.num_threads)
+        requests = _requests(bundle, settings)
+        pipe.send(_opened(bundle, settings, open_ms))
+        while (work := pipe.recv()) is not None:
+            pipe.send(_run(session, requests[work]))
+        pipe.send(peak_memory_bytes())
+    except JanusEdgeError as error:
+        pipe.send(error)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # whoever asked is gone
+        return
+
+
+def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | AskRequest]:
+    drawing = ImageRequest(
+        prompt=_prompt(bundle, settings.prompt_length),
+        num_images=settings.batch,
+        num_steps=settings.num_steps,
+    )
+    asking = AskRequest(
+        question=QUESTION,
+        images=(_picture(bundle.manifest.sizes.image_size),),
+        max_tokens=settings.max_tokens,
+    )
+    return {"draw": drawing, "ask": asking}
+
+
+def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
+    before = session.component_ms
+    is_drawing = isinstance(request, ImageRequest)
+    ask: Callable[[Any], Any] = session.generate_image if is_drawing else session.ask
+    (finished,) = (event for event in ask(request) if isinstance(event, Finished))
+    spent = session.component_ms
+    return Run(
+        total_ms=finished.timings_ms["total"],
+        step_ends_ms=finished.step_ends_ms,
+        component_ms={
+            name: ms - before.get(name, 0.0)
+            for name, ms in spent.items()
+            if ms > before.get(name, 0.0)
+        },
+    )
+
+
+def _opened(bundle: Bundle, settings: Settings, open_ms: float) -> Opened:
+    manifest = bundle.manifest
+    decoder = manifest.components["decoder"]
+    prompt = bundle.encoder.generation(_prompt(bundle, settings.prompt_length))
+    return Opened(
+        folder=str(bundle.folder),
+        name=manifest.name,
+        family=manifest.family,
+        sha256=bundle.sha256,
+        weights=" in ".join(
+            word for word in (decoder.weights, decoder.quantization) if word != "none"
+        ),
+        open_ms=open_ms,
+        prompt_tokens=len(prompt),
+        step_bytes=_step_bytes(bundle, settings, len(prompt)),
+    )
+
+
+def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Work, int | None]:
+    """Of each work's middle step. A flow's step takes all of a picture's positions at once: it
+    waits for arithmetic, not for memory."""
+    manifest, sizes = bundle.manifest, bundle.manifest.sizes
+    asked = len(bundle.encoder.question(QUESTION, sizes.num_image_tokens))
+    found: dict[Work, int | None] = {
+        "draw": None,
+        "ask": _weights(bundle, "decoder", "text_head")
+        + _cache(bundle, 1, asked + settings.max_tokens // 2),
+    }
+    if manifest.family == "janus":
+        rows = settings.batch * (1 if manifest.sampling.guidance_scale == 1 else 2)
+        middle = prompt + manifest.sizes.num_codes // 2
+        found["draw"] = _weights(bundle, "decoder", "image_head") + _cache(bundle, rows, middle)
+    return found
+
+
+def _weights(bundle: Bundle, *names: str) -> int:
+    """Bytes of components in memory: those of their files; halves are widened as a file is opened
+    unless the manifest says that they stay."""
+    total = 0
+    for name in names:
+        part = bundle.manifest.components[name]
+        size = bundle.path(name).stat().st_size
+        if part.data is not None:
+            size += (bundle.folder / part.data.file).stat().st_size
+        total += size * 2 if (part.weights, part.upcast) == ("float16", "load") else size
+    return total
+
+
+def _cache(bundle: Bundle, rows: int, length: int) -> int:
+    """Bytes of the keys and values of so many positions."""
+    sizes = bundle.manifest.sizes
+    numbers = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim
+    return rows * length * numbers * np.dtype(np.float32).itemsize
+
+
+def _prompt(bundle: Bundle, length: int) -> str:
+    """A prompt of at least so many tokens, by the bundle's tokenizer."""
+    text, index = _WORDS[0], 1
+    while len(bundle.encoder.generation(text)) < length:
+        text += _WORDS[1 + index % (len(_WORDS) - 1)]
+        index += 1
+    return text
+
+
+def _picture(side: int) -> PilImage.Image:
+    """A red circle on white."""
+    picture = PilImage.new("RGB", (side, side), "white")
+    box = [side // 4, side // 4, side // 2, side // 2]
+    ImageDraw.Draw(picture).ellipse(box, fill="red")
+    return picture

@@ -1,0 +1,150 @@
+"""``janus-edge bench``: how long pictures and answers take, and what that is bound by."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Works(StrEnum):
+    """What is timed."""
+
+    draw = "draw"
+    ask = "ask"
+    both = "both"
+
+
+def bench(
+    bundle: Annotated[
+        str | None, typer.Argument(help="Bundle folder, or a name that `models` lists.")
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two bundles instead, in turn.", metavar="BUNDLE BUNDLE"),
+    ] = None,
+    work: Annotated[Works, typer.Option(help="What to time.")] = Works.both,
+    runs: Annotated[int, typer.Option(help="Of each work.", min=1)] = 5,
+    warmups: Annotated[int, typer.Option(help="Runs before those.", min=0)] = 1,
+    threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 1,
+    prompt_length: Annotated[int, typer.Option(help="At least so many tokens.", min=0)] = 0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 32,
+    steps: Annotated[int | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON, no table.")] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Append the result to this file, a JSON line.")
+    ] = None,
+) -> None:
+    """Time drawing and answering; TTFT, ITL, memory, and how near they come to the memory's speed.
+
+    TTFT is the time to the first code, step or token, ITL the time from one to the next, each with
+    its 20th, 50th and 80th percentile.
+    """
+    from rich.console import Console
+
+    from janus_edge.bench.latency import Plan, measure
+    from janus_edge.bench.work import WORKS, Settings
+    from janus_edge.evals.records import append_record, to_line
+    from janus_edge.runtime.image import check_writable
+
+    if compare is not None and bundle is not None:
+        raise typer.BadParameter("give either a bundle or --compare with two")
+    if record is not None:
+        check_writable(record)  # not after minutes of work
+    plan = Plan(
+        works=tuple(each for each in WORKS if work in (each, Works.both)),
+        num_runs=runs,
+        num_warmups=warmups,
+        settings=Settings(
+            num_threads=threads,
+            batch=batch,
+            prompt_length=prompt_length,
+            max_tokens=max_tokens,
+            num_steps=steps,
+        ),
+    )
+    notes = Console(stderr=True)
+    with notes.status("measuring") as status:
+        result = measure(compare or (bundle,), plan, status.update)
+    if record is not None:
+        append_record(record, result)
+    if json:
+        print(to_line(result))
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, bundles = Console(highlight=False), result["bundles"]
+    console.print(f"{result['machine']}, {result['memory_gb']} GB", soft_wrap=True)
+    console.print(
+        f"{result['power']}; load {' '.join(map(str, result['load']))}; reads "
+        f"{result['read_gb_s']} GB/s; ONNX Runtime {result['onnxruntime']}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"{result['runs']} runs after {result['warmups']}; p50 (p20 to p80), in ms", soft_wrap=True
+    )
+    table = Table("", *(bundle["name"] for bundle in bundles), box=None)
+    if len(bundles) == 2:
+        table.add_column("ratio")
+    for name, values in _rows(bundles):
+        shown = [_cell(value) for value in values]
+        if len(bundles) == 2:
+            shown.append(_ratio(*values))
+        table.add_row(name, *shown)
+    console.print(table)
+
+
+def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """Names and each bundle's value; None where it has none."""
+    rows = [(key, [bundle[key] for bundle in bundles]) for key in _GENERAL]
+    for work in ("draw", "ask"):
+        parts = [bundle[work] for bundle in bundles if work in bundle]
+        if not parts:
+            continue
+        for key, name in _OF_A_WORK[work].items():
+            values = [part.get(key) for part in parts]
+            if any(value is not None for value in values):
+                rows.append((f"{work}: {name}", values))
+        for name in dict.fromkeys(name for part in parts for name in part["component_ms"]):
+            values = [part["component_ms"].get(name) for part in parts]
+            rows.append((f"{work}:   {name}", values))
+    return rows
+
+
+_GENERAL = ("weights", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
+_STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
+_READ = {"step_mb": "MB read a step", "roof": "of the memory's speed"}
+_OF_A_WORK = {
+    "draw": _STEPS | {"image_ms": "a picture", "steps_a_second": "steps a second"} | _READ,
+    "ask": _STEPS | {"total_ms": "an answer"} | _READ,
+}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        p20, p50, p80 = (_number(value[key]) for key in ("p20", "p50", "p80"))
+        return f"{p50} ({p20} to {p80})"
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(first: Any, second: Any) -> str:
+    """The second over the first."""
+    pair = [value["p50"] if isinstance(value, dict) else value for value in (first, second)]
+    if not all(isinstance(value, int | float) and value for value in pair):
+        return ""
+    return f"{pair[1] / pair[0]:.2f}"

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from janus_edge.bench import machine
+from janus_edge.bench.latency import Plan, measure, summary
+from janus_edge.bench.work import Opened, Run, Settings, Worker
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import BundleError
+
+OPENED = Opened(
+    folder="b",
+    name="b",
+    family="janus",
+    sha256="",
+    weights="int4",
+    open_ms=1.0,
+    prompt_tokens=5,
+    step_bytes={"draw": 10**6, "ask": None},
+)
+
+
+def _run(*ends: float, total: float) -> Run:
+    return Run(total_ms=total, step_ends_ms=ends, component_ms={"decoder": total / 2})
+
+
+def test_what_runs_come_to() -> None:
+    runs = [_run(10, 14, 16, total=20), _run(12, 16, 18, total=40), _run(11, 15, 17, total=30)]
+    found = summary("draw", runs, OPENED, Settings(batch=2), bandwidth=1e9)
+    assert found["ttft_ms"] == {"p20": 10.4, "p50": 11.0, "p80": 11.6}
+    assert found["itl_ms"]["p50"] == 3.0  # of gaps 4 and 2
+    assert found["image_ms"]["p50"] == 15.0  # two at once in 30
+    assert found["steps_a_second"] == pytest.approx(2 * 3 / 0.030)
+    assert found["roof"] == pytest.approx(1e6 / 3e-3 / 1e9, abs=1e-3)
+    assert found["component_ms"] == {"decoder": 15.0, "rest": 15.0}
+
+
+def test_an_answer_of_one_token_has_no_itl() -> None:
+    found = summary("ask", [_run(10, total=11)], OPENED, Settings(), bandwidth=1e9)
+    assert found["itl_ms"] is None and "roof" not in found and "image_ms" not in found
+
+
+def test_a_worker_counts_every_code_and_component(bundle_dir: Path) -> None:
+    worker = Worker(str(bundle_dir), Settings(num_threads=1, batch=2, prompt_length=20))
+    sizes = open_bundle(bundle_dir).manifest.sizes
+    drawn, asked = worker.run("draw"), worker.run("ask")
+    assert len(drawn.step_ends_ms) == sizes.num_codes
+    assert (np.diff(drawn.step_ends_ms) > 0).all()
+    assert set(drawn.component_ms) == {"decoder", "image_head", "image_decoder"}
+    assert sum(drawn.component_ms.values()) < drawn.total_ms
+    assert {"decoder", "vision_encoder", "vision_aligner"} <= set(asked.component_ms)
+    assert "image_decoder" not in asked.component_ms
+    assert 20 <= worker.opened.prompt_tokens < 30
+    assert worker.close() > 10e6
+
+
+def test_more_positions_and_rows_are_more_bytes(bundle_dir: Path) -> None:
+    found = []
+    for settings in (Settings(), Settings(prompt_length=30), Settings(batch=4)):
+        worker = Worker(str(bundle_dir), settings)
+        found.append(worker.opened.step_bytes["draw"])
+        worker.close()
+    short, long, many = found
+    assert short < long < many
+    manifest = open_bundle(bundle_dir).manifest
+    files = [bundle_dir / manifest.components[n].file for n in ("decoder", "image_head")]
+    assert manifest.components["decoder"].weights == "float16"  # widened as it is opened
+    assert short > 2 * sum(path.stat().st_size for path in files)
+
+
+def test_what_cannot_be_opened_is_raised_here(tmp_path: Path) -> None:
+    plan = Plan(works=("draw",), num_runs=1, num_warmups=0, settings=Settings())
+    with pytest.raises(BundleError, match="no such bundle"):
+        measure((str(tmp_path / "none"),), plan, lambda line: None)
+
+
+def test_the_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "BUFFER_BYTES", 2**22)
+    monkeypatch.setattr(machine, "_CPU", tmp_path / "cpu")
+    monkeypatch.setattr(machine, "_POWER", tmp_path / "power")
+    assert machine.read_bandwidth(1) > 1e8
+    assert machine.power_state() == "governor unknown; supply unknown"
+    governor = tmp_path / "cpu/cpu0/cpufreq/scaling_governor"
+    governor.parent.mkdir(parents=True)
+    governor.write_text("powersave\n")
+    (tmp_path / "power/AC").mkdir(parents=True)
+    (tmp_path / "power/AC/online").write_text("0\n")
+    assert machine.power_state() == "governor powersave; supply battery"
+    assert str(os.cpu_count()) in machine.describe()["machine"]
