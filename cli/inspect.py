@@ -22,7 +22,7 @@ def inspect(
 
     from janus_edge.runtime.bundle import open_bundle
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, check_all=True)
     manifest, console = opened.manifest, Console()
     console.print(f"{manifest.name}: {manifest.family}, {manifest.created_by}, all hashes right")
     console.print(f"  folder    {opened.folder}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Opening a bundle: find the folder, check every hash, read the manifest and the tables.
+"""Opening a bundle: find the folder, check the hashes, read the manifest and the tables.
 
 A bundle is found by its path, or by its name in the user's folder, or by its name in the package.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from janus_edge.runtime.checked import check_changed, home_folder
 from janus_edge.runtime.errors import BundleError, OutputError
 from janus_edge.runtime.manifest import Manifest, parse_manifest
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
@@ -55,9 +56,10 @@ class Bundle:
         return table
 
 
-def open_bundle(model: str | Path | None = None) -> Bundle:
+def open_bundle(model: str | Path | None = None, *, check_all: bool = False) -> Bundle:
     """Open a bundle by its folder, or a pulled or shipped one by its name; None: the default.
 
+    check_all: hash every file, also those that were found right before and not touched since.
     Raises BundleError when it is missing, damaged or of another version.
     """
     folder = find_bundle(model)
@@ -65,10 +67,12 @@ def open_bundle(model: str | Path | None = None) -> Bundle:
     sha256 = hashlib.sha256(raw).hexdigest()
     _compare(folder / MANIFEST, f"{sha256}\n", _read(folder / CHECKSUM).decode("ascii", "replace"))
     manifest = parse_manifest(raw, str(folder / MANIFEST))
-    for part in manifest.components.values():
-        _check_file(folder / part.file, part.sha256)
-        if part.data is not None:
-            _check_file(folder / part.data.file, part.data.sha256)
+    files = _files(manifest)
+    if check_all:
+        for name, expected in files:
+            _check_file(folder / name, expected)
+    else:
+        check_changed(folder, files, _check_file)
     tokenizer = _read(folder / manifest.tokenizer.file)
     found = hashlib.sha256(tokenizer).hexdigest()
     _compare(folder / manifest.tokenizer.file, found, manifest.tokenizer.sha256)
@@ -135,12 +139,8 @@ def pulled_bundles() -> list[str]:
 
 
 def bundles_folder() -> Path:
-    """The user's bundles: in JANUS_EDGE_HOME if that is set, else in janus-edge in the cache."""
-    if home := os.environ.get("JANUS_EDGE_HOME"):
-        return Path(home) / "bundles"
-    # Path.home() would raise for a user without a home, who may still open a shipped bundle.
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(cache) / "janus-edge" / "bundles"
+    """The user's bundles."""
+    return home_folder() / "bundles"
 
 
 def is_bundle_name(name: str) -> bool:
@@ -185,6 +185,16 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from None
+
+
+def _files(manifest: Manifest) -> list[tuple[str, str]]:
+    """Every file of the components, with its hash."""
+    found = []
+    for part in manifest.components.values():
+        found.append((part.file, part.sha256))
+        if part.data is not None:
+            found.append((part.data.file, part.data.sha256))
+    return found
 
 
 def _check_file(path: Path, expected: str) -> None:

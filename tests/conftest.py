@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ RANDOM_VAE = VAEConfig(
     norm_num_groups=4,
     scaling_factor=1.3,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What opening a bundle remembers stays out of the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JANUS_EDGE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

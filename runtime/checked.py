@@ -1,0 +1,76 @@
+"""Remembering which files were found right, so that gigabytes are not hashed at every start.
+
+A file is hashed when it is first opened, and again when its size, times or inode are others. What
+is remembered lies in the user's folder, one small file a bundle; where it cannot be written, or is
+damaged, all files are hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from janus_edge.runtime.files import whole
+
+Stamp = list[int]
+
+
+def home_folder() -> Path:
+    """The user's: JANUS_EDGE_HOME if that is set, else janus-edge in the cache."""
+    if home := os.environ.get("JANUS_EDGE_HOME"):
+        return Path(home)
+    # Path.home() would raise for a user without a home, who may still open a shipped bundle.
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(cache) / "janus-edge"
+
+
+def check_changed(
+    folder: Path, files: list[tuple[str, str]], check: Callable[[Path, str], None]
+) -> None:
+    """Call ``check`` with the path and hash of each file (its name, its SHA-256), but for those
+    that it let pass before and that have not been touched since. Raises what it raises."""
+    note = _note(folder)
+    known = _read(note)
+    found: dict[str, list[str | Stamp]] = {}
+    for name, expected in files:
+        stamp = _stamp(folder / name)  # before the hash: a change while it is read is then seen
+        if stamp is None or known.get(name) != [expected, stamp]:
+            check(folder / name, expected)
+        if stamp is not None:
+            found[name] = [expected, stamp]
+    if found != known:
+        _write(note, found)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """What changes when a file does; the time of its last change cannot be set back by hand."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _note(folder: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    return home_folder() / "checked" / f"{name}.json"
+
+
+def _read(note: Path) -> dict[str, list[str | Stamp]]:
+    try:
+        known = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(note: Path, found: dict[str, list[str | Stamp]]) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with whole(note) as part:
+            part.write_text(json.dumps(found))
+    except OSError:  # a home that cannot be written: the next start hashes again
+        return
