@@ -28,7 +28,7 @@ from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.evals.shapes import check_split, draw, prompts
 from janus_edge.runtime import sampling
 from janus_edge.runtime.bundle import Bundle, open_bundle
-from janus_edge.runtime.decode import Decoder, Settings
+from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.draw_codes import sizes_of
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.errors import JanusEdgeError, OptionError
@@ -47,7 +47,7 @@ def guided_logits(
     encoder, sizes = engines.bundle.encoder, sizes_of(engines)
     ids_T = encoder.generation(prompt)
     ids_2T = np.stack([ids_T, encoder.unconditional(ids_T)])
-    decoder = Decoder(engines["decoder"], sizes, 2, len(ids_T) + sizes.num_codes)
+    decoder = engines.decoder(2, len(ids_T) + sizes.num_codes)
     embeds = engines.table("text_embed")[ids_2T].astype(np.float32)
     hidden_2D = decoder.prefill(embeds, np.full(2, len(ids_T)))
     logits = []

@@ -210,7 +210,7 @@ def _cache(bundle: Bundle, rows: int, length: int) -> int:
     """Bytes of the keys and values of so many positions."""
     sizes = bundle.manifest.sizes
     numbers = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim
-    return rows * length * numbers * np.dtype(np.float32).itemsize
+    return rows * length * numbers * np.dtype(bundle.manifest.cache_type).itemsize
 
 
 def _prompt(bundle: Bundle, length: int) -> str:

@@ -25,6 +25,10 @@ def export(
         int | None,
         typer.Option(help="Weights a scale in the decoder: 32, 64 or 128; default: the preset's."),
     ] = None,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option(help="Keys and values: float32 or int8; default: the preset's."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
@@ -37,6 +41,7 @@ def export(
         max_length=max_length,
         quantize=quantize,
         block_size=block_size,
+        kv_cache=kv_cache,
         report=typer.echo,
         replace=replace,
     )

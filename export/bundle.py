@@ -42,6 +42,7 @@ def export_folder(
     max_length: int | None = None,
     quantize: str = "fp32",
     block_size: int | None = None,
+    kv_cache: str | None = None,
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -61,6 +62,7 @@ def export_folder(
         max_length=max_length or config.max_position_embeddings,
         quantize=quantize,
         block_size=block_size,
+        kv_cache=kv_cache,
         report=report,
         replace=replace,
     )
@@ -73,6 +75,7 @@ def export_bundle(
     max_length: int,
     quantize: str = "fp32",
     block_size: int | None = None,
+    kv_cache: str | None = None,
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
@@ -80,12 +83,12 @@ def export_bundle(
     """Compile a checkpoint into a bundle folder.
 
     max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
-    rounded weights; None: the preset's. report: called with a line after each component. Raises
-    ParityError when a component differs from PyTorch, OutputError when the folder exists (and
-    replace is False) or cannot be written, OptionError when max_length holds no picture or there is
-    no such preset.
+    rounded weights, kv_cache: "float32" or "int8"; None: the preset's. report: called with a line
+    after each component. Raises ParityError when a component differs from PyTorch, OutputError when
+    the folder exists (and replace is False) or cannot be written, OptionError when max_length holds
+    no picture or there is no such preset.
     """
-    preset = preset_of(quantize, block_size)
+    preset = preset_of(quantize, block_size, kv_cache)
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
@@ -128,9 +131,7 @@ def _write_graphs(
             del proto  # as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)
-            rounded = None
-            if component.blocks is not None:
-                rounded = component.references(examples, component.blocks)
+            rounded = component.references(examples, low=True) if component.is_low else None
         error = check_parity(component, path, entry["upcast"], examples, references, rounded)
         entries[component.name] = entry
         size = path.stat().st_size + (0 if data is None else data.stat().st_size)
@@ -192,7 +193,7 @@ def _graph_entry(
     }
 
 
-_DTYPES = {1: "float32", 6: "int32", 7: "int64"}
+_DTYPES = {1: "float32", 3: "int8", 6: "int32", 7: "int64"}
 
 
 def _tensor(value: Any) -> dict[str, Any]:

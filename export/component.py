@@ -29,9 +29,7 @@ def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
 class References(Protocol):
     """See ``Component``."""
 
-    def __call__(
-        self, examples: list[Feeds], blocks: Blocks | None = None
-    ) -> list[list[np.ndarray]]: ...
+    def __call__(self, examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +39,9 @@ class Component:
     profile: (min, usual, max) of every named dimension. parameters: prefixes of those that must be
     in memory for ``build`` and ``references``. build: takes the file for the weights beside the
     graph, or None. references: PyTorch's outputs for the examples, which are feeds of several
-    sizes, with the weights as they are or rounded. error: of an output against its reference.
-    blocks: how the weights are rounded. cuts: tensors at which the graph can be run in pieces,
-    where it may be larger than memory.
+    sizes; low: with everything rounded that the graph rounds. error: of an output against its
+    reference. blocks: how the weights are rounded. is_low: whether anything is. cuts: tensors at
+    which the graph can be run in pieces, where it may be larger than memory.
     """
 
     name: str
@@ -56,4 +54,5 @@ class Component:
     num_weights: int = 0  # of those that can lie beside the graph
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
     blocks: Blocks | None = None
+    is_low: bool = False
     cuts: tuple[str, ...] = ()

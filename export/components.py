@@ -35,7 +35,7 @@ def graph_components(
     """All graphs of a model for caches of ``max_length`` positions, stored as a preset says."""
     model = checkpoint.model
     shared = [
-        decoder_component(checkpoint, max_length, preset.decoder),
+        decoder_component(checkpoint, max_length, preset.decoder, preset.cache),
         _text_head(model, preset.text_head),
     ]
     if isinstance(model, JanusFlow):
@@ -95,7 +95,8 @@ def _head(
     """Hidden states (R, D) to logits (R, V). fill: adds the nodes from "hidden" to "logits"."""
     width = model.config.language.hidden_size
     hidden = Input(name="hidden", shape=(width,))
-    plain = traced(name, parameters, head, head, (hidden,), ("logits",), batch="R")
+    outputs = ("logits",)
+    plain = traced(name, parameters, head, head, (hidden,), outputs, batch="R", blocks=blocks)
 
     def build(data: Path | None) -> onnx.ModelProto:
         graph = Graph(data, blocks)
@@ -108,7 +109,7 @@ def _head(
         )
 
     return dataclasses.replace(
-        plain, build=build, num_weights=sum(p.numel() for p in head.parameters()), blocks=blocks
+        plain, build=build, num_weights=sum(p.numel() for p in head.parameters())
     )
 
 

@@ -1,10 +1,11 @@
 """The decoder as one ONNX graph: all layers, rotary positions, the KV cache inside the contract.
 
-embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G, M, E) to the
-final-normed hidden states (R, T, D) and the same caches, written in place where the caller binds
-one buffer as past and present. ``lengths`` counts the valid positions after the call, so rolling
-back is passing a smaller one; ``positions`` only turn keys and queries, and may leave a gap.
-Attention is lowered to ONNX Runtime's GroupQueryAttention.
+embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G, M, E) to the final-
+normed hidden states (R, T, D) and the same caches, written in place where the caller binds one
+buffer as past and present. Caches are float32, or int8 with a scale a channel. ``lengths`` counts
+the valid positions after the call, so rolling back is passing a smaller one; ``positions`` only
+turn keys and queries, and may leave a gap. Attention is lowered to ONNX Runtime's
+GroupQueryAttention.
 
 Layers are taken one at a time, both for the graph and for PyTorch's answer to the examples: a
 checkpoint's weights need not fit into memory.
@@ -12,6 +13,7 @@ checkpoint's weights need not fit into memory.
 
 from __future__ import annotations
 
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import onnx
 import torch
 from onnx import TensorProto
 
+from janus_edge.export.calibrate import CacheScales, RoundedCache, cache_scales, sequences
 from janus_edge.export.component import Component, Feeds
 from janus_edge.export.graph import MICROSOFT, Graph, Shape, info
 from janus_edge.export.quantize import Blocks, rounded
@@ -31,10 +34,18 @@ CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at m
 
 
 def decoder_component(
-    checkpoint: Checkpoint, max_length: int, blocks: Blocks | None = None
+    checkpoint: Checkpoint,
+    max_length: int,
+    blocks: Blocks | None = None,
+    cache: str = "float32",
 ) -> Component:
     """All decoder layers for caches of at most ``max_length`` positions."""
     config = checkpoint.model.config.language
+
+    @once
+    def scales() -> list[CacheScales] | None:
+        return cache_scales(checkpoint) if cache == "int8" else None
+
     return Component(
         name="decoder",
         outputs=("hidden", *(f"present_{name}" for name in _cache_names(config))),
@@ -50,10 +61,13 @@ def decoder_component(
             for name, parameter in checkpoint.model.named_parameters()
             if name.startswith(f"{_PREFIX}layers.")
         ),
-        build=lambda data: decoder_graph(checkpoint, max_length, data, blocks),
-        examples=lambda: _examples(config, min(max_length, CHECKED_LENGTH)),
-        references=lambda examples, blocks=None: _references(checkpoint, examples, blocks),
+        build=lambda data: decoder_graph(checkpoint, max_length, data, blocks, scales()),
+        examples=lambda: _examples(checkpoint, min(max_length, CHECKED_LENGTH), cache),
+        references=lambda examples, low=False: _references(
+            checkpoint, examples, blocks if low else None, scales(), low
+        ),
         blocks=blocks,
+        is_low=blocks is not None or cache != "float32",
     )
 
 
@@ -62,8 +76,10 @@ def decoder_graph(
     max_length: int,
     data: Path | None = None,
     blocks: Blocks | None = None,
+    scales: list[CacheScales] | None = None,
 ) -> onnx.ModelProto:
-    """Build the graph for caches of at most ``max_length`` positions; the rest: see ``Graph``."""
+    """Build the graph for caches of at most ``max_length`` positions; data and blocks: see
+    ``Graph``. scales: of 8-bit caches, a layer each."""
     decoder, graph = checkpoint.model.language_model.model, Graph(data, blocks)
     config = decoder.config
     with torch.no_grad():
@@ -77,21 +93,22 @@ def decoder_graph(
     for index, layer in enumerate(decoder.layers):
         assert isinstance(layer, DecoderLayer)
         with loaded(checkpoint, f"{_PREFIX}layers.{index}."):
-            x = _layer(graph, x, index, layer, config, shared)
+            own = scales[index] if scales else None
+            x = _layer(graph, x, index, layer, config, shared, own)
     with loaded(checkpoint, f"{_PREFIX}norm."):
         graph.norm(x, "hidden", decoder.norm.weight, config.rms_norm_eps)
     cache: Shape = ["R", config.num_key_value_heads, "M", config.head_dim]
-    names = _cache_names(config)
+    names, cached = _cache_names(config), TensorProto.INT8 if scales else TensorProto.FLOAT
     width: Shape = ["R", "T", config.hidden_size]
     inputs = [
         info("embeds", TensorProto.FLOAT, width),
         info("positions", TensorProto.INT64, ["R", "T"]),
         info("lengths", TensorProto.INT64, ["R"]),
-        *(info(f"past_{name}", TensorProto.FLOAT, cache) for name in names),
+        *(info(f"past_{name}", cached, cache) for name in names),
     ]
     outputs = [
         info("hidden", TensorProto.FLOAT, width),
-        *(info(f"present_{name}", TensorProto.FLOAT, cache) for name in names),
+        *(info(f"present_{name}", cached, cache) for name in names),
     ]
     return graph.model("decoder", inputs, outputs)
 
@@ -103,6 +120,7 @@ def _layer(
     layer: DecoderLayer,
     config: LanguageConfig,
     shared: list[str],
+    scales: CacheScales | None,
 ) -> str:
     at, attention, mlp = f"layers.{index}", layer.self_attn, layer.mlp
     normed = graph.norm(
@@ -111,14 +129,16 @@ def _layer(
     q = graph.linear(normed, f"{at}.q_proj", attention.q_proj.weight)
     k = graph.linear(normed, f"{at}.k_proj", attention.k_proj.weight)
     v = graph.linear(normed, f"{at}.v_proj", attention.v_proj.weight)
+    more, attributes = _levels(graph, at, scales)
     mixed = graph.node(
         "GroupQueryAttention",
-        [q, k, v, f"past_k_{index}", f"past_v_{index}", *shared, "positions"],
+        [q, k, v, f"past_k_{index}", f"past_v_{index}", *shared, "positions", *more],
         [f"{at}.attention", f"present_k_{index}", f"present_v_{index}"],
         domain=MICROSOFT,
         num_heads=config.num_attention_heads,
         kv_num_heads=config.num_key_value_heads,
         do_rotary=1,
+        **attributes,
     )
     projected = graph.linear(mixed, f"{at}.o_proj", attention.o_proj.weight)
     x = graph.node("Add", [x, projected], [f"{at}.attended"])
@@ -138,6 +158,20 @@ def _layer(
     )
 
 
+def _levels(
+    graph: Graph, at: str, scales: CacheScales | None
+) -> tuple[list[str], dict[str, str | int]]:
+    """What GroupQueryAttention is told of an 8-bit cache: more inputs, and attributes."""
+    if scales is None:
+        return [], {}
+    names = [
+        graph.constant(f"{at}.{name}", scale.flatten().numpy())
+        for name, scale in (("k_scale", scales.keys_G1E), ("v_scale", scales.values_G1E))
+    ]
+    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+    return ["", "", *names], {**per_channel, "kv_cache_bit_width": 8}
+
+
 def _lengths(graph: Graph) -> list[str]:
     """What GroupQueryAttention asks for: each row's last index, and the longest row, as int32."""
     narrow = graph.node("Cast", ["lengths"], ["lengths_i32"], to=TensorProto.INT32)
@@ -151,21 +185,26 @@ def _cache_names(config: LanguageConfig) -> list[str]:
     return [f"{part}_{index}" for index in range(config.num_hidden_layers) for part in "kv"]
 
 
-def _examples(config: LanguageConfig, length: int) -> list[Feeds]:
-    """A prefill, a step after it, a step of a single row, and several positions after a gap."""
+def _examples(checkpoint: Checkpoint, length: int, cached: str) -> list[Feeds]:
+    """A prefill, a step after it, a step of a single row, and several positions after a gap; of
+    embeddings that it will see, as keys and values of others go beyond a calibrated cache."""
     rng, middle = np.random.default_rng(0), length // 2
+    config = checkpoint.model.config.language
+    known_RTD = sequences(checkpoint)[0].numpy()
 
     def example(rows: int, past: int, time: int, gap: int = 0) -> Feeds:
         shape = (rows, config.num_key_value_heads, length, config.head_dim)
         feeds: Feeds = {
-            "embeds": rng.standard_normal((rows, time, config.hidden_size), np.float32),
+            "embeds": known_RTD[:rows].take(range(past, past + time), 1, mode="wrap"),
             "positions": np.tile(gap + np.arange(past, past + time), (rows, 1)),
             "lengths": np.full(rows, past + time),
         }
         for name in _cache_names(config):
             cache = rng.standard_normal(shape, np.float32)
+            if cached == "int8":
+                cache = np.rint(cache * 20)  # levels: below 127
             cache[:, :, past:] = 0
-            feeds[f"past_{name}"] = cache
+            feeds[f"past_{name}"] = cache.astype(cached)
         return feeds
 
     return [
@@ -177,9 +216,14 @@ def _examples(config: LanguageConfig, length: int) -> list[Feeds]:
 
 
 def _references(
-    checkpoint: Checkpoint, examples: list[Feeds], blocks: Blocks | None
+    checkpoint: Checkpoint,
+    examples: list[Feeds],
+    blocks: Blocks | None,
+    scales: list[CacheScales] | None,
+    low: bool,
 ) -> list[list[np.ndarray]]:
-    """What PyTorch computes for every example, each layer loaded once, its weights rounded."""
+    """What PyTorch computes for every example, each layer loaded once, its weights rounded; low:
+    what is cached, too. Of 8-bit caches in levels, which need not be whole numbers."""
     decoder = checkpoint.model.language_model.model
     xs = [torch.from_numpy(feeds["embeds"]) for feeds in examples]
     positions = [torch.from_numpy(feeds["positions"]) for feeds in examples]
@@ -188,16 +232,21 @@ def _references(
     for index, layer in enumerate(decoder.layers):
         part = loaded(checkpoint, f"{_PREFIX}layers.{index}.")
         with part, rounded(layer, blocks), torch.no_grad():
+            own = scales[index] if scales else CacheScales.none()
+            level = own.keys_G1E, own.values_G1E
             for i, feeds in enumerate(examples):
-                cache: LayerCache = (
-                    torch.from_numpy(feeds[f"past_k_{index}"].copy()),
-                    torch.from_numpy(feeds[f"past_v_{index}"].copy()),
+                keys, values = (
+                    torch.from_numpy(feeds[f"past_{part}_{index}"].astype(np.float32)) * scale
+                    for part, scale in zip("kv", level, strict=True)
                 )
+                cache = LayerCache(keys, values)
+                if low and scales:
+                    cache = RoundedCache(keys, values, own)
                 turn = rope(decoder.config, positions[i])
-                slots_M = torch.arange(cache[0].shape[2])
+                slots_M = torch.arange(keys.shape[2])
                 mask = (slots_M <= slots[i][..., None])[:, None]
                 xs[i] = layer(xs[i], *turn, mask, cache, slots[i])
-                caches[i] += [part.numpy() for part in cache]
+                caches[i] += [(keys / level[0]).numpy(), (values / level[1]).numpy()]
     with loaded(checkpoint, f"{_PREFIX}norm."), torch.no_grad():
         return [[decoder.norm(x).numpy(), *kept] for x, kept in zip(xs, caches, strict=True)]
 

@@ -41,13 +41,18 @@ class Blocks:
         return f"int{self.bits}"
 
 
+CACHE_TYPES = ("float32", "int8")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How the parts are stored; None: as they are, halves where that changes nothing."""
+    """How the parts are stored; None: as they are, halves where that changes nothing. cache: keys
+    and values; of 8 bits they have a scale a channel (export/calibrate.py)."""
 
     decoder: Blocks | None = None
     image_head: Blocks | None = None
     text_head: Blocks | None = None
+    cache: str = "float32"
 
 
 # Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
@@ -60,11 +65,15 @@ PRESETS = {
 }
 
 
-def preset_of(name: str, block_size: int | None) -> Preset:
-    """A preset, with blocks of another size in its decoder. Raises OptionError."""
+def preset_of(name: str, block_size: int | None, cache: str | None = None) -> Preset:
+    """A preset, with blocks of another size in its decoder or another cache. Raises OptionError."""
     if name not in PRESETS:
         raise OptionError(f'quantize is "{name}"; give one of {", ".join(PRESETS)}')
     preset = PRESETS[name]
+    if cache is not None:
+        if cache not in CACHE_TYPES:
+            raise OptionError(f'kv_cache is "{cache}"; give one of {", ".join(CACHE_TYPES)}')
+        preset = replace(preset, cache=cache)
     if block_size is None:
         return preset
     if preset.decoder is None:

@@ -49,13 +49,15 @@ def traced(
     outputs: tuple[str, ...],
     *,
     batch: str = "B",
+    blocks: Blocks | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
     """A component that computes a function of an owner's parameters.
 
-    batch: name of the first dimension, of all inputs and outputs. reference: what its outputs are
-    held against, if not the function's.
+    blocks: how its weights are rounded by a graph that replaces the traced one. batch: name of the
+    first dimension, of all inputs and outputs. reference: what its outputs are held against, if not
+    the function's.
     """
 
     def example(size: int) -> Feeds:
@@ -80,9 +82,9 @@ def traced(
         proto.ir_version = IR_VERSION
         return proto
 
-    def references(examples: list[Feeds], blocks: Blocks | None = None) -> list[list[np.ndarray]]:
+    def references(examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]:
         compute, found = reference or function, []
-        with rounded(owner, blocks), torch.no_grad():
+        with rounded(owner, blocks if low else None), torch.no_grad():
             for feeds in examples:
                 out = compute(*(torch.from_numpy(array) for array in feeds.values()))
                 found.append([part.numpy() for part in (out if isinstance(out, tuple) else (out,))])
@@ -97,6 +99,8 @@ def traced(
         examples=lambda: [example(1), example(2)],
         references=references,
         error=error,
+        blocks=blocks,
+        is_low=blocks is not None,
     )
 
 

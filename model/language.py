@@ -7,6 +7,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,18 @@ from torch import Tensor, nn
 
 from janus_edge.model.config import LanguageConfig
 
-LayerCache = tuple[Tensor, Tensor]  # keys and values, each (R, G, M, E)
+
+@dataclass
+class LayerCache:
+    """Keys and values of a layer: static buffers, changed in place."""
+
+    keys_RGME: Tensor
+    values_RGME: Tensor
+
+    def write(self, at_RGTE: Tensor, k_RGTE: Tensor, v_RGTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new ones at these slots; all keys and values then."""
+        keys = self.keys_RGME.scatter_(2, at_RGTE, k_RGTE)
+        return keys, self.values_RGME.scatter_(2, at_RGTE, v_RGTE)
 
 
 class Attention(nn.Module):
@@ -45,7 +57,7 @@ class Attention(nn.Module):
         q, k = rotate(q, cos_RTE, sin_RTE), rotate(k, cos_RTE, sin_RTE)
         if cache is not None:
             at = positions_RT[:, None, :, None].expand(-1, self.num_kv_heads, -1, k.shape[-1])
-            k, v = cache[0].scatter_(2, at, k), cache[1].scatter_(2, at, v)
+            k, v = cache.write(at, k, v)
         mixed = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.num_heads != k.shape[1]
         )
@@ -114,7 +126,7 @@ class Decoder(nn.Module):
         cos_RTE, sin_RTE = rope(self.config, positions_RT)
         mask = None if mask_RTT is None else mask_RTT[:, None]
         if caches is not None:
-            slots_M = torch.arange(caches[0][0].shape[2], device=x_RTD.device)
+            slots_M = torch.arange(caches[0].keys_RGME.shape[2], device=x_RTD.device)
             mask = (slots_M <= positions_RT[..., None])[:, None]
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
@@ -134,7 +146,9 @@ class LanguageModel(nn.Module):
 def make_caches(config: LanguageConfig, rows: int, max_length: int) -> list[LayerCache]:
     """Zeroed caches of all layers: static buffers, (R, G, M, E) float32."""
     shape = (rows, config.num_key_value_heads, max_length, config.head_dim)
-    return [(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.num_hidden_layers)]
+    return [
+        LayerCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.num_hidden_layers)
+    ]
 
 
 def rope(config: LanguageConfig, positions_RT: Tensor) -> tuple[Tensor, Tensor]:

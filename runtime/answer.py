@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.decode import Decoder, Settings, decode_text
+from janus_edge.runtime.decode import Settings, decode_text
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Text
 from janus_edge.runtime.requests import AskRequest
@@ -22,7 +22,8 @@ def answer(
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
     with watch.part("open"):
-        decoder_engine, head = engines["decoder"], engines["text_head"]
+        engines.open("decoder")
+        head = engines["text_head"]
     text_embed = engines.table("text_embed")
     prompt_1TD = text_embed[ids_T][None].astype(np.float32)
     vectors = [_see(engines, picture, watch) for picture in request.images]
@@ -30,7 +31,7 @@ def answer(
         prompt_1TD[0, ids_T == encoder.ids["image_placeholder"]] = np.concatenate(vectors)
     most = min(request.max_tokens, sizes.max_length - len(ids_T))
     tokens = decode_text(
-        Decoder(decoder_engine, sizes, 1, len(ids_T) + most),
+        engines.decoder(1, len(ids_T) + most),
         lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
         text_embed,
         prompt_1TD,

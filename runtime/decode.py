@@ -40,11 +40,14 @@ _Ahead = tuple[Callable[[], None], np.ndarray, np.ndarray, np.ndarray]
 class Decoder:
     """The decoder engine with KV caches of its own: static buffers, written in place."""
 
-    def __init__(self, engine: Engine, sizes: Sizes, rows: int, max_length: int) -> None:
+    def __init__(
+        self, engine: Engine, sizes: Sizes, rows: int, max_length: int, cache_type: str = "float32"
+    ) -> None:
+        """rows and max_length: of the caches. cache_type: dtype of their numbers."""
         shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
         self._engine, self._rows = engine, rows
         names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
-        caches = {name: np.zeros(shape, np.float32) for name in names}
+        caches = {name: np.zeros(shape, cache_type) for name in names}
         self._past = {f"past_{name}": cache for name, cache in caches.items()}
         self._present = {f"present_{name}": cache for name, cache in caches.items()}
         self._step_embeds = np.zeros((rows, 1, sizes.hidden_size), np.float32)

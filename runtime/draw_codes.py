@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.decode import Decoder, Settings, decode_codes
+from janus_edge.runtime.decode import Settings, decode_codes
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.manifest import CodeSizes
@@ -86,7 +86,7 @@ def _code_steps(engines: Engines, settings: Settings, jobs: list[Job]) -> Iterat
     ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
     head = engines["image_head"]
     return decode_codes(
-        Decoder(engines["decoder"], sizes, len(rows), longest + sizes.num_codes),
+        engines.decoder(len(rows), longest + sizes.num_codes),
         lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
         engines.table("code_embed"),
         engines.table("text_embed")[ids_RT].astype(np.float32),

@@ -15,7 +15,6 @@ from itertools import groupby
 import numpy as np
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.flow import FlowSettings, Velocity, integrate
@@ -83,7 +82,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
     def row(prompt_1TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Hidden states (1, N, D) after a prompt."""
         length = prompt_1TD.shape[1]
-        cached = Decoder(engines["decoder"], sizes, 1, length + follows)
+        cached = engines.decoder(1, length + follows)
         cached.prefill(prompt_1TD, np.array([length]))
         return lambda embeds_1TD: cached.look_ahead(embeds_1TD, positions_1T)[:, 1:]
 

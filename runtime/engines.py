@@ -10,6 +10,7 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays, Engine, load_engine
 from janus_edge.runtime.bundle import Bundle
+from janus_edge.runtime.decode import Decoder
 
 
 class Engines:
@@ -36,6 +37,11 @@ class Engines:
         """Open components ahead of their use. Raises BundleError if one cannot be opened."""
         for name in names:
             self[name]
+
+    def decoder(self, rows: int, max_length: int) -> Decoder:
+        """The decoder, with caches of its own. Raises BundleError if it cannot be opened."""
+        manifest = self.bundle.manifest
+        return Decoder(self["decoder"], manifest.sizes, rows, max_length, manifest.cache_type)
 
     def table(self, name: str) -> np.ndarray:
         """A look-up table; see ``Bundle.table``."""

@@ -145,6 +145,12 @@ class _Manifest(_Part):
     tokenizer: File
     components: dict[str, Component]
 
+    @property
+    def cache_type(self) -> str:
+        """dtype of the decoder's keys and values."""
+        inputs = self.components["decoder"].inputs
+        return next(given.dtype for given in inputs if given.name.startswith("past_"))
+
 
 class JanusManifest(_Manifest):
     """Of a Janus or Janus-Pro."""

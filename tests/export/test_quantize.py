@@ -81,7 +81,7 @@ def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
         c for c in graph_components(checkpoint, 96, PRESETS["int8"]) if c.name == "image_head"
     )
     proto, examples = part.build(None), part.examples()
-    exact, low = part.references(examples), part.references(examples, part.blocks)
+    exact, low = part.references(examples), part.references(examples, low=True)
     save_graph(proto, tmp_path / "right.onnx")
     assert check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low) < 0.05
     (levels,) = [i for i in proto.graph.initializer if i.name == "projected.product.weight.levels"]
@@ -100,7 +100,7 @@ def test_pieces_of_a_rounded_graph_give_what_the_whole_gives(
         c for c in graph_components(checkpoint, 96, PRESETS["int4"]) if c.name == "decoder"
     )
     examples = whole.examples()
-    exact, low = whole.references(examples), whole.references(examples, whole.blocks)
+    exact, low = whole.references(examples), whole.references(examples, low=True)
     save_graph(whole.build(tmp_path / "decoder.data"), tmp_path / "decoder.onnx")
     found = []
     for part in (whole, dataclasses.replace(whole, cuts=("layers.0",))):
@@ -176,3 +176,8 @@ def test_a_block_size_is_the_decoders() -> None:
     preset = quantize.preset_of("int4", 128)
     assert preset.decoder == Blocks(bits=4, size=128)
     assert preset.image_head == PRESETS["int4"].image_head
+
+
+def test_another_type_of_cache_is_refused() -> None:
+    with pytest.raises(OptionError, match='kv_cache is "int4"; give one of float32, int8'):
+        quantize.preset_of("int4", None, "int4")
