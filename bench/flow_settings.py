@@ -1,14 +1,16 @@
 """What a flow's solver, steps, shift and guidance interval cost, and what they give.
 
     python bench/flow_settings.py BUNDLE --record bench/records/flow-settings.jsonl \\
-        [--prompts 120] [--split validation] [--guidance-scale 1.5 2 ...] [--threads 1]
+        [--prompts 120] [--split validation] [--guidance-scale 1.5 2 ...] [--threads 1] [--part 1 2]
 
 For each setting of a table: the shape score of one picture a prompt (evals/shapes.py), how many
 rows the network computes and how long a picture takes, and how far its latents are from 300 Euler
 steps of the same field: same prompt, seed, guidance scale and interval, so that only the solver's
 error is counted. A setting's line is appended as soon as it is measured; those that the record
 already has for this bundle, split and number of prompts are skipped, so the same command goes on
-where it was stopped. bench/flow_plot.py reads the record.
+where it was stopped. ``--part 1 2`` measures every second setting from the first on: several
+processes share the work, each with a record of its own, to be joined. bench/flow_plot.py reads the
+record.
 """
 
 from __future__ import annotations
@@ -45,12 +47,13 @@ STEPS = {
     "ab2": (16, 12, 10, 8, 7, 6, 5, 4),
     "heun": (15, 8, 5, 4, 3),  # two velocities a step
 }
-SHIFTS = (1.0, 1.5, 2.0, 3.0)
+SHIFTS = (1.5, 2.0, 3.0)  # besides 1, with some numbers of steps
+SHIFTED = {"euler": (30, 15, 10, 8), "ab2": (12, 8, 6, 5), "heun": (8, 5, 4)}
 ALL = (0.0, 1.0)
 INTERVALS = ((0.1, 1.0), (0.2, 1.0), (0.0, 0.8), (0.0, 0.5), (0.1, 0.8))
 CONTENDERS = (("euler", 30), ("ab2", 12), ("ab2", 8), ("ab2", 6))  # that intervals are tried with
 REFERENCE: dict[str, Any] = {"solver": "euler", "num_steps": 300, "shift": 1.0}
-ERROR_PROMPTS = 24  # the first ones; a latent error varies less than a score
+ERROR_PROMPTS = 12  # the first ones; a latent error varies less than a score
 
 Case = tuple[bool, Caption]
 Latents = list[np.ndarray]
@@ -59,12 +62,12 @@ Latents = list[np.ndarray]
 def table(guidance_scale: float) -> Iterator[FlowSettings]:
     """What is measured, in an order that tells most if it is stopped: all solvers, then shifts,
     then intervals. Euler's 30 steps, which the others are compared with, come first."""
-    solvers = [(solver, steps) for solver, counts in STEPS.items() for steps in counts]
-    full = ((solver, shift, ALL) for shift in SHIFTS for solver in solvers)
-    parts = ((solver, SHIFTS[0], part) for part in INTERVALS for solver in CONTENDERS)
+    plain = ((solver, 1.0, ALL) for solver in _counted(STEPS))
+    shifted = ((solver, shift, ALL) for shift in SHIFTS for solver in _counted(SHIFTED))
+    parts = ((solver, 1.0, part) for part in INTERVALS for solver in CONTENDERS)
     # at scale 1 guidance is off anyway
     for (solver, steps), shift, (start, end) in itertools.chain(
-        full, parts if guidance_scale != 1 else ()
+        plain, shifted, parts if guidance_scale != 1 else ()
     ):
         yield FlowSettings(
             guidance_scale=guidance_scale,
@@ -74,6 +77,10 @@ def table(guidance_scale: float) -> Iterator[FlowSettings]:
             guidance_start=start,
             guidance_end=end,
         )
+
+
+def _counted(steps: dict[str, tuple[int, ...]]) -> list[tuple[str, int]]:
+    return [(solver, count) for solver, counts in steps.items() for count in counts]
 
 
 def velocity_rows(settings: FlowSettings) -> int:
@@ -153,6 +160,8 @@ def measure_all(
     """Measure what the record lacks, a line each. Raises OptionError for a bundle of codes."""
     own = session.image_settings(ImageRequest(prompt="", num_steps=1)).guidance_scale
     todo = [each for scale in options.guidance_scale or [own] for each in table(float(scale))]
+    first, of = options.part
+    todo = todo[first - 1 :: of]
     lines = options.record.read_text().splitlines() if options.record.exists() else []
     done = {key_of(json.loads(line)) for line in lines}
     cases = list(prompts(options.split, options.prompts))
@@ -209,9 +218,12 @@ def main() -> None:
     parser.add_argument("--split", default="validation")
     parser.add_argument("--guidance-scale", type=float, nargs="+", help="default: the bundle's")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--part", type=int, nargs=2, default=(1, 1), metavar=("I", "N"))
     options = parser.parse_args()
     if options.prompts < 1 or options.prompts % len(CATEGORIES):
         parser.error("--prompts: give a multiple of 6, so that the categories weigh alike")
+    if not 1 <= options.part[0] <= options.part[1]:
+        parser.error("--part: give I from 1 to N")
     try:
         check_split(options.split)
         check_writable(options.record)

@@ -160,7 +160,12 @@ def test_a_record_goes_on_where_it_stopped(
         return [FlowSettings(guidance_scale=scale, num_steps=n, solver="euler") for n in steps]
 
     options = argparse.Namespace(
-        record=tmp_path / "r.jsonl", prompts=6, split="test", guidance_scale=None, threads=1
+        record=tmp_path / "r.jsonl",
+        prompts=6,
+        split="test",
+        guidance_scale=None,
+        threads=1,
+        part=(1, 1),
     )
     monkeypatch.setattr(flow_settings, "ERROR_PROMPTS", 2)
     monkeypatch.setattr(flow_settings, "REFERENCE", {"num_steps": 7})
@@ -175,6 +180,25 @@ def test_a_record_goes_on_where_it_stopped(
     assert first["velocity_rows"] == 6 and first["settings"]["guidance_scale"] == 2.0
     assert first["geneval"]["count"] == len(first["verdicts"]["strict"]) == 6
     assert flow_plot.newest_run(options.record.read_text().splitlines()) == lines
+
+
+def test_processes_share_the_settings(
+    flow_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow_settings, "ERROR_PROMPTS", 1)
+    monkeypatch.setattr(flow_settings, "REFERENCE", {"num_steps": 4})
+    steps = [FlowSettings(guidance_scale=2.0, num_steps=n, solver="euler") for n in (1, 2, 3)]
+    monkeypatch.setattr(flow_settings, "table", lambda scale: steps)
+    found = []
+    for part in (1, 2):
+        record = tmp_path / f"{part}.jsonl"
+        options = argparse.Namespace(
+            record=record, prompts=6, split="test", guidance_scale=None, threads=1, part=(part, 2)
+        )
+        flow_settings.measure_all(flow_session, options, lambda line: None)
+        lines = [json.loads(each) for each in record.read_text().splitlines()]
+        found.append([each["settings"]["num_steps"] for each in lines])
+    assert found == [[1, 3], [2]]
 
 
 def test_a_bundle_of_codes_is_refused(session: Session, tmp_path: Path) -> None:
