@@ -29,6 +29,12 @@ def export(
         str | None,
         typer.Option(help="Keys and values: float32 or int8; default: the preset's."),
     ] = None,
+    prefill: Annotated[
+        str | None,
+        typer.Option(
+            help="int8: a second copy of the decoder, for prompts and pictures asked about."
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
@@ -42,6 +48,7 @@ def export(
         quantize=quantize,
         block_size=block_size,
         kv_cache=kv_cache,
+        prefill=prefill,
         report=typer.echo,
         replace=replace,
     )

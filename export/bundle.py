@@ -43,6 +43,7 @@ def export_folder(
     quantize: str = "fp32",
     block_size: int | None = None,
     kv_cache: str | None = None,
+    prefill: str | None = None,
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -63,6 +64,7 @@ def export_folder(
         quantize=quantize,
         block_size=block_size,
         kv_cache=kv_cache,
+        prefill=prefill,
         report=report,
         replace=replace,
     )
@@ -76,6 +78,7 @@ def export_bundle(
     quantize: str = "fp32",
     block_size: int | None = None,
     kv_cache: str | None = None,
+    prefill: str | None = None,
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
@@ -83,12 +86,13 @@ def export_bundle(
     """Compile a checkpoint into a bundle folder.
 
     max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
-    rounded weights, kv_cache: "float32" or "int8"; None: the preset's. report: called with a line
-    after each component. Raises ParityError when a component differs from PyTorch, OutputError when
-    the folder exists (and replace is False) or cannot be written, OptionError when max_length holds
-    no picture or there is no such preset.
+    rounded weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
+    of the decoder that takes many positions at once faster. report: called with a line after each
+    component. Raises ParityError when a component differs from PyTorch, OutputError when the folder
+    exists (and replace is False) or cannot be written, OptionError when max_length holds no picture
+    or there is no such preset.
     """
-    preset = preset_of(quantize, block_size, kv_cache)
+    preset = preset_of(quantize, block_size, kv_cache, prefill)
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
@@ -186,7 +190,7 @@ def _graph_entry(
         "dtype": "float32",
         "weights": weights if blocks is None else blocks.dtype,
         "upcast": "load" if data is None or blocks else "use",
-        "quantization": "none" if blocks is None else f"blocks of {blocks.size}",
+        "quantization": "none" if blocks is None else blocks.scales,
         "inputs": [_tensor(value) for value in proto.graph.input],
         "outputs": [_tensor(value) for value in proto.graph.output],
         "profile": component.profile,

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from janus_edge.export.component import Component
-from janus_edge.export.decoder import decoder_component
+from janus_edge.export.decoder import decoder_components
 from janus_edge.export.graph import Graph, info
 from janus_edge.export.quantize import PRESETS, Blocks, Preset
 from janus_edge.export.traced import Input, traced
@@ -35,21 +35,21 @@ def graph_components(
     """All graphs of a model for caches of ``max_length`` positions, stored as a preset says."""
     model = checkpoint.model
     shared = [
-        decoder_component(checkpoint, max_length, preset.decoder, preset.cache),
+        *decoder_components(checkpoint, max_length, preset),
         _text_head(model, preset.text_head),
     ]
     if isinstance(model, JanusFlow):
         see, align = "vision_und_enc_model", "vision_und_enc_aligner"
-        return [*_seeing(model, see, align), *shared, *_flow(model)]
+        return [*_seeing(model, see, align, preset.many), *shared, *_flow(model, preset.many)]
     return [
-        *_seeing(model, "vision_model", "aligner"),
+        *_seeing(model, "vision_model", "aligner", preset.many),
         *shared,
         _image_head(model, preset.image_head),
         *_codes(model),
     ]
 
 
-def _seeing(model: Model, encoder: str, aligner: str) -> list[Component]:
+def _seeing(model: Model, encoder: str, aligner: str, blocks: Blocks | None) -> list[Component]:
     """Pixels to patch features, and those to the vectors that stand at a picture's placeholders."""
     config = model.config
     side = config.vision.image_size
@@ -57,8 +57,11 @@ def _seeing(model: Model, encoder: str, aligner: str) -> list[Component]:
     pixels = Input(name="pixels", shape=(3, side, side))
     features = Input(name="features", shape=(config.vision.num_patches, config.vision.width))
     return [
-        traced("vision_encoder", (f"{encoder}.",), see, see, (pixels,), ("features",)),
-        traced("vision_aligner", (f"{aligner}.",), align, align, (features,), ("embeds",)),
+        traced(name, (f"{of}.",), part, part, (given,), (output,), blocks=blocks)
+        for name, of, part, given, output in (
+            ("vision_encoder", encoder, see, pixels, "features"),
+            ("vision_aligner", aligner, align, features, "embeds"),
+        )
     ]
 
 
@@ -138,7 +141,7 @@ def _codes(model: Janus) -> list[Component]:
     ]
 
 
-def _flow(model: JanusFlow) -> list[Component]:
+def _flow(model: JanusFlow, blocks: Blocks | None) -> list[Component]:
     """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
     config, size, grid = model.config, model.latent_size, model.latent_grid
     width, channels = config.language.hidden_size, config.flow.channels
@@ -159,6 +162,7 @@ def _flow(model: JanusFlow) -> list[Component]:
             model.encode_latent,
             (latent, Input(name="t", shape=(), least=0.0)),
             ("tokens", "time", "skip"),
+            blocks=blocks,
         ),
         traced(
             "flow_decoder",
@@ -171,6 +175,7 @@ def _flow(model: JanusFlow) -> list[Component]:
                 Input(name="time", shape=(width,)),
             ),
             ("velocity",),
+            blocks=blocks,
         ),
         traced(
             "image_decoder",

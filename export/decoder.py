@@ -24,51 +24,54 @@ from onnx import TensorProto
 from janus_edge.export.calibrate import CacheScales, RoundedCache, cache_scales, sequences
 from janus_edge.export.component import Component, Feeds
 from janus_edge.export.graph import MICROSOFT, Graph, Shape, info
-from janus_edge.export.quantize import Blocks, rounded
+from janus_edge.export.quantize import PRESETS, Blocks, Preset, rounded
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
 from janus_edge.model.weights import Checkpoint, loaded
+from janus_edge.runtime.manifest import PREFILL
 
 _PREFIX = "language_model.model."
 CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
 
 
-def decoder_component(
-    checkpoint: Checkpoint,
-    max_length: int,
-    blocks: Blocks | None = None,
-    cache: str = "float32",
-) -> Component:
-    """All decoder layers for caches of at most ``max_length`` positions."""
-    config = checkpoint.model.config.language
+def decoder_components(
+    checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
+) -> list[Component]:
+    """All decoder layers for caches of at most ``max_length`` positions; a second time, with the
+    same inputs, outputs and caches, where the preset has a copy for prefill."""
+    config, cache = checkpoint.model.config.language, preset.cache
 
     @once
     def scales() -> list[CacheScales] | None:
         return cache_scales(checkpoint) if cache == "int8" else None
 
-    return Component(
-        name="decoder",
-        outputs=("hidden", *(f"present_{name}" for name in _cache_names(config))),
-        profile={
-            "R": (1, 2, 16),
-            "T": (1, 1, max_length),
-            "M": (1, max_length, max_length),
-        },
-        parameters=(),
-        cuts=tuple(f"layers.{i}" for i in range(3, config.num_hidden_layers - 1, 4)),
-        num_weights=sum(
-            parameter.numel()
-            for name, parameter in checkpoint.model.named_parameters()
-            if name.startswith(f"{_PREFIX}layers.")
-        ),
-        build=lambda data: decoder_graph(checkpoint, max_length, data, blocks, scales()),
-        examples=lambda: _examples(checkpoint, min(max_length, CHECKED_LENGTH), cache),
-        references=lambda examples, low=False: _references(
-            checkpoint, examples, blocks if low else None, scales(), low
-        ),
-        blocks=blocks,
-        is_low=blocks is not None or cache != "float32",
-    )
+    def made(name: str, blocks: Blocks | None) -> Component:
+        return Component(
+            name=name,
+            outputs=("hidden", *(f"present_{name}" for name in _cache_names(config))),
+            profile={
+                "R": (1, 2, 16),
+                "T": (1, 1, max_length),
+                "M": (1, max_length, max_length),
+            },
+            parameters=(),
+            cuts=tuple(f"layers.{i}" for i in range(3, config.num_hidden_layers - 1, 4)),
+            num_weights=sum(
+                parameter.numel()
+                for name, parameter in checkpoint.model.named_parameters()
+                if name.startswith(f"{_PREFIX}layers.")
+            ),
+            build=lambda data: decoder_graph(checkpoint, max_length, data, blocks, scales()),
+            examples=lambda: _examples(checkpoint, min(max_length, CHECKED_LENGTH), cache),
+            references=lambda examples, low=False: _references(
+                checkpoint, examples, blocks if low else None, scales(), low
+            ),
+            blocks=blocks,
+            is_low=blocks is not None or cache != "float32",
+        )
+
+    found = [made("decoder", preset.decoder)]
+    return [*found, made(PREFILL, preset.prefill)] if preset.prefill else found
 
 
 def decoder_graph(

@@ -38,6 +38,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._data, self._blocks = data, blocks
+        self._rows: dict[str, tuple[str, str]] = {}  # rounded inputs, shared by products
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
     def constant(self, name: str, array: np.ndarray) -> str:
@@ -74,6 +75,11 @@ class Graph:
     def _rounded(self, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
         levels, scales_OK = pack(weight_OI, blocks)
         keep = self.constant if self._file is None else self._external
+        if not blocks.size:
+            signed_IO = (levels[:, 0].astype(np.int16) - 128).astype(np.int8).T
+            levels_IO = keep(f"{name}.weight.levels", np.ascontiguousarray(signed_IO))
+            scales_O = self.constant(f"{name}.weight.scales", scales_OK[:, 0])
+            return self._integers(x, name, levels_IO, scales_O, weight_OI.shape[1])
         return self.node(
             "MatMulNBits",
             [x, keep(f"{name}.weight.levels", levels), keep(f"{name}.weight.scales", scales_OK)],
@@ -85,6 +91,49 @@ class Graph:
             block_size=blocks.size,
             accuracy_level=4,
         )
+
+    def _integers(self, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int) -> str:
+        """A product of integers; the weights' scales are the operator's, the rows' come after it.
+
+        The activations are unsigned around 128, as x86 multiplies unsigned by signed numbers.
+        ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
+        much for that.
+        """
+        if x not in self._rows:
+            self._rows[x] = self._rounded_rows(x, num_inputs)
+        integers, scales = self._rows[x]
+        product = self.node(
+            "MatMulIntegerToFloat",
+            [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
+            [f"{name}.of_levels"],
+            domain=MICROSOFT,
+        )
+        return self.node("Mul", [product, scales], [name])
+
+    def _rounded_rows(self, x: str, num_inputs: int) -> tuple[str, str]:
+        """x (..., I) as uint8 around 128, and a scale a row (..., 1)."""
+        if not self._rows:
+            self.constant("rows.one", np.array(1, np.float32))
+            self.constant("rows.zero", np.array(128, np.uint8))
+            self.constant("rows.least", np.array(1e-12, np.float32))
+            self.constant("rows.level", np.array(1 / 127, np.float32))
+            self.constant("rows.last", np.array([-1]))
+        size = self.node("Abs", [x], [f"{x}.size"])
+        peak = self.node("ReduceMax", [size, "rows.last"], [f"{x}.peak"], keepdims=1)
+        positive = self.node("Max", [peak, "rows.least"], [f"{x}.positive"])
+        scale = self.node("Mul", [positive, "rows.level"], [f"{x}.scale"])
+        # QuantizeLinear takes a scale for every index of one axis: all rows become one axis
+        flat = self.constant(f"{x}.flat_shape", np.array([-1, num_inputs]))
+        flat_x = self.node("Reshape", [x, flat], [f"{x}.flat"])
+        flat_scale = self.node("Reshape", [scale, "rows.last"], [f"{x}.flat_scale"])
+        shape = self.node("Shape", [flat_scale], [f"{x}.num_rows"])
+        zero = numpy_helper.from_array(np.array([128], np.uint8))
+        zeros = self.node("ConstantOfShape", [shape], [f"{x}.zeros"], value=zero)
+        levels = self.node(
+            "QuantizeLinear", [flat_x, flat_scale, zeros], [f"{x}.flat_levels"], axis=0
+        )
+        whole = self.node("Shape", [x], [f"{x}.shape"])
+        return self.node("Reshape", [levels, whole], [f"{x}.levels"]), scale
 
     def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
         """Root-mean-square norm over the last axis."""

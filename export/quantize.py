@@ -26,19 +26,25 @@ _SHRINKS = {4: np.linspace(1.0, 0.7, 7), 8: np.ones(1)}
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Weights of 4 or 8 bits, ``size`` (32, 64 or 128) of them with one scale.
+    """Weights of 4 or 8 bits, ``size`` (32, 64 or 128) of them with one scale, or all of an output.
 
-    Products round their inputs to 8 bits, too, block by block (``accuracy_level`` 4 of ONNX
-    Runtime's MatMulNBits).
+    Products round their inputs to 8 bits, too, as many at a time (``accuracy_level`` 4 of ONNX
+    Runtime's MatMulNBits; MatMulIntegerToFloat for whole outputs, which reads more but computes
+    faster: for parts that see many rows at once).
     """
 
     bits: int
-    size: int
+    size: int  # 0: all of an output
 
     @property
     def dtype(self) -> str:
         """As the manifest says it."""
         return f"int{self.bits}"
+
+    @property
+    def scales(self) -> str:
+        """As the manifest says it: what has a scale."""
+        return f"blocks of {self.size}" if self.size else "outputs"
 
 
 CACHE_TYPES = ("float32", "int8")
@@ -46,27 +52,38 @@ CACHE_TYPES = ("float32", "int8")
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How the parts are stored; None: as they are, halves where that changes nothing. cache: keys
-    and values; of 8 bits they have a scale a channel (export/calibrate.py)."""
+    """How the parts are stored; None: as they are, halves where that changes nothing.
+
+    many: the parts that see a whole picture's rows at once, vision and flow. prefill: a second copy
+    of the decoder for such rows; None: there is none. cache: keys and
+    values; of 8 bits they have a scale a channel (export/calibrate.py).
+    """
 
     decoder: Blocks | None = None
     image_head: Blocks | None = None
     text_head: Blocks | None = None
+    many: Blocks | None = None
+    prefill: Blocks | None = None
     cache: str = "float32"
 
 
 # Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
 # heads keep 8 bits.
 _HEAD = Blocks(bits=8, size=32)
+_MANY = Blocks(bits=8, size=0)
+_LOW = Preset(image_head=_HEAD, text_head=_HEAD, many=_MANY)
 PRESETS = {
     "fp32": Preset(),
-    "int8": Preset(decoder=Blocks(bits=8, size=128), image_head=_HEAD, text_head=_HEAD),
-    "int4": Preset(decoder=Blocks(bits=4, size=64), image_head=_HEAD, text_head=_HEAD),
+    "int8": replace(_LOW, decoder=Blocks(bits=8, size=128)),
+    "int4": replace(_LOW, decoder=Blocks(bits=4, size=64)),
 }
 
 
-def preset_of(name: str, block_size: int | None, cache: str | None = None) -> Preset:
-    """A preset, with blocks of another size in its decoder or another cache. Raises OptionError."""
+def preset_of(
+    name: str, block_size: int | None, cache: str | None = None, prefill: str | None = None
+) -> Preset:
+    """A preset, with blocks of another size in its decoder, another cache, or a copy of the decoder
+    for prefill ("int8"). Raises OptionError."""
     if name not in PRESETS:
         raise OptionError(f'quantize is "{name}"; give one of {", ".join(PRESETS)}')
     preset = PRESETS[name]
@@ -74,6 +91,10 @@ def preset_of(name: str, block_size: int | None, cache: str | None = None) -> Pr
         if cache not in CACHE_TYPES:
             raise OptionError(f'kv_cache is "{cache}"; give one of {", ".join(CACHE_TYPES)}')
         preset = replace(preset, cache=cache)
+    if prefill is not None:
+        if prefill != "int8":
+            raise OptionError(f'prefill is "{prefill}"; give int8, or leave it out')
+        preset = replace(preset, prefill=_MANY)
     if block_size is None:
         return preset
     if preset.decoder is None:
@@ -99,8 +120,9 @@ def pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]
 
 def _pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
     half = 2 ** (blocks.bits - 1)
-    filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % blocks.size)))
-    parts_OKS = filled.reshape(len(filled), -1, blocks.size)
+    size = blocks.size or weight_OI.shape[1]
+    filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % size)))
+    parts_OKS = filled.reshape(len(filled), -1, size)
     at = np.abs(parts_OKS).argmax(-1)[..., None]
     full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
     best_OK1, least_OK1 = full_OK1, np.full(full_OK1.shape, np.inf, np.float32)
@@ -159,7 +181,8 @@ def rounded(module: nn.Module, blocks: Blocks | None) -> Iterator[None]:
 def _round_inputs(size: int) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
     def hook(_linear: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (x,) = inputs
-        filled = F.pad(x, (0, -x.shape[-1] % size)).reshape(*x.shape[:-1], -1, size)
+        whole = size or x.shape[-1]
+        filled = F.pad(x, (0, -x.shape[-1] % whole)).reshape(*x.shape[:-1], -1, whole)
         scale = filled.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
         levels = (filled / scale).round()
         return ((levels * scale).flatten(-2)[..., : x.shape[-1]],)

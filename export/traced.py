@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from janus_edge.export.component import Component, Feeds, relative_error
 from janus_edge.export.graph import IR_VERSION, OPSET
+from janus_edge.export.products import round_products
 from janus_edge.export.quantize import Blocks, rounded
 
 Function = Callable[..., Any]
@@ -55,7 +56,7 @@ def traced(
 ) -> Component:
     """A component that computes a function of an owner's parameters.
 
-    blocks: how its weights are rounded by a graph that replaces the traced one. batch: name of the
+    blocks: how the weights of its linear layers are rounded. batch: name of the
     first dimension, of all inputs and outputs. reference: what its outputs are held against, if not
     the function's.
     """
@@ -80,7 +81,7 @@ def traced(
         assert program is not None
         proto = program.model_proto
         proto.ir_version = IR_VERSION
-        return proto
+        return proto if blocks is None else round_products(proto, blocks)
 
     def references(examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]:
         compute, found = reference or function, []

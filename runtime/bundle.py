@@ -41,6 +41,12 @@ class Bundle:
         """Where a component's file is."""
         return self.folder / self.manifest.components[component].file
 
+    def num_bytes(self, component: str) -> int:
+        """Of a component's files."""
+        beside = self.manifest.components[component].data
+        size = self.path(component).stat().st_size
+        return size if beside is None else size + (self.folder / beside.file).stat().st_size
+
     def table(self, component: str) -> np.ndarray:
         """A look-up table as stored, float32 or float16, mapped: only rows that are used are read.
 

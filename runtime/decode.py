@@ -41,11 +41,18 @@ class Decoder:
     """The decoder engine with KV caches of its own: static buffers, written in place."""
 
     def __init__(
-        self, engine: Engine, sizes: Sizes, rows: int, max_length: int, cache_type: str = "float32"
+        self,
+        engine: Engine,
+        sizes: Sizes,
+        rows: int,
+        max_length: int,
+        cache_type: str = "float32",
+        many: Engine | None = None,
     ) -> None:
-        """rows and max_length: of the caches. cache_type: dtype of their numbers."""
+        """rows and max_length: of the caches. cache_type: dtype of their numbers. many: a copy for
+        many positions at once; None: there is none."""
         shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
-        self._engine, self._rows = engine, rows
+        self._many, self._rows = many or engine, rows
         names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
         caches = {name: np.zeros(shape, cache_type) for name in names}
         self._past = {f"past_{name}": cache for name, cache in caches.items()}
@@ -56,7 +63,7 @@ class Decoder:
         self._step_hidden = np.zeros_like(self._step_embeds)
         self._ahead: _Ahead | None = None
         self._call = self._bound(
-            self._step_embeds, self._step_positions, self._step_lengths, self._step_hidden
+            engine, self._step_embeds, self._step_positions, self._step_lengths, self._step_hidden
         )
 
     def prefill(self, embeds_RTD: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
@@ -66,7 +73,8 @@ class Decoder:
         time = embeds_RTD.shape[1]
         positions = np.tile(np.arange(time), (self._rows, 1))
         hidden = np.empty_like(embeds_RTD)
-        self._bound(embeds_RTD, positions, lengths_R.astype(np.int64), hidden)()
+        lengths = lengths_R.astype(np.int64)
+        self._bound(self._many, embeds_RTD, positions, lengths, hidden)()
         self._step_lengths[:] = lengths_R
         return hidden[np.arange(self._rows), lengths_R - 1]
 
@@ -89,7 +97,7 @@ class Decoder:
             embeds, hidden = np.empty_like(embeds_RTD), np.empty_like(embeds_RTD)
             lengths = self._step_lengths + embeds_RTD.shape[1]
             positions = positions_RT.copy()
-            call = self._bound(embeds, positions, lengths, hidden)
+            call = self._bound(self._many, embeds, positions, lengths, hidden)
             self._ahead = call, embeds, positions, hidden
         call, embeds, positions, hidden = self._ahead
         embeds[:] = embeds_RTD
@@ -99,13 +107,14 @@ class Decoder:
 
     def _bound(
         self,
+        engine: Engine,
         embeds: np.ndarray,
         positions: np.ndarray,
         lengths: np.ndarray,
         hidden: np.ndarray,
     ) -> Callable[[], None]:
         inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._past}
-        return self._engine.bind(inputs, {"hidden": hidden, **self._present})
+        return engine.bind(inputs, {"hidden": hidden, **self._present})
 
 
 def decode_codes(

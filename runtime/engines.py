@@ -11,6 +11,8 @@ import numpy as np
 from janus_edge.runtime.backends import Arrays, Engine, load_engine
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.manifest import PREFILL
+from janus_edge.runtime.memory import free_memory
 
 
 class Engines:
@@ -41,7 +43,17 @@ class Engines:
     def decoder(self, rows: int, max_length: int) -> Decoder:
         """The decoder, with caches of its own. Raises BundleError if it cannot be opened."""
         manifest = self.bundle.manifest
-        return Decoder(self["decoder"], manifest.sizes, rows, max_length, manifest.cache_type)
+        step, many = self["decoder"], self._copy_for_many()
+        return Decoder(step, manifest.sizes, rows, max_length, manifest.cache_type, many)
+
+    def _copy_for_many(self) -> Engine | None:
+        """The decoder's copy for many positions at once, where the bundle has one and memory has
+        room for it."""
+        if PREFILL not in self.bundle.manifest.components:
+            return None
+        if PREFILL not in self._engines and self.bundle.num_bytes(PREFILL) > free_memory():
+            return None
+        return self[PREFILL]
 
     def table(self, name: str) -> np.ndarray:
         """A look-up table; see ``Bundle.table``."""

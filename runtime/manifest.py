@@ -42,7 +42,7 @@ class Component(_Part):
 
     data: weights beside the graph. upcast: when half-precision weights become float32: as the file
     is opened, or slice by slice as they are used. quantization: rounded weights have a scale for
-    every so many.
+    every so many, or for each output.
     """
 
     file: FileName
@@ -53,7 +53,7 @@ class Component(_Part):
     dtype: Literal["float32"]
     weights: Literal["float32", "float16", "int8", "int4"]
     upcast: Literal["load", "use"] = "load"
-    quantization: Annotated[str, Field(pattern=r"^(none|blocks of (32|64|128))$")]
+    quantization: Annotated[str, Field(pattern=r"^(none|outputs|blocks of (32|64|128))$")]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     profile: dict[str, tuple[Positive, Positive, Positive]] = {}
@@ -176,6 +176,8 @@ REFERENCE: dict[str, CodeSampling | FlowSampling] = {
     "janus": CodeSampling(guidance_scale=5.0, temperature=1.0),
     "janusflow": FlowSampling(guidance_scale=2.0, num_steps=30, solver="euler"),
 }
+
+PREFILL = "decoder_prefill"  # a bundle may hold: the decoder again, for many positions at once
 
 _SHARED = ("vision_encoder", "vision_aligner", "text_embed", "decoder", "text_head")
 # What a bundle of each family must hold.

@@ -13,9 +13,10 @@ from janus_edge.export import calibrate
 from janus_edge.export.bundle import export_bundle, export_folder
 from janus_edge.export.calibrate import CacheScales, RoundedCache, cache_scales
 from janus_edge.export.component import relative_error
-from janus_edge.export.decoder import decoder_component
+from janus_edge.export.decoder import decoder_components
 from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import ParityError, check_parity
+from janus_edge.export.quantize import Preset
 from janus_edge.model.weights import Checkpoint, load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Image, Text
@@ -108,7 +109,7 @@ def test_the_velocity_hardly_changes(flow_dir: Path, flow_bundle_dir: Path, tmp_
 
 
 def test_wrong_scales_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    part = decoder_component(checkpoint, 96, None, "int8")
+    (part,) = decoder_components(checkpoint, 96, Preset(cache="int8"))
     examples = part.examples()
     assert examples[1]["past_k_0"].dtype == np.int8
     exact, low = part.references(examples), part.references(examples, low=True)
@@ -127,7 +128,7 @@ def test_scales_are_found_once(checkpoint: Checkpoint, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         "janus_edge.export.decoder.cache_scales", lambda given: (calls.append(1), real(given))[1]
     )
-    part = decoder_component(checkpoint, 96, None, "int8")
+    (part,) = decoder_components(checkpoint, 96, Preset(cache="int8"))
     examples = part.examples()
     part.build(None)
     part.references(examples)

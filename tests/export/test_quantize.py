@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from janus_edge.export import parity, quantize
@@ -15,6 +15,7 @@ from janus_edge.export.component import relative_error
 from janus_edge.export.components import graph_components
 from janus_edge.export.graph import Graph, info, save_graph
 from janus_edge.export.parity import ParityError, check_parity
+from janus_edge.export.products import round_products
 from janus_edge.export.quantize import PRESETS, Blocks, pack, rounded, unpack
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import load_engine
@@ -24,7 +25,8 @@ from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 
-ALL = [Blocks(bits=bits, size=size) for bits in (4, 8) for size in (32, 64, 128)]
+WHOLE = Blocks(bits=8, size=0)
+ALL = [*(Blocks(bits=bits, size=size) for bits in (4, 8) for size in (32, 64, 128)), WHOLE]
 
 
 @pytest.mark.parametrize("blocks", ALL, ids=str)
@@ -34,11 +36,12 @@ def test_weights_come_back_within_a_step(blocks: Blocks, monkeypatch: pytest.Mon
     weight = np.random.default_rng(0).standard_normal((13, 200), np.float32)
     weight[3] = 0
     levels, scales = pack(weight, blocks)
-    num_blocks = -(-200 // blocks.size)
-    assert levels.shape == (13, num_blocks, blocks.size * blocks.bits // 8)
+    size = blocks.size or 200
+    num_blocks = -(-200 // size)
+    assert levels.shape == (13, num_blocks, size * blocks.bits // 8)
     assert scales.shape == (13, num_blocks) and levels.dtype == np.uint8
     back = unpack(levels, scales, blocks, 200)
-    step = np.abs(np.repeat(scales, blocks.size, axis=1))[:, :200]
+    step = np.abs(np.repeat(scales, size, axis=1))[:, :200]
     # half a step, but a whole one at the end that has one level less
     assert (np.abs(back - weight) <= step * 1.0001).all()
     assert np.mean(np.abs(back - weight) <= step * 0.5001) > 0.97
@@ -74,6 +77,57 @@ def test_the_engine_computes_what_is_stored(blocks: Blocks, tmp_path: Path) -> N
     assert layer.weight is before and not layer._forward_pre_hooks
     exact = layer(torch.from_numpy(x)).detach().numpy()
     assert relative_error(found, low) < 2e-3 < 2 * relative_error(low, exact)
+
+
+def test_every_row_is_rounded_by_itself(tmp_path: Path) -> None:
+    """A row a thousand times larger takes nothing from the others; one of zeros stays zero."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48, bias=False)
+    graph = Graph(None, WHOLE)
+    graph.linear("x", "one", layer.weight)
+    graph.linear("x", "two", layer.weight)
+    size: list[str | int | None] = ["B", "R", 48]
+    ends = (
+        [info("x", TensorProto.FLOAT, ["B", "R", 64])],
+        [info("one", 1, size), info("two", 1, size)],
+    )
+    proto = graph.model("linears", *ends)
+    assert [node.op_type for node in proto.graph.node].count("QuantizeLinear") == 1
+    save_graph(proto, tmp_path / "linears.onnx")
+    x = np.random.default_rng(0).standard_normal((2, 3, 64), np.float32)
+    x[0, 1], x[1, 2] = 1000 * x[0, 1], 0
+    one, two = load_engine("onnxruntime", tmp_path / "linears.onnx", 1).run({"x": x})
+    exact = layer(torch.from_numpy(x)).detach().numpy()
+    error = np.abs(one - exact).max(-1) / np.abs(exact).max(-1).clip(1e-9)
+    assert one.shape == (2, 3, 48) and np.array_equal(one, two)
+    assert error.max() < 0.02 and not one[1, 2].any()
+
+
+@pytest.mark.parametrize("either", ["checkpoint", "flow_checkpoint"])
+def test_traced_products_are_rounded(either: str, request: pytest.FixtureRequest) -> None:
+    """All of a part's linear layers, and nothing else; the others keep theirs."""
+    for part in graph_components(request.getfixturevalue(either), 96, PRESETS["int8"]):
+        if part.name in ("decoder", "text_head", "image_head"):
+            continue
+        graph = part.build(None).graph
+        weights = {w.name for w in graph.initializer if len(w.dims) == 2 and w.data_type == 1}
+        exact = [n for n in graph.node if n.op_type in ("MatMul", "Gemm") and n.input[1] in weights]
+        integers = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
+        if part.name in ("image_decoder", "image_encoder"):
+            assert part.blocks is None and not integers
+        else:
+            assert part.blocks == WHOLE and integers and not exact
+
+
+def test_products_that_are_no_linear_layers_stay() -> None:
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["scaled"], alpha=0.5),
+        helper.make_node("MatMul", ["w", "scaled"], ["y"]),
+    ]
+    ends = [info("x", TensorProto.FLOAT, ["R", 4])], [info("y", TensorProto.FLOAT, ["R", 4])]
+    proto = helper.make_model(helper.make_graph(nodes, "g", *ends, [weight]))
+    assert [n.op_type for n in round_products(proto, WHOLE).graph.node] == ["Gemm", "MatMul"]
 
 
 def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -141,6 +195,8 @@ def test_a_rounded_bundle_draws_and_answers(
         assert decoder.quantization == f"blocks of {PRESETS[preset].decoder.size}"
         assert (decoder.data is None) == (beside > 0)
         assert bundle.manifest.components["image_head"].weights == "int8"
+        seeing = bundle.manifest.components["vision_encoder"]
+        assert (seeing.weights, seeing.quantization) == ("int8", "outputs")
         session = Session(bundle, num_threads=1)
         events = session.generate_image(ImageRequest(prompt="a star", seed=4))
         drawn += [event.codes for event in events if isinstance(event, Image)]
