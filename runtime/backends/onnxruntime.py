@@ -11,11 +11,18 @@ import onnxruntime as ort
 from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.errors import BundleError
 
+# An engine's threads wait for its next product by spinning, and each engine has its own: as long as
+# they spin after its last one they keep a processor from the next engine. Decoder and head in turn
+# took twice as long with the library's default (docs/benchmark.md). "" is that default.
+SPIN_US = "100"
+
 
 def load(path: Path, num_threads: int, upcast: str) -> OrtEngine:
     """Open a graph for the CPU provider. Raises BundleError if ONNX Runtime refuses it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
+    if SPIN_US:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
