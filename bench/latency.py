@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from janus_edge.bench.machine import describe, read_bandwidth
-from janus_edge.bench.work import Opened, Run, Settings, Work, Worker
+from janus_edge.bench.process import Run, Worker
+from janus_edge.bench.work import Opened, Settings, Work, open_works
 from janus_edge.evals.records import checkout_commit
 
 SCHEMA = "bench/1"
@@ -38,7 +39,7 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
     """
     machine = describe()  # before the work adds to the load
     bandwidth = read_bandwidth(plan.settings.num_threads)
-    workers = [Worker(model, plan.settings) for model in models]
+    workers = [Worker(open_works, model, plan.settings) for model in models]
     runs: list[dict[Work, list[Run]]] = [{work: [] for work in plan.works} for _ in workers]
     for index in range(plan.num_warmups + plan.num_runs):
         for work in plan.works:
@@ -89,12 +90,14 @@ def summary(
     """p20, p50 and p80 of a work's runs. TTFT is to the first code, step or token, ITL between any
     two; "roof" is the part of the memory's speed that the median step reaches.
     """
-    gaps = np.concatenate([np.diff(run.step_ends_ms) for run in runs])
+    by_run = [np.diff(run.step_ends_ms) for run in runs]
+    gaps = np.concatenate(by_run)
     steps = len(runs[0].step_ends_ms)
     found: dict[str, Any] = {
         "steps": steps,
         "ttft_ms": _quantiles([run.step_ends_ms[0] for run in runs]),
         "itl_ms": _quantiles(gaps) if len(gaps) else None,
+        "itl_tenths_ms": _tenths(by_run),
         "total_ms": _quantiles([run.total_ms for run in runs]),
         "component_ms": _components(runs),
     }
@@ -107,6 +110,14 @@ def summary(
         found["step_mb"] = round(read / 1e6, 2)
         found["roof"] = round(read / (found["itl_ms"]["p50"] / 1e3) / bandwidth, 3)
     return found
+
+
+def _tenths(by_run: list[np.ndarray]) -> list[float] | None:
+    """Median time between steps in each tenth of a run: what a step costs as the work goes on."""
+    if min(map(len, by_run)) < 10:
+        return None
+    parts = zip(*(np.array_split(gaps, 10) for gaps in by_run), strict=True)
+    return [round(float(np.median(np.concatenate(part))), 3) for part in parts]
 
 
 def _components(runs: list[Run]) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""The work that is timed, in a process of its own a bundle, so that memory is its own as well.
+"""The work that is timed of a bundle.
 
-What a bundle is asked for follows from its family and sizes alone: the same prompt, picture and
+What it is asked for follows from its family and sizes alone: the same prompt, picture and
 seed for every bundle of a family.
 """
 
@@ -9,17 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image as PilImage
 from PIL import ImageDraw
 
-from janus_edge.bench.machine import peak_memory_bytes
+from janus_edge.bench.process import Run, Works
 from janus_edge.runtime.bundle import Bundle, open_bundle
-from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.runtime.events import Finished
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
@@ -43,16 +41,6 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One request. step_ends_ms: when each code, step or token was there. component_ms: time in
-    each component."""
-
-    total_ms: float
-    step_ends_ms: tuple[float, ...]
-    component_ms: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Opened:
     """A bundle as its process found it. open_ms: its manifest, hashes and tokenizer. step_bytes:
     weights and keys and values that the middle step of the work reads, None where a step is not
@@ -68,63 +56,15 @@ class Opened:
     step_bytes: dict[Work, int | None]
 
 
-class Worker:
-    """A process with an open bundle; a call waits for its answer.
-
-    ``JanusEdgeError`` of the process is raised here.
-    """
-
-    def __init__(self, model: str | None, settings: Settings) -> None:
-        """Start the process and open the bundle."""
-        context = get_context("spawn")  # not a copy of this process: its memory would count
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, model, settings), daemon=True)
-        self._process.start()
-        theirs.close()
-        self.opened: Opened = self._answer()
-
-    def run(self, work: Work) -> Run:
-        """One request."""
-        self._pipe.send(work)
-        run: Run = self._answer()
-        return run
-
-    def close(self) -> int:
-        """End the process; its peak memory in bytes."""
-        self._pipe.send(None)
-        peak: int = self._answer()
-        self._process.join()
-        return peak
-
-    def _answer(self) -> Any:
-        try:
-            answer = self._pipe.recv()
-        except EOFError:
-            self._process.join()
-            raise JanusEdgeError(
-                f"the process that measures ended with code {self._process.exitcode}; is there "
-                "memory enough?"
-            ) from None
-        if isinstance(answer, JanusEdgeError):
-            raise answer
-        return answer
-
-
-def _serve(pipe: Connection, model: str | None, settings: Settings) -> None:
-    try:
-        began = time.perf_counter()
-        bundle = open_bundle(model)
-        open_ms = (time.perf_counter() - began) * 1e3
-        session = Session(bundle, num_threads=settings.num_threads)
-        requests = _requests(bundle, settings)
-        pipe.send(_opened(bundle, settings, open_ms))
-        while (work := pipe.recv()) is not None:
-            pipe.send(_run(session, requests[work]))
-        pipe.send(peak_memory_bytes())
-    except JanusEdgeError as error:
-        pipe.send(error)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # whoever asked is gone
-        return
+def open_works(model: str | None, settings: Settings) -> tuple[Opened, Works]:
+    """Open a bundle: what it is, and its works. Raises BundleError for one that cannot be."""
+    began = time.perf_counter()
+    bundle = open_bundle(model)
+    open_ms = (time.perf_counter() - began) * 1e3
+    session = Session(bundle, num_threads=settings.num_threads)
+    requests = _requests(bundle, settings)
+    works: Works = {work: partial(_run, session, request) for work, request in requests.items()}
+    return _opened(bundle, settings, open_ms), works
 
 
 def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | AskRequest]:
@@ -199,9 +139,7 @@ def _weights(bundle: Bundle, *names: str) -> int:
     total = 0
     for name in names:
         part = bundle.manifest.components[name]
-        size = bundle.path(name).stat().st_size
-        if part.data is not None:
-            size += (bundle.folder / part.data.file).stat().st_size
+        size = bundle.num_bytes(name)
         total += size * 2 if (part.weights, part.upcast) == ("float16", "load") else size
     return total
 

@@ -8,7 +8,8 @@ import pytest
 
 from janus_edge.bench import machine
 from janus_edge.bench.latency import Plan, measure, summary
-from janus_edge.bench.work import Opened, Run, Settings, Worker
+from janus_edge.bench.process import Run, Worker
+from janus_edge.bench.work import Opened, Settings, open_works
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError
 
@@ -39,13 +40,21 @@ def test_what_runs_come_to() -> None:
     assert found["component_ms"] == {"decoder": 15.0, "rest": 15.0}
 
 
+def test_what_a_step_costs_as_a_picture_grows() -> None:
+    ends = np.cumsum([5, *np.repeat(np.arange(10.0), 2)])
+    runs = [_run(*ends, total=1), _run(*(ends * 3), total=1), _run(*(ends * 2), total=1)]
+    found = summary("draw", runs, OPENED, Settings(), bandwidth=1e9)
+    assert found["itl_tenths_ms"] == [2.0 * i for i in range(10)]
+    assert summary("draw", [_run(1, 2, total=3)], OPENED, Settings(), 1e9)["itl_tenths_ms"] is None
+
+
 def test_an_answer_of_one_token_has_no_itl() -> None:
     found = summary("ask", [_run(10, total=11)], OPENED, Settings(), bandwidth=1e9)
     assert found["itl_ms"] is None and "roof" not in found and "image_ms" not in found
 
 
 def test_a_worker_counts_every_code_and_component(bundle_dir: Path) -> None:
-    worker = Worker(str(bundle_dir), Settings(num_threads=1, batch=2, prompt_length=20))
+    worker = Worker(open_works, str(bundle_dir), Settings(num_threads=1, batch=2, prompt_length=20))
     sizes = open_bundle(bundle_dir).manifest.sizes
     drawn, asked = worker.run("draw"), worker.run("ask")
     assert len(drawn.step_ends_ms) == sizes.num_codes
@@ -61,7 +70,7 @@ def test_a_worker_counts_every_code_and_component(bundle_dir: Path) -> None:
 def test_more_positions_and_rows_are_more_bytes(bundle_dir: Path) -> None:
     found = []
     for settings in (Settings(), Settings(prompt_length=30), Settings(batch=4)):
-        worker = Worker(str(bundle_dir), settings)
+        worker = Worker(open_works, str(bundle_dir), settings)
         found.append(worker.opened.step_bytes["draw"])
         worker.close()
     short, long, many = found

@@ -1,0 +1,159 @@
+"""Time janus-edge and other programs at the same work, in turn within one run.
+
+    pip install -c constraints.txt -e '.[peers]'
+    python tools/make_checkpoint.py janus-pro-1b MADE/janus-pro-1b
+    janus-edge export MADE/janus-pro-1b MADE/janus-pro-1b-int4 --quantize int4
+    python -m janus_edge.bench.peers MADE codes --bundle MADE/janus-pro-1b-int4 \\
+        --record bench/records/peers.jsonl
+
+Works are ``codes``, ``draw`` and ``ask`` (``setup.py`` says what each is). MADE keeps what peers
+make once. Every peer has a process of its own, open for the whole run; a round runs each in turn,
+and the first round does not count. A peer whose first run took longer than --patience seconds is
+not run again: its first run is what is recorded, with one as the number of its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.bench.machine import describe, read_bandwidth
+from janus_edge.bench.peers.setup import Open, Setup, peers
+from janus_edge.bench.process import Run, Worker, Works
+from janus_edge.evals.records import append_record, checkout_commit
+from janus_edge.runtime.errors import JanusEdgeError, OptionError
+from janus_edge.runtime.image import check_writable
+
+SCHEMA = "peers/1"
+MIDDLE = (0.4, 0.6)  # the part of a picture's steps that "mid-image" means
+
+
+def open_named(name: str, setup: Setup) -> tuple[tuple[str, list[str]], Works]:
+    """In a peer's process: what it says of itself and which works it has; the works."""
+    found, _ = peers()
+    about, works = found[name](setup)
+    return (about, list(works)), works
+
+
+def measure(
+    names: list[str], work: str, setup: Setup, num_runs: int, patience: float
+) -> dict[str, dict[str, Any]]:
+    """Each peer's numbers. Raises OptionError for a peer without this work."""
+    workers = {}
+    for name in names:
+        _say(f"opening {name}")
+        workers[name] = Worker(open_named, name, setup)
+        _, works = workers[name].opened
+        if work not in works:
+            raise OptionError(f"{name} has no work {work}; it has {', '.join(works)}")
+    first = {name: worker.run(work) for name, worker in workers.items()}
+    for name, run in first.items():
+        _say(f"{name}: {run.total_ms / 1e3:.1f} s, which does not count if it runs again")
+    kept: dict[str, list[Run]] = {
+        name: [run] if run.total_ms > patience * 1e3 else [] for name, run in first.items()
+    }
+    again = [name for name, runs in kept.items() if not runs]
+    for index in range(num_runs):
+        for name in again:
+            kept[name].append(workers[name].run(work))
+        _say(f"round {index + 1} of {num_runs}")
+    return {
+        name: {"about": workers[name].opened[0], "runs": len(runs)}
+        | summary(runs)
+        | {"peak_mb": round(workers[name].close() / 1e6)}
+        for name, runs in kept.items()
+    }
+
+
+def summary(runs: list[Run]) -> dict[str, float]:
+    """Medians over runs, in ms: the whole, to the first step's end, and between steps, of all and
+    of those in the middle of the run."""
+    gaps = [np.diff(run.step_ends_ms) for run in runs]
+    start, stop = int(MIDDLE[0] * len(gaps[0])), math.ceil(MIDDLE[1] * len(gaps[0]))
+    found: dict[str, Any] = {
+        "total_ms": [run.total_ms for run in runs],
+        "ttft_ms": [run.step_ends_ms[0] for run in runs],
+        "itl_ms": np.concatenate(gaps),
+        "itl_mid_ms": np.concatenate([each[start:stop] for each in gaps]),
+    }
+    return {
+        name: round(float(np.median(values)), 3) for name, values in found.items() if len(values)
+    }
+
+
+def main() -> None:
+    """Parse, measure, print, record."""
+    options = _options()
+    found, missing = peers()
+    for name, why in missing.items():
+        _say(f"{name}.py is left out: {why}")
+    try:
+        names = _chosen(options.peers, found, options.work)
+        check_writable(options.record)
+        setup = Setup(
+            made=options.made,
+            bundle=options.bundle,
+            num_threads=options.threads,
+            prompt_tokens=options.prompt_tokens,
+            max_tokens=options.max_tokens,
+        )
+        before, bandwidth = describe(), read_bandwidth(options.threads)
+        rows = measure(names, options.work, setup, options.runs, options.patience)
+    except JanusEdgeError as error:
+        sys.exit(f"peers: {error}")
+    append_record(
+        options.record,
+        {
+            "schema": SCHEMA,
+            "command": f"python -m janus_edge.bench.peers {shlex.join(sys.argv[1:])}",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": checkout_commit(),
+            **before,
+            "read_gb_s": round(bandwidth / 1e9, 2),
+            "work": options.work,
+            "threads": options.threads,
+            "prompt_tokens": options.prompt_tokens,
+            "peers": rows,
+        },
+    )
+    for name, row in rows.items():
+        numbers = "  ".join(f"{key} {value}" for key, value in row.items() if key != "about")
+        print(f"{name}: {numbers}")
+
+
+def _chosen(wanted: list[str] | None, found: dict[str, Open], work: str) -> list[str]:
+    """Raises OptionError for a name that is not there."""
+    for name in wanted or ():
+        if name not in found:
+            raise OptionError(f"no peer {name!r} here for {work}; there are {', '.join(found)}")
+    return wanted or list(found)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("made", type=Path, help="where peers keep what they make once")
+    parser.add_argument("work", choices=("codes", "draw", "ask"))
+    parser.add_argument("--peers", nargs="+", help="names; default: all that can be imported")
+    parser.add_argument("--bundle", help="janus-edge's")
+    parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt-tokens", type=int, default=20)
+    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--patience", type=float, default=120, help="seconds")
+    return parser.parse_args()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What a peer is opened with, the works it may offer, and which peers there are.
+
+A peer is a function of a ``Setup`` that returns a line about itself and its works, any of:
+
+- ``codes``: the decoder with a head of 16384 codes, two rows: a prompt, then a picture's codes, one
+  after another. No sampling, no image decoder. A step's end a code.
+- ``draw``: a picture from tokens to pixels. A step's end a code; of a flow a step.
+- ``ask``: an answer of ``Setup.max_tokens`` about a picture, greedily. A step's end a token.
+
+Shapes are Janus-Pro-1B's (``draw`` of a flow: JanusFlow-1.3B's), weights random: time does not
+depend on them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+import janus_edge.bench.peers as folder
+from janus_edge.bench.process import Works
+
+HIDDEN, INTERMEDIATE, LAYERS, HEADS = 2048, 5632, 24, 16
+THETA, EPSILON = 10000.0, 1e-6
+NUM_CODES = 16384  # different ones
+PICTURE = 576  # codes in a picture
+IMAGE_SIZE = 384
+VOCABULARY = 102400
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """made: where a peer keeps what it has to make once. bundle: ours; None: it is not measured.
+    prompt_tokens: of drawings; a question has as many beside its picture's."""
+
+    made: Path
+    bundle: str | None
+    num_threads: int
+    prompt_tokens: int
+    max_tokens: int
+
+
+Open = Callable[[Setup], tuple[str, Works]]
+
+
+def peers() -> tuple[dict[str, Open], dict[str, str]]:
+    """Those that can be had here by name, and why the other files' cannot."""
+    found: dict[str, Open] = {}
+    missing: dict[str, str] = {}
+    for name in _files():
+        try:
+            found |= _module(name).PEERS
+        except ImportError as error:
+            missing[name] = str(error)
+    return found, missing
+
+
+def codes(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of a prompt (prompt_tokens,) and of a picture (PICTURE,), below NUM_CODES."""
+    rng = np.random.default_rng(SEED)
+    return rng.integers(0, NUM_CODES, setup.prompt_tokens), rng.integers(0, NUM_CODES, PICTURE)
+
+
+def _files() -> Iterator[str]:
+    for info in pkgutil.iter_modules(folder.__path__):
+        if info.name not in ("__main__", "setup", "report"):
+            yield info.name
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{folder.__name__}.{name}")

@@ -1,0 +1,83 @@
+"""Something that works are timed of, in a process of its own, so that memory is its own as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from janus_edge.bench.machine import peak_memory_bytes
+from janus_edge.runtime.errors import JanusEdgeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One request. step_ends_ms: when each code, step or token was there. component_ms: time in
+    each component."""
+
+    total_ms: float
+    step_ends_ms: tuple[float, ...]
+    component_ms: dict[str, float] = field(default_factory=dict)
+
+
+Works = dict[str, Callable[[], Run]]  # by name
+
+
+class Worker:
+    """A process that has opened something; a call waits for its answer.
+
+    ``JanusEdgeError`` of the process is raised here.
+    """
+
+    def __init__(self, open_works: Callable[..., tuple[Any, Works]], *arguments: Any) -> None:
+        """Start the process and call ``open_works`` in it: what was opened, and its works."""
+        context = get_context("spawn")  # not a copy of this process: its memory would count
+        self._pipe, theirs = context.Pipe()
+        inside = (theirs, open_works, arguments)
+        self._process = context.Process(target=_serve, args=inside, daemon=True)
+        self._process.start()
+        theirs.close()
+        self.opened = self._answer()
+
+    def run(self, work: str) -> Run:
+        """One request."""
+        self._pipe.send(work)
+        run: Run = self._answer()
+        return run
+
+    def close(self) -> int:
+        """End the process; its peak memory in bytes."""
+        self._pipe.send(None)
+        peak: int = self._answer()
+        self._process.join()
+        return peak
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise JanusEdgeError(
+                f"the process that measures ended with code {self._process.exitcode}; is there "
+                "memory enough?"
+            ) from None
+        if isinstance(answer, JanusEdgeError):
+            raise answer
+        return answer
+
+
+def _serve(
+    pipe: Connection, open_works: Callable[..., tuple[Any, Works]], arguments: tuple[Any, ...]
+) -> None:
+    try:
+        opened, works = open_works(*arguments)
+        pipe.send(opened)
+        while (work := pipe.recv()) is not None:
+            pipe.send(works[work]())
+        pipe.send(peak_memory_bytes())
+    except JanusEdgeError as error:
+        pipe.send(error)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # whoever asked is gone
+        return

@@ -1,0 +1,59 @@
+"""Peers: which there are, and what a run of several comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from janus_edge.bench.peers import setup
+from janus_edge.bench.peers.__main__ import measure, summary
+from janus_edge.bench.peers.setup import Setup, codes, peers
+from janus_edge.bench.process import Run
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import OptionError
+
+
+def make_setup(bundle: str | None, made: Path) -> Setup:
+    return Setup(made=made, bundle=bundle, num_threads=1, prompt_tokens=12, max_tokens=3)
+
+
+def test_a_peer_is_a_file_and_one_that_cannot_be_had_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fast.py").write_text("PEERS = {'fast': print}")
+    (tmp_path / "absent.py").write_text("import no_such_module")
+    monkeypatch.setattr(setup.folder, "__path__", [str(tmp_path), *setup.folder.__path__])
+    found, missing = peers()
+    assert {"fast", "janus-edge", "transformers bf16", "transformers fp32"} <= set(found)
+    assert missing["absent"] == "No module named 'no_such_module'"
+
+
+def test_the_runs_of_our_own(bundle_dir: Path, tmp_path: Path) -> None:
+    rows = measure(["janus-edge"], "draw", make_setup(str(bundle_dir), tmp_path), 2, patience=60)
+    (row,) = rows.values()
+    assert open_bundle(bundle_dir).manifest.name in row["about"] and row["runs"] == 2
+    assert 0 < row["ttft_ms"] < row["total_ms"] and row["peak_mb"] > 10
+    (once,) = measure(
+        ["janus-edge"], "ask", make_setup(str(bundle_dir), tmp_path), 2, patience=0
+    ).values()
+    assert once["runs"] == 1
+
+
+def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="name one with --bundle"):
+        measure(["janus-edge"], "draw", make_setup(None, tmp_path), 1, patience=60)
+    with pytest.raises(OptionError, match="janus-edge has no work fly; it has draw, ask, codes"):
+        measure(["janus-edge"], "fly", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
+
+
+def test_the_middle_of_a_picture() -> None:
+    slow_middle = Run(total_ms=30, step_ends_ms=(1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20))
+    found = summary([slow_middle])
+    assert (found["ttft_ms"], found["itl_ms"], found["itl_mid_ms"]) == (1, 1, 5.5)
+
+
+def test_the_same_codes_for_everyone(tmp_path: Path) -> None:
+    prompt, picture = codes(make_setup(None, tmp_path))
+    assert (len(prompt), len(picture)) == (12, 576)
+    assert (codes(make_setup(None, tmp_path))[1] == picture).all()
