@@ -39,5 +39,5 @@ TINY = JanusConfig(
 TINY_FLOW = JanusFlowConfig(
     language=TINY.language,
     vision=TINY.vision,
-    flow=FlowConfig(channels=128),
+    flow=FlowConfig(channels=128, layers_in_middle=4),
 )

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.shapes.captions import caption
+from janus_edge.shapes.captions import Caption, caption
 from janus_edge.shapes.questions import LESSONS
 from janus_edge.shapes.scenes import Scene
 from janus_edge.train.data import DROPPED_CONDITIONS
@@ -40,7 +40,8 @@ class FlowStage(MixedStage):
     """A stage of JanusFlow.
 
     repa_layer: after which layer of the language model features are compared, repa_weight: how much
-    that counts beside the flow.
+    that counts beside the flow. time_mean: of the times' logits; below 0, more of them near noise,
+    where it is decided what is drawn and where (docs/log.md).
     """
 
     questions_a_picture: int = 8
@@ -48,6 +49,7 @@ class FlowStage(MixedStage):
     muon: tuple[str, ...] = (".layers.", ".channelwise_linear")
     repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
     repa_weight: float = 0.5
+    time_mean: float = -0.8
 
 
 FLOW_STAGES = (
@@ -64,19 +66,19 @@ FLOW_STAGES = (
     FlowStage(
         name="flow2",
         number=12,
-        num_steps=6000,
-        horizon=7000,  # stage 3 goes on at the rate that this one ends with
-        mixture=(4, 1, 24),  # 14 : 6 : 80
+        num_steps=16000,
+        horizon=16200,  # stage 3 goes on at the rate that this one ends with
+        mixture=(2, 1, 26),  # the paper: 14 : 6 : 80
         batch_size=29,
         learning_rate=1e-3,
         warmup_steps=60,
-        decay_from=0.3,
+        decay_from=0.45,
         trainable=(*_ADAPTERS, "model.language_model."),
     ),
     FlowStage(
         name="flow3",
         number=13,
-        num_steps=600,
+        num_steps=300,
         mixture=(6, 3, 20),  # 21 : 9 : 70
         batch_size=29,
         learning_rate=1e-4,
@@ -121,10 +123,10 @@ class Prompts:
 
 
 def prompts(
-    batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder, num_tokens: int
+    captions: list[Caption], rng: np.random.Generator, encoder: PromptEncoder, num_tokens: int
 ) -> Prompts:
     """Captions, a tenth of them dropped to what guidance compares with; then t and the tokens."""
-    rows = [encoder.generation(caption(scene, rng).text)[:-1] for scene in batch]
+    rows = [encoder.generation(each.text)[:-1] for each in captions]
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), encoder.ids["pad"])
     seen = np.zeros(ids.shape, bool)
@@ -151,7 +153,10 @@ def flow_loss(trainee: Trainee, stage: FlowStage, encoder: PromptEncoder) -> Los
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((stage.number, step))
         seen, told, drawn = stage.scenes(step)
-        velocity, repa = drawing_losses(trainee, stage, drawn, rng, encoder)
+        pairs = stage.relations(step)
+        captions = [caption(scene, rng) for scene in drawn]
+        captions += [caption(scene, rng, "position") for scene in pairs]
+        velocity, repa = drawing_losses(trainee, stage, drawn + pairs, captions, rng, encoder)
         total = velocity + stage.repa_weight * repa
         metrics = {"velocity": velocity.item(), "repa": repa.item()}
         for name, sequences in asked(stage, seen, told, rng, encoder, num_patches).items():
@@ -168,6 +173,7 @@ def drawing_losses(
     trainee: Trainee,
     stage: FlowStage,
     batch: list[Scene],
+    captions: list[Caption],
     rng: np.random.Generator,
     encoder: PromptEncoder,
 ) -> tuple[Tensor, Tensor]:
@@ -179,12 +185,13 @@ def drawing_losses(
         clean_BNC = model.vision_und_enc_model(pixels).float()
     noise = rng.standard_normal(x_BZHW.shape, np.float32)
     z0_BZHW = torch.from_numpy(noise).to(device)
-    t_B = torch.from_numpy(rng.standard_normal(len(batch), np.float32)).to(device).sigmoid()
+    logits = stage.time_mean + rng.standard_normal(len(batch), np.float32)
+    t_B = torch.from_numpy(logits).to(device).sigmoid()
     t = t_B[:, None, None, None]
-    captions = prompts(batch, rng, encoder, model.latent_grid**2)
+    prompt = prompts(captions, rng, encoder, model.latent_grid**2)
     with autocast(device):
         v_BZHW, early_BND = _velocity(
-            model, captions, t * x_BZHW + (1 - t) * z0_BZHW, t_B, stage.repa_layer
+            model, prompt, t * x_BZHW + (1 - t) * z0_BZHW, t_B, stage.repa_layer
         )
         likeness = F.cosine_similarity(
             trainee.projector(early_BND).float(), _on_grid(clean_BNC, model.latent_grid), dim=-1
@@ -193,7 +200,7 @@ def drawing_losses(
 
 
 def _velocity(
-    model: JanusFlow, captions: Prompts, z_BZHW: Tensor, t_B: Tensor, layer: int
+    model: JanusFlow, prompt: Prompts, z_BZHW: Tensor, t_B: Tensor, layer: int
 ) -> tuple[Tensor, Tensor]:
     """Velocities, and the tokens' hidden states (B, N, D) after an early layer."""
     early: list[Tensor] = []
@@ -203,11 +210,11 @@ def _velocity(
     device = z_BZHW.device
     try:
         v_BZHW = model.velocity(
-            model.embed_text(captions.ids_BP.to(device)),
+            model.embed_text(prompt.ids_BP.to(device)),
             z_BZHW,
             t_B,
-            captions.seen_BP.to(device),
-            captions.positions_BT.to(device),
+            prompt.seen_BP.to(device),
+            prompt.positions_BT.to(device),
         )
     finally:
         hook.remove()

@@ -36,7 +36,8 @@ class MixedStage(Stage):
     """A stage and its mixture: examples of understanding, text and generation in one step.
 
     number: no other stage's, as the scenes follow from it. topics: of the questions. kinds: of the
-    scenes.
+    scenes. num_relations: drawings beside the mixture's, of two things whose caption says where one
+    is; too few captions do for it to be learned from those of all kinds (docs/log.md).
     """
 
     number: int
@@ -44,6 +45,7 @@ class MixedStage(Stage):
     questions_a_picture: int = 1
     topics: tuple[str, ...] = LESSONS
     kinds: tuple[str, ...] = KINDS
+    num_relations: int = 0
 
     def scenes(self, step: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
         """A step's scenes: to be asked about as pictures, as texts, and to be drawn."""
@@ -51,19 +53,20 @@ class MixedStage(Stage):
         first, second = self.mixture[0], sum(self.mixture[:2])
         return batch[:first], batch[first:second], batch[second:]
 
+    def relations(self, step: int) -> list[Scene]:
+        """A step's scenes to be drawn by a relation."""
+        return training_scenes(self.number + 100, step, self.num_relations, ("pair",))
+
 
 @dataclass(frozen=True, kw_only=True)
 class JanusStage(MixedStage):
     """A stage of Janus.
 
     examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
-    alike, one of three tokens as much as one of thirty; otherwise every token does. num_relations:
-    drawings beside the mixture's, of two things whose caption says where one is; too few captions
-    do for it to be learned from those of all kinds (docs/log.md).
+    alike, one of three tokens as much as one of thirty; otherwise every token does.
     """
 
     examples_alike: bool = False
-    num_relations: int = 0
 
 
 def _look_ups(number: int, num_steps: int, *topics: str) -> JanusStage:
@@ -140,8 +143,7 @@ def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossA
         vq = model.gen_vision_model
         if drawn:
             parts["image"] = drawings(drawn, rng, encoder, vq)
-        if stage.num_relations:
-            pairs = training_scenes(stage.number + 100, step, stage.num_relations, ("pair",))
+        if pairs := stage.relations(step):
             parts["relation"] = drawings(pairs, rng, encoder, vq, "position")
         parts |= asked(stage, seen, told, rng, encoder, num_patches)
         total, weights, metrics = torch.zeros((), device=model.gen_embed.weight.device), 0, {}

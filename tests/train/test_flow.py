@@ -17,6 +17,7 @@ from janus_edge.model.janusflow import JanusFlow, unconditional_rows
 from janus_edge.model.vae import VAEConfig
 from janus_edge.model.weights import Checkpoint, save_checkpoint
 from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.shapes.captions import caption
 from janus_edge.train import flow
 from janus_edge.train.config import TINY_FLOW
 from janus_edge.train.data import training_scenes
@@ -80,7 +81,8 @@ def make_trainee() -> Trainee:
 
 def test_prompts_end_together_and_some_are_dropped(encoder: PromptEncoder) -> None:
     batch = training_scenes(1, 0, 200)
-    asked = prompts(batch, np.random.default_rng(0), encoder, num_tokens=4)
+    rng = np.random.default_rng(0)
+    asked = prompts([caption(scene, rng) for scene in batch], rng, encoder, num_tokens=4)
     longest, dropped = asked.ids_BP.shape[1], 0
     for ids, seen, positions in zip(asked.ids_BP, asked.seen_BP, asked.positions_BT, strict=True):
         start = int(torch.nonzero(seen)[0])
