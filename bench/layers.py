@@ -30,6 +30,7 @@ from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.export.calibrate import CacheScales
 from janus_edge.export.decoder import decoder_graph
 from janus_edge.export.graph import save_graph
+from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.quantize import Blocks
 from janus_edge.export.sizes import sizes_of
 from janus_edge.model.config import LanguageConfig
@@ -75,7 +76,9 @@ def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], Decode
     for name, (blocks, cache) in KINDS.items():
         path = folder / f"{len(found)}.onnx"
         own = scales if cache == "int8" else None
-        save_graph(decoder_graph(checkpoint, LENGTH, None, blocks, own), path)
+        save_graph(
+            decoder_graph(checkpoint, LENGTH, LOWERINGS["onnxruntime"], None, blocks, own), path
+        )
         engine = load_engine("onnxruntime", path, num_threads)
         found[name] = partial(_decoder, engine, sizes, cache)
     return found

@@ -35,6 +35,9 @@ def export(
             help="int8: a second copy of the decoder, for prompts and pictures asked about."
         ),
     ] = None,
+    lowering: Annotated[
+        str, typer.Option(help="onnxruntime, or portable: standard ONNX operators alone.")
+    ] = "onnxruntime",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
@@ -49,6 +52,7 @@ def export(
         block_size=block_size,
         kv_cache=kv_cache,
         prefill=prefill,
+        lowering=lowering,
         report=typer.echo,
         replace=replace,
     )

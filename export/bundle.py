@@ -29,7 +29,7 @@ from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
-TARGET = "cpu"
+TARGET, ANY_TARGET = "cpu", "any"  # any: standard operators alone
 UPCAST_AT_USE = 2**27  # weights a component, from which they stay halves in memory
 Report = Callable[[str], None]
 
@@ -44,6 +44,7 @@ def export_folder(
     block_size: int | None = None,
     kv_cache: str | None = None,
     prefill: str | None = None,
+    lowering: str = "onnxruntime",
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -65,6 +66,7 @@ def export_folder(
         block_size=block_size,
         kv_cache=kv_cache,
         prefill=prefill,
+        lowering=lowering,
         report=report,
         replace=replace,
     )
@@ -79,6 +81,7 @@ def export_bundle(
     block_size: int | None = None,
     kv_cache: str | None = None,
     prefill: str | None = None,
+    lowering: str = "onnxruntime",
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
@@ -87,12 +90,15 @@ def export_bundle(
 
     max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
     rounded weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
-    of the decoder that takes many positions at once faster. report: called with a line after each
+    of the decoder that takes many positions at once faster. lowering: "onnxruntime", or "portable"
+    for standard operators alone. report: called with a line after each
     component. Raises ParityError when a component differs from PyTorch, OutputError when the folder
     exists (and replace is False) or cannot be written, OptionError when max_length holds no picture
     or there is no such preset.
     """
-    preset = preset_of(quantize, block_size, kv_cache, prefill)
+    preset = preset_of(
+        quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
+    )
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
@@ -186,7 +192,7 @@ def _graph_entry(
         "sha256": file_sha256(path),
         **beside,
         "backend": "onnxruntime",
-        "target": TARGET,
+        "target": TARGET if any(each.domain for each in proto.opset_import) else ANY_TARGET,
         "dtype": "float32",
         "weights": weights if blocks is None else blocks.dtype,
         "upcast": "load" if data is None or blocks else "use",
@@ -214,7 +220,7 @@ def _write_table(table: np.ndarray, path: Path) -> dict[str, Any]:
         "file": path.name,
         "sha256": file_sha256(path),
         "backend": "table",
-        "target": TARGET,
+        "target": ANY_TARGET,
         "dtype": "float32",
         "weights": stored.dtype.name,
         "quantization": "none",

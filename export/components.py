@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from janus_edge.export.component import Component
 from janus_edge.export.decoder import decoder_components
 from janus_edge.export.graph import Graph, info
+from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.quantize import PRESETS, Blocks, Preset
 from janus_edge.export.traced import Input, traced
 from janus_edge.model.janus import Janus
@@ -36,20 +37,20 @@ def graph_components(
     model = checkpoint.model
     shared = [
         *decoder_components(checkpoint, max_length, preset),
-        _text_head(model, preset.text_head),
+        _text_head(model, preset),
     ]
     if isinstance(model, JanusFlow):
         see, align = "vision_und_enc_model", "vision_und_enc_aligner"
-        return [*_seeing(model, see, align, preset.many), *shared, *_flow(model, preset.many)]
+        return [*_seeing(model, see, align, preset), *shared, *_flow(model, preset)]
     return [
-        *_seeing(model, "vision_model", "aligner", preset.many),
+        *_seeing(model, "vision_model", "aligner", preset),
         *shared,
-        _image_head(model, preset.image_head),
+        _image_head(model, preset),
         *_codes(model),
     ]
 
 
-def _seeing(model: Model, encoder: str, aligner: str, blocks: Blocks | None) -> list[Component]:
+def _seeing(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Component]:
     """Pixels to patch features, and those to the vectors that stand at a picture's placeholders."""
     config = model.config
     side = config.vision.image_size
@@ -57,7 +58,16 @@ def _seeing(model: Model, encoder: str, aligner: str, blocks: Blocks | None) -> 
     pixels = Input(name="pixels", shape=(3, side, side))
     features = Input(name="features", shape=(config.vision.num_patches, config.vision.width))
     return [
-        traced(name, (f"{of}.",), part, part, (given,), (output,), blocks=blocks)
+        traced(
+            name,
+            (f"{of}.",),
+            part,
+            part,
+            (given,),
+            (output,),
+            blocks=preset.many,
+            lowering=preset.lowering,
+        )
         for name, of, part, given, output in (
             ("vision_encoder", encoder, see, pixels, "features"),
             ("vision_aligner", aligner, align, features, "embeds"),
@@ -65,17 +75,18 @@ def _seeing(model: Model, encoder: str, aligner: str, blocks: Blocks | None) -> 
     ]
 
 
-def _text_head(model: Model, blocks: Blocks | None) -> Component:
+def _text_head(model: Model, preset: Preset) -> Component:
     """Hidden states to vocabulary logits: one product, the largest of all."""
     head = model.language_model.lm_head
 
     def build(graph: Graph) -> None:
         graph.linear("hidden", "logits", head.weight)
 
-    return _head("text_head", ("language_model.lm_head.",), model, head, build, blocks)
+    parameters = ("language_model.lm_head.",)
+    return _head("text_head", parameters, model, head, build, preset.text_head, preset.lowering)
 
 
-def _image_head(model: Janus, blocks: Blocks | None) -> Component:
+def _image_head(model: Janus, preset: Preset) -> Component:
     """Hidden states to code logits: two layers."""
     head = model.gen_head
 
@@ -84,7 +95,8 @@ def _image_head(model: Janus, blocks: Blocks | None) -> Component:
         wide = graph.linear("hidden", "projected", inner.weight, inner.bias)
         graph.linear(graph.node("Gelu", [wide], ["gelu"]), "logits", outer.weight, outer.bias)
 
-    return _head("image_head", ("gen_head.",), model, head, build, blocks)
+    parameters = ("gen_head.",)
+    return _head("image_head", parameters, model, head, build, preset.image_head, preset.lowering)
 
 
 def _head(
@@ -94,6 +106,7 @@ def _head(
     head: nn.Module,
     fill: Callable[[Graph], None],
     blocks: Blocks | None,
+    lowering: str,
 ) -> Component:
     """Hidden states (R, D) to logits (R, V). fill: adds the nodes from "hidden" to "logits"."""
     width = model.config.language.hidden_size
@@ -102,7 +115,7 @@ def _head(
     plain = traced(name, parameters, head, head, (hidden,), outputs, batch="R", blocks=blocks)
 
     def build(data: Path | None) -> onnx.ModelProto:
-        graph = Graph(data, blocks)
+        graph = Graph(LOWERINGS[lowering], data, blocks)
         fill(graph)
         sizes = [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
         return graph.model(
@@ -141,7 +154,7 @@ def _codes(model: Janus) -> list[Component]:
     ]
 
 
-def _flow(model: JanusFlow, blocks: Blocks | None) -> list[Component]:
+def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
     """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
     config, size, grid = model.config, model.latent_size, model.latent_grid
     width, channels = config.language.hidden_size, config.flow.channels
@@ -162,7 +175,8 @@ def _flow(model: JanusFlow, blocks: Blocks | None) -> list[Component]:
             model.encode_latent,
             (latent, Input(name="t", shape=(), least=0.0)),
             ("tokens", "time", "skip"),
-            blocks=blocks,
+            blocks=preset.many,
+            lowering=preset.lowering,
         ),
         traced(
             "flow_decoder",
@@ -175,7 +189,8 @@ def _flow(model: JanusFlow, blocks: Blocks | None) -> list[Component]:
                 Input(name="time", shape=(width,)),
             ),
             ("velocity",),
-            blocks=blocks,
+            blocks=preset.many,
+            lowering=preset.lowering,
         ),
         traced(
             "image_decoder",

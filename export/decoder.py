@@ -4,8 +4,8 @@ embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G,
 normed hidden states (R, T, D) and the same caches, written in place where the caller binds one
 buffer as past and present. Caches are float32, or int8 with a scale a channel. ``lengths`` counts
 the valid positions after the call, so rolling back is passing a smaller one; ``positions`` only
-turn keys and queries, and may leave a gap. Attention is lowered to ONNX Runtime's
-GroupQueryAttention.
+turn keys and queries, and may leave a gap. Attention and rounded products are lowered to ONNX
+Runtime's operators or to standard ones (export/lowering.py).
 
 Layers are taken one at a time, both for the graph and for PyTorch's answer to the examples: a
 checkpoint's weights need not fit into memory.
@@ -23,7 +23,8 @@ from onnx import TensorProto
 
 from janus_edge.export.calibrate import CacheScales, RoundedCache, cache_scales, sequences
 from janus_edge.export.component import Component, Feeds
-from janus_edge.export.graph import MICROSOFT, Graph, Shape, info
+from janus_edge.export.graph import Graph, Shape, info
+from janus_edge.export.lowering import LOWERINGS, Lowering
 from janus_edge.export.quantize import PRESETS, Blocks, Preset, rounded
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
@@ -61,7 +62,9 @@ def decoder_components(
                 for name, parameter in checkpoint.model.named_parameters()
                 if name.startswith(f"{_PREFIX}layers.")
             ),
-            build=lambda data: decoder_graph(checkpoint, max_length, data, blocks, scales()),
+            build=lambda data: decoder_graph(
+                checkpoint, max_length, LOWERINGS[preset.lowering], data, blocks, scales()
+            ),
             examples=lambda: _examples(checkpoint, min(max_length, CHECKED_LENGTH), cache),
             references=lambda examples, low=False: _references(
                 checkpoint, examples, blocks if low else None, scales(), low
@@ -77,27 +80,26 @@ def decoder_components(
 def decoder_graph(
     checkpoint: Checkpoint,
     max_length: int,
+    lowering: Lowering,
     data: Path | None = None,
     blocks: Blocks | None = None,
     scales: list[CacheScales] | None = None,
 ) -> onnx.ModelProto:
     """Build the graph for caches of at most ``max_length`` positions; data and blocks: see
     ``Graph``. scales: of 8-bit caches, a layer each."""
-    decoder, graph = checkpoint.model.language_model.model, Graph(data, blocks)
+    decoder, graph = checkpoint.model.language_model.model, Graph(lowering, data, blocks)
     config = decoder.config
     with torch.no_grad():
         cos, sin = rope(config, torch.arange(max_length))
-    shared = [
-        *_lengths(graph),
-        graph.constant("cos", cos.numpy()),
-        graph.constant("sin", sin.numpy()),
-    ]
+    graph.constant("cos", cos.numpy())
+    graph.constant("sin", sin.numpy())
+    lowering.prepare(graph)
     x = "embeds"
     for index, layer in enumerate(decoder.layers):
         assert isinstance(layer, DecoderLayer)
         with loaded(checkpoint, f"{_PREFIX}layers.{index}."):
             own = scales[index] if scales else None
-            x = _layer(graph, x, index, layer, config, shared, own)
+            x = _layer(graph, x, index, layer, config, own)
     with loaded(checkpoint, f"{_PREFIX}norm."):
         graph.norm(x, "hidden", decoder.norm.weight, config.rms_norm_eps)
     cache: Shape = ["R", config.num_key_value_heads, "M", config.head_dim]
@@ -122,7 +124,6 @@ def _layer(
     index: int,
     layer: DecoderLayer,
     config: LanguageConfig,
-    shared: list[str],
     scales: CacheScales | None,
 ) -> str:
     at, attention, mlp = f"layers.{index}", layer.self_attn, layer.mlp
@@ -132,17 +133,7 @@ def _layer(
     q = graph.linear(normed, f"{at}.q_proj", attention.q_proj.weight)
     k = graph.linear(normed, f"{at}.k_proj", attention.k_proj.weight)
     v = graph.linear(normed, f"{at}.v_proj", attention.v_proj.weight)
-    more, attributes = _levels(graph, at, scales)
-    mixed = graph.node(
-        "GroupQueryAttention",
-        [q, k, v, f"past_k_{index}", f"past_v_{index}", *shared, "positions", *more],
-        [f"{at}.attention", f"present_k_{index}", f"present_v_{index}"],
-        domain=MICROSOFT,
-        num_heads=config.num_attention_heads,
-        kv_num_heads=config.num_key_value_heads,
-        do_rotary=1,
-        **attributes,
-    )
+    mixed = graph.lowering.attention(graph, index, (q, k, v), config, scales)
     projected = graph.linear(mixed, f"{at}.o_proj", attention.o_proj.weight)
     x = graph.node("Add", [x, projected], [f"{at}.attended"])
     normed = graph.norm(
@@ -159,29 +150,6 @@ def _layer(
     return graph.node(
         "Add", [x, graph.linear(gated, f"{at}.down_proj", mlp.down_proj.weight)], [at]
     )
-
-
-def _levels(
-    graph: Graph, at: str, scales: CacheScales | None
-) -> tuple[list[str], dict[str, str | int]]:
-    """What GroupQueryAttention is told of an 8-bit cache: more inputs, and attributes."""
-    if scales is None:
-        return [], {}
-    names = [
-        graph.constant(f"{at}.{name}", scale.flatten().numpy())
-        for name, scale in (("k_scale", scales.keys_G1E), ("v_scale", scales.values_G1E))
-    ]
-    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-    return ["", "", *names], {**per_channel, "kv_cache_bit_width": 8}
-
-
-def _lengths(graph: Graph) -> list[str]:
-    """What GroupQueryAttention asks for: each row's last index, and the longest row, as int32."""
-    narrow = graph.node("Cast", ["lengths"], ["lengths_i32"], to=TensorProto.INT32)
-    one = graph.constant("one", np.array(1, np.int32))
-    last = graph.node("Sub", [narrow, one], ["last_index"])
-    longest = graph.node("ReduceMax", [narrow], ["longest"], keepdims=0)
-    return [last, longest]
 
 
 def _cache_names(config: LanguageConfig) -> list[str]:

@@ -9,16 +9,20 @@ Rounded weights (export/quantize.py) are used as they are stored, wherever they 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from janus_edge.export.quantize import Blocks, pack
+from janus_edge.export.quantize import Blocks
 from janus_edge.export.storage import halve
+
+if TYPE_CHECKING:
+    from janus_edge.export.lowering import Lowering
 
 OPSET = 24
 IR_VERSION = 11
@@ -32,18 +36,42 @@ Shape = list[str | int]
 class Graph:
     """Nodes and initializers; every call returns the name of what it made."""
 
-    def __init__(self, data: Path | None = None, blocks: Blocks | None = None) -> None:
+    def __init__(
+        self, lowering: Lowering, data: Path | None = None, blocks: Blocks | None = None
+    ) -> None:
         """data: the file to write the products' weights to; None: in the graph. blocks: how they
         are rounded; None: not at all."""
+        self.lowering = lowering
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.rows: dict[str, tuple[str, str]] = {}  # rounded inputs, shared by products
         self._data, self._blocks = data, blocks
-        self._rows: dict[str, tuple[str, str]] = {}  # rounded inputs, shared by products
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """An array in the graph."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """An array in the file beside the graph, where there is one."""
+        keep = self.constant if self._file is None else self._external
+        return keep(name, np.ascontiguousarray(array))
+
+    def nibbles(self, name: str, levels: np.ndarray) -> str:
+        """Levels of -8 to 7 (int8, an even number of them) as 4-bit weights."""
+        flat = levels.reshape(-1).view(np.uint8) & 15
+        packed = flat[0::2] | flat[1::2] << 4
+        if self._file is not None:
+            return self._external(name, packed, TensorProto.INT4, levels.shape)
+        self.initializers.append(
+            TensorProto(
+                name=name,
+                data_type=TensorProto.INT4,
+                dims=levels.shape,
+                raw_data=packed.tobytes(),
+            )
+        )
         return name
 
     def node(
@@ -60,7 +88,7 @@ class Graph:
             bias = self.constant(f"{name}.bias", bias_O.detach().numpy())
             return self.node("Add", [product, bias], [name])
         if self._blocks is not None:
-            return self._rounded(x, name, weight_OI.detach().numpy(), self._blocks)
+            return self.lowering.product(self, x, name, weight_OI.detach().numpy(), self._blocks)
         weight_IO = weight_OI.detach().numpy().T
         if self._file is None:
             return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])
@@ -72,69 +100,6 @@ class Graph:
             parts.append(self.node("MatMul", [x, weight], [f"{name}.{index}"]))
         return self.node("Concat", parts, [name], axis=-1)
 
-    def _rounded(self, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
-        levels, scales_OK = pack(weight_OI, blocks)
-        keep = self.constant if self._file is None else self._external
-        if not blocks.size:
-            signed_IO = (levels[:, 0].astype(np.int16) - 128).astype(np.int8).T
-            levels_IO = keep(f"{name}.weight.levels", np.ascontiguousarray(signed_IO))
-            scales_O = self.constant(f"{name}.weight.scales", scales_OK[:, 0])
-            return self._integers(x, name, levels_IO, scales_O, weight_OI.shape[1])
-        return self.node(
-            "MatMulNBits",
-            [x, keep(f"{name}.weight.levels", levels), keep(f"{name}.weight.scales", scales_OK)],
-            [name],
-            domain=MICROSOFT,
-            K=weight_OI.shape[1],
-            N=weight_OI.shape[0],
-            bits=blocks.bits,
-            block_size=blocks.size,
-            accuracy_level=4,
-        )
-
-    def _integers(self, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int) -> str:
-        """A product of integers; the weights' scales are the operator's, the rows' come after it.
-
-        The activations are unsigned around 128, as x86 multiplies unsigned by signed numbers.
-        ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
-        much for that.
-        """
-        if x not in self._rows:
-            self._rows[x] = self._rounded_rows(x, num_inputs)
-        integers, scales = self._rows[x]
-        product = self.node(
-            "MatMulIntegerToFloat",
-            [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
-            [f"{name}.of_levels"],
-            domain=MICROSOFT,
-        )
-        return self.node("Mul", [product, scales], [name])
-
-    def _rounded_rows(self, x: str, num_inputs: int) -> tuple[str, str]:
-        """x (..., I) as uint8 around 128, and a scale a row (..., 1)."""
-        if not self._rows:
-            self.constant("rows.one", np.array(1, np.float32))
-            self.constant("rows.zero", np.array(128, np.uint8))
-            self.constant("rows.least", np.array(1e-12, np.float32))
-            self.constant("rows.level", np.array(1 / 127, np.float32))
-            self.constant("rows.last", np.array([-1]))
-        size = self.node("Abs", [x], [f"{x}.size"])
-        peak = self.node("ReduceMax", [size, "rows.last"], [f"{x}.peak"], keepdims=1)
-        positive = self.node("Max", [peak, "rows.least"], [f"{x}.positive"])
-        scale = self.node("Mul", [positive, "rows.level"], [f"{x}.scale"])
-        # QuantizeLinear takes a scale for every index of one axis: all rows become one axis
-        flat = self.constant(f"{x}.flat_shape", np.array([-1, num_inputs]))
-        flat_x = self.node("Reshape", [x, flat], [f"{x}.flat"])
-        flat_scale = self.node("Reshape", [scale, "rows.last"], [f"{x}.flat_scale"])
-        shape = self.node("Shape", [flat_scale], [f"{x}.num_rows"])
-        zero = numpy_helper.from_array(np.array([128], np.uint8))
-        zeros = self.node("ConstantOfShape", [shape], [f"{x}.zeros"], value=zero)
-        levels = self.node(
-            "QuantizeLinear", [flat_x, flat_scale, zeros], [f"{x}.flat_levels"], axis=0
-        )
-        whole = self.node("Shape", [x], [f"{x}.shape"])
-        return self.node("Reshape", [levels, whole], [f"{x}.levels"]), scale
-
     def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
         """Root-mean-square norm over the last axis."""
         scale = self.constant(f"{name}.weight", weight.detach().numpy())
@@ -145,8 +110,9 @@ class Graph:
         if self._file is not None:
             self._file.close()
         body = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION)
+        return helper.make_model(
+            body, opset_imports=opsets_of(self.nodes, OPSET), ir_version=IR_VERSION
+        )
 
     def _slice(self, name: str, array: np.ndarray) -> str:
         """Weights in the file, as halves with a cast where they can be."""
@@ -156,13 +122,20 @@ class Graph:
         stored = self._external(f"{name}.half", np.ascontiguousarray(half))
         return self.node("Cast", [stored], [name], to=TensorProto.FLOAT)
 
-    def _external(self, name: str, array: np.ndarray) -> str:
+    def _external(
+        self,
+        name: str,
+        array: np.ndarray,
+        dtype: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> str:
+        """dtype and shape: what the bytes of the array stand for, if not the array's own."""
         assert self._file is not None and self._data is not None
         self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
         tensor = TensorProto(
             name=name,
-            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-            dims=array.shape,
+            data_type=dtype or helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=shape or array.shape,
             data_location=TensorProto.EXTERNAL,
         )
         place = {"location": self._data.name, "offset": self._file.tell(), "length": array.nbytes}
@@ -171,6 +144,14 @@ class Graph:
         self.initializers.append(tensor)
         self._file.write(array.data)
         return name
+
+
+def opsets_of(nodes: Iterable[onnx.NodeProto], opset: int) -> list[onnx.OperatorSetIdProto]:
+    """The standard operators, and ONNX Runtime's where nodes use one."""
+    found = [helper.make_opsetid("", opset)]
+    if any(node.domain == MICROSOFT for node in nodes):
+        found.append(helper.make_opsetid(MICROSOFT, 1))
+    return found
 
 
 def info(name: str, dtype: int, shape: Shape) -> onnx.ValueInfoProto:

@@ -7,15 +7,16 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from janus_edge.export.graph import MICROSOFT, Graph
+from janus_edge.export.graph import Graph, opsets_of
+from janus_edge.export.lowering import Lowering
 from janus_edge.export.quantize import Blocks
 
 
-def round_products(proto: onnx.ModelProto, blocks: Blocks) -> onnx.ModelProto:
+def round_products(proto: onnx.ModelProto, blocks: Blocks, lowering: Lowering) -> onnx.ModelProto:
     """The model with every product with a constant matrix rounded; the rest is as it was."""
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    made = Graph(None, blocks)
+    made = Graph(lowering, None, blocks)
     for node in graph.node:
         found = _weight_and_bias(node, weights)
         if found is None:
@@ -29,9 +30,8 @@ def round_products(proto: onnx.ModelProto, blocks: Blocks) -> onnx.ModelProto:
     body = helper.make_graph(
         made.nodes, graph.name, graph.input, graph.output, [*kept, *made.initializers]
     )
-    opsets = [*proto.opset_import]
-    if all(known.domain != MICROSOFT for known in opsets):
-        opsets.append(helper.make_opsetid(MICROSOFT, 1))
+    (standard,) = (known.version for known in proto.opset_import if not known.domain)
+    opsets = opsets_of(made.nodes, standard)
     return helper.make_model(body, opset_imports=opsets, ir_version=proto.ir_version)
 
 

@@ -55,8 +55,8 @@ class Preset:
     """How the parts are stored; None: as they are, halves where that changes nothing.
 
     many: the parts that see a whole picture's rows at once, vision and flow. prefill: a second copy
-    of the decoder for such rows; None: there is none. cache: keys and
-    values; of 8 bits they have a scale a channel (export/calibrate.py).
+    of the decoder for such rows; None: there is none. cache: keys and values; of 8 bits they have a
+    scale a channel (export/calibrate.py). lowering: to whose operators (export/lowering.py).
     """
 
     decoder: Blocks | None = None
@@ -65,6 +65,7 @@ class Preset:
     many: Blocks | None = None
     prefill: Blocks | None = None
     cache: str = "float32"
+    lowering: str = "onnxruntime"
 
 
 # Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
@@ -80,29 +81,38 @@ PRESETS = {
 
 
 def preset_of(
-    name: str, block_size: int | None, cache: str | None = None, prefill: str | None = None
+    name: str,
+    *,
+    block_size: int | None = None,
+    cache: str | None = None,
+    prefill: str | None = None,
+    lowering: str = "onnxruntime",
 ) -> Preset:
-    """A preset, with blocks of another size in its decoder, another cache, or a copy of the decoder
-    for prefill ("int8"). Raises OptionError."""
-    if name not in PRESETS:
-        raise OptionError(f'quantize is "{name}"; give one of {", ".join(PRESETS)}')
-    preset = PRESETS[name]
+    """A preset, with blocks of another size in its decoder, another cache, a copy of the decoder
+    for prefill ("int8"), or other operators. Raises OptionError."""
+    _check("quantize", name, tuple(PRESETS))
+    _check("lowering", lowering, ("onnxruntime", "portable"))
+    preset = replace(PRESETS[name], lowering=lowering)
     if cache is not None:
-        if cache not in CACHE_TYPES:
-            raise OptionError(f'kv_cache is "{cache}"; give one of {", ".join(CACHE_TYPES)}')
+        _check("kv_cache", cache, CACHE_TYPES)
+        if (cache, lowering) == ("int8", "portable"):
+            raise OptionError("standard operators have no 8-bit kv_cache; leave out one of the two")
         preset = replace(preset, cache=cache)
     if prefill is not None:
-        if prefill != "int8":
-            raise OptionError(f'prefill is "{prefill}"; give int8, or leave it out')
+        _check("prefill", prefill, ("int8",))
         preset = replace(preset, prefill=_MANY)
     if block_size is None:
         return preset
     if preset.decoder is None:
         raise OptionError(f"block_size means nothing to {name}, which rounds nothing; leave it out")
-    if block_size not in BLOCK_SIZES:
-        sizes = ", ".join(map(str, BLOCK_SIZES))
-        raise OptionError(f"block_size is {block_size}; give one of {sizes}")
+    _check("block_size", block_size, BLOCK_SIZES)
     return replace(preset, decoder=replace(preset.decoder, size=block_size))
+
+
+def _check(option: str, value: str | int, known: tuple[str | int, ...]) -> None:
+    if value not in known:
+        shown = f'"{value}"' if isinstance(value, str) else value
+        raise OptionError(f"{option} is {shown}; give one of {', '.join(map(str, known))}")
 
 
 def pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from janus_edge.export.component import Component, Feeds, relative_error
 from janus_edge.export.graph import IR_VERSION, OPSET
+from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.products import round_products
 from janus_edge.export.quantize import Blocks, rounded
 
@@ -51,14 +52,15 @@ def traced(
     *,
     batch: str = "B",
     blocks: Blocks | None = None,
+    lowering: str = "onnxruntime",
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
     """A component that computes a function of an owner's parameters.
 
-    blocks: how the weights of its linear layers are rounded. batch: name of the
-    first dimension, of all inputs and outputs. reference: what its outputs are held against, if not
-    the function's.
+    blocks: how the weights of its linear layers are rounded; lowering: to whose operators
+    (``LOWERINGS``). batch: name of the first dimension, of all inputs and outputs. reference: what
+    its outputs are held against, if not the function's.
     """
 
     def example(size: int) -> Feeds:
@@ -81,7 +83,7 @@ def traced(
         assert program is not None
         proto = program.model_proto
         proto.ir_version = IR_VERSION
-        return proto if blocks is None else round_products(proto, blocks)
+        return proto if blocks is None else round_products(proto, blocks, LOWERINGS[lowering])
 
     def references(examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]:
         compute, found = reference or function, []

@@ -58,8 +58,9 @@ class Attention(nn.Module):
         if cache is not None:
             at = positions_RT[:, None, :, None].expand(-1, self.num_kv_heads, -1, k.shape[-1])
             k, v = cache.write(at, k, v)
+        shared = self.num_heads != self.num_kv_heads
         mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.num_heads != k.shape[1]
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
         )
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, time, -1))
 

@@ -23,6 +23,8 @@ def load(path: Path, num_threads: int, upcast: str) -> OrtEngine:
     options.intra_op_num_threads = num_threads
     if SPIN_US:
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+    # of 4-bit weights in standard operators: products of 8-bit inputs, as MatMulNBits has them
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
     if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED

@@ -14,6 +14,7 @@ from janus_edge.export.bundle import export_bundle
 from janus_edge.export.component import relative_error
 from janus_edge.export.components import graph_components
 from janus_edge.export.graph import Graph, info, save_graph
+from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.parity import ParityError, check_parity
 from janus_edge.export.products import round_products
 from janus_edge.export.quantize import PRESETS, Blocks, pack, rounded, unpack
@@ -59,12 +60,16 @@ def test_the_scale_is_searched_for() -> None:
     assert np.square(found - weight).sum() < 0.95 * np.square(plain - weight).sum()
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["in the graph", "beside it"])
+@pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize("blocks", ALL, ids=str)
-def test_the_engine_computes_what_is_stored(blocks: Blocks, tmp_path: Path) -> None:
+def test_the_engine_computes_what_is_stored(
+    blocks: Blocks, lowering: str, beside: bool, tmp_path: Path
+) -> None:
     """ONNX Runtime's product of the packed weights is PyTorch's of the rounded ones."""
     torch.manual_seed(0)
     layer = nn.Linear(200, 48)
-    graph = Graph(None, blocks)
+    graph = Graph(LOWERINGS[lowering], tmp_path / "linear.data" if beside else None, blocks)
     graph.linear("x", "y", layer.weight, layer.bias)
     ends = [info("x", TensorProto.FLOAT, ["R", 200])], [info("y", TensorProto.FLOAT, ["R", 48])]
     save_graph(graph.model("linear", *ends), tmp_path / "linear.onnx")
@@ -83,7 +88,7 @@ def test_every_row_is_rounded_by_itself(tmp_path: Path) -> None:
     """A row a thousand times larger takes nothing from the others; one of zeros stays zero."""
     torch.manual_seed(0)
     layer = nn.Linear(64, 48, bias=False)
-    graph = Graph(None, WHOLE)
+    graph = Graph(LOWERINGS["onnxruntime"], None, WHOLE)
     graph.linear("x", "one", layer.weight)
     graph.linear("x", "two", layer.weight)
     size: list[str | int | None] = ["B", "R", 48]
@@ -127,7 +132,9 @@ def test_products_that_are_no_linear_layers_stay() -> None:
     ]
     ends = [info("x", TensorProto.FLOAT, ["R", 4])], [info("y", TensorProto.FLOAT, ["R", 4])]
     proto = helper.make_model(helper.make_graph(nodes, "g", *ends, [weight]))
-    assert [n.op_type for n in round_products(proto, WHOLE).graph.node] == ["Gemm", "MatMul"]
+    assert [
+        n.op_type for n in round_products(proto, WHOLE, LOWERINGS["onnxruntime"]).graph.node
+    ] == ["Gemm", "MatMul"]
 
 
 def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -229,11 +236,11 @@ def test_what_there_is_not_is_refused(
 
 
 def test_a_block_size_is_the_decoders() -> None:
-    preset = quantize.preset_of("int4", 128)
+    preset = quantize.preset_of("int4", block_size=128)
     assert preset.decoder == Blocks(bits=4, size=128)
     assert preset.image_head == PRESETS["int4"].image_head
 
 
 def test_another_type_of_cache_is_refused() -> None:
     with pytest.raises(OptionError, match='kv_cache is "int4"; give one of float32, int8'):
-        quantize.preset_of("int4", None, "int4")
+        quantize.preset_of("int4", cache="int4")

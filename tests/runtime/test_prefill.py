@@ -72,5 +72,5 @@ def test_a_system_that_does_not_say_has_room(
 
 
 def test_other_copies_are_refused() -> None:
-    with pytest.raises(OptionError, match='prefill is "int4"; give int8, or leave it out'):
-        preset_of("int4", None, None, "int4")
+    with pytest.raises(OptionError, match='prefill is "int4"; give one of int8'):
+        preset_of("int4", prefill="int4")

@@ -1,0 +1,37 @@
+"""Two lowerings of one definition: ONNX Runtime's own operators, and standard ONNX alone.
+
+A graph is defined once (export/decoder.py, export/components.py, export/products.py); what the two
+say differently is attention over a cache and products with rounded weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from janus_edge.export import ops_onnxruntime, ops_portable
+from janus_edge.export.calibrate import CacheScales
+from janus_edge.export.graph import Graph
+from janus_edge.export.quantize import Blocks
+from janus_edge.model.config import LanguageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowering:
+    """product: x (..., I) times rounded weights (O, I); takes the graph, x, the result's name, the
+    weights and their blocks. prepare: adds what all layers share; "cos", "sin", "positions",
+    "lengths" and the caches are there. attention: of a layer; takes the graph, its index, the names
+    of queries, keys and values (R, T, D), and the scales of 8-bit caches; the name of its result.
+    """
+
+    product: Callable[[Graph, str, str, np.ndarray, Blocks], str]
+    prepare: Callable[[Graph], None]
+    attention: Callable[[Graph, int, tuple[str, str, str], LanguageConfig, CacheScales | None], str]
+
+
+LOWERINGS = {
+    name: Lowering(product=ops.product, prepare=ops.prepare, attention=ops.attention)
+    for name, ops in (("onnxruntime", ops_onnxruntime), ("portable", ops_portable))
+}

@@ -1,0 +1,126 @@
+"""ONNX Runtime's own operators: what its CPU provider runs fastest."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from janus_edge.export.calibrate import CacheScales
+from janus_edge.export.graph import MICROSOFT, Graph
+from janus_edge.export.quantize import Blocks, pack
+from janus_edge.model.config import LanguageConfig
+
+
+def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
+    """MatMulNBits of blocks, MatMulIntegerToFloat of whole outputs."""
+    levels, scales_OK = pack(weight_OI, blocks)
+    if not blocks.size:
+        signed_IO = (levels[:, 0].astype(np.int16) - 128).astype(np.int8).T
+        levels_IO = graph.weight(f"{name}.weight.levels", signed_IO)
+        scales_O = graph.constant(f"{name}.weight.scales", scales_OK[:, 0])
+        return _integers(graph, x, name, levels_IO, scales_O, weight_OI.shape[1])
+    stored = [
+        graph.weight(f"{name}.weight.levels", levels),
+        graph.weight(f"{name}.weight.scales", scales_OK),
+    ]
+    return graph.node(
+        "MatMulNBits",
+        [x, *stored],
+        [name],
+        domain=MICROSOFT,
+        K=weight_OI.shape[1],
+        N=weight_OI.shape[0],
+        bits=blocks.bits,
+        block_size=blocks.size,
+        accuracy_level=4,
+    )
+
+
+def _integers(
+    graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
+) -> str:
+    """A product of integers; the weights' scales are the operator's, the rows' come after it.
+
+    The activations are unsigned around 128, as x86 multiplies unsigned by signed numbers.
+    ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
+    much for that.
+    """
+    if x not in graph.rows:
+        graph.rows[x] = rounded_rows(graph, x, num_inputs)
+    integers, scales = graph.rows[x]
+    of_levels = graph.node(
+        "MatMulIntegerToFloat",
+        [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
+        [f"{name}.of_levels"],
+        domain=MICROSOFT,
+    )
+    return graph.node("Mul", [of_levels, scales], [name])
+
+
+def rounded_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
+    """x (..., I) as uint8 around 128, and a scale a row (..., 1)."""
+    if not graph.rows:
+        graph.constant("rows.one", np.array(1, np.float32))
+        graph.constant("rows.zero", np.array(128, np.uint8))
+        graph.constant("rows.least", np.array(1e-12, np.float32))
+        graph.constant("rows.level", np.array(1 / 127, np.float32))
+        graph.constant("rows.last", np.array([-1]))
+    size = graph.node("Abs", [x], [f"{x}.size"])
+    peak = graph.node("ReduceMax", [size, "rows.last"], [f"{x}.peak"], keepdims=1)
+    positive = graph.node("Max", [peak, "rows.least"], [f"{x}.positive"])
+    scale = graph.node("Mul", [positive, "rows.level"], [f"{x}.scale"])
+    # QuantizeLinear takes a scale for every index of one axis: all rows become one axis
+    flat = graph.constant(f"{x}.flat_shape", np.array([-1, num_inputs]))
+    flat_x = graph.node("Reshape", [x, flat], [f"{x}.flat"])
+    flat_scale = graph.node("Reshape", [scale, "rows.last"], [f"{x}.flat_scale"])
+    shape = graph.node("Shape", [flat_scale], [f"{x}.num_rows"])
+    zero = numpy_helper.from_array(np.array([128], np.uint8))
+    zeros = graph.node("ConstantOfShape", [shape], [f"{x}.zeros"], value=zero)
+    levels = graph.node("QuantizeLinear", [flat_x, flat_scale, zeros], [f"{x}.flat_levels"], axis=0)
+    whole = graph.node("Shape", [x], [f"{x}.shape"])
+    return graph.node("Reshape", [levels, whole], [f"{x}.levels"]), scale
+
+
+def prepare(graph: Graph) -> None:
+    """What GroupQueryAttention asks for: each row's last index, and the longest row, as int32."""
+    narrow = graph.node("Cast", ["lengths"], ["lengths_i32"], to=TensorProto.INT32)
+    one = graph.constant("one", np.array(1, np.int32))
+    graph.node("Sub", [narrow, one], ["last_index"])
+    graph.node("ReduceMax", [narrow], ["longest"], keepdims=0)
+
+
+def attention(
+    graph: Graph,
+    index: int,
+    qkv: tuple[str, str, str],
+    config: LanguageConfig,
+    scales: CacheScales | None,
+) -> str:
+    """GroupQueryAttention, which also turns, and writes to the caches."""
+    at = f"layers.{index}"
+    more, attributes = _levels(graph, at, scales)
+    past = [f"past_k_{index}", f"past_v_{index}"]
+    return graph.node(
+        "GroupQueryAttention",
+        [*qkv, *past, "last_index", "longest", "cos", "sin", "positions", *more],
+        [f"{at}.attention", f"present_k_{index}", f"present_v_{index}"],
+        domain=MICROSOFT,
+        num_heads=config.num_attention_heads,
+        kv_num_heads=config.num_key_value_heads,
+        do_rotary=1,
+        **attributes,
+    )
+
+
+def _levels(
+    graph: Graph, at: str, scales: CacheScales | None
+) -> tuple[list[str], dict[str, str | int]]:
+    """What GroupQueryAttention is told of an 8-bit cache: more inputs, and attributes."""
+    if scales is None:
+        return [], {}
+    names = [
+        graph.constant(f"{at}.{name}", scale.flatten().numpy())
+        for name, scale in (("k_scale", scales.keys_G1E), ("v_scale", scales.values_G1E))
+    ]
+    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+    return ["", "", *names], {**per_channel, "kv_cache_bit_width": 8}
