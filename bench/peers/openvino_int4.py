@@ -137,6 +137,7 @@ def _compressed(group: int) -> Any:
     made.validate_nodes_and_infer_types()
     _reorder(made, names)
     apply_make_stateful_transformation(made, {name: f"new_{name}" for name in names})
+    _start_empty(made)
     return nncf.compress_weights(
         made, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=group, all_layers=True
     )
@@ -153,6 +154,19 @@ def _reorder(model: Any, names: list[str]) -> None:
         chosen = opset13.gather(port, beams, opset13.constant(0, np.int64))
         for reader in readers:
             reader.replace_source_output(chosen.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _start_empty(model: Any) -> None:
+    """Keys and values begin with no positions, of as many rows as there are ids."""
+    rows = opset13.gather(
+        opset13.shape_of(model.input("ids")), opset13.constant([0]), opset13.constant(0)
+    )
+    sizes = [rows, *(opset13.constant([size]) for size in (HEADS, 0, HIDDEN // HEADS))]
+    empty = opset13.broadcast(opset13.constant(np.float32(0)), opset13.concat(sizes, axis=0))
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            node.set_arguments([empty])
     model.validate_nodes_and_infer_types()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from janus_edge.bench.peers import setup
 from janus_edge.bench.peers.__main__ import measure, summary
+from janus_edge.bench.peers.report import alone, newest, side_by_side
 from janus_edge.bench.peers.setup import Setup, codes, peers
 from janus_edge.bench.process import Run
 from janus_edge.runtime.bundle import open_bundle
@@ -57,3 +58,26 @@ def test_the_same_codes_for_everyone(tmp_path: Path) -> None:
     prompt, picture = codes(make_setup(None, tmp_path))
     assert (len(prompt), len(picture)) == (12, 576)
     assert (codes(make_setup(None, tmp_path))[1] == picture).all()
+
+
+def test_the_report_compares_with_ours_and_takes_the_newest() -> None:
+    row = {"about": "small, int4", "runs": 2, "peak_mb": 10, "total_ms": 20.0, "itl_ms": 2.0}
+    made = {
+        "work": "draw",
+        "date": "2026-01-01T00:00:00",
+        "machine": "a machine",
+        "threads": 1,
+        "read_gb_s": 1.0,
+        "load": [0.1],
+        "commit": "0" * 40,
+        "peers": {"janus-edge": row, "other": row | {"about": "its version", "total_ms": 30.0}},
+    }
+    newer = made | {"date": "2026-02-01T00:00:00"}
+    (found,) = newest([made, newer], lambda record: record["work"])
+    text = side_by_side(found)
+    assert "## A whole picture, small" in text and "2026-02-01" in text
+    assert "| other | 30 | 2 | 1.50 | 1.00 | 10 | 2 |" in text and "- other: its version" in text
+    bundle = {"name": "b", "weights": "int4", "prompt_tokens": 9, "first_ms": 1.4, "peak_mb": 7}
+    draw = {"image_ms": {"p50": 12.5}, "itl_ms": {"p50": 1.25}, "roof": 0.876}
+    own = [{"settings": {"batch": 2}, "bundles": [bundle | {"draw": draw}, bundle]}]
+    assert "| b | int4 | 2 | 9 | 12.5 | 1.25 | 88% | 1 | 7 |" in alone(own)
