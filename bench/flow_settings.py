@@ -53,7 +53,7 @@ ALL = (0.0, 1.0)
 INTERVALS = ((0.1, 1.0), (0.2, 1.0), (0.0, 0.8), (0.0, 0.5), (0.1, 0.8))
 CONTENDERS = (("euler", 30), ("ab2", 12), ("ab2", 8), ("ab2", 6))  # that intervals are tried with
 REFERENCE: dict[str, Any] = {"solver": "euler", "num_steps": 300, "shift": 1.0}
-ERROR_PROMPTS = 12  # the first ones; a latent error varies less than a score
+ERROR_PROMPTS = 4  # the first ones; a latent error varies less than a score
 
 Case = tuple[bool, Caption]
 Latents = list[np.ndarray]

@@ -19,14 +19,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_lists_and_removes(cli, bundle_dir: Path, home: Path) -> None:
     shutil.copytree(bundle_dir, home / "mine")
     size = sum(path.stat().st_size for path in bundle_dir.iterdir()) / 1e6
-    shipped, mine = cli("models").stdout.splitlines()
-    assert shipped.split()[:2] == ["tiny-janus", "shipped"]
+    *shipped, mine = cli("models").stdout.splitlines()
+    assert [line.split()[:2] for line in shipped] == [
+        ["tiny-flow", "shipped"],
+        ["tiny-janus", "shipped"],
+    ]
     assert mine.split() == ["mine", "pulled", f"{size:.1f}", "MB", "janus"]
     assert cli("generate", "a star", "--model", "mine").returncode == 0
     done = cli("models", "remove", "mine")
     assert (done.returncode, done.stdout) == (0, "removed mine\n")
     assert not list(home.iterdir())
-    assert cli("models").stdout.splitlines() == [shipped]
+    assert cli("models").stdout.splitlines() == shipped
     assert "no such bundle" in cli.fails("generate", "a star", "--model", "mine")
 
 
@@ -49,7 +52,7 @@ def test_what_cannot_be_removed(cli, bundle_dir: Path, home: Path) -> None:
 def test_damaged_bundles_are_listed_and_removed(cli, home: Path) -> None:
     (home / "broken").mkdir(parents=True)
     (home / "broken" / "manifest.json").write_text("{")
-    assert "unreadable" in cli("models").stdout.splitlines()[1]
+    assert "unreadable" in cli("models").stdout.splitlines()[-1]
     assert cli("models", "remove", "broken").returncode == 0
     assert not list(home.iterdir())
 
@@ -71,7 +74,7 @@ def test_a_path_goes_before_a_pulled_name_before_a_shipped_one(
     assert find_bundle("tiny-janus") == home / "tiny-janus"
     shutil.copytree(bundle_dir, tmp_path / "tiny-janus")
     assert find_bundle("tiny-janus") == Path("tiny-janus")
-    with pytest.raises(BundleError, match="a name: tiny-janus, tiny-janus"):
+    with pytest.raises(BundleError, match="a name: tiny-flow, tiny-janus, tiny-janus"):
         find_bundle("other")
 
 
