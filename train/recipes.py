@@ -27,7 +27,7 @@ from janus_edge.train.text import TEMPLATE, make_tokenizer
 
 # What scored best: bench/records/shapes-sweep.jsonl, docs/flow.md.
 SAMPLING = {"guidance_scale": 1.25, "temperature": 0.9}
-FLOW_SAMPLING = {"guidance_scale": 2.0, "num_steps": 30, "solver": "euler"}
+FLOW_SAMPLING = {"guidance_scale": 2.0, "num_steps": 12, "solver": "ab2", "guidance_end": 0.5}
 NUM_SAMPLES = 256  # pictures to fit the preview to
 
 
