@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +23,7 @@ import onnxruntime
 import torch
 
 from janus_edge.bench.machine import describe
-from janus_edge.evals.records import append_record, checkout_commit
+from janus_edge.evals.records import append_record, program
 from janus_edge.export.calibrate import CacheScales
 from janus_edge.export.decoder import decoder_graph
 from janus_edge.export.graph import save_graph
@@ -140,10 +137,7 @@ def main() -> None:
     append_record(
         options.record,
         {
-            "schema": SCHEMA,
-            "command": f"python {shlex.join(sys.argv)}",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": checkout_commit(),
+            **program(SCHEMA),
             **before,
             "onnxruntime": onnxruntime.__version__,
             "threads": options.threads,

@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shlex
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from janus_edge.evals.records import append_record, checkout_commit
+from janus_edge.evals.records import append_record, program
 from janus_edge.evals.shapes import check_split, draw, prompts
 from janus_edge.runtime import sampling
 from janus_edge.runtime.bundle import Bundle, open_bundle
@@ -142,10 +139,7 @@ def main() -> None:
         append_record(
             options.record,
             {
-                "schema": SCHEMA,
-                "command": f"python {shlex.join(sys.argv)}",
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "commit": checkout_commit(),
+                **program(SCHEMA),
                 "machine": f"{platform.machine()} {platform.system()}",
                 "onnxruntime": onnxruntime.__version__,
                 "bundle": manifest.name,

@@ -11,12 +11,9 @@ processes of their own, in turn with the others'. A line is appended to the reco
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,7 +22,7 @@ import onnxruntime
 
 from janus_edge.bench import layers
 from janus_edge.bench.machine import describe
-from janus_edge.evals.records import append_record, checkout_commit
+from janus_edge.evals.records import append_record, program
 from janus_edge.runtime.backends import onnxruntime as backend
 
 SCHEMA = "spinning/1"
@@ -76,10 +73,7 @@ def main() -> None:
     append_record(
         options.record,
         {
-            "schema": SCHEMA,
-            "command": f"python {shlex.join(sys.argv)}",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": checkout_commit(),
+            **program(SCHEMA),
             **before,
             "onnxruntime": onnxruntime.__version__,
             "threads": options.threads,

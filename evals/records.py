@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,16 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     before = path.read_text() if path.exists() else ""
     with whole(path) as part:
         part.write_text(before + to_line(record) + "\n")
+
+
+def program(schema: str) -> dict[str, Any]:
+    """What the record of a program of bench/ begins with: its schema, and what was run when."""
+    return {
+        "schema": schema,
+        "command": f"python {shlex.join(sys.argv)}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": checkout_commit(),
+    }
 
 
 def to_line(record: dict[str, Any]) -> str:

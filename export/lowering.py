@@ -14,7 +14,7 @@ import numpy as np
 from janus_edge.export import ops_onnxruntime, ops_portable
 from janus_edge.export.calibrate import CacheScales
 from janus_edge.export.graph import Graph
-from janus_edge.export.quantize import Blocks
+from janus_edge.export.quantize import LOWERING_NAMES, Blocks
 from janus_edge.model.config import LanguageConfig
 
 
@@ -33,5 +33,5 @@ class Lowering:
 
 LOWERINGS = {
     name: Lowering(product=ops.product, prepare=ops.prepare, attention=ops.attention)
-    for name, ops in (("onnxruntime", ops_onnxruntime), ("portable", ops_portable))
+    for name, ops in zip(LOWERING_NAMES, (ops_onnxruntime, ops_portable), strict=True)
 }

@@ -7,18 +7,18 @@ from onnx import TensorProto, numpy_helper
 
 from janus_edge.export.calibrate import CacheScales
 from janus_edge.export.graph import MICROSOFT, Graph
-from janus_edge.export.quantize import Blocks, pack
+from janus_edge.export.quantize import Blocks, pack, pack_signed
 from janus_edge.model.config import LanguageConfig
 
 
 def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
     """MatMulNBits of blocks, MatMulIntegerToFloat of whole outputs."""
-    levels, scales_OK = pack(weight_OI, blocks)
     if not blocks.size:
-        signed_IO = (levels[:, 0].astype(np.int16) - 128).astype(np.int8).T
+        signed_IO, scales_KO = pack_signed(weight_OI, blocks)
         levels_IO = graph.weight(f"{name}.weight.levels", signed_IO)
-        scales_O = graph.constant(f"{name}.weight.scales", scales_OK[:, 0])
+        scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
         return _integers(graph, x, name, levels_IO, scales_O, weight_OI.shape[1])
+    levels, scales_OK = pack(weight_OI, blocks)
     stored = [
         graph.weight(f"{name}.weight.levels", levels),
         graph.weight(f"{name}.weight.scales", scales_OK),
@@ -45,9 +45,7 @@ def _integers(
     ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
     much for that.
     """
-    if x not in graph.rows:
-        graph.rows[x] = rounded_rows(graph, x, num_inputs)
-    integers, scales = graph.rows[x]
+    integers, scales = rounded_rows(graph, x, num_inputs)
     of_levels = graph.node(
         "MatMulIntegerToFloat",
         [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
@@ -58,7 +56,9 @@ def _integers(
 
 
 def rounded_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
-    """x (..., I) as uint8 around 128, and a scale a row (..., 1)."""
+    """x (..., I) as uint8 around 128, and a scale a row (..., 1); made once for all products."""
+    if x in graph.rows:
+        return graph.rows[x]
     if not graph.rows:
         graph.constant("rows.one", np.array(1, np.float32))
         graph.constant("rows.zero", np.array(128, np.uint8))
@@ -78,7 +78,8 @@ def rounded_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
     zeros = graph.node("ConstantOfShape", [shape], [f"{x}.zeros"], value=zero)
     levels = graph.node("QuantizeLinear", [flat_x, flat_scale, zeros], [f"{x}.flat_levels"], axis=0)
     whole = graph.node("Shape", [x], [f"{x}.shape"])
-    return graph.node("Reshape", [levels, whole], [f"{x}.levels"]), scale
+    graph.rows[x] = graph.node("Reshape", [levels, whole], [f"{x}.levels"]), scale
+    return graph.rows[x]
 
 
 def prepare(graph: Graph) -> None:

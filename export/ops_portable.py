@@ -8,14 +8,14 @@ from onnx import TensorProto
 from janus_edge.export.calibrate import CacheScales
 from janus_edge.export.graph import Graph
 from janus_edge.export.ops_onnxruntime import rounded_rows
-from janus_edge.export.quantize import Blocks, pack
+from janus_edge.export.quantize import Blocks, pack_signed
 from janus_edge.model.config import LanguageConfig
 
 
 def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
     """DequantizeLinear and MatMul of blocks, which engines fuse, and MatMulInteger of whole
     outputs."""
-    levels_IO, scales_KO = _levels(weight_OI, blocks)
+    levels_IO, scales_KO = pack_signed(weight_OI, blocks)
     if not blocks.size:
         stored = graph.weight(f"{name}.weight.levels", levels_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
@@ -33,23 +33,11 @@ def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Bloc
     return graph.node("MatMul", [x, weight], [name])
 
 
-def _levels(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
-    """Signed levels (I, O) int8 and scales (K, O)."""
-    packed, scales_OK = pack(weight_OI, blocks)
-    if blocks.bits == 4:
-        packed = np.stack((packed & 15, packed >> 4), axis=-1).reshape(len(packed), -1)
-    unsigned_OI = packed.reshape(len(packed), -1)[:, : weight_OI.shape[1]].astype(np.int16)
-    signed = (unsigned_OI - 2 ** (blocks.bits - 1)).astype(np.int8)
-    return np.ascontiguousarray(signed.T), np.ascontiguousarray(scales_OK.T)
-
-
 def _integers(
     graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
 ) -> str:
     """A product of integers, and the scales of weights and rows after it."""
-    if x not in graph.rows:
-        graph.rows[x] = rounded_rows(graph, x, num_inputs)
-    integers, scales = graph.rows[x]
+    integers, scales = rounded_rows(graph, x, num_inputs)
     whole = graph.node("MatMulInteger", [integers, levels_IO, "rows.zero"], [f"{name}.whole"])
     wide = graph.node("Cast", [whole], [f"{name}.of_levels"], to=TensorProto.FLOAT)
     scaled = graph.node("Mul", [wide, scales_O], [f"{name}.of_rows"])

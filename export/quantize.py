@@ -48,6 +48,7 @@ class Blocks:
 
 
 CACHE_TYPES = ("float32", "int8")
+LOWERING_NAMES = ("onnxruntime", "portable")  # of export/lowering.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def preset_of(
     """A preset, with blocks of another size in its decoder, another cache, a copy of the decoder
     for prefill ("int8"), or other operators. Raises OptionError."""
     _check("quantize", name, tuple(PRESETS))
-    _check("lowering", lowering, ("onnxruntime", "portable"))
+    _check("lowering", lowering, LOWERING_NAMES)
     preset = replace(PRESETS[name], lowering=lowering)
     if cache is not None:
         _check("kv_cache", cache, CACHE_TYPES)
@@ -156,14 +157,26 @@ def _levels(parts_OKS: np.ndarray, scale_OK1: np.ndarray, half: int) -> np.ndarr
     return np.clip(np.rint(scaled, out=scaled), -half, half - 1, out=scaled)
 
 
+def pack_signed(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (I, O) int8, a byte each, and scales (K, O) float32: inputs first."""
+    levels, scales_OK = pack(weight_OI, blocks)
+    signed_OI = _signed(levels, blocks).reshape(len(levels), -1)[:, : weight_OI.shape[1]]
+    return np.ascontiguousarray(signed_OI.T), np.ascontiguousarray(scales_OK.T)
+
+
 def unpack(
     levels: np.ndarray, scales_OK: np.ndarray, blocks: Blocks, num_inputs: int
 ) -> np.ndarray:
     """The weights (O, I) that levels and scales stand for, float32."""
+    weights_OKS = _signed(levels, blocks) * scales_OK[..., None]
+    return weights_OKS.reshape(len(levels), -1)[:, :num_inputs]
+
+
+def _signed(levels: np.ndarray, blocks: Blocks) -> np.ndarray:
+    """Packed levels as numbers around zero (O, K, S), int8."""
     if blocks.bits == 4:
         levels = np.stack((levels & 15, levels >> 4), axis=-1).reshape(*levels.shape[:2], -1)
-    signed = levels.astype(np.float32) - 2 ** (blocks.bits - 1)
-    return (signed * scales_OK[..., None]).reshape(len(levels), -1)[:, :num_inputs]
+    return (levels - np.uint8(2 ** (blocks.bits - 1))).view(np.int8)  # wraps around
 
 
 @contextmanager

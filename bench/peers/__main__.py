@@ -25,21 +25,14 @@ from typing import Any
 import numpy as np
 
 from janus_edge.bench.machine import describe, read_bandwidth
-from janus_edge.bench.peers.setup import Open, Setup, peers
-from janus_edge.bench.process import Run, Worker, Works
+from janus_edge.bench.peers.setup import Open, Setup, open_named, peers
+from janus_edge.bench.process import Run, Worker
 from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.runtime.errors import JanusEdgeError, OptionError
 from janus_edge.runtime.image import check_writable
 
 SCHEMA = "peers/1"
 MIDDLE = (0.4, 0.6)  # the part of a picture's steps that "mid-image" means
-
-
-def open_named(name: str, setup: Setup) -> tuple[tuple[str, list[str]], Works]:
-    """In a peer's process: what it says of itself and which works it has; the works."""
-    found, _ = peers()
-    about, works = found[name](setup)
-    return (about, list(works)), works
 
 
 def measure(
@@ -93,10 +86,11 @@ def main() -> None:
     options = _options()
     found, missing = peers()
     for name, why in missing.items():
-        _say(f"{name}.py is left out: {why}")
+        _say(f"{name}.py is left out: {why}; the extra peers has it")
     try:
         names = _chosen(options.peers, found, options.work)
         check_writable(options.record)
+        options.made.mkdir(parents=True, exist_ok=True)
         setup = Setup(
             made=options.made,
             bundle=options.bundle,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,9 +163,12 @@ def main() -> None:
     for name in ("peers", "latency", "report", "plot"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
-    lines = _lines(options.peers)
+    try:
+        lines, others = _lines(options.peers), _lines(options.latency)
+    except (OSError, ValueError) as error:
+        sys.exit(f"report: no records to read: {error}; measure first")
     peers = newest(lines, lambda record: [record["work"], sorted(record["peers"])])
-    own = newest(_lines(options.latency), lambda record: [record["settings"], _names(record)])
+    own = newest(others, lambda record: [record["settings"], _names(record)])
     text = "\n".join(
         [
             "# Report\n",

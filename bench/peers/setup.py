@@ -61,6 +61,13 @@ def peers() -> tuple[dict[str, Open], dict[str, str]]:
     return found, missing
 
 
+def open_named(name: str, setup: Setup) -> tuple[tuple[str, list[str]], Works]:
+    """In a peer's process: what it says of itself and which works it has; the works."""
+    found, _ = peers()
+    about, works = found[name](setup)
+    return (about, list(works)), works
+
+
 def codes(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
     """Ids of a prompt (prompt_tokens,) and of a picture (PICTURE,), below NUM_CODES."""
     rng = np.random.default_rng(SEED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,15 @@ def test_the_runs_of_our_own(bundle_dir: Path, tmp_path: Path) -> None:
         ["janus-edge"], "ask", make_setup(str(bundle_dir), tmp_path), 2, patience=0
     ).values()
     assert once["runs"] == 1
+
+
+def test_the_command_as_it_is_called(bundle_dir: Path, tmp_path: Path) -> None:
+    record = tmp_path / "peers.jsonl"
+    words = [str(tmp_path / "made"), "draw", "--peers", "janus-edge", "--runs", "1"]
+    words += ["--bundle", str(bundle_dir), "--record", str(record)]
+    command = [sys.executable, "-m", "janus_edge.bench.peers", *words]
+    subprocess.run(command, check=True, capture_output=True)
+    assert json.loads(record.read_text())["peers"]["janus-edge"]["total_ms"] > 0
 
 
 def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -> None:
