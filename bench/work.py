@@ -53,6 +53,7 @@ class Opened:
     weights: str
     open_ms: float
     prompt_tokens: int
+    question_tokens: int
     step_bytes: dict[Work, int | None]
 
 
@@ -112,6 +113,7 @@ def _opened(bundle: Bundle, settings: Settings, open_ms: float) -> Opened:
         ),
         open_ms=open_ms,
         prompt_tokens=len(prompt),
+        question_tokens=len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens)),
         step_bytes=_step_bytes(bundle, settings, len(prompt)),
     )
 

@@ -19,7 +19,7 @@ def export(
         int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
     ] = None,
     quantize: Annotated[
-        str, typer.Option(help="How weights are stored: fp32, int8 or int4.")
+        str, typer.Option(help="How weights are stored: fp32, fp16, int8, int4 or int4-int8.")
     ] = "fp32",
     block_size: Annotated[
         int | None,

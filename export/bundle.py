@@ -23,7 +23,7 @@ from janus_edge.export.quantize import preset_of
 from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import halve, store_halves
 from janus_edge.export.tokenizer import complete, template_of
-from janus_edge.model.weights import Checkpoint, family_of, load_checkpoint, loaded
+from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
@@ -108,9 +108,10 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        components = graph_components(checkpoint, max_length, preset)
-        entries = _write_graphs(checkpoint, components, part, report, upcast_at_use)
-        entries |= _write_tables(checkpoint, part, report)
+        stored = in_halves(checkpoint) if preset.halves else checkpoint
+        components = graph_components(stored, max_length, preset)
+        entries = _write_graphs(stored, components, part, report, upcast_at_use)
+        entries |= _write_tables(stored, part, report, preset.halves)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
         _write_manifest(checkpoint, part, folder.name, max_length, entries)
         _swap(part, folder)
@@ -149,11 +150,13 @@ def _write_graphs(
     return entries
 
 
-def _write_tables(checkpoint: Checkpoint, part: Path, report: Report) -> dict[str, Any]:
+def _write_tables(
+    checkpoint: Checkpoint, part: Path, report: Report, halves: bool
+) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for name, table in chain(tables(checkpoint), preview(checkpoint)):
         path = part / f"{name}.npy"
-        entries[name] = _write_table(table, path)
+        entries[name] = _write_table(table.astype(np.float16) if halves else table, path)
         report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
     return entries
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from janus_edge.export.preview import NUM_LATENTS, random_codes, random_latents
+from janus_edge.export.samples import samples
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.language import LayerCache, rope
@@ -122,9 +121,7 @@ def sequences(checkpoint: Checkpoint) -> list[Tensor]:
 
 def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
     """Pictures' codes as the decoder gets them (P, N, D), and the first one's pixels."""
-    codes_PN = random_codes(model.config.codebook.size, model.config.num_codes)[:2]
-    if checkpoint.samples is not None:
-        codes_PN = torch.from_numpy(checkpoint.samples[:8].astype(np.int64))
+    codes_PN = samples(checkpoint)[: 2 if checkpoint.samples is None else 8]
     with loaded(checkpoint, "gen_vision_model."):
         pixels = model.gen_vision_model.decode(codes_PN[:1])
     with loaded(checkpoint, "gen_embed.", "gen_aligner."):
@@ -133,10 +130,7 @@ def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
 
 def _latents(checkpoint: Checkpoint, model: JanusFlow) -> tuple[Tensor, Tensor]:
     """t's vector and the tokens of a latent at several times (R, N + 1, D), and its pixels."""
-    channels, size = model.config.flow.latent_channels, model.latent_size
-    latents = random_latents(channels, size)
-    if checkpoint.samples is not None:
-        latents = torch.from_numpy(checkpoint.samples[:NUM_LATENTS].astype(np.float32))
+    latents = samples(checkpoint)
     with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
         pixels = model.vae.to_pixels(latents[:1])
     t_R = torch.tensor(_TIMES)

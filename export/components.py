@@ -16,11 +16,12 @@ from onnx import TensorProto
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from janus_edge.export.component import Component
+from janus_edge.export.component import Component, Feeds
 from janus_edge.export.decoder import decoder_components
 from janus_edge.export.graph import Graph, info
 from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.quantize import PRESETS, Blocks, Preset
+from janus_edge.export.samples import random_samples, samples
 from janus_edge.export.traced import Input, traced
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
@@ -41,12 +42,12 @@ def graph_components(
     ]
     if isinstance(model, JanusFlow):
         see, align = "vision_und_enc_model", "vision_und_enc_aligner"
-        return [*_seeing(model, see, align, preset), *shared, *_flow(model, preset)]
+        return [*_seeing(model, see, align, preset), *shared, *_flow(checkpoint, preset)]
     return [
         *_seeing(model, "vision_model", "aligner", preset),
         *shared,
         _image_head(model, preset),
-        *_codes(model),
+        *_codes(checkpoint, preset),
     ]
 
 
@@ -129,8 +130,10 @@ def _head(
     )
 
 
-def _codes(model: Janus) -> list[Component]:
+def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
     """What draws codes and turns them into pictures and back."""
+    model = checkpoint.model
+    assert isinstance(model, Janus)
     config, vq, side = model.config, model.gen_vision_model, model.config.vision.image_size
     codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
     pixels = Input(name="pixels", shape=(3, side, side))
@@ -139,7 +142,15 @@ def _codes(model: Janus) -> list[Component]:
         return vq.quantize.distances(vq.latent(pixels))
 
     return [
-        traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",)),
+        traced(
+            "image_decoder",
+            (_VQ,),
+            vq,
+            vq.decode,
+            (codes,),
+            ("pixels",),
+            pictures=_pictures(checkpoint, "codes") if preset.pixels else None,
+        ),
         # Two codes may be equally near: what counts is how much farther the chosen one is.
         traced(
             "image_encoder",
@@ -154,8 +165,10 @@ def _codes(model: Janus) -> list[Component]:
     ]
 
 
-def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
+def _flow(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
     """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
+    model = checkpoint.model
+    assert isinstance(model, JanusFlow)
     config, size, grid = model.config, model.latent_size, model.latent_grid
     width, channels = config.language.hidden_size, config.flow.channels
     latent = Input(name="latent", shape=(config.flow.latent_channels, size, size))
@@ -199,8 +212,19 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
             model.vae.to_pixels,
             (latent,),
             ("pixels",),
+            pictures=_pictures(checkpoint, "latent") if preset.pixels else None,
         ),
     ]
+
+
+def _pictures(checkpoint: Checkpoint, name: str) -> Callable[[], list[Feeds]]:
+    """Some of what an image decoder will see: pictures as the checkpoint knows them, and others."""
+
+    def feeds() -> list[Feeds]:
+        pictures = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
+        return [{name: each[None].numpy()} for each in pictures]
+
+    return feeds
 
 
 def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:

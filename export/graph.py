@@ -48,6 +48,11 @@ class Graph:
         self._data, self._blocks = data, blocks
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is made for many rows at once: its weights are rounded as whole outputs."""
+        return self._blocks is not None and not self._blocks.size
+
     def constant(self, name: str, array: np.ndarray) -> str:
         """An array in the graph."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))

@@ -88,6 +88,15 @@ def prepare(graph: Graph) -> None:
     one = graph.constant("one", np.array(1, np.int32))
     graph.node("Sub", [narrow, one], ["last_index"])
     graph.node("ReduceMax", [narrow], ["longest"], keepdims=0)
+    if graph.is_wide:
+        new = graph.node("Shape", ["embeds"], ["new"], start=1, end=2)
+        before = graph.node("Sub", ["lengths", new], ["lengths.before"])
+        graph.node("Max", [before, graph.constant("zero", np.array(0))], ["start"])
+        graph.node("ReduceMax", ["start"], ["valid"], keepdims=1)
+        graph.constant("from.zero", np.array([0]))
+        graph.constant("axis.slots", np.array([2]))
+        graph.constant("level.one", np.array(1, np.float32))
+        graph.constant("level.zero", np.array(0, np.int8))
 
 
 def attention(
@@ -98,30 +107,74 @@ def attention(
     scales: CacheScales | None,
 ) -> str:
     """GroupQueryAttention, which also turns, and writes to the caches."""
-    at = f"layers.{index}"
-    more, attributes = _levels(graph, at, scales)
-    past = [f"past_k_{index}", f"past_v_{index}"]
+    at, names = f"layers.{index}", (f"k_{index}", f"v_{index}")
+    caches = [f"past_{name}" for name in names], [f"present_{name}" for name in names]
+    if scales is None:
+        return _attention(graph, at, qkv, caches, config)
+    levels = dict(zip(names, (scales.keys_G1E.numpy(), scales.values_G1E.numpy()), strict=True))
+    if graph.is_wide:
+        return _attention_of_levels(graph, at, qkv, levels, config)
+    stored = [graph.constant(f"{name}.scale", scale.flatten()) for name, scale in levels.items()]
+    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+    options: dict[str, str | int] = {**per_channel, "kv_cache_bit_width": 8}
+    return _attention(graph, at, qkv, caches, config, ["", "", *stored], options)
+
+
+def _attention(
+    graph: Graph,
+    at: str,
+    qkv: tuple[str, str, str],
+    caches: tuple[list[str], list[str]],
+    config: LanguageConfig,
+    more: list[str] | None = None,
+    options: dict[str, str | int] | None = None,
+) -> str:
+    """caches: past and present ones. more, options: what is said of 8-bit caches."""
+    past, present = caches
     return graph.node(
         "GroupQueryAttention",
-        [*qkv, *past, "last_index", "longest", "cos", "sin", "positions", *more],
-        [f"{at}.attention", f"present_k_{index}", f"present_v_{index}"],
+        [*qkv, *past, "last_index", "longest", "cos", "sin", "positions", *(more or [])],
+        [f"{at}.attention", *present],
         domain=MICROSOFT,
         num_heads=config.num_attention_heads,
         kv_num_heads=config.num_key_value_heads,
         do_rotary=1,
-        **attributes,
+        **(options or {}),
     )
 
 
-def _levels(
-    graph: Graph, at: str, scales: CacheScales | None
-) -> tuple[list[str], dict[str, str | int]]:
-    """What GroupQueryAttention is told of an 8-bit cache: more inputs, and attributes."""
-    if scales is None:
-        return [], {}
-    names = [
-        graph.constant(f"{at}.{name}", scale.flatten().numpy())
-        for name, scale in (("k_scale", scales.keys_G1E), ("v_scale", scales.values_G1E))
-    ]
-    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-    return ["", "", *names], {**per_channel, "kv_cache_bit_width": 8}
+def _attention_of_levels(
+    graph: Graph,
+    at: str,
+    qkv: tuple[str, str, str],
+    levels: dict[str, np.ndarray],
+    config: LanguageConfig,
+) -> str:
+    """Attention in float32 over 8-bit caches, for many new positions: the operator's own takes
+    three times as long over those (docs/quantization.md). What is valid of the caches is widened,
+    what is new is rounded and written behind it.
+
+    levels: of both caches, a level's worth (G, 1, E).
+    """
+    past, exact = [], []
+    for name, scale in levels.items():
+        valid = graph.node(
+            "Slice", [f"past_{name}", "from.zero", "valid", "axis.slots"], [f"{name}.valid"]
+        )
+        wide = graph.node("Cast", [valid], [f"{name}.levels"], to=TensorProto.FLOAT)
+        past.append(
+            graph.node("Mul", [wide, graph.constant(f"{name}.scale", scale)], [f"{name}.past"])
+        )
+        exact.append(f"{name}.exact")
+    mixed = _attention(graph, at, qkv, (past, exact), config)
+    for name, scale in levels.items():
+        end = graph.node("Shape", [f"{name}.exact"], [f"{name}.end"], start=2, end=3)
+        new = graph.node("Slice", [f"{name}.exact", "valid", end, "axis.slots"], [f"{name}.new"])
+        inverse = graph.constant(f"{name}.inverse", 1 / scale)
+        scaled = graph.node("Mul", [new, inverse], [f"{name}.scaled"])
+        rounded = graph.node(
+            "QuantizeLinear", [scaled, "level.one", "level.zero"], [f"{name}.rounded"]
+        )
+        written = [f"past_{name}", rounded, "start"]
+        graph.node("TensorScatter", written, [f"present_{name}"], axis=2)
+    return mixed

@@ -9,29 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from janus_edge.export.samples import samples
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
 from janus_edge.model.weights import Checkpoint, loaded
 
-NUM_LATENTS = 8  # where a checkpoint brings no samples
-
 
 def preview(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
     """The table ``preview``: of a Janus the colour of each code, of a JanusFlow the map itself."""
-    model, samples = checkpoint.model, checkpoint.samples
+    model = checkpoint.model
     if isinstance(model, Janus):
-        config = model.config
-        codes_PN = random_codes(config.codebook.size, config.num_codes)
-        if samples is not None:
-            codes_PN = torch.from_numpy(samples)
         with loaded(checkpoint, "gen_vision_model."):
-            yield "preview", fit_codes(model.gen_vision_model, codes_PN)
+            yield "preview", fit_codes(model.gen_vision_model, samples(checkpoint))
         return
-    size, channels = model.latent_size, model.config.flow.latent_channels
-    latents = random_latents(channels, size) if samples is None else torch.from_numpy(samples)
     with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
-        yield "preview", fit_latents(model.vae, latents)
+        yield "preview", fit_latents(model.vae, samples(checkpoint))
 
 
 def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor) -> np.ndarray:
@@ -64,28 +57,3 @@ def _least_squares(vectors: Tensor, pixels_P3HW: Tensor, side: int) -> Tensor:
     colours = F.avg_pool2d(pixels_P3HW, pixels_P3HW.shape[-1] // side)
     targets = colours.flatten(2).transpose(1, 2).reshape(-1, 3)
     return torch.linalg.lstsq(F.pad(vectors, (0, 1), value=1.0), targets).solution
-
-
-def random_codes(size: int, num_codes: int) -> Tensor:
-    """Codes (P, N) where a checkpoint brings no samples.
-
-    Each picture is one code all over with others in half of its cells, so that every code is seen
-    both filling a picture and among strangers.
-    """
-    num_pictures = min(64, max(8, 4096 // num_codes))
-    generator = torch.Generator().manual_seed(0)
-    plain = torch.randint(size, (num_pictures, 1), generator=generator)
-    others = torch.randint(size, (num_pictures, num_codes), generator=generator)
-    mixed = torch.rand(num_pictures, num_codes, generator=generator) < 0.5
-    return torch.where(mixed, others, plain)
-
-
-def random_latents(channels: int, size: int) -> Tensor:
-    """Latents (P, Z, H, W) of unit variance where a checkpoint brings no samples: coarse noise, as
-    pictures have areas, and a little fine noise."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(
-        NUM_LATENTS, channels, max(1, size // 4), max(1, size // 4), generator=generator
-    )
-    fine = torch.randn(NUM_LATENTS, channels, size, size, generator=generator)
-    return F.interpolate(coarse, size, mode="bilinear") * 0.95 + fine * 0.3

@@ -55,17 +55,21 @@ LOWERING_NAMES = ("onnxruntime", "portable")  # of export/lowering.py
 class Preset:
     """How the parts are stored; None: as they are, halves where that changes nothing.
 
-    many: the parts that see a whole picture's rows at once, vision and flow. prefill: a second copy
-    of the decoder for such rows; None: there is none. cache: keys and values; of 8 bits they have a
-    scale a channel (export/calibrate.py). lowering: to whose operators (export/lowering.py).
+    many: the parts that see a whole picture's rows at once, vision and flow. pixels: whether the
+    image decoder's convolutions are rounded (export/convolutions.py). prefill: a second copy of the
+    decoder for many rows; None: there is none. cache: keys and values; of 8 bits they have a scale
+    a channel (export/calibrate.py). halves: whether all else, tables too, is rounded to half
+    precision. lowering: to whose operators (export/lowering.py).
     """
 
     decoder: Blocks | None = None
     image_head: Blocks | None = None
     text_head: Blocks | None = None
     many: Blocks | None = None
+    pixels: bool = False
     prefill: Blocks | None = None
     cache: str = "float32"
+    halves: bool = False
     lowering: str = "onnxruntime"
 
 
@@ -73,11 +77,14 @@ class Preset:
 # heads keep 8 bits.
 _HEAD = Blocks(bits=8, size=32)
 _MANY = Blocks(bits=8, size=0)
-_LOW = Preset(image_head=_HEAD, text_head=_HEAD, many=_MANY)
+_LOW = Preset(image_head=_HEAD, text_head=_HEAD, many=_MANY, pixels=True, cache="int8", halves=True)
+_INT4 = replace(_LOW, decoder=Blocks(bits=4, size=128))
 PRESETS = {
     "fp32": Preset(),
+    "fp16": Preset(halves=True),
     "int8": replace(_LOW, decoder=Blocks(bits=8, size=128)),
-    "int4": replace(_LOW, decoder=Blocks(bits=4, size=64)),
+    "int4": _INT4,
+    "int4-int8": replace(_INT4, prefill=_MANY),
 }
 
 
@@ -94,10 +101,12 @@ def preset_of(
     _check("quantize", name, tuple(PRESETS))
     _check("lowering", lowering, LOWERING_NAMES)
     preset = replace(PRESETS[name], lowering=lowering)
+    if lowering == "portable":
+        if cache == "int8":
+            raise OptionError("standard operators have no 8-bit kv_cache; leave out one of the two")
+        preset = replace(preset, cache="float32", pixels=False)  # TensorRT: no unsigned levels
     if cache is not None:
         _check("kv_cache", cache, CACHE_TYPES)
-        if (cache, lowering) == ("int8", "portable"):
-            raise OptionError("standard operators have no 8-bit kv_cache; leave out one of the two")
         preset = replace(preset, cache=cache)
     if prefill is not None:
         _check("prefill", prefill, ("int8",))

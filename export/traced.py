@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from janus_edge.export.component import Component, Feeds, relative_error
+from janus_edge.export.convolutions import (
+    CONVOLUTIONS,
+    round_convolutions,
+    rounded_convolutions,
+)
 from janus_edge.export.graph import IR_VERSION, OPSET
 from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.products import round_products
@@ -53,13 +58,15 @@ def traced(
     batch: str = "B",
     blocks: Blocks | None = None,
     lowering: str = "onnxruntime",
+    pictures: Callable[[], list[Feeds]] | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
     """A component that computes a function of an owner's parameters.
 
     blocks: how the weights of its linear layers are rounded; lowering: to whose operators
-    (``LOWERINGS``). batch: name of the first dimension, of all inputs and outputs. reference: what
+    (``LOWERINGS``). pictures: where given, convolutions are rounded too, in ranges that hold what
+    these feeds give. batch: name of the first dimension, of all inputs and outputs. reference: what
     its outputs are held against, if not the function's.
     """
 
@@ -83,11 +90,14 @@ def traced(
         assert program is not None
         proto = program.model_proto
         proto.ir_version = IR_VERSION
-        return proto if blocks is None else round_products(proto, blocks, LOWERINGS[lowering])
+        if blocks is not None:
+            proto = round_products(proto, blocks, LOWERINGS[lowering])
+        return proto if pictures is None else round_convolutions(proto, pictures())
 
     def references(examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]:
         compute, found = reference or function, []
-        with rounded(owner, blocks if low else None), torch.no_grad():
+        low_convolutions = rounded_convolutions(owner) if low and pictures else nullcontext()
+        with rounded(owner, blocks if low else None), low_convolutions, torch.no_grad():
             for feeds in examples:
                 out = compute(*(torch.from_numpy(array) for array in feeds.values()))
                 found.append([part.numpy() for part in (out if isinstance(out, tuple) else (out,))])
@@ -102,8 +112,8 @@ def traced(
         examples=lambda: [example(1), example(2)],
         references=references,
         error=error,
-        blocks=blocks,
-        is_low=blocks is not None,
+        blocks=CONVOLUTIONS if pictures else blocks,
+        is_low=blocks is not None or pictures is not None,
     )
 
 

@@ -8,6 +8,7 @@ apart, as a folder of diffusers; here it lies in ``vae`` in the checkpoint, or w
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -51,12 +52,14 @@ _HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tok
 class Weights:
     """Where each parameter of a model comes from: the tensors that make it up, in order.
 
-    beside: those of the part that is published apart.
+    beside: those of the part that is published apart. halves: whether values are rounded to half
+    precision as they are read.
     """
 
     files: TensorFiles
     sources: dict[str, tuple[str, ...]]
     beside: Weights | None = None
+    halves: bool = False
 
     def read(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Parameters whose names start with a prefix, one at a time, as stored."""
@@ -72,9 +75,15 @@ class Weights:
                 if len(found[name]) == len(self.sources[name]):
                     parts = found.pop(name)
                     joined = [parts[of] for of in self.sources[name]]
-                    yield name, joined[0] if len(joined) == 1 else torch.cat(joined)
+                    whole_tensor = joined[0] if len(joined) == 1 else torch.cat(joined)
+                    yield name, whole_tensor.half() if self.halves else whole_tensor
         if self.beside is not None:
             yield from self.beside.read(prefix)
+
+    def in_halves(self) -> Weights:
+        """The same, rounded to half precision."""
+        beside = self.beside and self.beside.in_halves()
+        return dataclasses.replace(self, beside=beside, halves=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +133,17 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
         samples=_load_samples(folder / "samples.npy", model),
         weights=weights if lazy else None,
     )
+
+
+def in_halves(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with all weights rounded to half precision; the given one stays as it is."""
+    if checkpoint.weights is not None:
+        return dataclasses.replace(checkpoint, weights=checkpoint.weights.in_halves())
+    model = copy.deepcopy(checkpoint.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
+    return dataclasses.replace(checkpoint, model=model)
 
 
 def family_of(model: Model) -> str:

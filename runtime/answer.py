@@ -21,10 +21,10 @@ def answer(
     """Text events as they come, to the prompt ``ids_T`` that the request makes."""
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
+    seeing = ("vision_encoder", "vision_aligner") if request.images else ()
     with watch.part("open"):
-        engines.open("decoder")
-        head = engines["text_head"]
-    text_embed = engines.table("text_embed")
+        engines.open(*engines.decoders(), "text_head", *seeing)
+    text_embed, head = engines.table("text_embed"), engines["text_head"]
     prompt_1TD = text_embed[ids_T][None].astype(np.float32)
     vectors = [_see(engines, picture, watch) for picture in request.images]
     if vectors:
@@ -46,8 +46,7 @@ def answer(
 
 def _see(engines: Engines, picture: PilImage.Image, watch: Stopwatch) -> np.ndarray:
     """The vectors (N, D) that stand for a picture."""
-    with watch.part("open"):
-        encoder, aligner = engines["vision_encoder"], engines["vision_aligner"]
+    encoder, aligner = engines["vision_encoder"], engines["vision_aligner"]
     with watch.part("vision"):
         pixels = images.prepare(picture, engines.bundle.manifest.sizes.image_size)
         (features,) = encoder.run({"pixels": pixels})

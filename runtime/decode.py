@@ -49,8 +49,8 @@ class Decoder:
         cache_type: str = "float32",
         many: Engine | None = None,
     ) -> None:
-        """rows and max_length: of the caches. cache_type: dtype of their numbers. many: a copy for
-        many positions at once; None: there is none."""
+        """engine: for steps, and for all else unless there is ``many``, its copy for many positions
+        at once. rows and max_length: of the caches. cache_type: dtype of their numbers."""
         shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
         self._many, self._rows = many or engine, rows
         names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]

@@ -45,8 +45,8 @@ def _draw_batch(
     sizes = sizes_of(engines)
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
+        engines.open("decoder", "image_head")
         steps = _code_steps(engines, settings, jobs)
-        image_decoder = engines["image_decoder"]
     codes_BN = np.zeros((len(jobs), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
@@ -63,6 +63,8 @@ def _draw_batch(
                 yield Preview(
                     index=job.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                 )
+    with watch.part("open"):  # only now: the caches' memory is free again
+        image_decoder = engines["image_decoder"]
     for job, codes_N in zip(jobs, codes_BN, strict=True):
         with watch.part("image_decoder"):
             (picture,) = image_decoder.run({"codes": codes_N[None]})[0]
@@ -86,7 +88,7 @@ def _code_steps(engines: Engines, settings: Settings, jobs: list[Job]) -> Iterat
     ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
     head = engines["image_head"]
     return decode_codes(
-        engines.decoder(len(rows), longest + sizes.num_codes),
+        engines.decoder(len(rows), longest + sizes.num_codes, many=False),
         lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
         engines.table("code_embed"),
         engines.table("text_embed")[ids_RT].astype(np.float32),

@@ -32,8 +32,7 @@ def draw_flow(
     for _, same in groupby(jobs, key=lambda job: job.ids_T.tobytes()):
         of_prompt = list(same)
         with watch.part("open"):
-            image_decoder = engines["image_decoder"]
-            engines.open("decoder", "flow_encoder", "flow_decoder")
+            engines.open(*engines.decoders(steps=False), "flow_encoder", "flow_decoder")
         with watch.part("prefill"):
             velocity = velocity_of(engines, of_prompt[0].ids_T, settings.guidance_scale)
         for job in of_prompt:
@@ -50,6 +49,8 @@ def draw_flow(
                         pixels=_preview(engines, step.clean[0]),
                         elapsed_ms=watch.elapsed_ms,
                     )
+            with watch.part("open"):
+                image_decoder = engines["image_decoder"]
             with watch.part("image_decoder"):
                 (picture,) = image_decoder.run({"latent": z})[0]
             yield Image(
@@ -82,7 +83,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
     def row(prompt_1TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Hidden states (1, N, D) after a prompt."""
         length = prompt_1TD.shape[1]
-        cached = engines.decoder(1, length + follows)
+        cached = engines.decoder(1, length + follows, steps=False)
         cached.prefill(prompt_1TD, np.array([length]))
         return lambda embeds_1TD: cached.look_ahead(embeds_1TD, positions_1T)[:, 1:]
 

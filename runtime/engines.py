@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -36,24 +38,34 @@ class Engines:
         return self._engines[name]
 
     def open(self, *names: str) -> None:
-        """Open components ahead of their use. Raises BundleError if one cannot be opened."""
-        for name in names:
-            self[name]
+        """Open components ahead of their use, side by side: each takes one processor. Raises
+        BundleError if one cannot be opened."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self.__getitem__, dict.fromkeys(names)))
 
-    def decoder(self, rows: int, max_length: int) -> Decoder:
-        """The decoder, with caches of its own. Raises BundleError if it cannot be opened."""
-        manifest = self.bundle.manifest
-        step, many = self["decoder"], self._copy_for_many()
-        return Decoder(step, manifest.sizes, rows, max_length, manifest.cache_type, many)
+    def decoder(
+        self, rows: int, max_length: int, *, steps: bool = True, many: bool = True
+    ) -> Decoder:
+        """The decoder, with caches of its own; steps, many: see ``decoders``. Raises BundleError if
+        it cannot be opened."""
+        names, manifest = self.decoders(steps=steps, many=many), self.bundle.manifest
+        self.open(*names)
+        step, wide = (self[name] for name in names)
+        return Decoder(step, manifest.sizes, rows, max_length, manifest.cache_type, wide)
 
-    def _copy_for_many(self) -> Engine | None:
-        """The decoder's copy for many positions at once, where the bundle has one and memory has
-        room for it."""
-        if PREFILL not in self.bundle.manifest.components:
-            return None
-        if PREFILL not in self._engines and self.bundle.num_bytes(PREFILL) > free_memory():
-            return None
-        return self[PREFILL]
+    def decoders(self, *, steps: bool = True, many: bool = True) -> tuple[str, str]:
+        """Which component takes the decoder's steps, and which takes many positions at once: its
+        copy for them, where the bundle has one and memory has room for it.
+
+        steps: whether there will be steps; many: whether so many positions that it is worth opening
+        the copy for them. What is not needed stays closed.
+        """
+        wide = "decoder"
+        if many and PREFILL in self.bundle.manifest.components:
+            is_open = PREFILL in self._engines
+            if is_open or self.bundle.num_bytes(PREFILL) < free_memory():
+                wide = PREFILL
+        return "decoder" if steps else wide, wide
 
     def table(self, name: str) -> np.ndarray:
         """A look-up table; see ``Bundle.table``."""

@@ -60,4 +60,4 @@ def test_a_line_a_bundle_is_recorded(
     assert same["kl_rest"] == same["kl_largest"] == 0 and same["same_codes"] == 1
     assert same["weights"] == {}
     assert 0 < rounded["kl_rest"] <= rounded["kl_largest"] and rounded["bundle"] == "int4"
-    assert rounded["weights"]["decoder"] == "int4, blocks of 64"
+    assert rounded["weights"]["decoder"] == "int4, blocks of 128"

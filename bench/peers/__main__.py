@@ -6,10 +6,10 @@
     python -m janus_edge.bench.peers MADE codes --bundle MADE/janus-pro-1b-int4 \\
         --record bench/records/peers.jsonl
 
-Works are ``codes``, ``draw`` and ``ask`` (``setup.py`` says what each is). MADE keeps what peers
-make once. Every peer has a process of its own, open for the whole run; a round runs each in turn,
-and the first round does not count. A peer whose first run took longer than --patience seconds is
-not run again: its first run is what is recorded, with one as the number of its runs.
+Works are ``codes``, ``draw``, ``flow`` and ``ask`` (``setup.py`` says what each is). MADE keeps
+what peers make once. Every peer has a process of its own, open for the whole run; a round runs each
+in turn, and the first round does not count. A peer whose first run took longer than --patience
+seconds is not run again: its first run is what is recorded, with one as the number of its runs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure(
     workers = {}
     for name in names:
         _say(f"opening {name}")
-        workers[name] = Worker(open_named, name, setup)
+        workers[name] = Worker(open_named, name, work, setup)
         _, works = workers[name].opened
         if work not in works:
             raise OptionError(f"{name} has no work {work}; it has {', '.join(works)}")
@@ -84,7 +84,7 @@ def summary(runs: list[Run]) -> dict[str, float]:
 def main() -> None:
     """Parse, measure, print, record."""
     options = _options()
-    found, missing = peers()
+    found, missing = peers(options.work)
     for name, why in missing.items():
         _say(f"{name}.py is left out: {why}; the extra peers has it")
     try:
@@ -133,8 +133,10 @@ def _chosen(wanted: list[str] | None, found: dict[str, Open], work: str) -> list
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("made", type=Path, help="where peers keep what they make once")
-    parser.add_argument("work", choices=("codes", "draw", "ask"))
-    parser.add_argument("--peers", nargs="+", help="names; default: all that can be imported")
+    parser.add_argument("work", choices=("codes", "draw", "flow", "ask"))
+    parser.add_argument(
+        "--peers", nargs="+", help="names; default: all of the work that can be imported"
+    )
     parser.add_argument("--bundle", help="janus-edge's")
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=3)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from janus_edge.bench.peers.setup import SEED, Open, Setup
+from janus_edge.bench.peers.setup import SEED, Peers, Setup
 from janus_edge.bench.process import Run, Works
 from janus_edge.model.janusflow import JanusFlow, unconditional_rows
 from janus_edge.model.weights import load_checkpoint
@@ -22,7 +22,7 @@ STEPS, GUIDANCE = 30, 2.0
 
 
 def open_flow(setup: Setup) -> tuple[str, Works]:
-    """``draw``. Raises OptionError where the checkpoint has not been made."""
+    """``flow``. Raises OptionError where the checkpoint has not been made."""
     folder = setup.made / CHECKPOINT
     if not folder.exists():
         make = f"python tools/make_checkpoint.py {CHECKPOINT} {folder}"
@@ -32,7 +32,7 @@ def open_flow(setup: Setup) -> tuple[str, Works]:
     assert isinstance(model, JanusFlow)
     model.to(torch.bfloat16)
     model.vae.float()
-    works: Works = {"draw": partial(_draw, model.eval(), setup)}
+    works: Works = {"flow": partial(_draw, model.eval(), setup)}
     return f"torch {torch.__version__}, {STEPS} Euler steps, nothing cached", works
 
 
@@ -57,4 +57,4 @@ def _draw(model: Any, setup: Setup) -> Run:
     return Run(total_ms=(time.perf_counter() - began) * 1e3, step_ends_ms=tuple(ends_ms))
 
 
-PEERS: dict[str, Open] = {"PyTorch bf16, reference loop": open_flow}
+PEERS: Peers = {"flow": {"PyTorch bf16, reference loop": open_flow}}

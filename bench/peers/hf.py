@@ -24,6 +24,7 @@ from janus_edge.bench.peers.setup import (
     THETA,
     VOCABULARY,
     Open,
+    Peers,
     Setup,
 )
 from janus_edge.bench.process import Run, Works
@@ -176,7 +177,8 @@ def _ask(model: Any, setup: Setup) -> Run:
     return clock.run()
 
 
-PEERS: dict[str, Open] = {
+_BOTH: dict[str, Open] = {
     "transformers bf16": partial(open_janus, dtype=torch.bfloat16),
     "transformers fp32": partial(open_janus, dtype=torch.float32),
 }
+PEERS: Peers = {"draw": _BOTH, "ask": _BOTH}

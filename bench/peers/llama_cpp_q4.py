@@ -26,7 +26,7 @@ from janus_edge.bench.peers.setup import (
     PICTURE,
     SEED,
     THETA,
-    Open,
+    Peers,
     Setup,
     codes,
 )
@@ -140,4 +140,4 @@ def _norms() -> Iterator[str]:
         yield from (f"blk.{i}.attn_norm.weight", f"blk.{i}.ffn_norm.weight")
 
 
-PEERS: dict[str, Open] = {"llama.cpp Q4_0": open_llama}
+PEERS: Peers = {"codes": {"llama.cpp Q4_0": open_llama}}

@@ -29,7 +29,7 @@ from janus_edge.bench.peers.setup import (
     NUM_CODES,
     SEED,
     THETA,
-    Open,
+    Peers,
     Setup,
     codes,
 )
@@ -170,7 +170,9 @@ def _start_empty(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-PEERS: dict[str, Open] = {
-    "OpenVINO int4, groups of 128": partial(open_openvino, group=128),
-    "OpenVINO int4, groups of 32": partial(open_openvino, group=32),
+PEERS: Peers = {
+    "codes": {
+        "OpenVINO int4, groups of 128": partial(open_openvino, group=128),
+        "OpenVINO int4, groups of 32": partial(open_openvino, group=32),
+    }
 }

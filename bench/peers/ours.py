@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from janus_edge.bench.peers.setup import Open, Setup
+from janus_edge.bench.peers.setup import Peers, Setup
 from janus_edge.bench.process import Works
 from janus_edge.bench.work import Settings, open_works
 from janus_edge.runtime.errors import OptionError
+
+_DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # works that are its drawing
 
 
 def open_ours(setup: Setup) -> tuple[str, Works]:
@@ -18,9 +20,10 @@ def open_ours(setup: Setup) -> tuple[str, Works]:
         max_tokens=setup.max_tokens,
     )
     opened, works = open_works(setup.bundle, settings)
-    if opened.family == "janus":
-        works["codes"] = works["draw"]
-    return f"{opened.name}, {opened.weights}, {opened.prompt_tokens} tokens of prompt", works
+    drawing = works.pop("draw")
+    works |= dict.fromkeys(_DRAWN[opened.family], drawing)
+    lengths = f"{opened.prompt_tokens} tokens of prompt, {opened.question_tokens} of a question"
+    return f"{opened.name}, {opened.weights}, {lengths}", works
 
 
-PEERS: dict[str, Open] = {"janus-edge": open_ours}
+PEERS: Peers = {work: {"janus-edge": open_ours} for work in ("codes", "draw", "flow", "ask")}

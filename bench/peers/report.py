@@ -24,11 +24,13 @@ OURS = "janus-edge"
 TITLES = {
     "codes": "One code after another",
     "draw": "A whole picture",
+    "flow": "A whole picture by a flow",
     "ask": "An answer about a 384x384 picture",
 }
 COLUMNS = {  # of a work: key and title; the first is the one that is compared
     "codes": {"itl_mid_ms": "ms a code, mid-picture", "itl_ms": "ms a code, all"},
     "draw": {"total_ms": "ms a picture", "itl_ms": "ms a step"},
+    "flow": {"total_ms": "ms a picture", "itl_ms": "ms a step"},
     "ask": {"ttft_ms": "TTFT, ms", "itl_ms": "ITL, ms"},
 }
 

@@ -4,10 +4,11 @@ A peer is a function of a ``Setup`` that returns a line about itself and its wor
 
 - ``codes``: the decoder with a head of 16384 codes, two rows: a prompt, then a picture's codes, one
   after another. No sampling, no image decoder. A step's end a code.
-- ``draw``: a picture from tokens to pixels. A step's end a code; of a flow a step.
+- ``draw``: a picture from tokens to pixels. A step's end a code.
+- ``flow``: the same by a flow, with guidance 2. A step's end an Euler step or its like.
 - ``ask``: an answer of ``Setup.max_tokens`` about a picture, greedily. A step's end a token.
 
-Shapes are Janus-Pro-1B's (``draw`` of a flow: JanusFlow-1.3B's), weights random: time does not
+Shapes are Janus-Pro-1B's (of ``flow``: JanusFlow-1.3B's), weights random: time does not
 depend on them.
 """
 
@@ -37,7 +38,8 @@ SEED = 0
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """made: where a peer keeps what it has to make once. bundle: ours; None: it is not measured.
-    prompt_tokens: of drawings; a question has as many beside its picture's."""
+    prompt_tokens: of drawings; a question has as many beside its picture's, but ours as many
+    as its prompt is by the bundle's tokenizer, which it says."""
 
     made: Path
     bundle: str | None
@@ -47,23 +49,24 @@ class Setup:
 
 
 Open = Callable[[Setup], tuple[str, Works]]
+Peers = dict[str, dict[str, Open]]  # by work, then by name
 
 
-def peers() -> tuple[dict[str, Open], dict[str, str]]:
-    """Those that can be had here by name, and why the other files' cannot."""
+def peers(work: str) -> tuple[dict[str, Open], dict[str, str]]:
+    """Those of a work that can be had here by name, and why the other files' cannot."""
     found: dict[str, Open] = {}
     missing: dict[str, str] = {}
     for name in _files():
         try:
-            found |= _module(name).PEERS
+            found |= _module(name).PEERS.get(work, {})
         except ImportError as error:
             missing[name] = str(error)
     return found, missing
 
 
-def open_named(name: str, setup: Setup) -> tuple[tuple[str, list[str]], Works]:
+def open_named(name: str, work: str, setup: Setup) -> tuple[tuple[str, list[str]], Works]:
     """In a peer's process: what it says of itself and which works it has; the works."""
-    found, _ = peers()
+    found, _ = peers(work)
     about, works = found[name](setup)
     return (about, list(works)), works
 

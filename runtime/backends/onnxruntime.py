@@ -21,6 +21,7 @@ def load(path: Path, num_threads: int, upcast: str) -> OrtEngine:
     """Open a graph for the CPU provider. Raises BundleError if ONNX Runtime refuses it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
+    options.enable_mem_pattern = False
     if SPIN_US:
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     # of 4-bit weights in standard operators: products of 8-bit inputs, as MatMulNBits has them

@@ -21,6 +21,7 @@ OPENED = Opened(
     weights="int4",
     open_ms=1.0,
     prompt_tokens=5,
+    question_tokens=70,
     step_bytes={"draw": 10**6, "ask": None},
 )
 

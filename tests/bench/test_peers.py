@@ -25,11 +25,12 @@ def make_setup(bundle: str | None, made: Path) -> Setup:
 def test_a_peer_is_a_file_and_one_that_cannot_be_had_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "fast.py").write_text("PEERS = {'fast': print}")
+    (tmp_path / "fast.py").write_text("PEERS = {'draw': {'fast': print}, 'ask': {'slow': print}}")
     (tmp_path / "absent.py").write_text("import no_such_module")
     monkeypatch.setattr(setup.folder, "__path__", [str(tmp_path), *setup.folder.__path__])
-    found, missing = peers()
+    found, missing = peers("draw")
     assert {"fast", "janus-edge", "transformers bf16", "transformers fp32"} <= set(found)
+    assert "slow" not in found
     assert missing["absent"] == "No module named 'no_such_module'"
 
 
@@ -56,8 +57,8 @@ def test_the_command_as_it_is_called(bundle_dir: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="name one with --bundle"):
         measure(["janus-edge"], "draw", make_setup(None, tmp_path), 1, patience=60)
-    with pytest.raises(OptionError, match="janus-edge has no work fly; it has draw, ask, codes"):
-        measure(["janus-edge"], "fly", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
+    with pytest.raises(OptionError, match="janus-edge has no work flow; it has ask, codes, draw"):
+        measure(["janus-edge"], "flow", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
 
 
 def test_the_middle_of_a_picture() -> None:

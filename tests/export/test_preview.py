@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export.preview import fit_codes, random_codes
+from janus_edge.export.preview import fit_codes
+from janus_edge.export.samples import random_codes
 from janus_edge.model.weights import Checkpoint
 
 

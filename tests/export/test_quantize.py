@@ -10,9 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from janus_edge.export import parity, quantize
-from janus_edge.export.bundle import export_bundle
+from janus_edge.export.bundle import export_bundle, export_folder
 from janus_edge.export.component import relative_error
 from janus_edge.export.components import graph_components
+from janus_edge.export.convolutions import CONVOLUTIONS
 from janus_edge.export.graph import Graph, info, save_graph
 from janus_edge.export.lowering import LOWERINGS
 from janus_edge.export.parity import ParityError, check_parity
@@ -119,7 +120,8 @@ def test_traced_products_are_rounded(either: str, request: pytest.FixtureRequest
         exact = [n for n in graph.node if n.op_type in ("MatMul", "Gemm") and n.input[1] in weights]
         integers = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
         if part.name in ("image_decoder", "image_encoder"):
-            assert part.blocks is None and not integers
+            assert not integers
+            assert part.blocks == (CONVOLUTIONS if part.name == "image_decoder" else None)
         else:
             assert part.blocks == WHOLE and integers and not exact
 
@@ -212,10 +214,32 @@ def test_a_rounded_bundle_draws_and_answers(
     assert np.array_equal(*drawn)
 
 
+def test_halves_are_half_the_size_and_draw_nearly_the_same(
+    checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    drawn = []
+    for preset in ("fp32", "fp16"):
+        folder = tmp_path / preset
+        export_folder(
+            checkpoint_dir, folder, max_length=96, quantize=preset, report=lambda line: None
+        )
+        session = Session(open_bundle(folder), num_threads=1)
+        events = session.generate_image(ImageRequest(prompt="a star", seed=4))
+        (image,) = (event for event in events if isinstance(event, Image))
+        drawn.append((session.bundle.manifest.components, image.codes))
+    (exact, codes), (halves, rounded_codes) = drawn
+    assert exact["code_embed"].weights == "float32"
+    assert {part.weights for part in halves.values()} == {"float16"}
+    table = (tmp_path / "fp16" / "code_embed.npy").stat().st_size
+    assert table < 0.6 * (tmp_path / "fp32" / "code_embed.npy").stat().st_size
+    assert codes is not None and rounded_codes is not None
+    assert np.mean(codes == rounded_codes) > 0.5
+
+
 @pytest.mark.parametrize(
     ("preset", "block_size", "words"),
     [
-        ("int3", None, 'quantize is "int3"; give one of fp32, int8, int4'),
+        ("int3", None, 'quantize is "int3"; give one of fp32, fp16, int8, int4, int4-int8'),
         ("int4", 48, "block_size is 48; give one of 32, 64, 128"),
         ("fp32", 64, "block_size means nothing to fp32"),
     ],

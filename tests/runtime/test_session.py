@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
 
+from janus_edge.runtime.backends import Engine, load_engine
+from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
 from janus_edge.runtime.prompt import Turn
@@ -32,6 +36,23 @@ def test_events_come_in_order(session: Session) -> None:
     assert {event.total for event in progress} == {32}
     times = [event.elapsed_ms for event in events if not isinstance(event, Finished)]
     assert times == sorted(times) and times[0] > 0
+
+
+def test_engines_open_when_they_are_needed(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def load(backend: str, path: Path, *options: Any) -> Engine:
+        opened.append(path.stem)
+        return load_engine(backend, path, *options)
+
+    monkeypatch.setattr("janus_edge.runtime.engines.load_engine", load)
+    events = Session(open_bundle(bundle_dir)).generate_image(ImageRequest(prompt="a star"))
+    next(events)
+    assert sorted(opened) == ["decoder", "image_head"]
+    list(events)
+    assert opened[2:] == ["image_decoder"]
 
 
 def test_timings_add_up(session: Session) -> None:

@@ -1,0 +1,57 @@
+"""What a model draws, for what is fitted or calibrated at export: the checkpoint's own or random.
+
+Shapes: P pictures, N codes, Z latent channels, H, W latent cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint
+
+NUM_LATENTS = 8  # where a checkpoint brings no samples
+
+
+def samples(checkpoint: Checkpoint) -> Tensor:
+    """Codes (P, N) of a Janus, latents (P, Z, H, W) of a JanusFlow: its samples, else random."""
+    if checkpoint.samples is None:
+        return random_samples(checkpoint)
+    is_codes = isinstance(checkpoint.model, Janus)
+    return torch.from_numpy(checkpoint.samples.astype(np.int64 if is_codes else np.float32))
+
+
+def random_samples(checkpoint: Checkpoint) -> Tensor:
+    """As ``samples``, where a checkpoint brings none."""
+    model = checkpoint.model
+    if isinstance(model, Janus):
+        return random_codes(model.config.codebook.size, model.config.num_codes)
+    return random_latents(model.config.flow.latent_channels, model.latent_size)
+
+
+def random_codes(size: int, num_codes: int) -> Tensor:
+    """Codes (P, N) where a checkpoint brings no samples.
+
+    Each picture is one code all over with others in half of its cells, so that every code is seen
+    both filling a picture and among strangers.
+    """
+    num_pictures = min(64, max(8, 4096 // num_codes))
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randint(size, (num_pictures, 1), generator=generator)
+    others = torch.randint(size, (num_pictures, num_codes), generator=generator)
+    mixed = torch.rand(num_pictures, num_codes, generator=generator) < 0.5
+    return torch.where(mixed, others, plain)
+
+
+def random_latents(channels: int, size: int) -> Tensor:
+    """Latents (P, Z, H, W) of unit variance where a checkpoint brings no samples: coarse noise, as
+    pictures have areas, and a little fine noise."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(
+        NUM_LATENTS, channels, max(1, size // 4), max(1, size // 4), generator=generator
+    )
+    fine = torch.randn(NUM_LATENTS, channels, size, size, generator=generator)
+    return F.interpolate(coarse, size, mode="bilinear") * 0.95 + fine * 0.3
