@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from janus_edge.bench.machine import describe, read_bandwidth
-from janus_edge.bench.peers.setup import Open, Setup, open_named, peers
+from janus_edge.bench.peers.setup import Setup, open_named, peers
 from janus_edge.bench.process import Run, Worker
 from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.runtime.errors import JanusEdgeError, OptionError
@@ -36,13 +36,14 @@ MIDDLE = (0.4, 0.6)  # the part of a picture's steps that "mid-image" means
 
 
 def measure(
-    names: list[str], work: str, setup: Setup, num_runs: int, patience: float
+    files: dict[str, str], work: str, setup: Setup, num_runs: int, patience: float
 ) -> dict[str, dict[str, Any]]:
-    """Each peer's numbers. Raises OptionError for a peer without this work."""
+    """Each peer's numbers. files: the peers' by their names. Raises OptionError for a peer without
+    this work."""
     workers = {}
-    for name in names:
+    for name, file in files.items():
         _say(f"opening {name}")
-        workers[name] = Worker(open_named, name, work, setup)
+        workers[name] = Worker(open_named, file, name, work, setup)
         _, works = workers[name].opened
         if work not in works:
             raise OptionError(f"{name} has no work {work}; it has {', '.join(works)}")
@@ -88,7 +89,7 @@ def main() -> None:
     for name, why in missing.items():
         _say(f"{name}.py is left out: {why}; the extra peers has it")
     try:
-        names = _chosen(options.peers, found, options.work)
+        files = _chosen(options.peers, found, options.work)
         check_writable(options.record)
         options.made.mkdir(parents=True, exist_ok=True)
         setup = Setup(
@@ -99,7 +100,7 @@ def main() -> None:
             max_tokens=options.max_tokens,
         )
         before, bandwidth = describe(), read_bandwidth(options.threads)
-        rows = measure(names, options.work, setup, options.runs, options.patience)
+        rows = measure(files, options.work, setup, options.runs, options.patience)
     except JanusEdgeError as error:
         sys.exit(f"peers: {error}")
     append_record(
@@ -122,12 +123,12 @@ def main() -> None:
         print(f"{name}: {numbers}")
 
 
-def _chosen(wanted: list[str] | None, found: dict[str, Open], work: str) -> list[str]:
+def _chosen(wanted: list[str] | None, found: dict[str, str], work: str) -> dict[str, str]:
     """Raises OptionError for a name that is not there."""
     for name in wanted or ():
         if name not in found:
             raise OptionError(f"no peer {name!r} here for {work}; there are {', '.join(found)}")
-    return wanted or list(found)
+    return {name: found[name] for name in wanted} if wanted else found
 
 
 def _options() -> argparse.Namespace:

@@ -52,22 +52,24 @@ Open = Callable[[Setup], tuple[str, Works]]
 Peers = dict[str, dict[str, Open]]  # by work, then by name
 
 
-def peers(work: str) -> tuple[dict[str, Open], dict[str, str]]:
-    """Those of a work that can be had here by name, and why the other files' cannot."""
-    found: dict[str, Open] = {}
+def peers(work: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The files of a work's peers by the peers' names, and why other files' cannot be had here."""
+    found: dict[str, str] = {}
     missing: dict[str, str] = {}
     for name in _files():
         try:
-            found |= _module(name).PEERS.get(work, {})
+            found |= dict.fromkeys(_module(name).PEERS.get(work, {}), name)
         except ImportError as error:
             missing[name] = str(error)
     return found, missing
 
 
-def open_named(name: str, work: str, setup: Setup) -> tuple[tuple[str, list[str]], Works]:
-    """In a peer's process: what it says of itself and which works it has; the works."""
-    found, _ = peers(work)
-    about, works = found[name](setup)
+def open_named(
+    file: str, name: str, work: str, setup: Setup
+) -> tuple[tuple[str, list[str]], Works]:
+    """In a peer's process, which imports no other's file: what it says of itself and which works it
+    has; the works."""
+    about, works = _module(file).PEERS[work][name](setup)
     return (about, list(works)), works
 
 

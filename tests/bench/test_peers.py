@@ -17,6 +17,8 @@ from janus_edge.bench.process import Run
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 
+OURS = {"janus-edge": "ours"}
+
 
 def make_setup(bundle: str | None, made: Path) -> Setup:
     return Setup(made=made, bundle=bundle, num_threads=1, prompt_tokens=12, max_tokens=3)
@@ -30,18 +32,16 @@ def test_a_peer_is_a_file_and_one_that_cannot_be_had_is_named(
     monkeypatch.setattr(setup.folder, "__path__", [str(tmp_path), *setup.folder.__path__])
     found, missing = peers("draw")
     assert {"fast", "janus-edge", "transformers bf16", "transformers fp32"} <= set(found)
-    assert "slow" not in found
+    assert "slow" not in found and found["fast"] == "fast"
     assert missing["absent"] == "No module named 'no_such_module'"
 
 
 def test_the_runs_of_our_own(bundle_dir: Path, tmp_path: Path) -> None:
-    rows = measure(["janus-edge"], "draw", make_setup(str(bundle_dir), tmp_path), 2, patience=60)
+    rows = measure(OURS, "draw", make_setup(str(bundle_dir), tmp_path), 2, patience=60)
     (row,) = rows.values()
     assert open_bundle(bundle_dir).manifest.name in row["about"] and row["runs"] == 2
     assert 0 < row["ttft_ms"] < row["total_ms"] and row["peak_mb"] > 10
-    (once,) = measure(
-        ["janus-edge"], "ask", make_setup(str(bundle_dir), tmp_path), 2, patience=0
-    ).values()
+    (once,) = measure(OURS, "ask", make_setup(str(bundle_dir), tmp_path), 2, patience=0).values()
     assert once["runs"] == 1
 
 
@@ -56,9 +56,9 @@ def test_the_command_as_it_is_called(bundle_dir: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="name one with --bundle"):
-        measure(["janus-edge"], "draw", make_setup(None, tmp_path), 1, patience=60)
+        measure(OURS, "draw", make_setup(None, tmp_path), 1, patience=60)
     with pytest.raises(OptionError, match="janus-edge has no work flow; it has ask, codes, draw"):
-        measure(["janus-edge"], "flow", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
+        measure(OURS, "flow", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
 
 
 def test_the_middle_of_a_picture() -> None:
