@@ -44,8 +44,9 @@ def _lines(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _names(record: Record) -> list[str]:
-    return [bundle["name"] for bundle in record["bundles"]]
+def _bundles(record: Record) -> list[list[str]]:
+    """Of each its name, and what else is said of it: which works were timed."""
+    return [[bundle["name"], *bundle] for bundle in record["bundles"]]
 
 
 def _title(record: Record) -> str:
@@ -62,7 +63,7 @@ def side_by_side(record: Record) -> str:
     head = [
         "",
         *titles,
-        *(f"{name.split(',')[0]}, times ours" for name in titles),
+        *(f"{name}, times ours" for name in titles),
         "peak MB",
         "runs",
     ]
@@ -73,7 +74,7 @@ def side_by_side(record: Record) -> str:
             f"{row[key] / peers[OURS][key]:.2f}" if OURS in peers else ""
             for key in (first, *others)
         ]
-        shown = [f"{value:.4g}" for value in values]
+        shown = [_shown(value) for value in values]
         rows.append([name, *shown, *ratios, str(row["peak_mb"]), str(row["runs"])])
     about = "\n".join(f"- {name}: {row['about']}" for name, row in peers.items())
     where = (
@@ -83,6 +84,11 @@ def side_by_side(record: Record) -> str:
     )
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return f"## {_title(record)}\n\n{where}\n\n{table}\n\n{about}\n"
+
+
+def _shown(value: float) -> str:
+    """Four digits, and none after the point of thousands."""
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
 
 
 def alone(records: list[Record]) -> str:
@@ -101,8 +107,8 @@ def alone(records: list[Record]) -> str:
                     bundle["weights"],
                     str(record["settings"]["batch"]),
                     str(bundle["prompt_tokens"]),
-                    f"{draw['image_ms']['p50']:.5g}",
-                    f"{draw['itl_ms']['p50']:.4g}",
+                    _shown(draw["image_ms"]["p50"]),
+                    _shown(draw["itl_ms"]["p50"]),
                     f"{draw['roof']:.0%}" if "roof" in draw else "",
                     f"{bundle['first_ms']:.0f}",
                     str(bundle["peak_mb"]),
@@ -129,12 +135,16 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         names = list(record["peers"])
         values = [record["peers"][name][key] for name in names]
         bars = axis.barh(names, values, color=["C0" if name == OURS else "0.7" for name in names])
-        axis.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
+        axis.bar_label(bars, [_shown(value) for value in values], padding=3)
         axis.set_title(f"{_title(record)}\n{COLUMNS[record['work']][key]}", fontsize=9)
-        axis.set_xlim(0, 1.18 * max(values))
+        axis.set_xlim(0, 1.25 * max(values))
         axis.invert_yaxis()
-    drawn = [
-        (record["settings"]["batch"], bundle["name"], bundle["draw"])
+    drawn = [  # pictures at once, of which bundle and prompt, and what it took
+        (
+            record["settings"]["batch"],
+            f"{bundle['name']}, prompt of {bundle['prompt_tokens']}",
+            bundle["draw"],
+        )
         for record in own
         for bundle in record["bundles"]
         if "draw" in bundle
@@ -146,12 +156,13 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
             batches.plot(*zip(*points, strict=True), marker="o", label=name)
     for batch, name, draw in drawn:
         if draw.get("itl_tenths_ms"):
-            label = f"{name}, {batch} at once"
+            label = f"{batch} at once: {name}"
             positions.plot([5 + 10 * i for i in range(10)], draw["itl_tenths_ms"], label=label)
     batches.set(title="ms a picture, by pictures at once", ylim=(0, None))
     positions.set(title="ms a step, by % of the picture", ylim=(0, None))
     for axis in (batches, positions):
-        axis.legend(fontsize=7)
+        axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
+        axis.legend(fontsize=7, loc="upper left")
     for axis in spots:
         axis.axis("off")
     figure.tight_layout()
@@ -170,7 +181,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"report: no records to read: {error}; measure first")
     peers = newest(lines, lambda record: [record["work"], sorted(record["peers"])])
-    own = newest(others, lambda record: [record["settings"], _names(record)])
+    own = newest(others, lambda record: [record["settings"], _bundles(record)])
     text = "\n".join(
         [
             "# Report\n",
