@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def graph_components(
     ]
     if isinstance(model, JanusFlow):
         see, align = "vision_und_enc_model", "vision_und_enc_aligner"
-        return [*_seeing(model, see, align, preset), *shared, *_flow(checkpoint, preset)]
+        return [*_seeing(model, see, align, preset), *shared, *_flow(model, preset)]
     return [
         *_seeing(model, "vision_model", "aligner", preset),
         *shared,
@@ -149,7 +150,7 @@ def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
             vq.decode,
             (codes,),
             ("pixels",),
-            pictures=_pictures(checkpoint, "codes") if preset.pixels else None,
+            pictures=partial(_pictures, checkpoint) if preset.pixels else None,
         ),
         # Two codes may be equally near: what counts is how much farther the chosen one is.
         traced(
@@ -165,10 +166,8 @@ def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
     ]
 
 
-def _flow(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
+def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
     """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
-    model = checkpoint.model
-    assert isinstance(model, JanusFlow)
     config, size, grid = model.config, model.latent_size, model.latent_grid
     width, channels = config.language.hidden_size, config.flow.channels
     latent = Input(name="latent", shape=(config.flow.latent_channels, size, size))
@@ -212,19 +211,14 @@ def _flow(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
             model.vae.to_pixels,
             (latent,),
             ("pixels",),
-            pictures=_pictures(checkpoint, "latent") if preset.pixels else None,
         ),
     ]
 
 
-def _pictures(checkpoint: Checkpoint, name: str) -> Callable[[], list[Feeds]]:
+def _pictures(checkpoint: Checkpoint) -> list[Feeds]:
     """Some of what an image decoder will see: pictures as the checkpoint knows them, and others."""
-
-    def feeds() -> list[Feeds]:
-        pictures = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
-        return [{name: each[None].numpy()} for each in pictures]
-
-    return feeds
+    codes = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
+    return [{"codes": each[None].numpy()} for each in codes]
 
 
 def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:

@@ -55,10 +55,10 @@ LOWERING_NAMES = ("onnxruntime", "portable")  # of export/lowering.py
 class Preset:
     """How the parts are stored; None: as they are, halves where that changes nothing.
 
-    many: the parts that see a whole picture's rows at once, vision and flow. pixels: whether the
-    image decoder's convolutions are rounded (export/convolutions.py). prefill: a second copy of the
-    decoder for many rows; None: there is none. cache: keys and values; of 8 bits they have a scale
-    a channel (export/calibrate.py). halves: whether all else, tables too, is rounded to half
+    many: the parts that see a whole picture's rows at once, vision and flow. pixels: whether
+    convolutions of what decodes codes are rounded (export/convolutions.py). prefill: a second copy
+    of the decoder for many rows; None: there is none. cache: keys and values; of 8 bits they have a
+    scale a channel (export/calibrate.py). halves: whether all else, tables too, is rounded to half
     precision. lowering: to whose operators (export/lowering.py).
     """
 

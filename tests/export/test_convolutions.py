@@ -20,11 +20,8 @@ from janus_edge.export.quantize import PRESETS
 from janus_edge.model.weights import Checkpoint
 
 
-@pytest.mark.parametrize("either", ["checkpoint", "flow_checkpoint"])
-def test_all_but_the_pixels_are_rounded(
-    either: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    (part,) = _image_decoder(request.getfixturevalue(either))
+def test_all_but_the_pixels_are_rounded(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (part,) = _image_decoder(checkpoint)
     proto = part.build(None)
     made_by = {name: node for node in proto.graph.node for name in node.output}
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
@@ -37,6 +34,11 @@ def test_all_but_the_pixels_are_rounded(
     save_graph(proto, tmp_path / "d.onnx")
     error = check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
     assert 0 < error < 0.3
+
+
+def test_a_flows_autoencoder_stays_exact(flow_checkpoint: Checkpoint) -> None:
+    (part,) = _image_decoder(flow_checkpoint)
+    assert part.blocks is None and not part.is_low
 
 
 def test_wrong_ranges_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
