@@ -152,7 +152,7 @@ def _attention_of_levels(
 ) -> str:
     """Attention in float32 over 8-bit caches, for many new positions: the operator's own takes
     three times as long over those (docs/quantization.md). What is valid of the caches is widened,
-    what is new is rounded and written behind it.
+    what is new is rounded and written behind it. All rows have as many valid positions, or none.
 
     levels: of both caches, a level's worth (G, 1, E).
     """
