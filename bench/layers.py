@@ -55,6 +55,8 @@ KINDS = {
     "fp32, fp32 cache": (None, "float32"),
     "int4 in blocks of 64, fp32 cache": (Blocks(bits=4, size=64), "float32"),
     "int4 in blocks of 64, int8 cache": (Blocks(bits=4, size=64), "int8"),
+    "int4 in blocks of 128, fp32 cache": (Blocks(bits=4, size=128), "float32"),
+    "int4 in blocks of 128, int8 cache": (Blocks(bits=4, size=128), "int8"),
     "int8 in blocks of 128, fp32 cache": (Blocks(bits=8, size=128), "float32"),
     "int8 outputs, fp32 cache": (Blocks(bits=8, size=0), "float32"),
     "int8 outputs, int8 cache": (Blocks(bits=8, size=0), "int8"),

@@ -17,9 +17,10 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from janus_edge.export.component import Feeds
-from janus_edge.export.quantize import Blocks, pack, unpack
+from janus_edge.export.quantize import Blocks, as_stored
 
 CONVOLUTIONS = Blocks(bits=8, size=0)
 _LEVELS = 255
@@ -68,23 +69,15 @@ def rounded_convolutions(module: nn.Module) -> Iterator[None]:
         for m in module.modules()
         if isinstance(m, nn.Conv2d) and not m.weight.is_meta and _is_rounded(m.weight.shape)
     ]
-    kept = [each.weight for each in convolutions]
-    hooks = []
-    try:
-        for each in convolutions:
-            exact = each.weight.detach().flatten(1).numpy()
-            stored = torch.from_numpy(
-                unpack(*pack(exact, CONVOLUTIONS), CONVOLUTIONS, exact.shape[1])
-            )
-            each.weight = nn.Parameter(stored.reshape(each.weight.shape), requires_grad=False)
-            hooks.append(each.register_forward_pre_hook(lambda _, given: (_rounded(given[0]),)))
-            hooks.append(each.register_forward_hook(lambda _, _given, made: _rounded(made)))
+    with as_stored(convolutions, CONVOLUTIONS, _round_ends):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for each, weight in zip(convolutions, kept, strict=True):
-            each.weight = weight
+
+
+def _round_ends(convolution: nn.Module) -> list[RemovableHandle]:
+    return [
+        convolution.register_forward_pre_hook(lambda _, given: (_rounded(given[0]),)),
+        convolution.register_forward_hook(lambda _, _given, made: _rounded(made)),
+    ]
 
 
 def _is_rounded(shape: list[int] | torch.Size) -> bool:

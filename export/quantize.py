@@ -6,7 +6,7 @@ Shapes: O outputs, I inputs, K blocks an output, S weights a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from janus_edge.runtime.errors import OptionError
 
@@ -114,7 +115,7 @@ def preset_of(
     if block_size is None:
         return preset
     if preset.decoder is None:
-        raise OptionError(f"block_size means nothing to {name}, which rounds nothing; leave it out")
+        raise OptionError(f"block_size means nothing to {name}, which has no blocks; leave it out")
     _check("block_size", block_size, BLOCK_SIZES)
     return replace(preset, decoder=replace(preset.decoder, size=block_size))
 
@@ -192,22 +193,37 @@ def _signed(levels: np.ndarray, blocks: Blocks) -> np.ndarray:
 def rounded(module: nn.Module, blocks: Blocks | None) -> Iterator[None]:
     """The module with linear layers that compute as their stored weights will: from those, and
     from inputs of 8 bits. Afterwards it is as it was."""
-    linears = [m for m in module.modules() if isinstance(m, nn.Linear)] if blocks else []
-    kept = [linear.weight for linear in linears]
-    hooks = []
+    if blocks is None:
+        yield
+        return
+    linears = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    round_inputs = _round_inputs(blocks.size)
+    with as_stored(linears, blocks, lambda each: [each.register_forward_pre_hook(round_inputs)]):
+        yield
+
+
+@contextmanager
+def as_stored(
+    layers: Sequence[nn.Linear | nn.Conv2d],
+    blocks: Blocks,
+    hook: Callable[[nn.Module], list[RemovableHandle]],
+) -> Iterator[None]:
+    """The layers with their weights (O, ...) as blocks say them, and with hooks; afterwards they
+    are as they were."""
+    kept, hooks = [layer.weight for layer in layers], []
     try:
-        for linear in linears:
-            assert blocks is not None
-            exact = linear.weight.detach().numpy()
+        for layer in layers:
+            exact = layer.weight.detach().flatten(1).numpy()
             stored = unpack(*pack(exact, blocks), blocks, exact.shape[1])
-            linear.weight = nn.Parameter(torch.from_numpy(stored), requires_grad=False)
-            hooks.append(linear.register_forward_pre_hook(_round_inputs(blocks.size)))
+            shaped = torch.from_numpy(stored).reshape(layer.weight.shape)
+            layer.weight = nn.Parameter(shaped, requires_grad=False)
+            hooks += hook(layer)
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
-        for linear, weight in zip(linears, kept, strict=True):
-            linear.weight = weight
+        for each in hooks:
+            each.remove()
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.weight = weight
 
 
 def _round_inputs(size: int) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:

@@ -40,8 +40,10 @@ class Engines:
     def open(self, *names: str) -> None:
         """Open components ahead of their use, side by side: each takes one processor. Raises
         BundleError if one cannot be opened."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(self.__getitem__, dict.fromkeys(names)))
+        closed = dict.fromkeys(name for name in names if name not in self._engines)
+        if closed:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(self.__getitem__, closed))
 
     def decoder(
         self, rows: int, max_length: int, *, steps: bool = True, many: bool = True

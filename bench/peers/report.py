@@ -40,8 +40,12 @@ def newest(records: list[Record], key_of: Callable[[Record], Any]) -> list[Recor
     return list({json.dumps(key_of(each), sort_keys=True): each for each in records}.values())
 
 
-def _lines(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _lines(path: Path, schema: str) -> list[Record]:
+    """Raises ValueError for a record of another program."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    if any(record.get("schema") != schema for record in records):
+        raise ValueError(f"{path}: not all records are of schema {schema}")
+    return records
 
 
 def _bundles(record: Record) -> list[list[str]]:
@@ -177,7 +181,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     try:
-        lines, others = _lines(options.peers), _lines(options.latency)
+        lines, others = _lines(options.peers, "peers/1"), _lines(options.latency, "bench/1")
     except (OSError, ValueError) as error:
         sys.exit(f"report: no records to read: {error}; measure first")
     peers = newest(lines, lambda record: [record["work"], sorted(record["peers"])])
