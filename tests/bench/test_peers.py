@@ -94,3 +94,15 @@ def test_the_report_compares_with_ours_and_takes_the_newest() -> None:
     draw = {"image_ms": {"p50": 12.5}, "itl_ms": {"p50": 1.25}, "roof": 0.876}
     own = [{"settings": {"batch": 2}, "bundles": [bundle | {"draw": draw}, bundle]}]
     assert "| b | int4 | 2 | 9 | 12.5 | 1.25 | 88% | 1 | 7 |" in alone(own)
+
+
+def test_a_record_of_another_program_is_one_line(tmp_path: Path) -> None:
+    record = tmp_path / "r.jsonl"
+    record.write_text('{"schema": "layers/1"}\n')
+    words = [str(record), str(record), str(tmp_path / "R.md"), str(tmp_path / "r.png")]
+    command = [sys.executable, "-m", "janus_edge.bench.peers.report", *words]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        found.returncode == 1 and "r.jsonl: not all records are of schema peers/1" in found.stderr
+    )
+    assert len(found.stderr.splitlines()) == 1 and not (tmp_path / "R.md").exists()
