@@ -132,13 +132,13 @@ def _write_graphs(
     entries: dict[str, Any] = {}
     for component in components:
         path, data = part / f"{component.name}.onnx", None
-        if component.num_weights > upcast_at_use:
+        if component.is_listed or component.num_weights > upcast_at_use:
             data = part / f"{component.name}.data"
         with loaded(checkpoint, *component.parameters):
             proto = component.build(data)
             weights = store_halves(proto)
             save_graph(proto, path)
-            entry = _graph_entry(component, proto, path, data, weights)
+            entry = graph_entry(component, proto, path, data, weights)
             del proto  # as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)
@@ -185,10 +185,12 @@ def _write_manifest(
     (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n")
 
 
-def _graph_entry(
+def graph_entry(
     component: Component, proto: Any, path: Path, data: Path | None, weights: str
 ) -> dict[str, Any]:
+    """What the manifest says of a graph. weights: dtype of most, where they are not rounded."""
     beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
+    listed = {"tensors": _stored(proto)} if component.is_listed else {}
     blocks = component.blocks
     return {
         "file": path.name,
@@ -203,10 +205,25 @@ def _graph_entry(
         "inputs": [_tensor(value) for value in proto.graph.input],
         "outputs": [_tensor(value) for value in proto.graph.output],
         "profile": component.profile,
+        **listed,
     }
 
 
-_DTYPES = {1: "float32", 3: "int8", 6: "int32", 7: "int64"}
+def _stored(proto: Any) -> dict[str, Any]:
+    """Where the file beside a graph holds each of its weights."""
+    found = {}
+    for tensor in proto.graph.initializer:
+        if tensor.external_data:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            found[tensor.name] = {
+                "dtype": _DTYPES[tensor.data_type],
+                "shape": list(tensor.dims),
+                "offset": int(place["offset"]),
+            }
+    return found
+
+
+_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
 
 
 def _tensor(value: Any) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Component:
     in memory for ``build`` and ``references``. build: takes the file for the weights beside the
     graph, or None. references: PyTorch's outputs for the examples, which are feeds of several
     sizes; low: with everything rounded that the graph rounds. error: of an output against its
-    reference. blocks: how the weights are rounded. is_low: whether anything is. cuts: tensors at
+    reference. blocks: how the weights are rounded. is_low: whether anything is. is_listed: whether
+    the manifest says where each weight lies, for a backend that needs no graph. cuts: tensors at
     which the graph can be run in pieces, where it may be larger than memory.
     """
 
@@ -55,4 +56,5 @@ class Component:
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
     blocks: Blocks | None = None
     is_low: bool = False
+    is_listed: bool = False
     cuts: tuple[str, ...] = ()

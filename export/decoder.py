@@ -71,6 +71,7 @@ def decoder_components(
             ),
             blocks=blocks,
             is_low=blocks is not None or cache != "float32",
+            is_listed=blocks == Blocks(bits=4, size=128) and cache == "int8",
         )
 
     found = [made("decoder", preset.decoder)]
@@ -91,8 +92,8 @@ def decoder_graph(
     config = decoder.config
     with torch.no_grad():
         cos, sin = rope(config, torch.arange(max_length))
-    graph.constant("cos", cos.numpy())
-    graph.constant("sin", sin.numpy())
+    graph.weight("cos", cos.numpy())
+    graph.weight("sin", sin.numpy())
     lowering.prepare(graph)
     x = "embeds"
     for index, layer in enumerate(decoder.layers):

@@ -107,7 +107,7 @@ class Graph:
 
     def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
         """Root-mean-square norm over the last axis."""
-        scale = self.constant(f"{name}.weight", weight.detach().numpy())
+        scale = self.weight(f"{name}.weight", weight.detach().numpy())
         return self.node("RMSNormalization", [x, scale], [name], axis=-1, epsilon=epsilon)
 
     def model(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:

@@ -114,7 +114,7 @@ def attention(
     levels = dict(zip(names, (scales.keys_G1E.numpy(), scales.values_G1E.numpy()), strict=True))
     if graph.is_wide:
         return _attention_of_levels(graph, at, qkv, levels, config)
-    stored = [graph.constant(f"{name}.scale", scale.flatten()) for name, scale in levels.items()]
+    stored = [graph.weight(f"{name}.scale", scale.flatten()) for name, scale in levels.items()]
     per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
     options: dict[str, str | int] = {**per_channel, "kv_cache_bit_width": 8}
     return _attention(graph, at, qkv, caches, config, ["", "", *stored], options)

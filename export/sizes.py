@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Model
@@ -11,12 +13,13 @@ from janus_edge.runtime.manifest import CodeSizes, FlowSizes
 def sizes_of(model: Model, max_length: int) -> CodeSizes | FlowSizes:
     """What the runtime has to know of a model, with caches of ``max_length`` positions."""
     language, vision = model.config.language, model.config.vision
-    shared = {
+    shared: dict[str, Any] = {
         "hidden_size": language.hidden_size,
         "vocab_size": language.vocab_size,
         "num_layers": language.num_hidden_layers,
         "num_kv_heads": language.num_key_value_heads,
         "head_dim": language.head_dim,
+        "norm_epsilon": language.rms_norm_eps,
         "max_length": max_length,
         "image_size": vision.image_size,
         "num_image_tokens": vision.num_patches,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from janus_edge.runtime.backends import Arrays, Engine, load_engine
+from janus_edge.runtime.backends import Arrays, Engine, load_engine, native
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.manifest import PREFILL
@@ -31,11 +31,21 @@ class Engines:
     def __getitem__(self, name: str) -> Engine:
         """A component's engine. Raises BundleError if it cannot be opened."""
         if name not in self._engines:
-            component = self.bundle.manifest.components[name]
-            path = self.bundle.path(name)
-            engine = load_engine(component.backend, path, self._num_threads, component.upcast)
-            self._engines[name] = _Timed(engine, name, self.component_ms)
+            self._engines[name] = _Timed(self._load(name), name, self.component_ms)
         return self._engines[name]
+
+    def _load(self, name: str) -> Engine:
+        manifest, threads = self.bundle.manifest, self._num_threads
+        component = manifest.components[name]
+        if name == "decoder" and self.is_native:
+            return native.load(self.bundle.folder, component, manifest.sizes, threads)
+        return load_engine(component.backend, self.bundle.path(name), threads, component.upcast)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the decoder is our own, not the graph's."""
+        manifest = self.bundle.manifest
+        return native.runs(manifest.components["decoder"], manifest.sizes)
 
     def open(self, *names: str) -> None:
         """Open components ahead of their use, side by side: each takes one processor. Raises
@@ -57,13 +67,14 @@ class Engines:
 
     def decoders(self, *, steps: bool = True, many: bool = True) -> tuple[str, str]:
         """Which component takes the decoder's steps, and which takes many positions at once: its
-        copy for them, where the bundle has one and memory has room for it.
+        copy for them, where the bundle has one, memory has room for it and the decoder is not our
+        own, which is as fast without.
 
         steps: whether there will be steps; many: whether so many positions that it is worth opening
         the copy for them. What is not needed stays closed.
         """
         wide = "decoder"
-        if many and PREFILL in self.bundle.manifest.components:
+        if many and PREFILL in self.bundle.manifest.components and not self.is_native:
             is_open = PREFILL in self._engines
             if is_open or self.bundle.num_bytes(PREFILL) < free_memory():
                 wide = PREFILL

@@ -37,12 +37,21 @@ class File(_Part):
     sha256: Sha256
 
 
+class Stored(_Part):
+    """A weight in a component's ``data``, row-major, from its offset on, in bytes."""
+
+    dtype: Literal["float32", "uint8"]
+    shape: tuple[Positive, ...]
+    offset: Annotated[int, Field(ge=0)]
+
+
 class Component(_Part):
     """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension.
 
     data: weights beside the graph. upcast: when half-precision weights become float32: as the file
     is opened, or slice by slice as they are used. quantization: rounded weights have a scale for
-    every so many, or for each output.
+    every so many, or for each output. tensors: of the weights in ``data``, for a
+    backend that needs no graph (docs/bundle.md).
     """
 
     file: FileName
@@ -57,6 +66,7 @@ class Component(_Part):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     profile: dict[str, tuple[Positive, Positive, Positive]] = {}
+    tensors: dict[str, Stored] = {}
 
 
 class Sizes(_Part):
@@ -67,6 +77,7 @@ class Sizes(_Part):
     num_layers: Positive
     num_kv_heads: Positive
     head_dim: Positive
+    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
     max_length: Positive
     image_size: Positive
     num_image_tokens: Positive

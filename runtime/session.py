@@ -82,6 +82,11 @@ class Session:
         return _finished(answer(self._engines, request, ids_T, watch), watch)
 
     @property
+    def is_native(self) -> bool:
+        """Whether the decoder runs without a graph (docs/decoder.md)."""
+        return self._engines.is_native
+
+    @property
     def component_ms(self) -> dict[str, float]:
         """Milliseconds spent in each component since the session was made."""
         return dict(self._engines.component_ms)

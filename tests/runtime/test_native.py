@@ -1,0 +1,252 @@
+"""Our own decoder: what it computes, and when it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from janus_edge.export.bundle import export_bundle, graph_entry
+from janus_edge.export.calibrate import sequences
+from janus_edge.export.component import Component, Feeds, relative_error
+from janus_edge.export.decoder import decoder_components
+from janus_edge.export.graph import save_graph
+from janus_edge.export.quantize import PRESETS
+from janus_edge.export.sizes import sizes_of
+from janus_edge.model.config import LanguageConfig
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime import manifest
+from janus_edge.runtime.backends import native
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.events import Image, Text
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+from janus_edge.train.stages import initialise
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+from tests.conftest import RANDOM
+
+needs_library = pytest.mark.skipif(
+    native._library() is None, reason="no C compiler was there, or no AVX-512 VNNI is"
+)
+LENGTH = 160  # of caches: two tiles of attention, and more
+SIZES = {
+    "heads of 128": LanguageConfig(
+        vocab_size=RANDOM.language.vocab_size,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=LENGTH,
+    ),
+    # no width is a multiple of a block or of a tile, and heads share keys
+    "odd widths": LanguageConfig(
+        vocab_size=RANDOM.language.vocab_size,
+        hidden_size=288,
+        intermediate_size=172,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        max_position_embeddings=LENGTH,
+    ),
+}
+
+
+def _checkpoint(name: str) -> Checkpoint:
+    torch.manual_seed(1)
+    model = Janus(dataclasses.replace(RANDOM, language=SIZES[name]))
+    initialise(model)
+    return Checkpoint(
+        model=model,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 3.0, "temperature": 0.9},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A decoder that was exported: what it was made from, and where it is."""
+
+    checkpoint: Checkpoint
+    component: Component
+    entry: manifest.Component
+    sizes: manifest.Sizes
+    folder: Path
+
+    def open(self, num_threads: int = 2) -> native.NativeDecoder:
+        return native.load(self.folder, self.entry, self.sizes, num_threads)
+
+    def decoder(self, rows: int, num_threads: int = 2) -> Decoder:
+        return Decoder(self.open(num_threads), self.sizes, rows, LENGTH, "int8")
+
+    def embeds(self, rows: int, time: int, start: int = 0) -> np.ndarray:
+        """What keys and values were calibrated with."""
+        known_RTD = sequences(self.checkpoint)[0].numpy()
+        at = np.arange(rows)[:, None] * 5 + np.arange(start, start + time)
+        return known_RTD[np.arange(rows)[:, None] % 2, at % known_RTD.shape[1]]
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    checkpoint = _checkpoint(request.param)
+    (component,) = decoder_components(checkpoint, LENGTH, PRESETS["int4"])
+    folder = tmp_path_factory.mktemp("decoder")
+    path, data = folder / "decoder.onnx", folder / "decoder.data"
+    proto = component.build(data)
+    save_graph(proto, path)
+    entry = graph_entry(component, proto, path, data, "int4")
+    return Made(
+        checkpoint=checkpoint,
+        component=component,
+        entry=manifest.Component(**entry),
+        sizes=sizes_of(checkpoint.model, LENGTH),
+        folder=folder,
+    )
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("rows", "past", "time", "gap"),
+    [
+        (2, 0, 30, 0),  # a prompt
+        (2, 30, 1, 0),  # a step
+        (1, 131, 1, 0),
+        (3, 70, 1, 0),
+        (7, 33, 1, 0),
+        (12, 20, 1, 0),  # a step of many rows
+        (1, 0, 3, 0),  # few rows of several positions
+        (1, 0, 131, 0),  # a long prompt
+        (2, 40, 77, 9),  # several positions after a gap
+    ],
+)
+def test_it_computes_what_pytorch_does(
+    made: Made, rows: int, past: int, time: int, gap: int
+) -> None:
+    rng, config = np.random.default_rng(0), made.checkpoint.model.config.language
+    feeds: Feeds = {
+        "embeds": made.embeds(rows, time),
+        "positions": np.tile(gap + np.arange(past, past + time), (rows, 1)),
+        "lengths": np.full(rows, past + time),
+    }
+    shape = (rows, config.num_key_value_heads, LENGTH, config.head_dim)
+    for index in range(config.num_hidden_layers):
+        for part in "kv":
+            cache = np.rint(rng.standard_normal(shape, np.float32) * 20).astype(np.int8)
+            cache[:, :, past:] = 0
+            feeds[f"past_{part}_{index}"] = cache
+    (rounded,) = made.component.references([feeds], low=True)
+    # of few rows every product's inputs are rounded as those of the reference, of many more
+    # coarsely; a number between two levels may go either way
+    allowed = 0.025 if rows * time <= 8 else 0.08
+    for name, found, expected in zip(
+        made.component.outputs, made.open().run(feeds), rounded, strict=True
+    ):
+        assert relative_error(found, expected) < allowed, name
+
+
+@needs_library
+def test_a_prompt_is_the_same_behind_padding_and_with_any_threads(made: Made) -> None:
+    embeds, lengths = made.embeds(2, 40), np.array([40, 21])
+    together = made.decoder(2)
+    states = together.prefill(embeds, lengths)
+    next_states = together.step(made.embeds(2, 1, start=50)[:, 0])
+    for row, length in enumerate(lengths):
+        alone = made.decoder(1, num_threads=3 - row)
+        state = alone.prefill(embeds[row : row + 1, :length], np.array([length]))
+        assert np.array_equal(state[0], states[row])
+        step = alone.step(made.embeds(2, 1, start=50)[row])
+        assert np.array_equal(step[0], next_states[row])
+
+
+@needs_library
+def test_looking_ahead_keeps_nothing(made: Made) -> None:
+    decoder, ahead = made.decoder(2), made.embeds(2, 13, start=60)
+    decoder.prefill(made.embeds(2, 40), np.array([40, 21]))
+    positions = np.array([[45], [26]]) + np.arange(13)
+    first = decoder.look_ahead(ahead, positions).copy()
+    decoder.look_ahead(-ahead, positions)
+    assert np.array_equal(decoder.look_ahead(ahead, positions), first)
+
+
+@needs_library
+def test_caches_may_move(made: Made) -> None:
+    decoder = made.decoder(1)
+    decoder.prefill(made.embeds(1, 9), np.array([9]))
+    inputs = {
+        "embeds": made.embeds(1, 1),
+        "positions": np.array([[9]]),
+        "lengths": np.array([10]),
+        **decoder._past,
+    }
+    before = {name: cache.copy() for name, cache in decoder._past.items()}
+    hidden, *caches = made.open().run(inputs)
+    assert all(np.array_equal(before[name], decoder._past[name]) for name in before)
+    assert np.array_equal(hidden[:, 0], decoder.step(inputs["embeds"][:, 0]))
+    assert all(map(np.array_equal, caches, decoder._present.values()))
+
+
+@needs_library
+def test_nothing_outside_the_caches_is_touched(made: Made) -> None:
+    decoder = made.decoder(1)
+    decoder.prefill(made.embeds(1, LENGTH), np.array([LENGTH]))
+    with pytest.raises(ValueError, match=f"lengths to {LENGTH + 1} of {LENGTH}"):
+        decoder.step(made.embeds(1, 1)[:, 0])
+
+
+def _gone(entry: manifest.Component, name: str) -> dict[str, manifest.Stored]:
+    return {key: value for key, value in entry.tensors.items() if key != name}
+
+
+def _beyond(entry: manifest.Component, name: str) -> dict[str, manifest.Stored]:
+    return {**entry.tensors, name: entry.tensors[name].model_copy(update={"offset": 2**40})}
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("damage", "words"), [(_gone, "no layers.0.up_proj"), (_beyond, "is not inside")]
+)
+def test_wrong_places_are_refused(
+    made: Made,
+    damage: Callable[[manifest.Component, str], dict[str, manifest.Stored]],
+    words: str,
+) -> None:
+    tensors = damage(made.entry, "layers.0.up_proj.weight.levels")
+    entry = made.entry.model_copy(update={"tensors": tensors})
+    with pytest.raises(BundleError, match=rf"decoder\.data: .*{words}"):
+        native.load(made.folder, entry, made.sizes, 1)
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    checkpoint = _checkpoint("odd widths")
+    folder = tmp_path_factory.mktemp("int4") / "b"
+    export_bundle(checkpoint, folder, max_length=96, quantize="int4", report=lambda line: None)
+    return folder
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_bundle_draws_and_answers_with_and_without_it(
+    bundle_folder: Path, ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not ours:
+        monkeypatch.setattr(native, "_library", lambda: None)
+    elif native._library() is None:
+        pytest.skip("not there")
+    session = Session(open_bundle(bundle_folder), num_threads=1)
+    assert session.is_native == ours
+    pictures = list(session.generate_image(ImageRequest(prompt="a star", num_images=2)))
+    assert sum(isinstance(event, Image) for event in pictures) == 2
+    asked = session.ask(AskRequest(question="how many?", max_tokens=3))
+    assert any(isinstance(event, Text) for event in asked)
+
+
+def test_other_storages_go_through_the_graph(bundle_dir: Path) -> None:
+    assert not Session(open_bundle(bundle_dir), num_threads=1).is_native
