@@ -73,6 +73,7 @@ def _bundle(
         "family": opened.family,
         "sha256": opened.sha256,
         "weights": opened.weights,
+        "decoder": "native" if opened.is_native else "graph",
         "prompt_tokens": opened.prompt_tokens,
         "open_ms": round(opened.open_ms, 1),
         # the first request opens the engines that it needs

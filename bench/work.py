@@ -6,6 +6,7 @@ seed for every bundle of a family.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from PIL import ImageDraw
 from janus_edge.bench.process import Run, Works
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.events import Finished
+from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 
@@ -31,26 +33,29 @@ _WORDS = ("a red circle", " and a blue star", " above a green square", " near a 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """num_threads: 0 lets the engine choose. batch: pictures of one prompt at once. prompt_length:
-    in tokens, at least; 0: that of a short prompt. num_steps: of a flow; None: the bundle's."""
+    in tokens, at least; 0: that of a short prompt. num_steps: of a flow; None: the bundle's.
+    reference: draw with the papers' settings."""
 
     num_threads: int = 0
     batch: int = 1
     prompt_length: int = 0
     max_tokens: int = 32
     num_steps: int | None = None
+    reference: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
     """A bundle as its process found it. open_ms: its manifest, hashes and tokenizer. step_bytes:
     weights and keys and values that the middle step of the work reads, None where a step is not
-    bound by reading."""
+    bound by reading. is_native: the decoder runs without a graph."""
 
     folder: str
     name: str
     family: str
     sha256: str
     weights: str
+    is_native: bool
     open_ms: float
     prompt_tokens: int
     question_tokens: int
@@ -65,7 +70,7 @@ def open_works(model: str | None, settings: Settings) -> tuple[Opened, Works]:
     session = Session(bundle, num_threads=settings.num_threads)
     requests = _requests(bundle, settings)
     works: Works = {work: partial(_run, session, request) for work, request in requests.items()}
-    return _opened(bundle, settings, open_ms), works
+    return _opened(bundle, session.is_native, settings, open_ms), works
 
 
 def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | AskRequest]:
@@ -73,6 +78,7 @@ def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | A
         prompt=_prompt(bundle, settings.prompt_length),
         num_images=settings.batch,
         num_steps=settings.num_steps,
+        reference=settings.reference,
     )
     asking = AskRequest(
         question=QUESTION,
@@ -99,7 +105,7 @@ def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
     )
 
 
-def _opened(bundle: Bundle, settings: Settings, open_ms: float) -> Opened:
+def _opened(bundle: Bundle, is_native: bool, settings: Settings, open_ms: float) -> Opened:
     manifest = bundle.manifest
     decoder = manifest.components["decoder"]
     prompt = bundle.encoder.generation(_prompt(bundle, settings.prompt_length))
@@ -111,6 +117,7 @@ def _opened(bundle: Bundle, settings: Settings, open_ms: float) -> Opened:
         weights=" in ".join(
             word for word in (decoder.weights, decoder.quantization) if word != "none"
         ),
+        is_native=is_native,
         open_ms=open_ms,
         prompt_tokens=len(prompt),
         question_tokens=len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens)),
@@ -136,14 +143,19 @@ def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Work, i
 
 
 def _weights(bundle: Bundle, *names: str) -> int:
-    """Bytes of components in memory: those of their files; halves are widened as a file is opened
-    unless the manifest says that they stay."""
+    """Bytes of components in memory: those of their files, or of the weights alone where they are
+    listed; halves are widened as a file is opened unless the manifest says that they stay."""
     total = 0
     for name in names:
         part = bundle.manifest.components[name]
-        size = bundle.num_bytes(name)
+        listed = (each for key, each in part.tensors.items() if key not in ("cos", "sin"))
+        size = sum(map(_stored_bytes, listed)) or bundle.num_bytes(name)
         total += size * 2 if (part.weights, part.upcast) == ("float16", "load") else size
     return total
+
+
+def _stored_bytes(stored: Stored) -> int:
+    return math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
 
 
 def _cache(bundle: Bundle, rows: int, length: int) -> int:

@@ -119,7 +119,7 @@ def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
     return rows
 
 
-_GENERAL = ("weights", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
+_GENERAL = ("weights", "decoder", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
 _READ = {"step_mb": "MB read a step", "roof": "of the memory's speed"}
 _OF_A_WORK = {

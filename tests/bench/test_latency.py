@@ -19,6 +19,7 @@ OPENED = Opened(
     family="janus",
     sha256="",
     weights="int4",
+    is_native=False,
     open_ms=1.0,
     prompt_tokens=5,
     question_tokens=70,
