@@ -3,7 +3,7 @@
     python -m janus_edge.bench.peers.report bench/records/peers.jsonl bench/records/latency.jsonl \\
         bench/REPORT.md bench/report.png
 
-Of the peers' record the newest line of each work with the same peers; of ``janus-edge bench``'s the
+Of the peers' record the newest line of each work; of ``janus-edge bench``'s the
 newest line of each bundle and settings. Needs matplotlib (extra ``bench``).
 """
 
@@ -97,7 +97,15 @@ def _shown(value: float) -> str:
 
 def alone(records: list[Record]) -> str:
     """A section: what our own pictures cost, by bundle and settings."""
-    head = ["bundle", "weights", "pictures at once", "prompt", "ms a picture", "ms a step"]
+    head = [
+        "bundle",
+        "weights",
+        "decoder",
+        "pictures at once",
+        "prompt",
+        "ms a picture",
+        "ms a step",
+    ]
     head += ["of the memory's speed", "first code after, ms", "peak MB"]
     rows = [head, ["---"] * len(head)]
     for record in records:
@@ -109,6 +117,7 @@ def alone(records: list[Record]) -> str:
                 [
                     bundle["name"],
                     bundle["weights"],
+                    bundle.get("decoder", "graph"),
                     str(record["settings"]["batch"]),
                     str(bundle["prompt_tokens"]),
                     _shown(draw["image_ms"]["p50"]),
@@ -184,7 +193,7 @@ def main() -> None:
         lines, others = _lines(options.peers, "peers/1"), _lines(options.latency, "bench/1")
     except (OSError, ValueError) as error:
         sys.exit(f"report: no records to read: {error}; measure first")
-    peers = newest(lines, lambda record: [record["work"], sorted(record["peers"])])
+    peers = newest(lines, lambda record: record["work"])
     own = newest(others, lambda record: [record["settings"], _bundles(record)])
     text = "\n".join(
         [
