@@ -38,14 +38,16 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
     Raises what opening a bundle and running a request raise.
     """
     machine = describe()  # before the work adds to the load
-    bandwidth = read_bandwidth(plan.settings.num_threads)
     workers = [Worker(open_works, model, plan.settings) for model in models]
     runs: list[dict[Work, list[Run]]] = [{work: [] for work in plan.works} for _ in workers]
+    bandwidths = []  # other users of the machine change it from minute to minute
     for index in range(plan.num_warmups + plan.num_runs):
         for work in plan.works:
+            bandwidths.append(read_bandwidth(plan.settings.num_threads))
             for worker, kept in zip(workers, runs, strict=True):
                 kept[work].append(worker.run(work))
         report(f"round {index + 1} of {plan.num_warmups + plan.num_runs}")
+    bandwidth = float(np.median([*bandwidths, read_bandwidth(plan.settings.num_threads)]))
     return {
         "schema": SCHEMA,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

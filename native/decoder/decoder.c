@@ -1,5 +1,6 @@
 #include "decoder.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,8 +30,9 @@ typedef struct {
     const float *source, *weight;
     float *target;
     int width;
-    /* of the products' next task */
-    const je_matrix *matrices[3];
+    /* of the products' tasks, one a thread */
+    const je_matrix *matrices[3], *gate;
+    atomic_int next; /* part of theirs */
     float *y;
     size_t stride;
     je_finish finish;
@@ -53,43 +55,48 @@ void je_decoder_close(je_decoder *decoder) {
     free(decoder);
 }
 
-/* Outputs of a matrix that make one task. Many rows are work enough for a tile; of few, longer runs through
- * the weights are read faster, and four a thread even out who is slowed down by others. */
-static int share(const run_of *run, const je_matrix *matrix) {
-    const int tiles = (matrix->outputs + JE_TILE - 1) / JE_TILE, parts = 4 * run->num_threads;
-    return run->tokens > JE_FEW ? JE_TILE : (tiles + parts - 1) / parts * JE_TILE;
+/* Outputs of a part: of many rows a tile is work enough; of few, parts as long as the memory likes. */
+static int share(const run_of *run) { return run->tokens > JE_FEW ? JE_TILE : 2 * JE_TILE; }
+
+static int num_parts(const run_of *run, const je_matrix *matrix) {
+    return (matrix->outputs + share(run) - 1) / share(run);
 }
 
-static int num_tasks(const run_of *run, const je_matrix *matrix) {
-    const int each = share(run, matrix);
-    return (matrix->outputs + each - 1) / each;
-}
-
-static void multiply_part(const run_of *run, const je_matrix *matrix, int task, float *y, size_t stride,
-                          je_finish finish, int worker) {
-    const int each = share(run, matrix), first = task * each, left = matrix->outputs - first;
-    int8_t *panel = (int8_t *)run->scratch + worker * run->scratch_bytes;
-    je_product(matrix, &run->rows, first, left < each ? left : each, y + first, stride, finish, panel);
-}
-
-/* Products with one or several matrices that share an input, side by side in y. */
-static void product_task(void *context, int task, int worker) {
-    const run_of *run = context;
-    float *y = run->y;
-    const je_matrix *const *matrix = run->matrices;
-    for (int count; task >= (count = num_tasks(run, *matrix)); matrix++) {
-        task -= count;
-        y += (*matrix)->outputs;
+/* A part by its number over all matrices, and where its outputs go; of no outputs behind the last. */
+static je_part part_of(const run_of *run, int number, float **y) {
+    *y = run->y;
+    for (int i = 0; i < 3 && run->matrices[i]; i++) {
+        const je_matrix *matrix = run->matrices[i];
+        const int count = num_parts(run, matrix), first = number * share(run), left = matrix->outputs - first;
+        if (number < count) {
+            *y += first;
+            return (je_part){matrix, first, left < share(run) ? left : share(run)};
+        }
+        number -= count;
+        *y += matrix->outputs;
     }
-    multiply_part(run, *matrix, task, y, run->stride, run->finish, worker);
+    return (je_part){0};
 }
 
-/* silu(gate) * up. */
-static void gate_task(void *context, int task, int worker) {
-    const run_of *run = context;
-    const je_layer *layer = run->layer;
-    multiply_part(run, &layer->up, task, run->gated, (size_t)run->inner, JE_STORE, worker);
-    multiply_part(run, &layer->gate, task, run->gated, (size_t)run->inner, JE_GATE, worker);
+/* Parts for as long as there are any. Each thread takes the next one before it begins with what it has, so
+ * that it can ask the memory for it. */
+static void product_task(void *context, int task, int worker) {
+    run_of *run = context;
+    (void)task;
+    int8_t *panel = (int8_t *)run->scratch + worker * run->scratch_bytes;
+    float *y, *next_y;
+    je_part part = part_of(run, atomic_fetch_add(&run->next, 1), &y);
+    if (part.outputs) je_prefetch(part, &run->rows);
+    for (je_part next; part.outputs; part = next, y = next_y) {
+        next = part_of(run, atomic_fetch_add(&run->next, 1), &next_y);
+        if (!run->gate) {
+            je_product(part, next, &run->rows, y, run->stride, run->finish, panel);
+            continue;
+        }
+        const je_part gate = {run->gate, part.first, part.outputs};
+        je_product(part, gate, &run->rows, y, run->stride, JE_STORE, panel);
+        je_product(gate, next, &run->rows, y, run->stride, JE_GATE, panel);
+    }
 }
 
 static void attention_task(void *context, int task, int worker) {
@@ -136,16 +143,17 @@ static void round_rows(je_decoder *decoder, run_of *run, const float *x, const f
     each_row(decoder, run, round_task);
 }
 
-static void multiply(je_decoder *decoder, run_of *run, const je_matrix *a, const je_matrix *b,
-                     const je_matrix *c, float *y, size_t stride, je_finish finish) {
-    run->matrices[0] = a;
-    run->matrices[1] = b;
-    run->matrices[2] = c;
+/* Products with one or several matrices that share an input, side by side in y. gate: silu of its products
+ * then multiplies them, where there is one. */
+static void multiply(je_decoder *decoder, run_of *run, const je_matrix *const matrices[3],
+                     const je_matrix *gate, float *y, size_t stride, je_finish finish) {
+    memcpy(run->matrices, matrices, sizeof run->matrices);
+    run->gate = gate;
     run->y = y;
     run->stride = stride;
     run->finish = finish;
-    const int count = num_tasks(run, a) + (b ? num_tasks(run, b) : 0) + (c ? num_tasks(run, c) : 0);
-    je_pool_run(decoder->pool, product_task, run, count);
+    atomic_store(&run->next, 0);
+    je_pool_run(decoder->pool, product_task, run, decoder->num_threads);
 }
 
 static void run_layer(je_decoder *decoder, run_of *run) {
@@ -153,15 +161,17 @@ static void run_layer(je_decoder *decoder, run_of *run) {
     const je_layer *layer = run->layer;
     const int queries = model->num_heads * model->head_dim;
     const size_t stride = (size_t)(queries + 2 * model->num_kv_heads * model->head_dim);
+    const je_matrix *const qkv[3] = {&layer->q, &layer->k, &layer->v};
+    const je_matrix *const o[3] = {&layer->o}, *const up[3] = {&layer->up}, *const down[3] = {&layer->down};
     round_rows(decoder, run, run->x, layer->attention_norm, model->width);
-    multiply(decoder, run, &layer->q, &layer->k, &layer->v, run->qkv, stride, JE_STORE);
+    multiply(decoder, run, qkv, NULL, run->qkv, stride, JE_STORE);
     je_pool_run(decoder->pool, attention_task, run, run->attention.rows * model->num_kv_heads);
     round_rows(decoder, run, run->mixed, NULL, queries);
-    multiply(decoder, run, &layer->o, NULL, NULL, run->x, (size_t)model->width, JE_ADD);
+    multiply(decoder, run, o, NULL, run->x, (size_t)model->width, JE_ADD);
     round_rows(decoder, run, run->x, layer->mlp_norm, model->width);
-    je_pool_run(decoder->pool, gate_task, run, num_tasks(run, &layer->up));
+    multiply(decoder, run, up, &layer->gate, run->gated, (size_t)run->inner, JE_STORE);
     round_rows(decoder, run, run->gated, NULL, run->inner);
-    multiply(decoder, run, &layer->down, NULL, NULL, run->x, (size_t)model->width, JE_ADD);
+    multiply(decoder, run, down, NULL, run->x, (size_t)model->width, JE_ADD);
 }
 
 /* The next part of the decoder's memory, or its size while there is none. */

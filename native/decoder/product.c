@@ -30,9 +30,10 @@ INLINE __m128 sums_of(const __m512 v[OUTPUTS]) {
 }
 
 /* Four outputs of `count` rows from `row` on: levels of 4 bits times levels of 8, a block at a time.
- * levels, scales: of the first output, the others behind it. end: of the weights that are needed. */
+ * levels, scales: of the first output, the others behind it. end, next: of this part's weights, and where
+ * those of the next begin. */
 INLINE void dot(float *y, const uint8_t *levels, const float *scales, const je_rows *rows, int row,
-                const uint8_t *end, const int count) {
+                const uint8_t *end, const uint8_t *next, const int count) {
     const __m512i low = _mm512_set1_epi8(15);
     const size_t blocks = (size_t)rows->blocks, first = row * blocks;
     const size_t distance = ahead(blocks * (JE_BLOCK / 2));
@@ -62,7 +63,8 @@ INLINE void dot(float *y, const uint8_t *levels, const float *scales, const je_r
         for (int o = 0; o < OUTPUTS; o++) {
             const uint8_t *at = levels + o * blocks * (JE_BLOCK / 2);
             const __m512i both = _mm512_loadu_si512(at);
-            if (at + distance < end) _mm_prefetch((const char *)at + distance, _MM_HINT_T1);
+            const uint8_t *later = at + distance < end ? at + distance : next + (at + distance - end);
+            _mm_prefetch((const char *)later, _MM_HINT_T1);
             const __m512i even = _mm512_and_si512(both, low);
             const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
 #pragma GCC unroll 4
@@ -80,29 +82,41 @@ INLINE void dot(float *y, const uint8_t *levels, const float *scales, const je_r
     for (int i = 0; i < count; i++) _mm_storeu_ps(y + (row + i) * JE_TILE, sums_of(sums[i]));
 }
 
-static void few_rows(const je_matrix *matrix, const je_rows *rows, int first, int outputs, float *y,
-                     size_t stride, je_finish finish) {
+static const uint8_t *levels_of(je_part part, size_t bytes) {
+    return part.matrix->levels + part.first * bytes;
+}
+
+static void few_rows(je_part part, je_part next, const je_rows *rows, float *y, size_t stride,
+                     je_finish finish) {
     const size_t blocks = (size_t)rows->blocks, bytes = blocks * (JE_BLOCK / 2);
-    const uint8_t *start = matrix->levels + first * bytes;
-    const uint8_t *end = start + outputs * bytes; /* what is behind it may be another thread's */
-    for (const uint8_t *at = start; at < start + ahead(bytes) && at < end; at += 64)
-        _mm_prefetch((const char *)at, _MM_HINT_T1);
-    for (int tile = 0; tile < outputs; tile += JE_TILE) {
-        const int width = outputs - tile < JE_TILE ? outputs - tile : JE_TILE;
+    const uint8_t *start = levels_of(part, bytes), *end = start + part.outputs * bytes;
+    const uint8_t *after = next.outputs ? levels_of(next, bytes) : start; /* which is there already */
+    for (int tile = 0; tile < part.outputs; tile += JE_TILE) {
+        const int width = part.outputs - tile < JE_TILE ? part.outputs - tile : JE_TILE;
         float found[JE_FEW * JE_TILE];
         for (int o = 0; o < width; o += OUTPUTS) {
             const uint8_t *levels = start + (tile + o) * bytes;
-            const float *scales = matrix->scales + (size_t)(first + tile + o) * blocks;
+            const float *scales = part.matrix->scales + (size_t)(part.first + tile + o) * blocks;
             int row = 0;
-            for (; row + 4 <= rows->count; row += 4) dot(found + o, levels, scales, rows, row, end, 4);
-            for (; row + 2 <= rows->count; row += 2) dot(found + o, levels, scales, rows, row, end, 2);
-            if (row < rows->count) dot(found + o, levels, scales, rows, row, end, 1);
+            for (; row + 4 <= rows->count; row += 4)
+                dot(found + o, levels, scales, rows, row, end, after, 4);
+            for (; row + 2 <= rows->count; row += 2)
+                dot(found + o, levels, scales, rows, row, end, after, 2);
+            if (row < rows->count) dot(found + o, levels, scales, rows, row, end, after, 1);
         }
         for (int row = 0; row < rows->count; row++)
             for (int o = 0; o < width; o += 16)
                 finish_at(y + row * stride + tile + o, _mm512_loadu_ps(found + row * JE_TILE + o),
                           je_first(width - o), finish);
     }
+}
+
+void je_prefetch(je_part part, const je_rows *rows) {
+    const size_t bytes = (size_t)rows->blocks * (JE_BLOCK / 2);
+    const uint8_t *start = levels_of(part, bytes), *end = start + part.outputs * bytes;
+    if (rows->count <= JE_FEW)
+        for (const uint8_t *at = start; at < start + ahead(bytes) && at < end; at += 64)
+            _mm_prefetch((const char *)at, _MM_HINT_T1);
 }
 
 /* 16 outputs of a panel as signed 8-bit levels (inputs / 4, 2, 16, 4), of which these are one half; a
@@ -200,22 +214,23 @@ static void many_rows(const je_matrix *matrix, const je_rows *rows, int first, i
     for (int half = 0; half < 2; half++)
         widen(weights + 64 * half, matrix, rows->blocks, first + 16 * half, outputs - 16 * half,
               panel.worth + 16 * half, panel.offsets + 16 * half);
-    int row = 0;
-    for (; row + 12 <= rows->count; row += 12) multiply(&panel, rows, row, y, stride, finish, 12);
-    for (; row + 6 <= rows->count; row += 6) multiply(&panel, rows, row, y, stride, finish, 6);
-    for (; row + 3 <= rows->count; row += 3) multiply(&panel, rows, row, y, stride, finish, 3);
+    int row = 0, left;
+    for (; (left = rows->count - row) >= 24 || left == 12; row += 12) /* 13 would leave one alone */
+        multiply(&panel, rows, row, y, stride, finish, 12);
+    for (; row + 8 <= rows->count; row += 8) multiply(&panel, rows, row, y, stride, finish, 8);
+    for (; row + 4 <= rows->count; row += 4) multiply(&panel, rows, row, y, stride, finish, 4);
     for (; row < rows->count; row++) multiply(&panel, rows, row, y, stride, finish, 1);
 }
 
-void je_product(const je_matrix *matrix, const je_rows *rows, int first, int outputs, float *y,
-                size_t stride, je_finish finish, int8_t *panel) {
+void je_product(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_finish finish,
+                int8_t *panel) {
     if (rows->count <= JE_FEW) {
-        few_rows(matrix, rows, first, outputs, y, stride, finish);
+        few_rows(part, next, rows, y, stride, finish);
         return;
     }
-    for (int o = 0; o < outputs; o += JE_TILE) {
-        const int left = outputs - o < JE_TILE ? outputs - o : JE_TILE;
-        many_rows(matrix, rows, first + o, left, y + o, stride, finish, panel);
+    for (int o = 0; o < part.outputs; o += JE_TILE) {
+        const int left = part.outputs - o < JE_TILE ? part.outputs - o : JE_TILE;
+        many_rows(part.matrix, rows, part.first + o, left, y + o, stride, finish, panel);
     }
 }
 
