@@ -71,7 +71,7 @@ def runs(component: Component, sizes: Sizes) -> bool:
     """Whether this decoder of a bundle can be opened here: the loops take heads by 32 channels and
     outputs by four."""
     products = [each for each in component.tensors.values() if each.dtype == "uint8"]
-    fits = sizes.head_dim % 32 == 0 and all(each.shape[0] % 4 == 0 for each in products)
+    fits = sizes.head_dim in range(32, 257, 32) and all(p.shape[0] % 4 == 0 for p in products)
     return bool(products) and fits and _library() is not None
 
 
