@@ -6,6 +6,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define ROWS 12 /* at once of many: 24 sums, the weights and a row fill the 32 registers */
+#define SOON 128 /* rows, before whose end the next panel's weights would be gone from the cache again */
 #define GROUP 4 /* at once of few, and */
 #define OUTPUTS 4
 #define AHEAD 16384 /* bytes of weights asked for before they are needed: into the second cache, as the first
@@ -15,6 +16,10 @@ INLINE void finish_at(float *y, __m512 p, __mmask16 mask, je_finish finish) {
     if (finish == JE_ADD) p = _mm512_add_ps(p, _mm512_maskz_loadu_ps(mask, y));
     if (finish == JE_GATE) p = _mm512_mul_ps(je_silu(p), _mm512_maskz_loadu_ps(mask, y));
     _mm512_mask_storeu_ps(y, mask, p);
+}
+
+static const uint8_t *levels_of(je_part part, size_t bytes) {
+    return part.matrix->levels + part.first * bytes;
 }
 
 /* Of outputs of so many bytes: a whole number of groups of them. */
@@ -82,10 +87,6 @@ INLINE void dot(float *y, const uint8_t *levels, const float *scales, const je_r
     for (int i = 0; i < count; i++) _mm_storeu_ps(y + (row + i) * JE_TILE, sums_of(sums[i]));
 }
 
-static const uint8_t *levels_of(je_part part, size_t bytes) {
-    return part.matrix->levels + part.first * bytes;
-}
-
 static void few_rows(je_part part, je_part next, const je_rows *rows, float *y, size_t stride,
                      je_finish finish) {
     const size_t blocks = (size_t)rows->blocks, bytes = blocks * (JE_BLOCK / 2);
@@ -121,9 +122,10 @@ void je_prefetch(je_part part, const je_rows *rows) {
 
 /* 16 outputs of a panel as signed 8-bit levels (inputs / 4, 2, 16, 4), of which these are one half; a
  * level's worth of each, and 128 times the sum of its levels. An output's blocks come to one scale: that of
- * the largest, whose level -8 is 127 or -127. Where there are fewer outputs, the others are zeros. */
+ * the largest, whose level -8 is 127 or -127. Where there are fewer outputs, the others are zeros. later: as
+ * many weights to ask for on the way. */
 static void widen(int8_t *half, const je_matrix *matrix, int blocks, int first, int outputs, float *worth,
-                  int32_t *offsets) {
+                  int32_t *offsets, const uint8_t *later) {
     const __m512i low = _mm512_set1_epi8(15), ones = _mm512_set1_epi8(1);
     const __m512 steps = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
     __m512i sums[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
@@ -143,6 +145,7 @@ static void widen(int8_t *half, const je_matrix *matrix, int blocks, int first, 
     }
     for (int b = 0; b < blocks; b++, half += 32 * 128) {
         __m512i even[16], odd[16];
+        for (int o = 0; o < 16; o++, later += JE_BLOCK / 2) _mm_prefetch((const char *)later, _MM_HINT_T1);
 #pragma GCC unroll 16
         for (int o = 0; o < 16; o++) {
             const __m512 by = _mm512_set1_ps(scales[o][b] * inverse[o]);
@@ -208,12 +211,18 @@ INLINE void multiply(const panel_of *panel, const je_rows *rows, int row, float 
     finish_half(panel, right, rows, row, y, stride, finish, 1, count);
 }
 
-static void many_rows(const je_matrix *matrix, const je_rows *rows, int first, int outputs, float *y,
-                      size_t stride, je_finish finish, int8_t *weights) {
-    panel_of panel = {.weights = weights, .outputs = outputs};
-    for (int half = 0; half < 2; half++)
-        widen(weights + 64 * half, matrix, rows->blocks, first + 16 * half, outputs - 16 * half,
-              panel.worth + 16 * half, panel.offsets + 16 * half);
+static void many_rows(je_part part, je_part next, const je_rows *rows, float *y, size_t stride,
+                      je_finish finish, int8_t *weights) {
+    const size_t bytes = (size_t)rows->blocks * (JE_BLOCK / 2);
+    panel_of panel = {.weights = weights, .outputs = part.outputs};
+    for (int half = 0; half < 2; half++) {
+        const int first = part.first + 16 * half;
+        const int soon = next.outputs && rows->count < SOON;
+        const uint8_t *later = levels_of(half && soon ? next : part, bytes);
+        if (!half && part.outputs > 16) later += 16 * bytes;
+        widen(weights + 64 * half, part.matrix, rows->blocks, first, part.outputs - 16 * half,
+              panel.worth + 16 * half, panel.offsets + 16 * half, later);
+    }
     int row = 0, left;
     for (; (left = rows->count - row) >= 24 || left == 12; row += 12) /* 13 would leave one alone */
         multiply(&panel, rows, row, y, stride, finish, 12);
@@ -224,14 +233,10 @@ static void many_rows(const je_matrix *matrix, const je_rows *rows, int first, i
 
 void je_product(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_finish finish,
                 int8_t *panel) {
-    if (rows->count <= JE_FEW) {
+    if (rows->count <= JE_FEW)
         few_rows(part, next, rows, y, stride, finish);
-        return;
-    }
-    for (int o = 0; o < part.outputs; o += JE_TILE) {
-        const int left = part.outputs - o < JE_TILE ? part.outputs - o : JE_TILE;
-        many_rows(part.matrix, rows, part.first + o, left, y + o, stride, finish, panel);
-    }
+    else
+        many_rows(part, next, rows, y, stride, finish, panel);
 }
 
 size_t je_panel_bytes(int inputs) {

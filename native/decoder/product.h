@@ -10,7 +10,7 @@
 /* What becomes of a product p where y is: y = p, y + p, or silu(p) * y. */
 typedef enum { JE_STORE, JE_ADD, JE_GATE } je_finish;
 
-/* Some outputs of a matrix, from `first` on. */
+/* Some outputs of a matrix, from `first` on; of many rows a tile's. */
 typedef struct {
     const je_matrix *matrix;
     int first, outputs;
