@@ -147,7 +147,7 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         axis, key = spots.pop(0), next(iter(COLUMNS[record["work"]]))
         names = list(record["peers"])
         values = [record["peers"][name][key] for name in names]
-        bars = axis.barh(names, values, color=["C0" if name == OURS else "0.7" for name in names])
+        bars = axis.barh(names, values, color=["C0" if OURS in name else "0.7" for name in names])
         axis.bar_label(bars, [_shown(value) for value in values], padding=3)
         axis.set_title(f"{_title(record)}\n{COLUMNS[record['work']][key]}", fontsize=9)
         axis.set_xlim(0, 1.25 * max(values))
@@ -168,9 +168,8 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         if len(points) > 1:
             batches.plot(*zip(*points, strict=True), marker="o", label=name)
     for batch, name, draw in drawn:
-        if draw.get("itl_tenths_ms"):
-            label = f"{batch} at once: {name}"
-            positions.plot([5 + 10 * i for i in range(10)], draw["itl_tenths_ms"], label=label)
+        if draw.get("itl_tenths_ms") and batch == 1:
+            positions.plot([5 + 10 * i for i in range(10)], draw["itl_tenths_ms"], label=name)
     batches.set(title="ms a picture, by pictures at once", ylim=(0, None))
     positions.set(title="ms a step, by % of the picture", ylim=(0, None))
     for axis in (batches, positions):
