@@ -42,7 +42,10 @@ typedef struct {
 
 typedef struct je_decoder je_decoder;
 
-/* Whether this processor has the instructions (runs_here.c, which uses none of them). */
+/* Of the structures and functions of this header: who loads the library at run time compares it. */
+#define JE_DECODER_VERSION 1
+
+/* JE_DECODER_VERSION, or 0 where this processor has not the instructions (runs_here.c uses none of them). */
 JE_PUBLIC int je_decoder_runs_here(void);
 
 /* The model and all it points to must outlive the decoder. NULL when there is no memory or thread left. */

@@ -10,6 +10,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.manifest import Component, Sizes
 
 _POINTER = ctypes.c_void_p
+_VERSION = 1  # JE_DECODER_VERSION of native/decoder/decoder.h, which the structures below mirror
 
 
 class _Matrix(ctypes.Structure):
@@ -52,9 +54,13 @@ class _Model(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled decoder; None where the package has none or the processor cannot run it."""
-    for path in Path(__file__).parent.glob("_decoder*.so"):
-        library = ctypes.CDLL(str(path))
+    """The compiled decoder; None where the package has none, or one of other sources than this
+    file, or the processor cannot run it."""
+    for suffix in EXTENSION_SUFFIXES:
+        try:
+            library = ctypes.CDLL(str(Path(__file__).with_name(f"_decoder{suffix}")))
+        except OSError:
+            continue
         library.je_decoder_open.restype = _POINTER
         library.je_decoder_open.argtypes = (_POINTER, ctypes.c_int32)
         library.je_decoder_close.argtypes = (_POINTER,)
@@ -62,7 +68,7 @@ def _library() -> ctypes.CDLL | None:
             *(_POINTER, ctypes.c_int32, ctypes.c_int32, _POINTER, _POINTER, _POINTER),
             *(ctypes.c_int32, _POINTER, _POINTER),
         )
-        if library.je_decoder_runs_here():
+        if library.je_decoder_runs_here() == _VERSION:
             return library
     return None
 
