@@ -94,7 +94,8 @@ def test_pieces_give_what_the_whole_gives(
         for norm in (
             i for i in wrong.graph.initializer if i.name == f"{layer}input_layernorm.weight"
         ):
-            norm.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(norm) * 1.1, norm.name))
+            weight = numpy_helper.to_array(norm, base_dir=str(tmp_path))
+            norm.CopyFrom(numpy_helper.from_array(weight * 1.1, norm.name))
         onnx.save(wrong, tmp_path / "wrong.onnx")
         with pytest.raises(ParityError, match="decoder: hidden differs"):
             check(part, tmp_path / "wrong.onnx", "use")
