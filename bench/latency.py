@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from janus_edge.bench.machine import describe, read_bandwidth
+from janus_edge.bench.machine import describe, read_rates
 from janus_edge.bench.process import Run, Worker
 from janus_edge.bench.work import Opened, Settings, Work, open_works
 from janus_edge.evals.records import checkout_commit
@@ -40,14 +40,14 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
     machine = describe()  # before the work adds to the load
     workers = [Worker(open_works, model, plan.settings) for model in models]
     runs: list[dict[Work, list[Run]]] = [{work: [] for work in plan.works} for _ in workers]
-    bandwidths = []  # other users of the machine change it from minute to minute
+    rates = read_rates(plan.settings.num_threads)  # other users of the machine change them
     for index in range(plan.num_warmups + plan.num_runs):
         for work in plan.works:
-            bandwidths.append(read_bandwidth(plan.settings.num_threads))
             for worker, kept in zip(workers, runs, strict=True):
                 kept[work].append(worker.run(work))
+                rates += read_rates(plan.settings.num_threads)
         report(f"round {index + 1} of {plan.num_warmups + plan.num_runs}")
-    bandwidth = float(np.median([*bandwidths, read_bandwidth(plan.settings.num_threads)]))
+    bandwidth = float(np.median(rates))  # as steps, of which the median counts too
     return {
         "schema": SCHEMA,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from janus_edge.runtime.resources import num_processors
+
 BUFFER_BYTES = 2**29  # far more than any cache holds
 REPEATS = 5
 _CPU = Path("/sys/devices/system/cpu")
@@ -46,18 +48,18 @@ def power_state() -> str:
     return f"governor {', '.join(sorted(governors)) or 'unknown'}; supply {supply}"
 
 
-def read_bandwidth(num_threads: int = 0) -> float:
-    """Bytes a second that threads (0: one a processor) read from memory together, the best of
-    some runs: the largest of many numbers, which waits for memory alone."""
-    threads = num_threads or os.cpu_count() or 1
+def read_rates(num_threads: int = 0) -> list[float]:
+    """Bytes a second that threads (0: one a processor) read from memory together, of each of some
+    passes: the largest of many numbers, which waits for memory alone."""
+    threads = num_threads or num_processors()
     parts = np.array_split(np.ones(BUFFER_BYTES // 4, np.float32), threads)
-    best = float("inf")
+    found = []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(REPEATS):
             began = time.perf_counter()
             list(pool.map(np.max, parts))
-            best = min(best, time.perf_counter() - began)
-    return BUFFER_BYTES / best
+            found.append(BUFFER_BYTES / (time.perf_counter() - began))
+    return found
 
 
 def peak_memory_bytes() -> int:

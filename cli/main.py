@@ -78,6 +78,11 @@ def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
         return error.format_message(), error.exit_code
     if isinstance(error, JanusEdgeError) or type(error).__name__ in _OWN_ERRORS:
         return str(error), 1
+    if isinstance(error, MemoryError):
+        return (
+            f"out of memory: {error or command}; ask for less at once, or close other programs",
+            1,
+        )
     missing = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing not in ("", "janus_edge") and command in _EXTRAS:
         extra = _EXTRAS[command]

@@ -127,7 +127,10 @@ def _head(
         )
 
     return dataclasses.replace(
-        plain, build=build, num_weights=sum(p.numel() for p in head.parameters())
+        plain,
+        build=build,
+        num_weights=sum(p.numel() for p in head.parameters()),
+        is_listed=blocks == Blocks(bits=8, size=32) and lowering == "onnxruntime",
     )
 
 

@@ -90,7 +90,7 @@ class Graph:
         """x (..., I) times the transposed weight, and a bias."""
         if bias_O is not None:
             product = self.linear(x, f"{name}.product", weight_OI)
-            bias = self.constant(f"{name}.bias", bias_O.detach().numpy())
+            bias = self.weight(f"{name}.bias", bias_O.detach().numpy())
             return self.node("Add", [product, bias], [name])
         if self._blocks is not None:
             return self.lowering.product(self, x, name, weight_OI.detach().numpy(), self._blocks)

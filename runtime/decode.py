@@ -15,7 +15,7 @@ from janus_edge.runtime import sampling
 from janus_edge.runtime.backends import Engine
 from janus_edge.runtime.manifest import Sizes
 
-NOISE_BLOCK = 32  # positions whose noise is made at once
+NOISE_BLOCK = 2**17  # numbers made at once: of more, the second-level cache holds too little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +185,7 @@ def _noise(
     seeds_B: np.ndarray, num_positions: int, size: int, stream: str, settings: Settings
 ) -> Callable[[int], np.ndarray | None]:
     """Gumbel noise (B, V) by position, made a block of positions at a time."""
+    at_once = max(1, NOISE_BLOCK // size)
     start, block = 0, np.empty((len(seeds_B), 0, size), np.float32)
 
     def at(position: int) -> np.ndarray | None:
@@ -193,7 +194,7 @@ def _noise(
             return None
         if position >= start + block.shape[1]:
             start = position
-            stop = min(position + NOISE_BLOCK, num_positions)
+            stop = min(position + at_once, num_positions)
             positions = np.arange(start, stop)
             block = sampling.gumbel(seeds_B, positions, size, sampling.STREAMS[stream])
         return block[:, position - start]

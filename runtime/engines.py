@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +10,23 @@ from contextlib import contextmanager
 import numpy as np
 
 from janus_edge.runtime.backends import Arrays, Engine, load_engine, native
+from janus_edge.runtime.backends.native_library import Pool
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.manifest import PREFILL
-from janus_edge.runtime.memory import free_memory
+from janus_edge.runtime.resources import free_memory, num_processors
 
 
 class Engines:
     """By component name. Not for several threads."""
 
     def __init__(self, bundle: Bundle, num_threads: int) -> None:
-        """num_threads: of each engine; 0 lets the backend choose."""
+        """num_threads: of each engine; 0 lets the backend choose. Raises OptionError if the system
+        has not as many."""
         self.bundle = bundle
         self._num_threads = num_threads
+        ours = any(native.runs(name, bundle.manifest) for name in bundle.manifest.components)
+        self._pool = Pool(num_threads or num_processors()) if ours else None
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, np.ndarray] = {}
         self.component_ms: dict[str, float] = {}  # spent in each, all calls together
@@ -35,24 +38,23 @@ class Engines:
         return self._engines[name]
 
     def _load(self, name: str) -> Engine:
-        manifest, threads = self.bundle.manifest, self._num_threads
-        component = manifest.components[name]
-        if name == "decoder" and self.is_native:
-            return native.load(self.bundle.folder, component, manifest.sizes, threads)
-        return load_engine(component.backend, self.bundle.path(name), threads, component.upcast)
+        manifest = self.bundle.manifest
+        if self._pool and native.runs(name, manifest):
+            return native.load(name, self.bundle.folder, manifest, self._pool)
+        component, path = manifest.components[name], self.bundle.path(name)
+        return load_engine(component.backend, path, self._num_threads, component.upcast)
 
     @property
     def is_native(self) -> bool:
         """Whether the decoder is our own, not the graph's."""
-        manifest = self.bundle.manifest
-        return native.runs(manifest.components["decoder"], manifest.sizes)
+        return native.runs("decoder", self.bundle.manifest)
 
     def open(self, *names: str) -> None:
         """Open components ahead of their use, side by side: each takes one processor. Raises
         BundleError if one cannot be opened."""
         closed = dict.fromkeys(name for name in names if name not in self._engines)
         if closed:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(num_processors()) as pool:
                 list(pool.map(self.__getitem__, closed))
 
     def decoder(

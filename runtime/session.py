@@ -31,7 +31,8 @@ class Session:
     """Runs requests on one bundle. Engines open when first needed. Not for several threads."""
 
     def __init__(self, bundle: Bundle, *, num_threads: int = 0) -> None:
-        """num_threads: of the engines; 0 lets the backend choose."""
+        """num_threads: of the engines; 0 lets the backend choose. Raises OptionError if the system
+        has not as many."""
         self.bundle = bundle
         self._sizes, self._encoder = bundle.manifest.sizes, bundle.encoder
         self._engines = Engines(bundle, num_threads)

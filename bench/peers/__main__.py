@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
+import statistics
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from janus_edge.bench.machine import describe, read_bandwidth
+from janus_edge.bench.machine import describe, read_rates
 from janus_edge.bench.peers.setup import Setup, open_named, peers
 from janus_edge.bench.process import Run, Worker
 from janus_edge.evals.records import append_record, checkout_commit
@@ -99,7 +100,7 @@ def main() -> None:
             prompt_tokens=options.prompt_tokens,
             max_tokens=options.max_tokens,
         )
-        before, bandwidth = describe(), read_bandwidth(options.threads)
+        before, rates = describe(), read_rates(options.threads)
         rows = measure(files, options.work, setup, options.runs, options.patience)
     except JanusEdgeError as error:
         sys.exit(f"peers: {error}")
@@ -111,7 +112,7 @@ def main() -> None:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": checkout_commit(),
             **before,
-            "read_gb_s": round(bandwidth / 1e9, 2),
+            "read_gb_s": round(statistics.median(rates) / 1e9, 2),
             "work": options.work,
             "threads": options.threads,
             "prompt_tokens": options.prompt_tokens,

@@ -6,7 +6,6 @@
 #include "rows.h"
 #include "vectors.h"
 
-#define INLINE static inline __attribute__((always_inline))
 #define QUERIES 12 /* at once: 24 sums, two vectors and a query fill the 32 registers */
 #define WIDEST 256 /* of a head */
 
@@ -18,8 +17,8 @@ size_t je_attention_bytes(const je_model *model, int time, int longest) {
     return (QUERIES * (slots + width) + widened) * sizeof(float);
 }
 
-/* A head turned by its position: channel i with channel i + E / 2. */
-static void turn(float *y, const float *x, const je_model *model, int64_t position) {
+/* A head rotated by its position: channel i with channel i + E / 2. */
+static void rotate(float *y, const float *x, const je_model *model, int64_t position) {
     const int half = model->head_dim / 2;
     const float *cos = model->cos + position * half, *sin = model->sin + position * half;
     for (int e = 0; e < half; e += 16) {
@@ -37,11 +36,11 @@ static void store(int8_t *levels, const float *x, const float *scales, int width
     }
 }
 
-/* A query turned, in units of its keys' levels and of the softmax. */
+/* A query rotated, in units of its keys' levels and of the softmax. */
 static void prepare_query(float *y, const float *x, const je_attention *of, const float *scales,
                           int64_t position) {
     const int width = of->model->head_dim;
-    turn(y, x, of->model, position);
+    rotate(y, x, of->model, position);
     const __m512 by = _mm512_set1_ps(1 / sqrtf((float)width));
     for (int e = 0; e < width; e += 16) {
         const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(y + e), _mm512_loadu_ps(scales + e));
@@ -67,7 +66,7 @@ static float softmax(float *scores, int length, int end) {
     return 1 / _mm512_reduce_add_ps(sum);
 }
 
-INLINE __m512 widened(const int8_t *levels) {
+JE_INLINE __m512 widened(const int8_t *levels) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)levels)));
 }
 
@@ -75,7 +74,7 @@ INLINE __m512 widened(const int8_t *levels) {
 #define LEVEL 32767 /* a query's, and a weight's largest */
 
 /* The sums of four vectors of integers. */
-INLINE __m128i sums_of(const __m512i v[KEYS]) {
+JE_INLINE __m128i sums_of(const __m512i v[KEYS]) {
     const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
     const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
     const __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
@@ -128,7 +127,7 @@ static void round_weights(uint32_t (*levels)[2], const float *weights, int end) 
 }
 
 /* Up to 64 channels of the values' weighted sum, as they are and then by their scales. */
-INLINE void mix(float *y, const uint32_t (*levels)[2], const int8_t *values, const float *scales, float inverse,
+JE_INLINE void mix(float *y, const uint32_t (*levels)[2], const int8_t *values, const float *scales, float inverse,
                 int length, int width, int channels) {
     const __mmask64 mask = channels < 64 ? (1ull << channels) - 1 : ~0ull;
     __m512i high[4], low[4];
@@ -172,7 +171,7 @@ static void attend_one(float *y, const float *query, const int8_t *keys, const i
     uint32_t(*levels)[2] = (uint32_t(*)[2])(scores + end);
     score(scores, query, keys, length, width);
     const float inverse = softmax(scores, length, end);
-    round_weights((uint32_t(*)[2])levels, scores, end);
+    round_weights(levels, scores, end);
     for (int e = 0; e < width; e += 64)
         mix(y + e, (const uint32_t(*)[2])levels, values + e, value_scales + e, inverse, length, width,
             width - e < 64 ? width - e : 64);
@@ -203,7 +202,7 @@ static void widen(float *wide_keys, float *wide_values, const int8_t *keys, cons
 }
 
 /* y (count, stride 32 wide) = a (count, inner) times b (inner, 32 wide). */
-INLINE void multiply(float *y, size_t y_stride, const float *a, size_t a_stride, const float *b,
+JE_INLINE void multiply(float *y, size_t y_stride, const float *a, size_t a_stride, const float *b,
                      size_t b_stride, int inner, const int count) {
     __m512 sums[QUERIES][2];
     for (int i = 0; i < count; i++) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
@@ -228,7 +227,7 @@ typedef struct {
 } wide;
 
 /* Queries that may see slots below end and before their own, the first of which is `first`. */
-INLINE void attend_tile(const je_attention *of, const wide *at, float *mixed, const float *value_scales,
+JE_INLINE void attend_tile(const je_attention *of, const wide *at, float *mixed, const float *value_scales,
                         int first, const int count) {
     const int width = of->model->head_dim, end = (int)padded((size_t)(first + count));
     const size_t stride = (size_t)of->model->num_heads * width;
@@ -260,11 +259,11 @@ void je_attend(const je_attention *of, int row, int group, float *scratch) {
     const float *value_scales = of->layer->value_scales + (size_t)group * width;
     const float *x = of->qkv + (size_t)row * of->time * stride;
     const int64_t *positions = of->positions + (size_t)row * of->time;
-    float turned[WIDEST];
+    float rotated[WIDEST];
     for (int t = 0; t < valid; t++) {
         const float *key = x + t * stride + (size_t)(model->num_heads + group) * width;
-        turn(turned, key, model, positions[t]);
-        store(keys + (size_t)(start + t) * width, turned, key_scales, width);
+        rotate(rotated, key, model, positions[t]);
+        store(keys + (size_t)(start + t) * width, rotated, key_scales, width);
         store(values + (size_t)(start + t) * width, key + (size_t)model->num_kv_heads * width,
               value_scales, width);
     }

@@ -11,7 +11,7 @@
 struct je_decoder {
     const je_model *model;
     je_pool *pool;
-    int num_threads, inner; /* inner: what gate and up put out */
+    int inner;    /* what gate and up put out */
     char *memory;           /* all buffers of a run, kept for the next */
     size_t num_bytes;
 };
@@ -35,22 +35,17 @@ typedef struct {
     atomic_int next; /* part of theirs */
     float *y;
     size_t stride;
-    je_finish finish;
+    je_epilogue epilogue;
 } run_of;
 
-je_decoder *je_decoder_open(const je_model *model, int32_t num_threads) {
+je_decoder *je_decoder_open(const je_model *model, je_pool *pool) {
     je_decoder *decoder = calloc(1, sizeof *decoder);
-    if (!decoder) return NULL;
-    *decoder = (je_decoder){.model = model, .num_threads = num_threads, .inner = model->layers->up.outputs};
-    decoder->pool = je_pool_open(num_threads);
-    if (decoder->pool) return decoder;
-    free(decoder);
-    return NULL;
+    if (decoder) *decoder = (je_decoder){.model = model, .pool = pool, .inner = model->layers->up.outputs};
+    return decoder;
 }
 
 void je_decoder_close(je_decoder *decoder) {
     if (!decoder) return;
-    je_pool_close(decoder->pool);
     free(decoder->memory);
     free(decoder);
 }
@@ -83,14 +78,14 @@ static je_part part_of(const run_of *run, int number, float **y) {
 static void product_task(void *context, int task, int worker) {
     run_of *run = context;
     (void)task;
-    int8_t *panel = (int8_t *)run->scratch + worker * run->scratch_bytes;
+    uint8_t *panel = (uint8_t *)run->scratch + worker * run->scratch_bytes;
     float *y, *next_y;
     je_part part = part_of(run, atomic_fetch_add(&run->next, 1), &y);
     if (part.outputs) je_prefetch(part, &run->rows);
     for (je_part next; part.outputs; part = next, y = next_y) {
         next = part_of(run, atomic_fetch_add(&run->next, 1), &next_y);
         if (!run->gate) {
-            je_product(part, next, &run->rows, y, run->stride, run->finish, panel);
+            je_product(part, next, &run->rows, y, run->stride, run->epilogue, panel);
             continue;
         }
         const je_part gate = {run->gate, part.first, part.outputs};
@@ -146,14 +141,14 @@ static void round_rows(je_decoder *decoder, run_of *run, const float *x, const f
 /* Products with one or several matrices that share an input, side by side in y. gate: silu of its products
  * then multiplies them, where there is one. */
 static void multiply(je_decoder *decoder, run_of *run, const je_matrix *const matrices[3],
-                     const je_matrix *gate, float *y, size_t stride, je_finish finish) {
+                     const je_matrix *gate, float *y, size_t stride, je_epilogue epilogue) {
     memcpy(run->matrices, matrices, sizeof run->matrices);
     run->gate = gate;
     run->y = y;
     run->stride = stride;
-    run->finish = finish;
+    run->epilogue = epilogue;
     atomic_store(&run->next, 0);
-    je_pool_run(decoder->pool, product_task, run, decoder->num_threads);
+    je_pool_run(decoder->pool, product_task, run, run->num_threads);
 }
 
 static void run_layer(je_decoder *decoder, run_of *run) {
@@ -199,7 +194,7 @@ static size_t lay_out(run_of *run, char *memory, size_t longest) {
     run->gated = take(memory, &used, tokens * inner * sizeof(float));
     run->rows.levels = take(memory, &used, tokens * blocks * JE_BLOCK);
     run->rows.scales = take(memory, &used, tokens * blocks * sizeof(float));
-    run->rows.offsets = take(memory, &used, tokens * blocks * sizeof(float));
+    run->rows.zeros = take(memory, &used, tokens * blocks * sizeof(int32_t));
     run->scratch_bytes = ((panel > attention ? panel : attention) + 63) / 64 * 64;
     run->scratch = take(memory, &used, run->scratch_bytes * (size_t)run->num_threads);
     return used;
@@ -210,7 +205,7 @@ int je_decoder_run(je_decoder *decoder, int32_t rows, int32_t time, const float 
                    int8_t *const *caches, float *hidden) {
     const je_model *model = decoder->model;
     run_of run = {.model = model, .tokens = rows * time, .inner = decoder->inner,
-                  .num_threads = decoder->num_threads};
+                  .num_threads = je_pool_size(decoder->pool)};
     run.rows.count = run.tokens;
     run.attention = (je_attention){.model = model, .rows = rows, .time = time, .cache_length = cache_length,
                                    .positions = positions, .lengths = lengths};

@@ -40,16 +40,22 @@ typedef struct {
     const je_layer *layers;
 } je_model;
 
+/* Threads that decoders and heads share, one of them at a time. */
+typedef struct je_pool je_pool;
 typedef struct je_decoder je_decoder;
 
 /* Of the structures and functions of this header: who loads the library at run time compares it. */
-#define JE_DECODER_VERSION 1
+#define JE_DECODER_VERSION 2
 
 /* JE_DECODER_VERSION, or 0 where this processor has not the instructions (runs_here.c uses none of them). */
 JE_PUBLIC int je_decoder_runs_here(void);
 
-/* The model and all it points to must outlive the decoder. NULL when there is no memory or thread left. */
-JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, int32_t num_threads);
+/* num_threads: with the caller's. NULL when there is no memory or thread left. */
+JE_PUBLIC je_pool *je_pool_open(int32_t num_threads);
+JE_PUBLIC void je_pool_close(je_pool *pool);
+
+/* The pool, the model and all it points to must outlive the decoder. NULL when there is no memory left. */
+JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, je_pool *pool);
 
 /* embeds (R, T, D) to final-normed hidden states (R, T, D); one thread at a time.
  *

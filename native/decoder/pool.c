@@ -71,7 +71,9 @@ static void *serve(void *argument) {
     }
 }
 
-je_pool *je_pool_open(int num_threads) {
+int je_pool_size(const je_pool *pool) { return pool->size; }
+
+je_pool *je_pool_open(int32_t num_threads) {
     je_pool *pool = calloc(1, sizeof *pool + (size_t)num_threads * sizeof(worker));
     if (!pool) return NULL;
     pthread_mutex_init(&pool->mutex, NULL);

@@ -8,7 +8,7 @@
 #include "rows.h"
 
 /* What becomes of a product p where y is: y = p, y + p, or silu(p) * y. */
-typedef enum { JE_STORE, JE_ADD, JE_GATE } je_finish;
+typedef enum { JE_STORE, JE_ADD, JE_GATE } je_epilogue;
 
 /* Some outputs of a matrix, from `first` on; of many rows a tile's. */
 typedef struct {
@@ -18,8 +18,8 @@ typedef struct {
 
 /* y (rows, stride): where the part's first output goes. next: the part that the same thread takes next, or
  * one of no outputs; its first weights are asked for in time. panel: je_panel_bytes(), for many rows only. */
-void je_product(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_finish finish,
-                int8_t *panel);
+void je_product(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_epilogue epilogue,
+                uint8_t *panel);
 
 /* Ask for the first weights of a part that no other came before. */
 void je_prefetch(je_part part, const je_rows *rows);

@@ -5,8 +5,8 @@
 
 #include "vectors.h"
 
-/* 128 numbers as levels of 1 / inverse, the even ones first; unused inputs are zeros. */
-static void round_block(uint8_t *levels, const float *x, int inputs, float inverse) {
+/* 128 numbers as levels of 1 / inverse, the even ones first; what is behind the inputs is zeros. */
+static void round_block(int8_t *levels, const float *x, int inputs, float inverse) {
     int8_t inOrder[JE_BLOCK];
     const __m512 by = _mm512_set1_ps(inverse);
     for (int i = 0; i < JE_BLOCK; i += 16) {
@@ -28,36 +28,23 @@ static float largest(const float *x, int count) {
     return fmaxf(_mm512_reduce_max_ps(most), 1e-12f);
 }
 
-static float sum_of_levels(const uint8_t *levels) {
+static int sum_of_levels(const int8_t *levels) {
     const __m512i ones = _mm512_set1_epi8(1);
     __m512i sum = _mm512_setzero_si512();
     je_dot(&sum, ones, _mm512_loadu_si512(levels));
     je_dot(&sum, ones, _mm512_loadu_si512(levels + 64));
-    return (float)_mm512_reduce_add_epi32(sum);
-}
-
-static void center(uint8_t *levels) {
-    const __m512i half = _mm512_set1_epi8((char)128);
-    for (int i = 0; i < JE_BLOCK; i += 64)
-        _mm512_storeu_si512(levels + i, _mm512_xor_si512(_mm512_loadu_si512(levels + i), half));
+    return _mm512_reduce_add_epi32(sum);
 }
 
 void je_round_row(const je_rows *rows, int row, const float *x, int inputs) {
-    uint8_t *levels = rows->levels + (size_t)row * rows->blocks * JE_BLOCK;
-    const int few = rows->count <= JE_FEW;
-    float peak = few ? 0 : largest(x, inputs);
-    if (!few) rows->scales[row] = peak / 127;
-    for (int b = 0; b < rows->blocks; b++, levels += JE_BLOCK) {
+    const size_t first = (size_t)row * rows->blocks;
+    for (int b = 0; b < rows->blocks; b++) {
         const int at = b * JE_BLOCK, left = inputs - at < JE_BLOCK ? inputs - at : JE_BLOCK;
-        if (few) peak = largest(x + at, left);
+        int8_t *levels = rows->levels + (first + b) * JE_BLOCK;
+        const float peak = largest(x + at, left);
         round_block(levels, x + at, left, 127 / peak);
-        if (few) {
-            const size_t block = (size_t)row * rows->blocks + b;
-            rows->scales[block] = peak / 127;
-            rows->offsets[block] = 8 * sum_of_levels(levels) * rows->scales[block];
-        } else {
-            center(levels);
-        }
+        rows->scales[first + b] = peak / 127;
+        rows->zeros[first + b] = -8 * sum_of_levels(levels);
     }
 }
 

@@ -8,14 +8,13 @@
 #define JE_TILE 32   /* outputs of a task: two vectors */
 #define JE_FEW 8     /* rows; up to here a product reads 4-bit weights once and widens none */
 
-/* Few rows: signed levels, a scale for each block, and how far zero is from the weights' level 0: eight
- * times the sum of a block, in its scale. Many: levels around 128 and one scale. Either way the even inputs
- * of a block come before the odd ones, as nibbles unpack. */
+/* Signed levels, the even inputs of a block before the odd ones, as nibbles unpack. zeros: -8 times the sum of
+ * a block's levels, as the weights' level 8 is their zero. */
 typedef struct {
     int count, blocks; /* rows, and blocks a row */
-    uint8_t *levels;   /* (rows, blocks * 128) */
-    float *scales;     /* few: (rows, blocks); many: (rows) */
-    float *offsets;    /* few: (rows, blocks) */
+    int8_t *levels;    /* (rows, blocks * 128) */
+    float *scales;     /* (rows, blocks) */
+    int32_t *zeros;    /* (rows, blocks) */
 } je_rows;
 
 /* Set one row to x (inputs). */

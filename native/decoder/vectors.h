@@ -6,14 +6,16 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define JE_INLINE static inline __attribute__((always_inline))
+
 /* sums += four products each of unsigned and signed bytes. As assembly, because GCC 12 copies and spills
  * the sums of the intrinsic: twice the time. */
-static inline __attribute__((always_inline)) void je_dot(__m512i *sums, __m512i u, __m512i s) {
+JE_INLINE void je_dot(__m512i *sums, __m512i u, __m512i s) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(u), "v"(s));
 }
 
 /* sums += two products each of signed 16-bit numbers. */
-static inline __attribute__((always_inline)) void je_dot_pairs(__m512i *sums, __m512i a, __m512i b) {
+JE_INLINE void je_dot_pairs(__m512i *sums, __m512i a, __m512i b) {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(*sums) : "v"(a), "v"(b));
 }
 
@@ -42,8 +44,17 @@ static inline __mmask16 je_first(int count) {
     return count >= 16 ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
+/* The sums of four vectors. */
+JE_INLINE __m128 je_sums_of(const __m512 v[4]) {
+    const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const __m512 c = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    const __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
+}
+
 /* 16 rows of 16 numbers of 4 bytes, turned in place. */
-static inline __attribute__((always_inline)) void je_transpose(__m512i v[16]) {
+JE_INLINE void je_transpose(__m512i v[16]) {
     __m512i a[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i += 2) {

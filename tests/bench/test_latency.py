@@ -93,7 +93,7 @@ def test_the_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(machine, "BUFFER_BYTES", 2**22)
     monkeypatch.setattr(machine, "_CPU", tmp_path / "cpu")
     monkeypatch.setattr(machine, "_POWER", tmp_path / "power")
-    assert machine.read_bandwidth(1) > 1e8
+    assert min(machine.read_rates(1)) > 1e8
     assert machine.power_state() == "governor unknown; supply unknown"
     governor = tmp_path / "cpu/cpu0/cpufreq/scaling_governor"
     governor.parent.mkdir(parents=True)

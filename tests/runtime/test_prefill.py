@@ -9,7 +9,7 @@ import pytest
 from janus_edge.export.bundle import export_folder
 from janus_edge.export.component import relative_error
 from janus_edge.export.quantize import preset_of
-from janus_edge.runtime import memory
+from janus_edge.runtime import resources
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text
@@ -61,7 +61,7 @@ def test_without_room_the_decoder_does_both(
     both = Session(bundle, num_threads=1)
     answer = _answer(both)
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 1 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
     one = Session(bundle, num_threads=1)
     assert _answer(one)[0] == answer[0]
     latent = _drawn(one).latent
@@ -73,9 +73,9 @@ def test_without_room_the_decoder_does_both(
 def test_a_system_that_does_not_say_has_room(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert memory.free_memory() > 0
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
-    assert memory.free_memory() == float("inf")
+    assert resources.free_memory() > 0
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "none")
+    assert resources.free_memory() == float("inf")
 
 
 def test_other_copies_are_refused() -> None:

@@ -1,7 +1,8 @@
-"""How much memory is free."""
+"""What of the machine this process may use."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
@@ -16,3 +17,10 @@ def free_memory() -> float:
         return float("inf")
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(found[0]) * 1024 if found else float("inf")
+
+
+def num_processors() -> int:
+    """Those this process may run on, which can be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

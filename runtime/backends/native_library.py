@@ -1,0 +1,93 @@
+"""The compiled library of native/decoder, its threads, and weights as it reads them: mapped."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+
+from janus_edge.runtime.errors import BundleError, OptionError
+from janus_edge.runtime.manifest import Component
+
+POINTER = ctypes.c_void_p
+_VERSION = 2  # JE_DECODER_VERSION of native/decoder/decoder.h, which the structures here mirror
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library; None where the package has none, or one of other sources than this file, or the
+    processor cannot run it."""
+    for suffix in EXTENSION_SUFFIXES:
+        try:
+            found = ctypes.CDLL(str(Path(__file__).with_name(f"_decoder{suffix}")))
+        except OSError:
+            continue
+        if found.je_decoder_runs_here() != _VERSION:
+            continue
+        found.je_pool_open.restype = POINTER
+        found.je_pool_open.argtypes = (ctypes.c_int32,)
+        found.je_pool_close.argtypes = (POINTER,)
+        found.je_decoder_open.restype = POINTER
+        found.je_decoder_open.argtypes = (POINTER, POINTER)
+        found.je_decoder_close.argtypes = (POINTER,)
+        found.je_decoder_run.argtypes = (
+            *(POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER, POINTER),
+            *(ctypes.c_int32, POINTER, POINTER),
+        )
+        found.je_head_run.argtypes = (
+            *(POINTER, POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER),
+        )
+        return found
+    return None
+
+
+class Pool:
+    """Threads for one decoder and its heads, one of them at a time."""
+
+    def __init__(self, num_threads: int) -> None:
+        """num_threads: with the caller's. Raises OptionError if the system has not as many."""
+        found = library()
+        assert found is not None
+        self.library = found
+        self.address = found.je_pool_open(num_threads)
+        if not self.address:
+            raise OptionError(
+                f"num_threads is {num_threads}: the system has no memory or no thread left for as "
+                "many; give fewer"
+            )
+
+    def __del__(self) -> None:
+        if getattr(self, "address", None):
+            self.library.je_pool_close(self.address)
+
+
+class Weights:
+    """The arrays of a file, by name; mapped, so that only what is used is read."""
+
+    def __init__(self, folder: Path, component: Component) -> None:
+        """Raises BundleError if there is no such file."""
+        assert component.data is not None
+        self._path, self.tensors = folder / component.data.file, component.tensors
+        try:
+            self._bytes = np.memmap(self._path, np.uint8, "r")
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise BundleError(f"{self._path}: {error}; export the bundle again") from None
+
+    def __call__(self, name: str, dtype: str, shape: tuple[int, ...]) -> int:
+        """Address of an array, which must have this shape. Raises BundleError if it is missing or
+        lies outside the file."""
+        found = self.tensors.get(name)
+        if found is None or (found.dtype, found.shape) != (dtype, shape):
+            raise BundleError(f"{self._path}: no {name} {dtype} {shape}; export the bundle again")
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if found.offset + size > len(self._bytes) or found.offset % 4:
+            raise BundleError(f"{self._path}: {name} is not inside; export the bundle again")
+        return int(self._bytes.ctypes.data) + found.offset
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of an array, as the manifest says; () if there is none."""
+        found = self.tensors.get(name)
+        return () if found is None else found.shape
