@@ -30,7 +30,7 @@ from janus_edge.model.published import read_config
 from janus_edge.model.tensors import CheckpointError, Shape, TensorFiles, open_tensors
 from janus_edge.model.vae import diffusers_name, read_vae_config, vae_config_json
 from janus_edge.runtime.files import whole
-from janus_edge.runtime.manifest import UNSAID
+from janus_edge.runtime.manifest import DEFAULTS
 
 # In published files and in none of our modules: SigLIP's pooling head, the tokenizer's usage count.
 UNUSED = (
@@ -129,7 +129,7 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
         model=model,
         tokenizer_json=tokenizer_json,
         prompt=raw.get("prompt"),
-        sampling=raw.get("sampling", UNSAID[family_of(model)].model_dump()),
+        sampling=raw.get("sampling", DEFAULTS[family_of(model)].model_dump()),
         samples=_load_samples(folder / "samples.npy", model),
         weights=weights if lazy else None,
     )

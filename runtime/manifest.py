@@ -190,7 +190,7 @@ REFERENCE: dict[str, CodeSampling | FlowSampling] = {
 
 # For checkpoints that bring none. Of a flow what was chosen on the one that could be trained here
 # (docs/flow.md): 18 rows of the network in place of 60.
-UNSAID: dict[str, CodeSampling | FlowSampling] = REFERENCE | {
+DEFAULTS: dict[str, CodeSampling | FlowSampling] = REFERENCE | {
     "janusflow": FlowSampling(guidance_scale=2.0, num_steps=12, solver="ab2", guidance_end=0.5),
 }
 

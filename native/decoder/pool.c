@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
@@ -98,7 +99,10 @@ void je_pool_run(je_pool *pool, je_task task, void *context, int count) {
     atomic_fetch_add(&pool->run, 1);
     wake_all(pool);
     work(pool, 0);
-    while (atomic_load(&pool->busy)) __builtin_ia32_pause();
+    for (unsigned spins = 1; atomic_load(&pool->busy); spins++) {
+        __builtin_ia32_pause();
+        if (spins % 1024 == 0) sched_yield(); /* it may wait for our processor */
+    }
 }
 
 void je_pool_close(je_pool *pool) {
