@@ -129,21 +129,18 @@ static void widen(uint8_t *half, float *half_scales, const je_matrix *matrix, in
         levels[o] = matrix->levels + output * blocks * (JE_BLOCK / 2);
     }
     for (int b = 0; b < blocks; b++, half += JE_TILE * JE_BLOCK, half_scales += JE_TILE) {
-        __m512i even[16], odd[16];
+        __m512i both[16];
         for (int o = 0; o < 16; o++, later += JE_BLOCK / 2) _mm_prefetch((const char *)later, _MM_HINT_T1);
 #pragma GCC unroll 16
         for (int o = 0; o < 16; o++) {
-            const __m512i both = _mm512_loadu_si512(levels[o] + b * (JE_BLOCK / 2));
-            even[o] = _mm512_and_si512(both, low);
-            odd[o] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+            both[o] = _mm512_loadu_si512(levels[o] + b * (JE_BLOCK / 2));
             half_scales[o] = o < outputs ? scales[o][b] : 0;
         }
-        je_transpose(even);
-        je_transpose(odd);
+        je_transpose(both);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++) {
-            _mm512_store_si512(half + i * 128, even[i]);
-            _mm512_store_si512(half + (16 + i) * 128, odd[i]);
+            _mm512_store_si512(half + i * 128, _mm512_and_si512(both[i], low));
+            _mm512_store_si512(half + (16 + i) * 128, _mm512_and_si512(_mm512_srli_epi16(both[i], 4), low));
         }
     }
 }
@@ -156,11 +153,11 @@ JE_INLINE void multiply(const uint8_t *panel, const float *scales, const je_rows
     __m512 found[ROWS][2];
     for (int i = 0; i < count; i++) found[i][0] = found[i][1] = _mm512_setzero_ps();
     for (size_t b = 0; b < blocks; b++, scales += JE_TILE) {
-        const size_t first = row * blocks + b;
+        const size_t first = b * rows->count + row;
         __m512i left[ROWS], right[ROWS];
 #pragma GCC unroll 12
         for (int i = 0; i < count; i++)
-            left[i] = right[i] = _mm512_set1_epi32(rows->zeros[first + i * blocks]);
+            left[i] = right[i] = _mm512_set1_epi32(rows->zeros[first + i]);
 #pragma GCC unroll 4
         for (size_t k = b * JE_BLOCK; k < (b + 1) * JE_BLOCK; k += 4) {
             const __m512i here = _mm512_load_si512(panel + k * JE_TILE);
@@ -175,7 +172,7 @@ JE_INLINE void multiply(const uint8_t *panel, const float *scales, const je_rows
         const __m512 here = _mm512_load_ps(scales), there = _mm512_load_ps(scales + 16);
 #pragma GCC unroll 12
         for (int i = 0; i < count; i++) {
-            const __m512 scale = _mm512_set1_ps(rows->scales[first + i * blocks]);
+            const __m512 scale = _mm512_set1_ps(rows->scales[first + i]);
             const __m512 a = _mm512_mul_ps(_mm512_cvtepi32_ps(left[i]), scale);
             const __m512 c = _mm512_mul_ps(_mm512_cvtepi32_ps(right[i]), scale);
             found[i][0] = _mm512_fmadd_ps(a, here, found[i][0]);
@@ -192,7 +189,7 @@ static void many_rows(je_part part, je_part next, const je_rows *rows, float *y,
     const size_t bytes = bytes_of(part);
     const int soon = next.outputs && rows->count < SOON;
     float *scales = (float *)(panel + rows->blocks * JE_BLOCK * JE_TILE);
-    for (int half = 0; half < 2; half++) {
+    for (int half = 0; 16 * half < part.outputs; half++) { /* another is summed, and not written */
         const uint8_t *later = levels_of(half && soon ? next : part);
         if (!half && part.outputs > 16) later += 16 * bytes;
         widen(panel + 64 * half, scales + 16 * half, part.matrix, rows->blocks, part.first + 16 * half,

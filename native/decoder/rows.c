@@ -37,14 +37,16 @@ static int sum_of_levels(const int8_t *levels) {
 }
 
 void je_round_row(const je_rows *rows, int row, const float *x, int inputs) {
-    const size_t first = (size_t)row * rows->blocks;
+    const size_t blocks = (size_t)rows->blocks, first = row * blocks;
+    const int few = rows->count <= JE_FEW;
     for (int b = 0; b < rows->blocks; b++) {
         const int at = b * JE_BLOCK, left = inputs - at < JE_BLOCK ? inputs - at : JE_BLOCK;
         int8_t *levels = rows->levels + (first + b) * JE_BLOCK;
         const float peak = largest(x + at, left);
         round_block(levels, x + at, left, 127 / peak);
-        rows->scales[first + b] = peak / 127;
-        rows->zeros[first + b] = -8 * sum_of_levels(levels);
+        const size_t place = few ? first + b : (size_t)b * rows->count + row;
+        rows->scales[place] = peak / 127;
+        rows->zeros[place] = -8 * sum_of_levels(levels);
     }
 }
 

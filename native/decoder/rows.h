@@ -13,8 +13,8 @@
 typedef struct {
     int count, blocks; /* rows, and blocks a row */
     int8_t *levels;    /* (rows, blocks * 128) */
-    float *scales;     /* (rows, blocks) */
-    int32_t *zeros;    /* (rows, blocks) */
+    float *scales;     /* few: (rows, blocks); many: (blocks, rows) */
+    int32_t *zeros;    /* likewise */
 } je_rows;
 
 /* Set one row to x (inputs). */
