@@ -185,7 +185,7 @@ def _noise(
     seeds_B: np.ndarray, num_positions: int, size: int, stream: str, settings: Settings
 ) -> Callable[[int], np.ndarray | None]:
     """Gumbel noise (B, V) by position, made a block of positions at a time."""
-    at_once = max(1, NOISE_BLOCK // size)
+    at_once = max(1, NOISE_BLOCK // (size * len(seeds_B)))
     start, block = 0, np.empty((len(seeds_B), 0, size), np.float32)
 
     def at(position: int) -> np.ndarray | None:
