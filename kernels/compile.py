@@ -1,0 +1,152 @@
+"""Kernels compiled ahead of time, on any machine: a cubin each and what a launch needs to know.
+
+    python -m janus_edge.kernels.compile FOLDER
+
+Who launches them needs neither Triton nor torch: a module of ``file``, its function ``symbol``,
+``threads`` a block, ``shared_bytes`` of dynamic shared memory, a grid of programs along x, and
+``arguments`` in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from janus_edge.kernels.flow_update import flow_update_kernel
+from janus_edge.kernels.look_up import look_up_kernel
+from janus_edge.kernels.nearest_code import nearest_code_kernel
+from janus_edge.kernels.sample import sample_kernel
+
+TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A kernel for given types. arguments: name to Triton's type ("*" before a pointer's)."""
+
+    name: str
+    kernel: Any
+    arguments: dict[str, str]
+    constants: dict[str, Any]
+    num_warps: int = 4
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_EXACT = {"enable_fp_fusion": False}  # rounds as a CPU does
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What kernels are compiled for. logits, vectors: types of what engines put out and take."""
+
+    num_codes: int = 16384
+    code_dim: int = 8
+    width: int = 2048
+    latent_size: int = 4 * 48 * 48  # numbers in a flow's latent
+    logits: str = "fp32"
+    vectors: str = "fp32"
+
+
+def specs(shape: Shape) -> tuple[Spec, ...]:
+    """All kernels."""
+    counts = ("num_pictures", "num_rows", "num_codes")
+    return (
+        Spec(
+            name="sample",
+            kernel=sample_kernel,
+            arguments={
+                "logits": f"*{shape.logits}",
+                **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
+                **{"guidance_scale": "fp32", "temperature": "fp32"},
+                **dict.fromkeys(("top_k", "stream", "num_pictures", "num_codes"), "i32"),
+            },
+            constants={"BLOCK": triton.next_power_of_2(shape.num_codes)},
+            num_warps=16,
+            options=_EXACT,
+        ),
+        Spec(
+            name="look_up",
+            kernel=look_up_kernel,
+            arguments={
+                **{"codes": "*i64", "table": "*fp16", "embeds": f"*{shape.vectors}"},
+                **dict.fromkeys(("drawn", "positions", "row_positions", "row_lengths"), "*i64"),
+                **dict.fromkeys(counts, "i32"),
+            },
+            constants={"WIDTH": shape.width, "BLOCK": 1024},
+        ),
+        Spec(
+            name="nearest_code",
+            kernel=nearest_code_kernel,
+            arguments={"vectors": "*fp32", "table": "*fp32", "codes": "*i64", "num_vectors": "i32"},
+            constants={
+                **{"NUM_CODES": shape.num_codes, "NORMALIZE": True, "DIM": shape.code_dim},
+                **{"ROWS": 16, "BLOCK": 256},
+            },
+        ),
+        Spec(
+            name="flow_update",
+            kernel=flow_update_kernel,
+            arguments={
+                **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
+                **dict.fromkeys(("before", "clean", "step_factors"), "*fp32"),
+                **{"steps": "*i64", "num_pictures": "i32"},
+            },
+            constants={"SIZE": shape.latent_size, "BLOCK": 1024},
+            options=_EXACT,
+        ),
+    )
+
+
+def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
+    """Write a kernel's cubin for a compute capability (times ten); its entry for a manifest.
+
+    Raises RuntimeError under TRITON_INTERPRET, where there is nothing to compile.
+    """
+    if not isinstance(spec.kernel, triton.JITFunction):
+        raise RuntimeError("kernels do not compile under TRITON_INTERPRET; unset it")
+    source = ASTSource(
+        fn=spec.kernel,
+        signature=spec.arguments | dict.fromkeys(spec.constants, "constexpr"),
+        constexprs=spec.constants,
+    )
+    options = {"num_warps": spec.num_warps, **spec.options}
+    made = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    cubin, path = made.asm["cubin"], folder / f"{spec.name}.sm_{target}.cubin"
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(cubin)
+    part.replace(path)
+    return {
+        "name": spec.name,
+        "target": f"sm_{target}",
+        "file": path.name,
+        "sha256": hashlib.sha256(cubin).hexdigest(),
+        "symbol": made.metadata.name,
+        "threads": made.metadata.num_warps * 32,
+        "shared_bytes": made.metadata.shared,
+        # behind its own arguments Triton takes two addresses of scratch memory, which these leave
+        # alone
+        "arguments": [*spec.arguments.values(), "*scratch", "*scratch"],
+        "constants": spec.constants,
+    }
+
+
+def main(folder: Path) -> None:
+    """Compile all, of Janus-Pro-1B's and JanusFlow's sizes, with ``kernels.json`` beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [
+        compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in TARGETS
+    ]
+    (folder / "kernels.json").write_text(json.dumps(entries, indent=1) + "\n")
+    print(f"{folder}: {len(entries)} cubins")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,111 @@
+"""A step of a flow: guidance, then Euler's or Adams-Bashforth's step, and the preview's estimate.
+
+The solvers of docs/sampling.md (``runtime/flow.py``): ``slope = v + lean (v - v_before)``, with
+lean 0 for Euler's. The factors of all steps lie on the device, so that a captured step serves all.
+
+Shapes: B pictures, C latent channels, H, W latent cells, S steps.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from janus_edge.runtime.flow import FlowSettings, times
+
+NUM_FACTORS = 4  # a step: guidance, lean, length, and what is left after it
+
+
+def factors(settings: FlowSettings) -> Tensor:
+    """(S, 4) float32 of ``euler`` and ``ab2``, rounded from float64. Guidance 1: the step has
+    conditional velocities alone. Raises KeyError for another solver."""
+    leans = {"euler": 0.0, "ab2": 1.0}[settings.solver]
+    rows, before = [], None
+    for start, stop in pairwise(times(settings.num_steps, settings.shift).tolist()):
+        guided, length = settings.guided(start), stop - start
+        lean = leans * length / (2 * before[1]) if before and before[0] == guided else 0.0
+        rows.append((settings.guidance_scale if guided else 1.0, lean, length, 1 - stop))
+        before = guided, length
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+@triton.jit
+def flow_update_kernel(
+    latents,
+    velocities,
+    before,
+    clean,
+    step_factors,
+    steps,
+    num_pictures,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program a picture: no other touches its counter. Without fused multiply-adds."""
+    picture = tl.program_id(0)
+    step = tl.load(steps + picture)
+    guidance_scale = tl.load(step_factors + step * 4)
+    lean = tl.load(step_factors + step * 4 + 1)
+    length = tl.load(step_factors + step * 4 + 2)
+    rest = tl.load(step_factors + step * 4 + 3)
+    for start in range(0, SIZE, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        mask, here = at < SIZE, picture * SIZE + at
+        v = tl.load(velocities + here, mask=mask).to(tl.float32)
+        if guidance_scale != 1.0:
+            uncond = tl.load(velocities + num_pictures * SIZE + here, mask=mask).to(tl.float32)
+            v = uncond + guidance_scale * (v - uncond)
+        slope = v
+        if lean != 0.0:
+            slope = v + lean * (v - tl.load(before + here, mask=mask))
+        z = tl.load(latents + here, mask=mask) + length * slope
+        tl.store(latents + here, z, mask=mask)
+        tl.store(before + here, v, mask=mask)
+        tl.store(clean + here, z + rest * v, mask=mask)
+    tl.store(steps + picture, step + 1)
+
+
+def flow_update(
+    latents_BCHW: Tensor,
+    velocities_RCHW: Tensor,
+    before_BCHW: Tensor,
+    clean_BCHW: Tensor,
+    factors_S4: Tensor,
+    steps_B: Tensor,
+) -> None:
+    """Carry latents over a step, in place. velocities: conditional rows, then, of a guided step,
+    unconditional ones. before: this step's velocity, for the next. clean: what the latents would
+    end as. steps: int64, advanced. float32 but velocities."""
+    flow_update_kernel[(len(latents_BCHW),)](
+        *(latents_BCHW, velocities_RCHW, before_BCHW, clean_BCHW, factors_S4, steps_B),
+        len(latents_BCHW),
+        SIZE=latents_BCHW[0].numel(),
+        BLOCK=1024,
+        enable_fp_fusion=False,
+    )
+
+
+def reference(
+    latents_BCHW: Tensor,
+    velocities_RCHW: Tensor,
+    before_BCHW: Tensor,
+    clean_BCHW: Tensor,
+    factors_S4: Tensor,
+    steps_B: Tensor,
+) -> None:
+    """What ``flow_update`` does, by PyTorch."""
+    num = len(latents_BCHW)
+    guidance, lean, length, rest = factors_S4[steps_B].T[:, :, None, None, None]
+    v = velocities_RCHW[:num].float()
+    if len(velocities_RCHW) > num:
+        uncond = velocities_RCHW[num:].float()
+        v = torch.where(guidance == 1, v, uncond + guidance * (v - uncond))
+    slope = torch.where(lean == 0, v, v + lean * (v - before_BCHW))
+    latents_BCHW += length * slope
+    before_BCHW.copy_(v)
+    clean_BCHW.copy_(latents_BCHW + rest * v)
+    steps_B += 1

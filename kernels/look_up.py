@@ -1,0 +1,84 @@
+"""From codes to the decoder's next input: embeddings of both rows, and where they stand.
+
+With the sampler this makes a decode step a closed circle on the device: no code travels to the host
+before the next step begins.
+
+Shapes: B pictures, R rows (2B under guidance, B without), K codes, D width, N codes a picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def look_up_kernel(
+    codes,
+    table,
+    embeds,
+    drawn,
+    positions,
+    row_positions,
+    row_lengths,
+    num_pictures,
+    num_rows,
+    num_codes,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One program a picture: no other touches its counters."""
+    picture = tl.program_id(0)
+    code, position = tl.load(codes + picture), tl.load(positions + picture)
+    tl.store(drawn + picture * num_codes + position, code, mask=position < num_codes)
+    tl.store(positions + picture, position + 1)
+    for second in tl.static_range(2):
+        row = picture + second * num_pictures
+        if row < num_rows:
+            length = tl.load(row_lengths + row)
+            tl.store(row_positions + row, length)
+            tl.store(row_lengths + row, length + 1)
+            for start in range(0, WIDTH, BLOCK):
+                column = start + tl.arange(0, BLOCK)
+                vector = tl.load(table + code * WIDTH + column, mask=column < WIDTH)
+                tl.store(embeds + row * WIDTH + column, vector, mask=column < WIDTH)
+
+
+def look_up(
+    codes_B: Tensor,
+    table_KD: Tensor,
+    embeds_RD: Tensor,
+    drawn_BN: Tensor,
+    positions_B: Tensor,
+    row_positions_R: Tensor,
+    row_lengths_R: Tensor,
+) -> None:
+    """Write the codes' vectors into the rows of embeds, the codes into drawn at their positions,
+    rows' lengths into their positions; advance lengths and positions. All int64 but vectors."""
+    num_pictures, width = len(codes_B), table_KD.shape[1]
+    look_up_kernel[(num_pictures,)](
+        *(codes_B, table_KD, embeds_RD, drawn_BN, positions_B, row_positions_R, row_lengths_R),
+        *(num_pictures, len(embeds_RD), drawn_BN.shape[1]),
+        WIDTH=width,
+        BLOCK=min(1024, triton.next_power_of_2(width)),
+    )
+
+
+def reference(
+    codes_B: Tensor,
+    table_KD: Tensor,
+    embeds_RD: Tensor,
+    drawn_BN: Tensor,
+    positions_B: Tensor,
+    row_positions_R: Tensor,
+    row_lengths_R: Tensor,
+) -> None:
+    """What ``look_up`` does, by PyTorch."""
+    repeats = len(embeds_RD) // len(codes_B)
+    embeds_RD.copy_(table_KD[codes_B].repeat(repeats, 1))
+    drawn_BN[torch.arange(len(codes_B), device=codes_B.device), positions_B] = codes_B
+    positions_B += 1
+    row_positions_R.copy_(row_lengths_R)
+    row_lengths_R += 1
