@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -21,16 +21,16 @@ def _case(device: str, num: int) -> Case:
     codes_B = torch.randint(0, 16384, (num,), device=device)
     embeds_RD = torch.empty(2 * num, 2048, device=device)
 
-    def call(run: object) -> object:
+    def call(run: Callable[..., object]) -> Callable[[], object]:
         counters = [
             torch.zeros(size, dtype=torch.int64, device=device) for size in (num, 2 * num, 2 * num)
         ]
         drawn = torch.zeros(num, 10**6, dtype=torch.int64, device=device)  # never full
-        return lambda: run(codes_B, table_KD, embeds_RD, drawn, *counters)  # type: ignore[operator]
+        return lambda: run(codes_B, table_KD, embeds_RD, drawn, *counters)
 
     return Case(
         shape=f"{num} pictures, width 2048",
-        ours=call(look_up),  # type: ignore[arg-type]
-        eager=call(reference),  # type: ignore[arg-type]
+        ours=call(look_up),
+        eager=call(reference),
         num_bytes=num * 2048 * 2 + embeds_RD.nbytes,
     )

@@ -59,7 +59,7 @@ JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, je_pool *pool);
 
 /* embeds (R, T, D) to final-normed hidden states (R, T, D); one thread at a time.
  *
- * positions (R, T) turn queries and keys. lengths (R) count a row's valid positions after the call: new
+ * positions (R, T) rotate queries and keys. lengths (R) count a row's valid positions after the call: new
  * ones lie at its end or, when it is shorter than T, at the start, with padding behind (whose hidden
  * states mean nothing). caches: keys, then values of each layer (R, G, M, E), updated in place.
  * 0, or -1 when there is no memory left; nothing has been changed then. */

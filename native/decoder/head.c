@@ -11,7 +11,6 @@
 #define AT_ONCE 16 /* blocks: their scales fill a vector */
 #define OUTPUTS 4  /* at once; they share the loads of the inputs */
 #define SHARE 64   /* outputs a part */
-#define AHEAD 16384 /* bytes asked for before they are needed, as in product.c */
 
 /* The inputs, rounded to 8 bits, as the weights are, a block at a time. zeros: -128 times the sum of a
  * block's levels. */
@@ -54,7 +53,7 @@ JE_INLINE void dot(float *y, size_t stride, const je_byte_matrix *matrix, int ou
     const size_t blocks = (size_t)rows->blocks, bytes = blocks * BLOCK, first = row * blocks;
     const uint8_t *levels = matrix->levels + output * bytes;
     const float *scales = matrix->scales + output * blocks;
-    const size_t outputs_ahead = (AHEAD / (OUTPUTS * bytes) + 1) * OUTPUTS, distance = outputs_ahead * bytes;
+    const size_t outputs_ahead = (JE_AHEAD / (OUTPUTS * bytes) + 1) * OUTPUTS, distance = outputs_ahead * bytes;
     const __m512i pair = _mm512_inserti32x8(_mm512_setzero_si512(), _mm256_set1_epi32(1), 1);
     __m512 sums[4][OUTPUTS];
     float worth[4][OUTPUTS][AT_ONCE];

@@ -8,8 +8,6 @@
 #define SOON 128 /* rows, before whose end the next panel's weights would be gone from the cache again */
 #define GROUP 4 /* at once of few, and */
 #define OUTPUTS 4
-#define AHEAD 16384 /* bytes of weights asked for before they are needed: into the second cache, as the first
-                       waits for too few at once (docs/decoder.md) */
 
 JE_INLINE void apply(float *y, __m512 p, __mmask16 mask, je_epilogue epilogue) {
     if (epilogue == JE_ADD) p = _mm512_add_ps(p, _mm512_maskz_loadu_ps(mask, y));
@@ -24,7 +22,7 @@ static size_t bytes_of(je_part part) { /* an output's */
 static const uint8_t *levels_of(je_part part) { return part.matrix->levels + part.first * bytes_of(part); }
 
 /* In outputs of so many bytes: a whole number of groups of them. */
-JE_INLINE size_t ahead(size_t bytes) { return (AHEAD / (OUTPUTS * bytes) + 1) * OUTPUTS; }
+JE_INLINE size_t ahead(size_t bytes) { return (JE_AHEAD / (OUTPUTS * bytes) + 1) * OUTPUTS; }
 
 /* Four outputs of `count` rows from `row` on: levels of 4 bits times levels of 8, a block at a time.
  * levels, scales: of the first output, the others behind it. end, next: of this part's weights, and where
@@ -102,8 +100,8 @@ static void few_rows(je_part part, je_part next, const je_rows *rows, float *y, 
         }
         for (int row = 0; row < rows->count; row++)
             for (int o = 0; o < width; o += 16)
-                apply(y + row * stride + tile + o, _mm512_loadu_ps(found + row * JE_TILE + o),
-                          je_first(width - o), epilogue);
+                apply(y + row * stride + tile + o, _mm512_loadu_ps(found + row * JE_TILE + o), je_first(width - o),
+                      epilogue);
     }
 }
 

@@ -6,6 +6,9 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+/* Bytes of weights asked for before they are needed: into the second cache, as the first waits for too few at
+ * once (docs/decoder.md). */
+#define JE_AHEAD 16384
 #define JE_INLINE static inline __attribute__((always_inline))
 
 /* sums += four products each of unsigned and signed bytes. As assembly, because GCC 12 copies and spills

@@ -41,7 +41,7 @@ class NativeHead:
         self._pool, self._weights = pool, Weights(folder, component)
         inputs, matrices = sizes.hidden_size, []
         for name in _LAYERS:
-            if any(tensor.startswith(f"{name}.") for tensor in component.tensors):
+            if name == "logits" or any(t.startswith(f"{name}.") for t in component.tensors):
                 matrices.append(self._matrix(name, inputs))
                 inputs = matrices[-1].outputs
         self._matrices = (_Matrix * len(matrices))(*matrices)

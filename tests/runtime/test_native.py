@@ -248,6 +248,11 @@ def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
         (exact,) = component.references([{"hidden": hidden}], low=True)[0]
         assert relative_error(found, exact) < 0.01
 
+    gone = {key: value for key, value in entry.tensors.items() if not key.startswith("logits.")}
+    damaged = entry.model_copy(update={"tensors": gone})
+    with pytest.raises(BundleError, match=r"head\.data: no logits"):
+        NativeHead(tmp_path, damaged, sizes, native_library.Pool(1))
+
 
 @needs_library
 def test_too_many_threads_are_an_option_error() -> None:

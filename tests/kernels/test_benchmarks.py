@@ -1,0 +1,26 @@
+"""What the benchmarks would time runs; how long it takes, only a device can say."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from janus_edge.bench.kernels.__main__ import KERNELS, main
+from tests.kernels.conftest import DEVICE
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_both_ways_run(kernel: str) -> None:
+    case = next(iter(import_module(f"janus_edge.bench.kernels.{kernel}").cases(DEVICE)))
+    case.ours()
+    case.eager()
+    assert case.num_bytes > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["kernels"])
+    with pytest.raises(SystemExit, match="no GPU here"):
+        main()
