@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from janus_edge.runtime.bundle import Bundle, open_bundle, shipped_bundles
     from janus_edge.runtime.errors import (
         BundleError,
+        DeviceError,
         ImageError,
         JanusEdgeError,
         OptionError,
@@ -37,6 +38,7 @@ __all__ = [
     "AskRequest",
     "Bundle",
     "BundleError",
+    "DeviceError",
     "Event",
     "Finished",
     "Image",
@@ -62,6 +64,7 @@ _HOMES = {
     "bundle": ("Bundle", "open_bundle", "shipped_bundles"),
     "errors": (
         "BundleError",
+        "DeviceError",
         "ImageError",
         "JanusEdgeError",
         "OptionError",

@@ -33,7 +33,8 @@ from janus_edge.export.sizes import sizes_of
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
-from janus_edge.runtime.backends import Engine, load_engine
+from janus_edge.runtime.backends import Engine
+from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.manifest import Sizes
 from janus_edge.train.config import TINY
@@ -78,7 +79,7 @@ def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], Decode
         save_graph(
             decoder_graph(checkpoint, LENGTH, LOWERINGS["onnxruntime"], None, blocks, own), path
         )
-        engine = load_engine("onnxruntime", path, num_threads)
+        engine = load_graph(path, num_threads)
         found[name] = partial(_decoder, engine, sizes, cache)
     return found
 

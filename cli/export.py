@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Backends(StrEnum):
+    """What runs the components."""
+
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
 
 
 def export(
@@ -38,11 +46,27 @@ def export(
     lowering: Annotated[
         str, typer.Option(help="onnxruntime, or portable: standard ONNX operators alone.")
     ] = "onnxruntime",
+    backend: Annotated[
+        Backends,
+        typer.Option(help="onnxruntime: graphs; tensorrt: engines for NVIDIA's GPUs."),
+    ] = Backends.onnxruntime,
+    precision: Annotated[
+        str | None, typer.Option(help="Of engines: float16 or bfloat16; default: float16.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Of engines: a GPU, as sm_89; default: all that can be at once."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
     from janus_edge.export.bundle import export_folder
+    from janus_edge.export.tensorrt import Plan
 
+    chosen = {"precision": precision, "target": target}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if backend is Backends.onnxruntime and given:
+        raise typer.BadParameter(f"--{next(iter(given))} is of engines; add --backend tensorrt")
     export_folder(
         checkpoint,
         bundle,
@@ -53,6 +77,7 @@ def export(
         kv_cache=kv_cache,
         prefill=prefill,
         lowering=lowering,
+        engines=Plan(**given) if backend is Backends.tensorrt else None,
         report=typer.echo,
         replace=replace,
     )

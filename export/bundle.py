@@ -16,12 +16,15 @@ import numpy as np
 from janus_edge.export.autoencoder import check_wanted
 from janus_edge.export.component import Component
 from janus_edge.export.components import graph_components, tables
+from janus_edge.export.entries import graph_entry, write_table
 from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import check_parity
 from janus_edge.export.preview import preview
-from janus_edge.export.quantize import preset_of
+from janus_edge.export.quantize import for_tensorrt, preset_of
 from janus_edge.export.sizes import sizes_of
-from janus_edge.export.storage import halve, store_halves
+from janus_edge.export.storage import store_halves
+from janus_edge.export.tensorrt import MAX_LENGTH as DEVICE_LENGTH
+from janus_edge.export.tensorrt import Plan, write_engine
 from janus_edge.export.tokenizer import complete, template_of
 from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_sha256
@@ -29,7 +32,6 @@ from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
-TARGET, ANY_TARGET = "cpu", "any"  # any: standard operators alone
 UPCAST_AT_USE = 2**27  # weights a component, from which they stay halves in memory
 Report = Callable[[str], None]
 
@@ -45,6 +47,7 @@ def export_folder(
     kv_cache: str | None = None,
     prefill: str | None = None,
     lowering: str = "onnxruntime",
+    engines: Plan | None = None,
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -56,17 +59,19 @@ def export_folder(
     found = load_checkpoint(checkpoint, lazy=True, vae=vae)
     check_wanted(found.model.config, vae, str(checkpoint))
     config = found.model.config.language
+    most = config.max_position_embeddings if engines is None else DEVICE_LENGTH
     tokenizer = complete(found.tokenizer_json, config.vocab_size)
     prompt = found.prompt or dataclasses.asdict(template_of(tokenizer, checkpoint))
     export_bundle(
         dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
         folder,
-        max_length=max_length or config.max_position_embeddings,
+        max_length=max_length or min(config.max_position_embeddings, most),
         quantize=quantize,
         block_size=block_size,
         kv_cache=kv_cache,
         prefill=prefill,
         lowering=lowering,
+        engines=engines,
         report=report,
         replace=replace,
     )
@@ -82,6 +87,7 @@ def export_bundle(
     kv_cache: str | None = None,
     prefill: str | None = None,
     lowering: str = "onnxruntime",
+    engines: Plan | None = None,
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
@@ -91,14 +97,17 @@ def export_bundle(
     max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
     rounded weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
     of the decoder that takes many positions at once faster. lowering: "onnxruntime", or "portable"
-    for standard operators alone. report: called with a line after each
-    component. Raises ParityError when a component differs from PyTorch, OutputError when the folder
-    exists (and replace is False) or cannot be written, OptionError when max_length holds no picture
-    or there is no such preset.
+    for standard operators alone. engines: for TensorRT, with its kernels, in place of graphs.
+    report: called with a line after each component. Raises ParityError when a component differs
+    from PyTorch, OutputError when the folder exists (and replace is False) or cannot be written,
+    OptionError when max_length holds no picture or there is no such preset.
     """
     preset = preset_of(
         quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
     )
+    if engines is not None:
+        language = checkpoint.model.config.language
+        preset = for_tensorrt(preset, (language.hidden_size, language.intermediate_size))
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
@@ -110,10 +119,11 @@ def export_bundle(
         part.mkdir(parents=True)
         stored = in_halves(checkpoint) if preset.halves else checkpoint
         components = graph_components(stored, max_length, preset)
-        entries = _write_graphs(stored, components, part, report, upcast_at_use)
+        entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
         entries |= _write_tables(stored, part, report, preset.halves)
+        kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
-        _write_manifest(checkpoint, part, folder.name, max_length, entries)
+        _write_manifest(checkpoint, part, folder.name, max_length, entries, kernels)
         _swap(part, folder)
     except OSError as error:  # a folder that cannot be written, or a full disk
         reason = error.strerror or str(error)
@@ -128,6 +138,7 @@ def _write_graphs(
     part: Path,
     report: Report,
     upcast_at_use: int,
+    engines: Plan | None,
 ) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for component in components:
@@ -144,9 +155,27 @@ def _write_graphs(
             references = component.references(examples)
             rounded = component.references(examples, low=True) if component.is_low else None
         error = check_parity(component, path, entry["upcast"], examples, references, rounded)
+        line = f"error {error:.1e}"
+        if engines is not None:
+            with loaded(checkpoint, *component.parameters):
+                entry, line = write_engine(component, path, entry, engines)
         entries[component.name] = entry
-        size = path.stat().st_size + (0 if data is None else data.stat().st_size)
-        report(f"{component.name}: {size / 1e6:.2f} MB, error {error:.1e}")
+        sizes = [(part / entry[key]["file"]).stat().st_size for key in ("data",) if key in entry]
+        size = sum(sizes, (part / entry["file"]).stat().st_size)
+        report(f"{component.name}: {size / 1e6:.2f} MB, {line}")
+    return entries
+
+
+def _write_kernels(
+    checkpoint: Checkpoint, part: Path, engines: Plan, report: Report
+) -> list[dict[str, Any]]:
+    """What the loops launch between engines, for every GPU that they may run on."""
+    from janus_edge.kernels.compile import TARGETS, compile_kernel, specs_of  # needs Triton
+
+    targets = TARGETS if engines.target is None else (int(engines.target.removeprefix("sm_")),)
+    specs = specs_of(sizes_of(checkpoint.model, 1))
+    entries = [compile_kernel(spec, target, part) for spec in specs for target in targets]
+    report(f"kernels: {', '.join(spec.name for spec in specs)}, each for {len(targets)} GPUs")
     return entries
 
 
@@ -156,13 +185,18 @@ def _write_tables(
     entries: dict[str, Any] = {}
     for name, table in chain(tables(checkpoint), preview(checkpoint)):
         path = part / f"{name}.npy"
-        entries[name] = _write_table(table.astype(np.float16) if halves else table, path)
+        entries[name] = write_table(table.astype(np.float16) if halves else table, path)
         report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
     return entries
 
 
 def _write_manifest(
-    checkpoint: Checkpoint, part: Path, name: str, max_length: int, entries: dict[str, Any]
+    checkpoint: Checkpoint,
+    part: Path,
+    name: str,
+    max_length: int,
+    entries: dict[str, Any],
+    kernels: list[dict[str, Any]],
 ) -> None:
     manifest = {
         "format": FORMAT,
@@ -178,75 +212,12 @@ def _write_manifest(
             "sha256": file_sha256(part / "tokenizer.json"),
         },
         "components": entries,
+        **({"kernels": kernels} if kernels else {}),
     }
     raw = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     parse_manifest(raw, MANIFEST)  # never write one that the runtime would refuse
     (part / MANIFEST).write_bytes(raw)
     (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n")
-
-
-def graph_entry(
-    component: Component, proto: Any, path: Path, data: Path | None, weights: str
-) -> dict[str, Any]:
-    """What the manifest says of a graph. weights: dtype of most, where they are not rounded."""
-    beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
-    listed = {"tensors": _stored(proto)} if component.is_listed else {}
-    blocks = component.blocks
-    return {
-        "file": path.name,
-        "sha256": file_sha256(path),
-        **beside,
-        "backend": "onnxruntime",
-        "target": TARGET if any(each.domain for each in proto.opset_import) else ANY_TARGET,
-        "dtype": "float32",
-        "weights": weights if blocks is None else blocks.dtype,
-        "upcast": "load" if data is None or blocks else "use",
-        "quantization": "none" if blocks is None else blocks.scales,
-        "inputs": [_tensor(value) for value in proto.graph.input],
-        "outputs": [_tensor(value) for value in proto.graph.output],
-        "profile": component.profile,
-        **listed,
-    }
-
-
-def _stored(proto: Any) -> dict[str, Any]:
-    """Where the file beside a graph holds each of its weights."""
-    found = {}
-    for tensor in proto.graph.initializer:
-        if tensor.external_data:
-            place = {entry.key: entry.value for entry in tensor.external_data}
-            found[tensor.name] = {
-                "dtype": _DTYPES[tensor.data_type],
-                "shape": list(tensor.dims),
-                "offset": int(place["offset"]),
-            }
-    return found
-
-
-_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
-
-
-def _tensor(value: Any) -> dict[str, Any]:
-    tensor = value.type.tensor_type
-    shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
-    return {"name": value.name, "dtype": _DTYPES[tensor.elem_type], "shape": shape}
-
-
-def _write_table(table: np.ndarray, path: Path) -> dict[str, Any]:
-    half = halve(table)
-    stored = table if half is None else half
-    np.save(path, stored)
-    return {
-        "file": path.name,
-        "sha256": file_sha256(path),
-        "backend": "table",
-        "target": ANY_TARGET,
-        "dtype": "float32",
-        "weights": stored.dtype.name,
-        "quantization": "none",
-        "inputs": [{"name": "index", "dtype": "int64", "shape": ["R"]}],
-        "outputs": [{"name": "row", "dtype": "float32", "shape": ["R", *table.shape[1:]]}],
-    }
 
 
 def _swap(part: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import onnx
 from janus_edge.export.quantize import Blocks
 
 Feeds = dict[str, np.ndarray]
+Ranges = dict[str, tuple[int, int, int]]
 
 
 def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
@@ -36,7 +37,8 @@ class References(Protocol):
 class Component:
     """One graph.
 
-    profile: (min, usual, max) of every named dimension. parameters: prefixes of those that must be
+    profile: (min, usual, max) of every named dimension; uses: of what an engine is optimized for,
+    where there are several. parameters: prefixes of those that must be
     in memory for ``build`` and ``references``. build: takes the file for the weights beside the
     graph, or None. references: PyTorch's outputs for the examples, which are feeds of several
     sizes; low: with everything rounded that the graph rounds. error: of an output against its
@@ -47,11 +49,12 @@ class Component:
 
     name: str
     outputs: tuple[str, ...]
-    profile: dict[str, tuple[int, int, int]]
+    profile: Ranges
     parameters: tuple[str, ...]
     build: Callable[[Path | None], onnx.ModelProto]
     examples: Callable[[], list[Feeds]]
     references: References
+    uses: dict[str, Ranges] = field(default_factory=dict)
     num_weights: int = 0  # of those that can lie beside the graph
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
     blocks: Blocks | None = None

@@ -22,7 +22,7 @@ import torch
 from onnx import TensorProto
 
 from janus_edge.export.calibrate import CacheScales, RoundedCache, cache_scales, sequences
-from janus_edge.export.component import Component, Feeds
+from janus_edge.export.component import Component, Feeds, Ranges
 from janus_edge.export.graph import Graph, Shape, info
 from janus_edge.export.lowering import LOWERINGS, Lowering
 from janus_edge.export.quantize import PRESETS, Blocks, Preset, rounded
@@ -32,6 +32,7 @@ from janus_edge.model.weights import Checkpoint, loaded
 from janus_edge.runtime.manifest import PREFILL
 
 _PREFIX = "language_model.model."
+PROMPT_LENGTH = 640  # positions: a picture that is asked about or drawn by a flow, and some text
 CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
 
 
@@ -55,6 +56,7 @@ def decoder_components(
                 "T": (1, 1, max_length),
                 "M": (1, max_length, max_length),
             },
+            uses=_uses(max_length),
             parameters=(),
             cuts=tuple(f"layers.{i}" for i in range(3, config.num_hidden_layers - 1, 4)),
             num_weights=sum(
@@ -76,6 +78,17 @@ def decoder_components(
 
     found = [made("decoder", preset.decoder)]
     return [*found, made(PREFILL, preset.prefill)] if preset.prefill else found
+
+
+def _uses(max_length: int) -> dict[str, Ranges]:
+    """A prompt, or a flow's latent; a step; several codes of which some will be right."""
+    rows, slots = (1, 2, 16), (max_length,) * 3
+    lengths = {
+        "prefill": (1, min(PROMPT_LENGTH, max_length), max_length),
+        "step": (1, 1, 1),
+        "speculative": (2, 8, 16),
+    }
+    return {name: {"R": rows, "T": length, "M": slots} for name, length in lengths.items()}
 
 
 def decoder_graph(

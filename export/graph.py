@@ -98,7 +98,7 @@ class Graph:
         if self._file is None:
             return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])
         rows, width = weight_IO.shape
-        step = max(1, SLICE // rows)
+        step = max(1, SLICE // rows) if self.lowering.has_slices else width
         parts = []
         for index, start in enumerate(range(0, width, step)):
             weight = self._slice(f"{name}.weight.{index}", weight_IO[:, start : start + step])

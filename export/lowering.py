@@ -24,14 +24,22 @@ class Lowering:
     weights and their blocks. prepare: adds what all layers share; "cos", "sin", "positions",
     "lengths" and the caches are there. attention: of a layer; takes the graph, its index, the names
     of queries, keys and values (R, T, D), and the scales of 8-bit caches; the name of its result.
+    has_slices: whether weights that lie as halves beside the graph are multiplied in slices, for a
+    processor's cache.
     """
 
     product: Callable[[Graph, str, str, np.ndarray, Blocks], str]
     prepare: Callable[[Graph], None]
     attention: Callable[[Graph, int, tuple[str, str, str], LanguageConfig, CacheScales | None], str]
+    has_slices: bool
 
 
 LOWERINGS = {
-    name: Lowering(product=ops.product, prepare=ops.prepare, attention=ops.attention)
+    name: Lowering(
+        product=ops.product,
+        prepare=ops.prepare,
+        attention=ops.attention,
+        has_slices=name == "onnxruntime",
+    )
     for name, ops in zip(LOWERING_NAMES, (ops_onnxruntime, ops_portable), strict=True)
 }

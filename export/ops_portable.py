@@ -22,7 +22,7 @@ def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Bloc
         return _integers(graph, x, name, stored, scales_O, weight_OI.shape[1])
     store = graph.nibbles if blocks.bits == 4 else graph.weight
     stored = store(f"{name}.weight.levels", levels_IO)
-    scales = graph.weight(f"{name}.weight.scales", scales_KO)
+    scales = graph.constant(f"{name}.weight.scales", scales_KO)  # for export/precision.py
     weight = graph.node(
         "DequantizeLinear",
         [stored, scales],
@@ -50,18 +50,19 @@ def prepare(graph: Graph) -> None:
 
     The mask is explicit: TensorRT's parser ignored Attention's ``nonpad_kv_seqlen``.
     """
-    for name, value in (("i64.0", 0), ("i64.1", 1)):
-        graph.constant(name, np.array(value))
-    for name, axes in (("axes.1", [1]), ("axes.last", [-1]), ("axes.01", [0, 1])):
+    graph.constant("i64.0", np.array(0))
+    for name, axes in (("axes.0", [0]), ("axes.1", [1]), ("axes.last", [-1])):
         graph.constant(name, np.array(axes))
+    # cut from a constant: Range is refused by ONNX Runtime where a cache's length is fixed
+    (most,) = (tensor.dims[0] for tensor in graph.initializers if tensor.name == "cos")
+    graph.constant("index", np.arange(most))
     sizes = {
         name: graph.node("Shape", [of], [f"{name}.shape"], start=axis, end=axis + 1)
         for name, of, axis in (("new", "embeds", 1), ("slots", "past_k_0", 2))
     }
     counts = {}
     for name, size in sizes.items():
-        last = graph.node("Squeeze", [size], [f"{name}.size"])
-        counts[name] = graph.node("Range", ["i64.0", last, "i64.1"], [f"{name}.index"])
+        counts[name] = graph.node("Slice", ["index", "axes.0", size, "axes.0"], [f"{name}.index"])
     before = graph.node("Sub", ["lengths", sizes["new"]], ["lengths.before"])
     start = graph.node("Max", [before, "i64.0"], ["start"])
     column = graph.node("Unsqueeze", [start, "axes.1"], ["start.column"])

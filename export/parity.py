@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from janus_edge.export.component import Component, Feeds
-from janus_edge.runtime.backends import load_engine
+from janus_edge.runtime.backends.onnxruntime import load_graph
 
 TOLERANCE = 1e-4  # of the reference's largest value, fp32
 EAGER = 2.0  # times the error of PyTorch with the same rounded weights, in fp32
@@ -26,6 +26,7 @@ def check_parity(
     examples: list[Feeds],
     references: list[list[np.ndarray]],
     eager: list[list[np.ndarray]] | None = None,
+    tolerance: float = TOLERANCE,
 ) -> float:
     """Run the file on every example; the largest error. Raises ParityError.
 
@@ -35,7 +36,7 @@ def check_parity(
     worst = 0.0
     found: list[Feeds] = [{} for _ in examples]
     for segment, inputs, outputs in _segments(component, path, upcast, list(examples[0])):
-        engine = load_engine("onnxruntime", segment, num_threads=0, upcast=upcast)
+        engine = load_graph(segment, num_threads=0, upcast=upcast)
         for feeds, values in zip(examples, found, strict=True):
             known = feeds | values
             results = engine.run({name: known[name] for name in inputs})
@@ -44,7 +45,7 @@ def check_parity(
     for feeds, values, expected, made in zip(examples, found, references, rough, strict=True):
         for name, reference, low in zip(component.outputs, expected, made, strict=True):
             error = component.error(values[name], reference)
-            allowed = TOLERANCE
+            allowed = tolerance
             if eager is not None:
                 allowed += EAGER * component.error(low, reference)
             if not error <= allowed:

@@ -36,6 +36,7 @@ class Blocks:
 
     bits: int
     size: int  # 0: all of an output
+    positive: bool = False  # scales; else a block's largest weight has the level without a negative
 
     @property
     def dtype(self) -> str:
@@ -120,6 +121,25 @@ def preset_of(
     return replace(preset, decoder=replace(preset.decoder, size=block_size))
 
 
+def for_tensorrt(preset: Preset, sizes: tuple[int, ...]) -> Preset:
+    """What TensorRT takes of a preset: blocks in the decoder and the heads, with positive scales,
+    that divide the sizes of their inputs; all else in halves, keys and values among it."""
+
+    def whole(blocks: Blocks | None) -> Blocks | None:
+        if blocks is None:
+            return None
+        fitting = [b for b in BLOCK_SIZES if b <= blocks.size and not any(s % b for s in sizes)]
+        return replace(blocks, size=fitting[-1], positive=True) if fitting else None
+
+    return Preset(
+        decoder=whole(preset.decoder),
+        image_head=whole(preset.image_head),
+        text_head=whole(preset.text_head),
+        halves=True,
+        lowering="portable",
+    )
+
+
 def _check(option: str, value: str | int, known: tuple[str | int, ...]) -> None:
     if value not in known:
         shown = f'"{value}"' if isinstance(value, str) else value
@@ -130,8 +150,8 @@ def pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]
     """Levels (O, K, S * bits / 8) uint8, the lower nibble first, and scales (O, K) float32.
 
     The last block of an output is filled with zeros. The scale of a block is the one of those tried
-    that leaves the smallest squared error; its sign lets the largest weight have the one level that
-    has no negative.
+    that leaves the smallest squared error; unless it is to be positive, its sign lets the largest
+    weight have the one level that has no negative.
     """
     rows = max(1, _AT_ONCE // weight_OI.shape[1])
     parts = [_pack(weight_OI[i : i + rows], blocks) for i in range(0, len(weight_OI), rows)]
@@ -144,8 +164,12 @@ def _pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray
     size = blocks.size or weight_OI.shape[1]
     filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % size)))
     parts_OKS = filled.reshape(len(filled), -1, size)
-    at = np.abs(parts_OKS).argmax(-1)[..., None]
-    full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
+    if blocks.positive:
+        least, most = parts_OKS.min(-1, keepdims=True), parts_OKS.max(-1, keepdims=True)
+        full_OK1 = np.maximum(most / np.float32(half - 1), least / np.float32(-half))
+    else:
+        at = np.abs(parts_OKS).argmax(-1)[..., None]
+        full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
     best_OK1, least_OK1 = full_OK1, np.full(full_OK1.shape, np.inf, np.float32)
     for shrink in _SHRINKS[blocks.bits]:
         scale_OK1 = full_OK1 * np.float32(shrink)

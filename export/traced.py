@@ -100,7 +100,8 @@ def traced(
         with rounded(owner, blocks if low else None), low_convolutions, torch.no_grad():
             for feeds in examples:
                 out = compute(*(torch.from_numpy(array) for array in feeds.values()))
-                found.append([part.numpy() for part in (out if isinstance(out, tuple) else (out,))])
+                parts = out if isinstance(out, tuple) else (out,)
+                found.append([_array(part) for part in parts])
         return found
 
     return Component(
@@ -115,6 +116,11 @@ def traced(
         blocks=CONVOLUTIONS if pictures else blocks,
         is_low=blocks is not None or pictures is not None,
     )
+
+
+def _array(part: Tensor) -> np.ndarray:
+    """float32 also of what was computed in bfloat16, which numpy has not."""
+    return (part.float() if part.is_floating_point() else part).numpy()
 
 
 class _Call(nn.Module):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from janus_edge.kernels.flow_update import flow_update_kernel
 from janus_edge.kernels.look_up import look_up_kernel
 from janus_edge.kernels.nearest_code import nearest_code_kernel
 from janus_edge.kernels.sample import sample_kernel
+from janus_edge.runtime.manifest import CodeSizes, FlowSizes
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
 
@@ -97,12 +99,26 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
             arguments={
                 **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
                 **dict.fromkeys(("before", "clean", "step_factors"), "*fp32"),
-                **{"steps": "*i64", "num_pictures": "i32"},
+                **{"steps": "*i64", "times": "*fp32", "num_pictures": "i32"},
             },
             constants={"SIZE": shape.latent_size, "BLOCK": 1024},
             options=_EXACT,
         ),
     )
+
+
+# Of each family: what its loop launches.
+_OF_A_FAMILY = {CodeSizes: ("sample", "look_up"), FlowSizes: ("flow_update",)}
+
+
+def specs_of(sizes: CodeSizes | FlowSizes) -> list[Spec]:
+    """The kernels that draw with a model of these sizes."""
+    if isinstance(sizes, CodeSizes):
+        shape = Shape(num_codes=sizes.codebook_size, width=sizes.hidden_size)
+    else:
+        shape = Shape(latent_size=math.prod(sizes.latent_shape))
+    names = _OF_A_FAMILY[type(sizes)]
+    return [spec for spec in specs(shape) if spec.name in names]
 
 
 def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:

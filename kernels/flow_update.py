@@ -8,29 +8,12 @@ Shapes: B pictures, C latent channels, H, W latent cells, S steps.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from janus_edge.runtime.flow import FlowSettings, times
-
-NUM_FACTORS = 4  # a step: guidance, lean, length, and what is left after it
-
-
-def factors(settings: FlowSettings) -> Tensor:
-    """(S, 4) float32 of ``euler`` and ``ab2``, rounded from float64. Guidance 1: the step has
-    conditional velocities alone. Raises KeyError for another solver."""
-    leans = {"euler": 0.0, "ab2": 1.0}[settings.solver]
-    rows, before = [], None
-    for start, stop in pairwise(times(settings.num_steps, settings.shift).tolist()):
-        guided, length = settings.guided(start), stop - start
-        lean = leans * length / (2 * before[1]) if before and before[0] == guided else 0.0
-        rows.append((settings.guidance_scale if guided else 1.0, lean, length, 1 - stop))
-        before = guided, length
-    return torch.tensor(rows, dtype=torch.float32)
+NUM_FACTORS = tl.constexpr(5)  # a step's: see ``runtime.flow.factors``
 
 
 @triton.jit
@@ -41,6 +24,7 @@ def flow_update_kernel(
     clean,
     step_factors,
     steps,
+    times,
     num_pictures,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -48,10 +32,9 @@ def flow_update_kernel(
     """One program a picture: no other touches its counter. Without fused multiply-adds."""
     picture = tl.program_id(0)
     step = tl.load(steps + picture)
-    guidance_scale = tl.load(step_factors + step * 4)
-    lean = tl.load(step_factors + step * 4 + 1)
-    length = tl.load(step_factors + step * 4 + 2)
-    rest = tl.load(step_factors + step * 4 + 3)
+    row = step_factors + step * NUM_FACTORS
+    guidance_scale, lean = tl.load(row), tl.load(row + 1)
+    length, rest, stop = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
     for start in range(0, SIZE, BLOCK):
         at = start + tl.arange(0, BLOCK)
         mask, here = at < SIZE, picture * SIZE + at
@@ -67,6 +50,7 @@ def flow_update_kernel(
         tl.store(before + here, v, mask=mask)
         tl.store(clean + here, z + rest * v, mask=mask)
     tl.store(steps + picture, step + 1)
+    tl.store(times + picture, stop)
 
 
 def flow_update(
@@ -74,14 +58,15 @@ def flow_update(
     velocities_RCHW: Tensor,
     before_BCHW: Tensor,
     clean_BCHW: Tensor,
-    factors_S4: Tensor,
+    factors_S5: Tensor,
     steps_B: Tensor,
+    times_B: Tensor,
 ) -> None:
     """Carry latents over a step, in place. velocities: conditional rows, then, of a guided step,
     unconditional ones. before: this step's velocity, for the next. clean: what the latents would
-    end as. steps: int64, advanced. float32 but velocities."""
+    end as. steps: int64, advanced. times: where each step stopped. float32 but velocities."""
     flow_update_kernel[(len(latents_BCHW),)](
-        *(latents_BCHW, velocities_RCHW, before_BCHW, clean_BCHW, factors_S4, steps_B),
+        *(latents_BCHW, velocities_RCHW, before_BCHW, clean_BCHW, factors_S5, steps_B, times_B),
         len(latents_BCHW),
         SIZE=latents_BCHW[0].numel(),
         BLOCK=1024,
@@ -94,12 +79,13 @@ def reference(
     velocities_RCHW: Tensor,
     before_BCHW: Tensor,
     clean_BCHW: Tensor,
-    factors_S4: Tensor,
+    factors_S5: Tensor,
     steps_B: Tensor,
+    times_B: Tensor,
 ) -> None:
     """What ``flow_update`` does, by PyTorch."""
     num = len(latents_BCHW)
-    guidance, lean, length, rest = factors_S4[steps_B].T[:, :, None, None, None]
+    guidance, lean, length, rest, stop = factors_S5[steps_B].T[:, :, None, None, None]
     v = velocities_RCHW[:num].float()
     if len(velocities_RCHW) > num:
         uncond = velocities_RCHW[num:].float()
@@ -109,3 +95,4 @@ def reference(
     before_BCHW.copy_(v)
     clean_BCHW.copy_(latents_BCHW + rest * v)
     steps_B += 1
+    times_B.copy_(stop.flatten())

@@ -25,8 +25,8 @@ class LayerCache:
 
     def write(self, at_RGTE: Tensor, k_RGTE: Tensor, v_RGTE: Tensor) -> tuple[Tensor, Tensor]:
         """Put new ones at these slots; all keys and values then."""
-        keys = self.keys_RGME.scatter_(2, at_RGTE, k_RGTE)
-        return keys, self.values_RGME.scatter_(2, at_RGTE, v_RGTE)
+        keys = self.keys_RGME.scatter_(2, at_RGTE, k_RGTE.to(self.keys_RGME.dtype))
+        return keys, self.values_RGME.scatter_(2, at_RGTE, v_RGTE.to(self.values_RGME.dtype))
 
 
 class Attention(nn.Module):

@@ -194,8 +194,8 @@ def _read(path: Path) -> bytes:
 
 
 def _files(manifest: Manifest) -> list[tuple[str, str]]:
-    """Every file of the components, with its hash."""
-    found = []
+    """Every file of the components and kernels, with its hash."""
+    found = [(kernel.file, kernel.sha256) for kernel in manifest.kernels]
     for part in manifest.components.values():
         found.append((part.file, part.sha256))
         if part.data is not None:

@@ -50,11 +50,12 @@ class Decoder:
         many: Engine | None = None,
     ) -> None:
         """engine: for steps, and for all else unless there is ``many``, its copy for many positions
-        at once. rows and max_length: of the caches. cache_type: dtype of their numbers."""
+        at once. rows and max_length: of the caches. cache_type: dtype of their numbers. Raises
+        DeviceError where a device has no room."""
         shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
         self._many, self._rows = many or engine, rows
         names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
-        caches = {name: np.zeros(shape, cache_type) for name in names}
+        caches = {name: engine.zeros(shape, cache_type) for name in names}
         self._past = {f"past_{name}": cache for name, cache in caches.items()}
         self._present = {f"present_{name}": cache for name, cache in caches.items()}
         self._step_embeds = np.zeros((rows, 1, sizes.hidden_size), np.float32)

@@ -46,7 +46,8 @@ def _draw_batch(
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
         engines.open("decoder", "image_head")
-        steps = _code_steps(engines, settings, jobs)
+        ends_ms: list[float] = []
+        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, jobs, ends_ms)
     codes_BN = np.zeros((len(jobs), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
@@ -63,6 +64,8 @@ def _draw_batch(
                 yield Preview(
                     index=job.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                 )
+    if ends_ms:  # codes come in batches from a device, which has timed each
+        watch.step_ends_ms[-num:] = [began_ms + end for end in ends_ms]
     with watch.part("open"):  # only now: the caches' memory is free again
         image_decoder = engines["image_decoder"]
     for job, codes_N in zip(jobs, codes_BN, strict=True):
@@ -77,8 +80,11 @@ def _draw_batch(
         )
 
 
-def _code_steps(engines: Engines, settings: Settings, jobs: list[Job]) -> Iterator[np.ndarray]:
-    """The decode loop of one batch: conditional rows, then unconditional ones."""
+def _code_steps(
+    engines: Engines, settings: Settings, jobs: list[Job], ends_ms: list[float]
+) -> Iterator[np.ndarray]:
+    """The decode loop of one batch: conditional rows, then unconditional ones. ends_ms: gets when
+    each code was there, where a device says so."""
     sizes = sizes_of(engines)
     rows = [job.ids_T for job in jobs]
     if settings.guided:
@@ -86,16 +92,48 @@ def _code_steps(engines: Engines, settings: Settings, jobs: list[Job]) -> Iterat
     lengths_R = np.array([len(ids_T) for ids_T in rows])
     longest = int(lengths_R.max())
     ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
+    prompt_RTD = engines.table("text_embed")[ids_RT].astype(np.float32)
+    seeds_B = np.array([job.seed for job in jobs], np.uint64)
+    if engines.on_device and settings.top_p == 1.0:
+        return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, ends_ms)
     head = engines["image_head"]
     return decode_codes(
         engines.decoder(len(rows), longest + sizes.num_codes, many=False),
         lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
         engines.table("code_embed"),
-        engines.table("text_embed")[ids_RT].astype(np.float32),
+        prompt_RTD,
         lengths_R,
         sizes.num_codes,
-        np.array([job.seed for job in jobs], np.uint64),
+        seeds_B,
         settings,
+    )
+
+
+def _on_device(
+    engines: Engines,
+    settings: Settings,
+    prompt_RTD: np.ndarray,
+    lengths_R: np.ndarray,
+    seeds_B: np.ndarray,
+    ends_ms: list[float],
+) -> Iterator[np.ndarray]:
+    """The same loop, without the host."""
+    from janus_edge.runtime.device_codes import Caches, decode_codes
+
+    sizes, decoder = sizes_of(engines), engines.bare("decoder")
+    cache_type = engines.bundle.manifest.cache_type
+    return decode_codes(
+        engines.gpu(),
+        decoder,
+        engines.bare("image_head"),
+        Caches.zeros(decoder, sizes, len(lengths_R), cache_type),
+        sizes,
+        engines.table("code_embed"),
+        prompt_RTD,
+        lengths_R,
+        seeds_B,
+        settings,
+        ends_ms,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from janus_edge.runtime import image as images
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
-from janus_edge.runtime.flow import FlowSettings, Velocity, integrate
+from janus_edge.runtime.flow import LEANS, FlowSettings, Step, Velocity, integrate
 from janus_edge.runtime.manifest import FlowSizes
 from janus_edge.runtime.requests import Job
 from janus_edge.runtime.sampling import STREAMS, guide, normal
@@ -34,11 +34,11 @@ def draw_flow(
         with watch.part("open"):
             engines.open(*engines.decoders(steps=False), "flow_encoder", "flow_decoder")
         with watch.part("prefill"):
-            velocity = velocity_of(engines, of_prompt[0].ids_T, settings.guidance_scale)
+            steps_of = _flow_of(engines, of_prompt[0].ids_T, settings, previews)
         for job in of_prompt:
             noise = normal(np.array([job.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
             z = noise
-            for step in watch.each(integrate(velocity, noise, settings), "flow"):
+            for step in watch.each(steps_of(noise), "flow"):
                 z = step.z
                 done = job.index * settings.num_steps + step.done
                 yield Progress(done=done, total=total, unit="steps", elapsed_ms=watch.elapsed_ms)
@@ -60,6 +60,33 @@ def draw_flow(
                 seed=job.seed,
                 elapsed_ms=watch.elapsed_ms,
             )
+
+
+def _flow_of(
+    engines: Engines, ids_T: np.ndarray, settings: FlowSettings, previews: bool
+) -> Callable[[np.ndarray], Iterator[Step]]:
+    """The steps of a prompt's flow, from noise (1, Z, H, W); on the device where it has them."""
+    if not (engines.on_device and settings.solver in LEANS):
+        velocity = velocity_of(engines, ids_T, settings.guidance_scale)
+        return lambda noise: integrate(velocity, noise, settings)
+    from janus_edge.runtime.device_flow import DeviceFlow, FlowEngines
+
+    manifest = engines.bundle.manifest
+    outputs = {each.name: each.shape for each in manifest.components["flow_encoder"].outputs}
+    flow = DeviceFlow(
+        engines.gpu(),
+        FlowEngines(
+            encoder=engines.bare("flow_encoder"),
+            decoder=engines.bare("decoder"),
+            velocity=engines.bare("flow_decoder"),
+            skip_shape=tuple(int(size) for size in outputs["skip"][1:]),
+        ),
+        sizes_of(engines),
+        manifest.cache_type,
+        engines.table("text_embed")[ids_T[:-1]].astype(np.float32),
+        settings,
+    )
+    return lambda noise: flow.draw(noise, previews)
 
 
 def sizes_of(engines: Engines) -> FlowSizes:

@@ -6,27 +6,34 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from janus_edge.runtime.backends import Arrays, Engine, load_engine, native
+from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Engine, Shared, load_engine, native
+from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.backends.native_library import Pool
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.devices import Device
 from janus_edge.runtime.manifest import PREFILL
 from janus_edge.runtime.resources import free_memory, num_processors
+
+if TYPE_CHECKING:
+    from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 
 
 class Engines:
     """By component name. Not for several threads."""
 
-    def __init__(self, bundle: Bundle, num_threads: int) -> None:
-        """num_threads: of each engine; 0 lets the backend choose. Raises OptionError if the system
-        has not as many."""
-        self.bundle = bundle
-        self._num_threads = num_threads
-        ours = any(native.runs(name, bundle.manifest) for name in bundle.manifest.components)
+    def __init__(self, bundle: Bundle, num_threads: int, device: Device | None = None) -> None:
+        """num_threads: of each engine; 0 lets the backend choose. device: default: the CPU. Raises
+        OptionError if the system has not as many."""
+        self.bundle, self.device = bundle, device or Device()
+        self._shared = Shared(num_threads, self.device)
+        ours = any(self._is_ours(name) for name in bundle.manifest.components)
         self._pool = Pool(num_threads or num_processors()) if ours else None
+        self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, np.ndarray] = {}
         self.component_ms: dict[str, float] = {}  # spent in each, all calls together
@@ -39,15 +46,34 @@ class Engines:
 
     def _load(self, name: str) -> Engine:
         manifest = self.bundle.manifest
-        if self._pool and native.runs(name, manifest):
+        if self._pool and self._is_ours(name):
             return native.load(name, self.bundle.folder, manifest, self._pool)
-        component, path = manifest.components[name], self.bundle.path(name)
-        return load_engine(component.backend, path, self._num_threads, component.upcast)
+        return load_engine(self.bundle.path(name), manifest.components[name], self._shared)
+
+    def _is_ours(self, name: str) -> bool:
+        return self.device.kind == "cpu" and native.runs(name, self.bundle.manifest)
 
     @property
     def is_native(self) -> bool:
         """Whether the decoder is our own, not the graph's."""
-        return native.runs("decoder", self.bundle.manifest)
+        return self._is_ours("decoder")
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the loops can stay on the GPU: engines are TensorRT's, kernels are there."""
+        return bool(self.bundle.manifest.kernels)
+
+    def gpu(self) -> Gpu:
+        """What the loops on the GPU launch with. Raises DeviceError."""
+        if self._kernels is None:
+            bundle = self.bundle
+            self._kernels = Kernels(self._shared.cuda, bundle.folder, bundle.manifest.kernels)
+        return Gpu(self._shared.cuda, self._kernels)
+
+    def bare(self, name: str) -> TensorRTEngine:
+        """A component's engine of TensorRT, for loops that enqueue it."""
+        engine = cast(_Timed, self[name]).engine
+        return cast("TensorRTEngine", engine)
 
     def open(self, *names: str) -> None:
         """Open components ahead of their use, side by side: each takes one processor. Raises
@@ -65,7 +91,8 @@ class Engines:
         names, manifest = self.decoders(steps=steps, many=many), self.bundle.manifest
         self.open(*names)
         step, wide = (self[name] for name in names)
-        return Decoder(step, manifest.sizes, rows, max_length, manifest.cache_type, wide)
+        slots = manifest.cache_slots or max_length
+        return Decoder(step, manifest.sizes, rows, slots, manifest.cache_type, wide)
 
     def decoders(self, *, steps: bool = True, many: bool = True) -> tuple[str, str]:
         """Which component takes the decoder's steps, and which takes many positions at once: its
@@ -93,16 +120,20 @@ class _Timed:
     """An engine that adds up its time under its component's name; see ``Engine``."""
 
     def __init__(self, engine: Engine, name: str, spent_ms: dict[str, float]) -> None:
-        self._engine, self._name, self._spent_ms = engine, name, spent_ms
+        self.engine, self._name, self._spent_ms = engine, name, spent_ms
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """All outputs, in new arrays."""
         with self._clock():
-            return self._engine.run(inputs)
+            return self.engine.run(inputs)
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """Memory for keys and values."""
+        return self.engine.zeros(shape, dtype)
+
+    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
         """A call on fixed arrays."""
-        call = self._engine.bind(inputs, outputs)
+        call = self.engine.bind(inputs, outputs)
 
         def timed() -> None:
             with self._clock():

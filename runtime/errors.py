@@ -5,6 +5,7 @@ JanusEdgeError
 ├── PromptError     an empty or too long prompt or question
 ├── ImageError      a file that is no picture, or too large a one
 ├── OptionError     a value outside its range
+├── DeviceError     a GPU or provider that is missing, does not fit or is out of memory
 ├── PullError       a repository that cannot be downloaded, or arrives damaged
 └── OutputError     a file or folder that cannot be written
 """
@@ -28,6 +29,10 @@ class ImageError(JanusEdgeError):
 
 class OptionError(JanusEdgeError):
     """A value outside its range."""
+
+
+class DeviceError(JanusEdgeError):
+    """A GPU or provider that is missing, does not fit or is out of memory."""
 
 
 class PullError(JanusEdgeError):

@@ -51,6 +51,25 @@ class FlowSettings:
         return self.guidance_scale != 1.0 and self.guidance_start <= t < self.guidance_end
 
 
+# Solvers whose steps are sums with factors that are known beforehand: what each leans on the step
+# before.
+LEANS = {"euler": 0.0, "ab2": 1.0}
+
+
+def factors(settings: FlowSettings) -> np.ndarray:
+    """(S, 5) float32, rounded from float64, of each step of a solver of ``LEANS``: guidance scale
+    (1: conditional velocities alone), lean, length, what is left after it, and where it stops:
+    ``slope = v + lean (v - v_before)``. Raises KeyError for another solver."""
+    full, rows, before = LEANS[settings.solver], [], None
+    for start, stop in pairwise(times(settings.num_steps, settings.shift).tolist()):
+        guided, length = settings.guided(start), stop - start
+        lean = full * length / (2 * before[1]) if before and before[0] == guided else 0.0
+        scale = settings.guidance_scale if guided else 1.0
+        rows.append((scale, lean, length, 1 - stop, stop))
+        before = guided, length
+    return np.array(rows, np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """The latent z (B, C, H, W) at ``t``, after ``done`` steps, and ``clean``, what it would end as

@@ -26,7 +26,7 @@ class Tensor(_Part):
     """An input or output; a named dimension may vary, a number may not."""
 
     name: str
-    dtype: Literal["float32", "float16", "int64", "int32", "int8", "uint8"]
+    dtype: Literal["float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8"]
     shape: tuple[Positive | str, ...]
 
 
@@ -45,8 +45,19 @@ class Stored(_Part):
     offset: Annotated[int, Field(ge=0)]
 
 
+class Builder(_Part):
+    """What built an engine, and must open it: a module of Python and its version."""
+
+    module: Literal["tensorrt_rtx", "tensorrt"]
+    version: str
+
+
+Ranges = dict[str, tuple[Positive, Positive, Positive]]
+
+
 class Component(_Part):
-    """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension.
+    """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension;
+    ``profiles`` those of an engine's optimization profiles, in their order.
 
     data: weights beside the graph. upcast: when half-precision weights become float32: as the file
     is opened, or slice by slice as they are used. quantization: rounded weights have a scale for
@@ -57,16 +68,33 @@ class Component(_Part):
     file: FileName
     sha256: Sha256
     data: File | None = None
-    backend: Literal["onnxruntime", "table"]
+    backend: Literal["onnxruntime", "tensorrt", "table"]
     target: str
-    dtype: Literal["float32"]
+    dtype: Literal["float32", "float16", "bfloat16"]
     weights: Literal["float32", "float16", "int8", "int4"]
     upcast: Literal["load", "use"] = "load"
     quantization: Annotated[str, Field(pattern=r"^(none|outputs|blocks of (32|64|128))$")]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    profile: dict[str, tuple[Positive, Positive, Positive]] = {}
+    profile: Ranges = {}
+    profiles: dict[str, Ranges] = {}
+    builder: Builder | None = None
     tensors: dict[str, Stored] = {}
+
+
+class Kernel(_Part):
+    """A kernel compiled for a compute capability; ``arguments`` are their types, in order, as
+    Triton names them (docs/kernels.md)."""
+
+    name: str
+    target: Annotated[str, Field(pattern=r"^sm_\d+$")]
+    file: FileName
+    sha256: Sha256
+    symbol: str
+    threads: Positive
+    shared_bytes: Annotated[int, Field(ge=0)]
+    arguments: tuple[str, ...]
+    constants: dict[str, int | bool]
 
 
 class Sizes(_Part):
@@ -155,12 +183,23 @@ class _Manifest(_Part):
     special_tokens: dict[str, str]
     tokenizer: File
     components: dict[str, Component]
+    kernels: tuple[Kernel, ...] = ()
+
+    @property
+    def _cache(self) -> Tensor:
+        inputs = self.components["decoder"].inputs
+        return next(given for given in inputs if given.name.startswith("past_"))
 
     @property
     def cache_type(self) -> str:
         """dtype of the decoder's keys and values."""
-        inputs = self.components["decoder"].inputs
-        return next(given.dtype for given in inputs if given.name.startswith("past_"))
+        return self._cache.dtype
+
+    @property
+    def cache_slots(self) -> int | None:
+        """How many positions the decoder's caches must have; None: as many as are wanted."""
+        slots = self._cache.shape[2]
+        return slots if isinstance(slots, int) else None
 
 
 class JanusManifest(_Manifest):

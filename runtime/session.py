@@ -10,6 +10,7 @@ import numpy as np
 from janus_edge.runtime.answer import answer
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Settings
+from janus_edge.runtime.devices import AUTO, choose
 from janus_edge.runtime.draw_codes import draw_codes
 from janus_edge.runtime.draw_flow import draw_flow
 from janus_edge.runtime.engines import Engines
@@ -30,12 +31,14 @@ _FAMILIES: dict[str, tuple[type[Any], Callable[..., Iterator[Event]]]] = {
 class Session:
     """Runs requests on one bundle. Engines open when first needed. Not for several threads."""
 
-    def __init__(self, bundle: Bundle, *, num_threads: int = 0) -> None:
-        """num_threads: of the engines; 0 lets the backend choose. Raises OptionError if the system
-        has not as many."""
+    def __init__(self, bundle: Bundle, *, num_threads: int = 0, device: str = AUTO) -> None:
+        """num_threads: of the engines; 0 lets the backend choose. device: "cpu", "cuda:1" and the
+        like (runtime/devices.py); "auto": what suits the bundle and is there. Raises OptionError
+        if the system has not as many threads, DeviceError if the bundle cannot run there."""
         self.bundle = bundle
         self._sizes, self._encoder = bundle.manifest.sizes, bundle.encoder
-        self._engines = Engines(bundle, num_threads)
+        self.device = choose(bundle.manifest, device)
+        self._engines = Engines(bundle, num_threads, self.device)
 
     def image_settings(self, request: ImageRequest) -> Settings | FlowSettings:
         """The request's settings, the bundle's (or the papers') where it names none.

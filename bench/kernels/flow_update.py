@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from janus_edge.bench.kernels.case import Case
-from janus_edge.kernels.flow_update import factors, flow_update, reference
-from janus_edge.runtime.flow import FlowSettings
+from janus_edge.kernels.flow_update import flow_update, reference
+from janus_edge.runtime.flow import FlowSettings, factors
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -21,15 +21,15 @@ def _case(device: str, num: int) -> Case:
     settings = FlowSettings(guidance_scale=2.0, num_steps=30, solver="ab2")
     z, before, clean = (torch.randn(num, 4, 48, 48, device=device) for _ in range(3))
     velocities = torch.randn(2 * num, 4, 48, 48, device=device)
-    table = factors(settings).to(device)
+    table = torch.from_numpy(factors(settings)).to(device)
 
     def call(run: Callable[..., object]) -> Callable[[], object]:
         state = [z.clone(), velocities, before.clone(), clean.clone(), table]
-        steps = torch.full((num,), 5, device=device)
+        steps, times = torch.full((num,), 5, device=device), torch.zeros(num, device=device)
 
         def one() -> None:
             steps.fill_(5)  # for both alike; the table ends at 30
-            run(*state, steps)
+            run(*state, steps, times)
 
         return one
 

@@ -113,6 +113,10 @@ class NativeDecoder:
         self.bind(inputs, outputs)()
         return list(outputs.values())
 
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array."""
+        return np.zeros(shape, dtype)
+
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """A call that reads and writes these arrays where they are; caches only in place, or from
         past to present."""

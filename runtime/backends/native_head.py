@@ -67,6 +67,10 @@ class NativeHead:
         self.bind(inputs, {"logits": logits})()
         return [logits]
 
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array."""
+        return np.zeros(shape, dtype)
+
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """A call on fixed arrays."""
         hidden, logits = inputs["hidden"], outputs["logits"]

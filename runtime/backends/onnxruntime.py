@@ -1,24 +1,46 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or by another of its providers."""
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from janus_edge.runtime.backends import Arrays
-from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
+from janus_edge.runtime.devices import PROVIDERS, Device
+from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.manifest import Component
 
 # An engine's threads wait for its next product by spinning, and each engine has its own: as long as
 # they spin after its last one they keep a processor from the next engine. Decoder and head in turn
 # took twice as long with the library's default (docs/benchmark.md). "" is that default.
 SPIN_US = "100"
+# Where providers have their memory; the library moves arrays to and from those not named here.
+_MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "tensorrt-rtx": "cuda"}
+_NUMBERED = ("cuda", "tensorrt", "tensorrt-rtx", "directml", "migraphx")  # take a device_id
 
 
-def load(path: Path, num_threads: int, upcast: str) -> OrtEngine:
-    """Open a graph for the CPU provider. Raises BundleError if ONNX Runtime refuses it."""
+class DeviceWarning(UserWarning):
+    """Parts of a graph that a device leaves to the CPU."""
+
+
+def load(path: Path, component: Component, shared: Shared) -> OrtEngine:
+    """See ``load_graph``."""
+    return load_graph(path, shared.num_threads, component.upcast, shared.device)
+
+
+def load_graph(
+    path: Path, num_threads: int = 0, upcast: str = "load", device: Device | None = None
+) -> OrtEngine:
+    """Open a graph. device: default: the CPU. Raises BundleError if ONNX Runtime refuses it,
+    DeviceError if it has no such provider, or that does not start; warns (DeviceWarning) of nodes
+    that are left to the CPU."""
+    device = device or Device()
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.enable_mem_pattern = False
@@ -26,42 +48,109 @@ def load(path: Path, num_threads: int, upcast: str) -> OrtEngine:
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     # of 4-bit weights in standard operators: products of 8-bit inputs, as MatMulNBits has them
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+    if device.kind != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.log_severity_level = 3  # errors reach the user as exceptions, not as log lines
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=_providers(device))
     except Exception as error:  # the library's exceptions share no narrower base
         reason = str(error).splitlines()[0]
         raise BundleError(
             f"{path}: ONNX Runtime {ort.__version__} cannot open it: {reason}; export it again"
         ) from None
-    return OrtEngine(session)
+    if session.get_providers()[0] != PROVIDERS[device.kind]:
+        raise DeviceError(
+            f"{path}: {PROVIDERS[device.kind]} does not start; `janus-edge doctor` shows what is "
+            "here, --device cpu does without"
+        )
+    if device.kind != "cpu":
+        _report(path, device, left_to_cpu(session))
+    return OrtEngine(session, device)
+
+
+def _providers(device: Device) -> list[Any]:
+    """The device's provider, and the CPU's for what that does not know."""
+    name = PROVIDERS[device.kind]
+    if device.kind == "cpu":
+        return [name]
+    options = {"device_id": str(device.ordinal)} if device.kind in _NUMBERED else {}
+    return [(name, options), PROVIDERS["cpu"]]
+
+
+def left_to_cpu(session: Any) -> Counter[str]:
+    """How many nodes of each operator the CPU computes."""
+    return Counter(
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == PROVIDERS["cpu"]
+        for node in part.get_nodes()
+    )
+
+
+def _report(path: Path, device: Device, left: Counter[str]) -> None:
+    if left:
+        shown = ", ".join(f"{count} {name}" for name, count in left.most_common())
+        warnings.warn(
+            f"{path.name}: {device} leaves {left.total()} nodes to the CPU: {shown}",
+            DeviceWarning,
+            stacklevel=2,
+        )
 
 
 class OrtEngine:
     """One graph; see ``Engine``."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
+    def __init__(self, session: ort.InferenceSession, device: Device) -> None:
+        self._session, self._place = session, (_MEMORY.get(device.kind, "cpu"), device.ordinal)
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """All outputs, in new arrays."""
         return list(self._session.run(None, inputs))
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """An array, or memory on the device."""
+        cleared = np.zeros(shape, dtype)
+        return cleared if self._is_host else ort.OrtValue.ortvalue_from_numpy(cleared, *self._place)
+
+    @property
+    def _is_host(self) -> bool:
+        return self._place[0] == "cpu"
+
+    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
         """A call on fixed arrays; on a CPU an OrtValue shares its numpy array's memory."""
         binding, session = self._session.io_binding(), self._session
-        values = {id(array): ort.OrtValue.ortvalue_from_numpy(array) for array in inputs.values()}
+        values: dict[int, Any] = {}
+        for array in (*inputs.values(), *outputs.values()):
+            if id(array) not in values:
+                values[id(array)] = self._value(array)
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, values[id(array)])
         for name, array in outputs.items():
-            value = values.get(id(array)) or ort.OrtValue.ortvalue_from_numpy(array)
-            binding.bind_ortvalue_output(name, value)
+            binding.bind_ortvalue_output(name, values[id(array)])
+        sent, fetched = (
+            [] if self._is_host else [(values[id(a)], a) for a in named.values() if _is_array(a)]
+            for named in (inputs, outputs)
+        )
         kept = (inputs, outputs)  # the binding holds bare pointers
 
-        def call(_kept: tuple[Arrays, Arrays] = kept) -> None:
+        def call(_kept: tuple[Buffers, Buffers] = kept) -> None:
+            for value, array in sent:
+                value.update_inplace(np.ascontiguousarray(array))
             session.run_with_iobinding(binding)
+            for value, array in fetched:
+                array[...] = value.numpy()
 
         return call
+
+    def _value(self, array: Buffer) -> Any:
+        if not _is_array(array):
+            return array
+        place = () if self._is_host else self._place
+        return ort.OrtValue.ortvalue_from_numpy(array, *place)
+
+
+def _is_array(buffer: Buffer) -> bool:
+    return isinstance(buffer, np.ndarray)

@@ -18,7 +18,7 @@ from janus_edge.export.graph import save_graph
 from janus_edge.export.parity import ParityError, check_parity
 from janus_edge.export.storage import LARGEST_ERROR, halve, store_halves
 from janus_edge.model.weights import Checkpoint
-from janus_edge.runtime.backends import load_engine
+from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.events import Image
@@ -80,10 +80,10 @@ def test_pieces_give_what_the_whole_gives(
     proto = part.build(tmp_path / "decoder.data")
     save_graph(proto, tmp_path / "decoder.onnx")
     opened = []
-    load = parity.load_engine
+    load = parity.load_graph
     monkeypatch.setattr(
         parity,
-        "load_engine",
+        "load_graph",
         lambda *words, **options: opened.append(words) or load(*words, **options),
     )
     assert check(part, tmp_path / "decoder.onnx", "use") <= 1e-4
@@ -142,7 +142,7 @@ def test_steps_after_a_prefill_equal_one_pass(checkpoint: Checkpoint, bundle_dir
     """Through the exported decoder. Chunks after the first are for one row only: ONNX Runtime's
     GroupQueryAttention takes several new positions on a filled cache for a batch of one."""
     config = checkpoint.model.config.language
-    engine = load_engine("onnxruntime", bundle_dir / "decoder.onnx", 1)
+    engine = load_graph(bundle_dir / "decoder.onnx", 1)
     x = np.random.default_rng(0).standard_normal((2, 20, config.hidden_size)).astype(np.float32)
     names = [f"{part}_{i}" for i in range(config.num_hidden_layers) for part in "kv"]
 

@@ -20,7 +20,7 @@ from janus_edge.export.parity import ParityError, check_parity
 from janus_edge.export.products import round_products
 from janus_edge.export.quantize import PRESETS, Blocks, pack, rounded, unpack
 from janus_edge.model.weights import Checkpoint
-from janus_edge.runtime.backends import load_engine
+from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text
@@ -75,7 +75,7 @@ def test_the_engine_computes_what_is_stored(
     ends = [info("x", TensorProto.FLOAT, ["R", 200])], [info("y", TensorProto.FLOAT, ["R", 48])]
     save_graph(graph.model("linear", *ends), tmp_path / "linear.onnx")
     x = np.random.default_rng(0).standard_normal((5, 200), np.float32)
-    (found,) = load_engine("onnxruntime", tmp_path / "linear.onnx", 1).run({"x": x})
+    (found,) = load_graph(tmp_path / "linear.onnx", 1).run({"x": x})
     before = layer.weight
     with rounded(layer, blocks), torch.no_grad():
         assert layer.weight is not before
@@ -102,7 +102,7 @@ def test_every_row_is_rounded_by_itself(tmp_path: Path) -> None:
     save_graph(proto, tmp_path / "linears.onnx")
     x = np.random.default_rng(0).standard_normal((2, 3, 64), np.float32)
     x[0, 1], x[1, 2] = 1000 * x[0, 1], 0
-    one, two = load_engine("onnxruntime", tmp_path / "linears.onnx", 1).run({"x": x})
+    one, two = load_graph(tmp_path / "linears.onnx", 1).run({"x": x})
     exact = layer(torch.from_numpy(x)).detach().numpy()
     error = np.abs(one - exact).max(-1) / np.abs(exact).max(-1).clip(1e-9)
     assert one.shape == (2, 3, 48) and np.array_equal(one, two)
@@ -172,9 +172,9 @@ def test_pieces_of_a_rounded_graph_give_what_the_whole_gives(
         with monkeypatch.context() as patch:
             patch.setattr(
                 parity,
-                "load_engine",
+                "load_graph",
                 lambda *words, _to=opened, **options: (
-                    _to.append(words) or load_engine(*words, **options)
+                    _to.append(words) or load_graph(*words, **options)
                 ),
             )
             found.append(

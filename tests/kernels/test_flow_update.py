@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from janus_edge.kernels import flow_update
-from janus_edge.runtime.flow import FlowSettings, Step, integrate
+from janus_edge.runtime.flow import FlowSettings, Step, factors, integrate
 from tests.kernels.conftest import DEVICE
 
 
@@ -45,12 +45,13 @@ def test_a_flow(settings: FlowSettings, shape: tuple[int, ...]) -> None:
         z = torch.from_numpy(z0.copy()).to(DEVICE)
         before, clean = torch.full_like(z, float("nan")), torch.empty_like(z)
         steps = torch.zeros(shape[0], dtype=torch.int64, device=DEVICE)
-        factors = flow_update.factors(settings).to(DEVICE)
-        t = 0.0
+        table, t = torch.from_numpy(factors(settings)).to(DEVICE), 0.0
+        times = torch.zeros(shape[0], device=DEVICE)
         for step in _by_runtime(z0, settings):
             rows = np.concatenate(_field(z.cpu().numpy(), t, settings.guided(t)))
-            run(z, torch.from_numpy(rows).to(DEVICE), before, clean, factors, steps)
+            run(z, torch.from_numpy(rows).to(DEVICE), before, clean, table, steps, times)
             t = step.t
+            assert times.tolist() == [np.float32(t)] * shape[0]
             assert np.array_equal(z.cpu().numpy(), step.z)
             assert np.array_equal(clean.cpu().numpy(), step.clean)
         assert steps.tolist() == [settings.num_steps] * shape[0]
@@ -59,7 +60,7 @@ def test_a_flow(settings: FlowSettings, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_velocities_of_half_precision(dtype: torch.dtype) -> None:
     settings = FlowSettings(guidance_scale=2.0, num_steps=3, solver="ab2")
-    results = []
+    table, results = torch.from_numpy(factors(settings)).to(DEVICE), []
     for run in (flow_update.flow_update, flow_update.reference):
         random = torch.Generator().manual_seed(2)
         z = torch.randn(2, 4, 9, 9, generator=random).to(DEVICE)
@@ -67,7 +68,7 @@ def test_velocities_of_half_precision(dtype: torch.dtype) -> None:
         steps = torch.zeros(2, dtype=torch.int64, device=DEVICE)
         for _ in range(3):
             v = torch.randn(4, 4, 9, 9, generator=random).to(DEVICE, dtype)
-            run(state[0], v, *state[1:], flow_update.factors(settings).to(DEVICE), steps)
+            run(state[0], v, *state[1:], table, steps, torch.zeros(2, device=DEVICE))
         results.append(state)
     for found, expected in zip(*results, strict=True):
         assert torch.equal(found, expected)
@@ -75,4 +76,4 @@ def test_velocities_of_half_precision(dtype: torch.dtype) -> None:
 
 def test_heun_is_refused() -> None:
     with pytest.raises(KeyError):
-        flow_update.factors(FlowSettings(guidance_scale=2.0, num_steps=3, solver="heun"))
+        factors(FlowSettings(guidance_scale=2.0, num_steps=3, solver="heun"))

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export.bundle import export_bundle, graph_entry
+from janus_edge.export.bundle import export_bundle
 from janus_edge.export.calibrate import sequences
 from janus_edge.export.component import Component, Feeds, relative_error
 from janus_edge.export.components import graph_components
 from janus_edge.export.decoder import decoder_components
+from janus_edge.export.entries import graph_entry
 from janus_edge.export.graph import save_graph
 from janus_edge.export.quantize import PRESETS
 from janus_edge.export.sizes import sizes_of
@@ -27,7 +28,7 @@ from janus_edge.runtime import manifest
 from janus_edge.runtime.backends import native, native_head, native_library
 from janus_edge.runtime.backends.native_decoder import NativeDecoder
 from janus_edge.runtime.backends.native_head import NativeHead
-from janus_edge.runtime.backends.onnxruntime import load
+from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.errors import BundleError, OptionError
@@ -239,7 +240,7 @@ def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
     entry = manifest.Component(**graph_entry(component, proto, path, data, "int8"))
     sizes = sizes_of(checkpoint.model, LENGTH)
     assert native_head.runs(entry, sizes)
-    rng, graph = np.random.default_rng(0), load(path, 1, "load")
+    rng, graph = np.random.default_rng(0), load_graph(path, 1)
     for rows, num_threads in ((1, 1), (2, 3), (7, 2), (16, 2)):  # groups of four, two and one
         hidden = rng.standard_normal((rows, sizes.hidden_size), np.float32)
         ours = NativeHead(tmp_path, entry, sizes, native_library.Pool(num_threads))

@@ -43,9 +43,9 @@ def test_engines_open_when_they_are_needed(
 ) -> None:
     opened: list[str] = []
 
-    def load(backend: str, path: Path, *options: Any) -> Engine:
+    def load(path: Path, *options: Any) -> Engine:
         opened.append(path.stem)
-        return load_engine(backend, path, *options)
+        return load_engine(path, *options)
 
     monkeypatch.setattr("janus_edge.runtime.engines.load_engine", load)
     events = Session(open_bundle(bundle_dir)).generate_image(ImageRequest(prompt="a star"))

@@ -1,0 +1,154 @@
+"""Half precision where it pays: products, convolutions and attention compute in it, all else stays
+in float32, norms, sums of residuals and softmax's neighbours among them.
+
+What enters and leaves a graph keeps its type, but for keys and values: these are stored in halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from ml_dtypes import bfloat16
+from onnx import TensorProto, helper, numpy_helper
+
+# What computes in halves: which of its inputs are rounded.
+_HALVED = {
+    "Attention": (0, 1, 2),
+    "Conv": (0, 1, 2),
+    "DequantizeLinear": (1,),
+    "Gemm": (0, 1, 2),
+    "MatMul": (0, 1),
+    "TensorScatter": (0, 1),
+}
+ATTENTION = frozenset({"Attention"})  # TensorRT has no kernel for it in float32
+EVERYTHING = frozenset(_HALVED)
+HALVES = {
+    "float16": (TensorProto.FLOAT16, np.dtype(np.float16)),
+    "bfloat16": (TensorProto.BFLOAT16, np.dtype(bfloat16)),
+}
+
+
+def in_halves(
+    proto: onnx.ModelProto, dtype: str, operators: frozenset[str] = EVERYTHING
+) -> onnx.ModelProto:
+    """The model with some operators in "float16" or "bfloat16"; float32 weights are to be in the
+    graph, not beside it."""
+    return _Halving(proto.graph, dtype, operators).model(proto)
+
+
+def kept_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with an Identity on the halves' side of every cast to and from float32.
+
+    ONNX Runtime's CPU provider computes most of halves in float32, between casts of its own, and
+    takes out pairs of casts: nothing would be rounded, and nothing too large be seen.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    del made.graph.node[:]
+    for node in proto.graph.node:
+        if node.op_type != "Cast":
+            made.graph.node.append(node)
+            continue
+        (to,) = (helper.get_attribute_value(a) for a in node.attribute)
+        (given,), (result,) = node.input, node.output
+        same = f"{result}.same"
+        if to == TensorProto.FLOAT:
+            made.graph.node.append(helper.make_node("Identity", [given], [same]))
+            made.graph.node.append(helper.make_node("Cast", [same], [result], to=to))
+        else:
+            made.graph.node.append(helper.make_node("Cast", [given], [same], to=to))
+            made.graph.node.append(helper.make_node("Identity", [same], [result]))
+    return made
+
+
+def is_cache(name: str) -> bool:
+    """Whether a graph's input or output holds keys or values."""
+    return name.startswith(("past_", "present_"))
+
+
+class _Halving:
+    """The new graph in the making. ``_halves``: the rounded form of a tensor, by its name."""
+
+    def __init__(self, graph: onnx.GraphProto, dtype: str, operators: frozenset[str]) -> None:
+        self._graph, self._operators = graph, operators
+        self._type, self._numpy = HALVES[dtype]
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        self._upcast = {
+            node.output[0]: node.input[0]
+            for node in graph.node
+            if node.op_type == "Cast" and node.input[0] in self._weights
+        }
+        self._nodes: list[onnx.NodeProto] = []
+        self._made: list[onnx.TensorProto] = []
+        self._halves = {value.name: value.name for value in graph.input if is_cache(value.name)}
+
+    def model(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        """Rewrite all nodes; casts and weights that nothing reads any more are left out."""
+        for node in self._graph.node:
+            self._rewrite(node)
+        ends = [value.name for value in self._graph.output]
+        nodes = _needed(self._nodes, ends)
+        used = {name for node in nodes for name in node.input}
+        weights = [w for w in (*self._graph.initializer, *self._made) if w.name in used]
+        body = helper.make_graph(
+            nodes,
+            self._graph.name,
+            [self._end(value) for value in self._graph.input],
+            [self._end(value) for value in self._graph.output],
+            weights,
+        )
+        return helper.make_model(
+            body, opset_imports=proto.opset_import, ir_version=proto.ir_version
+        )
+
+    def _rewrite(self, node: onnx.NodeProto) -> None:
+        if node.op_type not in self._operators:
+            self._nodes.append(node)
+            return
+        inputs = list(node.input)
+        for place in _HALVED[node.op_type]:
+            if place < len(inputs) and inputs[place]:
+                inputs[place] = self._half(inputs[place])
+        made = onnx.NodeProto()
+        made.CopyFrom(node)
+        made.input[:] = inputs
+        self._nodes.append(made)
+        for place, name in enumerate(node.output):
+            if is_cache(name):
+                self._halves[name] = name
+            else:
+                half = made.output[place] = self._halves[name] = f"{name}.halved"
+                self._nodes.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+
+    def _half(self, name: str) -> str:
+        """The tensor's rounded form, made where it is first wanted."""
+        if name in self._halves:
+            return self._halves[name]
+        stored = self._weights.get(self._upcast.get(name, name))
+        half = self._halves[name] = f"{name}.halved"
+        if stored is not None and stored.data_location != TensorProto.EXTERNAL:
+            array = numpy_helper.to_array(stored).astype(np.float32).astype(self._numpy)
+            self._made.append(numpy_helper.from_array(array, half))
+        elif stored is not None and stored.data_type == self._type:
+            self._halves[name] = stored.name
+        else:
+            self._nodes.append(helper.make_node("Cast", [name], [half], to=self._type))
+        return self._halves[name]
+
+    def _end(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+        made = onnx.ValueInfoProto()
+        made.CopyFrom(value)
+        if is_cache(value.name):
+            made.type.tensor_type.elem_type = self._type
+        return made
+
+
+def _needed(nodes: list[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept[::-1]

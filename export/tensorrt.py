@@ -1,0 +1,244 @@
+"""A component's portable graph as an engine of TensorRT or TensorRT-RTX.
+
+Large operators compute in halves (export/precision.py), checked before anything is built; the
+engine itself cannot be run where there is no GPU, so what the parser made of the graph is compared
+with it: inputs, outputs, caches updated in place, attention and its mask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from janus_edge.export.component import Component, Ranges, relative_error
+from janus_edge.export.entries import tensor_entry
+from janus_edge.export.parity import ParityError, check_parity
+from janus_edge.export.precision import ATTENTION, EVERYTHING, in_halves, is_cache, kept_casts
+from janus_edge.runtime.backends.tensorrt_library import find_library, make_logger
+from janus_edge.runtime.bundle import file_sha256
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.files import whole
+
+PRECISIONS = ("float16", "bfloat16")
+PORTABLE = "any"  # of the GPUs that the library builds for at once
+MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
+
+# What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
+_PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What engines are built for. precision: of large operators, "float16" or "bfloat16". target:
+    a compute capability as "sm_87"; None: all that the library builds for at once."""
+
+    precision: str = "float16"
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for what cannot be built here."""
+        if self.precision not in PRECISIONS:
+            raise OptionError(
+                f'precision is "{self.precision}"; give one of {", ".join(PRECISIONS)}'
+            )
+        trt = find_library()
+        if trt is None:
+            raise OptionError("no TensorRT here; run: pip install 'janus-edge[tensorrt]'")
+        known = _capabilities(trt)
+        if self.target is not None and known and self.target not in known:
+            raise OptionError(
+                f"{self.target}: {trt.__name__} {trt.__version__} builds for {', '.join(known)}; "
+                "others take TensorRT itself, on such a device (docs/tensorrt.md)"
+            )
+
+
+def write_engine(
+    component: Component, path: Path, entry: dict[str, Any], plan: Plan
+) -> tuple[dict[str, Any], str]:
+    """Replace a component's graph by its engine; its entry for the manifest, and a line on it.
+
+    Raises ParityError where halves lose too much, or the parser changed what the graph says.
+    """
+    began, trt = time.perf_counter(), find_library()
+    proto, dtype, error = _halved(component, path, plan.precision)
+    slots = component.profile.get("M")
+    if slots is not None:  # a cache that is updated in place has one length
+        _fix(proto, "M", slots[2])
+    uses = component.uses or {"all": component.profile}
+    source, engine = path.with_suffix(".halved.onnx"), path.with_suffix(".engine")
+    onnx.save(proto, source)
+    with whole(engine) as part:
+        part.write_bytes(build_engine(trt, source, proto, uses, plan.target))
+    for left in (path, source, path.with_suffix(".data")):
+        left.unlink(missing_ok=True)
+    ends = {"inputs": proto.graph.input, "outputs": proto.graph.output}
+    made = {key: entry[key] for key in ("weights", "quantization", "profile")} | {
+        "file": engine.name,
+        "sha256": file_sha256(engine),
+        "backend": "tensorrt",
+        "target": plan.target or PORTABLE,
+        "dtype": dtype,
+        **{name: [tensor_entry(value) for value in values] for name, values in ends.items()},
+        "profiles": uses,
+        "builder": {"module": trt.__name__, "version": trt.__version__},
+    }
+    took = time.perf_counter() - began
+    return made, f"error {error:.1e}, {dtype}, {took:.1f} s"
+
+
+def _halved(component: Component, path: Path, precision: str) -> tuple[onnx.ModelProto, str, float]:
+    """The graph with large operators in halves, what they compute in, and its error."""
+    proto = onnx.load(path, load_external_data=False)
+    attempts = [(precision, precision, EVERYTHING)]
+    if component.name in _PIXELS:
+        attempts.append(("float32", precision, ATTENTION))
+        attempts = attempts[precision == "bfloat16" :]  # whose 8 bits show in a picture
+    for dtype, half, operators in attempts:
+        made = in_halves(proto, half, operators)
+        try:
+            return made, dtype, _check_halves(component, path, made, half)
+        except ParityError as error:
+            failed = error
+    raise ParityError(f"{failed}; try --precision bfloat16, which has the range of float32")
+
+
+def _check_halves(component: Component, path: Path, proto: onnx.ModelProto, half: str) -> float:
+    """The error of the rewritten graph. Raises ParityError.
+
+    No CPU's engine runs graphs of bfloat16: of these the error is PyTorch's own in it.
+    """
+    examples = component.examples()
+    references = component.references(examples)
+    with torch.autocast("cpu", dtype=getattr(torch, half)):
+        eager = component.references(examples, low=component.is_low)
+    if half == "bfloat16":
+        pairs = zip(chain(*eager), chain(*references), strict=True)
+        error = max(relative_error(low, exact) for low, exact in pairs)
+        if not np.isfinite(error):
+            raise ParityError(f"{component.name}: not finite in bfloat16")
+        return error
+    changed = path.with_suffix(".halved.onnx")
+    onnx.save(kept_casts(proto), changed)
+    halves = [
+        {name: array.astype(half) if is_cache(name) else array for name, array in feeds.items()}
+        for feeds in examples
+    ]
+    tolerance = _PIXELS.get(component.name)
+    if tolerance is not None:
+        return check_parity(component, changed, "use", halves, references, tolerance=tolerance)
+    return check_parity(component, changed, "use", halves, references, eager)
+
+
+def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == dimension:
+                dim.dim_value = size
+
+
+def build_engine(
+    trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], target: str | None
+) -> Any:
+    """The serialized engine of a graph's file, with an optimization profile a use.
+
+    proto: the same graph, to compare with. Raises ParityError where the parser or the builder
+    refuses it, or has made something else of it.
+    """
+    logger = make_logger(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(source)):
+        reason = parser.get_error(0).desc().splitlines()[0]
+        raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
+    config = builder.create_builder_config()
+    for ranges in uses.values():
+        config.add_optimization_profile(_profile(builder, network, proto, ranges))
+    check_network(trt, network, proto)
+    _aim(trt, config, target)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        reason = next(iter(logger.errors), "no reason given")
+        raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
+    return engine
+
+
+def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges) -> Any:
+    profile = builder.create_optimization_profile()
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        shapes = [
+            [ranges[dim.dim_param][i] if dim.dim_param else dim.dim_value for dim in dims]
+            for i in range(3)
+        ]
+        profile.set_shape(value.name, *shapes)
+    return profile
+
+
+def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
+    """Compare what was parsed with the graph. Raises ParityError.
+
+    An engine cannot be opened where there is no driver, and a parser may leave out what it does not
+    know: Attention's lengths were ignored, and the mask might be.
+    """
+    types = {1: trt.float32, 10: trt.float16, 16: trt.bfloat16, 7: trt.int64}
+    for values, count, get in (
+        (proto.graph.input, network.num_inputs, network.get_input),
+        (proto.graph.output, network.num_outputs, network.get_output),
+    ):
+        found = {(t.name, t.dtype, tuple(t.shape)) for t in map(get, range(count))}
+        wanted = {(v.name, types[v.type.tensor_type.elem_type], _shape(v)) for v in values}
+        if found != wanted:
+            name = min(name for name, *_ in found ^ wanted)
+            raise ParityError(f"{name}: {trt.__name__} has parsed it as another input or output")
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    made = Counter(layer.type for layer in layers)
+    for operator, kind in (
+        ("Attention", trt.LayerType.ATTENTION_INPUT),
+        ("TensorScatter", trt.LayerType.KV_CACHE_UPDATE),
+        ("RotaryEmbedding", trt.LayerType.ROTARY_EMBEDDING),
+    ):
+        wanted_count = sum(node.op_type == operator for node in proto.graph.node)
+        if made[kind] != wanted_count:
+            raise ParityError(
+                f"{proto.graph.name}: {trt.__name__} has {made[kind]} of {wanted_count} {operator}"
+            )
+    masks = sum(node.op_type == "Attention" and len(node.input) > 3 for node in proto.graph.node)
+    kept = 0
+    for layer in layers:
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's own way to a layer's kind
+            kept += layer.attention.mask is not None
+    if kept != masks:
+        raise ParityError(f"{proto.graph.name}: {trt.__name__} has {kept} of {masks} masks")
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """As TensorRT says it: -1 for what varies."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple(-1 if dim.dim_param else dim.dim_value for dim in dims)
+
+
+def _capabilities(trt: Any) -> list[str]:
+    """What the library builds for without such a GPU; of TensorRT itself nothing."""
+    known = getattr(trt, "ComputeCapability", None)
+    names = () if known is None else known.__members__
+    return sorted((f"sm_{name[2:]}" for name in names if name.startswith("SM")), key=len)
+
+
+def _aim(trt: Any, config: Any, target: str | None) -> None:
+    if not _capabilities(trt):  # TensorRT itself builds for the GPU at hand
+        if target is None:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    elif target is not None:
+        config.num_compute_capabilities = 1
+        capability = getattr(trt.ComputeCapability, target.replace("_", "").upper())
+        config.set_compute_capability(capability, 0)

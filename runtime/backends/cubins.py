@@ -1,0 +1,101 @@
+"""The kernels of a bundle, launched through the driver alone: no Triton, no torch
+(docs/kernels.md)."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janus_edge.runtime.cuda import Cuda, DeviceArray
+from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.manifest import Kernel
+
+_TYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
+_SCRATCH = "*scratch"  # addresses of Triton's convention that our kernels leave alone
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU and a bundle's kernels on it."""
+
+    cuda: Cuda
+    kernels: Kernels
+
+
+class Kernels:
+    """Those of a bundle that run on this GPU, each loaded when it is first launched."""
+
+    def __init__(self, cuda: Cuda, folder: Path, kernels: tuple[Kernel, ...]) -> None:
+        self._cuda, self._folder = cuda, folder
+        self._found = {
+            kernel.name: kernel
+            for kernel in sorted(kernels, key=_capability)
+            if _runs(kernel, cuda.capability)
+        }
+        self._targets = sorted({kernel.target for kernel in kernels})
+        self._functions: dict[str, Any] = {}
+
+    def launch(self, name: str, num_programs: int, *values: Any) -> None:
+        """Put a launch into the stream; values: its arguments in order, arrays on the device and
+        numbers. Raises DeviceError where the bundle has it not for this GPU."""
+        kernel, function = self._open(name)
+        types = [each for each in kernel.arguments if each != _SCRATCH]
+        if len(types) != len(values):
+            raise BundleError(
+                f"{self._folder / kernel.file}: takes {len(types)} arguments, not {len(values)}; "
+                "export the bundle again"
+            )
+        spare = len(kernel.arguments) - len(types)
+        numbers = [v.address if isinstance(v, DeviceArray) else v for v in values] + [0] * spare
+        ctypes_of = [_TYPES.get(each, ctypes.c_void_p) for each in kernel.arguments]
+        self._cuda.call(
+            "cuLaunchKernel",
+            function,
+            *(num_programs, 1, 1),
+            *(kernel.threads, 1, 1),
+            kernel.shared_bytes,
+            self._cuda.stream,
+            (tuple(numbers), tuple(ctypes_of)),
+            0,
+        )
+
+    def constant(self, name: str, key: str) -> int:
+        """What a kernel was compiled for."""
+        return int(self._open(name)[0].constants[key])
+
+    def _open(self, name: str) -> tuple[Kernel, Any]:
+        kernel = self._found.get(name)
+        if kernel is None:
+            cuda = self._cuda
+            raise DeviceError(
+                f"{self._folder}: no kernel {name} for cuda:{cuda.ordinal} ({cuda.name}, "
+                f"sm_{cuda.capability}), only {', '.join(self._targets) or 'none'}; export the "
+                f"bundle again with --target sm_{cuda.capability}"
+            )
+        if name not in self._functions:
+            image = (self._folder / kernel.file).read_bytes()
+            module = self._cuda.call("cuModuleLoadData", image)
+            symbol = kernel.symbol.encode()
+            function = self._cuda.call("cuModuleGetFunction", module, symbol)
+            if kernel.shared_bytes > 48 * 1024:  # more has to be asked for
+                which = self._cuda.driver.CUfunction_attribute
+                self._cuda.call(
+                    "cuFuncSetAttribute",
+                    function,
+                    which.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                    kernel.shared_bytes,
+                )
+            self._functions[name] = function
+        return kernel, self._functions[name]
+
+
+def _capability(kernel: Kernel) -> int:
+    return int(kernel.target.removeprefix("sm_"))
+
+
+def _runs(kernel: Kernel, capability: int) -> bool:
+    """Code runs on its own generation of GPUs, from its own version on."""
+    made = _capability(kernel)
+    return made // 10 == capability // 10 and made <= capability

@@ -1,0 +1,238 @@
+"""TensorRT and TensorRT-RTX on a GPU.
+
+A binding is an execution context of its own, for one optimization profile and fixed addresses, with
+scratch memory as large as its shapes need. What TensorRT-RTX compiles for the GPU at the first
+opening is kept beside the bundle.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
+from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library, make_logger
+from janus_edge.runtime.cuda import Cuda, DeviceArray
+from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
+from janus_edge.runtime.files import whole
+from janus_edge.runtime.manifest import Component
+
+_KEPT_SHAPES = 4  # of ``run``: bindings for so many different inputs
+
+
+def load(path: Path, component: Component, shared: Shared) -> TensorRTEngine:
+    """Open an engine. Raises DeviceError where what built it is missing, of another version, or
+    cannot open it on this GPU."""
+    builder, cuda = component.builder, shared.cuda
+    if builder is None:
+        raise BundleError(f"{path}: the manifest does not say what built it; export it again")
+    trt = import_library(builder.module)
+    if trt is None:
+        also = "" if builder.module == MODULES[0] else " of your JetPack or server"
+        raise DeviceError(
+            f"{path}: needs {builder.module} {builder.version}{also}; run: pip install "
+            f"'janus-edge[tensorrt]'"
+        )
+    if trt.__version__ != builder.version:
+        raise DeviceError(
+            f"{path}: built with {builder.module} {builder.version}, here is {trt.__version__}; "
+            f"install {builder.version}, or export the bundle again with this one"
+        )
+    logger = make_logger(trt)
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        reason = next(iter(logger.errors), "no reason given")
+        raise DeviceError(
+            f"{path}: {builder.module} cannot open it on cuda:{cuda.ordinal} ({cuda.name}, "
+            f"sm_{cuda.capability}): {reason}; export the bundle again with --target "
+            f"sm_{cuda.capability}"
+        )
+    return TensorRTEngine(trt, (runtime, logger), engine, path, cuda)
+
+
+class TensorRTEngine:
+    """See ``Engine``; arrays may lie on the host or on the device."""
+
+    def __init__(
+        self, trt: Any, kept: tuple[Any, Any], engine: Any, path: Path, cuda: Cuda
+    ) -> None:
+        """kept: the runtime, which the engine needs, and its logger."""
+        self._trt, self._kept, self._engine, self._cuda, self._path = trt, kept, engine, cuda, path
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        mode = trt.TensorIOMode
+        self._inputs = [n for n in names if engine.get_tensor_mode(n) == mode.INPUT]
+        self._outputs = [n for n in names if engine.get_tensor_mode(n) == mode.OUTPUT]
+        self._runs: dict[Any, tuple[Arrays, Arrays, Callable[[], None]]] = {}
+        self._cache = _runtime_cache(trt, engine, _cache_file(trt, path, cuda))
+        if self._cache is not None:
+            weakref.finalize(self, _keep, self._cache, _cache_file(trt, path, cuda))
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """Cleared memory on the device."""
+        return self._cuda.zeros(shape, dtype, f"{self._path.stem}'s keys and values")
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        """All outputs, in new arrays."""
+        shapes = tuple((name, array.shape) for name, array in inputs.items())
+        if shapes not in self._runs:
+            context = self._context({name: array.shape for name, array in inputs.items()})
+            given = {name: np.empty_like(array) for name, array in inputs.items()}
+            made: Arrays = {}
+            for name in self._outputs:
+                dtype = self._trt.nptype(self._engine.get_tensor_dtype(name))
+                made[name] = np.empty(tuple(context.get_tensor_shape(name)), dtype)
+            del context
+            if len(self._runs) == _KEPT_SHAPES:
+                self._runs.pop(next(iter(self._runs)))
+            self._runs[shapes] = given, made, self.bind(given, made)
+        given, made, call = self._runs[shapes]
+        for name, array in inputs.items():
+            given[name][...] = array
+        call()
+        return [made[name].copy() for name in self._outputs]
+
+    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
+        """A call on fixed arrays, whose results are there when it returns."""
+        held: dict[int, DeviceArray] = {}
+
+        def on_device(array: Buffer) -> DeviceArray:
+            if isinstance(array, DeviceArray):
+                return array
+            if id(array) not in held:
+                held[id(array)] = self._cuda.array(array.shape, array.dtype.name, self._path.stem)
+            return held[id(array)]
+
+        given = {name: on_device(array) for name, array in inputs.items()}
+        made = {name: on_device(array) for name, array in outputs.items()}
+        send = self.enqueued(given, made)
+        sent, fetched = (
+            [(device[n], array) for n, array in named.items() if isinstance(array, np.ndarray)]
+            for device, named in ((given, inputs), (made, outputs))
+        )
+
+        def call() -> None:
+            for there, here in sent:
+                self._cuda.upload(there, here)
+            send()
+            for there, here in fetched:
+                self._cuda.download(here, there)
+            self._cuda.synchronize()
+
+        return call
+
+    def enqueued(
+        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
+    ) -> Callable[[], None]:
+        """A call that puts the work into the stream and does not wait for it."""
+        arrays = {**inputs, **outputs}
+        context = self._context({name: array.shape for name, array in inputs.items()})
+        for name, array in arrays.items():
+            self._check(context.set_tensor_address(name, array.address), f"the address of {name}")
+        scratch = self._scratch(context)
+        stream = int(self._cuda.stream)
+
+        def send(_kept: Any = (arrays, scratch)) -> None:
+            self._check(context.execute_async_v3(stream), "its work")
+
+        return send
+
+    def _context(self, shapes: dict[str, tuple[int, ...]]) -> Any:
+        """For the narrowest profile that holds these shapes. Raises OptionError if none does."""
+        missing = set(self._inputs) - set(shapes)
+        if missing:
+            raise BundleError(f"{self._path}: also takes {', '.join(sorted(missing))}")
+        engine, index = self._engine, self._profile(shapes)
+        user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if hasattr(engine, "create_runtime_config"):
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(user_managed)
+            if self._cache is not None:
+                config.set_runtime_cache(self._cache)
+                # all that its shapes want before it first runs: a capture could not wait for it
+                eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+                config.dynamic_shapes_kernel_specialization_strategy = eager
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context(user_managed)
+        if context is None:
+            raise self._failed("a context")
+        chosen = context.set_optimization_profile_async(index, int(self._cuda.stream))
+        self._check(chosen, f"profile {index}")
+        for name, shape in shapes.items():
+            self._check(context.set_input_shape(name, shape), f"{name} of shape {shape}")
+        return context
+
+    def _profile(self, shapes: dict[str, tuple[int, ...]]) -> int:
+        fitting = []
+        for index in range(self._engine.num_optimization_profiles):
+            size, fits = 1, True
+            for name, shape in shapes.items():
+                least, _, most = self._engine.get_tensor_profile_shape(name, index)
+                fits &= all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
+                size *= math.prod(most)
+            if fits:
+                fitting.append((size, index))
+        if not fitting:
+            shown = ", ".join(f"{n} {s}" for n, s in shapes.items() if not n.startswith("past_"))
+            raise OptionError(
+                f"{self._path}: not built for {shown}; ask for less at once, or export the bundle "
+                "with a larger --max-length"
+            )
+        return min(fitting)[1]
+
+    def _scratch(self, context: Any) -> DeviceArray | None:
+        """What the context computes in."""
+        size = int(context.update_device_memory_size_for_shapes())
+        if not size:
+            return None
+        memory = self._cuda.array((size,), "uint8", f"{self._path.stem}'s scratch memory")
+        context.set_device_memory(memory.address, size)
+        return memory
+
+    def _check(self, done: bool, what: str) -> None:
+        if not done:
+            raise self._failed(what)
+
+    def _failed(self, what: str) -> DeviceError:
+        _, logger = self._kept
+        reason = logger.errors[-1] if logger.errors else "no reason given"
+        cuda = self._cuda
+        free, total = cuda.memory()
+        return DeviceError(
+            f"{self._path}: cuda:{cuda.ordinal} ({cuda.name}) refuses {what}: {reason} "
+            f"({free / 1e6:.0f} of {total / 1e6:.0f} MB free)"
+        )
+
+
+def _cache_file(trt: Any, path: Path, cuda: Cuda) -> Path:
+    """Beside the bundle, which itself stays as it is."""
+    folder = path.parent.with_name(f"{path.parent.name}.cache")
+    return folder / f"{path.stem}-{cuda.name.replace(' ', '-')}-{trt.__version__}.bin"
+
+
+def _runtime_cache(trt: Any, engine: Any, path: Path) -> Any:
+    """What was compiled for this GPU before; None: TensorRT itself compiles nothing here."""
+    if not hasattr(trt, "IRuntimeCache"):
+        return None
+    cache = engine.create_runtime_config().create_runtime_cache()
+    with suppress(OSError):  # the first time, or nowhere to keep it
+        cache.deserialize(path.read_bytes())  # one of another driver is left alone
+    return cache
+
+
+def _keep(cache: Any, path: Path) -> None:
+    """Write what was compiled, as the engine goes, if there is more than before; where it cannot be
+    written, it is compiled anew each time."""
+    content = bytes(cache.serialize())
+    with suppress(OSError):
+        if not path.exists() or path.stat().st_size != len(content):
+            path.parent.mkdir(exist_ok=True)
+            with whole(path) as part:
+                part.write_bytes(content)

@@ -1,0 +1,192 @@
+"""The flow's loop on a GPU: every step is one captured launch, the latent never leaves the device.
+
+Guided steps run the conditional and the unconditional row together, the others the conditional one
+alone. Shapes: see ``runtime/draw_flow.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from janus_edge.runtime.backends.cubins import Gpu
+from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
+from janus_edge.runtime.device_codes import Caches, Send, prefill
+from janus_edge.runtime.flow import FlowSettings, Step, factors, times
+from janus_edge.runtime.manifest import FlowSizes
+
+
+@dataclass(frozen=True)
+class FlowEngines:
+    """What a step runs, in this order. skip_shape: of a picture's, between the outer two."""
+
+    encoder: TensorRTEngine
+    decoder: TensorRTEngine
+    velocity: TensorRTEngine
+    skip_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a step reads and writes; rows: conditional, unconditional."""
+
+    z: DeviceArray  # (1, Z, H, W)
+    t: DeviceArray  # (1,)
+    tokens: DeviceArray  # (1, N, D), the latent's
+    embeds: DeviceArray  # (2, T, D): t's vector, then the tokens
+    skip: DeviceArray  # (2, C, h, w)
+    time: DeviceArray  # (2, D)
+    positions: DeviceArray  # (2, T)
+    lengths: DeviceArray  # (2,)
+    hidden: DeviceArray  # (2, T, D)
+    drawn: DeviceArray  # (2, N, D): hidden without t's
+    velocities: DeviceArray  # (2, Z, H, W)
+    before: DeviceArray  # (1, Z, H, W): velocity of the step before
+    clean: DeviceArray  # (1, Z, H, W)
+    factors: DeviceArray  # (S, 5)
+    counter: DeviceArray  # (1,)
+
+
+class DeviceFlow:
+    """The flow of one prompt, which is computed once for all its pictures."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        engines: FlowEngines,
+        sizes: FlowSizes,
+        cache_type: str,
+        shown_TD: np.ndarray,
+        settings: FlowSettings,
+    ) -> None:
+        """shown_TD: the prompt without its last token, in whose place t's vector stands. Raises
+        KeyError for a solver that is not among ``runtime.flow.LEANS``."""
+        self._gpu, self._engines, self._settings = gpu, engines, settings
+        cuda, length = gpu.cuda, len(shown_TD)
+        self._state = _state(cuda, sizes, engines.skip_shape, length, settings)
+        self._caches = Caches.zeros(engines.decoder, sizes, 2, cache_type)
+        # what guidance compares with has seen the first token alone
+        prefill(
+            cuda, engines.decoder, self._caches, np.stack([shown_TD] * 2), np.array([length, 1])
+        )
+        self._warm: dict[int, Send] = {}  # by rows: a step that has run once
+        self._captured: dict[int, Send] = {}
+
+    def draw(self, z0_1ZHW: np.ndarray, previews: bool) -> Iterator[Step]:
+        """Yield each step's end; ``clean`` is up to date only for previews, z only at the last."""
+        cuda, state, settings = self._gpu.cuda, self._state, self._settings
+        cuda.upload(state.z, z0_1ZHW)
+        for array in (state.t, state.counter):
+            cuda.upload(array, np.zeros(array.shape, array.dtype))
+        borders = times(settings.num_steps, settings.shift).tolist()
+        z, clean = (np.array(z0_1ZHW, np.float32) for _ in range(2))
+        waiting: list[tuple[int, Event]] = []
+        try:
+            for done in range(1, settings.num_steps + 1):
+                self._sent(2 if settings.guided(borders[done - 1]) else 1)()
+                if previews:
+                    cuda.download(clean, state.clean)
+                if done == settings.num_steps:
+                    cuda.download(z, state.z)
+                waiting.append((done, Event(cuda)))
+                # one step ahead, unless each is looked at
+                while len(waiting) > (0 if previews or done == settings.num_steps else 1):
+                    at, event = waiting.pop(0)
+                    event.wait()
+                    yield Step(done=at, t=borders[at], z=z, clean=clean)
+        finally:
+            cuda.synchronize()  # before any memory goes
+
+    def _sent(self, rows: int) -> Send:
+        """A step: by itself at first, as engines may set things up then; captured after that."""
+        if rows in self._captured:
+            return self._captured[rows]
+        if rows in self._warm:
+            self._captured[rows] = self._gpu.cuda.capture(self._warm[rows])
+            return self._captured[rows]
+        self._warm[rows] = _step(self._gpu, self._engines, self._state, self._caches, rows)
+        return self._warm[rows]
+
+
+def _state(
+    cuda: Cuda,
+    sizes: FlowSizes,
+    skip_shape: tuple[int, ...],
+    length: int,
+    settings: FlowSettings,
+) -> _State:
+    width, tokens = sizes.hidden_size, sizes.num_latent_tokens
+    follows, latent = tokens + 1, (1, *sizes.latent_shape)
+    new: Callable[..., DeviceArray] = cuda.array
+    return _State(
+        z=new(latent, "float32"),
+        t=new((1,), "float32"),
+        tokens=new((1, tokens, width), "float32"),
+        embeds=new((2, follows, width), "float32"),
+        skip=new((2, *skip_shape), "float32"),
+        time=new((2, width), "float32"),
+        positions=cuda.uploaded(np.tile(length + np.arange(follows), (2, 1)), "int64"),
+        lengths=cuda.uploaded(np.array([length, 1]) + follows, "int64"),
+        hidden=new((2, follows, width), "float32"),
+        drawn=new((2, tokens, width), "float32"),
+        velocities=new((2, *sizes.latent_shape), "float32"),
+        before=cuda.zeros(latent, "float32"),
+        clean=new(latent, "float32"),
+        factors=cuda.uploaded(factors(settings)),
+        counter=new((1,), "int64"),
+    )
+
+
+def _step(gpu: Gpu, engines: FlowEngines, state: _State, caches: Caches, rows: int) -> Send:
+    cuda, (_, follows, width) = gpu.cuda, state.embeds.shape
+
+    def first(array: DeviceArray, count: int = rows) -> DeviceArray:
+        return array.view((count, *array.shape[1:]))
+
+    encode = engines.encoder.enqueued(
+        {"latent": state.z, "t": state.t},
+        {"tokens": state.tokens, "time": first(state.time, 1), "skip": first(state.skip, 1)},
+    )
+    given, kept = {n: first(getattr(state, n)) for n in _GIVEN}, caches.rows(rows)
+    decode = engines.decoder.enqueued(
+        {**given, **kept.past}, {"hidden": first(state.hidden), **kept.present}
+    )
+    ends = {"hidden": first(state.drawn), "skip": first(state.skip), "time": first(state.time)}
+    velocity = engines.velocity.enqueued(ends, {"velocity": first(state.velocities)})
+    latents = (state.z, state.velocities, state.before, state.clean)
+
+    def send() -> None:
+        encode()
+        for row in range(rows):  # which see the same latent
+            for array in (state.time, state.skip):
+                if row > 0:
+                    _copy(cuda, _row(array, row), array)
+            _copy(cuda, state.embeds.view((width,), row * follows * width), state.time)
+            _copy(cuda, _row(state.embeds, row, 1), state.tokens)
+        decode()
+        for row in range(rows):
+            _copy(cuda, _row(state.drawn, row), _row(state.hidden, row, 1))
+        velocity()
+        gpu.kernels.launch("flow_update", 1, *latents, state.factors, state.counter, state.t, 1)
+
+    return send
+
+
+_GIVEN = ("embeds", "positions", "lengths")
+
+
+def _row(array: DeviceArray, row: int, start: int = 0) -> DeviceArray:
+    """A row of several, or of its positions those from a start on."""
+    _, *shape = array.shape
+    size = math.prod(shape)
+    step = size // shape[0] * start
+    return array.view((shape[0] - start, *shape[1:]), row * size + step)
+
+
+def _copy(cuda: Cuda, target: DeviceArray, source: DeviceArray) -> None:
+    """As much as the target holds."""
+    cuda.copy(target.address, source.address, target.nbytes)

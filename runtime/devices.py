@@ -1,0 +1,125 @@
+"""Where a bundle can run: the CPU, a GPU, or one of ONNX Runtime's other providers, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from janus_edge.runtime.errors import DeviceError, OptionError
+from janus_edge.runtime.manifest import Manifest
+
+# ONNX Runtime's providers, by the name of a device.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+}
+AUTO = "auto"
+_DEVICE = re.compile(r"([a-z-]+)(?::(\d{1,3}))?")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A name of ``PROVIDERS``, and which of several."""
+
+    kind: str = "cpu"
+    ordinal: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.ordinal}"
+
+
+def parse_device(text: str) -> Device | None:
+    """ "cuda:1" and the like; None of "auto". Raises OptionError."""
+    found = _DEVICE.fullmatch(text)
+    if found is None or found[1] not in (AUTO, *PROVIDERS) or (found[1] == AUTO and found[2]):
+        raise OptionError(
+            f'device is "{text}"; give {AUTO}, {", ".join(PROVIDERS)}, or with a number, as cuda:1'
+        )
+    return None if found[1] == AUTO else Device(found[1], int(found[2] or 0))
+
+
+def why_not(manifest: Manifest, device: Device) -> str | None:
+    """Why a bundle cannot run on a device; None: it can, as far as can be seen without trying."""
+    kind = _backend(manifest)
+    return _WHY_NOT[kind](manifest, device)
+
+
+def choose(manifest: Manifest, wanted: str) -> Device:
+    """The device to run on: the one that is wanted, or for "auto" the first that can be. Raises
+    OptionError for a name that there is not, DeviceError for one that cannot be."""
+    device = parse_device(wanted)
+    if device is not None:
+        reason = why_not(manifest, device)
+        if reason is not None:
+            raise DeviceError(f"{manifest.name} on {device}: {reason}")
+        return device
+    reasons = []
+    for each in (Device("cuda"), Device("cpu")):
+        # a GPU takes graphs of standard operators; of others it would leave most to the CPU
+        if each.kind == "cuda" and _backend(manifest) == "onnxruntime" and not _portable(manifest):
+            continue
+        reason = why_not(manifest, each)
+        if reason is None:
+            return each
+        reasons.append(f"on {each}: {reason}")
+    raise DeviceError(f"{manifest.name} runs nowhere here: {'; '.join(reasons)}")
+
+
+def _backend(manifest: Manifest) -> str:
+    return manifest.components["decoder"].backend
+
+
+def _portable(manifest: Manifest) -> bool:
+    return all(part.target == "any" for part in manifest.components.values())
+
+
+def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
+    import onnxruntime as ort
+
+    provider, known = PROVIDERS[device.kind], ort.get_available_providers()
+    if provider in known:
+        return None
+    wheel = _WHEELS.get(device.kind, "a build of ONNX Runtime with it")
+    return f"ONNX Runtime {ort.__version__} here has {', '.join(known)} alone; install {wheel}"
+
+
+def _why_no_engines(manifest: Manifest, device: Device) -> str | None:
+    from janus_edge.runtime.backends.tensorrt_library import import_library
+    from janus_edge.runtime.cuda import Cuda
+
+    if device.kind != "cuda":
+        return "its engines are TensorRT's, for --device cuda; export it again for others"
+    builder = manifest.components["decoder"].builder
+    name = "tensorrt_rtx" if builder is None else builder.module
+    trt = import_library(name)
+    if trt is None:
+        return f"no {name} here; run: pip install 'janus-edge[tensorrt]'"
+    if builder is not None and trt.__version__ != builder.version:
+        return f"built with {name} {builder.version}, here is {trt.__version__}; export it again"
+    try:
+        Cuda(device.ordinal)
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+_WHY_NOT: dict[str, Callable[[Manifest, Device], str | None]] = {
+    "onnxruntime": _why_no_graphs,
+    "tensorrt": _why_no_engines,
+}
+# Wheels of ONNX Runtime that bring a provider; each is installed in place of the others.
+_WHEELS = {
+    "cuda": "onnxruntime-gpu in place of onnxruntime",
+    "tensorrt": "onnxruntime-gpu in place of onnxruntime",
+    "directml": "onnxruntime-directml in place of onnxruntime",
+    "openvino": "onnxruntime-openvino in place of onnxruntime",
+    "qnn": "onnxruntime-qnn in place of onnxruntime",
+}

@@ -1,0 +1,357 @@
+"""The loops on a GPU draw what the CPU's draw, with the calls that they should make: on a fake one
+(fake_cuda.py). Nothing here says that a real one does the same."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from janus_edge.export import bundle as bundles
+from janus_edge.export import tensorrt as engines
+from janus_edge.export.bundle import export_bundle
+from janus_edge.export.tensorrt import Plan
+from janus_edge.kernels.compile import specs_of
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime import cuda as cudas
+from janus_edge.runtime import devices
+from janus_edge.runtime.backends import tensorrt
+from janus_edge.runtime.bundle import Bundle, file_sha256, open_bundle
+from janus_edge.runtime.errors import DeviceError, OptionError
+from janus_edge.runtime.events import Finished, Image, Preview, Progress, Text
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+from tests.runtime.fake_cuda import CUresult, FakeDriver, FakeTensorRT
+
+PROMPTS = ImageRequest(prompt=("a star", "three small red circles on white"), seed=5)
+
+
+def _graph_for_engine(trt: Any, source: Path, proto: Any, uses: Any, target: Any) -> bytes:
+    return bytes(proto.SerializeToString())
+
+
+def _fake_kernels(checkpoint: Checkpoint, part: Path, plan: Plan, report: Any) -> list[Any]:
+    """Entries as they are compiled, without code: tests/kernels compiles it."""
+    made = []
+    for spec in specs_of(bundles.sizes_of(checkpoint.model, 1)):
+        for target in (80, 89, 120):
+            path = part / f"{spec.name}.sm_{target}.cubin"
+            path.write_bytes(b"\x7fELF" + spec.name.encode())
+            made.append(
+                {
+                    "name": spec.name,
+                    "target": f"sm_{target}",
+                    "file": path.name,
+                    "sha256": file_sha256(path),
+                    "symbol": f"{spec.name}_kernel",
+                    "threads": 32 * spec.num_warps,
+                    "shared_bytes": 64 * 1024 if target == 120 else 1024,
+                    "arguments": [*spec.arguments.values(), "*scratch", "*scratch"],
+                    "constants": spec.constants,
+                }
+            )
+    return made
+
+
+@pytest.fixture(scope="module", params=["checkpoint", "flow_checkpoint"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose engines are graphs, in float32 but for attention and caches."""
+    given: Checkpoint = request.getfixturevalue(request.param)
+    folder = tmp_path_factory.mktemp("device") / request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "build_engine", _graph_for_engine)
+        patch.setattr(engines, "EVERYTHING", frozenset({"TensorScatter", "Attention"}))
+        patch.setattr(bundles, "_write_kernels", _fake_kernels)
+        export_bundle(given, folder, max_length=96, engines=Plan(), report=lambda line: None)
+    return open_bundle(folder)
+
+
+class Machine:
+    """A fake GPU, and sessions on it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, bundle: Bundle, **options: int) -> None:
+        self.bundle, self.driver = bundle, FakeDriver(**options)
+        sizes = bundle.manifest.sizes
+        self.driver.width = sizes.hidden_size
+        self.driver.latent_size = math.prod(getattr(sizes, "latent_shape", ()))
+        builder = bundle.manifest.components["decoder"].builder
+        assert builder is not None
+        profiles = {
+            " ".join(given.name for given in part.inputs[:2]): part.profiles
+            for part in bundle.manifest.components.values()
+            if part.profiles
+        }
+        self.trt = FakeTensorRT(self.driver, builder.version, profiles)
+        patch.setattr(cudas, "import_driver", lambda: self.driver)
+        patch.setattr(tensorrt, "import_library", lambda name: self.trt)
+        patch.setattr(
+            "janus_edge.runtime.backends.tensorrt_library.import_library", lambda name: self.trt
+        )
+
+    def session(self) -> Session:
+        """On this GPU."""
+        return Session(self.bundle, device="cuda")
+
+
+@pytest.fixture
+def machine(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch, exported)
+
+
+def _drawn(session: Session, request: ImageRequest) -> list[Any]:
+    return list(session.generate_image(request))
+
+
+def _results(events: list[Any]) -> np.ndarray:
+    images = [event for event in events if isinstance(event, Image)]
+    return np.stack([image.codes if image.latent is None else image.latent for image in images])
+
+
+def _by_host(machine: Machine, request: ImageRequest, patch: pytest.MonkeyPatch) -> np.ndarray:
+    """The same engines, driven by the loops that every backend has."""
+    with patch.context() as apart:
+        apart.setattr("janus_edge.runtime.engines.Engines.on_device", False)
+        return _results(_drawn(machine.session(), request))
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"guidance_scale": 1.0}, {"num_images": 2}, {"reference": True}]
+)
+def test_it_draws_what_the_host_s_loop_draws(
+    machine: Machine, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ImageRequest(prompt=PROMPTS.prompt, seed=5, **more)
+    found, expected = (
+        _results(_drawn(machine.session(), request)),
+        _by_host(machine, request, monkeypatch),
+    )
+    if found.dtype.kind == "i":
+        assert np.array_equal(found, expected)
+    else:
+        assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_a_step_is_one_launch(machine: Machine) -> None:
+    """All memory first, then two steps sent one by one, one captured, all others launched; the host
+    waits for nothing between the codes of a row."""
+    events = _drawn(machine.session(), ImageRequest(prompt="a star", guidance_scale=2.0))
+    names, count = machine.driver.names(), Counter(machine.driver.names())
+    steps = sum(isinstance(event, Progress) for event in events)
+    flow = machine.bundle.manifest.family == "janusflow"
+    assert count["cuGraphInstantiate"] == 1
+    assert count["cuGraphLaunch"] == (steps - 1 if flow else steps - 2)
+    first, last = names.index("cuGraphLaunch"), len(names) - 1 - names[::-1].index("cuGraphLaunch")
+    captured = names[names.index("cuStreamBeginCapture") : names.index("cuStreamEndCapture")]
+    assert not {"cuMemAlloc", "cuMemcpyHtoDAsync", "cuEventSynchronize"} & set(captured)
+    between = Counter(names[first:last])
+    assert not {"cuMemAlloc", "cuMemcpyHtoDAsync", "cuStreamSynchronize"} & set(between)
+    grid = getattr(machine.bundle.manifest.sizes, "code_grid", 1)
+    assert between["cuEventSynchronize"] <= steps // grid
+    if not flow:  # look_up and sample, and nothing of the host's
+        assert captured.count("cuLaunchKernel") == 2 and captured.count("cuMemcpyDtoDAsync") == 0
+
+
+def test_the_guidance_interval_has_a_step_of_its_own(machine: Machine) -> None:
+    if machine.bundle.manifest.family != "janusflow":
+        pytest.skip("of a flow")
+    request = ImageRequest(prompt="a star", num_steps=8, guidance_end=0.5, solver="ab2")
+    _drawn(machine.session(), request)
+    rows = {
+        context.shapes["embeds"][0]
+        for context in machine.trt.contexts
+        if "embeds" in context.shapes
+    }
+    assert rows == {1, 2} and machine.driver.names().count("cuGraphInstantiate") == 2
+
+
+@pytest.mark.parametrize("solver", ["ab2", "heun"])
+def test_other_solvers(machine: Machine, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AB2's steps lean on the ones before, across a change of guidance; Heun's run on the host."""
+    if machine.bundle.manifest.family != "janusflow":
+        pytest.skip("of a flow")
+    request = ImageRequest(prompt="a star", num_steps=6, guidance_end=0.6, solver=solver)
+    found = _results(_drawn(machine.session(), request))
+    expected = _by_host(machine, request, monkeypatch)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert ("cuGraphLaunch" in machine.driver.names()) == (solver == "ab2")
+
+
+def test_events_come_as_from_a_cpu(machine: Machine) -> None:
+    request = ImageRequest(prompt=PROMPTS.prompt, previews=True)
+    events = _drawn(machine.session(), request)
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.done for event in progress] == sorted(event.done for event in progress)
+    assert progress[-1].done == progress[-1].total
+    assert any(isinstance(event, Preview) for event in events)
+    (finished,) = (event for event in events if isinstance(event, Finished))
+    assert len(finished.step_ends_ms) == len(progress)
+    if machine.bundle.manifest.family == "janus":
+        gaps = np.diff(finished.step_ends_ms)  # the device's clock, not when codes were read
+        assert (gaps > 0).all()
+
+
+def test_previews_show_each_step(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ImageRequest(prompt="a star", previews=True, seed=2)
+    found = [e.pixels for e in _drawn(machine.session(), request) if isinstance(e, Preview)]
+    with monkeypatch.context() as apart:
+        apart.setattr("janus_edge.runtime.engines.Engines.on_device", False)
+        events = _drawn(machine.session(), request)
+    expected = [event.pixels for event in events if isinstance(event, Preview)]
+    assert len(found) == len(expected) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_it_answers(machine: Machine) -> None:
+    """Tokens are chosen on the host; keys and values stay where they are."""
+    request = AskRequest(question="how many circles are there?", max_tokens=6, temperature=1.0)
+    session = machine.session()
+    first, second = (
+        "".join(e.text for e in session.ask(request) if isinstance(e, Text)) for _ in range(2)
+    )
+    assert first == second
+    caches = next(iter(machine.bundle.manifest.components["decoder"].profiles.values()))["M"][2]
+    for name, arguments in machine.driver.calls:
+        if name == "cuMemcpyHtoDAsync":
+            assert arguments[2] < caches * 16 * 2 * 16  # no cache ever travels
+
+
+def test_all_memory_comes_back(machine: Machine) -> None:
+    session = machine.session()
+    for request in (PROMPTS, ImageRequest(prompt="a star", previews=True)):
+        _drawn(session, request)
+    held = machine.driver.held()
+    _drawn(session, PROMPTS)
+    assert machine.driver.held() == held
+    events = session.generate_image(PROMPTS)
+    next(events)
+    events.close()  # in the middle
+    assert machine.driver.held() == held
+
+
+def test_a_picture_needs_no_host_for_top_k(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if machine.bundle.manifest.family != "janus":
+        pytest.skip("of codes")
+    for more in ({"top_k": 5}, {"top_p": 0.7}, {"temperature": 0.0}):
+        request = ImageRequest(prompt=PROMPTS.prompt, seed=1, **more)
+        before = machine.driver.names().count("cuGraphLaunch")
+        found = _results(_drawn(machine.session(), request))
+        assert np.array_equal(found, _by_host(machine, request, monkeypatch))
+        launched = machine.driver.names().count("cuGraphLaunch") > before
+        assert launched == ("top_p" not in more)  # the kernel has no nucleus
+
+
+def test_out_of_memory_says_how_much(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, exported, total=50_000)
+    with pytest.raises(DeviceError, match=r"out of memory: \d+ MB.* needed, .* free; draw fewer"):
+        _drawn(machine.session(), PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "function", ["cuGraphLaunch", "cuLaunchKernel", "cuEventSynchronize", "cuModuleLoadData"]
+)
+def test_a_failing_driver_is_one_line(machine: Machine, function: str) -> None:
+    session = machine.session()
+    machine.driver.failing[function] = CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+    with pytest.raises(DeviceError) as raised:
+        _drawn(session, PROMPTS)
+    text = f"cuda:0: {function}: CUDA_ERROR_ILLEGAL_ADDRESS: cuda error illegal address"
+    assert str(raised.value) == text
+
+
+def test_a_refusing_engine_is_one_line(machine: Machine) -> None:
+    session = machine.session()
+    machine.trt.refuse = lambda: "Error Code 1:\n no kernel"
+    with pytest.raises(DeviceError, match=r"refuses its work: Error Code 1: no kernel \(\d+ of"):
+        _drawn(session, PROMPTS)
+
+
+def test_a_failing_capture_leaves_the_stream_free(machine: Machine) -> None:
+    session = machine.session()
+    _drawn(session, PROMPTS)
+
+    def refuse_in_capture() -> str:
+        return "not in a capture" if machine.driver.is_capturing else ""
+
+    machine.trt.refuse = refuse_in_capture
+    with pytest.raises(DeviceError, match="not in a capture"):
+        _drawn(session, PROMPTS)
+    machine.trt.refuse = lambda: ""
+    assert _results(_drawn(session, PROMPTS)).size
+
+
+def test_another_gpu_or_version_says_how_to_rebuild(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, exported, capability=75)
+    with pytest.raises(DeviceError, match=r"sm_75\), only sm_120, sm_80, sm_89; .*--target sm_75"):
+        _drawn(machine.session(), PROMPTS)
+    machine = Machine(monkeypatch, exported)
+    machine.trt.__version__ = "0.1"
+    with pytest.raises(DeviceError, match=r"built with tensorrt_rtx .*, here is 0\.1; export"):
+        machine.session()
+    monkeypatch.setattr(FakeTensorRT, "Runtime", lambda self, logger: _refusing(logger))
+    machine = Machine(monkeypatch, exported)
+    with pytest.raises(
+        DeviceError, match=r"cannot open it on cuda:0 \(Fake RTX, sm_89\): wrong GPU;"
+    ):
+        _drawn(machine.session(), PROMPTS)
+
+
+def _refusing(logger: Any) -> Any:
+    class Runtime:
+        def deserialize_cuda_engine(self, raw: bytes) -> None:
+            logger.log(1, "wrong GPU")
+
+    return Runtime()
+
+
+def test_kernels_of_the_same_generation_run(
+    exported: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sm_80's code runs on sm_87; of several the newest that does is taken."""
+    machine = Machine(monkeypatch, exported, capability=87)
+    _drawn(machine.session(), PROMPTS)
+    machine = Machine(monkeypatch, exported, capability=121)
+    _drawn(machine.session(), PROMPTS)
+    assert "cuFuncSetAttribute" in machine.driver.names()  # more than 48 KB of shared memory
+
+
+def test_what_was_compiled_stays_beside_the_bundle(machine: Machine) -> None:
+    session = machine.session()
+    _drawn(session, PROMPTS)
+    del session
+    beside = machine.bundle.folder.with_name(machine.bundle.folder.name + ".cache")
+    files = sorted(path.name for path in beside.iterdir())
+    version = machine.trt.__version__
+    assert f"decoder-Fake-RTX-{version}.bin" in files
+    open_bundle(machine.bundle.folder)  # which is as it was
+
+
+def test_a_device_is_chosen_by_what_is_there(
+    exported: Bundle, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        cudas, "import_driver", lambda: (_ for _ in ()).throw(DeviceError("no NVIDIA driver here"))
+    )
+    with pytest.raises(DeviceError, match="runs nowhere here: on cuda:0: no NVIDIA driver here"):
+        devices.choose(exported.manifest, "auto")
+    with pytest.raises(DeviceError, match=r"on cpu: its engines are TensorRT's"):
+        devices.choose(exported.manifest, "cpu")
+    graphs = open_bundle(bundle_dir).manifest
+    assert devices.choose(graphs, "auto") == devices.Device("cpu")
+    with pytest.raises(DeviceError, match=r"on cuda:0: ONNX Runtime .* install onnxruntime-gpu"):
+        devices.choose(graphs, "cuda")
+    for wrong in ("gpu", "auto:1", "cuda:x", "CUDA", ""):
+        with pytest.raises(OptionError, match="give auto, cpu, cuda"):
+            devices.choose(graphs, wrong)
+    Machine(monkeypatch, exported)
+    assert str(devices.choose(exported.manifest, "auto")) == "cuda:0"
+    with pytest.raises(DeviceError, match="cuda:3: there are 1 GPUs"):
+        devices.choose(exported.manifest, "cuda:3")
