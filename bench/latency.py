@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from janus_edge.bench.machine import describe, read_rates
 from janus_edge.bench.process import Run, Worker
@@ -53,7 +54,7 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
         "janus_edge": version("janus-edge"),
-        "onnxruntime": version("onnxruntime"),
+        "onnxruntime": onnxruntime.__version__,  # of whichever wheel
         **machine,
         "read_gb_s": round(bandwidth / 1e9, 2),
         "warmups": plan.num_warmups,
@@ -75,7 +76,8 @@ def _bundle(
         "family": opened.family,
         "sha256": opened.sha256,
         "weights": opened.weights,
-        "decoder": "native" if opened.is_native else "graph",
+        "device": opened.device,
+        "decoder": "native" if opened.is_native else opened.backend,
         "prompt_tokens": opened.prompt_tokens,
         "open_ms": round(opened.open_ms, 1),
         # the first request opens the engines that it needs

@@ -19,6 +19,8 @@ from PIL import ImageDraw
 
 from janus_edge.bench.process import Run, Works
 from janus_edge.runtime.bundle import Bundle, open_bundle
+from janus_edge.runtime.cuda import Cuda
+from janus_edge.runtime.devices import Device
 from janus_edge.runtime.events import Finished
 from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -37,6 +39,7 @@ class Settings:
     reference: draw with the papers' settings."""
 
     num_threads: int = 0
+    device: str = "auto"
     batch: int = 1
     prompt_length: int = 0
     max_tokens: int = 32
@@ -48,13 +51,16 @@ class Settings:
 class Opened:
     """A bundle as its process found it. open_ms: its manifest, hashes and tokenizer. step_bytes:
     weights and keys and values that the middle step of the work reads, None where a step is not
-    bound by reading. is_native: the decoder runs without a graph."""
+    bound by reading, or reads from another memory than the processor's. is_native: the decoder runs
+    without a graph."""
 
     folder: str
     name: str
     family: str
     sha256: str
     weights: str
+    device: str
+    backend: str
     is_native: bool
     open_ms: float
     prompt_tokens: int
@@ -67,10 +73,10 @@ def open_works(model: str | None, settings: Settings) -> tuple[Opened, Works]:
     began = time.perf_counter()
     bundle = open_bundle(model)
     open_ms = (time.perf_counter() - began) * 1e3
-    session = Session(bundle, num_threads=settings.num_threads)
+    session = Session(bundle, num_threads=settings.num_threads, device=settings.device)
     requests = _requests(bundle, settings)
     works: Works = {work: partial(_run, session, request) for work, request in requests.items()}
-    return _opened(bundle, session.is_native, settings, open_ms), works
+    return _opened(bundle, session, settings, open_ms), works
 
 
 def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | AskRequest]:
@@ -105,7 +111,7 @@ def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
     )
 
 
-def _opened(bundle: Bundle, is_native: bool, settings: Settings, open_ms: float) -> Opened:
+def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float) -> Opened:
     manifest = bundle.manifest
     decoder = manifest.components["decoder"]
     prompt = bundle.encoder.generation(_prompt(bundle, settings.prompt_length))
@@ -117,12 +123,23 @@ def _opened(bundle: Bundle, is_native: bool, settings: Settings, open_ms: float)
         weights=" in ".join(
             word for word in (decoder.weights, decoder.quantization) if word != "none"
         ),
-        is_native=is_native,
+        device=_device(session.device),
+        backend={"onnxruntime": "graph"}.get(decoder.backend, decoder.backend),
+        is_native=session.is_native,
         open_ms=open_ms,
         prompt_tokens=len(prompt),
         question_tokens=len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens)),
-        step_bytes=_step_bytes(bundle, settings, len(prompt)),
+        step_bytes=_step_bytes(bundle, settings, len(prompt))
+        if session.device.kind == "cpu"
+        else dict.fromkeys(WORKS),
     )
+
+
+def _device(device: Device) -> str:
+    """With the GPU's name."""
+    if device.kind != "cuda":
+        return str(device)
+    return f"{device}, {Cuda(device.ordinal).name}"
 
 
 def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Work, int | None]:

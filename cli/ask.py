@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from janus_edge.cli.options import Device
+
 
 def ask(
     image: Annotated[Path, typer.Argument(help="Picture file.")],
@@ -22,6 +24,7 @@ def ask(
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    device: Device = "auto",
 ) -> None:
     """Ask a question about a picture."""
     from janus_edge.runtime.bundle import open_bundle
@@ -38,7 +41,7 @@ def ask(
         top_p=top_p,
         seed=seed,
     )
-    for event in Session(open_bundle(model), num_threads=threads).ask(request):
+    for event in Session(open_bundle(model), num_threads=threads, device=device).ask(request):
         if isinstance(event, Text):
             print(event.text, end="", flush=True)
     print()

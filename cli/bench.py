@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from janus_edge.cli.options import Device
+
 
 class Works(StrEnum):
     """What is timed."""
@@ -29,6 +31,7 @@ def bench(
     runs: Annotated[int, typer.Option(help="Of each work.", min=1)] = 5,
     warmups: Annotated[int, typer.Option(help="Runs before those.", min=0)] = 1,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    device: Device = "auto",
     batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 1,
     prompt_length: Annotated[int, typer.Option(help="At least so many tokens.", min=0)] = 0,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 32,
@@ -60,6 +63,7 @@ def bench(
         num_warmups=warmups,
         settings=Settings(
             num_threads=threads,
+            device=device,
             batch=batch,
             prompt_length=prompt_length,
             max_tokens=max_tokens,
@@ -119,7 +123,7 @@ def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
     return rows
 
 
-_GENERAL = ("weights", "decoder", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
+_GENERAL = ("weights", "device", "decoder", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
 _READ = {"step_mb": "MB read a step", "roof": "of the memory's speed"}
 _OF_A_WORK = {

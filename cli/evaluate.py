@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from janus_edge.cli.options import Device
+
 evaluate = typer.Typer(rich_markup_mode=None, help="Measure quality.")
 
 
@@ -36,6 +38,7 @@ def shapes(
     guidance_end: Annotated[
         float | None, typer.Option(help="Of a flow. Default: the bundle's.")
     ] = None,
+    device: Device = "auto",
     record: Annotated[
         Path | None, typer.Option(help="Append the result to this file, a JSON line.")
     ] = None,
@@ -48,6 +51,7 @@ def shapes(
         model=model,
         num_prompts=num_prompts,
         num_questions=num_questions,
+        device=device,
         split=split,
         settings={
             "guidance_scale": guidance_scale,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from janus_edge.cli.options import Device
+
 if TYPE_CHECKING:
     from janus_edge.runtime.events import Image
     from janus_edge.runtime.requests import ImageRequest
@@ -53,6 +55,7 @@ def generate(
         Path | None, typer.Option(help="Folder for a preview a row of codes, or a step.")
     ] = None,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    device: Device = "auto",
 ) -> None:
     """Draw a picture."""
     from janus_edge.cli.terminal import drawing_bar
@@ -79,7 +82,7 @@ def generate(
         previews=previews is not None,
     )
     check_writable(output)
-    session = Session(open_bundle(model), num_threads=threads)
+    session = Session(open_bundle(model), num_threads=threads, device=device)
     events = session.generate_image(request)
     if previews is not None:
         make_folder(previews)

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from janus_edge.cli.ask import ask
 from janus_edge.cli.bench import bench
+from janus_edge.cli.doctor import doctor
 from janus_edge.cli.evaluate import evaluate
 from janus_edge.cli.export import export
 from janus_edge.cli.generate import generate
@@ -29,6 +30,7 @@ app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("pull")(pull)
 app.command("bench")(bench)
+app.command("doctor")(doctor)
 app.add_typer(models, name="models")
 app.add_typer(evaluate, name="eval")
 

@@ -101,6 +101,7 @@ def run(
     num_prompts: int,
     num_questions: int,
     split: str,
+    device: str = "auto",
     settings: Mapping[str, Any],
     record: Path | None,
     sheet: Path | None,
@@ -115,7 +116,7 @@ def run(
     for path in (record, sheet):
         if path is not None:
             check_writable(path)
-    session = Session(open_bundle(model))
+    session = Session(open_bundle(model), device=device)
     chosen = session.image_settings(ImageRequest(prompt="", **settings))
     scored, pictures = _drawing(session, split, num_prompts, settings)
     scored["answering"] = _answering(session, split, num_questions)

@@ -22,6 +22,7 @@ BLOCK_SIZES = (32, 64, 128)
 _AT_ONCE = 2**18  # weights: what is computed on the way stays in the processor's cache
 # Of a block's largest weight, what the largest level may stand for: clipping a little costs the
 # large ones less than the finer steps save the others.
+_LEAST_SCALE = np.float32(2.0**-18)  # half precision holds it, and what shrinks leave of it
 _SHRINKS = {4: np.linspace(1.0, 0.7, 7), 8: np.ones(1)}
 
 
@@ -167,6 +168,7 @@ def _pack(weight_OI: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray
     if blocks.positive:
         least, most = parts_OKS.min(-1, keepdims=True), parts_OKS.max(-1, keepdims=True)
         full_OK1 = np.maximum(most / np.float32(half - 1), least / np.float32(-half))
+        full_OK1 = np.maximum(full_OK1, _LEAST_SCALE)  # also of zeros alone
     else:
         at = np.abs(parts_OKS).argmax(-1)[..., None]
         full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)

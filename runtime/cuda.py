@@ -193,6 +193,23 @@ class Cuda:
         return launch
 
 
+def num_gpus() -> tuple[int, int]:
+    """The driver's version of CUDA, as 13020 for 13.2, and how many GPUs it has. Raises
+    DeviceError."""
+    driver = import_driver()
+    found = []
+    for function, arguments in _COUNTING:
+        code, *results = getattr(driver, function)(*arguments)
+        if int(code) != 0:
+            raise DeviceError(f"{function}: {_reason(driver, code)}")
+        found += results
+    version, count = found
+    return int(version), int(count)
+
+
+_COUNTING = (("cuInit", (0,)), ("cuDriverGetVersion", ()), ("cuDeviceGetCount", ()))
+
+
 def import_driver() -> Any:
     """cuda-python's driver API. Raises DeviceError where it or NVIDIA's driver is missing."""
     try:

@@ -84,11 +84,11 @@ def _portable(manifest: Manifest) -> bool:
 def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
     import onnxruntime as ort
 
-    provider, known = PROVIDERS[device.kind], ort.get_available_providers()
-    if provider in known:
+    provider = PROVIDERS[device.kind]
+    if provider in ort.get_available_providers():
         return None
     wheel = _WHEELS.get(device.kind, "a build of ONNX Runtime with it")
-    return f"ONNX Runtime {ort.__version__} here has {', '.join(known)} alone; install {wheel}"
+    return f"no {provider} in this ONNX Runtime {ort.__version__}; install {wheel}"
 
 
 def _why_no_engines(manifest: Manifest, device: Device) -> str | None:
@@ -96,7 +96,7 @@ def _why_no_engines(manifest: Manifest, device: Device) -> str | None:
     from janus_edge.runtime.cuda import Cuda
 
     if device.kind != "cuda":
-        return "its engines are TensorRT's, for --device cuda; export it again for others"
+        return "its engines are TensorRT's, for cuda; export it again for others"
     builder = manifest.components["decoder"].builder
     name = "tensorrt_rtx" if builder is None else builder.module
     trt = import_library(name)
