@@ -15,6 +15,7 @@ def doctor(
     """Show what there is to run on, and for each device whether a bundle can."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from janus_edge.bench.doctor import bundle, machine
     from janus_edge.runtime.bundle import open_bundle
@@ -24,14 +25,15 @@ def doctor(
     manifest, console = open_bundle(model).manifest, Console(highlight=False)
     table = Table("machine", "", box=None)
     for name, found in machine():
-        table.add_row(name, found)
+        table.add_row(name, Text(found))
     console.print(table)
     table = Table("--device", manifest.name, box=None)
     for name, found in bundle(manifest):
-        table.add_row(name, found)
+        table.add_row(name, Text(found))
     try:
-        table.add_row("auto", f"is {choose(manifest, 'auto')}")
+        chosen = str(choose(manifest, "auto"))
     except DeviceError as error:
-        table.add_row("auto", str(error))
+        chosen = str(error)
+    table.add_row("auto", Text(chosen))
     console.print()
     console.print(table)

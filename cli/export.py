@@ -44,8 +44,9 @@ def export(
         ),
     ] = None,
     lowering: Annotated[
-        str, typer.Option(help="onnxruntime, or portable: standard ONNX operators alone.")
-    ] = "onnxruntime",
+        str | None,
+        typer.Option(help="portable: standard ONNX operators alone; default: onnxruntime's."),
+    ] = None,
     backend: Annotated[
         Backends,
         typer.Option(help="onnxruntime: graphs; tensorrt: engines for NVIDIA's GPUs."),
@@ -67,6 +68,11 @@ def export(
     given = {name: value for name, value in chosen.items() if value is not None}
     if backend is Backends.onnxruntime and given:
         raise typer.BadParameter(f"--{next(iter(given))} is of engines; add --backend tensorrt")
+    if backend is Backends.tensorrt:
+        of_graphs = {"kv-cache": kv_cache, "prefill": prefill, "lowering": lowering}
+        for name, value in of_graphs.items():
+            if value is not None:
+                raise typer.BadParameter(f"leave out --{name}, which is of graphs, not of engines")
     export_folder(
         checkpoint,
         bundle,
@@ -76,7 +82,7 @@ def export(
         block_size=block_size,
         kv_cache=kv_cache,
         prefill=prefill,
-        lowering=lowering,
+        lowering=lowering or "onnxruntime",
         engines=Plan(**given) if backend is Backends.tensorrt else None,
         report=typer.echo,
         replace=replace,

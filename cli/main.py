@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -61,6 +62,7 @@ def main() -> None:
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     arguments = arguments or ["--help"]
+    warnings.showwarning = _note
     try:
         sys.exit(app(arguments, standalone_mode=False))
     except KeyboardInterrupt:
@@ -71,6 +73,11 @@ def main() -> None:
         if debug:
             raise
         _fail(*_line_and_code(error, arguments[0]))
+
+
+def _note(message: Warning | str, *_: object) -> None:
+    """What does not stop a command, as what a device leaves to the CPU."""
+    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _line_and_code(error: Exception, command: str) -> tuple[str, int]:

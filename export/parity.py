@@ -48,7 +48,7 @@ def check_parity(
             allowed = tolerance
             if eager is not None:
                 allowed += EAGER * component.error(low, reference)
-            if not error <= allowed:
+            if not (error <= allowed and np.isfinite(error)):
                 shapes = {key: value.shape for key, value in feeds.items() if "past" not in key}
                 raise ParityError(
                     f"{component.name}: {name} differs from PyTorch by {error:.1e} of its largest "

@@ -147,7 +147,8 @@ def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
 def build_engine(
     trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], target: str | None
 ) -> Any:
-    """The serialized engine of a graph's file, with an optimization profile a use.
+    """The serialized engine of a graph's file, with an optimization profile a use. Attention is one
+    kernel wherever the library has one for it, several where it has not.
 
     proto: the same graph, to compare with. Raises ParityError where the parser or the builder
     refuses it, or has made something else of it.
@@ -165,6 +166,11 @@ def build_engine(
     check_network(trt, network, proto)
     _aim(trt, config, target)
     engine = builder.build_serialized_network(network, config)
+    attentions = _attentions(trt, network)
+    if engine is None and attentions:  # heads of other sizes than its kernels have
+        for attention in attentions:
+            attention.decomposable = True
+        engine = builder.build_serialized_network(network, config)
     if engine is None:
         reason = next(iter(logger.errors), "no reason given")
         raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
@@ -212,13 +218,20 @@ def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
                 f"{proto.graph.name}: {trt.__name__} has {made[kind]} of {wanted_count} {operator}"
             )
     masks = sum(node.op_type == "Attention" and len(node.input) > 3 for node in proto.graph.node)
-    kept = 0
-    for layer in layers:
-        if layer.type == trt.LayerType.ATTENTION_INPUT:
-            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's own way to a layer's kind
-            kept += layer.attention.mask is not None
+    kept = sum(attention.mask is not None for attention in _attentions(trt, network))
     if kept != masks:
         raise ParityError(f"{proto.graph.name}: {trt.__name__} has {kept} of {masks} masks")
+
+
+def _attentions(trt: Any, network: Any) -> list[Any]:
+    """All of a network."""
+    found = []
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's own way to a layer's kind
+            found.append(layer.attention)
+    return found
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

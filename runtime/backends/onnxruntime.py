@@ -23,6 +23,7 @@ SPIN_US = "100"
 # Where providers have their memory; the library moves arrays to and from those not named here.
 _MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "tensorrt-rtx": "cuda"}
 _NUMBERED = ("cuda", "tensorrt", "tensorrt-rtx", "directml", "migraphx")  # take a device_id
+_SHOWN = 200  # characters of a provider's reason, which can be pages
 
 
 class DeviceWarning(UserWarning):
@@ -58,6 +59,11 @@ def load_graph(
         session = ort.InferenceSession(path, options, providers=_providers(device))
     except Exception as error:  # the library's exceptions share no narrower base
         reason = str(error).splitlines()[0]
+        if device.kind != "cpu":
+            raise DeviceError(
+                f"{path}: {PROVIDERS[device.kind]} of ONNX Runtime {ort.__version__} cannot run "
+                f"it: {reason[:_SHOWN]}; another version may, --device cpu does"
+            ) from None
         raise BundleError(
             f"{path}: ONNX Runtime {ort.__version__} cannot open it: {reason}; export it again"
         ) from None
@@ -74,7 +80,7 @@ def load_graph(
 def _providers(device: Device) -> list[Any]:
     """The device's provider, and the CPU's for what that does not know."""
     name = PROVIDERS[device.kind]
-    if device.kind == "cpu":
+    if name == PROVIDERS["cpu"]:
         return [name]
     options = {"device_id": str(device.ordinal)} if device.kind in _NUMBERED else {}
     return [(name, options), PROVIDERS["cpu"]]
