@@ -1,6 +1,7 @@
 """A published shape from end to end on this machine: checkpoint, export, one picture, one answer.
 
     python bench/fullsize.py janus-pro-1b /tmp/janus [--record bench/records/fullsize.jsonl]
+    python bench/fullsize.py janus-pro-1b /tmp/janus --only export --engines
 
 Random weights (tools/make_checkpoint.py), so what is drawn means nothing; time and memory do. Each
 command is a process of its own; its peak memory is the kernel's count (ru_maxrss), which includes
@@ -32,6 +33,7 @@ from janus_edge.model.published import read_config
 COMMAND = str(Path(sys.executable).parent / "janus-edge")
 MAKE = str(Path(__file__).resolve().parent.parent / "tools" / "make_checkpoint.py")
 FLOW_STEPS = 2
+ENGINES = ["--backend", "tensorrt", "--quantize", "int4"]
 
 
 def measured(*words: str) -> dict[str, Any]:
@@ -56,12 +58,14 @@ def picture_of(checkpoint: Path, steps: int) -> dict[str, int]:
     return {"codes": config.num_codes} if isinstance(config, JanusConfig) else {"steps": steps}
 
 
-def commands(folder: Path, name: str, picture: dict[str, int]) -> dict[str, list[str]]:
-    """What is measured, in order."""
+def commands(
+    folder: Path, name: str, picture: dict[str, int], how: list[str]
+) -> dict[str, list[str]]:
+    """What is measured, in order. how: more words of the export."""
     bundle, png = str(folder / f"{name}-bundle"), str(folder / f"{name}.png")
     steps = ["--steps", str(picture["steps"])] if "steps" in picture else []
     return {
-        "export": ["export", str(folder / name), bundle, "--replace"],
+        "export": ["export", str(folder / name), bundle, "--replace", *how],
         "generate": ["generate", "a red circle", "--model", bundle, "-o", png, *steps],
         "ask": ["ask", png, "what is it?", "--model", bundle, "--max-tokens", "16"],
     }
@@ -74,9 +78,10 @@ def main() -> None:
     if not checkpoint.exists():
         measured(sys.executable, MAKE, options.name, str(checkpoint))
     picture = picture_of(checkpoint, options.steps)
+    how = ENGINES if options.engines else []
     runs = {
         name: measured(COMMAND, *words)
-        for name, words in commands(options.folder, options.name, picture).items()
+        for name, words in commands(options.folder, options.name, picture, how).items()
         if options.only in (None, name)
     }
     said = {name: run.pop("said") for name, run in runs.items()}
@@ -106,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", help="export, generate or ask; the others have run before")
     parser.add_argument("--steps", type=int, default=FLOW_STEPS, help="of a flow's picture")
+    parser.add_argument("--engines", action="store_true", help="TensorRT's, of 4-bit weights")
     parser.add_argument("--record", type=Path)
     return parser.parse_args()
 
@@ -115,6 +121,8 @@ def _command(options: argparse.Namespace) -> str:
     words = ["python bench/fullsize.py", options.name]
     if options.only is not None:
         words += ["--only", options.only]
+    if options.engines:
+        words.append("--engines")
     if options.steps != FLOW_STEPS:
         words += ["--steps", str(options.steps)]
     return " ".join(words)

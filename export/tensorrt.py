@@ -98,43 +98,48 @@ def _halved(component: Component, path: Path, precision: str) -> tuple[onnx.Mode
     """The graph with large operators in halves, what they compute in, and its error."""
     proto = onnx.load(path, load_external_data=False)
     attempts = [(precision, precision, EVERYTHING)]
-    if component.name in _PIXELS:
-        attempts.append(("float32", precision, ATTENTION))
-        attempts = attempts[precision == "bfloat16" :]  # whose 8 bits show in a picture
+    if component.name in _PIXELS:  # bfloat16's 8 bits would show in a picture
+        attempts = [] if precision == "bfloat16" else attempts
+        attempts += [("float32", half, ATTENTION) for half in PRECISIONS]
     for dtype, half, operators in attempts:
         made = in_halves(proto, half, operators)
+        check = _error_of_bfloat16 if half == "bfloat16" else _error_of_float16
         try:
-            return made, dtype, _check_halves(component, path, made, half)
+            return made, dtype, check(component, path, made)
         except ParityError as error:
             failed = error
     raise ParityError(f"{failed}; try --precision bfloat16, which has the range of float32")
 
 
-def _check_halves(component: Component, path: Path, proto: onnx.ModelProto, half: str) -> float:
-    """The error of the rewritten graph. Raises ParityError.
-
-    No CPU's engine runs graphs of bfloat16: of these the error is PyTorch's own in it.
-    """
+def _error_of_float16(component: Component, path: Path, proto: onnx.ModelProto) -> float:
+    """Of the rewritten graph, run on this machine. Raises ParityError."""
     examples = component.examples()
     references = component.references(examples)
-    with torch.autocast("cpu", dtype=getattr(torch, half)):
-        eager = component.references(examples, low=component.is_low)
-    if half == "bfloat16":
-        pairs = zip(chain(*eager), chain(*references), strict=True)
-        error = max(relative_error(low, exact) for low, exact in pairs)
-        if not np.isfinite(error):
-            raise ParityError(f"{component.name}: not finite in bfloat16")
-        return error
     changed = path.with_suffix(".halved.onnx")
     onnx.save(kept_casts(proto), changed)
     halves = [
-        {name: array.astype(half) if is_cache(name) else array for name, array in feeds.items()}
-        for feeds in examples
+        {name: array.astype("float16") if is_cache(name) else array for name, array in each.items()}
+        for each in examples
     ]
     tolerance = _PIXELS.get(component.name)
     if tolerance is not None:
         return check_parity(component, changed, "use", halves, references, tolerance=tolerance)
+    with torch.autocast("cpu", dtype=torch.float16):
+        eager = component.references(examples, low=component.is_low)
     return check_parity(component, changed, "use", halves, references, eager)
+
+
+def _error_of_bfloat16(component: Component, path: Path, proto: onnx.ModelProto) -> float:
+    """PyTorch's own: no engine for a CPU runs such graphs. Raises ParityError if it is infinite."""
+    examples = component.examples()
+    references = component.references(examples)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        eager = component.references(examples, low=component.is_low)
+    pairs = zip(chain(*eager), chain(*references), strict=True)
+    error = max(relative_error(low, exact) for low, exact in pairs)
+    if not np.isfinite(error):
+        raise ParityError(f"{component.name}: not finite in bfloat16")
+    return error
 
 
 def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
