@@ -37,6 +37,7 @@ app.add_typer(evaluate, name="eval")
 
 _DEBUG = "--debug"  # accepted anywhere, so it is taken out before parsing
 _EXTRAS = {"eval": "evals", "export": "export", "pull": "pull"}  # what a command's imports need
+_EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # of a module that only some of it needs
 
 
 def _version(wanted: bool) -> None:
@@ -62,7 +63,7 @@ def main() -> None:
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     arguments = arguments or ["--help"]
-    warnings.showwarning = _note
+    warnings.showwarning = lambda message, *_, **__: _note(message)
     try:
         sys.exit(app(arguments, standalone_mode=False))
     except KeyboardInterrupt:
@@ -75,7 +76,7 @@ def main() -> None:
         _fail(*_line_and_code(error, arguments[0]))
 
 
-def _note(message: Warning | str, *_: object) -> None:
+def _note(message: Warning | str) -> None:
     """What does not stop a command, as what a device leaves to the CPU."""
     print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
 
@@ -94,7 +95,7 @@ def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
         )
     missing = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if missing not in ("", "janus_edge") and command in _EXTRAS:
-        extra = _EXTRAS[command]
+        extra = _EXTRA_OF.get(missing, _EXTRAS[command])
         return f"this command needs {missing}; run: pip install 'janus-edge[{extra}]'", 1
     kind, text = type(error).__name__, " ".join(str(error).split())
     return f"unexpected {kind}: {text}; run again with {_DEBUG} and report it", 1

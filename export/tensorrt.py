@@ -51,7 +51,9 @@ class Plan:
             )
         trt = find_library()
         if trt is None:
-            raise OptionError("no TensorRT here; run: pip install 'janus-edge[tensorrt]'")
+            raise OptionError(
+                "no TensorRT here; run: pip install 'janus-edge[export,kernels,tensorrt]'"
+            )
         known = _capabilities(trt)
         if self.target is not None and known and self.target not in known:
             raise OptionError(

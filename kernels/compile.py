@@ -9,6 +9,7 @@ Who launches them needs neither Triton nor torch: a module of ``file``, its func
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
@@ -156,7 +157,10 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     """Compile all, of Janus-Pro-1B's and JanusFlow's sizes, with ``kernels.json`` beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"{folder}: {error.strerror}; name a folder that can be written")
     entries = [
         compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in TARGETS
     ]
@@ -165,4 +169,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Compile all kernels for all GPUs.")
+    parser.add_argument("folder", type=Path)
+    main(parser.parse_args().folder)

@@ -18,6 +18,7 @@ from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.manifest import CodeSizes, Sizes
 from janus_edge.runtime.sampling import STREAMS
+from janus_edge.runtime.timing import DeviceClock
 
 Send = Callable[[], None]  # puts work into the stream
 
@@ -82,11 +83,11 @@ def decode_codes(
     lengths_R: np.ndarray,
     seeds_B: np.ndarray,
     settings: Settings,
-    ends_ms: list[float],
+    clock: DeviceClock,
 ) -> Iterator[np.ndarray]:
     """Yield the codes (B,) of each position, a row of a picture's at once but for the very first;
-    rows and prompts: see ``runtime.decode``. ends_ms: gets the device's time at each, since its
-    start. top_p of the settings is 1: the kernel has no other."""
+    rows and prompts: see ``runtime.decode``. top_p of the settings is 1: the kernel has no
+    other."""
     assert settings.top_p == 1.0
     cuda, num = gpu.cuda, sizes.num_codes
     start = Event(cuda)
@@ -105,15 +106,17 @@ def decode_codes(
         for index, (first, stop) in enumerate(pairwise(borders)):
             events = []
             for _ in range(first, stop):
-                next(sender)()
+                send = next(sender)
+                with clock.sending():
+                    send()
                 events.append(Event(cuda))
             page = pages[index % 2]
             cuda.download(page, state.drawn)
             waiting.append((page, [*events, Event(cuda)], first))
             while len(waiting) > (0 if index == 0 else 1):  # the device has work meanwhile
-                yield from _read(start, *waiting.pop(0), ends_ms)
+                yield from _read(start, *waiting.pop(0), clock)
         for each in waiting:
-            yield from _read(start, *each, ends_ms)
+            yield from _read(start, *each, clock)
     finally:
         cuda.synchronize()  # before any memory goes
 
@@ -209,10 +212,10 @@ def _sends(cuda: Cuda, step: tuple[Send, Send]) -> Iterator[Send]:
 
 
 def _read(
-    start: Event, page_BN: np.ndarray, events: list[Event], first: int, ends_ms: list[float]
+    start: Event, page_BN: np.ndarray, events: list[Event], first: int, clock: DeviceClock
 ) -> Iterator[np.ndarray]:
     *each, there = events
     there.wait()
     for position, event in enumerate(each, first):
-        ends_ms.append(event.ms_since(start))
+        clock.ends_ms.append(event.ms_since(start))
         yield page_BN[:, position].copy()

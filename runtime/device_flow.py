@@ -18,6 +18,7 @@ from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.device_codes import Caches, Send, prefill
 from janus_edge.runtime.flow import FlowSettings, Step, factors, times
 from janus_edge.runtime.manifest import FlowSizes
+from janus_edge.runtime.timing import DeviceClock
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class DeviceFlow:
         self._warm: dict[int, Send] = {}  # by rows: a step that has run once
         self._captured: dict[int, Send] = {}
 
-    def draw(self, z0_1ZHW: np.ndarray, previews: bool) -> Iterator[Step]:
+    def draw(self, z0_1ZHW: np.ndarray, previews: bool, clock: DeviceClock) -> Iterator[Step]:
         """Yield each step's end; ``clean`` is up to date only for previews, z only at the last."""
         cuda, state, settings = self._gpu.cuda, self._state, self._settings
         cuda.upload(state.z, z0_1ZHW)
@@ -87,7 +88,9 @@ class DeviceFlow:
         waiting: list[tuple[int, Event]] = []
         try:
             for done in range(1, settings.num_steps + 1):
-                self._sent(2 if settings.guided(borders[done - 1]) else 1)()
+                send = self._sent(2 if settings.guided(borders[done - 1]) else 1)
+                with clock.sending():
+                    send()
                 if previews:
                     cuda.download(clean, state.clean)
                 if done == settings.num_steps:

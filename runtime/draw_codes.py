@@ -12,7 +12,7 @@ from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.manifest import CodeSizes
 from janus_edge.runtime.requests import Job
-from janus_edge.runtime.timing import Stopwatch
+from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
 
 def draw_codes(
@@ -46,8 +46,8 @@ def _draw_batch(
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
         engines.open("decoder", "image_head")
-        ends_ms: list[float] = []
-        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, jobs, ends_ms)
+        clock = DeviceClock()
+        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, jobs, clock)
     codes_BN = np.zeros((len(jobs), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
@@ -64,8 +64,9 @@ def _draw_batch(
                 yield Preview(
                     index=job.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                 )
-    if ends_ms:  # codes come in batches from a device, which has timed each
-        watch.step_ends_ms[-num:] = [began_ms + end for end in ends_ms]
+    if clock.ends_ms:  # codes come in batches from a device, which has timed each
+        watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
+        engines.add_ms("sending", clock.sent_ms)
     with watch.part("open"):  # only now: the caches' memory is free again
         image_decoder = engines["image_decoder"]
     for job, codes_N in zip(jobs, codes_BN, strict=True):
@@ -81,10 +82,10 @@ def _draw_batch(
 
 
 def _code_steps(
-    engines: Engines, settings: Settings, jobs: list[Job], ends_ms: list[float]
+    engines: Engines, settings: Settings, jobs: list[Job], clock: DeviceClock
 ) -> Iterator[np.ndarray]:
-    """The decode loop of one batch: conditional rows, then unconditional ones. ends_ms: gets when
-    each code was there, where a device says so."""
+    """The decode loop of one batch: conditional rows, then unconditional ones. clock: of a
+    device, where it runs on one."""
     sizes = sizes_of(engines)
     rows = [job.ids_T for job in jobs]
     if settings.guided:
@@ -95,7 +96,7 @@ def _code_steps(
     prompt_RTD = engines.table("text_embed")[ids_RT].astype(np.float32)
     seeds_B = np.array([job.seed for job in jobs], np.uint64)
     if engines.on_device and settings.top_p == 1.0:
-        return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, ends_ms)
+        return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, clock)
     head = engines["image_head"]
     return decode_codes(
         engines.decoder(len(rows), longest + sizes.num_codes, many=False),
@@ -115,7 +116,7 @@ def _on_device(
     prompt_RTD: np.ndarray,
     lengths_R: np.ndarray,
     seeds_B: np.ndarray,
-    ends_ms: list[float],
+    clock: DeviceClock,
 ) -> Iterator[np.ndarray]:
     """The same loop, without the host."""
     from janus_edge.runtime.device_codes import Caches, decode_codes
@@ -133,7 +134,7 @@ def _on_device(
         lengths_R,
         seeds_B,
         settings,
-        ends_ms,
+        clock,
     )
 
 

@@ -21,7 +21,7 @@ from janus_edge.runtime.flow import LEANS, FlowSettings, Step, Velocity, integra
 from janus_edge.runtime.manifest import FlowSizes
 from janus_edge.runtime.requests import Job
 from janus_edge.runtime.sampling import STREAMS, guide, normal
-from janus_edge.runtime.timing import Stopwatch
+from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
 
 def draw_flow(
@@ -86,7 +86,13 @@ def _flow_of(
         engines.table("text_embed")[ids_T[:-1]].astype(np.float32),
         settings,
     )
-    return lambda noise: flow.draw(noise, previews)
+
+    def steps(noise: np.ndarray) -> Iterator[Step]:
+        clock = DeviceClock()
+        yield from flow.draw(noise, previews, clock)
+        engines.add_ms("sending", clock.sent_ms)
+
+    return steps
 
 
 def sizes_of(engines: Engines) -> FlowSizes:

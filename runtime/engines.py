@@ -63,6 +63,10 @@ class Engines:
         """Whether the loops can stay on the GPU: engines are TensorRT's, kernels are there."""
         return bool(self.bundle.manifest.kernels)
 
+    def add_ms(self, name: str, spent_ms: float) -> None:
+        """Time spent in something, beside the components."""
+        self.component_ms[name] = self.component_ms.get(name, 0.0) + spent_ms
+
     def gpu(self) -> Gpu:
         """What the loops on the GPU launch with. Raises DeviceError."""
         if self._kernels is None:

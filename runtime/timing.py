@@ -5,9 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+@dataclass
+class DeviceClock:
+    """Of a loop on a device. ends_ms: when each step was there, since its start, by the device's
+    clock. sent_ms: what the host needed to send all of them."""
+
+    ends_ms: list[float] = field(default_factory=list)
+    sent_ms: float = 0.0
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Add the time of the block."""
+        began = time.perf_counter()
+        yield
+        self.sent_ms += (time.perf_counter() - began) * 1e3
 
 
 class Stopwatch:

@@ -99,6 +99,7 @@ def main() -> None:
             num_threads=options.threads,
             prompt_tokens=options.prompt_tokens,
             max_tokens=options.max_tokens,
+            device=options.device,
         )
         before, rates = describe(), read_rates(options.threads)
         rows = measure(files, options.work, setup, options.runs, options.patience)
@@ -115,6 +116,7 @@ def main() -> None:
             "read_gb_s": round(statistics.median(rates) / 1e9, 2),
             "work": options.work,
             "threads": options.threads,
+            "device": options.device,
             "prompt_tokens": options.prompt_tokens,
             "peers": rows,
         },
@@ -143,6 +145,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--prompt-tokens", type=int, default=20)
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--patience", type=float, default=120, help="seconds")

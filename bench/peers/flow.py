@@ -32,6 +32,7 @@ def open_flow(setup: Setup) -> tuple[str, Works]:
     assert isinstance(model, JanusFlow)
     model.to(torch.bfloat16)
     model.vae.float()
+    model.to(setup.device)
     works: Works = {"flow": partial(_draw, model.eval(), setup)}
     return f"torch {torch.__version__}, {STEPS} Euler steps, nothing cached", works
 
@@ -40,16 +41,20 @@ def open_flow(setup: Setup) -> tuple[str, Works]:
 def _draw(model: Any, setup: Setup) -> Run:
     generator = torch.Generator().manual_seed(SEED)
     prompt = torch.randint(10, 1000, (1, setup.prompt_tokens), generator=generator)
+    prompt = prompt.to(setup.device)
     other, visible = unconditional_rows(prompt, 0)
     seen = torch.cat([torch.ones_like(visible), visible])
     size = model.latent_size
     z = torch.randn(1, model.config.flow.latent_channels, size, size, generator=generator)
+    z = z.to(setup.device)
     began, ends_ms = time.perf_counter(), []
     words = model.embed_text(torch.cat([prompt, other]))
     for step in range(STEPS):
-        t = torch.full((2,), step / STEPS, dtype=torch.bfloat16)
+        t = torch.full((2,), step / STEPS, dtype=torch.bfloat16, device=setup.device)
         both = torch.cat([z, z]).to(torch.bfloat16)
-        with torch.autocast("cpu", torch.bfloat16):  # time's embedding is computed in float32
+        with torch.autocast(
+            setup.device, torch.bfloat16
+        ):  # time's embedding is computed in float32
             v, u = model.velocity(words, both, t, seen).float().chunk(2)
         z = z + (u + GUIDANCE * (v - u)) / STEPS
         ends_ms.append((time.perf_counter() - began) * 1e3)

@@ -1,4 +1,4 @@
-"""transformers' Janus, in float32, its default on a CPU, and in bfloat16: eager, its own loops."""
+"""transformers' Janus in float32, its default on a CPU, and in bfloat16, eager and compiled."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ from janus_edge.bench.process import Run, Works
 BOS, EOS, PAD, BEGIN, PLACEHOLDER = 100000, 100001, 100015, 100016, 100581
 
 
-def open_janus(setup: Setup, *, dtype: torch.dtype) -> tuple[str, Works]:
-    """``draw`` with guidance 5 and ``ask``; image decoder and vision encoder in the same dtype."""
+def open_janus(setup: Setup, *, dtype: torch.dtype, compiled: bool = False) -> tuple[str, Works]:
+    """``draw`` with guidance 5 and ``ask``; image decoder and vision encoder in the same dtype.
+    compiled: the language model by torch.compile; its caches grow, so shapes are dynamic."""
     torch.set_num_threads(setup.num_threads)
     torch.manual_seed(SEED)
-    model = _model(dtype)
+    model = _model(dtype).to(setup.device)
+    if compiled:
+        model.model.language_model.compile(dynamic=True)
     works: Works = {"draw": partial(_draw, model, setup), "ask": partial(_ask, model, setup)}
     return f"transformers {transformers.__version__}, torch {torch.__version__}", works
 
@@ -118,6 +121,8 @@ class _Clock:
     def end(self) -> None: ...
 
     def run(self) -> Run:
+        if torch.cuda.is_available():  # which may still be at it
+            torch.cuda.synchronize()
         total_ms = (time.perf_counter() - self._began) * 1e3
         return Run(total_ms=total_ms, step_ends_ms=tuple(self.ends_ms))
 
@@ -126,6 +131,7 @@ class _Clock:
 def _draw(model: Any, setup: Setup) -> Run:
     words = torch.randint(10, 1000, (1, setup.prompt_tokens - 2))
     prompt = torch.cat([torch.tensor([[BOS]]), words, torch.tensor([[BEGIN]])], dim=1)
+    prompt = prompt.to(setup.device)
     make: Any = GenerationConfig
     settings = make(
         guidance_scale=5.0,
@@ -160,8 +166,9 @@ def _draw(model: Any, setup: Setup) -> Run:
 def _ask(model: Any, setup: Setup) -> Run:
     words = torch.randint(10, 1000, (1, setup.prompt_tokens - 1))
     picture = torch.full((1, PICTURE), PLACEHOLDER)
-    prompt = torch.cat([torch.tensor([[BOS]]), picture, words], dim=1)
-    pixels = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=model.dtype) * 2 - 1
+    prompt = torch.cat([torch.tensor([[BOS]]), picture, words], dim=1).to(setup.device)
+    pixels = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=model.dtype, device=setup.device)
+    pixels = pixels * 2 - 1
     clock = _Clock(skip=1)  # the prompt comes first
     model.generate(
         input_ids=prompt,
@@ -181,4 +188,7 @@ _BOTH: dict[str, Open] = {
     "transformers bf16": partial(open_janus, dtype=torch.bfloat16),
     "transformers fp32": partial(open_janus, dtype=torch.float32),
 }
-PEERS: Peers = {"draw": _BOTH, "ask": _BOTH}
+_COMPILED: dict[str, Open] = {
+    "transformers bf16 compiled": partial(open_janus, dtype=torch.bfloat16, compiled=True)
+}
+PEERS: Peers = {"draw": _BOTH | _COMPILED, "ask": _BOTH}

@@ -19,6 +19,7 @@ def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Works]:
         raise OptionError("janus-edge has no bundle to run; name one with --bundle")
     settings = Settings(
         num_threads=setup.num_threads,
+        device=setup.device,
         prompt_length=setup.prompt_tokens,
         max_tokens=setup.max_tokens,
         reference=reference,

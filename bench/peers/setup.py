@@ -38,6 +38,7 @@ SEED = 0
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """made: where a peer keeps what it has to make once. bundle: ours; None: it is not measured.
+    device: "cpu" or "cuda", of those that know both.
     prompt_tokens: of drawings; a question has as many beside its picture's, but ours as many
     as its prompt is by the bundle's tokenizer, which it says."""
 
@@ -46,6 +47,7 @@ class Setup:
     num_threads: int
     prompt_tokens: int
     max_tokens: int
+    device: str = "cpu"
 
 
 Open = Callable[[Setup], tuple[str, Works]]
