@@ -8,6 +8,8 @@ freeing of memory.
 from __future__ import annotations
 
 import ctypes
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,6 +76,9 @@ class Cuda:
         is no such GPU, or no driver."""
         self.driver = driver or import_driver()
         self.ordinal = ordinal
+        self._context: Any = None
+        self._entered: set[int] = set()
+        self._waiting: list[tuple[str, Any]] | None = None
         self.call("cuInit", 0)
         count = self.call("cuDeviceGetCount")
         if ordinal >= count:
@@ -90,15 +95,22 @@ class Cuda:
         self.capability = 10 * major + minor
         self.name = self.call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
         self._context = self.call("cuDevicePrimaryCtxRetain", self._device)
-        self.call("cuCtxSetCurrent", self._context)
         self.stream = self.call("cuStreamCreate", _NON_BLOCKING)
 
     def call(self, function: str, *arguments: Any) -> Any:
         """A function of the driver; what it returns beside its code. Raises DeviceError."""
+        self.enter()
         code, *results = getattr(self.driver, function)(*arguments)
         if int(code) != 0:
             raise DeviceError(f"cuda:{self.ordinal}: {function}: {_reason(self.driver, code)}")
         return results[0] if len(results) == 1 else tuple(results)
+
+    def enter(self) -> None:
+        """Make the GPU this thread's: for CUDA each thread has one of its own, or none."""
+        thread = threading.get_ident()
+        if self._context is not None and thread not in self._entered:
+            self._entered.add(thread)
+            self.call("cuCtxSetCurrent", self._context)
 
     def memory(self) -> tuple[int, int]:
         """Bytes free, and of all."""
@@ -107,6 +119,7 @@ class Cuda:
 
     def allocate(self, num_bytes: int, what: str = "") -> int:
         """An address. Raises DeviceError, with what was asked for and what is there."""
+        self.enter()
         code, *results = self.driver.cuMemAlloc(num_bytes)
         if code == self.driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise self.out_of_memory(num_bytes, what)
@@ -124,8 +137,13 @@ class Cuda:
         )
 
     def release(self, function: str, handle: Any) -> None:
-        """Give something back, as its last user goes; nobody would be there to hear of an error,
-        and the next call returns those that matter."""
+        """Give something back, as its last user goes, but not inside of a capture, which that would
+        end; nobody would be there to hear of an error, and the next call returns those that
+        matter."""
+        if self._waiting is not None:
+            self._waiting.append((function, handle))
+            return
+        self.enter()
         getattr(self.driver, function)(handle)
 
     def array(self, shape: Sequence[int], dtype: str, what: str = "") -> DeviceArray:
@@ -177,12 +195,18 @@ class Cuda:
         """What ``work`` sends to the stream, to be sent again as one launch; it is not run now."""
         relaxed = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self.call("cuStreamBeginCapture", self.stream, relaxed)
+        self._waiting = []
         try:
             work()
         except BaseException:
             self.driver.cuStreamEndCapture(self.stream)  # what went wrong before is what counts
             raise
-        graph = self.call("cuStreamEndCapture", self.stream)
+        else:
+            graph = self.call("cuStreamEndCapture", self.stream)
+        finally:
+            given_back, self._waiting = self._waiting, None
+            for function, handle in given_back:
+                self.release(function, handle)
         executable = self.call("cuGraphInstantiate", graph, 0)
         self.call("cuGraphDestroy", graph)
 
@@ -191,6 +215,15 @@ class Cuda:
 
         weakref.finalize(launch, self.release, "cuGraphExecDestroy", executable)
         return launch
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed, without cuda-python."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def num_gpus() -> tuple[int, int]:

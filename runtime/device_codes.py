@@ -67,7 +67,9 @@ def prefill(
         "lengths": cuda.uploaded(lengths_R, "int64"),
     }
     hidden = cuda.array(prompt_RTD.shape, "float32")
-    decoder.enqueued({**inputs, **caches.past}, {"hidden": hidden, **caches.present})()
+    decoder.enqueued(
+        {**inputs, **caches.past}, {"hidden": hidden, **caches.present}, lasting=False
+    )()
     cuda.synchronize()  # before the inputs' memory goes
     return hidden
 
@@ -171,10 +173,10 @@ def _step(
     """The decoder's part of a step, and the rest: head, sampler, look-up."""
     inputs = {name: getattr(state, name) for name in ("embeds", "positions", "lengths")}
     outputs = {"hidden": state.hidden, **caches.present}
-    decode = decoder.enqueued({**inputs, **caches.past}, outputs)
+    decode = decoder.enqueued({**inputs, **caches.past}, outputs, lasting=True)
     rows, _, width = state.hidden.shape
     hidden = state.hidden.view((rows, width))
-    head = image_head.enqueued({"hidden": hidden}, {"logits": state.logits})
+    head = image_head.enqueued({"hidden": hidden}, {"logits": state.logits}, lasting=True)
     pictures, num = state.drawn.shape
     numbers = (
         float(settings.guidance_scale if settings.guided else 1.0),

@@ -84,9 +84,12 @@ def _portable(manifest: Manifest) -> bool:
 def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
     import onnxruntime as ort
 
+    from janus_edge.runtime.cuda import has_driver
+
     provider = PROVIDERS[device.kind]
     if provider in ort.get_available_providers():
-        return None
+        needs_driver = device.kind in ("cuda", "tensorrt", "tensorrt-rtx")
+        return "no NVIDIA driver here" if needs_driver and not has_driver() else None
     wheel = _WHEELS.get(device.kind, "a build of ONNX Runtime with it")
     return f"no {provider} in this ONNX Runtime {ort.__version__}; install {wheel}"
 

@@ -80,10 +80,13 @@ class Engines:
         return cast("TensorRTEngine", engine)
 
     def open(self, *names: str) -> None:
-        """Open components ahead of their use, side by side: each takes one processor. Raises
-        BundleError if one cannot be opened."""
+        """Open components ahead of their use; on a CPU side by side, as each takes one processor.
+        Raises BundleError if one cannot be opened."""
         closed = dict.fromkeys(name for name in names if name not in self._engines)
-        if closed:
+        if self.device.kind != "cpu":
+            for name in closed:  # by one thread: a GPU's work has an order
+                self[name]
+        elif closed:
             with ThreadPoolExecutor(num_processors()) as pool:
                 list(pool.map(self.__getitem__, closed))
 

@@ -45,10 +45,13 @@ def load(path: Path, component: Component, shared: Shared) -> TensorRTEngine:
             f"install {builder.version}, or export the bundle again with this one"
         )
     logger = make_logger(trt)
+    cuda.enter()  # TensorRT works with the thread's GPU
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         reason = next(iter(logger.errors), "no reason given")
+        if "memory" in reason.lower():
+            raise cuda.out_of_memory(path.stat().st_size, f"{path.name}'s weights")
         raise DeviceError(
             f"{path}: {builder.module} cannot open it on cuda:{cuda.ordinal} ({cuda.name}, "
             f"sm_{cuda.capability}): {reason}; export the bundle again with --target "
@@ -82,7 +85,7 @@ class TensorRTEngine:
         """All outputs, in new arrays."""
         shapes = tuple((name, array.shape) for name, array in inputs.items())
         if shapes not in self._runs:
-            context = self._context({name: array.shape for name, array in inputs.items()})
+            context = self._context(dict(shapes), lasting=False)
             given = {name: np.empty_like(array) for name, array in inputs.items()}
             made: Arrays = {}
             for name in self._outputs:
@@ -111,7 +114,7 @@ class TensorRTEngine:
 
         given = {name: on_device(array) for name, array in inputs.items()}
         made = {name: on_device(array) for name, array in outputs.items()}
-        send = self.enqueued(given, made)
+        send = self.enqueued(given, made, lasting=False)
         sent, fetched = (
             [(device[n], array) for n, array in named.items() if isinstance(array, np.ndarray)]
             for device, named in ((given, inputs), (made, outputs))
@@ -128,11 +131,17 @@ class TensorRTEngine:
         return call
 
     def enqueued(
-        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
+        self,
+        inputs: Mapping[str, DeviceArray],
+        outputs: Mapping[str, DeviceArray],
+        *,
+        lasting: bool,
     ) -> Callable[[], None]:
-        """A call that puts the work into the stream and does not wait for it."""
+        """A call that puts the work into the stream and does not wait for it. lasting: these shapes
+        come so often, or in a capture, that what can be compiled for them is compiled first."""
         arrays = {**inputs, **outputs}
-        context = self._context({name: array.shape for name, array in inputs.items()})
+        shapes = {name: array.shape for name, array in inputs.items()}
+        context = self._context(shapes, lasting)
         for name, array in arrays.items():
             self._check(context.set_tensor_address(name, array.address), f"the address of {name}")
         scratch = self._scratch(context)
@@ -143,7 +152,7 @@ class TensorRTEngine:
 
         return send
 
-    def _context(self, shapes: dict[str, tuple[int, ...]]) -> Any:
+    def _context(self, shapes: dict[str, tuple[int, ...]], lasting: bool) -> Any:
         """For the narrowest profile that holds these shapes. Raises OptionError if none does."""
         missing = set(self._inputs) - set(shapes)
         if missing:
@@ -155,9 +164,10 @@ class TensorRTEngine:
             config.set_execution_context_allocation_strategy(user_managed)
             if self._cache is not None:
                 config.set_runtime_cache(self._cache)
-                # all that its shapes want before it first runs: a capture could not wait for it
-                eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-                config.dynamic_shapes_kernel_specialization_strategy = eager
+                when = self._trt.DynamicShapesKernelSpecializationStrategy
+                # lazily: general kernels, until others have been compiled beside the work
+                strategy = when.EAGER if lasting else when.LAZY
+                config.dynamic_shapes_kernel_specialization_strategy = strategy
             context = engine.create_execution_context(config)
         else:
             context = engine.create_execution_context(user_managed)
@@ -230,7 +240,7 @@ def _runtime_cache(trt: Any, engine: Any, path: Path) -> Any:
 def _keep(cache: Any, path: Path) -> None:
     """Write what was compiled, as the engine goes, if there is more than before; where it cannot be
     written, it is compiled anew each time."""
-    content = bytes(cache.serialize())
+    content = bytes(cache.serialize() or b"")
     with suppress(OSError):
         if not path.exists() or path.stat().st_size != len(content):
             path.parent.mkdir(exist_ok=True)

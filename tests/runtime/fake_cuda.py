@@ -9,6 +9,7 @@ has to run on a GPU.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from types import SimpleNamespace
@@ -25,6 +26,10 @@ CUresult = IntEnum(
     {"CUDA_SUCCESS": 0, "CUDA_ERROR_OUT_OF_MEMORY": 2, "CUDA_ERROR_ILLEGAL_ADDRESS": 700},
 )
 OK = CUresult.CUDA_SUCCESS
+_WITHOUT_CONTEXT = (
+    *("cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute"),
+    *("cuDeviceGetName", "cuDevicePrimaryCtxRetain", "cuGetErrorName", "cuGetErrorString"),
+)
 
 
 class FakeDriver:
@@ -50,6 +55,7 @@ class FakeDriver:
         self._clock = 0.0
         self.events: dict[int, float] = {}
         self.functions: dict[int, str] = {}
+        self.threads: set[int] = set()
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -58,6 +64,10 @@ class FakeDriver:
 
         def call(*arguments: Any) -> tuple[Any, ...]:
             self.calls.append((name, arguments))
+            if name == "cuCtxSetCurrent":
+                self.threads.add(threading.get_ident())
+            elif name not in _WITHOUT_CONTEXT:
+                assert threading.get_ident() in self.threads, f"{name}: this thread has no GPU"
             if name in self.failing:
                 return (self.failing[name], None)
             result = found(*arguments)
@@ -146,6 +156,7 @@ class FakeDriver:
         return (block.ctypes.data,)
 
     def cuMemFree(self, address: int) -> None:
+        assert self._recorded is None, "freeing memory ends a capture"
         del self.memory[address]
 
     def cuMemAllocHost(self, size: int) -> tuple[int]:
@@ -332,7 +343,7 @@ class FakeTensorRT:
     IRuntimeCache = object
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY=0, EAGER=1)
 
     class ILogger:
         Severity = SimpleNamespace(ERROR=1, INTERNAL_ERROR=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +347,9 @@ def test_a_device_is_chosen_by_what_is_there(
         devices.choose(exported.manifest, "cpu")
     graphs = open_bundle(bundle_dir).manifest
     assert devices.choose(graphs, "auto") == devices.Device("cpu")
-    with pytest.raises(DeviceError, match=r"on cuda:0: ONNX Runtime .* install onnxruntime-gpu"):
+    with pytest.raises(
+        DeviceError, match=r"on cuda:0: no CUDAExecutionProvider .* install onnxruntime-gpu"
+    ):
         devices.choose(graphs, "cuda")
     for wrong in ("gpu", "auto:1", "cuda:x", "CUDA", ""):
         with pytest.raises(OptionError, match="give auto, cpu, cuda"):
@@ -355,3 +358,21 @@ def test_a_device_is_chosen_by_what_is_there(
     assert str(devices.choose(exported.manifest, "auto")) == "cuda:0"
     with pytest.raises(DeviceError, match="cuda:3: there are 1 GPUs"):
         devices.choose(exported.manifest, "cuda:3")
+
+
+def test_any_thread_may_use_a_session(machine: Machine) -> None:
+    """One after the other: for CUDA a thread without a GPU of its own can do nothing."""
+    session = machine.session()
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: _results(_drawn(session, PROMPTS))).result()
+    assert np.array_equal(found, _results(_drawn(session, PROMPTS)))
+
+
+def test_memory_given_back_inside_a_capture_waits(machine: Machine) -> None:
+    gpu = cudas.Cuda()
+    array = gpu.array((4,), "float32")
+    held = machine.driver.held()
+    arrays = [array]
+    del array
+    gpu.capture(arrays.clear)
+    assert machine.driver.held() < held
