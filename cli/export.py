@@ -62,7 +62,7 @@ def export(
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
     from janus_edge.export.bundle import export_folder
-    from janus_edge.export.tensorrt import Plan
+    from janus_edge.export.tensorrt import PRECISIONS, Plan
 
     chosen = {"precision": precision, "target": target}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -83,7 +83,9 @@ def export(
         kv_cache=kv_cache,
         prefill=prefill,
         lowering=lowering or "onnxruntime",
-        engines=Plan(**given) if backend is Backends.tensorrt else None,
+        engines=Plan(precision=precision or PRECISIONS[0], target=target)
+        if backend is Backends.tensorrt
+        else None,
         report=typer.echo,
         replace=replace,
     )

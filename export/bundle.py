@@ -24,10 +24,10 @@ from janus_edge.export.quantize import for_tensorrt, preset_of
 from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import store_halves
 from janus_edge.export.tensorrt import MAX_LENGTH as DEVICE_LENGTH
-from janus_edge.export.tensorrt import Plan, write_engine
+from janus_edge.export.tensorrt import TIMINGS, Plan, write_engine
 from janus_edge.export.tokenizer import complete, template_of
 from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
-from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_sha256
+from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
@@ -106,6 +106,8 @@ def export_bundle(
         quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
     )
     if engines is not None:
+        beside = folder.with_name(f"{folder.name}{COMPILED}")
+        engines = dataclasses.replace(engines, timings=engines.timings or beside / TIMINGS)
         language = checkpoint.model.config.language
         preset = for_tensorrt(preset, (language.hidden_size, language.intermediate_size))
     drawn = sizes_of(checkpoint.model, max_length).num_drawn

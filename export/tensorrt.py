@@ -31,6 +31,9 @@ PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
 
+_HEADS = range(32, 257)  # widths that attention has had one kernel for; a VQ decoder's is 512
+TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
+
 # What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
 _PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
 
@@ -38,10 +41,12 @@ _PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What engines are built for. precision: of large operators, "float16" or "bfloat16". target:
-    a compute capability as "sm_87"; None: all that the library builds for at once."""
+    a compute capability as "sm_87"; None: all that the library builds for at once. timings: a file
+    to keep what was timed; None: nowhere."""
 
     precision: str = "float16"
     target: str | None = None
+    timings: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises OptionError for what cannot be built here."""
@@ -78,7 +83,7 @@ def write_engine(
     source, engine = path.with_suffix(".halved.onnx"), path.with_suffix(".engine")
     onnx.save(proto, source)
     with whole(engine) as part:
-        part.write_bytes(build_engine(trt, source, proto, uses, plan.target))
+        part.write_bytes(build_engine(trt, source, proto, uses, plan))
     for left in (path, source, path.with_suffix(".data")):
         left.unlink(missing_ok=True)
     ends = {"inputs": proto.graph.input, "outputs": proto.graph.output}
@@ -152,7 +157,7 @@ def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
 
 
 def build_engine(
-    trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], target: str | None
+    trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], plan: Plan
 ) -> Any:
     """The serialized engine of a graph's file, with an optimization profile a use. Attention is one
     kernel wherever the library has one for it, several where it has not.
@@ -171,17 +176,38 @@ def build_engine(
     for ranges in uses.values():
         config.add_optimization_profile(_profile(builder, network, proto, ranges))
     check_network(trt, network, proto)
-    _aim(trt, config, target)
-    engine = builder.build_serialized_network(network, config)
+    _aim(trt, config, plan.target)
+    timed = None if _capabilities(trt) else _timings(config, plan.timings)
     attentions = _attentions(trt, network)
-    if engine is None and attentions:  # heads of other sizes than its kernels have
+    for attention in attentions:
+        attention.decomposable = attention.get_input(0).shape[-1] not in _HEADS
+    engine = builder.build_serialized_network(network, config)
+    if engine is None and attentions:  # no kernel after all
         for attention in attentions:
             attention.decomposable = True
         engine = builder.build_serialized_network(network, config)
     if engine is None:
         reason = next(iter(logger.errors), "no reason given")
         raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
+    if timed is not None and plan.timings is not None:
+        _keep(timed, plan.timings)
     return engine
+
+
+def _timings(config: Any, path: Path | None) -> Any:
+    """What builds before this one have timed, in the configuration. TensorRT-RTX times nothing as
+    it builds."""
+    if path is None:
+        return None
+    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    config.set_timing_cache(cache, True)  # True: another GPU's are left out, not refused
+    return cache
+
+
+def _keep(timed: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_bytes(bytes(timed.serialize()))
 
 
 def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges) -> Any:

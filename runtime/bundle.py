@@ -25,7 +25,9 @@ SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 DEFAULT = "tiny-janus"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_UNFINISHED = (".part", ".old")  # folders of an export that is under way or was killed
+COMPILED = ".cache"  # beside a bundle: what a GPU's library has compiled or timed for it
+# Folders of an export that is under way or was killed, and what lies beside bundles.
+_RESERVED = (".part", ".old", COMPILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,7 @@ def bundles_folder() -> Path:
 
 def is_bundle_name(name: str) -> bool:
     """Whether a pulled bundle may have this name: a plain file name, not an unfinished one's."""
-    return _NAME.fullmatch(name) is not None and not name.endswith(_UNFINISHED)
+    return _NAME.fullmatch(name) is not None and not name.endswith(_RESERVED)
 
 
 def remove_bundle(name: str) -> None:
@@ -166,6 +168,7 @@ def remove_bundle(name: str) -> None:
         (folder / name).rename(folder / f".{name}.{os.getpid()}.removed")
         for removed in folder.glob(".*.removed"):
             shutil.rmtree(removed)
+        shutil.rmtree(folder / f"{name}{COMPILED}", ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{error.filename}: {error.strerror}; delete it by hand") from None
 

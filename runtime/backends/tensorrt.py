@@ -18,6 +18,7 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
 from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library, make_logger
+from janus_edge.runtime.bundle import COMPILED
 from janus_edge.runtime.cuda import Cuda, DeviceArray
 from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
 from janus_edge.runtime.files import whole
@@ -223,7 +224,7 @@ class TensorRTEngine:
 
 def _cache_file(trt: Any, path: Path, cuda: Cuda) -> Path:
     """Beside the bundle, which itself stays as it is."""
-    folder = path.parent.with_name(f"{path.parent.name}.cache")
+    folder = path.parent.with_name(f"{path.parent.name}{COMPILED}")
     return folder / f"{path.stem}-{cuda.name.replace(' ', '-')}-{trt.__version__}.bin"
 
 

@@ -151,7 +151,7 @@ def test_an_engine_for_one_gpu(decoder: Any, halved: onnx.ModelProto, tmp_path: 
     trt, path = find_library(), tmp_path / "decoder.onnx"
     onnx.save(halved, path)
     sizes = {
-        target: build_engine(trt, path, halved, decoder.uses, target).nbytes
+        target: build_engine(trt, path, halved, decoder.uses, Plan(target=target)).nbytes
         for target in (None, "sm_89")
     }
     assert sizes["sm_89"] != sizes[None] and min(sizes.values()) > 1000
@@ -167,7 +167,7 @@ def test_what_the_builder_refuses_is_one_line(
     with pytest.raises(
         ParityError, match=r"^decoder.onnx: tensorrt_rtx [\d.]+: .*not found"
     ) as found:
-        build_engine(find_library(), path, wrong, decoder.uses, None)
+        build_engine(find_library(), path, wrong, decoder.uses, Plan())
     assert "\n" not in str(found.value)
 
 
@@ -210,6 +210,31 @@ def test_tensorrt_itself_builds_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPa
     assert config.hardware_compatibility_level is None
     tensorrt._aim(Library, config, None)
     assert config.hardware_compatibility_level == "ampere and later"
+
+
+def test_what_was_timed_is_kept_beside_the_bundle(tmp_path: Path) -> None:
+    """By TensorRT itself, which is not here: on what stands for its configuration."""
+    kept, taken = tmp_path / "b.cache/timings.bin", []
+
+    class Timed:
+        def __init__(self, content: bytes) -> None:
+            self.content = content
+
+        def serialize(self) -> bytes:
+            return self.content + b"more"
+
+    class Config:
+        def create_timing_cache(self, content: bytes) -> Timed:
+            return Timed(content)
+
+        def set_timing_cache(self, cache: Timed, ignore_mismatch: bool) -> bool:
+            taken.append((cache.content, ignore_mismatch))
+            return True
+
+    for _ in range(2):  # the second reads what the first has written
+        tensorrt._keep(tensorrt._timings(Config(), kept), kept)
+    assert taken == [(b"", True), (b"more", True)] and kept.read_bytes() == b"moremore"
+    assert tensorrt._timings(Config(), None) is None
 
 
 def test_a_module_without_its_libraries_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from tests.runtime.fake_cuda import CUresult, FakeDriver, FakeTensorRT
 PROMPTS = ImageRequest(prompt=("a star", "three small red circles on white"), seed=5)
 
 
-def _graph_for_engine(trt: Any, source: Path, proto: Any, uses: Any, target: Any) -> bytes:
+def _graph_for_engine(trt: Any, source: Path, proto: Any, uses: Any, plan: Any) -> bytes:
     return bytes(proto.SerializeToString())
 
 
