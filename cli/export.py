@@ -54,6 +54,10 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="Of engines: float16 or bfloat16; default: float16.")
     ] = None,
+    builder: Annotated[
+        str | None,
+        typer.Option(help="Of engines: tensorrt_rtx or tensorrt; default: what is installed."),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(help="Of engines: a GPU, as sm_89; default: all that can be at once."),
@@ -64,7 +68,7 @@ def export(
     from janus_edge.export.bundle import export_folder
     from janus_edge.export.tensorrt import PRECISIONS, Plan
 
-    chosen = {"precision": precision, "target": target}
+    chosen = {"precision": precision, "builder": builder, "target": target}
     given = {name: value for name, value in chosen.items() if value is not None}
     if backend is Backends.onnxruntime and given:
         raise typer.BadParameter(f"--{next(iter(given))} is of engines; add --backend tensorrt")
@@ -83,7 +87,7 @@ def export(
         kv_cache=kv_cache,
         prefill=prefill,
         lowering=lowering or "onnxruntime",
-        engines=Plan(precision=precision or PRECISIONS[0], target=target)
+        engines=Plan(precision=precision or PRECISIONS[0], target=target, builder=builder)
         if backend is Backends.tensorrt
         else None,
         report=typer.echo,

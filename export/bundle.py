@@ -26,12 +26,14 @@ from janus_edge.export.storage import store_halves
 from janus_edge.export.tensorrt import MAX_LENGTH as DEVICE_LENGTH
 from janus_edge.export.tensorrt import TIMINGS, Plan, write_engine
 from janus_edge.export.tokenizer import complete, template_of
+from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
 from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
+TOKENIZER_BIN = "tokenizer.bin"
 UPCAST_AT_USE = 2**27  # weights a component, from which they stay halves in memory
 Report = Callable[[str], None]
 
@@ -115,6 +117,8 @@ def export_bundle(
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
     if folder.exists() and not (replace and (folder / MANIFEST).is_file()):
         raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
+    compiled = compile_tokenizer(checkpoint.tokenizer_json)
+    check_tokenizer(checkpoint.tokenizer_json, compiled)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -125,6 +129,7 @@ def export_bundle(
         entries |= _write_tables(stored, part, report, preset.halves)
         kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
+        (part / TOKENIZER_BIN).write_bytes(compiled)
         _write_manifest(checkpoint, part, folder.name, max_length, entries, kernels)
         _swap(part, folder)
     except OSError as error:  # a folder that cannot be written, or a full disk
@@ -209,9 +214,9 @@ def _write_manifest(
         "prompt": checkpoint.prompt,
         "sampling": checkpoint.sampling,
         "special_tokens": TOKEN_STRINGS,
-        "tokenizer": {
-            "file": "tokenizer.json",
-            "sha256": file_sha256(part / "tokenizer.json"),
+        **{
+            key: {"file": name, "sha256": file_sha256(part / name)}
+            for key, name in (("tokenizer", "tokenizer.json"), ("tokenizer_bin", TOKENIZER_BIN))
         },
         "components": entries,
         **({"kernels": kernels} if kernels else {}),

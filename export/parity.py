@@ -26,7 +26,7 @@ def check_parity(
     examples: list[Feeds],
     references: list[list[np.ndarray]],
     eager: list[list[np.ndarray]] | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> float:
     """Run the file on every example; the largest error. Raises ParityError.
 
@@ -45,7 +45,7 @@ def check_parity(
     for feeds, values, expected, made in zip(examples, found, references, rough, strict=True):
         for name, reference, low in zip(component.outputs, expected, made, strict=True):
             error = component.error(values[name], reference)
-            allowed = tolerance
+            allowed = TOLERANCE if tolerance is None else tolerance
             if eager is not None:
                 allowed += EAGER * component.error(low, reference)
             if not (error <= allowed and np.isfinite(error)):

@@ -22,7 +22,7 @@ from janus_edge.export.component import Component, Ranges, relative_error
 from janus_edge.export.entries import tensor_entry
 from janus_edge.export.parity import ParityError, check_parity
 from janus_edge.export.precision import ATTENTION, EVERYTHING, in_halves, is_cache, kept_casts
-from janus_edge.runtime.backends.tensorrt_library import find_library, make_logger
+from janus_edge.runtime.backends.tensorrt_library import MODULES, find_library, make_logger
 from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.files import whole
@@ -31,7 +31,6 @@ PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
 
-_HEADS = range(32, 257)  # widths that attention has had one kernel for; a VQ decoder's is 512
 TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
 
 # What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
@@ -42,11 +41,14 @@ _PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
 class Plan:
     """What engines are built for. precision: of large operators, "float16" or "bfloat16". target:
     a compute capability as "sm_87"; None: all that the library builds for at once. timings: a file
-    to keep what was timed; None: nowhere."""
+    to keep what was timed; None: nowhere. builder: "tensorrt_rtx" or "tensorrt"; None: the first
+    that is installed.
+    """
 
     precision: str = "float16"
     target: str | None = None
     timings: Path | None = None
+    builder: str | None = None
 
     def __post_init__(self) -> None:
         """Raises OptionError for what cannot be built here."""
@@ -54,10 +56,13 @@ class Plan:
             raise OptionError(
                 f'precision is "{self.precision}"; give one of {", ".join(PRECISIONS)}'
             )
-        trt = find_library()
+        if self.builder not in (None, *MODULES):
+            raise OptionError(f'builder is "{self.builder}"; give one of {", ".join(MODULES)}')
+        trt = find_library(self.builder)
         if trt is None:
             raise OptionError(
-                "no TensorRT here; run: pip install 'janus-edge[export,kernels,tensorrt]'"
+                f"no {self.builder or 'TensorRT'} here; run: pip install "
+                "'janus-edge[export,kernels,tensorrt]'"
             )
         known = _capabilities(trt)
         if self.target is not None and known and self.target not in known:
@@ -74,7 +79,7 @@ def write_engine(
 
     Raises ParityError where halves lose too much, or the parser changed what the graph says.
     """
-    began, trt = time.perf_counter(), find_library()
+    began, trt = time.perf_counter(), find_library(plan.builder)
     proto, dtype, error = _halved(component, path, plan.precision)
     slots = component.profile.get("M")
     if slots is not None:  # a cache that is updated in place has one length
@@ -176,16 +181,14 @@ def build_engine(
     for ranges in uses.values():
         config.add_optimization_profile(_profile(builder, network, proto, ranges))
     check_network(trt, network, proto)
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to be that
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a step could not be captured
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     _aim(trt, config, plan.target)
     timed = None if _capabilities(trt) else _timings(config, plan.timings)
-    attentions = _attentions(trt, network)
-    for attention in attentions:
-        attention.decomposable = attention.get_input(0).shape[-1] not in _HEADS
+    for attention in _attentions(trt, network):  # only where there is no one kernel for it: a VQ
+        attention.decomposable = True  # decoder's heads of 512, and what a user's GPU may lack
     engine = builder.build_serialized_network(network, config)
-    if engine is None and attentions:  # no kernel after all
-        for attention in attentions:
-            attention.decomposable = True
-        engine = builder.build_serialized_network(network, config)
     if engine is None:
         reason = next(iter(logger.errors), "no reason given")
         raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")

@@ -49,6 +49,7 @@ def flow_update_kernel(
         tl.store(latents + here, z, mask=mask)
         tl.store(before + here, v, mask=mask)
         tl.store(clean + here, z + rest * v, mask=mask)
+    tl.debug_barrier()  # all have read the counter
     tl.store(steps + picture, step + 1)
     tl.store(times + picture, stop)
 

@@ -197,8 +197,10 @@ def _read(path: Path) -> bytes:
 
 
 def _files(manifest: Manifest) -> list[tuple[str, str]]:
-    """Every file of the components and kernels, with its hash."""
+    """Every file of the components and kernels, and the compiled tokenizer, with its hash."""
     found = [(kernel.file, kernel.sha256) for kernel in manifest.kernels]
+    if manifest.tokenizer_bin is not None:
+        found.append((manifest.tokenizer_bin.file, manifest.tokenizer_bin.sha256))
     for part in manifest.components.values():
         found.append((part.file, part.sha256))
         if part.data is not None:

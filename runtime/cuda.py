@@ -8,15 +8,16 @@ freeing of memory.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
-import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from janus_edge.runtime.errors import DeviceError
+from janus_edge.runtime.errors import DeviceError, DeviceWarning
 
 ADVICE = "draw fewer pictures at once, close other programs on the GPU, or use --device cpu"
 _ITEM_BYTES = {"bfloat16": 2}  # what numpy does not know
@@ -77,8 +78,8 @@ class Cuda:
         self.driver = driver or import_driver()
         self.ordinal = ordinal
         self._context: Any = None
-        self._entered: set[int] = set()
         self._waiting: list[tuple[str, Any]] | None = None
+        self._sent: list[np.ndarray] = []
         self.call("cuInit", 0)
         count = self.call("cuDeviceGetCount")
         if ordinal >= count:
@@ -106,11 +107,13 @@ class Cuda:
         return results[0] if len(results) == 1 else tuple(results)
 
     def enter(self) -> None:
-        """Make the GPU this thread's: for CUDA each thread has one of its own, or none."""
-        thread = threading.get_ident()
-        if self._context is not None and thread not in self._entered:
-            self._entered.add(thread)
-            self.call("cuCtxSetCurrent", self._context)
+        """Make the GPU this thread's: for CUDA each thread has one, or none, and others of this
+        process may have changed which."""
+        if self._context is not None:
+            code, *_ = self.driver.cuCtxSetCurrent(self._context)
+            if int(code) != 0:
+                reason = _reason(self.driver, code)
+                raise DeviceError(f"cuda:{self.ordinal}: cuCtxSetCurrent: {reason}")
 
     def memory(self) -> tuple[int, int]:
         """Bytes free, and of all."""
@@ -157,8 +160,9 @@ class Cuda:
         return made
 
     def upload(self, target: DeviceArray, source: np.ndarray) -> None:
-        """Copy from the host; the source may change as soon as this returns."""
+        """Copy from the host; the source must not change until ``synchronize``."""
         held = np.ascontiguousarray(source, target.dtype)
+        self._sent.append(held)  # where memory is shared, the copy may come later
         assert held.nbytes == target.nbytes, (held.shape, target.shape)
         self.call("cuMemcpyHtoDAsync", target.address, held.ctypes.data, held.nbytes, self.stream)
 
@@ -190,20 +194,33 @@ class Cuda:
     def synchronize(self) -> None:
         """Wait for all work."""
         self.call("cuStreamSynchronize", self.stream)
+        self._sent.clear()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What ``work`` sends to the stream, to be sent again as one launch; it is not run now."""
+        """What ``work`` sends to the stream, to be sent again as one launch; it is not run now.
+        Where that cannot be captured, ``work`` itself, with a warning (DeviceWarning)."""
+        try:
+            return self._captured(work)
+        except DeviceError as error:
+            warnings.warn(f"steps are sent bit by bit: {error}", DeviceWarning, stacklevel=2)
+            return work
+
+    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
         relaxed = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self.call("cuStreamBeginCapture", self.stream, relaxed)
+        was_collecting = gc.isenabled()
+        gc.disable()  # or it would free what TensorRT holds, which ends a capture, too
         self._waiting = []
         try:
-            work()
-        except BaseException:
-            self.driver.cuStreamEndCapture(self.stream)  # what went wrong before is what counts
-            raise
-        else:
+            self.call("cuStreamBeginCapture", self.stream, relaxed)
+            try:
+                work()
+            except BaseException:
+                self.driver.cuStreamEndCapture(self.stream)  # what went wrong before counts
+                raise
             graph = self.call("cuStreamEndCapture", self.stream)
         finally:
+            if was_collecting:
+                gc.enable()
             given_back, self._waiting = self._waiting, None
             for function, handle in given_back:
                 self.release(function, handle)

@@ -75,7 +75,7 @@ class Decoder:
         positions = np.tile(np.arange(time), (self._rows, 1))
         hidden = np.empty_like(embeds_RTD)
         lengths = lengths_R.astype(np.int64)
-        self._bound(self._many, embeds_RTD, positions, lengths, hidden)()
+        self._bound(self._many, embeds_RTD, positions, lengths, hidden, often=False)()
         self._step_lengths[:] = lengths_R
         return hidden[np.arange(self._rows), lengths_R - 1]
 
@@ -113,9 +113,10 @@ class Decoder:
         positions: np.ndarray,
         lengths: np.ndarray,
         hidden: np.ndarray,
+        often: bool = True,
     ) -> Callable[[], None]:
         inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._past}
-        return engine.bind(inputs, {"hidden": hidden, **self._present})
+        return engine.bind(inputs, {"hidden": hidden, **self._present}, often=often)
 
 
 def decode_codes(

@@ -67,9 +67,7 @@ def prefill(
         "lengths": cuda.uploaded(lengths_R, "int64"),
     }
     hidden = cuda.array(prompt_RTD.shape, "float32")
-    decoder.enqueued(
-        {**inputs, **caches.past}, {"hidden": hidden, **caches.present}, lasting=False
-    )()
+    decoder.enqueued({**inputs, **caches.past}, {"hidden": hidden, **caches.present}, often=False)()
     cuda.synchronize()  # before the inputs' memory goes
     return hidden
 
@@ -173,10 +171,10 @@ def _step(
     """The decoder's part of a step, and the rest: head, sampler, look-up."""
     inputs = {name: getattr(state, name) for name in ("embeds", "positions", "lengths")}
     outputs = {"hidden": state.hidden, **caches.present}
-    decode = decoder.enqueued({**inputs, **caches.past}, outputs, lasting=True)
+    decode = decoder.enqueued({**inputs, **caches.past}, outputs)
     rows, _, width = state.hidden.shape
     hidden = state.hidden.view((rows, width))
-    head = image_head.enqueued({"hidden": hidden}, {"logits": state.logits}, lasting=True)
+    head = image_head.enqueued({"hidden": hidden}, {"logits": state.logits})
     pictures, num = state.drawn.shape
     numbers = (
         float(settings.guidance_scale if settings.guided else 1.0),

@@ -153,14 +153,13 @@ def _step(gpu: Gpu, engines: FlowEngines, state: _State, caches: Caches, rows: i
     encode = engines.encoder.enqueued(
         {"latent": state.z, "t": state.t},
         {"tokens": state.tokens, "time": first(state.time, 1), "skip": first(state.skip, 1)},
-        lasting=True,
     )
     given, kept = {n: first(getattr(state, n)) for n in _GIVEN}, caches.rows(rows)
     decode = engines.decoder.enqueued(
-        {**given, **kept.past}, {"hidden": first(state.hidden), **kept.present}, lasting=True
+        {**given, **kept.past}, {"hidden": first(state.hidden), **kept.present}
     )
     ends = {"hidden": first(state.drawn), "skip": first(state.skip), "time": first(state.time)}
-    velocity = engines.velocity.enqueued(ends, {"velocity": first(state.velocities)}, lasting=True)
+    velocity = engines.velocity.enqueued(ends, {"velocity": first(state.velocities)})
     latents = (state.z, state.velocities, state.before, state.clean)
 
     def send() -> None:

@@ -138,9 +138,9 @@ class _Timed:
         """Memory for keys and values."""
         return self.engine.zeros(shape, dtype)
 
-    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
+    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
         """A call on fixed arrays."""
-        call = self.engine.bind(inputs, outputs)
+        call = self.engine.bind(inputs, outputs, often=often)
 
         def timed() -> None:
             with self._clock():

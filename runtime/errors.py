@@ -35,6 +35,10 @@ class DeviceError(JanusEdgeError):
     """A GPU or provider that is missing, does not fit or is out of memory."""
 
 
+class DeviceWarning(UserWarning):
+    """What a device does otherwise than it should, and all the same right: slower."""
+
+
 class PullError(JanusEdgeError):
     """A repository that cannot be downloaded, or arrives damaged."""
 

@@ -182,6 +182,7 @@ class _Manifest(_Part):
     prompt: Prompt
     special_tokens: dict[str, str]
     tokenizer: File
+    tokenizer_bin: File | None = None  # the same for native code; older bundles have none
     components: dict[str, Component]
     kernels: tuple[Kernel, ...] = ()
 

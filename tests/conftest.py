@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
+
 from janus_edge.export.bundle import export_bundle
 from janus_edge.model.config import (
     CodebookConfig,

@@ -28,10 +28,11 @@ class Engine(Protocol):
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """All outputs in the manifest's order, in new arrays."""
 
-    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
+    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
         """A call that reads and writes these arrays where they are, as often as wanted.
 
-        One array may be an input and an output: it is then updated in place.
+        One array may be an input and an output: it is then updated in place. often: False where it
+        is wanted once, and nothing should be prepared for its shapes.
         """
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:

@@ -96,6 +96,9 @@ def _capability(kernel: Kernel) -> int:
 
 
 def _runs(kernel: Kernel, capability: int) -> bool:
-    """Code runs on its own generation of GPUs, from its own version on."""
+    """Code runs on its own generation of GPUs, from its own version on; but Triton's for 9.0 and
+    later uses what only that very version has, and Jetson's 8.7 takes its own alone."""
     made = _capability(kernel)
+    if made >= 90 or 87 in (made, capability):
+        return made == capability
     return made // 10 == capability // 10 and made <= capability

@@ -117,7 +117,7 @@ class NativeDecoder:
         """An array."""
         return np.zeros(shape, dtype)
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+    def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
         """A call that reads and writes these arrays where they are; caches only in place, or from
         past to present."""
         given = [inputs[name] for name in ("embeds", "positions", "lengths")]

@@ -71,7 +71,7 @@ class NativeHead:
         """An array."""
         return np.zeros(shape, dtype)
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+    def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
         """A call on fixed arrays."""
         hidden, logits = inputs["hidden"], outputs["logits"]
         assert hidden.flags.c_contiguous and logits.flags.c_contiguous

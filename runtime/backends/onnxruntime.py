@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
 from janus_edge.runtime.devices import PROVIDERS, Device
-from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
 from janus_edge.runtime.manifest import Component
 
 # An engine's threads wait for its next product by spinning, and each engine has its own: as long as
@@ -24,10 +24,6 @@ SPIN_US = "100"
 _MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "tensorrt-rtx": "cuda"}
 _NUMBERED = ("cuda", "tensorrt", "tensorrt-rtx", "directml", "migraphx")  # take a device_id
 _SHOWN = 200  # characters of a provider's reason, which can be pages
-
-
-class DeviceWarning(UserWarning):
-    """Parts of a graph that a device leaves to the CPU."""
 
 
 def load(path: Path, component: Component, shared: Shared) -> OrtEngine:
@@ -125,7 +121,7 @@ class OrtEngine:
     def _is_host(self) -> bool:
         return self._place[0] == "cpu"
 
-    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
+    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
         """A call on fixed arrays; on a CPU an OrtValue shares its numpy array's memory."""
         binding, session = self._session.io_binding(), self._session
         values: dict[int, Any] = {}

@@ -11,6 +11,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,17 @@ class TensorRTEngine:
         self, trt: Any, kept: tuple[Any, Any], engine: Any, path: Path, cuda: Cuda
     ) -> None:
         """kept: the runtime, which the engine needs, and its logger."""
-        self._trt, self._kept, self._engine, self._cuda, self._path = trt, kept, engine, cuda, path
+        self._trt, self._kept, self._engine, self._path = trt, kept, engine, path
+        self._cuda = cuda
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         mode = trt.TensorIOMode
         self._inputs = [n for n in names if engine.get_tensor_mode(n) == mode.INPUT]
         self._outputs = [n for n in names if engine.get_tensor_mode(n) == mode.OUTPUT]
         self._runs: dict[Any, tuple[Arrays, Arrays, Callable[[], None]]] = {}
+        self._check = _Checks(path, cuda, kept[1])
         self._cache = _runtime_cache(trt, engine, _cache_file(trt, path, cuda))
         if self._cache is not None:
-            weakref.finalize(self, _keep, self._cache, _cache_file(trt, path, cuda))
+            weakref.finalize(self, _keep, self._cache, _cache_file(trt, path, cuda), cuda)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Cleared memory on the device."""
@@ -86,7 +89,7 @@ class TensorRTEngine:
         """All outputs, in new arrays."""
         shapes = tuple((name, array.shape) for name, array in inputs.items())
         if shapes not in self._runs:
-            context = self._context(dict(shapes), lasting=False)
+            context = self._context(dict(shapes), often=False)
             given = {name: np.empty_like(array) for name, array in inputs.items()}
             made: Arrays = {}
             for name in self._outputs:
@@ -102,32 +105,33 @@ class TensorRTEngine:
         call()
         return [made[name].copy() for name in self._outputs]
 
-    def bind(self, inputs: Buffers, outputs: Buffers) -> Callable[[], None]:
+    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
         """A call on fixed arrays, whose results are there when it returns."""
         held: dict[int, DeviceArray] = {}
+        cuda, what = self._cuda, self._path.stem
 
         def on_device(array: Buffer) -> DeviceArray:
             if isinstance(array, DeviceArray):
                 return array
             if id(array) not in held:
-                held[id(array)] = self._cuda.array(array.shape, array.dtype.name, self._path.stem)
+                held[id(array)] = cuda.array(array.shape, array.dtype.name, what)
             return held[id(array)]
 
         given = {name: on_device(array) for name, array in inputs.items()}
         made = {name: on_device(array) for name, array in outputs.items()}
-        send = self.enqueued(given, made, lasting=False)
+        send = self.enqueued(given, made, often=often)
         sent, fetched = (
             [(device[n], array) for n, array in named.items() if isinstance(array, np.ndarray)]
             for device, named in ((given, inputs), (made, outputs))
         )
 
-        def call() -> None:
+        def call() -> None:  # without self, which keeps such calls
             for there, here in sent:
-                self._cuda.upload(there, here)
+                cuda.upload(there, here)
             send()
             for there, here in fetched:
-                self._cuda.download(here, there)
-            self._cuda.synchronize()
+                cuda.download(here, there)
+            cuda.synchronize()
 
         return call
 
@@ -136,28 +140,30 @@ class TensorRTEngine:
         inputs: Mapping[str, DeviceArray],
         outputs: Mapping[str, DeviceArray],
         *,
-        lasting: bool,
+        often: bool = True,
     ) -> Callable[[], None]:
-        """A call that puts the work into the stream and does not wait for it. lasting: these shapes
-        come so often, or in a capture, that what can be compiled for them is compiled first."""
-        arrays = {**inputs, **outputs}
+        """A call that puts the work into the stream and does not wait for it; often: see ``bind``,
+        and True where it is captured."""
+        arrays, check, cuda = {**inputs, **outputs}, self._check, self._cuda
         shapes = {name: array.shape for name, array in inputs.items()}
-        context = self._context(shapes, lasting)
+        context = self._context(shapes, often)
         for name, array in arrays.items():
-            self._check(context.set_tensor_address(name, array.address), f"the address of {name}")
+            check(context.set_tensor_address(name, array.address), f"the address of {name}")
         scratch = self._scratch(context)
-        stream = int(self._cuda.stream)
+        stream = int(cuda.stream)
 
-        def send(_kept: Any = (arrays, scratch)) -> None:
-            self._check(context.execute_async_v3(stream), "its work")
+        def send(_kept: Any = (arrays, scratch, self._kept, self._engine)) -> None:
+            cuda.enter()
+            check(context.execute_async_v3(stream), "its work")
 
         return send
 
-    def _context(self, shapes: dict[str, tuple[int, ...]], lasting: bool) -> Any:
+    def _context(self, shapes: dict[str, tuple[int, ...]], often: bool) -> Any:
         """For the narrowest profile that holds these shapes. Raises OptionError if none does."""
         missing = set(self._inputs) - set(shapes)
         if missing:
             raise BundleError(f"{self._path}: also takes {', '.join(sorted(missing))}")
+        self._cuda.enter()
         engine, index = self._engine, self._profile(shapes)
         user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if hasattr(engine, "create_runtime_config"):
@@ -166,15 +172,17 @@ class TensorRTEngine:
             if self._cache is not None:
                 config.set_runtime_cache(self._cache)
                 when = self._trt.DynamicShapesKernelSpecializationStrategy
-                # lazily: general kernels, until others have been compiled beside the work
-                strategy = when.EAGER if lasting else when.LAZY
+                # Never lazily, beside the work: a seed would draw otherwise once that is done.
+                strategy = when.EAGER if often else when.NONE
                 config.dynamic_shapes_kernel_specialization_strategy = strategy
             context = engine.create_execution_context(config)
         else:
             context = engine.create_execution_context(user_managed)
-        if context is None:
-            raise self._failed("a context")
-        chosen = context.set_optimization_profile_async(index, int(self._cuda.stream))
+        self._check(context is not None, "a context")
+        try:
+            chosen = context.set_optimization_profile_async(index, int(self._cuda.stream))
+        except RuntimeError:
+            chosen = False
         self._check(chosen, f"profile {index}")
         for name, shape in shapes.items():
             self._check(context.set_input_shape(name, shape), f"{name} of shape {shape}")
@@ -207,18 +215,27 @@ class TensorRTEngine:
         context.set_device_memory(memory.address, size)
         return memory
 
-    def _check(self, done: bool, what: str) -> None:
-        if not done:
-            raise self._failed(what)
 
-    def _failed(self, what: str) -> DeviceError:
-        _, logger = self._kept
-        reason = logger.errors[-1] if logger.errors else "no reason given"
-        cuda = self._cuda
-        free, total = cuda.memory()
-        return DeviceError(
-            f"{self._path}: cuda:{cuda.ordinal} ({cuda.name}) refuses {what}: {reason} "
-            f"({free / 1e6:.0f} of {total / 1e6:.0f} MB free)"
+@dataclass(frozen=True)
+class _Checks:
+    """Turns what TensorRT refuses into an error, with its own reason."""
+
+    path: Path
+    cuda: Cuda
+    logger: Any
+
+    def __call__(self, done: bool, what: str) -> None:
+        """Raises DeviceError unless it was done."""
+        if done:
+            return
+        reason = self.logger.errors[-1] if self.logger.errors else "no reason given"
+        room = ""
+        with suppress(DeviceError):  # after some errors the driver answers nothing any more
+            free, total = self.cuda.memory()
+            room = f" ({free / 1e6:.0f} of {total / 1e6:.0f} MB free)"
+        raise DeviceError(
+            f"{self.path}: cuda:{self.cuda.ordinal} ({self.cuda.name}) refuses {what}: "
+            f"{reason}{room}"
         )
 
 
@@ -238,12 +255,13 @@ def _runtime_cache(trt: Any, engine: Any, path: Path) -> Any:
     return cache
 
 
-def _keep(cache: Any, path: Path) -> None:
+def _keep(cache: Any, path: Path, cuda: Cuda) -> None:
     """Write what was compiled, as the engine goes, if there is more than before; where it cannot be
     written, it is compiled anew each time."""
-    content = bytes(cache.serialize() or b"")
-    with suppress(OSError):
-        if not path.exists() or path.stat().st_size != len(content):
+    with suppress(DeviceError, OSError):
+        cuda.enter()
+        content = bytes(cache.serialize() or b"")
+        if len(content) > (path.stat().st_size if path.exists() else 0):
             path.parent.mkdir(exist_ok=True)
             with whole(path) as part:
                 part.write_bytes(content)

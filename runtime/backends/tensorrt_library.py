@@ -8,9 +8,11 @@ from typing import Any
 MODULES = ("tensorrt_rtx", "tensorrt")
 
 
-def find_library() -> Any:
-    """The module that is installed, TensorRT-RTX's first; None: there is none."""
-    return next((found for name in MODULES if (found := import_library(name))), None)
+def find_library(name: str | None = None) -> Any:
+    """The module of this name; by default the one that is installed, TensorRT-RTX's first. None:
+    there is none."""
+    names = MODULES if name is None else (name,)
+    return next((found for each in names if (found := import_library(each))), None)
 
 
 def import_library(name: str) -> Any:

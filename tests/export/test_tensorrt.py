@@ -188,7 +188,11 @@ def test_plans_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         OptionError, match=r"sm_87: tensorrt_rtx .* builds for sm_75, sm_80, .*others"
     ):
         Plan(target="sm_87")
-    monkeypatch.setattr(tensorrt, "find_library", lambda: None)
+    with pytest.raises(OptionError, match="no tensorrt here; run"):
+        Plan(builder="tensorrt")
+    with pytest.raises(OptionError, match="give one of tensorrt_rtx, tensorrt"):
+        Plan(builder="trt")
+    monkeypatch.setattr(tensorrt, "find_library", lambda name: None)
     with pytest.raises(OptionError, match=r"no TensorRT here; run: pip install 'janus-edge\["):
         Plan()
 

@@ -1,9 +1,5 @@
-"""Kernels run on the device where there is one, else in Triton's interpreter."""
-
-import os
+"""Kernels run on the device where there is one, else in Triton's interpreter: tests/conftest.py."""
 
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined

@@ -1,9 +1,9 @@
 """A GPU on the host: CUDA's driver, TensorRT and our kernels, for the loops that run on them.
 
-It keeps a record of every call and does what each asks for: memory is numpy's, a stream runs what
-it is sent at once, unless it is captured; engines are ONNX graphs, computed by ONNX Runtime;
-kernels are their references' arithmetic. What it cannot show is anything about the real thing: that
-has to run on a GPU.
+It keeps a record of every call and does what each asks for: memory is numpy's, a stream does what
+it is sent as late as it may, when something waits for it; engines are ONNX graphs, computed by ONNX
+Runtime; kernels are their references' arithmetic. What it cannot show is anything about the real
+thing: that has to run on a GPU.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ OK = CUresult.CUDA_SUCCESS
 _WITHOUT_CONTEXT = (
     *("cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute"),
     *("cuDeviceGetName", "cuDevicePrimaryCtxRetain", "cuGetErrorName", "cuGetErrorString"),
+    "cuCtxSetCurrent",
 )
 
 
@@ -55,7 +56,8 @@ class FakeDriver:
         self._clock = 0.0
         self.events: dict[int, float] = {}
         self.functions: dict[int, str] = {}
-        self.threads: set[int] = set()
+        self._thread = threading.local()
+        self._queue: list[Callable[[], None]] = []
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -64,10 +66,8 @@ class FakeDriver:
 
         def call(*arguments: Any) -> tuple[Any, ...]:
             self.calls.append((name, arguments))
-            if name == "cuCtxSetCurrent":
-                self.threads.add(threading.get_ident())
-            elif name not in _WITHOUT_CONTEXT:
-                assert threading.get_ident() in self.threads, f"{name}: this thread has no GPU"
+            if name not in _WITHOUT_CONTEXT:
+                assert getattr(self._thread, "context", None), f"{name}: this thread has no GPU"
             if name in self.failing:
                 return (self.failing[name], None)
             result = found(*arguments)
@@ -90,12 +90,14 @@ class FakeDriver:
         return self._recorded is not None
 
     def send(self, work: Callable[[], None]) -> None:
-        """Run it, or record it while the stream is captured."""
-        if self._recorded is None:
+        """Put it into the stream, or record it while that is captured."""
+        (self._queue if self._recorded is None else self._recorded).append(work)
+
+    def drain(self, event: int | None = None) -> None:
+        """Do what is in the stream, up to an event, or all: as late as a device may."""
+        while self._queue and (event is None or event not in self.events):
             self._clock += 1.0
-            work()
-        else:
-            self._recorded.append(work)
+            self._queue.pop(0)()
 
     def at(self, address: int, dtype: Any, count: int) -> np.ndarray:
         """Numbers at an address, which must lie in memory that was given."""
@@ -129,12 +131,15 @@ class FakeDriver:
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[int]:
         return (self._id(),)
 
-    def cuCtxSetCurrent(self, context: int) -> None: ...
+    def cuCtxSetCurrent(self, context: int) -> None:
+        self._thread.context = context
+
     def cuStreamCreate(self, flags: int) -> tuple[int]:
         return (self._id(),)
 
     def cuStreamSynchronize(self, stream: int) -> None:
         assert self._recorded is None, "a captured stream cannot be waited for"
+        self.drain()
 
     def cuGetErrorName(self, code: CUresult) -> tuple[bytes]:
         return (code.name.encode(),)
@@ -157,6 +162,7 @@ class FakeDriver:
 
     def cuMemFree(self, address: int) -> None:
         assert self._recorded is None, "freeing memory ends a capture"
+        self.drain()  # it waits for the device
         del self.memory[address]
 
     def cuMemAllocHost(self, size: int) -> tuple[int]:
@@ -172,11 +178,19 @@ class FakeDriver:
 
     def cuMemcpyHtoDAsync(self, target: int, source: int, size: int, stream: int) -> None:
         assert self._recorded is None, "what a captured copy reads on the host would be gone"
-        held = np.frombuffer((ctypes.c_uint8 * size).from_address(source), np.uint8).copy()
-        self.at(target, np.uint8, size)[:] = held
+        host = (ctypes.c_uint8 * size).from_address(source)
+
+        def copy() -> None:  # what is there by then
+            self.at(target, np.uint8, size)[:] = np.frombuffer(host, np.uint8)
+
+        self.send(copy)
 
     def cuMemcpyDtoHAsync(self, target: int, source: int, size: int, stream: int) -> None:
-        ctypes.memmove(target, self.at(source, np.uint8, size).ctypes.data, size)
+        self.send(
+            lambda: (
+                ctypes.memmove(target, self.at(source, np.uint8, size).ctypes.data, size) and None
+            )
+        )
 
     def cuMemcpyDtoDAsync(self, target: int, source: int, size: int, stream: int) -> None:
         def copy() -> None:
@@ -188,9 +202,11 @@ class FakeDriver:
         return (self._id(),)
 
     def cuEventRecord(self, event: int, stream: int) -> None:
-        self.events[event] = self._clock
+        self.send(lambda: self.events.update({event: self._clock}))
 
-    def cuEventSynchronize(self, event: int) -> None: ...
+    def cuEventSynchronize(self, event: int) -> None:
+        self.drain(event)
+
     def cuEventDestroy(self, event: int) -> None: ...
     def cuEventElapsedTime(self, start: int, end: int) -> tuple[float]:
         return (self.events[end] - self.events[start],)
@@ -343,7 +359,7 @@ class FakeTensorRT:
     IRuntimeCache = object
     TensorIOMode = SimpleNamespace(INPUT=0, OUTPUT=1)
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY=0, EAGER=1)
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1, NONE=2)
 
     class ILogger:
         Severity = SimpleNamespace(ERROR=1, INTERNAL_ERROR=0)

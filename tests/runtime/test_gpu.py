@@ -19,7 +19,7 @@ import pytest
 
 from janus_edge.runtime.backends.tensorrt_library import find_library
 from janus_edge.runtime.bundle import Bundle, open_bundle
-from janus_edge.runtime.cuda import num_gpus
+from janus_edge.runtime.cuda import Cuda, num_gpus
 from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -57,8 +57,12 @@ def _exported(folder: Path, model: str, *words: str) -> Bundle:
 
 @pytest.fixture(scope="module", params=["tiny-janus", "tiny-flow"])
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    if find_library() is None:
+    trt = find_library()
+    if trt is None:
         pytest.skip("no TensorRT here")
+    known = getattr(trt, "ComputeCapability", None)
+    if known is not None and f"SM{Cuda().capability}" not in known.__members__:
+        pytest.skip(f"{trt.__name__} {trt.__version__} has no engines for {Cuda().name}")
     folder = tmp_path_factory.mktemp("gpu") / request.param
     return _exported(folder, request.param, "--backend", "tensorrt")
 
@@ -104,7 +108,7 @@ def test_it_answers(engines: Bundle) -> None:
 
 
 @pytest.mark.skipif(not GPU_ONNX, reason="ONNX Runtime without CUDA here")
-@pytest.mark.filterwarnings("ignore::janus_edge.runtime.backends.onnxruntime.DeviceWarning")
+@pytest.mark.filterwarnings("ignore::janus_edge.runtime.errors.DeviceWarning")
 @pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
 def test_onnx_runtime_on_cuda(model: str, tmp_path: Path) -> None:
     bundle = _exported(tmp_path / model, model, "--lowering", "portable")

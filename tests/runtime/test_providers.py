@@ -15,10 +15,10 @@ import pytest
 
 from janus_edge.runtime import cuda, devices
 from janus_edge.runtime.backends import onnxruntime as backend
-from janus_edge.runtime.backends.onnxruntime import DeviceWarning, OrtEngine, load_graph
+from janus_edge.runtime.backends.onnxruntime import OrtEngine, load_graph
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.devices import Device
-from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
@@ -43,7 +43,7 @@ def _results(folder: Path, device: str) -> tuple[list[Any], str]:
     return [image.codes if image.latent is None else image.latent for image in images], text
 
 
-@pytest.mark.filterwarnings("ignore::janus_edge.runtime.backends.onnxruntime.DeviceWarning")
+@pytest.mark.filterwarnings("ignore::janus_edge.runtime.errors.DeviceWarning")
 @pytest.mark.parametrize("folder", ["bundle_dir", "flow_bundle_dir"])
 def test_memory_of_its_own_changes_nothing(
     elsewhere: None, request: pytest.FixtureRequest, folder: str
