@@ -33,6 +33,7 @@ class _Contracted:
 
     letters: frozenset[str]
     numbers: frozenset[str]
+    named: frozenset[str]  # these, and white space: not "others"
 
 
 class TokenTables:
@@ -95,7 +96,8 @@ class TokenTables:
     def _step(self) -> _Class | _Contracted:
         (kind,) = self._take(1)
         if kind == CONTRACTED:
-            return _Contracted(self._members(), self._members())
+            letters, numbers = self._members(), self._members()
+            return _Contracted(letters, numbers, letters | numbers | self._spaces)
         (flags,) = self._take(1)
         return _Class(flags, self._members())
 
@@ -157,9 +159,8 @@ class TokenTables:
         for members in (step.letters, step.numbers):
             if text[at] in members:
                 return _run(text, at, members)
-        none = step.letters | step.numbers | self._spaces
-        if text[at] not in none:
-            while at < len(text) and text[at] not in none:
+        if text[at] not in step.named:
+            while at < len(text) and text[at] not in step.named:
                 at += 1
             return at
         end = _run(text, start, self._spaces)
