@@ -222,6 +222,8 @@ def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges)
             for i in range(3)
         ]
         profile.set_shape(value.name, *shapes)
+        if [list(shape) for shape in profile.get_shape(value.name)] != shapes:
+            raise ParityError(f"{value.name}: the builder does not take {shapes} for a profile")
     return profile
 
 

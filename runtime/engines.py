@@ -16,11 +16,14 @@ from janus_edge.runtime.backends.native_library import Pool
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.devices import Device
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import PREFILL
 from janus_edge.runtime.resources import free_memory, num_processors
 
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+
+MOST_THREADS = 1024  # of an engine
 
 
 class Engines:
@@ -29,6 +32,8 @@ class Engines:
     def __init__(self, bundle: Bundle, num_threads: int, device: Device | None = None) -> None:
         """num_threads: of each engine; 0 lets the backend choose. device: default: the CPU. Raises
         OptionError if the system has not as many."""
+        if not 0 <= num_threads <= MOST_THREADS:  # ONNX Runtime would try, and be killed
+            raise OptionError(f"num_threads is {num_threads}; give 0 to {MOST_THREADS}")
         self.bundle, self.device = bundle, device or Device()
         self._shared = Shared(num_threads, self.device)
         ours = any(self._is_ours(name) for name in bundle.manifest.components)

@@ -55,6 +55,12 @@ def test_engines_open_when_they_are_needed(
     assert opened[2:] == ["image_decoder"]
 
 
+@pytest.mark.parametrize("num_threads", [-1, 100_000])
+def test_no_such_number_of_threads(bundle_dir: Path, num_threads: int) -> None:
+    with pytest.raises(OptionError, match=f"num_threads is {num_threads}; give 0 to 1024"):
+        Session(open_bundle(bundle_dir), num_threads=num_threads)
+
+
 def test_timings_add_up(session: Session) -> None:
     (finished,) = (e for e in events_of(session) if isinstance(e, Finished))
     parts = dict(finished.timings_ms)
