@@ -24,7 +24,7 @@ from janus_edge.export.quantize import for_tensorrt, preset_of
 from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import store_halves
 from janus_edge.export.tensorrt import MAX_LENGTH as DEVICE_LENGTH
-from janus_edge.export.tensorrt import TIMINGS, Plan, write_engine
+from janus_edge.export.tensorrt import TIMINGS, Known, Plan, write_engine
 from janus_edge.export.tokenizer import complete, template_of
 from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
 from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
@@ -165,7 +165,9 @@ def _write_graphs(
         line = f"error {error:.1e}"
         if engines is not None:
             with loaded(checkpoint, *component.parameters):
-                entry, line = write_engine(component, path, entry, engines)
+                entry, line = write_engine(
+                    component, path, entry, engines, Known(examples, references)
+                )
         entries[component.name] = entry
         sizes = [(part / entry[key]["file"]).stat().st_size for key in ("data",) if key in entry]
         size = sum(sizes, (part / entry["file"]).stat().st_size)

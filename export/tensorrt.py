@@ -7,6 +7,7 @@ with it: inputs, outputs, caches updated in place, attention and its mask.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 import onnx
 import torch
 
-from janus_edge.export.component import Component, Ranges, relative_error
+from janus_edge.export.component import Component, Feeds, Ranges, relative_error
 from janus_edge.export.entries import tensor_entry
 from janus_edge.export.parity import ParityError, check_parity
 from janus_edge.export.precision import ATTENTION, EVERYTHING, in_halves, is_cache, kept_casts
@@ -30,7 +31,6 @@ from janus_edge.runtime.files import whole
 PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
-
 TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
 
 # What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
@@ -64,6 +64,8 @@ class Plan:
                 f"no {self.builder or 'TensorRT'} here; run: pip install "
                 "'janus-edge[export,kernels,tensorrt]'"
             )
+        if self.target is not None and not re.fullmatch(r"sm_\d{2,3}", self.target):
+            raise OptionError(f'target is "{self.target}"; give a compute capability, as sm_89')
         known = _capabilities(trt)
         if self.target is not None and known and self.target not in known:
             raise OptionError(
@@ -72,15 +74,23 @@ class Plan:
             )
 
 
+@dataclass(frozen=True)
+class Known:
+    """A component's examples, and what PyTorch computes for them."""
+
+    examples: list[Feeds]
+    references: list[list[np.ndarray]]
+
+
 def write_engine(
-    component: Component, path: Path, entry: dict[str, Any], plan: Plan
+    component: Component, path: Path, entry: dict[str, Any], plan: Plan, known: Known
 ) -> tuple[dict[str, Any], str]:
     """Replace a component's graph by its engine; its entry for the manifest, and a line on it.
 
     Raises ParityError where halves lose too much, or the parser changed what the graph says.
     """
     began, trt = time.perf_counter(), find_library(plan.builder)
-    proto, dtype, error = _halved(component, path, plan.precision)
+    proto, dtype, error = _halved(component, path, plan.precision, known)
     slots = component.profile.get("M")
     if slots is not None:  # a cache that is updated in place has one length
         _fix(proto, "M", slots[2])
@@ -106,7 +116,9 @@ def write_engine(
     return made, f"error {error:.1e}, {dtype}, {took:.1f} s"
 
 
-def _halved(component: Component, path: Path, precision: str) -> tuple[onnx.ModelProto, str, float]:
+def _halved(
+    component: Component, path: Path, precision: str, known: Known
+) -> tuple[onnx.ModelProto, str, float]:
     """The graph with large operators in halves, what they compute in, and its error."""
     proto = onnx.load(path, load_external_data=False)
     attempts = [(precision, precision, EVERYTHING)]
@@ -117,16 +129,17 @@ def _halved(component: Component, path: Path, precision: str) -> tuple[onnx.Mode
         made = in_halves(proto, half, operators)
         check = _error_of_bfloat16 if half == "bfloat16" else _error_of_float16
         try:
-            return made, dtype, check(component, path, made)
+            return made, dtype, check(component, path, made, known)
         except ParityError as error:
             failed = error
     raise ParityError(f"{failed}; try --precision bfloat16, which has the range of float32")
 
 
-def _error_of_float16(component: Component, path: Path, proto: onnx.ModelProto) -> float:
+def _error_of_float16(
+    component: Component, path: Path, proto: onnx.ModelProto, known: Known
+) -> float:
     """Of the rewritten graph, run on this machine. Raises ParityError."""
-    examples = component.examples()
-    references = component.references(examples)
+    examples, references = known.examples, known.references
     changed = path.with_suffix(".halved.onnx")
     onnx.save(kept_casts(proto), changed)
     halves = [
@@ -141,13 +154,13 @@ def _error_of_float16(component: Component, path: Path, proto: onnx.ModelProto) 
     return check_parity(component, changed, "use", halves, references, eager)
 
 
-def _error_of_bfloat16(component: Component, path: Path, proto: onnx.ModelProto) -> float:
+def _error_of_bfloat16(
+    component: Component, path: Path, proto: onnx.ModelProto, known: Known
+) -> float:
     """PyTorch's own: no engine for a CPU runs such graphs. Raises ParityError if it is infinite."""
-    examples = component.examples()
-    references = component.references(examples)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        eager = component.references(examples, low=component.is_low)
-    pairs = zip(chain(*eager), chain(*references), strict=True)
+        eager = component.references(known.examples, low=component.is_low)
+    pairs = zip(chain(*eager), chain(*known.references), strict=True)
     error = max(relative_error(low, exact) for low, exact in pairs)
     if not np.isfinite(error):
         raise ParityError(f"{component.name}: not finite in bfloat16")

@@ -25,6 +25,7 @@ from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import DeviceError, OptionError
 from janus_edge.runtime.manifest import COMPONENTS
 from janus_edge.runtime.session import Session
+from tests.export.test_precision import known
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 TABLES = {"text_embed", "code_embed", "preview"}
@@ -107,7 +108,7 @@ def halved(decoder: Any, tmp_path: Path) -> onnx.ModelProto:
     """Its graph as TensorRT gets it."""
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder.build(None), path)
-    proto, *_ = tensorrt._halved(decoder, path, "float16")
+    proto, *_ = tensorrt._halved(decoder, path, "float16", known(decoder))
     tensorrt._fix(proto, "M", 64)
     return proto
 
@@ -175,7 +176,9 @@ def test_bfloat16(halved: onnx.ModelProto, decoder: Any, tmp_path: Path) -> None
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder.build(None), path)
     entry = {"weights": "int4", "quantization": "blocks of 32", "profile": decoder.profile}
-    made, line = tensorrt.write_engine(decoder, path, entry, Plan(precision="bfloat16"))
+    made, line = tensorrt.write_engine(
+        decoder, path, entry, Plan(precision="bfloat16"), known(decoder)
+    )
     assert made["dtype"] == "bfloat16" and "bfloat16" in line
     types = {each["dtype"] for each in made["inputs"] if each["name"].startswith("past_")}
     assert types == {"bfloat16"} and not path.exists()
@@ -188,6 +191,9 @@ def test_plans_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         OptionError, match=r"sm_87: tensorrt_rtx .* builds for sm_75, sm_80, .*others"
     ):
         Plan(target="sm_87")
+    for wrong in ("87", "sm_", "sm_8x", "all"):
+        with pytest.raises(OptionError, match="give a compute capability, as sm_89"):
+            Plan(target=wrong)
     with pytest.raises(OptionError, match="no tensorrt here; run"):
         Plan(builder="tensorrt")
     with pytest.raises(OptionError, match="give one of tensorrt_rtx, tensorrt"):

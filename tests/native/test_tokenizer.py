@@ -15,7 +15,12 @@ from janus_edge.export.tokenizer_bin import compile_tokenizer, corpus
 from tests.tokens import deepseek_like, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("native/core/tokenizer.cpp", "native/core/utf8.cpp", "tests/native/tokenize.cpp")
+SOURCES = (
+    "native/core/tokenizer.cpp",
+    "native/core/tokenizer_open.cpp",
+    "native/core/utf8.cpp",
+    "tests/native/tokenize.cpp",
+)
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 

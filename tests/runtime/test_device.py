@@ -26,7 +26,8 @@ from janus_edge.runtime.errors import DeviceError, DeviceWarning, OptionError
 from janus_edge.runtime.events import Finished, Image, Preview, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
-from tests.runtime.fake_cuda import CUresult, FakeDriver, FakeTensorRT
+from tests.runtime.fake_cuda import CUresult, FakeDriver
+from tests.runtime.fake_tensorrt import FakeTensorRT
 
 PROMPTS = ImageRequest(prompt=("a star", "three small red circles on white"), seed=5)
 
