@@ -137,8 +137,10 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
 
 
 def _preview(engines: Engines, latent_ZHW: np.ndarray) -> np.ndarray:
-    """The linear map of a latent to colours, at the picture's size."""
+    """The linear map of a latent to colours, at the picture's size (docs/sampling.md)."""
     weights_ZC = engines.table("preview")  # its last row is the constant
-    cells = np.einsum("zhw,zc->hwc", latent_ZHW, weights_ZC[:-1]) + weights_ZC[-1]
+    cells = np.broadcast_to(weights_ZC[-1], (*latent_ZHW.shape[1:], 3))
+    for channel_HW, weights_C in zip(latent_ZHW, weights_ZC[:-1], strict=True):
+        cells = cells + channel_HW[..., None] * weights_C
     pixels = cells.clip(0, 255).round().astype(np.uint8)
     return images.enlarge(pixels, sizes_of(engines).image_size // pixels.shape[0])

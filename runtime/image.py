@@ -100,16 +100,27 @@ def prepare(image: Image.Image, size: int) -> np.ndarray:
     """A picture as the vision encoder takes it, (1, 3, size, size) float32 in [-1, 1].
 
     The long side is scaled to ``size`` (bicubic, truncated), the rest is grey. Source: the
-    published image processor.
+    published image processor (docs/prompts.md).
     """
     # In this order: side * (size / longest) can fall below a whole number and lose a pixel.
     longest = max(image.size)
     width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
-    resized = _rgb(image).resize((width, height), Image.Resampling.BICUBIC)
+    resized = resize(_rgb(image), width, height)
     square = Image.new("RGB", (size, size), PADDING)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
     pixels = np.asarray(square, np.float32) / 255
     return ((pixels - 0.5) / 0.5).transpose(2, 0, 1)[None]
+
+
+def resize(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Bicubic, antialiased, along rows first, or along columns first where the height shrinks by
+    more than twice what the width does. That is the order of Pillow 13, said here so that another
+    Pillow, and native code, round as it does."""
+    shrinks = image.height - height
+    down_first = shrinks > max(0, 2 * (image.width - width))
+    between = (image.width, height) if down_first else (width, image.height)
+    bicubic = Image.Resampling.BICUBIC
+    return image.resize(between, bicubic).resize((width, height), bicubic)
 
 
 def to_pixels(image_3HW: np.ndarray) -> np.ndarray:

@@ -54,5 +54,19 @@ def deepseek_like() -> str:
     return str(made.to_str())
 
 
+def bytewise(*extra: str) -> str:
+    """Every byte is a token, so that text can be read back from ids."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = splitters.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        special_tokens=[*TOKEN_STRINGS.values(), *extra],
+        initial_alphabet=splitters.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator([], trainer)
+    return str(made.to_str())
+
+
 def _split(pattern: str) -> splitters.Split:
     return splitters.Split(Regex(pattern), "isolated")

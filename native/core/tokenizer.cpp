@@ -10,8 +10,7 @@
 namespace je {
 namespace {
 
-constexpr std::array<std::u32string_view, 7> kContractions = {U"'s", U"'t",  U"'re", U"'ve",
-                                                              U"'m", U"'ll", U"'d"};
+constexpr std::array<std::u32string_view, 7> kContractions = {U"'s", U"'t", U"'re", U"'ve", U"'m", U"'ll", U"'d"};
 
 }  // namespace
 
@@ -38,20 +37,27 @@ std::string Tokenizer::decode(const uint32_t* ids, size_t count) const {
   std::string bytes;
   for (size_t i = 0; i < count; ++i) {
     const uint32_t id = ids[i];
-    if (id < num_tokens_ && !is_special(id))
-      bytes.append(pieces_, offsets_[id], offsets_[id + 1] - offsets_[id]);
+    if (!is_special(id)) bytes += text_of(id);
   }
   return to_utf8(to_points(bytes));
 }
 
-bool Tokenizer::is_special(uint32_t id) const {
-  return std::binary_search(special_.begin(), special_.end(), id);
+std::string_view Tokenizer::text_of(uint32_t id) const {
+  if (id >= num_tokens_) return {};
+  return std::string_view(pieces_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]);
 }
 
+std::vector<uint32_t> Tokenizer::added() const {
+  std::vector<uint32_t> ids;
+  for (const Added& each : added_) ids.push_back(each.id);
+  return ids;
+}
+
+bool Tokenizer::is_special(uint32_t id) const { return std::binary_search(special_.begin(), special_.end(), id); }
+
 bool Tokenizer::in(const Class& members, char32_t point) {
-  const auto after =
-      std::upper_bound(members.begin(), members.end(), point,
-                       [](char32_t value, const Range& range) { return value < range.least; });
+  const auto after = std::upper_bound(members.begin(), members.end(), point,
+                                      [](char32_t value, const Range& range) { return value < range.least; });
   return after != members.begin() && point <= std::prev(after)->most;
 }
 
@@ -84,9 +90,8 @@ std::u32string Tokenizer::lowered(std::u32string_view text) const {
   std::u32string found;
   found.reserve(text.size());
   for (const char32_t point : text) {
-    const auto row =
-        std::lower_bound(lower_.begin(), lower_.end(), point,
-                         [](const Lower& lower, char32_t value) { return lower.point < value; });
+    const auto row = std::lower_bound(lower_.begin(), lower_.end(), point,
+                                      [](const Lower& lower, char32_t value) { return lower.point < value; });
     if (row == lower_.end() || row->point != point) {
       found.push_back(point);
       continue;
@@ -103,8 +108,7 @@ void Tokenizer::encode_text(std::u32string_view text, std::vector<uint32_t>& ids
     for (const std::u32string_view piece : pieces) {
       size_t start = 0, at = 0;
       while (at < piece.size()) {
-        const size_t end =
-            step.kind == kClass ? class_end(step, piece, at) : contracted_end(step, piece, at);
+        const size_t end = step.kind == kClass ? class_end(step, piece, at) : contracted_end(step, piece, at);
         if (end == at) {
           ++at;
           continue;
@@ -124,9 +128,7 @@ void Tokenizer::encode_text(std::u32string_view text, std::vector<uint32_t>& ids
 size_t Tokenizer::class_end(const Step& step, std::u32string_view text, size_t start) const {
   size_t at = start;
   const bool has_next = at + 1 < text.size();
-  if ((step.flags & kOptionalSpace) && in(spaces_, text[at]) && has_next &&
-      in(step.members, text[at + 1]))
-    ++at;
+  if ((step.flags & kOptionalSpace) && in(spaces_, text[at]) && has_next && in(step.members, text[at + 1])) ++at;
   if (!in(step.members, text[at])) return start;
   ++at;
   while ((step.flags & kRun) && at < text.size() && in(step.members, text[at])) ++at;
@@ -135,8 +137,7 @@ size_t Tokenizer::class_end(const Step& step, std::u32string_view text, size_t s
 
 size_t Tokenizer::contracted_end(const Step& step, std::u32string_view text, size_t start) const {
   for (const std::u32string_view contraction : kContractions)
-    if (text.compare(start, contraction.size(), contraction) == 0)
-      return start + contraction.size();
+    if (text.compare(start, contraction.size(), contraction) == 0) return start + contraction.size();
   size_t at = start;
   if (text[at] == U' ' && at + 1 < text.size()) ++at;
   const auto kind = [&](char32_t point) {
@@ -153,11 +154,10 @@ size_t Tokenizer::contracted_end(const Step& step, std::u32string_view text, siz
 }
 
 const Tokenizer::Merge* Tokenizer::find(uint32_t left, uint32_t right) const {
-  const auto found = std::lower_bound(
-      merges_.begin(), merges_.end(), std::make_pair(left, right),
-      [](const Merge& merge, const std::pair<uint32_t, uint32_t>& pair) {
-        return std::make_pair(merge.left, merge.right) < pair;
-      });
+  const auto found = std::lower_bound(merges_.begin(), merges_.end(), std::make_pair(left, right),
+                                      [](const Merge& merge, const std::pair<uint32_t, uint32_t>& pair) {
+                                        return std::make_pair(merge.left, merge.right) < pair;
+                                      });
   const bool is_it = found != merges_.end() && found->left == left && found->right == right;
   return is_it ? &*found : nullptr;
 }
@@ -189,8 +189,7 @@ void Tokenizer::merge(const std::string& raw, std::vector<uint32_t>& ids) const 
   std::priority_queue<Offer> queue;
   const auto offer = [&](int64_t at) {
     if (at < 0 || symbols[at].after < 0) return;
-    if (const Merge* found = find(symbols[at].id, symbols[symbols[at].after].id))
-      queue.push({found->rank, at, found});
+    if (const Merge* found = find(symbols[at].id, symbols[symbols[at].after].id)) queue.push({found->rank, at, found});
   };
   for (size_t at = 0; at + 1 < symbols.size(); ++at) offer(static_cast<int64_t>(at));
   while (!queue.empty()) {

@@ -18,6 +18,13 @@ class Tokenizer {
 
   uint32_t num_tokens() const { return num_tokens_; }
 
+  // What a token stands for; "" of one that there is not.
+  std::string_view text_of(uint32_t id) const;
+
+  // Tokens that are cut out of a text wherever they stand; some of them are special, not text.
+  std::vector<uint32_t> added() const;
+  bool is_special(uint32_t id) const;
+
   // Bytes that are no UTF-8 count as U+FFFD, as Python's "replace" has it. Nothing is put around.
   std::vector<uint32_t> encode(std::string_view text) const;
 
@@ -57,7 +64,6 @@ class Tokenizer {
   size_t contracted_end(const Step& step, std::u32string_view text, size_t start) const;
   void merge(const std::string& raw, std::vector<uint32_t>& ids) const;
   const Merge* find(uint32_t left, uint32_t right) const;
-  bool is_special(uint32_t id) const;
 
   uint32_t num_tokens_ = 0;
   std::vector<uint32_t> byte_ids_, offsets_, special_;

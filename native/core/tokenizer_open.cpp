@@ -32,8 +32,8 @@ class Tokenizer::Reader {
     if (bytes_.size() - at_ < 4) fail("cut short");
     const uint8_t* b = bytes_.data() + at_;
     at_ += 4;
-    return static_cast<uint32_t>(b[0]) | static_cast<uint32_t>(b[1]) << 8 |
-           static_cast<uint32_t>(b[2]) << 16 | static_cast<uint32_t>(b[3]) << 24;
+    return static_cast<uint32_t>(b[0]) | static_cast<uint32_t>(b[1]) << 8 | static_cast<uint32_t>(b[2]) << 16 |
+           static_cast<uint32_t>(b[3]) << 24;
   }
 
   // A number that must not be larger than this.
@@ -60,16 +60,13 @@ class Tokenizer::Reader {
     for (Range& range : found) {
       range.least = word();
       range.most = word();
-      if (range.least < next || range.most < range.least || range.most > kLastPoint)
-        fail("a class is not in order");
+      if (range.least < next || range.most < range.least || range.most > kLastPoint) fail("a class is not in order");
       next = uint64_t{range.most} + 1;
     }
     return found;
   }
 
-  std::string_view rest() const {
-    return {reinterpret_cast<const char*>(bytes_.data()) + at_, bytes_.size() - at_};
-  }
+  std::string_view rest() const { return {reinterpret_cast<const char*>(bytes_.data()) + at_, bytes_.size() - at_}; }
 
  private:
   const std::vector<uint8_t>& bytes_;
@@ -106,8 +103,7 @@ Tokenizer::Tokenizer(const std::vector<uint8_t>& bytes) {
     merge.right = reader.word_to(last, "a merge is of no token");
     merge.rank = reader.word();
     merge.made = reader.word_to(last, "a merge makes no token");
-    if (i > 0 && std::make_pair(merges_[i - 1].left, merges_[i - 1].right) >=
-                     std::make_pair(merge.left, merge.right))
+    if (i > 0 && std::make_pair(merges_[i - 1].left, merges_[i - 1].right) >= std::make_pair(merge.left, merge.right))
       fail("merges are not in order");
   }
 

@@ -61,8 +61,7 @@ std::string to_utf8(std::u32string_view points) {
     }
     const int following = point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
     text.push_back(static_cast<char>((0xFF00 >> (following + 1) & 0xFF) | point >> (6 * following)));
-    for (int i = following - 1; i >= 0; --i)
-      text.push_back(static_cast<char>(0x80 | (point >> (6 * i) & 0x3F)));
+    for (int i = following - 1; i >= 0; --i) text.push_back(static_cast<char>(0x80 | (point >> (6 * i) & 0x3F)));
   }
   return text;
 }

@@ -14,6 +14,7 @@ struct je_decoder {
     int inner;    /* what gate and up put out */
     char *memory;           /* all buffers of a run, kept for the next */
     size_t num_bytes;
+    const int *stop;
 };
 
 /* One run: what its tasks read and write. */
@@ -43,6 +44,8 @@ je_decoder *je_decoder_open(const je_model *model, je_pool *pool) {
     if (decoder) *decoder = (je_decoder){.model = model, .pool = pool, .inner = model->layers->up.outputs};
     return decoder;
 }
+
+void je_decoder_stop_by(je_decoder *decoder, const int *flag) { decoder->stop = flag; }
 
 void je_decoder_close(je_decoder *decoder) {
     if (!decoder) return;
@@ -229,6 +232,7 @@ int je_decoder_run(je_decoder *decoder, int32_t rows, int32_t time, const float 
         run.layer = run.attention.layer = &model->layers[i];
         run.attention.keys = caches[2 * i];
         run.attention.values = caches[2 * i + 1];
+        if (decoder->stop && __atomic_load_n(decoder->stop, __ATOMIC_RELAXED)) return 1;
         run_layer(decoder, &run);
     }
     run.target = hidden;

@@ -12,10 +12,10 @@
 
 #include <stdint.h>
 
-#if defined(__GNUC__)
-#define JE_PUBLIC __attribute__((visibility("default")))
-#else
+#if defined(JE_INSIDE) || !defined(__GNUC__) /* part of a library that exports other functions (native/core) */
 #define JE_PUBLIC
+#else
+#define JE_PUBLIC __attribute__((visibility("default")))
 #endif
 
 /* Weights (O, I): levels (O, K, 64), two a byte, the even input in the lower nibble, 8 standing for zero;
@@ -62,10 +62,14 @@ JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, je_pool *pool);
  * positions (R, T) rotate queries and keys. lengths (R) count a row's valid positions after the call: new
  * ones lie at its end or, when it is shorter than T, at the start, with padding behind (whose hidden
  * states mean nothing). caches: keys, then values of each layer (R, G, M, E), updated in place.
- * 0, or -1 when there is no memory left; nothing has been changed then. */
+ * 0, or -1 when there is no memory left; nothing has been changed then. 1: it was stopped, and what it wrote means
+ * nothing. */
 JE_PUBLIC int je_decoder_run(je_decoder *decoder, int32_t rows, int32_t time, const float *embeds,
                              const int64_t *positions, const int64_t *lengths, int32_t cache_length,
                              int8_t *const *caches, float *hidden);
+
+/* Runs end after the layer in which another thread sets *flag. NULL: they don't ask. */
+JE_PUBLIC void je_decoder_stop_by(je_decoder *decoder, const int *flag);
 
 JE_PUBLIC void je_decoder_close(je_decoder *decoder);
 

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import random
-import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
 from janus_edge.export.tokenizer_bin import compile_tokenizer, corpus
+from tests.native.conftest import Build
 from tests.tokens import deepseek_like, tiny
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (
-    "native/core/tokenizer.cpp",
-    "native/core/tokenizer_open.cpp",
-    "native/core/utf8.cpp",
-    "tests/native/tokenize.cpp",
-)
-WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
-SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(build: Callable[[str], Build]) -> Path:
     """Built with sanitizers: what reads outside of a table ends it."""
-    found = tmp_path_factory.mktemp("native") / "tokenize"
-    command = ["g++", "-std=c++17", "-O1", "-g", *WARNINGS, *SANITIZED, *SOURCES, "-o", str(found)]
-    subprocess.run(command, check=True, cwd=ROOT)
-    return found
+    return build("address,undefined").program("tokenize")
 
 
 @pytest.fixture(scope="module", params=[tiny, deepseek_like], ids=["tiny", "deepseek"])

@@ -12,8 +12,7 @@ namespace {
 std::vector<uint8_t> read_all(std::FILE* file) {
   std::vector<uint8_t> found;
   uint8_t block[65536];
-  for (size_t n; (n = std::fread(block, 1, sizeof block, file)) > 0;)
-    found.insert(found.end(), block, block + n);
+  for (size_t n; (n = std::fread(block, 1, sizeof block, file)) > 0;) found.insert(found.end(), block, block + n);
   return found;
 }
 
@@ -35,8 +34,7 @@ int main(int argc, char** argv) {
       if (std::fread(text.data(), 1, size, stdin) != size) return 2;
       const std::vector<uint32_t> ids = tokenizer.encode(text);
       const std::string back = tokenizer.decode(ids.data(), ids.size());
-      const uint32_t sizes[] = {static_cast<uint32_t>(ids.size()),
-                                static_cast<uint32_t>(back.size())};
+      const uint32_t sizes[] = {static_cast<uint32_t>(ids.size()), static_cast<uint32_t>(back.size())};
       write_words(sizes, 2);
       write_words(ids.data(), ids.size());
       std::fwrite(back.data(), 1, back.size(), stdout);

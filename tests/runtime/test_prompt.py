@@ -1,27 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from janus_edge.runtime.errors import BundleError, PromptError
 from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptEncoder, PromptTemplate, Turn
+from tests.tokens import bytewise
 
 TEMPLATE = PromptTemplate(user_role="User", assistant_role="Assistant", system_prompt="Be kind.")
 
 
 def make_encoder(*extra: str) -> PromptEncoder:
-    """Every byte is a token, so that text can be read back from ids."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [*TOKEN_STRINGS.values(), *extra]
-    trainer = trainers.BpeTrainer(
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([], trainer)
-    return PromptEncoder.load(tokenizer.to_str(), TEMPLATE)
+    return PromptEncoder.load(bytewise(*extra), TEMPLATE)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,11 @@
+"""The C API's files: ``include``, and ``lib`` where the package was built after
+scripts/build-native (docs/native.md).
+
+cmake -DCMAKE_PREFIX_PATH="$(python -m janus_edge.native)" finds them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PREFIX = Path(__file__).resolve().parent

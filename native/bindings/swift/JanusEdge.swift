@@ -1,0 +1,146 @@
+// janus_edge.h for Swift (5.9 or later). Not run by the project's tests: there is no Swift there.
+//
+//     swiftc JanusEdge.swift main.swift -I DIR -L LIB     with module.modulemap and janus_edge.h in DIR
+//
+//     let engine = try Engine("tiny-janus")
+//     for try await event in engine.draw("three red circles") {
+//         if case .image(let picture, let seed) = event { print(picture.width, seed) }
+//     }
+//
+// Pixels and text are copied out of each event. Work is done on a thread of its own; leaving the loop cancels it.
+import CJanusEdge
+import Foundation
+
+public struct JanusEdgeError: Error, CustomStringConvertible {
+    public let status: Int32
+    public let description: String
+}
+
+/// RGB, rows from the top without gaps.
+public struct Picture: Sendable {
+    public let pixels: [UInt8]
+    public let width: Int
+    public let height: Int
+
+    public init(pixels: [UInt8], width: Int, height: Int) {
+        (self.pixels, self.width, self.height) = (pixels, width, height)
+    }
+
+    init(_ image: je_image) {
+        let size = Int(image.stride) * Int(image.height)
+        pixels = Array(UnsafeBufferPointer(start: image.pixels, count: size))
+        (width, height) = (Int(image.width), Int(image.height))
+    }
+}
+
+public enum Event: Sendable {
+    case progress(done: Int, total: Int)
+    case text(String)
+    case preview(Picture, index: Int)
+    case image(Picture, seed: UInt64)
+}
+
+@discardableResult
+func check(_ status: je_status) throws -> je_status {
+    guard status >= 0 else { throw JanusEdgeError(status: status, description: String(cString: je_error())) }
+    return status
+}
+
+/// An open bundle; several tasks may use one.
+public final class Engine: @unchecked Sendable {
+    private var engine: OpaquePointer?
+
+    public init(_ bundle: String, onnxRuntime: String? = nil) throws {
+        var options = je_options()
+        je_options_init(&options, UInt32(MemoryLayout<je_options>.size))
+        let library = onnxRuntime.flatMap { strdup($0) }
+        defer { free(library) }
+        options.onnxruntime = library.map { UnsafePointer($0) }
+        try check(je_engine_open(bundle, &options, &engine))
+    }
+
+    deinit { je_engine_close(engine) }
+
+    public func draw(_ prompt: String, seed: UInt64 = 0, previews: Bool = false) -> AsyncThrowingStream<Event, Error> {
+        events(of: prompt) { request in
+            request.seed = seed
+            request.previews = previews ? 1 : 0
+        }
+    }
+
+    public func ask(_ question: String, about picture: Picture) -> AsyncThrowingStream<Event, Error> {
+        events(of: question, about: picture) { $0.task = Int32(JE_TASK_ASK) }
+    }
+
+    private func events(
+        of prompt: String, about picture: Picture? = nil, set: (inout je_request) -> Void
+    ) -> AsyncThrowingStream<Event, Error> {
+        var request = je_request()
+        je_request_init(&request, UInt32(MemoryLayout<je_request>.size))
+        set(&request)
+        var job: OpaquePointer?
+        let started = Result { try start(&request, prompt, picture, &job) }
+        return AsyncThrowingStream { stream in
+            if case .failure(let error) = started { return stream.finish(throwing: error) }
+            let running = Running(job: job, engine: self)
+            stream.onTermination = { _ in running.cancel() }
+            Thread.detachNewThread { running.run(into: stream) }
+        }
+    }
+
+    // What the request points to is read during the call.
+    private func start(
+        _ request: inout je_request, _ prompt: String, _ picture: Picture?, _ job: inout OpaquePointer?
+    ) throws {
+        try prompt.withCString { text in
+            request.prompt = text
+            guard let picture else {
+                try check(je_job_start(engine, &request, &job))
+                return
+            }
+            try picture.pixels.withUnsafeBufferPointer { pixels in
+                let (width, height) = (Int32(picture.width), Int32(picture.height))
+                let image = je_image(
+                    pixels: pixels.baseAddress, width: width, height: height, stride: width * 3, channels: 3)
+                try withUnsafePointer(to: image) { first in
+                    request.images = first
+                    request.num_images = 1
+                    try check(je_job_start(engine, &request, &job))
+                }
+            }
+        }
+    }
+}
+
+/// A job, freed when its thread and whoever may cancel it are done with it.
+private final class Running: @unchecked Sendable {
+    private let job: OpaquePointer?
+    private let engine: Engine
+
+    init(job: OpaquePointer?, engine: Engine) { (self.job, self.engine) = (job, engine) }
+    deinit { je_job_free(job) }
+
+    func cancel() { je_job_cancel(job) }
+
+    func run(into stream: AsyncThrowingStream<Event, Error>.Continuation) {
+        var event = je_event()
+        event.size = UInt32(MemoryLayout<je_event>.size)
+        do {
+            while try check(je_job_next(job, &event)) == 0 {
+                stream.yield(Running.copied(event))
+            }
+            stream.finish()
+        } catch {
+            stream.finish(throwing: error)
+        }
+    }
+
+    private static func copied(_ event: je_event) -> Event {
+        switch Int(event.kind) {
+        case JE_EVENT_PROGRESS: return .progress(done: Int(event.done), total: Int(event.total))
+        case JE_EVENT_TEXT: return .text(String(cString: event.text))
+        case JE_EVENT_PREVIEW: return .preview(Picture(event.image), index: Int(event.index))
+        default: return .image(Picture(event.image), seed: event.seed)
+        }
+    }
+}

@@ -1,0 +1,238 @@
+// The functions of janus_edge.h: structs of any size in, statuses and lines out. No exception leaves this file.
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+
+#include "guard.hpp"
+#include "request.hpp"
+
+struct je_engine {
+  std::shared_ptr<je::Engines> engines;
+  std::string device, onnxruntime;
+};
+
+struct je_job {
+  std::shared_ptr<je::Engines> engines;
+  je::Cancel cancel;
+  std::unique_ptr<je::Work> work;
+  je::Events events;
+  je::Event told;  // what the last event's pointers point into
+  std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
+  je_status ended = JE_OK;
+  std::string reason;
+};
+
+namespace je {
+namespace {
+
+// What a struct must hold at least; one that ends before was never initialised.
+constexpr uint32_t kLeastOptions = offsetof(je_options, num_threads) + sizeof(int32_t);
+constexpr uint32_t kLeastRequest = offsetof(je_request, seed) + sizeof(uint64_t);
+constexpr uint32_t kLeastInfo = offsetof(je_info, image_size) + sizeof(int32_t);
+constexpr uint32_t kLeastEvent = offsetof(je_event, image) + sizeof(je_image);
+
+// A caller's struct as this library knows it: of an older program the missing fields are the defaults, of a newer one
+// those that are unknown here must be unset.
+template <class Struct>
+Struct taken(const Struct& from, uint32_t least, const Struct& defaults, const char* name) {
+  uint32_t size;
+  std::memcpy(&size, &from, sizeof size);
+  if (size < least) fail(JE_E_ABI, name, " of ", size, " bytes; call its init function with sizeof first");
+  Struct found = defaults;
+  std::memcpy(&found, &from, std::min<size_t>(size, sizeof found));
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
+  for (size_t i = sizeof found; i < size; ++i)
+    if (bytes[i] != 0)
+      fail(JE_E_ABI, name, " sets a field that this library, ABI ", JE_ABI, ", does not know; use a newer one");
+  return found;
+}
+
+// All of a caller's struct: our fields as far as it goes, zeros behind them.
+template <class Struct>
+void give(Struct* to, const Struct& from, uint32_t size) {
+  std::memset(static_cast<void*>(to), 0, size);
+  std::memcpy(static_cast<void*>(to), &from, std::min<size_t>(size, sizeof from));
+  std::memcpy(static_cast<void*>(to), &size, sizeof size);
+}
+
+je_request default_request() {
+  constexpr double unset = std::numeric_limits<double>::quiet_NaN();
+  je_request request{};
+  request.size = sizeof request;
+  request.task = JE_TASK_DRAW;
+  request.num_pictures = 1;
+  request.top_k = request.num_steps = -1;
+  request.temperature = request.top_p = request.guidance_scale = unset;
+  request.shift = request.guidance_start = request.guidance_end = unset;
+  request.max_tokens = 128;
+  return request;
+}
+
+double elapsed_ms(const je_job& job) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - job.began).count();
+}
+
+je_event view(const je_job& job) {
+  const Event& told = job.told;
+  je_event event{};
+  event.kind = told.kind;
+  event.done = told.done;
+  event.total = told.total;
+  event.unit = told.unit;
+  event.index = told.index;
+  event.seed = told.seed;
+  if (!told.text.empty()) event.text = told.text.c_str();
+  event.text_length = told.text.size();
+  if (!told.picture.pixels.empty()) event.image = told.picture.view();
+  if (!told.codes.empty()) event.codes = told.codes.data();
+  event.num_codes = told.codes.size();
+  if (!told.latent.empty()) event.latent = told.latent.data();
+  event.num_latent = told.latent.size();
+  return event;
+}
+
+// The next event of a job into `told`, or that there is none.
+je_status work_on(je_job& job) {
+  while (job.events.empty()) {
+    job.cancel.check();
+    if (!job.work->advance(job.events, job.cancel)) return JE_DONE;
+  }
+  job.cancel.check();
+  job.told = std::move(job.events.front());
+  job.events.pop_front();
+  return JE_OK;
+}
+
+}  // namespace
+}  // namespace je
+
+using je::guarded;
+using je::need;
+
+extern "C" {
+
+uint32_t je_abi(void) { return JE_ABI; }
+const char* je_version(void) { return JE_VERSION; }
+
+void je_options_init(je_options* options, uint32_t size) {
+  if (options == nullptr || size < sizeof size) return;
+  je::give(options, je_options{}, size);
+}
+
+je_status je_engine_open(const char* bundle, const je_options* options, je_engine** engine) {
+  return guarded([&]() -> je_status {
+    need(engine, "engine");
+    *engine = nullptr;
+    need(bundle, "bundle");
+    const je_options given =
+        options == nullptr ? je_options{} : je::taken(*options, je::kLeastOptions, je_options{}, "je_options");
+    je::Bundle opened = je::open_bundle(bundle, given.check_all != 0);
+    je::load_onnxruntime(given.onnxruntime == nullptr ? "" : given.onnxruntime);
+    je::Device device = je::choose_device(opened.manifest, given.device == nullptr ? "auto" : given.device);
+    auto made = std::make_unique<je_engine>();
+    made->device = device.text();
+    made->onnxruntime = je::onnxruntime_version();
+    made->engines = std::make_shared<je::Engines>(std::move(opened), std::move(device), given);
+    *engine = made.release();
+    return JE_OK;
+  });
+}
+
+void je_engine_close(je_engine* engine) { delete engine; }
+
+je_status je_engine_info(const je_engine* engine, je_info* info) {
+  return guarded([&]() -> je_status {
+    need(engine, "engine");
+    need(info, "info");
+    if (info->size < je::kLeastInfo)
+      je::fail(JE_E_ABI, "je_info of ", info->size, " bytes; set its size to sizeof first");
+    const je::Manifest& manifest = engine->engines->bundle().manifest;
+    je_info found{};
+    found.image_size = static_cast<int32_t>(manifest.sizes.image_size);
+    found.num_codes = static_cast<int32_t>(manifest.sizes.code_grid * manifest.sizes.code_grid);
+    found.max_length = static_cast<int32_t>(manifest.sizes.max_length);
+    found.is_native = engine->engines->is_native();
+    found.num_components = static_cast<int32_t>(manifest.components.size());
+    found.name = manifest.name.c_str();
+    found.family = manifest.is_flow ? "janusflow" : "janus";
+    found.sha256 = engine->engines->bundle().sha256.c_str();
+    found.device = engine->device.c_str();
+    found.onnxruntime = engine->onnxruntime.c_str();
+    je::give(info, found, info->size);
+    return JE_OK;
+  });
+}
+
+je_status je_tokenize(const je_engine* engine, const char* text, uint32_t* ids, size_t capacity, size_t* count) {
+  return guarded([&]() -> je_status {
+    need(engine, "engine");
+    need(text, "text");
+    need(count, "count");
+    if (capacity > 0) need(ids, "ids");
+    const std::vector<uint32_t> found = engine->engines->bundle().encoder->tokenizer().encode(text);
+    *count = found.size();
+    std::copy_n(found.begin(), std::min(capacity, found.size()), ids);
+    return JE_OK;
+  });
+}
+
+void je_request_init(je_request* request, uint32_t size) {
+  if (request == nullptr || size < sizeof size) return;
+  je::give(request, je::default_request(), size);
+}
+
+je_status je_job_start(je_engine* engine, const je_request* request, je_job** job) {
+  return guarded([&]() -> je_status {
+    need(job, "job");
+    *job = nullptr;
+    need(engine, "engine");
+    need(request, "request");
+    const je_request given = je::taken(*request, je::kLeastRequest, je::default_request(), "je_request");
+    auto made = std::make_unique<je_job>();
+    made->engines = engine->engines;
+    made->work = je::start_work(engine->engines, given);
+    *job = made.release();
+    return JE_OK;
+  });
+}
+
+je_status je_job_next(je_job* job, je_event* event) {
+  const je_status bad = guarded([&]() -> je_status {
+    need(job, "job");
+    need(event, "event");
+    if (event->size < je::kLeastEvent)
+      je::fail(JE_E_ABI, "je_event of ", event->size, " bytes; set its size to sizeof first");
+    return JE_OK;
+  });
+  if (bad != JE_OK) return bad;
+  je_status status = job->ended;
+  if (status == JE_OK) status = guarded([&] { return je::work_on(*job); });
+  if (status != JE_OK && job->ended == JE_OK) {
+    job->ended = status;
+    guarded([&]() -> je_status {
+      job->reason = je_error();
+      return JE_OK;
+    });
+    job->work.reset();  // and its memory
+    job->events.clear();
+    job->told = {};
+  }
+  if (status < 0) je::note(status, job->reason.c_str());
+  je_event found = status == JE_OK ? je::view(*job) : je_event{};
+  found.elapsed_ms = je::elapsed_ms(*job);
+  je::give(event, found, event->size);
+  return status;
+}
+
+void je_job_cancel(je_job* job) {
+  if (job == nullptr) return;
+  guarded([&]() -> je_status {
+    job->cancel.ask();
+    return JE_OK;
+  });
+}
+
+void je_job_free(je_job* job) { delete job; }
+}

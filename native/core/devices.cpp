@@ -1,0 +1,88 @@
+#include "devices.hpp"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+
+#include "error.hpp"
+#include "onnxruntime.hpp"
+
+namespace je {
+namespace {
+
+struct Provider {
+  const char *kind, *name;
+  bool has_memory;
+};
+constexpr Provider kProviders[] = {
+    {"cpu", "CPUExecutionProvider", false},           {"cuda", "CUDAExecutionProvider", true},
+    {"tensorrt", "TensorrtExecutionProvider", true},  {"tensorrt-rtx", "NvTensorRTRTXExecutionProvider", true},
+    {"coreml", "CoreMLExecutionProvider", false},     {"directml", "DmlExecutionProvider", false},
+    {"openvino", "OpenVINOExecutionProvider", false}, {"qnn", "QNNExecutionProvider", false},
+    {"migraphx", "MIGraphXExecutionProvider", false},
+};
+
+const Provider* provider_of(const std::string& kind) {
+  for (const Provider& each : kProviders)
+    if (kind == each.kind) return &each;
+  return nullptr;
+}
+
+Device parse(const std::string& text) {
+  const size_t colon = text.find(':');
+  Device found{text.substr(0, colon), 0};
+  const std::string number = colon == std::string::npos ? "0" : text.substr(colon + 1);
+  const bool is_number =
+      !number.empty() && number.size() <= 3 && number.find_first_not_of("0123456789") == std::string::npos;
+  if (provider_of(found.kind) == nullptr || !is_number) {
+    std::string names = "auto";
+    for (const Provider& each : kProviders) names += std::string(", ") + each.kind;
+    fail(JE_E_ARGUMENT, "device is \"", text, "\"; give ", names, ", or with a number, as cuda:1");
+  }
+  found.ordinal = std::stoi(number);
+  return found;
+}
+
+bool has_driver() {
+#ifdef _WIN32
+  return true;
+#else
+  static const bool is_there = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL) != nullptr;
+  return is_there;
+#endif
+}
+
+// "": it can run there, as far as can be seen without trying.
+std::string why_not(const Device& device) {
+  const std::vector<std::string> here = Ort::GetAvailableProviders();
+  if (std::find(here.begin(), here.end(), device.provider()) == here.end())
+    return join("no ", device.provider(), " in this ONNX Runtime ", onnxruntime_version(),
+                "; use a build of it that has one");
+  const bool needs_driver = device.has_memory();
+  return needs_driver && !has_driver() ? "no NVIDIA driver here" : "";
+}
+
+}  // namespace
+
+bool Device::has_memory() const { return provider_of(kind)->has_memory; }
+
+const char* Device::provider() const { return provider_of(kind)->name; }
+
+Device choose_device(const Manifest& manifest, const std::string& wanted) {
+  if (manifest.components.at("decoder").backend == "tensorrt")
+    fail(JE_E_DEVICE, manifest.name,
+         ": its engines are TensorRT's, which only Python runs; export it with --lowering portable");
+  if (wanted != "auto") {
+    const Device found = parse(wanted);
+    const std::string reason = why_not(found);
+    if (!reason.empty()) fail(JE_E_DEVICE, manifest.name, " on ", found.text(), ": ", reason);
+    return found;
+  }
+  // a GPU takes graphs of standard operators; of others it would leave most to the CPU
+  const bool is_portable = std::all_of(manifest.components.begin(), manifest.components.end(),
+                                       [](const auto& each) { return each.second.target == "any"; });
+  const Device gpu{"cuda", 0};
+  return is_portable && why_not(gpu).empty() ? gpu : Device();
+}
+
+}  // namespace je

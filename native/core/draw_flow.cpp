@@ -1,0 +1,182 @@
+// Drawing with JanusFlow: a latent along its velocity field, then the VAE's decoder. Equal to runtime/draw_flow.py,
+// which says why it is done so.
+#include <algorithm>
+
+#include "error.hpp"
+#include "work.hpp"
+
+namespace je {
+namespace {
+
+// The velocity field of a prompt, whose keys and values are computed once.
+class Field {
+ public:
+  Field(Engines& engines, const Ids& ids, double guidance_scale, const Cancel& cancel)
+      : engines_(engines), sizes_(engines.sizes()), guidance_scale_(guidance_scale), cancel_(cancel) {
+    const Ids shown(ids.begin(), ids.end() - 1);  // the last only says that a picture follows: t's vector is there
+    for (int64_t i = 0; i <= num_tokens(); ++i) positions_.push_back(static_cast<int64_t>(shown.size()) + i);
+    conditional_ = prefilled(shown);
+    unconditional_ = prefilled({shown[0]});
+    const TensorInfo* skip = engines.bundle().component("flow_encoder").output("skip");
+    for (size_t i = 1; skip != nullptr && i < skip->shape.size(); ++i) skip_.push_back(skip->shape[i].size);
+    if (skip_.size() != 3 || std::count(skip_.begin(), skip_.end(), 0) > 0)
+      fail(JE_E_BUNDLE, engines.bundle().manifest_file(),
+           ": flow_encoder: no skip of fixed size; export the bundle again");
+  }
+
+  Latent velocity(const Latent& z, double t, bool is_guided) {
+    const int64_t width = sizes_.hidden_size, tokens = num_tokens();
+    const size_t rows = is_guided ? 2 : 1, one_skip = static_cast<size_t>(skip_[0] * skip_[1] * skip_[2]);
+    const float at = static_cast<float>(t);
+    std::vector<float> embeds(static_cast<size_t>((tokens + 1) * width));  // t's vector, then the tokens
+    std::vector<float> skip(rows * one_skip);
+    engines_.graph("flow_encoder")
+        .run({floats("latent", latent_shape(1), z.data()), floats("t", {1}, &at)},
+             {floats("tokens", {1, tokens, width}, embeds.data() + width), floats("time", {1, width}, embeds.data()),
+              floats("skip", skip_shape(1), skip.data())},
+             cancel_);
+    std::vector<float> hidden, time;
+    for (size_t row = 0; row < rows; ++row) {
+      const float* states = (row == 0 ? conditional_ : unconditional_)->look_ahead(embeds, positions_, cancel_);
+      hidden.insert(hidden.end(), states + width, states + (tokens + 1) * width);
+      time.insert(time.end(), embeds.begin(), embeds.begin() + width);
+      std::copy_n(skip.begin(), one_skip, skip.begin() + static_cast<std::ptrdiff_t>(row * one_skip));
+    }
+    const int64_t count = static_cast<int64_t>(rows);
+    Latent v(rows * z.size());
+    engines_.graph("flow_decoder")
+        .run({floats("hidden", {count, tokens, width}, hidden.data()), floats("skip", skip_shape(count), skip.data()),
+              floats("time", {count, width}, time.data())},
+             {floats("velocity", latent_shape(count), v.data())}, cancel_);
+    if (is_guided) guide(v.data(), v.data() + z.size(), guidance_scale_, z.size());
+    v.resize(z.size());
+    return v;
+  }
+
+  std::vector<int64_t> latent_shape(int64_t rows) const {
+    return {rows, sizes_.latent_channels, sizes_.latent_size, sizes_.latent_size};
+  }
+
+ private:
+  int64_t num_tokens() const { return sizes_.latent_grid * sizes_.latent_grid; }
+  std::vector<int64_t> skip_shape(int64_t rows) const { return {rows, skip_[0], skip_[1], skip_[2]}; }
+
+  std::unique_ptr<Decoder> prefilled(const Ids& ids) {
+    const int64_t length = static_cast<int64_t>(ids.size());
+    auto made = make_decoder(engines_, 1, length + num_tokens() + 1, false, true);
+    std::vector<float> embeds;
+    embed(engines_.table("text_embed"), ids, static_cast<size_t>(sizes_.hidden_size), embeds);
+    made->prefill(embeds, {length}, cancel_);
+    return made;
+  }
+
+  Engines& engines_;
+  const Sizes& sizes_;
+  double guidance_scale_;
+  const Cancel& cancel_;
+  std::vector<int64_t> positions_, skip_;
+  std::unique_ptr<Decoder> conditional_, unconditional_;
+};
+
+class DrawFlow : public Work {
+ public:
+  DrawFlow(std::shared_ptr<Engines> engines, const FlowSettings& settings, std::vector<Drawing> drawings,
+           bool has_previews)
+      : engines_(std::move(engines)),
+        sizes_(engines_->sizes()),
+        settings_(settings),
+        drawings_(std::move(drawings)),
+        has_previews_(has_previews) {}
+
+  bool advance(Events& events, const Cancel& cancel) override {
+    if (next_ == drawings_.size()) return false;
+    if (!flow_)
+      begin(cancel);
+    else if (!flow_->is_done())
+      step(events);
+    else
+      finish(events, cancel);
+    return true;
+  }
+
+ private:
+  void begin(const Cancel& cancel) {
+    const Drawing& drawing = drawings_[next_];
+    if (!field_ || drawing.ids != drawings_[next_ - 1].ids) {
+      const Decoders names = engines_->decoders(false, true);
+      engines_->open({names.step, "flow_encoder", "flow_decoder"});
+      field_.reset();
+      field_ = std::make_unique<Field>(*engines_, drawing.ids, settings_.guidance_scale, cancel);
+    }
+    const size_t count = static_cast<size_t>(sizes_.latent_channels * sizes_.latent_size * sizes_.latent_size);
+    const auto velocity = [this](const Latent& z, double t, bool is_guided) {
+      return field_->velocity(z, t, is_guided);
+    };
+    flow_ = std::make_unique<Flow>(velocity, normal(drawing.seed, count), settings_);
+  }
+
+  void step(Events& events) {
+    flow_->step();
+    const Drawing& drawing = drawings_[next_];
+    Event& progress = events.emplace_back();
+    progress.unit = "steps";
+    progress.done = drawing.index * settings_.num_steps + flow_->done();
+    progress.total = static_cast<int64_t>(drawings_.size()) * settings_.num_steps;
+    if (!has_previews_) return;
+    Event& preview = events.emplace_back();
+    preview.kind = JE_EVENT_PREVIEW;
+    preview.index = drawing.index;
+    preview.done = flow_->done();
+    preview.total = settings_.num_steps;
+    preview.unit = "steps";
+    preview.picture = preview_of(flow_->clean());
+  }
+
+  // The linear map of a latent to colours: the constant, then one channel after the other.
+  Picture preview_of(const Latent& latent) {
+    const Table& table = engines_->table("preview");
+    const size_t side = static_cast<size_t>(sizes_.latent_size), plane = side * side;
+    std::vector<float> cells(3 * plane);
+    float colour[3];
+    table.copy_row(sizes_.latent_channels, colour);
+    for (size_t i = 0; i < plane; ++i) std::copy_n(colour, 3, cells.data() + 3 * i);
+    for (int64_t channel = 0; channel < sizes_.latent_channels; ++channel) {
+      table.copy_row(channel, colour);
+      const float* values = latent.data() + static_cast<size_t>(channel) * plane;
+      for (size_t i = 0; i < plane; ++i)
+        for (size_t c = 0; c < 3; ++c) cells[3 * i + c] = cells[3 * i + c] + values[i] * colour[c];
+    }
+    return enlarge(cells, static_cast<int>(side), static_cast<int>(sizes_.image_size / sizes_.latent_size));
+  }
+
+  void finish(Events& events, const Cancel& cancel) {
+    const Latent& z = flow_->z();
+    Picture picture = decode_picture(*engines_, floats("latent", field_->latent_shape(1), z.data()), cancel);
+    Event& image = events.emplace_back();
+    image.kind = JE_EVENT_IMAGE;
+    image.picture = std::move(picture);
+    image.index = drawings_[next_].index;
+    image.seed = drawings_[next_].seed;
+    image.latent = z;
+    flow_.reset();
+    ++next_;
+  }
+
+  std::shared_ptr<Engines> engines_;
+  const Sizes& sizes_;
+  FlowSettings settings_;
+  std::vector<Drawing> drawings_;
+  bool has_previews_;
+  size_t next_ = 0;
+  std::unique_ptr<Field> field_;
+  std::unique_ptr<Flow> flow_;
+};
+
+}  // namespace
+
+std::unique_ptr<Work> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
+                                std::vector<Drawing> drawings, bool has_previews) {
+  return std::make_unique<DrawFlow>(std::move(engines), settings, std::move(drawings), has_previews);
+}
+
+}  // namespace je

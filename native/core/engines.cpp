@@ -1,0 +1,133 @@
+#include "engines.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <limits>
+
+#include "error.hpp"
+#include "graph_decoder.hpp"
+#include "threads.hpp"
+
+namespace je {
+namespace {
+
+constexpr int kMostThreads = 1024;  // of an engine; ONNX Runtime would try more, and be killed
+
+// Bytes that can be used without swapping, by Linux's own estimate; infinite where the system does not say.
+double free_memory() {
+  double found = std::numeric_limits<double>::infinity();
+  if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
+    char line[256];
+    long long kilobytes = 0;
+    while (std::fgets(line, sizeof line, file) != nullptr)
+      if (std::sscanf(line, "MemAvailable: %lld kB", &kilobytes) == 1) found = static_cast<double>(kilobytes) * 1024;
+    std::fclose(file);
+  }
+  return found;
+}
+
+}  // namespace
+
+Engines::Engines(Bundle bundle, Device device, const je_options& options)
+    : bundle_(std::move(bundle)), device_(std::move(device)), options_(options) {
+  if (options.num_threads < 0 || options.num_threads > kMostThreads)
+    fail(JE_E_ARGUMENT, "num_threads is ", options.num_threads, "; give 0 to ", kMostThreads);
+  bool is_any_ours = false;
+  for (const auto& [name, part] : bundle_.manifest.components) {
+    slots_[name];
+    is_any_ours = is_any_ours || is_ours(name);
+  }
+  if (is_any_ours) pool_ = std::make_shared<Pool>(options.num_threads > 0 ? options.num_threads : num_processors());
+}
+
+bool Engines::is_ours(const std::string& name) const {
+  return device_.is_cpu() && runs_natively(name, bundle_.manifest);
+}
+
+void Engines::log(int32_t level, const std::string& line) const {
+  if (options_.log != nullptr) options_.log(options_.log_context, level, line.c_str());
+}
+
+template <class Kind, class Make>
+const Kind& Engines::opened(const std::string& name, std::unique_ptr<Kind> Slot::* kind, const Make& make) {
+  const auto found = slots_.find(name);
+  if (found == slots_.end()) bundle_.component(name);  // says that there is none
+  Slot& slot = found->second;
+  const std::lock_guard<std::mutex> lock(slot.mutex);
+  if (!(slot.*kind)) {
+    const auto began = std::chrono::steady_clock::now();
+    slot.*kind = make();
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
+    log(JE_LOG_INFO, join(name, " opened in ", took.count(), " ms", is_ours(name) ? ", by our own code" : ""));
+  }
+  return *(slot.*kind);
+}
+
+GraphOptions Engines::graph_options(const std::string& name) const {
+  const bool upcasts_on_use = bundle_.component(name).upcasts_on_use;
+  return {options_.num_threads, device_, upcasts_on_use, options_.log ? &options_ : nullptr};
+}
+
+const Graph& Engines::graph(const std::string& name) {
+  return opened(name, &Slot::graph,
+                [&] { return std::make_unique<Graph>(bundle_.path(bundle_.component(name)), graph_options(name)); });
+}
+
+const DecoderEngine& Engines::decoder(const std::string& name) {
+  return opened(name, &Slot::decoder, [&] {
+    return is_ours(name) ? native_decoder(bundle_, pool_) : graph_decoder(bundle_, name, graph_options(name));
+  });
+}
+
+const Head& Engines::head(const std::string& name) {
+  return opened(name, &Slot::head, [&] {
+    return std::make_unique<Head>(is_ours(name) ? native_head(bundle_, name, pool_) : graph_head(name));
+  });
+}
+
+Head Engines::graph_head(const std::string& name) {
+  auto graph = std::make_shared<Graph>(bundle_.path(bundle_.component(name)), graph_options(name));
+  const int64_t width = sizes().hidden_size;
+  const int64_t logits = name == "image_head" ? sizes().codebook_size : sizes().vocab_size;
+  return [graph, width, logits](const float* hidden, int64_t rows, float* to, const Cancel& cancel) {
+    graph->run({floats("hidden", {rows, width}, hidden)}, {floats("logits", {rows, logits}, to)}, cancel);
+  };
+}
+
+const Table& Engines::table(const std::string& name) {
+  return opened(name, &Slot::table, [&] {
+    const Sizes& s = sizes();
+    const bool is_preview = name == "preview";
+    const int64_t rows = name == "text_embed"        ? s.vocab_size
+                         : !bundle_.manifest.is_flow ? s.codebook_size
+                                                     : s.latent_channels + 1;
+    return std::make_unique<Table>(bundle_, name, rows, is_preview ? 3 : s.hidden_size);
+  });
+}
+
+void Engines::open(const std::vector<std::string>& names) {
+  const auto open_one = [&](size_t index) {
+    const std::string& name = names[index];
+    if (name.rfind("decoder", 0) == 0)
+      decoder(name);
+    else if (name == "text_head" || name == "image_head")
+      head(name);
+    else
+      graph(name);
+  };
+  if (device_.is_cpu()) return in_parallel(names.size(), open_one);
+  for (size_t i = 0; i < names.size(); ++i) open_one(i);  // by one thread: a GPU's work has an order
+}
+
+Decoders Engines::decoders(bool needs_steps, bool has_many) {
+  std::string wide = "decoder";
+  const auto found = slots_.find(kPrefill);
+  if (has_many && found != slots_.end() && !is_native()) {
+    const std::unique_lock<std::mutex> lock(found->second.mutex);
+    const bool is_open = found->second.decoder != nullptr;
+    if (is_open || static_cast<double>(bundle_.num_bytes(kPrefill)) < free_memory()) wide = kPrefill;
+  }
+  return {needs_steps ? "decoder" : wide, wide};
+}
+
+}  // namespace je

@@ -1,0 +1,106 @@
+#include "exif.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace je {
+namespace {
+
+constexpr uint32_t kOrientation = 0x0112;
+
+// Numbers of a TIFF header, in its own byte order; 0 outside of it.
+class Tiff {
+ public:
+  explicit Tiff(std::string_view bytes) : bytes_(bytes), is_little_(bytes.substr(0, 2) == "II") {}
+
+  uint32_t number(size_t at, int size) const {
+    if (at > bytes_.size() || bytes_.size() - at < static_cast<size_t>(size)) return 0;
+    uint32_t found = 0;
+    for (int i = 0; i < size; ++i) {
+      const int place = is_little_ ? size - 1 - i : i;
+      found = found << 8 | static_cast<uint8_t>(bytes_[at + static_cast<size_t>(place)]);
+    }
+    return found;
+  }
+
+  int orientation() const {
+    const size_t first = number(4, 4);
+    const uint32_t entries = number(first, 2);
+    for (uint32_t i = 0; i < entries; ++i) {
+      const size_t entry = first + 2 + size_t{12} * i;
+      if (number(entry, 2) != kOrientation) continue;
+      const uint32_t found = number(entry + 8, 2);
+      return found >= 1 && found <= 8 ? static_cast<int>(found) : 1;
+    }
+    return 1;
+  }
+
+ private:
+  std::string_view bytes_;
+  bool is_little_;
+};
+
+uint32_t word(std::string_view bytes, size_t at, int size) {
+  uint32_t found = 0;
+  for (int i = 0; i < size; ++i) found = found << 8 | static_cast<uint8_t>(bytes[at + static_cast<size_t>(i)]);
+  return found;
+}
+
+// The TIFF header in a JPEG's segments or a PNG's chunks; "": there is none.
+std::string_view in_jpeg(std::string_view bytes) {
+  constexpr std::string_view kExif("Exif\0\0", 6);
+  for (size_t at = 2; at + 4 <= bytes.size() && bytes[at] == '\xFF';) {
+    const auto marker = static_cast<uint8_t>(bytes[at + 1]);
+    if (marker == 0xDA) break;  // the picture begins
+    const size_t size = word(bytes, at + 2, 2);
+    if (size < 2 || at + 2 + size > bytes.size()) break;
+    const std::string_view body = bytes.substr(at + 4, size - 2);
+    if (marker == 0xE1 && body.substr(0, 6) == kExif) return body.substr(6);
+    at += 2 + size;
+  }
+  return {};
+}
+
+std::string_view in_png(std::string_view bytes) {
+  for (size_t at = 8; at + 12 <= bytes.size();) {
+    const size_t size = word(bytes, at, 4);
+    if (size > bytes.size() - at - 12) break;
+    if (bytes.substr(at + 4, 4) == "eXIf") return bytes.substr(at + 8, size);
+    at += 12 + size;
+  }
+  return {};
+}
+
+}  // namespace
+
+int orientation_of(const std::vector<uint8_t>& file) {
+  const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
+  const std::string_view tiff = bytes.substr(0, 2) == "\xFF\xD8" ? in_jpeg(bytes) : in_png(bytes);
+  return tiff.empty() ? 1 : Tiff(tiff).orientation();
+}
+
+Picture upright(Picture picture, int orientation) {
+  if (orientation <= 1) return picture;
+  // 2, 4, 5, 7 are mirrored; 5 to 8 lie on their side
+  const bool is_turned = orientation >= 5;
+  const int width = is_turned ? picture.height : picture.width;
+  const int height = is_turned ? picture.width : picture.height;
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  Picture found{width, height, std::vector<uint8_t>(picture.pixels.size())};
+  uint8_t* to = found.pixels.data();
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x, to += 3) {
+      const int column = is_turned ? y : x, row = is_turned ? x : y;
+      const int from_x = from_right ? picture.width - 1 - column : column;
+      const int from_y = from_below ? picture.height - 1 - row : row;
+      const size_t at =
+          (static_cast<size_t>(from_y) * static_cast<size_t>(picture.width) + static_cast<size_t>(from_x)) * 3;
+      std::copy_n(picture.pixels.data() + at, 3, to);
+    }
+  return found;
+}
+
+}  // namespace je

@@ -1,0 +1,107 @@
+#include "files.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "error.hpp"
+
+namespace je {
+namespace {
+
+class Descriptor {
+ public:
+  explicit Descriptor(const std::string& path) : number_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (number_ >= 0) close(number_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  operator int() const { return number_; }
+
+ private:
+  int number_;
+};
+
+}  // namespace
+
+std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice) {
+  const auto failed = [&] { fail(status, path, ": ", std::strerror(errno), "; ", advice); };
+  const Descriptor file(path);
+  struct stat found{};
+  if (file < 0 || fstat(file, &found) != 0) failed();
+  std::vector<uint8_t> bytes(static_cast<size_t>(found.st_size));
+  size_t at = 0;
+  while (at < bytes.size()) {
+    const ssize_t count = read(file, bytes.data() + at, bytes.size() - at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) failed();
+    if (count == 0) break;  // it became shorter meanwhile
+    at += static_cast<size_t>(count);
+  }
+  bytes.resize(at);
+  if (at == 0 && S_ISDIR(found.st_mode)) {
+    errno = EISDIR;
+    failed();
+  }
+  return bytes;
+}
+
+bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
+  const size_t slash = path.find_last_of('/');
+  const size_t name = slash == std::string::npos ? 0 : slash + 1;
+  std::string part = path;
+  part.insert(name, ".");
+  part += "." + std::to_string(getpid()) + "." + std::to_string(reinterpret_cast<uintptr_t>(&part));
+  part += ".part";
+  std::FILE* file = std::fopen(part.c_str(), "wbx");
+  if (file == nullptr) return false;
+  bool is_there = std::fwrite(bytes, 1, size, file) == size;
+  is_there &= std::fclose(file) == 0;
+  is_there = is_there && std::rename(part.c_str(), path.c_str()) == 0;
+  const int reason = errno;
+  if (!is_there) std::remove(part.c_str());
+  errno = reason;
+  return is_there;
+}
+
+std::optional<Stamp> stamp_of(const std::string& path) {
+  struct stat found{};
+  if (stat(path.c_str(), &found) != 0) return std::nullopt;
+#ifdef __APPLE__
+  const timespec modified = found.st_mtimespec, changed = found.st_ctimespec;
+#else
+  const timespec modified = found.st_mtim, changed = found.st_ctim;
+#endif
+  const auto ns = [](const timespec& time) { return static_cast<int64_t>(time.tv_sec) * 1000000000 + time.tv_nsec; };
+  return Stamp{static_cast<int64_t>(found.st_size), ns(modified), ns(changed), static_cast<int64_t>(found.st_ino)};
+}
+
+Mapped::Mapped(const std::string& path) {
+  const auto failed = [&] { fail(JE_E_BUNDLE, path, ": ", std::strerror(errno), "; copy the bundle again"); };
+  const Descriptor file(path);
+  struct stat found{};
+  if (file < 0 || fstat(file, &found) != 0) failed();
+  if (found.st_size == 0) fail(JE_E_BUNDLE, path, ": empty; copy the bundle again");
+  void* data = mmap(nullptr, static_cast<size_t>(found.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+  if (data == MAP_FAILED) failed();
+  data_ = static_cast<const uint8_t*>(data);
+  size_ = static_cast<size_t>(found.st_size);
+}
+
+Mapped::~Mapped() {
+  if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+Mapped& Mapped::operator=(Mapped&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+}  // namespace je

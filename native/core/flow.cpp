@@ -1,0 +1,100 @@
+#include "flow.hpp"
+
+#include <utility>
+
+namespace je {
+namespace {
+
+// What a solver sees of a step.
+struct Step {
+  std::function<Latent(const Latent&, double)> field;
+  const Latent& z;
+  const Latent& v;  // at its start
+  double start, stop;
+  const Latent* before;  // the velocity at the start of the step before; nullptr: there is none to lean on
+  double length_before;
+};
+
+// The slope that carries z over the step, and the newest velocity known.
+struct Slope {
+  Latent slope, newest;
+};
+
+// z + factor * v
+Latent moved(const Latent& z, double factor, const Latent& v) {
+  const float by = static_cast<float>(factor);
+  Latent found(z.size());
+  for (size_t i = 0; i < z.size(); ++i) found[i] = z[i] + by * v[i];
+  return found;
+}
+
+Slope euler(const Step& step) { return {step.v, step.v}; }
+
+Slope ab2(const Step& step) {
+  if (step.before == nullptr) return euler(step);
+  const float by = static_cast<float>((step.stop - step.start) / (2 * step.length_before));
+  Latent slope(step.v.size());
+  for (size_t i = 0; i < slope.size(); ++i) slope[i] = step.v[i] + by * (step.v[i] - (*step.before)[i]);
+  return {std::move(slope), step.v};
+}
+
+Slope heun(const Step& step) {
+  Latent ahead = step.field(moved(step.z, step.stop - step.start, step.v), step.stop);
+  Latent slope(ahead.size());
+  for (size_t i = 0; i < slope.size(); ++i) slope[i] = (step.v[i] + ahead[i]) / 2;
+  return {std::move(slope), std::move(ahead)};
+}
+
+using Solver = Slope (*)(const Step&);
+const std::vector<std::pair<std::string, Solver>> kSolvers = {{"euler", euler}, {"ab2", ab2}, {"heun", heun}};
+
+Solver solver_of(const std::string& name) {
+  for (const auto& [each, solver] : kSolvers)
+    if (each == name) return solver;
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<double> times(int64_t num_steps, double shift) {
+  std::vector<double> found;
+  for (int64_t k = 0; k <= num_steps; ++k) {
+    const double uniform = static_cast<double>(k) / static_cast<double>(num_steps);
+    found.push_back(uniform / (1 + (shift - 1) * (1 - uniform)));
+  }
+  return found;
+}
+
+bool is_solver(const std::string& name) { return solver_of(name) != nullptr; }
+
+std::string solver_names() {
+  std::string names;
+  for (const auto& [name, solver] : kSolvers) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
+Flow::Flow(Velocity velocity, Latent noise, const FlowSettings& settings)
+    : velocity_(std::move(velocity)),
+      settings_(settings),
+      borders_(times(settings.num_steps, settings.shift)),
+      z_(std::move(noise)) {}
+
+void Flow::step() {
+  const double start = borders_[static_cast<size_t>(done_)];
+  const double stop = borders_[static_cast<size_t>(done_) + 1];
+  const bool is_guided = settings_.guides(start);
+  if (was_guided_ != is_guided) past_.reset();  // another field: its velocities and the past ones don't mix
+  was_guided_ = is_guided;
+  const auto field = [&](const Latent& z, double t) { return velocity_(z, t, is_guided); };
+  Latent v = field(z_, start);
+  const Step step{field, z_, v, start, stop, past_ ? &past_->velocity : nullptr, past_ ? past_->length : 0};
+  Slope found = solver_of(settings_.solver)(step);
+  z_ = moved(z_, stop - start, found.slope);
+  newest_ = std::move(found.newest);
+  past_ = Past{std::move(v), stop - start};
+  ++done_;
+}
+
+Latent Flow::clean() const { return moved(z_, 1 - borders_[static_cast<size_t>(done_)], newest_); }
+
+}  // namespace je

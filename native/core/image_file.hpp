@@ -1,0 +1,19 @@
+// Picture files, by stb: PNG and JPEG in, PNG out.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pixels.hpp"
+
+namespace je {
+
+// Upright, transparency over white. Throws Error JE_E_IMAGE.
+Picture load_image(const std::string& path);
+
+// texts: keys and values of the file's text chunks. It appears whole or not at all. Throws Error JE_E_OUTPUT.
+void save_png(const std::string& path, const Picture& picture,
+              const std::vector<std::pair<std::string, std::string>>& texts);
+
+}  // namespace je

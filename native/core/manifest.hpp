@@ -1,0 +1,93 @@
+// What a manifest.json says (docs/bundle.md; the schema is that of runtime/manifest.py).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace je {
+
+inline constexpr const char* kPrefill = "decoder_prefill";  // the decoder again, for many positions at once
+
+struct Dimension {
+  std::string name;  // "": it is fixed
+  int64_t size = 0;
+};
+
+// An input or output.
+struct TensorInfo {
+  std::string name, dtype;
+  std::vector<Dimension> shape;
+};
+
+struct FileInfo {
+  std::string file, sha256;  // file "": there is none
+};
+
+// A weight in a component's data.
+struct Stored {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0;
+};
+
+struct ComponentInfo {
+  FileInfo file, data;
+  std::string backend, target, weights;
+  bool upcasts_on_use = false;  // halves, widened slice by slice
+  std::vector<TensorInfo> inputs, outputs;
+  int64_t most_rows = 0;  // of the profile's R; 0: it has none
+  std::map<std::string, Stored> tensors;
+
+  const TensorInfo* output(std::string_view name) const;  // nullptr: it has none
+};
+
+struct Sizes {
+  int64_t hidden_size, vocab_size, num_layers, num_kv_heads, head_dim, max_length;
+  int64_t image_size, num_image_tokens;
+  double norm_epsilon = 1e-6;
+  int64_t code_grid = 0, codebook_size = 0;                       // of a Janus
+  int64_t latent_channels = 0, latent_size = 0, latent_grid = 0;  // of a JanusFlow
+
+  // Positions that a drawn picture takes after its prompt.
+  int64_t num_drawn() const { return code_grid * code_grid + latent_grid * latent_grid; }
+};
+
+// The settings of both families; what a family has not stays as it is.
+struct Sampling {
+  double guidance_scale = 1, temperature = 0, top_p = 1;
+  int64_t top_k = 0;
+  int64_t num_steps = 0;
+  std::string solver;
+  double shift = 1, guidance_start = 0, guidance_end = 1;
+};
+
+struct Template {
+  std::string user_role, assistant_role, system_prompt;
+};
+
+struct Manifest {
+  std::string name, created_by;
+  bool is_flow = false;
+  Sizes sizes{};
+  Template prompt;
+  Sampling sampling;
+  FileInfo tokenizer, tokenizer_bin;
+  std::map<std::string, ComponentInfo> components;
+  std::vector<FileInfo> kernels;
+
+  // Throws Error JE_E_BUNDLE where there is none.
+  const ComponentInfo& component(const std::string& name, const std::string& file) const;
+
+  const TensorInfo& cache() const;  // of the decoder: keys of the first layer
+};
+
+// The papers' settings, where a request asks for them.
+Sampling reference_sampling(bool is_flow);
+
+// file: its name, for errors. Throws Error JE_E_BUNDLE naming the first wrong key.
+Manifest parse_manifest(std::string_view text, const std::string& file);
+
+}  // namespace je

@@ -1,0 +1,234 @@
+#include "onnxruntime.hpp"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+
+#include "cancel.hpp"
+#include "error.hpp"
+
+namespace je {
+namespace {
+
+constexpr uint32_t kApi = 21;   // of 1.21: the oldest that will do; its table only grew since
+constexpr size_t kShown = 200;  // characters of a reason, which can be pages
+
+#ifdef __APPLE__
+constexpr const char* kNames[] = {"libonnxruntime.dylib"};
+#else
+constexpr const char* kNames[] = {"libonnxruntime.so.1", "libonnxruntime.so"};
+#endif
+
+struct Library {
+  std::mutex mutex;
+  void* handle = nullptr;
+  std::string file, version;
+  std::unique_ptr<Ort::Env> environment;
+};
+
+Library& library() {
+  static Library* const the = new Library;  // never freed: threads of ONNX Runtime may outlive main()
+  return *the;
+}
+
+std::string own_folder() {
+  Dl_info found{};
+  if (dladdr(reinterpret_cast<const void*>(&own_folder), &found) == 0 || found.dli_fname == nullptr) return "";
+  return std::filesystem::path(found.dli_fname).parent_path();
+}
+
+std::vector<std::string> candidates(const std::string& file) {
+  if (!file.empty()) return {file};
+  std::vector<std::string> found;
+  for (const char* name : kNames) found.push_back(std::filesystem::path(own_folder()) / name);
+  found.insert(found.end(), std::begin(kNames), std::end(kNames));
+  return found;
+}
+
+std::string real(const std::string& file) {
+  std::error_code wrong;
+  const std::filesystem::path found = std::filesystem::canonical(file, wrong);
+  return wrong ? file : found.string();
+}
+
+void* open_first(const std::string& file, std::string& opened) {
+  std::string reasons;
+  for (const std::string& each : candidates(file)) {
+    void* handle = dlopen(each.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle != nullptr) {
+      opened = each;
+      return handle;
+    }
+    const char* reason = dlerror();
+    if (reasons.empty() && reason != nullptr) reasons = reason;
+  }
+  fail(JE_E_RUNTIME, "ONNX Runtime cannot be opened: ", reasons,
+       "; name its library in je_options.onnxruntime, or install one beside libjanus_edge");
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, std::min(text.find('\n'), kShown)); }
+
+void ORT_API_CALL pass_on(void* options, OrtLoggingLevel severity, const char*, const char*, const char* where,
+                          const char* message) {
+  const auto* to = static_cast<const je_options*>(options);
+  const int32_t level = severity >= ORT_LOGGING_LEVEL_ERROR ? JE_LOG_ERROR : JE_LOG_WARNING;
+  try {
+    to->log(to->log_context, level, join("onnxruntime: ", where, ": ", message).c_str());
+  } catch (...) {  // it must not cross ONNX Runtime
+  }
+}
+
+// Of providers that take their options in a struct that only the library can make.
+template <class Options>
+void append_v2(Ort::SessionOptions& to, const Device& device, OrtStatus*(ORT_API_CALL* create)(Options**),
+               OrtStatus*(ORT_API_CALL* update)(Options*, const char* const*, const char* const*, size_t),
+               OrtStatus*(ORT_API_CALL* append)(OrtSessionOptions*, const Options*),
+               void(ORT_API_CALL* release)(Options*)) {
+  Options* made = nullptr;
+  Ort::ThrowOnError(create(&made));
+  const std::unique_ptr<Options, void(ORT_API_CALL*)(Options*)> kept(made, release);
+  const std::string id = std::to_string(device.ordinal);
+  const char *key = "device_id", *value = id.c_str();
+  Ort::ThrowOnError(update(made, &key, &value, 1));
+  Ort::ThrowOnError(append(to, made));
+}
+
+void append_provider(Ort::SessionOptions& options, const Device& device) {
+  const OrtApi& api = Ort::GetApi();
+  if (device.kind == "cuda") {
+    append_v2(options, device, api.CreateCUDAProviderOptions, api.UpdateCUDAProviderOptions,
+              api.SessionOptionsAppendExecutionProvider_CUDA_V2, api.ReleaseCUDAProviderOptions);
+  } else if (device.kind == "tensorrt") {
+    append_v2(options, device, api.CreateTensorRTProviderOptions, api.UpdateTensorRTProviderOptions,
+              api.SessionOptionsAppendExecutionProvider_TensorRT_V2, api.ReleaseTensorRTProviderOptions);
+  } else if (device.kind == "migraphx") {
+    OrtMIGraphXProviderOptions migraphx{};
+    migraphx.device_id = device.ordinal;
+    options.AppendExecutionProvider_MIGraphX(migraphx);
+  } else if (device.kind == "openvino") {
+    options.AppendExecutionProvider_OpenVINO_V2({});
+  } else {
+    static const std::map<std::string, std::string> kGeneric = {
+        {"coreml", "CoreML"}, {"directml", "DML"}, {"qnn", "QNN"}, {"tensorrt-rtx", "NvTensorRtRtx"}};
+    std::unordered_map<std::string, std::string> settings;
+    if (device.kind == "directml" || device.kind == "tensorrt-rtx")
+      settings["device_id"] = std::to_string(device.ordinal);
+    options.AppendExecutionProvider(kGeneric.at(device.kind), settings);
+  }
+}
+
+Ort::SessionOptions session_options(const GraphOptions& from) {
+  Ort::SessionOptions options;
+  options.SetIntraOpNumThreads(from.num_threads);
+  options.DisableMemPattern();
+  // the same as runtime/backends/onnxruntime.py has, and why
+  options.AddConfigEntry("session.intra_op.spin_duration_us", "100");
+  options.AddConfigEntry("session.qdq_matmulnbits_accuracy_level", "4");
+  if (from.upcasts_on_use) options.SetGraphOptimizationLevel(ORT_DISABLE_ALL);
+  options.SetLogSeverityLevel(from.log ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_ERROR);
+  if (from.log != nullptr)
+    Ort::ThrowOnError(Ort::GetApi().SetUserLoggingFunction(options, pass_on, const_cast<je_options*>(from.log)));
+  if (!from.device.is_cpu()) append_provider(options, from.device);
+  return options;
+}
+
+}  // namespace
+
+void load_onnxruntime(const std::string& file) {
+  Library& the = library();
+  const std::lock_guard<std::mutex> lock(the.mutex);
+  if (the.handle != nullptr) {
+    if (!file.empty() && real(file) != real(the.file))
+      fail(JE_E_RUNTIME, file, ": this process has opened ", the.file, " before; name that one");
+    return;
+  }
+  std::string opened;
+  void* handle = open_first(file, opened);
+  const auto base_of = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
+  if (base_of == nullptr) {
+    dlclose(handle);
+    fail(JE_E_RUNTIME, opened, ": is no ONNX Runtime; name its library in je_options.onnxruntime");
+  }
+  const OrtApi* api = base_of()->GetApi(kApi);
+  const std::string version = base_of()->GetVersionString();
+  if (api == nullptr) fail(JE_E_RUNTIME, opened, ": ONNX Runtime ", version, " is too old; 1.", kApi, " is needed");
+  Ort::InitApi(api);
+  the.environment = std::make_unique<Ort::Env>(ORT_LOGGING_LEVEL_ERROR, "janus_edge");
+  the.file = opened;
+  the.version = version;
+  the.handle = handle;
+}
+
+std::string onnxruntime_version() { return library().version; }
+
+Ort::Value value_of(const Tensor& tensor) {
+  static const Ort::MemoryInfo kHost = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  size_t size = tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64     ? 8
+                : tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT   ? 4
+                : tensor.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
+                                                                       : 1;
+  for (const int64_t each : tensor.shape) size *= static_cast<size_t>(each);
+  return Ort::Value::CreateTensor(kHost, const_cast<void*>(tensor.data), size, tensor.shape.data(), tensor.shape.size(),
+                                  tensor.type);
+}
+
+Graph::Graph(std::string path, const GraphOptions& options) : path_(std::move(path)), device_(options.device) {
+  try {
+    session_ = Ort::Session(*library().environment, path_.c_str(), session_options(options));
+  } catch (const Ort::Exception& error) {
+    const std::string reason = first_line(error.what());
+    if (!device_.is_cpu())
+      fail(JE_E_DEVICE, path_, ": ", device_.provider(), " of ONNX Runtime ", onnxruntime_version(),
+           " cannot run it: ", reason, "; another version may, the device cpu does");
+    fail(JE_E_BUNDLE, path_, ": ONNX Runtime ", onnxruntime_version(), " cannot open it: ", reason,
+         "; export it again");
+  }
+}
+
+void Graph::run_values(const std::vector<const char*>& input_names, const std::vector<const OrtValue*>& inputs,
+                       const std::vector<const char*>& output_names, std::vector<OrtValue*> outputs,
+                       const Cancel& cancel) const {
+  cancel.check();
+  try {
+    Ort::ThrowOnError(Ort::GetApi().Run(session_, cancel.options(), input_names.data(), inputs.data(), inputs.size(),
+                                        output_names.data(), output_names.size(), outputs.data()));
+  } catch (const Ort::Exception& error) {
+    cancel.check();
+    const std::string reason = first_line(error.what());
+    if (reason.find("allocate") != std::string::npos)
+      fail(JE_E_MEMORY, path_, ": ", reason, "; draw fewer pictures at once");
+    fail(JE_E_RUNTIME, path_, ": ONNX Runtime ", onnxruntime_version(), ": ", reason, "; export the bundle again");
+  }
+}
+
+void Graph::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, const Cancel& cancel) const {
+  std::vector<Ort::Value> kept;
+  std::vector<const char*> input_names, output_names;
+  std::vector<const OrtValue*> given;
+  std::vector<OrtValue*> made;
+  for (const Tensor& each : inputs) {
+    input_names.push_back(each.name);
+    given.push_back(kept.emplace_back(value_of(each)));
+  }
+  for (const Tensor& each : outputs) {
+    output_names.push_back(each.name);
+    made.push_back(kept.emplace_back(value_of(each)));
+  }
+  run_values(input_names, given, output_names, std::move(made), cancel);
+}
+
+Ort::Value Graph::device_value(const std::vector<int64_t>& shape, ONNXTensorElementDataType type) const {
+  const Ort::MemoryInfo where("Cuda", OrtDeviceAllocator, device_.ordinal, OrtMemTypeDefault);
+  try {
+    Ort::Allocator allocator(session_, where);
+    return Ort::Value::CreateTensor(allocator, shape.data(), shape.size(), type);
+  } catch (const Ort::Exception& error) {
+    fail(JE_E_MEMORY, path_, ": ", device_.text(), " has no room for keys and values: ", first_line(error.what()),
+         "; draw fewer pictures at once, or use the device cpu");
+  }
+}
+
+}  // namespace je

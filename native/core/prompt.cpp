@@ -1,0 +1,148 @@
+#include "prompt.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "error.hpp"
+
+namespace je {
+namespace {
+
+constexpr const char *kBos = "<｜begin▁of▁sentence｜>", *kEos = "<｜end▁of▁sentence｜>", *kPad = "<｜▁pad▁｜>",
+                     *kPlaceholder = "<image_placeholder>", *kBegin = "<begin_of_image>", *kEnd = "<end_of_image>";
+constexpr char32_t kReplacement = 0xFFFD;
+
+// What Python's str.strip() takes away: docs/prompts.md lists it.
+bool is_space(char32_t point) {
+  return (point >= 0x09 && point <= 0x0D) || (point >= 0x1C && point <= 0x20) || point == 0x85 || point == 0xA0 ||
+         point == 0x1680 || (point >= 0x2000 && point <= 0x200A) || point == 0x2028 || point == 0x2029 ||
+         point == 0x202F || point == 0x205F || point == 0x3000;
+}
+
+std::u32string left_stripped(const std::u32string& text) {
+  return {std::find_if_not(text.begin(), text.end(), is_space), text.end()};
+}
+
+std::u32string right_stripped(std::u32string text) {
+  while (!text.empty() && is_space(text.back())) text.pop_back();
+  return text;
+}
+
+std::string stripped(const std::string& text) { return to_utf8(right_stripped(left_stripped(to_points(text)))); }
+
+int64_t id_of(const Tokenizer& tokenizer, std::string_view text) {
+  for (const uint32_t id : tokenizer.added())
+    if (tokenizer.text_of(id) == text) return id;
+  for (uint32_t id = 0; id < tokenizer.num_tokens(); ++id)
+    if (tokenizer.text_of(id) == text) return id;
+  throw std::runtime_error("tokenizer.bin: no token " + std::string(text) + "; export the bundle again");
+}
+
+// How many of the last characters could be the beginning of a stop text.
+size_t begun(const std::u32string& text, const std::u32string& stop) {
+  for (size_t count = std::min(text.size(), stop.empty() ? 0 : stop.size() - 1); count > 0; --count)
+    if (text.compare(text.size() - count, count, stop, 0, count) == 0) return count;
+  return 0;
+}
+
+}  // namespace
+
+PromptEncoder::PromptEncoder(Tokenizer tokenizer, Template roles)
+    : tokenizer_(std::move(tokenizer)),
+      roles_(std::move(roles)),
+      bos_(id_of(tokenizer_, kBos)),
+      pad_(id_of(tokenizer_, kPad)),
+      placeholder_(id_of(tokenizer_, kPlaceholder)),
+      specials_{kBos, kEos, kPad, kPlaceholder, kBegin, kEnd} {
+  for (const char* each : {kBegin, kEnd}) id_of(tokenizer_, each);
+  stop_ids_.insert(id_of(tokenizer_, kEos));
+  bool is_token = false;  // not where the role is a mere word of the vocabulary
+  for (const uint32_t id : tokenizer_.added()) {
+    if (tokenizer_.text_of(id) == roles_.user_role) {
+      stop_ids_.insert(id);
+      is_token = true;
+    }
+    // other added tokens are text: some tokenizers add ü
+    if (tokenizer_.is_special(id)) specials_.emplace_back(tokenizer_.text_of(id));
+  }
+  if (!is_token) stop_text_ = to_points(roles_.user_role + ":");
+}
+
+Ids PromptEncoder::generation(const std::string& prompt) const {
+  return ids(chat({{required(prompt, "prompt"), 0, std::nullopt}}, "", "") + kBegin);
+}
+
+Ids PromptEncoder::conversation(const std::vector<Turn>& turns, int64_t num_image_tokens) const {
+  std::vector<Turn> given = turns;
+  for (Turn& turn : given) {
+    turn.message = required(turn.message, "question");
+    if (turn.answer) turn.answer = required(*turn.answer, "answer");
+  }
+  std::string image = kBegin;
+  for (int64_t i = 0; i < num_image_tokens; ++i) image += kPlaceholder;
+  return ids(chat(given, roles_.system_prompt, image + kEnd + "\n"));
+}
+
+Ids PromptEncoder::unconditional(const Ids& ids) const {
+  Ids found(ids.size(), pad_);
+  found.front() = ids.front();
+  found.back() = ids.back();
+  return found;
+}
+
+// A conversation whose last answer is open.
+std::string PromptEncoder::chat(const std::vector<Turn>& turns, const std::string& system,
+                                const std::string& image) const {
+  std::string text = system.empty() ? "" : system + "\n\n";
+  for (const Turn& turn : turns) {
+    text += roles_.user_role + ": ";
+    for (size_t i = 0; i < turn.num_images; ++i) text += image;
+    text += turn.message + "\n\n" + roles_.assistant_role + ":";
+    if (turn.answer) text += " " + *turn.answer + kEos;
+  }
+  return text;
+}
+
+Ids PromptEncoder::ids(const std::string& text) const {
+  Ids found{bos_};
+  const std::vector<uint32_t> encoded = tokenizer_.encode(text);
+  found.insert(found.end(), encoded.begin(), encoded.end());
+  return found;
+}
+
+// Without the space around it, and not a text that would be read as a token.
+std::string PromptEncoder::required(const std::string& text, const char* what) const {
+  std::string found = stripped(text);
+  if (found.empty()) fail(JE_E_ARGUMENT, "the ", what, " is empty; say what you want in words");
+  for (const std::string& token : specials_)
+    if (!token.empty() && found.find(token) != std::string::npos)
+      fail(JE_E_ARGUMENT, "the ", what, " contains ", token, ", a token of the model; leave it out");
+  return found;
+}
+
+std::u32string TextStream::said() const {
+  return left_stripped(to_points(encoder_.tokenizer().decode(ids_.data(), ids_.size())));
+}
+
+std::string TextStream::take(int64_t id) {
+  ids_.push_back(static_cast<uint32_t>(id));
+  const std::u32string text = said();
+  const std::u32string& stop = encoder_.stop_text();
+  const size_t stopped = stop.empty() ? std::u32string::npos : text.find(stop);
+  if (stopped != std::u32string::npos) {
+    is_over_ = true;
+    return stopped > shown_ ? to_utf8(right_stripped(text.substr(shown_, stopped - shown_))) : "";
+  }
+  const size_t safe = text.size() - begun(text, stop);
+  if (safe <= shown_ || text.back() == kReplacement) return "";
+  const size_t start = shown_;
+  shown_ = safe;
+  return to_utf8(text.substr(start, safe - start));
+}
+
+std::string TextStream::rest() {
+  const std::u32string text = said();
+  return is_over_ || text.size() <= shown_ ? "" : to_utf8(text.substr(shown_));
+}
+
+}  // namespace je

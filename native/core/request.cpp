@@ -1,0 +1,180 @@
+#include "request.hpp"
+
+#include <cmath>
+
+#include "error.hpp"
+
+namespace je {
+namespace {
+
+constexpr uint64_t kMostSeed = INT64_MAX;
+constexpr int64_t kMostPictures = 1024, kMostTokens = int64_t{1} << 31;
+
+template <class Number>
+void check_range(const char* name, Number value, Number least, Number most) {
+  if (!(value >= least && value <= most))  // NaN is in no range
+    fail(JE_E_ARGUMENT, name, " is ", value, "; give a value from ", least, " to ", most);
+}
+
+// A setting by its name, whether it was set, and where it goes; nowhere: this family or task has none.
+struct Setting {
+  const char* name;
+  double value;
+  bool is_set;
+  double least, most;
+  double* to;
+};
+
+Setting number(const char* name, double value, double least, double most, double* to) {
+  return {name, value, !std::isnan(value), least, most, to};
+}
+
+// The settings of a drawing in `sampling`, where the request sets them.
+void take_settings(const je_request& request, const Manifest& manifest, Sampling& sampling) {
+  double top_k = static_cast<double>(sampling.top_k), steps = static_cast<double>(sampling.num_steps);
+  const auto of = [&](bool is_flow, double* to) { return manifest.is_flow == is_flow ? to : nullptr; };
+  const Setting settings[] = {
+      number("guidance_scale", request.guidance_scale, 0, 100, &sampling.guidance_scale),
+      number("temperature", request.temperature, 0, 100, of(false, &sampling.temperature)),
+      {"top_k", static_cast<double>(request.top_k), request.top_k != -1, 0, 0x1p31, of(false, &top_k)},
+      number("top_p", request.top_p, 1e-6, 1, of(false, &sampling.top_p)),
+      {"num_steps", static_cast<double>(request.num_steps), request.num_steps != -1, 1, 10000, of(true, &steps)},
+      number("shift", request.shift, 0.01, 100, of(true, &sampling.shift)),
+      number("guidance_start", request.guidance_start, 0, 1, of(true, &sampling.guidance_start)),
+      number("guidance_end", request.guidance_end, 0, 1, of(true, &sampling.guidance_end)),
+  };
+  const auto refuse = [&](const char* name) {
+    fail(JE_E_ARGUMENT, name, " means nothing to ", manifest.name, ", a ", manifest.is_flow ? "janusflow" : "janus",
+         " bundle; leave it out");
+  };
+  for (const Setting& each : settings) {
+    if (!each.is_set) continue;
+    check_range(each.name, each.value, each.least, each.most);
+    if (each.to == nullptr) refuse(each.name);
+    *each.to = each.value;
+  }
+  sampling.top_k = static_cast<int64_t>(top_k);
+  sampling.num_steps = static_cast<int64_t>(steps);
+  if (request.solver == nullptr) return;
+  if (!is_solver(request.solver))
+    fail(JE_E_ARGUMENT, "solver is \"", request.solver, "\"; give one of ", solver_names());
+  if (!manifest.is_flow) refuse("solver");
+  sampling.solver = request.solver;
+}
+
+void check_length(const char* what, const Ids& ids, int64_t follows, const Sizes& sizes) {
+  const int64_t room = sizes.max_length - follows;
+  if (static_cast<int64_t>(ids.size()) > room)
+    fail(JE_E_ARGUMENT, "the ", what, " is ", ids.size(), " tokens long, the model's context has room for ", room,
+         "; make it shorter");
+}
+
+std::string text_of(const char* given, const char* name) {
+  if (given == nullptr) fail(JE_E_ARGUMENT, name, " is NULL; give a text");
+  return to_utf8(to_points(given));  // what is no UTF-8 becomes U+FFFD
+}
+
+// A list that is as long as its number says.
+template <class Item>
+void check_list(const Item* items, size_t count, const char* name, int64_t most) {
+  if (count > 0 && items == nullptr) fail(JE_E_ARGUMENT, name, " is NULL; its number is ", count);
+  check_range(name, static_cast<int64_t>(std::min<size_t>(count, INT64_MAX)), int64_t{0}, most);
+}
+
+std::vector<Drawing> drawings_of(const je_request& request, const Engines& engines) {
+  std::vector<std::string> prompts{text_of(request.prompt, "prompt")};
+  for (size_t i = 0; i < request.num_more_prompts; ++i)
+    prompts.push_back(text_of(request.more_prompts[i], "more_prompts"));
+  std::vector<Drawing> found;
+  for (const std::string& prompt : prompts) {
+    const Ids ids = engines.bundle().encoder->generation(prompt);
+    check_length("prompt", ids, engines.sizes().num_drawn(), engines.sizes());
+    for (int32_t i = 0; i < request.num_pictures; ++i)
+      found.push_back({static_cast<int64_t>(found.size()), request.seed + static_cast<uint64_t>(i), ids});
+  }
+  return found;
+}
+
+std::unique_ptr<Work> start_drawing(std::shared_ptr<Engines> engines, const je_request& request) {
+  check_list(request.more_prompts, request.num_more_prompts, "more_prompts", kMostPictures - 1);
+  check_range("num_pictures", int64_t{request.num_pictures}, int64_t{1}, kMostPictures);
+  check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_pictures));
+  const Manifest& manifest = engines->bundle().manifest;
+  Sampling chosen = request.reference != 0 ? reference_sampling(manifest.is_flow) : manifest.sampling;
+  take_settings(request, manifest, chosen);
+  std::vector<Drawing> drawings = drawings_of(request, *engines);
+  const bool has_previews = request.previews != 0;
+  if (manifest.is_flow) {
+    const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
+                                chosen.shift,          chosen.guidance_start, chosen.guidance_end};
+    return draw_flow(std::move(engines), settings, std::move(drawings), has_previews);
+  }
+  const CodeSettings settings{chosen.guidance_scale, {chosen.temperature, chosen.top_p, chosen.top_k}};
+  return draw_codes(std::move(engines), settings, std::move(drawings), has_previews);
+}
+
+std::vector<Turn> turns_of(const je_request& request) {
+  std::vector<Turn> turns;
+  size_t before = 0;
+  for (size_t i = 0; i < request.num_history; ++i) {
+    const je_turn& turn = request.history[i];
+    if (turn.answer == nullptr) fail(JE_E_ARGUMENT, "a turn of the history has no answer; ask its question first");
+    turns.push_back({text_of(turn.message, "message"), turn.num_images, text_of(turn.answer, "answer")});
+    if (turn.num_images > request.num_images - before)
+      fail(JE_E_ARGUMENT, "the history is about more images than the ", request.num_images,
+           " that are there; give those of all turns");
+    before += turn.num_images;
+  }
+  turns.push_back({text_of(request.prompt, "prompt"), request.num_images - before, std::nullopt});
+  return turns;
+}
+
+std::unique_ptr<Work> start_asking(std::shared_ptr<Engines> engines, const je_request& request) {
+  check_list(request.images, request.num_images, "images", kMostPictures);
+  check_list(request.history, request.num_history, "history", kMostTokens);
+  check_range("max_tokens", int64_t{request.max_tokens}, int64_t{1}, kMostTokens);
+  check_range("seed", request.seed, uint64_t{0}, kMostSeed);
+  Question question;
+  question.max_tokens = request.max_tokens;
+  question.seed = request.seed;
+  if (!std::isnan(request.temperature)) question.choice.temperature = request.temperature;
+  if (!std::isnan(request.top_p)) question.choice.top_p = request.top_p;
+  check_range("temperature", question.choice.temperature, 0.0, 100.0);
+  check_range("top_p", question.choice.top_p, 1e-6, 1.0);
+  const Sizes& sizes = engines->sizes();
+  question.ids = engines->bundle().encoder->conversation(turns_of(request), sizes.num_image_tokens);
+  check_length("question", question.ids, 1, sizes);
+  for (size_t i = 0; i < request.num_images; ++i) question.pictures.push_back(to_rgb(request.images[i]));
+  return answer(std::move(engines), std::move(question));
+}
+
+// What is set, but of the other task.
+void check_unset(std::initializer_list<std::pair<const char*, bool>> settings, const char* task) {
+  for (const auto& [name, is_set] : settings)
+    if (is_set) fail(JE_E_ARGUMENT, name, " means nothing to a request to ", task, "; leave it out");
+}
+
+}  // namespace
+
+std::unique_ptr<Work> start_work(std::shared_ptr<Engines> engines, const je_request& request) {
+  if (request.task == JE_TASK_DRAW) {
+    check_unset({{"images", request.num_images > 0}, {"history", request.num_history > 0}}, "draw");
+    return start_drawing(std::move(engines), request);
+  }
+  if (request.task != JE_TASK_ASK) fail(JE_E_ARGUMENT, "task is ", request.task, "; give JE_TASK_DRAW or JE_TASK_ASK");
+  check_unset({{"more_prompts", request.num_more_prompts > 0},
+               {"num_pictures", request.num_pictures != 1},
+               {"previews", request.previews != 0},
+               {"reference", request.reference != 0},
+               {"top_k", request.top_k != -1},
+               {"guidance_scale", !std::isnan(request.guidance_scale)},
+               {"num_steps", request.num_steps != -1},
+               {"solver", request.solver != nullptr},
+               {"shift", !std::isnan(request.shift)},
+               {"guidance_start", !std::isnan(request.guidance_start)},
+               {"guidance_end", !std::isnan(request.guidance_end)}},
+              "ask");
+  return start_asking(std::move(engines), request);
+}
+
+}  // namespace je

@@ -1,0 +1,13 @@
+// A request of the C API, checked, as work. The rules are those of runtime/requests.py and runtime/session.py.
+#pragma once
+
+#include <memory>
+
+#include "work.hpp"
+
+namespace je {
+
+// Throws Error JE_E_ARGUMENT for values out of range, settings of another family, and an empty or too long prompt.
+std::unique_ptr<Work> start_work(std::shared_ptr<Engines> engines, const je_request& request);
+
+}  // namespace je

@@ -1,0 +1,267 @@
+"""The test vectors that Python and native code share: what each computes for the same input.
+
+    python -m tests.make_vectors        # writes tests/vectors/*.json anew; look at what changed
+
+``tests/runtime/test_vectors.py`` compares them with the runtime, ``tests/native/vectors.cpp`` with
+native/core. Pixels are by a formula, large results by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from janus_edge.runtime import image as images
+from janus_edge.runtime.flow import SOLVERS, FlowSettings, integrate, times
+from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate, Turn
+from janus_edge.runtime.sampling import (
+    STREAMS,
+    choose,
+    guide,
+    gumbel,
+    normal,
+    philox,
+    random_words,
+)
+from tests.tokens import bytewise, tiny
+
+FOLDER = Path(__file__).parent / "vectors"
+SEEDS = (0, 7, 2**40 + 7, 2**63 - 1025)
+TOKENIZERS = {"tiny": tiny(), "bytes": bytewise("User")}
+WORDS = ("", " ", "\u2003\u3000", "a cat", "日本", "😀 é", "User", "Us", "\n\nUser: why?", "three ")
+
+
+def sampling() -> dict[str, Any]:
+    """docs/sampling.md, its first five sections."""
+    rng = np.random.default_rng(5)
+    counters = [((0,) * 4, (0,) * 2), ((2**32 - 1,) * 4, (2**32 - 1,) * 2), ((1, 2, 3, 4), (5, 6))]
+    noise = [(seed, position, stream) for seed in SEEDS for position, stream in ((0, 0), (575, 1))]
+    return {
+        "philox": [
+            {
+                "counter": counter,
+                "key": key,
+                "words": [
+                    int(w) for w in philox(*(tuple(map(np.uint64, x)) for x in (counter, key)))
+                ],
+            }
+            for counter, key in counters
+        ],
+        "gumbel": [
+            {
+                "seed": seed,
+                "position": position,
+                "stream": stream,
+                "words": random_words(np.array([seed]), np.array([position]), 9, stream)
+                .flatten()
+                .tolist(),
+                "noise": gumbel(np.array([seed]), np.array([position]), 9, stream)
+                .flatten()
+                .tolist(),
+            }
+            for seed, position, stream in noise
+        ],
+        "normal": [
+            {"seed": seed, "values": normal(np.array([seed]), (7,), STREAMS["latent"])[0].tolist()}
+            for seed in SEEDS
+        ],
+        "guide": [
+            {
+                "scale": scale,
+                "cond": (cond := rng.normal(0, 3, 5).astype(np.float32)).tolist(),
+                "uncond": (uncond := rng.normal(0, 3, 5).astype(np.float32)).tolist(),
+                "guided": guide(cond, uncond, scale).tolist(),
+            }
+            for scale in (0.0, 1.25, 5.0)
+        ],
+        "choose": list(_choices(rng)),
+    }
+
+
+def _choices(rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    how = [
+        (0.0, 0, 1.0),
+        (1.0, 0, 1.0),
+        (0.7, 3, 1.0),
+        (1.3, 0, 0.5),
+        (2.0, 20, 0.9),
+        (100.0, 1, 1.0),
+    ]
+    for index in range(60):
+        temperature, top_k, top_p = how[index % len(how)]
+        logits = rng.normal(0, 2, (1, 33)).astype(np.float32)
+        logits[0, 7:9] = logits[0, 3]  # equals
+        seed, position = int(rng.integers(0, 2**63 - 1)), index
+        noise = gumbel(np.array([seed], np.uint64), np.array([position]), 33, STREAMS["image"])[
+            :, 0
+        ]
+        yield {
+            "logits": logits[0].tolist(),
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "seed": seed,
+            "position": position,
+            "chosen": int(choose(logits, noise, temperature, top_k, top_p)[0]),
+        }
+
+
+def flow() -> dict[str, Any]:
+    """docs/sampling.md, "Drawing by a flow": its field, and others of its settings."""
+    settings = [
+        {"num_steps": 4, "shift": 3.0, "guidance_start": 0.2, "guidance_end": 1.0},
+        {"num_steps": 1, "shift": 1.0, "guidance_start": 0.0, "guidance_end": 1.0},
+        {"num_steps": 12, "shift": 1.0, "guidance_start": 0.0, "guidance_end": 0.5},
+    ]
+    found = []
+    for solver in SOLVERS:
+        for chosen in settings:
+            of = FlowSettings(guidance_scale=1.5, solver=solver, **chosen)
+            steps = list(integrate(_field, np.ones((1, 1, 1, 1), np.float32), of))
+            found.append(
+                {"solver": solver, "guidance_scale": 1.5, **chosen}
+                | {"z": [float(step.z[0, 0, 0, 0]) for step in steps]}
+                | {"clean": [float(step.clean[0, 0, 0, 0]) for step in steps]}
+            )
+    borders = [
+        {"num_steps": count, "shift": shift, "times": times(count, shift).tolist()}
+        for count, shift in ((1, 1.0), (5, 0.3), (30, 3.0))
+    ]
+    return {"times": borders, "integrate": found}
+
+
+def _field(z: np.ndarray, t: float, guided: bool) -> np.ndarray:
+    weight = np.float32(1.5 if guided else 1)
+    return weight * (np.float32(t) - z * z)
+
+
+def prompts() -> dict[str, Any]:
+    """docs/prompts.md: ids of prompts and conversations, pieces of answers, what is refused."""
+    found = []
+    for name, text in TOKENIZERS.items():
+        for template in (
+            PromptTemplate(user_role="User", assistant_role="Assistant", system_prompt="Be kind."),
+            PromptTemplate(user_role="<|User|>", assistant_role="<|Assistant|>", system_prompt=""),
+        ):
+            encoder = PromptEncoder.load(text, template)
+            found.append(
+                {"tokenizer": name, "template": vars(template)}
+                | {"generation": [_generation(encoder, word) for word in _texts()]}
+                | {"conversation": [_conversation(encoder, turns) for turns in _conversations()]}
+                | {"stream": [_stream(encoder, said) for said in _texts()]}
+            )
+    return {"encoders": found}
+
+
+def _texts() -> list[str]:
+    rng = np.random.default_rng(6)
+    several = ["".join(rng.choice(WORDS, size)) for size in (2, 3, 4, 5) for _ in range(6)]
+    return [
+        *WORDS,
+        *several,
+        "  a \x85cat\t\x1f",
+        "x<begin_of_image>",
+        "ä<image_placeholder>ß",
+        "\x00",
+    ]
+
+
+def _conversations() -> list[list[Turn]]:
+    return [
+        [Turn(message="why?", num_images=1)],
+        [Turn(message=" what? ", num_images=2, answer=" a cat\n"), Turn(message="sure?")],
+        [Turn(message="a", answer="\u3000")],
+        [Turn(message="a", answer="b"), Turn(message="c", num_images=1)],
+    ]
+
+
+def _refused(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        return str(error).split(",")[0].split(";")[0]
+
+
+def _generation(encoder: PromptEncoder, text: str) -> dict[str, Any]:
+    made = _refused(lambda: encoder.generation(text).tolist())
+    if isinstance(made, str):
+        return {"text": text, "refused": made}
+    return {
+        "text": text,
+        "ids": made,
+        "unconditional": encoder.unconditional(np.array(made)).tolist(),
+    }
+
+
+def _conversation(encoder: PromptEncoder, turns: list[Turn]) -> dict[str, Any]:
+    made = _refused(lambda: encoder.conversation(turns, 2).tolist())
+    given = [vars(turn) for turn in turns]
+    return {"turns": given, ("refused" if isinstance(made, str) else "ids"): made}
+
+
+def _stream(encoder: PromptEncoder, text: str) -> dict[str, Any]:
+    ids = encoder.tokenizer.encode(f" {text}", add_special_tokens=False).ids
+    return {"ids": ids, "pieces": list(encoder.stream(iter(ids)))}
+
+
+def pixels(width: int, height: int, channels: int, seed: int) -> np.ndarray:
+    """(H, W, channels) by a formula that C++ computes as well."""
+    at = np.arange(width * height * channels, dtype=np.uint64)
+    mixed = (at * np.uint64(2654435761) + np.uint64(seed * 40503)) >> np.uint64(13)
+    smooth = at * np.uint64(3) >> np.uint64(4)
+    made = np.where(at % np.uint64(5) < 2, mixed, smooth).astype(np.uint8)
+    return made.reshape(height, width, channels)
+
+
+def pictures() -> dict[str, Any]:
+    """docs/prompts.md, "Pictures": Pillow's own resizing and alpha, and what becomes of them."""
+    sizes = [(1, 1, 5, 3), (7, 5, 7, 5), (64, 64, 64, 64), (100, 60, 64, 38), (61, 200, 20, 64)]
+    sizes += [(3, 500, 14, 384), (640, 427, 384, 256), (17, 19, 384, 343), (900, 11, 64, 14)]
+    found: dict[str, Any] = {"resize": [], "prepare": [], "rgb": [], "upright": [], "to_pixels": []}
+    for seed, (width, height, to_width, to_height) in enumerate(sizes):
+        picture = Image.fromarray(pixels(width, height, 3, seed))
+        made = images.resize(picture, to_width, to_height)
+        given = {"width": width, "height": height, "seed": seed}
+        to = {"to_width": to_width, "to_height": to_height}
+        found["resize"].append(given | to | {"sha256": _sha256(np.asarray(made))})
+        side = max(to_width, to_height, 14)
+        values = images.prepare(picture, side)[0]
+        found["prepare"].append(given | {"side": side, "sha256": _sha256(values)})
+    for channels, mode in ((1, "L"), (3, "RGB"), (4, "RGBA")):
+        raw = pixels(23, 9, channels, 40)
+        picture = Image.fromarray(raw[..., 0] if channels == 1 else raw, mode)
+        made = images._rgb(picture)
+        found["rgb"].append({"channels": channels, "sha256": _sha256(np.asarray(made))})
+    for orientation in range(1, 9):
+        picture = Image.fromarray(pixels(6, 4, 3, 41))
+        turned = picture.transpose(images.UPRIGHT[orientation]) if orientation > 1 else picture
+        found["upright"].append({"orientation": orientation, "sha256": _sha256(np.asarray(turned))})
+    values = np.linspace(-1.5, 1.5, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
+    found["to_pixels"].append({"side": 8, "values": values.flatten().tolist()})
+    found["to_pixels"][0]["sha256"] = _sha256(images.to_pixels(values))
+    return found
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+MADE = {"sampling": sampling, "flow": flow, "prompts": prompts, "pictures": pictures}
+
+
+def main() -> None:
+    """Write all."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, make in MADE.items():
+        text = json.dumps(make(), ensure_ascii=False, separators=(",", ":"))
+        (FOLDER / f"{name}.json").write_text(text.replace('},{"', '},\n{"') + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""libjanus_edge as CMake builds it, also with sanitizers; what the small bundles draw and answer in
+Python."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from janus_edge.export.bundle import export_bundle
+from janus_edge.model.weights import load_checkpoint
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.events import Event, Image, Preview, Text
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+from tests.native.capi import Api
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE = ROOT / "native"
+SUPPRESSIONS = Path(__file__).parent / "tsan.supp"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a compiler nothing here can run."""
+    missing = [tool for tool in ("cmake", "g++") if shutil.which(tool) is None]
+    if missing:
+        skip = pytest.mark.skip(reason=f"{' and '.join(missing)} are missing")
+        for item in items:
+            if Path(item.fspath).parent == Path(__file__).parent:
+                item.add_marker(skip)
+
+
+def checked(*words: str | Path, cwd: Path = ROOT, **env: str) -> str:
+    """Run a command, which must not fail; what it printed."""
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build folder."""
+
+    folder: Path
+
+    @property
+    def library(self) -> Path:
+        return self.folder / "libjanus_edge.so.1"
+
+    def program(self, name: str) -> Path:
+        """An example or one of tests/native."""
+        places = ("examples", "tests")
+        (found,) = (p for place in places if (p := self.folder / place / name).is_file())
+        return found
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Build]:
+    """A build with these sanitizers, or none of them: each is made once."""
+    if not (NATIVE / "headers").is_dir():
+        checked(sys.executable, NATIVE / "fetch_headers.py")
+
+    @functools.cache
+    def made(sanitize: str) -> Build:
+        folder = tmp_path_factory.mktemp("build")
+        options = ["-DJANUS_EDGE_TESTS=ON", "-DJANUS_EDGE_EXAMPLES=ON"]
+        options += ["-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror"]
+        if sanitize:
+            options += [f"-DJANUS_EDGE_SANITIZE={sanitize}", "-DCMAKE_BUILD_TYPE=Debug"]
+            options += ["-DCMAKE_CXX_FLAGS_DEBUG=-O1"]
+        checked("cmake", "-S", NATIVE, "-B", folder, *options)
+        checked("cmake", "--build", folder, "-j", "2")
+        return Build(folder)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def release(build: Callable[[str], Build]) -> Build:
+    """As a user builds it."""
+    return build("")
+
+
+@pytest.fixture(scope="session")
+def api(release: Build) -> Api:
+    """Its library, loaded."""
+    return Api(release.library)
+
+
+@pytest.fixture(scope="session")
+def int4_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny-janus in 4 bits: our own decoder runs it, where the processor can."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-int4"
+    checkpoint = load_checkpoint(ROOT / "checkpoints/tiny-janus")
+    export_bundle(checkpoint, folder, max_length=256, quantize="int4", report=lambda line: None)
+    return folder
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A bundle in Python, by one thread."""
+
+    folder: Path
+    session: Session
+
+    def drawn(self, request: ImageRequest) -> list[Image]:
+        return [e for e in self.session.generate_image(request) if isinstance(e, Image)]
+
+    def previews(self, request: ImageRequest) -> list[Preview]:
+        return [e for e in self.session.generate_image(request) if isinstance(e, Preview)]
+
+    def answer(self, request: AskRequest) -> str:
+        events: list[Event] = list(self.session.ask(request))
+        return "".join(event.text for event in events if isinstance(event, Text))
+
+
+def reference(folder: Path | str) -> Reference:
+    bundle = open_bundle(folder)
+    return Reference(bundle.folder, Session(bundle, num_threads=1))
+
+
+@pytest.fixture(scope="session", params=["tiny-janus", "tiny-flow"])
+def shipped(request: pytest.FixtureRequest) -> Reference:
+    """Both bundles that ship."""
+    return reference(request.param)
+
+
+def as_picture(pixels: np.ndarray) -> PilImage.Image:
+    return PilImage.fromarray(pixels)

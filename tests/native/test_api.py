@@ -1,0 +1,310 @@
+"""The C API's rules: what it refuses and how, threads, cancelling, lifetimes, structs of other
+versions, logs, symbols."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from janus_edge.runtime.bundle import SHIPPED
+from tests.native import capi
+from tests.native.capi import STRUCTS, Api, ApiError, Event
+from tests.native.conftest import NATIVE, Build, checked
+
+JANUS, FLOW = SHIPPED / "tiny-janus", SHIPPED / "tiny-flow"
+
+
+def refused(api: Api, call: Any) -> tuple[int, str]:
+    """The status and the line of a call, which must fail."""
+    with pytest.raises(ApiError) as caught:
+        call()
+    line = str(caught.value)
+    assert line and "\n" not in line
+    return caught.value.status, line
+
+
+DRAWN: dict[str, Any] = {"prompt": b"a"}
+ASKED: dict[str, Any] = {"prompt": b"a", "task": 1}
+WRONG: list[tuple[Path, dict[str, Any], str]] = [
+    (JANUS, {"prompt": b""}, "is empty"),
+    (JANUS, {"prompt": b" \xe3\x80\x80\n"}, "is empty"),
+    (JANUS, {"prompt": None}, "prompt is NULL"),
+    (JANUS, {"prompt": b"a <begin_of_image>"}, "leave it out"),
+    (JANUS, {"prompt": b"a red circle " * 300}, "make it shorter"),
+    (JANUS, DRAWN | {"task": 7}, "task is 7"),
+    (JANUS, DRAWN | {"temperature": -1.0}, "temperature is -1"),
+    (JANUS, DRAWN | {"temperature": math.inf}, "temperature is inf"),
+    (JANUS, DRAWN | {"top_p": 0.0}, "top_p is 0"),
+    (JANUS, DRAWN | {"top_k": -2}, "top_k is -2"),
+    (JANUS, DRAWN | {"guidance_scale": 101.0}, "from 0 to 100"),
+    (JANUS, DRAWN | {"num_pictures": 0}, "num_pictures is 0"),
+    (JANUS, DRAWN | {"num_pictures": 1025}, "num_pictures is 1025"),
+    (JANUS, DRAWN | {"seed": 2**63}, "seed is"),
+    (JANUS, DRAWN | {"num_steps": 3}, "num_steps means nothing to tiny-janus"),
+    (JANUS, DRAWN | {"solver": b"euler"}, "solver means nothing"),
+    (JANUS, DRAWN | {"images": [np.zeros((2, 2), np.uint8)]}, "images means nothing"),
+    (FLOW, DRAWN | {"top_k": 3}, "top_k means nothing to tiny-flow"),
+    (FLOW, DRAWN | {"solver": b"rk4"}, "euler, ab2, heun"),
+    (FLOW, DRAWN | {"shift": 0.0}, "shift is 0"),
+    (JANUS, {"task": 1, "prompt": b""}, "the question is empty"),
+    (JANUS, ASKED | {"max_tokens": 0}, "max_tokens is 0"),
+    (JANUS, ASKED | {"guidance_scale": 2.0}, "means nothing to a request to ask"),
+    (JANUS, ASKED | {"previews": 1}, "previews means nothing"),
+    (JANUS, ASKED | {"history": [(b"b", None, 0)]}, "no answer"),
+    (JANUS, ASKED | {"history": [(b"b", b"c", 1)]}, "more images than the 0"),
+    (JANUS, ASKED | {"num_images": 1}, "images is NULL"),
+    (JANUS, ASKED | {"images": [np.zeros((0, 2), np.uint8)]}, "a picture of 2 x 0"),
+    (JANUS, ASKED | {"images": [np.zeros((2, 2, 2), np.uint8)]}, "2 channels"),
+]
+
+
+@pytest.mark.parametrize(("bundle", "settings", "says"), WRONG)
+def test_wrong_requests_are_one_line(
+    api: Api, bundle: Path, settings: dict[str, Any], says: str
+) -> None:
+    with api.engine(bundle) as engine:
+
+        def start() -> None:
+            with api.job(engine, **settings):
+                raise AssertionError("it started")
+
+        status, line = refused(api, start)
+    assert status == capi.E_ARGUMENT and says in line, line
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        ({"device": b"tpu"}, capi.E_ARGUMENT, "give auto, cpu, cuda"),
+        ({"device": b"cuda:x"}, capi.E_ARGUMENT, "give auto, cpu, cuda"),
+        ({"device": b"cuda:0"}, capi.E_DEVICE, "no CUDAExecutionProvider"),
+        ({"device": b"openvino"}, capi.E_DEVICE, "no OpenVINOExecutionProvider"),
+        ({"num_threads": -1}, capi.E_ARGUMENT, "num_threads is -1"),
+        ({"num_threads": 5000}, capi.E_ARGUMENT, "give 0 to 1024"),
+        ({"onnxruntime": b"/nonexistent/libonnxruntime.so"}, capi.E_RUNTIME, "before"),
+        ({"size": 4}, capi.E_ABI, "call its init function"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    api: Api, options: dict[str, Any], status: int, says: str
+) -> None:
+    def start() -> None:
+        with api.engine(JANUS, **options):
+            raise AssertionError("it opened")
+
+    with api.engine(JANUS):  # with the library that the process stays with
+        found, line = refused(api, start)
+    assert found == status and says in line, line
+
+
+def test_null_is_refused(api: Api) -> None:
+    je, nothing = api.je, None
+    je.je_job_next.argtypes = je.je_job_start.argtypes = None
+    assert je.je_engine_open(nothing, nothing, nothing) == capi.E_ARGUMENT
+    made = ctypes.c_void_p(1)
+    assert je.je_engine_open(nothing, nothing, ctypes.byref(made)) == capi.E_ARGUMENT
+    assert made.value is None
+    assert je.je_job_next(nothing, nothing) == capi.E_ARGUMENT
+    assert je.je_job_start(nothing, nothing, nothing) == capi.E_ARGUMENT
+    assert je.je_engine_info(nothing, nothing) == capi.E_ARGUMENT
+    assert je.je_tokenize(nothing, nothing, nothing, 0, nothing) == capi.E_ARGUMENT
+    assert je.je_image_load(nothing, nothing) == capi.E_ARGUMENT
+    assert je.je_image_save(nothing, nothing, nothing, 0) == capi.E_ARGUMENT
+    for ends in (je.je_engine_close, je.je_job_cancel, je.je_job_free, je.je_image_free):
+        ends(nothing)
+    je.je_options_init(nothing, 0)
+    je.je_request_init(nothing, 0)
+
+
+@pytest.mark.parametrize("task", [capi.DRAW, capi.ASK])
+def test_cancelled_from_another_thread(api: Api, task: int) -> None:
+    settings: dict[str, Any] = {"task": task, "prompt": b"a red circle"}
+    settings |= {"num_pictures": 50} if task == capi.DRAW else {"max_tokens": 10000}
+    with api.engine(FLOW) as engine, api.job(engine, **settings) as job:
+        timer = threading.Timer(0.05, api.je.je_job_cancel, (job,))
+        timer.start()
+        while (status := api.next(job)[0]) == capi.OK:
+            pass
+        timer.join()
+        if task == capi.DRAW:  # an answer may have ended before
+            assert status == capi.CANCELLED
+            assert api.next(job)[0] == capi.CANCELLED
+
+
+def test_cancelled_before_it_began(api: Api) -> None:
+    with api.engine(JANUS) as engine, api.job(engine, prompt=b"a star") as job:
+        api.je.je_job_cancel(job)
+        assert api.next(job)[0] == capi.CANCELLED
+
+
+def test_several_jobs_on_one_engine(api: Api) -> None:
+    """At once, each on a thread, they give what they give alone."""
+
+    def draw(seed: int) -> list[Event]:
+        return api.draw(engine, prompt=b"two blue squares", seed=seed)
+
+    with api.engine(JANUS) as engine:
+        alone = [draw(seed)[0].pixels for seed in range(4)]
+        found: dict[int, np.ndarray] = {}
+        threads = [
+            threading.Thread(target=lambda s=seed: found.update({s: draw(s)[0].pixels}))
+            for seed in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert all(np.array_equal(found[seed], alone[seed]) for seed in range(4))
+
+
+def test_jobs_in_turn_do_not_disturb_each_other(api: Api) -> None:
+    with api.engine(JANUS) as engine:
+        alone = [api.draw(engine, prompt=b"a star", seed=seed)[0].pixels for seed in (1, 2)]
+        with (
+            api.job(engine, prompt=b"a star", seed=1) as one,
+            api.job(engine, prompt=b"a star", seed=2) as two,
+        ):
+            for _ in range(64):
+                api.next(one)
+                api.next(two)
+            assert np.array_equal(api.next(one)[1].pixels, alone[0])
+            assert np.array_equal(api.next(two)[1].pixels, alone[1])
+
+
+def test_a_job_keeps_what_it_needs(api: Api) -> None:
+    """The engine is closed, and what the request pointed to is gone, before the first event."""
+    with api.engine(JANUS) as engine:
+        expected = api.ask(engine, prompt=b"what is it?", images=[np.full((9, 9), 7, np.uint8)])
+        job = ctypes.c_void_p()
+        pixels = np.full((9, 9), 7, np.uint8)
+        given = api.request(task=capi.ASK, prompt=b"what is it?", images=[pixels])
+        api.check(api.je.je_job_start(engine, ctypes.byref(given), ctypes.byref(job)))
+    pixels[:] = 200
+    del given
+    texts = []
+    while (told := api.next(job))[0] == capi.OK:
+        texts.append(told[1].text)
+    api.je.je_job_free(job)
+    assert b"".join(texts) == expected
+
+
+def test_errors_are_the_threads_own(api: Api) -> None:
+    seen = []
+    with pytest.raises(ApiError), api.engine("/nonexistent"):
+        pass
+    other = threading.Thread(target=lambda: seen.append(api.je.je_error()))
+    other.start()
+    other.join()
+    assert seen == [b""] and b"/nonexistent" in api.je.je_error()
+
+
+def test_a_log(api: Api) -> None:
+    lines: list[tuple[int, str]] = []
+    log = capi.Log(lambda context, level, line: lines.append((level, line.decode())))
+    with api.engine(JANUS, log=log) as engine:
+        api.draw(engine, prompt=b"a star")
+    opened = [line.split()[0] for level, line in lines if level == 0 and " opened in " in line]
+    assert sorted(opened) == sorted(
+        {"decoder", "image_head", "text_embed", "code_embed", "image_decoder"}
+    )
+    assert all("\n" not in line.strip() for _, line in lines)
+
+
+def test_an_older_program_still_runs(api: Api, release: Build) -> None:
+    """Built with structs that end earlier (tests/native/older/janus_edge.h)."""
+    words = (release.program("older"), JANUS, capi.onnxruntime_library())
+    total, *sizes = map(int, checked(*words).split())
+    now = [ctypes.sizeof(each) for each in (capi.Options, capi.Request, capi.RawEvent)]
+    assert all(then < size for then, size in zip(sizes, now, strict=True))
+    with api.engine(JANUS) as engine:
+        (event,) = api.draw(engine, prompt=b"three red circles", seed=3)
+    assert event.pixels is not None and total == event.pixels.astype(int).sum()
+
+
+def test_a_newer_program_is_told(api: Api) -> None:
+    """Its structs are longer: what this library does not know must not be set."""
+
+    class Newer(ctypes.Structure):
+        _fields_ = (("request", capi.Request), ("unknown", ctypes.c_int64))
+
+    given, job = Newer(), ctypes.c_void_p()
+    api.je.je_request_init(ctypes.byref(given), ctypes.sizeof(given))
+    given.request.prompt = b"a star"
+    with api.engine(JANUS) as engine:
+        start = (engine, ctypes.byref(given), ctypes.byref(job))
+        assert api.je.je_job_start(*start) == capi.OK
+        api.je.je_job_free(job)
+        given.unknown = 1
+        status, line = refused(api, lambda: api.check(api.je.je_job_start(*start)))
+    assert status == capi.E_ABI and "use a newer one" in line
+
+
+def test_ctypes_has_the_headers_layout(tmp_path: Path) -> None:
+    """Every field of every struct lies where a C compiler puts it; the header is C99 and C++."""
+    lines = [
+        f'printf("%zu %zu\\n", offsetof({name}, {field}), sizeof(((({name} *)0)->{field})));'
+        for name, struct in STRUCTS.items()
+        for field, _ in struct._fields_
+    ]
+    lines += [f'printf("0 %zu\\n", sizeof({name}));' for name in STRUCTS]
+    source = tmp_path / "layout.c"
+    body = "\n".join(lines)
+    source.write_text(
+        f'#include <stdio.h>\n#include "janus_edge.h"\nint main(void) {{\n{body}\nreturn 0; }}\n'
+    )
+    flags = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{NATIVE / 'include'}")
+    checked("gcc", "-std=c99", *flags, source, "-o", tmp_path / "layout")
+    checked("g++", "-std=c++17", "-fsyntax-only", "-x", "c++", *flags, source)
+    expected = [
+        f"{(at := getattr(struct, field)).offset} {at.size}"
+        for struct in STRUCTS.values()
+        for field, _ in struct._fields_
+    ]
+    expected += [f"0 {ctypes.sizeof(struct)}" for struct in STRUCTS.values()]
+    assert checked(tmp_path / "layout").splitlines() == expected
+
+
+def test_only_the_headers_functions_are_exported(release: Build) -> None:
+    listed = checked("nm", "-D", "--defined-only", release.library).splitlines()
+    found = {line.split()[-1] for line in listed}
+    header = (NATIVE / "include/janus_edge.h").read_text()
+    declared = {
+        line.split("(")[0].split()[-1].lstrip("*")
+        for line in header.splitlines()
+        if line.startswith("JE_API")
+    }
+    assert found == declared and len(declared) == 16
+
+
+def test_versions(api: Api) -> None:
+    import janus_edge
+
+    assert api.je.je_version().decode() == janus_edge.__version__
+    cmake = (NATIVE / "CMakeLists.txt").read_text()
+    assert f"VERSION {janus_edge.__version__} " in cmake
+    assert api.je.je_abi() == 1 and "set(JANUS_EDGE_ABI 1)" in cmake
+
+
+def test_no_onnxruntime_is_one_line(release: Build, tmp_path: Path) -> None:
+    """By a program of its own, as a process keeps the first library it has opened."""
+    words = [release.program("draw_and_ask"), JANUS, "a", tmp_path / "a.png", "b"]
+    for library in ("/nonexistent.so", str(NATIVE / "CMakeLists.txt"), str(release.library)):
+        done = subprocess.run([*map(str, words), library], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1 and "ONNX Runtime" in done.stderr
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for file in (release.library, release.program("draw_and_ask"), capi.onnxruntime_library()):
+        shutil.copy(file, beside)
+    (beside / capi.onnxruntime_library().name).rename(beside / "libonnxruntime.so.1")
+    words[0] = beside / "draw_and_ask"
+    out = checked(*words, LD_LIBRARY_PATH=str(beside))
+    assert "8 previews" in out

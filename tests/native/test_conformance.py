@@ -1,0 +1,185 @@
+"""The C API draws and answers what Python does, on the same ONNX Runtime library: codes, latents,
+pixels, text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from janus_edge.evals.shapes import prompts, questions
+from janus_edge.export.tokenizer_bin import corpus
+from janus_edge.runtime.prompt import Turn
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.shapes.scenes import render
+from tests.native import capi
+from tests.native.capi import Api
+from tests.native.conftest import Reference, as_picture, reference
+
+COUNT = 20
+PROMPTS = [wanted.text for _, wanted in prompts("validation", COUNT)]
+QUESTIONS = [(render(scene), asked.text) for _, scene, asked in questions("validation", COUNT)]
+
+
+def same_pictures(api: Api, bundle: Reference, **settings: Any) -> None:
+    """Draw by both; all pictures are equal."""
+    with api.engine(bundle.folder) as engine:
+        found = api.draw(engine, **_c(settings))
+    expected = bundle.drawn(ImageRequest(**settings))
+    assert len(found) == len(expected) > 0
+    for event, image in zip(found, expected, strict=True):
+        assert (event.index, event.seed) == (image.index, image.seed)
+        if image.codes is not None:
+            assert np.array_equal(event.codes, image.codes)
+        else:
+            assert np.array_equal(event.latent, image.latent.flatten())
+        assert np.array_equal(event.pixels, image.pixels)
+
+
+def _c(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of Python's request as the C struct has them."""
+    found = dict(settings)
+    given = found.pop("prompt")
+    first, *more = (given,) if isinstance(given, str) else given
+    found["prompt"] = first.encode()
+    if more:
+        found["more_prompts"] = [text.encode() for text in more]
+    if "num_images" in found:
+        found["num_pictures"] = found.pop("num_images")
+    if "solver" in found:
+        found["solver"] = found["solver"].encode()
+    return found
+
+
+@pytest.mark.parametrize("index", range(COUNT))
+def test_pictures(api: Api, shipped: Reference, index: int) -> None:
+    same_pictures(api, shipped, prompt=PROMPTS[index], seed=index * 1000)
+
+
+@pytest.mark.parametrize("index", range(COUNT))
+def test_answers(api: Api, shipped: Reference, index: int) -> None:
+    pixels, question = QUESTIONS[index]
+    with api.engine(shipped.folder) as engine:
+        found = api.ask(engine, prompt=question.encode(), images=[pixels])
+    assert found.decode() == shipped.answer(
+        AskRequest(question=question, images=(as_picture(pixels),))
+    )
+
+
+OF_FAMILY: dict[str, list[dict[str, Any]]] = {
+    "janus": [
+        {"temperature": 0.0},
+        {"temperature": 1.3, "top_k": 20, "top_p": 0.9, "guidance_scale": 3.0},
+        {"guidance_scale": 1.0, "top_p": 0.5},
+        {"reference": True},
+        {"num_images": 10},  # more than the decoder has rows for
+    ],
+    "janusflow": [
+        {"num_steps": 5, "solver": "heun", "shift": 2.0, "guidance_scale": 3.0},
+        {"num_steps": 6, "solver": "ab2", "guidance_start": 0.1, "guidance_end": 0.8},
+        {"guidance_scale": 1.0, "num_steps": 3},
+        {"reference": True},
+        {"num_images": 3, "num_steps": 2},
+    ],
+}
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_settings(api: Api, shipped: Reference, index: int) -> None:
+    settings = OF_FAMILY[shipped.session.bundle.manifest.family][index]
+    same_pictures(api, shipped, prompt="a green cross", seed=2**40 + 7, **settings)
+
+
+def test_several_prompts_at_once(api: Api, shipped: Reference) -> None:
+    texts = ("a red circle", "two blue squares above a yellow star", "a cross")
+    same_pictures(api, shipped, prompt=texts, num_images=2, seed=3)
+
+
+def test_previews_and_progress(api: Api, shipped: Reference) -> None:
+    request = ImageRequest(prompt="two stars", previews=True, seed=4)
+    expected = shipped.previews(request)
+    with api.engine(shipped.folder) as engine:
+        events = api.events(engine, prompt=b"two stars", previews=1, seed=4)
+    found = [event for event in events if event.kind == capi.PREVIEW]
+    assert [event.done for event in found] == [preview.done for preview in expected]
+    for event, preview in zip(found, expected, strict=True):
+        assert np.array_equal(event.pixels, preview.pixels)
+    progress = [event for event in events if event.kind == capi.PROGRESS]
+    assert [event.done for event in progress] == list(range(1, progress[0].total + 1))
+    assert {event.unit for event in progress} <= {"codes", "steps"}
+    assert events[-1].kind == capi.IMAGE
+    times = [event.elapsed_ms for event in events]
+    assert times == sorted(times) and times[0] > 0
+
+
+def test_conversations(api: Api, shipped: Reference) -> None:
+    """Several pictures, turns before, and sampled tokens."""
+    pixels = [picture for picture, _ in QUESTIONS[:3]]
+    turns = [("what is it?", "a red circle", 2), ("sure?", "yes", 0)]
+    history = tuple(Turn(message=m, answer=a, num_images=n) for m, a, n in turns)
+    images = tuple(map(as_picture, pixels))
+    with api.engine(shipped.folder) as engine:
+        for seed in range(4):
+            chosen = {"temperature": 1.5, "top_p": 0.9, "seed": seed, "max_tokens": 12}
+            found = api.ask(
+                engine,
+                prompt=b"and this one?",
+                images=pixels,
+                history=[(m.encode(), a.encode(), n) for m, a, n in turns],
+                **chosen,
+            )
+            request = AskRequest(question="and this one?", images=images, history=history, **chosen)
+            assert found.decode() == shipped.answer(request)
+
+
+@pytest.mark.parametrize("shape", [(5, 90, 3), (64, 64), (30, 47, 4), (200, 61, 3)])
+def test_pictures_of_any_shape(api: Api, shipped: Reference, shape: tuple[int, ...]) -> None:
+    """Grey and alpha, wide and tall; sampled, as then every bit of the picture counts."""
+    pixels = np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
+    chosen: dict[str, Any] = {"temperature": 1.0, "seed": 5, "max_tokens": 16}
+    with api.engine(shipped.folder) as engine:
+        found = api.ask(engine, prompt=b"what is it?", images=[pixels], **chosen)
+    request = AskRequest(question="what is it?", images=(as_picture(pixels),), **chosen)
+    assert found.decode(errors="replace") == shipped.answer(request)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_our_own_decoder(api: Api, int4_dir: Path, index: int) -> None:
+    """In 4 bits, by the same code in C as Python's, where it can run; else the graph's."""
+    bundle = reference(int4_dir)
+    with api.engine(int4_dir) as engine:
+        assert bool(api.info(engine).is_native) == bundle.session.is_native
+        pixels, question = QUESTIONS[index]
+        answer = api.ask(engine, prompt=question.encode(), images=[pixels])
+    same_pictures(api, bundle, prompt=PROMPTS[index], seed=index, num_images=1 + index)
+    asked = AskRequest(question=question, images=(as_picture(pixels),))
+    assert answer.decode() == bundle.answer(asked)
+
+
+def test_tokens(api: Api, shipped: Reference) -> None:
+    """Over 10,000 texts (but for zero bytes, which end a C string)."""
+    tokenizer: Tokenizer = shipped.session.bundle.encoder.tokenizer
+    texts = [text for text in dict.fromkeys(corpus(tokenizer, 12_000)) if "\0" not in text]
+    assert len(texts) >= 10_000
+    with api.engine(shipped.folder) as engine:
+        for text in texts:
+            expected = tokenizer.encode(text, add_special_tokens=False).ids
+            assert api.tokenize(engine, text.encode()) == expected, text
+
+
+def test_what_an_engine_says_of_itself(api: Api, shipped: Reference) -> None:
+    bundle, sizes = shipped.session.bundle, shipped.session.bundle.manifest.sizes
+    with api.engine(shipped.folder) as engine:
+        info = api.info(engine)
+        assert (info.name.decode(), info.family.decode()) == (
+            bundle.manifest.name,
+            bundle.manifest.family,
+        )
+        assert info.sha256.decode() == bundle.sha256
+        assert (info.image_size, info.max_length) == (sizes.image_size, sizes.max_length)
+        assert info.num_codes == getattr(sizes, "num_codes", 0)
+        assert info.num_components == len(bundle.manifest.components)
+        assert info.device == b"cpu"

@@ -1,0 +1,152 @@
+"""je_image_load and je_image_save beside Pillow."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_edge.runtime.image import load_image
+from tests.make_vectors import pixels
+from tests.native import capi
+from tests.native.capi import Api, ApiError
+
+
+def load(api: Api, path: Path) -> np.ndarray:
+    image = capi.Picture()
+    api.check(api.je.je_image_load(str(path).encode(), ctypes.byref(image)))
+    found = capi.array(image)
+    api.je.je_image_free(ctypes.byref(image))
+    assert not image.pixels and image.width == 0
+    return found
+
+
+def picture(mode: str) -> Image.Image:
+    if mode == "P":
+        return Image.fromarray(pixels(19, 13, 3, 1)).quantize(16)
+    if mode == "I;16":
+        deep = pixels(19, 13, 1, 2)[..., 0].astype(np.uint16) * 251 + 3
+        return Image.fromarray(deep)
+    if mode == "1":
+        return Image.fromarray(pixels(19, 13, 1, 3)[..., 0] > 99)
+    raw = pixels(19, 13, {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode], 4)
+    return Image.fromarray(raw[..., 0] if mode == "L" else raw, mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_png_is_read_as_pillow_reads_it(api: Api, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    picture(mode).save(path)
+    assert np.array_equal(load(api, path), np.asarray(load_image(path)))
+
+
+def test_a_palette_with_transparency(api: Api, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture("P").save(path, transparency=3)
+    assert np.array_equal(load(api, path), np.asarray(load_image(path)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 100}]
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_is_close_to_pillows(
+    api: Api, tmp_path: Path, mode: str, options: dict[str, int]
+) -> None:
+    """Decoders may round otherwise, and spread colours of half the size otherwise."""
+    path, smooth = tmp_path / "a.jpg", Image.new("L", (64, 48))
+    smooth = Image.linear_gradient("L").resize((64, 48)).convert(mode)
+    smooth.save(path, **options)
+    found, expected = load(api, path).astype(int), np.asarray(load_image(path)).astype(int)
+    assert found.shape == expected.shape and np.abs(found - expected).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_pictures_are_upright(api: Api, tmp_path: Path, orientation: int, suffix: str) -> None:
+    path, exif = tmp_path / f"a.{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    corner = Image.new("RGB", (40, 24), "white")
+    corner.paste("red", (0, 0, 16, 8))
+    corner.save(path, exif=exif, quality=100)
+    found, expected = load(api, path).astype(int), np.asarray(load_image(path)).astype(int)
+    assert found.shape == expected.shape and np.abs(found - expected).max() <= 40
+    assert np.abs(found - expected).mean() < 2
+
+
+def bytes_of(suffix: str) -> bytes:
+    file = io.BytesIO()
+    picture("RGB").save(file, format={"png": "PNG", "jpg": "JPEG"}[suffix])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_damage_is_one_line(api: Api, tmp_path: Path, suffix: str) -> None:
+    """Cut anywhere it is refused; with a flipped bit it may still be a picture."""
+    raw, path = bytes_of(suffix), tmp_path / f"a.{suffix}"
+    for size in range(0, len(raw) - 2, 7):
+        path.write_bytes(raw[:size])
+        with pytest.raises(ApiError, match=str(path)) as caught:
+            load(api, path)
+        assert caught.value.status == capi.E_IMAGE and "\n" not in str(caught.value)
+    for at in range(len(raw)):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 16]) + raw[at + 1 :])
+        try:
+            load(api, path)
+        except ApiError as error:
+            assert error.status == capi.E_IMAGE
+
+
+def test_what_is_no_picture(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    huge = bytearray(bytes_of("png"))
+    huge[16:24] = (20000).to_bytes(4, "big") * 2
+    (tmp_path / "huge.png").write_bytes(huge)
+    for name, says in (
+        ("a.txt", "not a picture"),
+        ("none.png", "No such file"),
+        (".", "Is a directory"),
+        ("huge.png", "100 megapixels"),
+    ):
+        with pytest.raises(ApiError, match=says) as caught:
+            load(api, tmp_path / name)
+        assert caught.value.status == capi.E_IMAGE
+
+
+def save(api: Api, path: Path, raw: np.ndarray, *texts: str) -> None:
+    image = capi.picture(raw)
+    words = (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))
+    done = api.je.je_image_save(
+        str(path).encode(), ctypes.byref(image), words, ctypes.c_size_t(len(texts) // 2)
+    )
+    api.check(done)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_saved_pictures(api: Api, tmp_path: Path, channels: int) -> None:
+    path, raw = tmp_path / "a.png", pixels(33, 21, channels, 6)
+    save(api, path, raw, "prompt", "drei Kätzchen\n日本", "seed", "7")
+    with Image.open(path) as opened:
+        opened.load()
+        assert opened.text == {"prompt": "drei Kätzchen\n日本", "seed": "7"}
+        expected = Image.fromarray(raw if channels > 1 else raw[..., 0])
+        if channels == 4:
+            expected = Image.alpha_composite(Image.new("RGBA", expected.size, "white"), expected)
+        assert np.array_equal(np.asarray(opened), np.asarray(expected.convert("RGB")))
+    assert np.array_equal(load(api, path), np.asarray(load_image(path)))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_nothing_is_half_written(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(b"old")
+    for path in (tmp_path / "none" / "a.png", tmp_path):
+        with pytest.raises(ApiError, match="choose another place") as caught:
+            save(api, path, pixels(4, 4, 3, 1))
+        assert caught.value.status == capi.E_OUTPUT
+    with pytest.raises(ApiError, match="1 to 79"):
+        save(api, tmp_path / "there.png", pixels(4, 4, 3, 1), "", "x")
+    assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("there.png", b"old")]

@@ -1,0 +1,94 @@
+"""Under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: the
+conformance cases, jobs at once, cancelling, opening and closing; the fuzzers' corpus. Any report
+fails."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from janus_edge.export.tokenizer_bin import compile_tokenizer
+from janus_edge.runtime.bundle import SHIPPED
+from tests.make_vectors import FOLDER, TOKENIZERS
+from tests.native import capi
+from tests.native.conftest import SUPPRESSIONS, Build, checked
+from tests.native.test_conformance import PROMPTS, QUESTIONS
+
+CORPUS = Path(__file__).parent / "corpus"
+SANITIZERS = ("address,undefined", "thread")
+REPORTS = {
+    "ASAN_OPTIONS": "detect_leaks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": f"suppressions={SUPPRESSIONS}",
+}
+
+
+def stress(made: Build, bundle: Path, *words: str | Path) -> list[str]:
+    program, library = made.program("stress"), capi.onnxruntime_library()
+    return checked(program, library, bundle, *words, **REPORTS).splitlines()
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conformance tests' prompts and questions, a line each."""
+    folder = tmp_path_factory.mktemp("cases")
+    lines = [f"draw\t{1000 * index}\t{prompt}" for index, prompt in enumerate(PROMPTS)]
+    for index, (pixels, question) in enumerate(QUESTIONS):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+        lines.append(f"ask\t{index}\t{folder / f'{index}.png'}\t{question}")
+    (folder / "cases.txt").write_text("\n".join(lines) + "\n")
+    return folder / "cases.txt"
+
+
+@pytest.mark.parametrize("sanitize", SANITIZERS)
+@pytest.mark.parametrize("name", ["tiny-janus", "tiny-flow", "int4"])
+def test_stress(
+    build: Callable[[str], Build],
+    release: Build,
+    int4_dir: Path,
+    cases: Path,
+    name: str,
+    sanitize: str,
+) -> None:
+    """The same results as without, and no report."""
+    bundle = int4_dir if name == "int4" else SHIPPED / name
+    found = stress(build(sanitize), bundle, "cases", cases)
+    assert len(found) == len(PROMPTS) + len(QUESTIONS)
+    assert found == stress(release, bundle, "cases", cases)
+    stress(build(sanitize), bundle, "at-once")
+    assert int(stress(build(sanitize), bundle, "cancel", "20")[0].split()[0]) > 0
+    stress(build(sanitize), bundle, "reopen", "20")
+
+
+def test_memory_stays_flat(release: Build) -> None:
+    """Opened and closed 1,000 times; the later half holds no more than the first did."""
+    held = list(map(int, stress(release, SHIPPED / "tiny-janus", "reopen", "1000")))
+    assert len(held) == 10
+    assert max(held[5:]) < max(held[:5]) + 8_000, (
+        held
+    )  # KB; what the allocator keeps comes and goes
+
+
+@pytest.mark.parametrize("sanitize", ["", "address,undefined"])
+def test_vectors(build: Callable[[str], Build], tmp_path: Path, sanitize: str) -> None:
+    """native/core computes what tests/vectors say, as Python does."""
+    for path in FOLDER.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for name, text in TOKENIZERS.items():
+        (tmp_path / f"{name}.bin").write_bytes(compile_tokenizer(text))
+    assert checked(build(sanitize).program("vectors"), tmp_path).endswith(" 0 wrong\n")
+
+
+@pytest.mark.parametrize("target", ["manifest", "tokenizer"])
+def test_what_the_fuzzers_found(build: Callable[[str], Build], tmp_path: Path, target: str) -> None:
+    """Whatever they came upon that took another path; docs/native.md says how."""
+    with tarfile.open(CORPUS / f"{target}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert len(files) > 200
+    program = build("address,undefined").program(f"fuzz_{target}")
+    assert checked(program, *files) == f"{len(files)} files\n"
