@@ -1,10 +1,11 @@
 """What the C API costs beside Python: library, opening, first code, pictures, memory.
 
-    python bench/native.py LIBRARY BUNDLE... [--threads 2] [--runs 5] [--record bench/records/native.jsonl]
+    python bench/native.py LIBRARY BUNDLE... [--threads 2] [--runs 5] [--record FILE]
 
-LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). Each run is a process of its own that opens the
-bundle and draws two pictures, the C program and Python in turn, both with the ONNX Runtime library of Python's package;
-the first round does not count. Times are medians. The last line of each bundle is one JSON document.
+LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). Each run is a process of its
+own that opens the bundle and draws two pictures, the C program and Python in turn, both with the
+ONNX Runtime library of Python's package; the first round does not count. Times are medians. The
+last line of each bundle is one JSON document.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def measure(bundle: Path, library: Path, program: Path, threads: int, runs: int)
     (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     words = [str(bundle), str(threads)]
     commands = {
-        "c": [str(program), str(bundle), str(ort), str(threads)],
-        "python": [sys.executable, __file__, WORKER, *words],
+        "c_api": [str(program), str(bundle), str(ort), str(threads)],
+        "python_api": [sys.executable, __file__, WORKER, *words],
     }
     kept: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for index in range(runs + 1):
@@ -88,7 +89,10 @@ def measure(bundle: Path, library: Path, program: Path, threads: int, runs: int)
         "onnxruntime_bytes": ort.stat().st_size,
         **medians,
         "c_over_python": {
-            **{key: round(medians["c"][key] / medians["python"][key], 3) for key in medians["c"]},
+            **{
+                key: round(medians["c_api"][key] / medians["python_api"][key], 3)
+                for key in medians["c_api"]
+            },
             "warm_picture_by_pairs": round(statistics.median(ratios), 3),
         },
     }
