@@ -1,11 +1,13 @@
-"""What the C API costs beside Python: library, opening, first code, pictures, memory.
+r"""What the C API costs beside Python: library, opening, first code, pictures, memory.
 
-    python bench/native.py LIBRARY BUNDLE... [--threads 2] [--runs 5] [--record FILE]
+    python bench/native.py LIBRARY BUNDLE... [--starts 5] [--pictures 10] \
+        [--record FILE]
 
-LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). Each run is a process of its
-own that opens the bundle and draws two pictures, the C program and Python in turn, both with the
-ONNX Runtime library of Python's package; the first round does not count. Times are medians. The
-last line of each bundle is one JSON document.
+LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). First processes are
+started, the C program's and Python's in turn, each of which opens the bundle and draws one picture;
+then one of each stays open and they draw in turn, ABBA, so that a machine that drifts drifts for
+both. Both use the ONNX Runtime library of Python's package. Values are medians; the last line of
+each bundle is one JSON document.
 """
 
 from __future__ import annotations
@@ -38,63 +40,78 @@ def run_python(bundle: str, threads: int) -> None:
     """What bench/native.c does."""
     began = time.perf_counter()
     session = Session(open_bundle(bundle), num_threads=threads)
-    found: dict[str, float] = {"open_ms": (time.perf_counter() - began) * 1e3}
-    for name in ("picture_ms", "warm_picture_ms"):
+    open_ms = (time.perf_counter() - began) * 1e3
+    for _ in sys.stdin:
+        found: dict[str, float] = {}
         for event in session.generate_image(ImageRequest(prompt="a red circle")):
-            if isinstance(event, Progress) and "first_ms" not in found:
+            if isinstance(event, Progress) and not found:
                 found["first_ms"] = event.elapsed_ms
                 print("first", flush=True)
             if isinstance(event, Finished):
-                found[name] = event.timings_ms["total"]
-    found["peak_kb"] = peak_memory_bytes() / 1024
-    print(json.dumps(found))
+                found["picture_ms"] = event.timings_ms["total"]
+        print(json.dumps(found), flush=True)
+    print(json.dumps({"open_ms": open_ms, "peak_kb": peak_memory_bytes() / 1024}))
 
 
-def timed(command: list[str]) -> dict[str, float]:
-    """A run's numbers, with ``started_ms``: from the process's start to the first code."""
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+class Side:
+    """One of the two programs, running."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._began = time.perf_counter()
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def draw(self) -> dict[str, float]:
+        """A picture's times, and ``started_ms``: from the process's start to this first code."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("draw\n")
+        process.stdin.flush()
         if process.stdout.readline() != "first\n":
-            sys.exit(f"native: {command[0]} failed")
-        started_ms = (time.perf_counter() - began) * 1e3
-        found: dict[str, float] = json.loads(process.stdout.read())
-    return found | {"started_ms": started_ms}
+            sys.exit("native: a program failed")
+        started_ms = (time.perf_counter() - self._began) * 1e3
+        found: dict[str, float] = json.loads(process.stdout.readline())
+        return found | {"started_ms": started_ms}
+
+    def close(self) -> dict[str, float]:
+        """What opening took, and the most memory held."""
+        out, _ = self._process.communicate()
+        found: dict[str, float] = json.loads(out)
+        return found
 
 
-def measure(bundle: Path, library: Path, program: Path, threads: int, runs: int) -> dict[str, Any]:
-    """Medians of both, and Python's over C's."""
-    (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
-    words = [str(bundle), str(threads)]
-    commands = {
-        "c_api": [str(program), str(bundle), str(ort), str(threads)],
-        "python_api": [sys.executable, __file__, WORKER, *words],
-    }
+def measure(commands: dict[str, list[str]], starts: int, pictures: int) -> dict[str, Any]:
+    """Medians of each, and C's over Python's."""
     kept: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
-    for index in range(runs + 1):
+    for index in range(starts + 1):
         for name, command in commands.items():
-            found = timed(command)
-            if index:
+            side = Side(command)
+            found = side.draw() | side.close()
+            if index:  # the first round warms the file cache
                 kept[name].append(found)
-        print(f"{bundle.name}: round {index + 1} of {runs + 1}", file=sys.stderr, flush=True)
+        print(f"start {index} of {starts}", file=sys.stderr, flush=True)
+    sides = {name: Side(command) for name, command in commands.items()}
+    drawn: dict[str, list[float]] = {name: [] for name in commands}
+    for index in range(-1, pictures):
+        for name in list(sides) if index % 2 else reversed(sides):
+            took = sides[name].draw()["picture_ms"]
+            if index >= 0:
+                drawn[name].append(took)
+        print(f"picture {index + 1} of {pictures}", file=sys.stderr, flush=True)
+    for side in sides.values():
+        side.close()
     medians = {
         name: {key: round(statistics.median(run[key] for run in rows), 1) for key in rows[0]}
+        | {"warm_picture_ms": round(statistics.median(drawn[name]), 1)}
         for name, rows in kept.items()
     }
-    ratios = [
-        c["warm_picture_ms"] / p["warm_picture_ms"] for c, p in zip(*kept.values(), strict=True)
-    ]
-    return {
-        "library_bytes": library.stat().st_size,
-        "onnxruntime_bytes": ort.stat().st_size,
-        **medians,
+    pairs = zip(drawn["c_api"], drawn["python_api"], strict=True)
+    c, python = medians["c_api"], medians["python_api"]
+    return medians | {
         "c_over_python": {
-            **{
-                key: round(medians["c_api"][key] / medians["python_api"][key], 3)
-                for key in medians["c_api"]
-            },
-            "warm_picture_by_pairs": round(statistics.median(ratios), 3),
-        },
+            **{key: round(c[key] / python[key], 3) for key in c},
+            "warm_picture_by_pairs": round(statistics.median(a / b for a, b in pairs), 3),
+        }
     }
 
 
@@ -106,17 +123,22 @@ def main() -> None:
     parser.add_argument("library", type=Path)
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=10)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    library = options.library.resolve()
+    library, threads = options.library.resolve(), str(options.threads)
+    (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "native"
-        source, include = ROOT / "bench/native.c", ROOT / "native/include"
-        link = [str(library), f"-Wl,-rpath,{library.parent}"]
-        subprocess.run(["gcc", "-O2", source, f"-I{include}", *link, "-o", program], check=True)
+        program, source = Path(folder) / "native", ROOT / "bench/native.c"
+        words = [f"-I{ROOT / 'native/include'}", library, f"-Wl,-rpath,{library.parent}"]
+        subprocess.run(["gcc", "-O2", source, *words, "-o", program], check=True)
         for name in options.bundles:
-            before = describe()
+            before, bundle = describe(), str(find_bundle(name).resolve())
+            commands = {
+                "c_api": [str(program), bundle, str(ort), threads],
+                "python_api": [sys.executable, __file__, WORKER, bundle, threads],
+            }
             result = {
                 "schema": "native/1",
                 "command": f"python bench/native.py {' '.join(sys.argv[1:])}",
@@ -127,10 +149,11 @@ def main() -> None:
                 "bundle": name,
                 "threads": options.threads,
                 "warmup_runs": 1,
-                "runs": options.runs,
-                **measure(
-                    find_bundle(name).resolve(), library, program, options.threads, options.runs
-                ),
+                "starts": options.starts,
+                "pictures": options.pictures,
+                "library_bytes": library.stat().st_size,
+                "onnxruntime_bytes": ort.stat().st_size,
+                **measure(commands, options.starts, options.pictures),
             }
             if options.record is not None:
                 append_record(options.record, result)
