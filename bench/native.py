@@ -1,13 +1,13 @@
 r"""What the C API costs beside Python: library, opening, first code, pictures, memory.
 
-    python bench/native.py LIBRARY BUNDLE... [--starts 5] [--pictures 10] \
+    python bench/native.py LIBRARY BUNDLE... [--starts 5] [--pictures 4] \
         [--record FILE]
 
-LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). First processes are
-started, the C program's and Python's in turn, each of which opens the bundle and draws one picture;
-then one of each stays open and they draw in turn, ABBA, so that a machine that drifts drifts for
-both. Both use the ONNX Runtime library of Python's package. Values are medians; the last line of
-each bundle is one JSON document.
+LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). A round starts a process of
+each, which opens the bundle and draws a picture; then both draw more in turn, ABBA, so that a
+machine that drifts drifts for both. Several rounds, as each process has its own luck with memory.
+Both use the ONNX Runtime library of Python's package. Values are medians over the rounds; the last
+line of each bundle is one JSON document.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,23 +84,22 @@ class Side:
 def measure(commands: dict[str, list[str]], starts: int, pictures: int) -> dict[str, Any]:
     """Medians of each, and C's over Python's."""
     kept: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    drawn: dict[str, list[float]] = {name: [] for name in commands}
     for index in range(starts + 1):
-        for name, command in commands.items():
-            side = Side(command)
-            found = side.draw() | side.close()
-            if index:  # the first round warms the file cache
+        sides, first = {}, {}
+        for name in _order(commands, index):
+            sides[name] = Side(commands[name])
+            first[name] = sides[name].draw()
+        for turn in range(pictures):
+            for name in _order(commands, index + turn):
+                took = sides[name].draw()["picture_ms"]
+                if index:  # the first round warms the file cache
+                    drawn[name].append(took)
+        for name, side in sides.items():
+            found = first[name] | side.close()
+            if index:
                 kept[name].append(found)
         print(f"start {index} of {starts}", file=sys.stderr, flush=True)
-    sides = {name: Side(command) for name, command in commands.items()}
-    drawn: dict[str, list[float]] = {name: [] for name in commands}
-    for index in range(-1, pictures):
-        for name in list(sides) if index % 2 else reversed(sides):
-            took = sides[name].draw()["picture_ms"]
-            if index >= 0:
-                drawn[name].append(took)
-        print(f"picture {index + 1} of {pictures}", file=sys.stderr, flush=True)
-    for side in sides.values():
-        side.close()
     medians = {
         name: {key: round(statistics.median(run[key] for run in rows), 1) for key in rows[0]}
         | {"warm_picture_ms": round(statistics.median(drawn[name]), 1)}
@@ -115,6 +115,10 @@ def measure(commands: dict[str, list[str]], starts: int, pictures: int) -> dict[
     }
 
 
+def _order(names: Iterable[str], turn: int) -> list[str]:
+    return list(names) if turn % 2 else list(reversed(list(names)))
+
+
 def main() -> None:
     """Build the program, measure, print, record."""
     if sys.argv[1:2] == [WORKER]:
@@ -124,7 +128,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--starts", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     library, threads = options.library.resolve(), str(options.threads)
