@@ -1,13 +1,13 @@
 r"""What the C API costs beside Python: library, opening, first code, pictures, memory.
 
-    python bench/native.py LIBRARY BUNDLE... [--starts 5] [--pictures 4] \
+    python bench/native.py LIBRARY BUNDLE... [--starts 5] [--pictures 2] \
         [--record FILE]
 
 LIBRARY is a built libjanus_edge (scripts/build-native, docs/native.md). A round starts a process of
-each, which opens the bundle and draws a picture; then both draw more in turn, ABBA, so that a
-machine that drifts drifts for both. Several rounds, as each process has its own luck with memory.
-Both use the ONNX Runtime library of Python's package. Values are medians over the rounds; the last
-line of each bundle is one JSON document.
+each, which opens the bundle and draws a picture; then both draw more, by turns of CHUNK codes or
+steps, as the memory's speed drifts within seconds here. Several rounds, as each process has its own
+luck with memory. Both use the ONNX Runtime library of Python's package. Values are medians over the
+rounds; the last line of each bundle is one JSON document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import onnxruntime
 from janus_edge.bench.machine import describe, peak_memory_bytes
 from janus_edge.evals.records import append_record, checkout_commit, to_line
 from janus_edge.runtime.bundle import find_bundle, open_bundle
-from janus_edge.runtime.events import Finished, Progress
+from janus_edge.runtime.events import Event, Finished, Progress
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 
@@ -42,14 +42,25 @@ def run_python(bundle: str, threads: int) -> None:
     began = time.perf_counter()
     session = Session(open_bundle(bundle), num_threads=threads)
     open_ms = (time.perf_counter() - began) * 1e3
-    for _ in sys.stdin:
-        found: dict[str, float] = {}
-        for event in session.generate_image(ImageRequest(prompt="a red circle")):
-            if isinstance(event, Progress) and not found:
-                found["first_ms"] = event.elapsed_ms
-                print("first", flush=True)
+    events: Iterator[Event] | None = None
+    first_ms: float | None = None
+    for line in sys.stdin:
+        count, done, is_finished, began = int(line), 0, False, time.perf_counter()
+        if events is None:
+            events = session.generate_image(ImageRequest(prompt="a red circle"))
+        for event in events:
             if isinstance(event, Finished):
-                found["picture_ms"] = event.timings_ms["total"]
+                events, is_finished = None, True
+            if not isinstance(event, Progress):
+                continue
+            if first_ms is None:
+                first_ms = event.elapsed_ms
+                print("first", flush=True)
+            done += 1
+            if done == count:
+                break
+        ms = (time.perf_counter() - began) * 1e3
+        found = {"ms": ms, "first_ms": first_ms, "is_finished": is_finished}
         print(json.dumps(found), flush=True)
     print(json.dumps({"open_ms": open_ms, "peak_kb": peak_memory_bytes() / 1024}))
 
@@ -58,48 +69,55 @@ class Side:
     """One of the two programs, running."""
 
     def __init__(self, command: list[str]) -> None:
-        self._began = time.perf_counter()
-        pipe = subprocess.PIPE
+        """Start it and draw a picture: its times, and the time from here to its first code."""
+        began, pipe = time.perf_counter(), subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-
-    def draw(self) -> dict[str, float]:
-        """A picture's times, and ``started_ms``: from the process's start to this first code."""
-        process = self._process
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write("draw\n")
-        process.stdin.flush()
-        if process.stdout.readline() != "first\n":
+        self._send(0)
+        if self._line() != "first\n":
             sys.exit("native: a program failed")
-        started_ms = (time.perf_counter() - self._began) * 1e3
-        found: dict[str, float] = json.loads(process.stdout.readline())
-        return found | {"started_ms": started_ms}
+        started_ms = (time.perf_counter() - began) * 1e3
+        found = json.loads(self._line())
+        self.start = {"first_ms": found["first_ms"], "picture_ms": found["ms"]}
+        self.start["started_ms"] = started_ms
+
+    def go_on(self, chunk: int) -> tuple[float, bool]:
+        """By so many codes: milliseconds, and whether a picture is finished."""
+        self._send(chunk)
+        found = json.loads(self._line())
+        return found["ms"], bool(found["is_finished"])
 
     def close(self) -> dict[str, float]:
-        """What opening took, and the most memory held."""
+        """With what opening took, and the most memory held."""
         out, _ = self._process.communicate()
         found: dict[str, float] = json.loads(out)
-        return found
+        return self.start | found
+
+    def _send(self, number: int) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
 
-def measure(commands: dict[str, list[str]], starts: int, pictures: int) -> dict[str, Any]:
+def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict[str, Any]:
     """Medians of each, and C's over Python's."""
     kept: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     drawn: dict[str, list[float]] = {name: [] for name in commands}
-    for index in range(starts + 1):
-        sides, first = {}, {}
-        for name in _order(commands, index):
-            sides[name] = Side(commands[name])
-            first[name] = sides[name].draw()
-        for turn in range(pictures):
-            for name in _order(commands, index + turn):
-                took = sides[name].draw()["picture_ms"]
-                if index:  # the first round warms the file cache
-                    drawn[name].append(took)
+    for index in range(options.starts + 1):
+        sides = {name: Side(commands[name]) for name in _order(commands, index)}
+        for _ in range(options.pictures):
+            took = _in_turn(sides, options.chunk)
+            if index:  # the first round warms the file cache
+                for name, ms in took.items():
+                    drawn[name].append(ms)
         for name, side in sides.items():
-            found = first[name] | side.close()
+            found = side.close()
             if index:
                 kept[name].append(found)
-        print(f"start {index} of {starts}", file=sys.stderr, flush=True)
+        print(f"start {index} of {options.starts}", file=sys.stderr, flush=True)
     medians = {
         name: {key: round(statistics.median(run[key] for run in rows), 1) for key in rows[0]}
         | {"warm_picture_ms": round(statistics.median(drawn[name]), 1)}
@@ -115,6 +133,17 @@ def measure(commands: dict[str, list[str]], starts: int, pictures: int) -> dict[
     }
 
 
+def _in_turn(sides: dict[str, Side], chunk: int) -> dict[str, float]:
+    """A picture of each, a chunk of one after a chunk of the other; milliseconds of each."""
+    total, is_finished, turn = dict.fromkeys(sides, 0.0), False, 0
+    while not is_finished:
+        for name in _order(sides, turn):
+            ms, is_finished = sides[name].go_on(chunk)
+            total[name] += ms
+        turn += 1
+    return total
+
+
 def _order(names: Iterable[str], turn: int) -> list[str]:
     return list(names) if turn % 2 else list(reversed(list(names)))
 
@@ -128,7 +157,8 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--starts", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=8, help="codes or steps a turn")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     library, threads = options.library.resolve(), str(options.threads)
@@ -155,9 +185,10 @@ def main() -> None:
                 "warmup_runs": 1,
                 "starts": options.starts,
                 "pictures": options.pictures,
+                "chunk": options.chunk,
                 "library_bytes": library.stat().st_size,
                 "onnxruntime_bytes": ort.stat().st_size,
-                **measure(commands, options.starts, options.pictures),
+                **measure(commands, options),
             }
             if options.record is not None:
                 append_record(options.record, result)
