@@ -33,13 +33,20 @@ constexpr uint32_t kLeastRequest = offsetof(je_request, seed) + sizeof(uint64_t)
 constexpr uint32_t kLeastInfo = offsetof(je_info, image_size) + sizeof(int32_t);
 constexpr uint32_t kLeastEvent = offsetof(je_event, image) + sizeof(je_image);
 
+constexpr uint32_t kMostBytes = 1 << 16;  // no struct will grow to that: it is memory that was never set
+
+void check_size(uint32_t size, uint32_t least, const char* name) {
+  if (size < least || size > kMostBytes)
+    fail(JE_E_ABI, name, " of ", size, " bytes; set its size to sizeof first, by its init function where it has one");
+}
+
 // A caller's struct as this library knows it: of an older program the missing fields are the defaults, of a newer one
 // those that are unknown here must be unset.
 template <class Struct>
 Struct taken(const Struct& from, uint32_t least, const Struct& defaults, const char* name) {
   uint32_t size;
   std::memcpy(&size, &from, sizeof size);
-  if (size < least) fail(JE_E_ABI, name, " of ", size, " bytes; call its init function with sizeof first");
+  check_size(size, least, name);
   Struct found = defaults;
   std::memcpy(&found, &from, std::min<size_t>(size, sizeof found));
   const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
@@ -146,8 +153,7 @@ je_status je_engine_info(const je_engine* engine, je_info* info) {
   return guarded([&]() -> je_status {
     need(engine, "engine");
     need(info, "info");
-    if (info->size < je::kLeastInfo)
-      je::fail(JE_E_ABI, "je_info of ", info->size, " bytes; set its size to sizeof first");
+    je::check_size(info->size, je::kLeastInfo, "je_info");
     const je::Manifest& manifest = engine->engines->bundle().manifest;
     je_info found{};
     found.image_size = static_cast<int32_t>(manifest.sizes.image_size);
@@ -202,8 +208,7 @@ je_status je_job_next(je_job* job, je_event* event) {
   const je_status bad = guarded([&]() -> je_status {
     need(job, "job");
     need(event, "event");
-    if (event->size < je::kLeastEvent)
-      je::fail(JE_E_ABI, "je_event of ", event->size, " bytes; set its size to sizeof first");
+    je::check_size(event->size, je::kLeastEvent, "je_event");
     return JE_OK;
   });
   if (bad != JE_OK) return bad;

@@ -44,12 +44,8 @@ Device parse(const std::string& text) {
 }
 
 bool has_driver() {
-#ifdef _WIN32
-  return true;
-#else
   static const bool is_there = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL) != nullptr;
   return is_there;
-#endif
 }
 
 // "": it can run there, as far as can be seen without trying.

@@ -92,7 +92,10 @@ Bytes text_chunk(const std::string& key, const std::string& text) {
 }  // namespace
 
 Picture load_image(const std::string& path) {
-  const Bytes bytes = read_file(path, JE_E_IMAGE, "give a PNG or JPEG file");
+  return decode_image(read_file(path, JE_E_IMAGE, "give a PNG or JPEG file"), path);
+}
+
+Picture decode_image(const Bytes& bytes, const std::string& path) {
   const auto wrong = [&](const char* what) { fail(JE_E_IMAGE, path, ": ", what, "; give a whole PNG or JPEG file"); };
   if (!begins_with(bytes, "\x89PNG\r\n\x1a\n", 8) && !begins_with(bytes, "\xFF\xD8\xFF", 3))
     wrong("not a picture that can be read");

@@ -12,6 +12,9 @@ namespace je {
 // Upright, transparency over white. Throws Error JE_E_IMAGE.
 Picture load_image(const std::string& path);
 
+// The same of a file's bytes; path: its name, for errors.
+Picture decode_image(const std::vector<uint8_t>& bytes, const std::string& path);
+
 // texts: keys and values of the file's text chunks. It appears whole or not at all. Throws Error JE_E_OUTPUT.
 void save_png(const std::string& path, const Picture& picture,
               const std::vector<std::pair<std::string, std::string>>& texts);

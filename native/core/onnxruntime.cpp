@@ -2,10 +2,11 @@
 
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 
 #include "cancel.hpp"
 #include "error.hpp"
@@ -69,7 +70,11 @@ void* open_first(const std::string& file, std::string& opened) {
        "; name its library in je_options.onnxruntime, or install one beside libjanus_edge");
 }
 
-std::string first_line(const std::string& text) { return text.substr(0, std::min(text.find('\n'), kShown)); }
+// The end of a message's first line: what is wrong comes behind paths and functions.
+std::string reason_of(const Ort::Exception& error) {
+  const std::string all = error.what(), line = all.substr(0, all.find('\n'));
+  return line.size() <= kShown ? line : "..." + line.substr(line.size() - kShown);
+}
 
 void ORT_API_CALL pass_on(void* options, OrtLoggingLevel severity, const char*, const char*, const char* where,
                           const char* message) {
@@ -179,12 +184,12 @@ Graph::Graph(std::string path, const GraphOptions& options) : path_(std::move(pa
   try {
     session_ = Ort::Session(*library().environment, path_.c_str(), session_options(options));
   } catch (const Ort::Exception& error) {
-    const std::string reason = first_line(error.what());
+    const std::string reason = reason_of(error);
     if (!device_.is_cpu())
       fail(JE_E_DEVICE, path_, ": ", device_.provider(), " of ONNX Runtime ", onnxruntime_version(),
            " cannot run it: ", reason, "; another version may, the device cpu does");
     fail(JE_E_BUNDLE, path_, ": ONNX Runtime ", onnxruntime_version(), " cannot open it: ", reason,
-         "; export it again");
+         "; use a newer one, or export it again");
   }
 }
 
@@ -197,7 +202,7 @@ void Graph::run_values(const std::vector<const char*>& input_names, const std::v
                                         output_names.data(), output_names.size(), outputs.data()));
   } catch (const Ort::Exception& error) {
     cancel.check();
-    const std::string reason = first_line(error.what());
+    const std::string reason = reason_of(error);
     if (reason.find("allocate") != std::string::npos)
       fail(JE_E_MEMORY, path_, ": ", reason, "; draw fewer pictures at once");
     fail(JE_E_RUNTIME, path_, ": ONNX Runtime ", onnxruntime_version(), ": ", reason, "; export the bundle again");
@@ -226,7 +231,7 @@ Ort::Value Graph::device_value(const std::vector<int64_t>& shape, ONNXTensorElem
     Ort::Allocator allocator(session_, where);
     return Ort::Value::CreateTensor(allocator, shape.data(), shape.size(), type);
   } catch (const Ort::Exception& error) {
-    fail(JE_E_MEMORY, path_, ": ", device_.text(), " has no room for keys and values: ", first_line(error.what()),
+    fail(JE_E_MEMORY, path_, ": ", device_.text(), " has no room for keys and values: ", reason_of(error),
          "; draw fewer pictures at once, or use the device cpu");
   }
 }

@@ -1,7 +1,7 @@
 /* janus_edge.h - draw pictures and ask about them with a bundle of janus-edge, from C99.
  *
  *     je_engine *engine = NULL;
- *     if (je_engine_open("tiny-janus", NULL, &engine)) return fprintf(stderr, "%s\n", je_error());
+ *     if (je_engine_open("bundles/tiny-janus", NULL, &engine)) return fprintf(stderr, "%s\n", je_error());
  *
  *     je_request request;
  *     je_request_init(&request, sizeof request);

@@ -1,7 +1,7 @@
 // janus_edge.hpp - janus_edge.h for C++17: what is opened is closed, errors are exceptions. Header only; only the C
 // functions are called, so a program may be built with another compiler than the library.
 //
-//     janus_edge::Engine engine("tiny-janus");
+//     janus_edge::Engine engine("bundles/tiny-janus");
 //     janus_edge::Job job = engine.draw("three red circles");
 //     for (const je_event& event : job)
 //       if (event.kind == JE_EVENT_IMAGE) janus_edge::save(event.image, "out.png");

@@ -90,7 +90,8 @@ def test_wrong_requests_are_one_line(
         ({"num_threads": -1}, capi.E_ARGUMENT, "num_threads is -1"),
         ({"num_threads": 5000}, capi.E_ARGUMENT, "give 0 to 1024"),
         ({"onnxruntime": b"/nonexistent/libonnxruntime.so"}, capi.E_RUNTIME, "before"),
-        ({"size": 4}, capi.E_ABI, "call its init function"),
+        ({"size": 4}, capi.E_ABI, "set its size"),
+        ({"size": 2**31}, capi.E_ABI, "set its size"),
     ],
 )
 def test_wrong_options_are_one_line(

@@ -83,7 +83,7 @@ def test_vectors(build: Callable[[str], Build], tmp_path: Path, sanitize: str) -
     assert checked(build(sanitize).program("vectors"), tmp_path).endswith(" 0 wrong\n")
 
 
-@pytest.mark.parametrize("target", ["manifest", "tokenizer"])
+@pytest.mark.parametrize("target", ["image", "manifest", "tokenizer"])
 def test_what_the_fuzzers_found(build: Callable[[str], Build], tmp_path: Path, target: str) -> None:
     """Whatever they came upon that took another path; docs/native.md says how."""
     with tarfile.open(CORPUS / f"{target}.tar.xz") as archive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import shutil
 from collections.abc import Callable
@@ -195,6 +196,26 @@ def test_caches_may_move(made: Made) -> None:
     assert all(np.array_equal(before[name], decoder._past[name]) for name in before)
     assert np.array_equal(hidden[:, 0], decoder.step(inputs["embeds"][:, 0]))
     assert all(map(np.array_equal, caches, decoder._present.values()))
+
+
+@needs_library
+def test_a_run_can_be_stopped(made: Made) -> None:
+    """By a flag that another thread sets, as native/core does where a job is cancelled."""
+    engine, flag = made.open(), ctypes.c_int(1)
+    stop_by = engine._library.je_decoder_stop_by
+    stop_by.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    stop_by(engine._decoder, ctypes.byref(flag))
+    inputs = {
+        "embeds": made.embeds(1, 5),
+        "positions": np.arange(5)[None],
+        "lengths": np.array([5]),
+        **made.decoder(1)._past,
+    }
+    with pytest.raises(MemoryError):  # all that Python knows of a run that did not end
+        engine.run(inputs)
+    flag.value = 0
+    stopped, never = engine.run(inputs)[0], made.open().run(inputs)[0]
+    assert np.array_equal(stopped, never)
 
 
 @needs_library
