@@ -61,16 +61,16 @@ def test_stress(
     assert found == stress(release, bundle, "cases", cases)
     stress(build(sanitize), bundle, "at-once")
     assert int(stress(build(sanitize), bundle, "cancel", "20")[0].split()[0]) > 0
-    stress(build(sanitize), bundle, "reopen", "20")
 
 
-def test_memory_stays_flat(release: Build) -> None:
-    """Opened and closed 1,000 times; the later half holds no more than the first did."""
-    held = list(map(int, stress(release, SHIPPED / "tiny-janus", "reopen", "1000")))
+@pytest.mark.parametrize("sanitize", ["", *SANITIZERS])
+def test_opened_and_closed_a_thousand_times(build: Callable[[str], Build], sanitize: str) -> None:
+    """No report, and without sanitizers, which keep what is freed, the later half holds no more
+    memory than the first did."""
+    held = list(map(int, stress(build(sanitize), SHIPPED / "tiny-janus", "reopen", "1000")))
     assert len(held) == 10
-    assert max(held[5:]) < max(held[:5]) + 8_000, (
-        held
-    )  # KB; what the allocator keeps comes and goes
+    if not sanitize:  # KB; what the allocator keeps comes and goes
+        assert max(held[5:]) < max(held[:5]) + 8_000, held
 
 
 @pytest.mark.parametrize("sanitize", ["", "address,undefined"])
