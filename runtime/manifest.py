@@ -187,19 +187,25 @@ class _Manifest(_Part):
     kernels: tuple[Kernel, ...] = ()
 
     @property
-    def _cache(self) -> Tensor:
+    def _caches(self) -> list[Tensor]:
+        """Of the decoder's inputs: keys and values (rows, heads, slots, numbers)."""
         inputs = self.components["decoder"].inputs
-        return next(given for given in inputs if given.name.startswith("past_"))
+        return [given for given in inputs if given.name.startswith("past_")]
+
+    @property
+    def has_caches(self) -> bool:
+        """Whether the decoder keeps keys and values; one that does not is none."""
+        return bool(self._caches) and all(len(given.shape) == 4 for given in self._caches)
 
     @property
     def cache_type(self) -> str:
         """dtype of the decoder's keys and values."""
-        return self._cache.dtype
+        return self._caches[0].dtype
 
     @property
     def cache_slots(self) -> int | None:
         """How many positions the decoder's caches must have; None: as many as are wanted."""
-        slots = self._cache.shape[2]
+        slots = self._caches[0].shape[2]
         return slots if isinstance(slots, int) else None
 
 
@@ -262,4 +268,8 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     missing = [name for name in COMPONENTS[manifest.family] if name not in manifest.components]
     if missing:
         raise BundleError(f"{where}: no component {', '.join(missing)}; export the bundle again")
+    if not manifest.has_caches:
+        raise BundleError(
+            f"{where}: components.decoder.inputs have no cache; export the bundle again"
+        )
     return manifest

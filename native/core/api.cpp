@@ -40,6 +40,10 @@ void check_size(uint32_t size, uint32_t least, const char* name) {
     fail(JE_E_ABI, name, " of ", size, " bytes; set its size to sizeof first, by its init function where it has one");
 }
 
+[[noreturn]] void refuse_unknown(const char* name) {
+  fail(JE_E_ABI, name, " sets a field that this library, ABI ", JE_ABI, ", does not know; use a newer one");
+}
+
 // A caller's struct as this library knows it: of an older program the missing fields are the defaults, of a newer one
 // those that are unknown here must be unset.
 template <class Struct>
@@ -51,8 +55,7 @@ Struct taken(const Struct& from, uint32_t least, const Struct& defaults, const c
   std::memcpy(&found, &from, std::min<size_t>(size, sizeof found));
   const auto* bytes = reinterpret_cast<const unsigned char*>(&from);
   for (size_t i = sizeof found; i < size; ++i)
-    if (bytes[i] != 0)
-      fail(JE_E_ABI, name, " sets a field that this library, ABI ", JE_ABI, ", does not know; use a newer one");
+    if (bytes[i] != 0) refuse_unknown(name);
   return found;
 }
 
@@ -73,7 +76,7 @@ je_request default_request() {
   request.top_k = request.num_steps = -1;
   request.temperature = request.top_p = request.guidance_scale = unset;
   request.shift = request.guidance_start = request.guidance_end = unset;
-  request.max_tokens = 128;
+  request.max_tokens = kUsualTokens;
   return request;
 }
 
@@ -135,6 +138,7 @@ je_status je_engine_open(const char* bundle, const je_options* options, je_engin
     need(bundle, "bundle");
     const je_options given =
         options == nullptr ? je_options{} : je::taken(*options, je::kLeastOptions, je_options{}, "je_options");
+    if (given.reserved != 0) je::refuse_unknown("je_options");
     je::Bundle opened = je::open_bundle(bundle, given.check_all != 0);
     je::load_onnxruntime(given.onnxruntime == nullptr ? "" : given.onnxruntime);
     je::Device device = je::choose_device(opened.manifest, given.device == nullptr ? "auto" : given.device);
@@ -196,6 +200,7 @@ je_status je_job_start(je_engine* engine, const je_request* request, je_job** jo
     need(engine, "engine");
     need(request, "request");
     const je_request given = je::taken(*request, je::kLeastRequest, je::default_request(), "je_request");
+    if (given.reserved != 0 || given.reserved_too != 0) je::refuse_unknown("je_request");
     auto made = std::make_unique<je_job>();
     made->engines = engine->engines;
     made->work = je::start_work(engine->engines, given);

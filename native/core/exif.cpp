@@ -5,10 +5,12 @@
 #include <string>
 #include <string_view>
 
+#include "png.hpp"
+
 namespace je {
 namespace {
 
-constexpr uint32_t kOrientation = 0x0112;
+constexpr uint32_t kOrientation = 0x0112, kShort = 3, kLong = 4;  // a tag, and types of values
 
 // Numbers of a TIFF header, in its own byte order; 0 outside of it.
 class Tiff {
@@ -31,8 +33,9 @@ class Tiff {
     for (uint32_t i = 0; i < entries; ++i) {
       const size_t entry = first + 2 + size_t{12} * i;
       if (number(entry, 2) != kOrientation) continue;
-      const uint32_t found = number(entry + 8, 2);
-      return found >= 1 && found <= 8 ? static_cast<int>(found) : 1;
+      const uint32_t type = number(entry + 2, 2);
+      const uint32_t found = number(entry + 8, type == kLong ? 4 : 2);
+      return (type == kShort || type == kLong) && found >= 1 && found <= 8 ? static_cast<int>(found) : 1;
     }
     return 1;
   }
@@ -42,19 +45,18 @@ class Tiff {
   bool is_little_;
 };
 
-uint32_t word(std::string_view bytes, size_t at, int size) {
-  uint32_t found = 0;
-  for (int i = 0; i < size; ++i) found = found << 8 | static_cast<uint8_t>(bytes[at + static_cast<size_t>(i)]);
-  return found;
-}
-
-// The TIFF header in a JPEG's segments or a PNG's chunks; "": there is none.
+// The TIFF header in a JPEG's segments; "": there is none.
 std::string_view in_jpeg(std::string_view bytes) {
   constexpr std::string_view kExif("Exif\0\0", 6);
   for (size_t at = 2; at + 4 <= bytes.size() && bytes[at] == '\xFF';) {
-    const auto marker = static_cast<uint8_t>(bytes[at + 1]);
+    const auto byte = [&](size_t behind) { return static_cast<uint8_t>(bytes[at + behind]); };
+    const uint8_t marker = byte(1);
+    if (marker == 0xFF) {  // any number of them may fill up before a marker
+      ++at;
+      continue;
+    }
     if (marker == 0xDA) break;  // the picture begins
-    const size_t size = word(bytes, at + 2, 2);
+    const size_t size = size_t{256} * byte(2) + byte(3);
     if (size < 2 || at + 2 + size > bytes.size()) break;
     const std::string_view body = bytes.substr(at + 4, size - 2);
     if (marker == 0xE1 && body.substr(0, 6) == kExif) return body.substr(6);
@@ -63,21 +65,11 @@ std::string_view in_jpeg(std::string_view bytes) {
   return {};
 }
 
-std::string_view in_png(std::string_view bytes) {
-  for (size_t at = 8; at + 12 <= bytes.size();) {
-    const size_t size = word(bytes, at, 4);
-    if (size > bytes.size() - at - 12) break;
-    if (bytes.substr(at + 4, 4) == "eXIf") return bytes.substr(at + 8, size);
-    at += 12 + size;
-  }
-  return {};
-}
-
 }  // namespace
 
 int orientation_of(const std::vector<uint8_t>& file) {
   const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
-  const std::string_view tiff = bytes.substr(0, 2) == "\xFF\xD8" ? in_jpeg(bytes) : in_png(bytes);
+  const std::string_view tiff = bytes.substr(0, 2) == "\xFF\xD8" ? in_jpeg(bytes) : chunk_of(bytes, "eXIf");
   return tiff.empty() ? 1 : Tiff(tiff).orientation();
 }
 

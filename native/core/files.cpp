@@ -30,8 +30,16 @@ class Descriptor {
 
 }  // namespace
 
+void fail_reading(const std::string& path, je_status status, const char* advice) {
+  const int reason = errno;
+  const char* said = std::strerror(reason);
+  if (reason == ENOMEM) fail(JE_E_MEMORY, path, ": ", said, "; ", kFreeMemory);
+  if (reason == EMFILE || reason == ENFILE) fail(JE_E_MEMORY, path, ": ", said, "; close some, or allow more");
+  fail(status, path, ": ", said, "; ", advice);
+}
+
 std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice) {
-  const auto failed = [&] { fail(status, path, ": ", std::strerror(errno), "; ", advice); };
+  const auto failed = [&] { fail_reading(path, status, advice); };
   const Descriptor file(path);
   struct stat found{};
   if (file < 0 || fstat(file, &found) != 0) failed();
@@ -83,7 +91,7 @@ std::optional<Stamp> stamp_of(const std::string& path) {
 }
 
 Mapped::Mapped(const std::string& path) {
-  const auto failed = [&] { fail(JE_E_BUNDLE, path, ": ", std::strerror(errno), "; copy the bundle again"); };
+  const auto failed = [&] { fail_reading(path, JE_E_BUNDLE, "copy the bundle again"); };
   const Descriptor file(path);
   struct stat found{};
   if (file < 0 || fstat(file, &found) != 0) failed();

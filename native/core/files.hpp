@@ -12,7 +12,13 @@
 
 namespace je {
 
-// Throws Error with `status` and the file's name; `advice` ends the line.
+// What to do where there is no memory for what a bundle holds.
+constexpr const char* kFreeMemory = "free some memory, or use a bundle of fewer bits";
+
+// By errno: throws Error with `status`, the file's name and the advice, or JE_E_MEMORY where the process ran out.
+[[noreturn]] void fail_reading(const std::string& path, je_status status, const char* advice);
+
+// Throws Error with `status` and the file's name, or JE_E_MEMORY; `advice` ends the line.
 std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice);
 
 // The file gets its own name only when all of it is there. False, with errno, where it cannot be.
@@ -28,7 +34,7 @@ std::optional<Stamp> stamp_of(const std::string& path);
 class Mapped {
  public:
   Mapped() = default;
-  explicit Mapped(const std::string& path);  // throws Error JE_E_BUNDLE
+  explicit Mapped(const std::string& path);  // throws Error JE_E_BUNDLE, JE_E_MEMORY
   ~Mapped();
   Mapped(Mapped&& other) noexcept { *this = static_cast<Mapped&&>(other); }
   Mapped& operator=(Mapped&& other) noexcept;

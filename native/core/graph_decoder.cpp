@@ -29,7 +29,7 @@ class GraphDecoder : public DecoderEngine {
  public:
   GraphDecoder(const Bundle& bundle, const std::string& name, const GraphOptions& options)
       : sizes_(bundle.manifest.sizes),
-        type_(type_of(bundle.manifest.cache().dtype)),
+        type_(type_of(bundle.manifest.cache.dtype)),
         item_bytes_(type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT     ? 4
                     : type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
                                                                      : 1),

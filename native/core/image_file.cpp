@@ -9,6 +9,7 @@
 #include "error.hpp"
 #include "exif.hpp"
 #include "files.hpp"
+#include "png.hpp"
 
 #ifdef __GNUC__
 #pragma GCC diagnostic push
@@ -54,10 +55,6 @@ bool is_whole(const Bytes& bytes) {
                      [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); }) != bytes.end();
 }
 
-void put_word(Bytes& to, uint32_t word) {
-  for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<uint8_t>(word >> shift));
-}
-
 int64_t word_at(const Bytes& from, size_t at) {
   return int64_t{from[at]} << 24 | from[at + 1] << 16 | from[at + 2] << 8 | from[at + 3];
 }
@@ -65,28 +62,6 @@ int64_t word_at(const Bytes& from, size_t at) {
 void check_size(const std::string& path, int64_t width, int64_t height) {
   if (width > 0 && height > kMaxPixels / width)
     fail(JE_E_IMAGE, path, ": ", width, "x", height, " pixels; make it smaller than 100 megapixels");
-}
-
-uint32_t crc32(const uint8_t* bytes, size_t size) {
-  uint32_t crc = ~0u;
-  for (size_t i = 0; i < size; ++i) {
-    crc ^= bytes[i];
-    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-  }
-  return ~crc;
-}
-
-// A chunk iTXt, uncompressed (PNG, 11.3.4.5).
-Bytes text_chunk(const std::string& key, const std::string& text) {
-  Bytes body{'i', 'T', 'X', 't'};
-  body.insert(body.end(), key.begin(), key.end());
-  body.insert(body.end(), 5, 0);  // its end; not compressed, by no method; no language, no translated key
-  body.insert(body.end(), text.begin(), text.end());
-  Bytes chunk;
-  put_word(chunk, static_cast<uint32_t>(body.size() - 4));
-  chunk.insert(chunk.end(), body.begin(), body.end());
-  put_word(chunk, crc32(body.data(), body.size()));
-  return chunk;
 }
 
 }  // namespace
@@ -101,14 +76,16 @@ Picture decode_image(const Bytes& bytes, const std::string& path) {
     wrong("not a picture that can be read");
   if (bytes.size() > kMostBytes) wrong("too large a file");
   if (!is_whole(bytes)) wrong("cut short");
-  const int size = static_cast<int>(bytes.size());
+  const Bytes mended = bytes[0] == 0x89 ? with_whole_palette(bytes) : Bytes();
+  const Bytes& given = mended.empty() ? bytes : mended;
+  const int size = static_cast<int>(given.size());
   int width = 0, height = 0, channels = 0;
   // stb refuses a large PNG without saying how large it is
   if (bytes[0] == 0x89 && bytes.size() > 24) check_size(path, word_at(bytes, 16), word_at(bytes, 20));
-  if (!stbi_info_from_memory(bytes.data(), size, &width, &height, &channels)) wrong("damaged");
+  if (!stbi_info_from_memory(given.data(), size, &width, &height, &channels)) wrong("damaged");
   check_size(path, width, height);
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
-      stbi_load_from_memory(bytes.data(), size, &width, &height, &channels, 4), stbi_image_free);
+      stbi_load_from_memory(given.data(), size, &width, &height, &channels, 4), stbi_image_free);
   if (!pixels) wrong("damaged");
   return upright(to_rgb({pixels.get(), width, height, width * 4, 4}), orientation_of(bytes));
 }

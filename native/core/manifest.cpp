@@ -179,6 +179,17 @@ void check_components(const Manifest& manifest, const ObjectReader& from) {
     for (const char* name : kJanus) check(name);
 }
 
+TensorInfo cache_of(const Manifest& manifest, const ObjectReader& from) {
+  TensorInfo first;
+  for (const TensorInfo& each : manifest.components.at("decoder").inputs) {
+    if (each.name.rfind("past_", 0) != 0) continue;
+    if (each.shape.size() != 4) from.wrong("components.decoder.inputs", "have no cache");
+    if (first.name.empty()) first = each;
+  }
+  if (first.name.empty()) from.wrong("components.decoder.inputs", "have no cache");
+  return first;
+}
+
 }  // namespace
 
 const TensorInfo* ComponentInfo::output(std::string_view name) const {
@@ -191,12 +202,6 @@ const ComponentInfo& Manifest::component(const std::string& wanted, const std::s
   const auto found = components.find(wanted);
   if (found == components.end()) fail(JE_E_BUNDLE, file, ": no component ", wanted, "; export the bundle again");
   return found->second;
-}
-
-const TensorInfo& Manifest::cache() const {
-  for (const TensorInfo& each : components.at("decoder").inputs)
-    if (each.name.rfind("past_", 0) == 0) return each;
-  throw std::logic_error("checked as it was parsed");
 }
 
 Sampling reference_sampling(bool is_flow) {
@@ -238,11 +243,7 @@ Manifest parse_manifest(std::string_view text, const std::string& file) {
     from.each_of_list("kernels", [&](ObjectReader each) { found.kernels.push_back(file_of(each)); });
   from.done();
   check_components(found, from);
-  const auto& inputs = found.components.at("decoder").inputs;
-  const bool has_cache = std::any_of(inputs.begin(), inputs.end(), [](const TensorInfo& each) {
-    return each.name.rfind("past_", 0) == 0 && each.shape.size() == 4;
-  });
-  if (!has_cache) from.wrong("components.decoder.inputs", "have no cache");
+  found.cache = cache_of(found, from);
   return found;
 }
 

@@ -77,11 +77,10 @@ struct Manifest {
   FileInfo tokenizer, tokenizer_bin;
   std::map<std::string, ComponentInfo> components;
   std::vector<FileInfo> kernels;
+  TensorInfo cache;  // of the decoder's inputs: keys of the first layer (rows, heads, slots, numbers)
 
   // Throws Error JE_E_BUNDLE where there is none.
   const ComponentInfo& component(const std::string& name, const std::string& file) const;
-
-  const TensorInfo& cache() const;  // of the decoder: keys of the first layer
 };
 
 // The papers' settings, where a request asks for them.

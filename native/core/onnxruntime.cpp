@@ -10,6 +10,7 @@
 
 #include "cancel.hpp"
 #include "error.hpp"
+#include "files.hpp"
 
 namespace je {
 namespace {
@@ -49,24 +50,28 @@ std::vector<std::string> candidates(const std::string& file) {
   return found;
 }
 
-std::string real(const std::string& file) {
-  std::error_code wrong;
-  const std::filesystem::path found = std::filesystem::canonical(file, wrong);
-  return wrong ? file : found.string();
+// Whether the file is the library that is open, by whatever path or link.
+bool is_open_as(const std::string& file, void* handle) {
+  void* found = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+  if (found != nullptr) dlclose(found);
+  return found == handle;
 }
 
 void* open_first(const std::string& file, std::string& opened) {
-  std::string reasons;
+  std::string reason;  // of the first that is there, else of the last
+  bool is_there = false;
   for (const std::string& each : candidates(file)) {
     void* handle = dlopen(each.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle != nullptr) {
       opened = each;
       return handle;
     }
-    const char* reason = dlerror();
-    if (reasons.empty() && reason != nullptr) reasons = reason;
+    const char* said = dlerror();
+    if (said == nullptr || is_there) continue;
+    reason = said;
+    is_there = reason.rfind(each + ": cannot open shared object file: No such file", 0) != 0;
   }
-  fail(JE_E_RUNTIME, "ONNX Runtime cannot be opened: ", reasons,
+  fail(JE_E_RUNTIME, "ONNX Runtime cannot be opened: ", reason,
        "; name its library in je_options.onnxruntime, or install one beside libjanus_edge");
 }
 
@@ -75,6 +80,14 @@ std::string reason_of(const Ort::Exception& error) {
   const std::string all = error.what(), line = all.substr(0, all.find('\n'));
   return line.size() <= kShown ? line : "..." + line.substr(line.size() - kShown);
 }
+
+// Whether it says that memory ran out, or threads.
+bool is_shortage(const std::string& reason) {
+  const auto says = [&](const char* words) { return reason.find(words) != std::string::npos; };
+  return says("allocate") || says("bad_alloc") || says("pthread_create failed");
+}
+
+void ORT_API_CALL drop(void*, OrtLoggingLevel, const char*, const char*, const char*, const char*) {}
 
 void ORT_API_CALL pass_on(void* options, OrtLoggingLevel severity, const char*, const char*, const char* where,
                           const char* message) {
@@ -109,18 +122,16 @@ void append_provider(Ort::SessionOptions& options, const Device& device) {
   } else if (device.kind == "tensorrt") {
     append_v2(options, device, api.CreateTensorRTProviderOptions, api.UpdateTensorRTProviderOptions,
               api.SessionOptionsAppendExecutionProvider_TensorRT_V2, api.ReleaseTensorRTProviderOptions);
-  } else if (device.kind == "migraphx") {
-    OrtMIGraphXProviderOptions migraphx{};
-    migraphx.device_id = device.ordinal;
-    options.AppendExecutionProvider_MIGraphX(migraphx);
   } else if (device.kind == "openvino") {
     options.AppendExecutionProvider_OpenVINO_V2({});
   } else {
-    static const std::map<std::string, std::string> kGeneric = {
-        {"coreml", "CoreML"}, {"directml", "DML"}, {"qnn", "QNN"}, {"tensorrt-rtx", "NvTensorRtRtx"}};
+    static const std::map<std::string, std::string> kGeneric = {{"coreml", "CoreML"},
+                                                                {"directml", "DML"},
+                                                                {"migraphx", "MIGraphX"},
+                                                                {"qnn", "QNN"},
+                                                                {"tensorrt-rtx", "NvTensorRtRtx"}};
     std::unordered_map<std::string, std::string> settings;
-    if (device.kind == "directml" || device.kind == "tensorrt-rtx")
-      settings["device_id"] = std::to_string(device.ordinal);
+    if (device.kind != "coreml" && device.kind != "qnn") settings["device_id"] = std::to_string(device.ordinal);
     options.AppendExecutionProvider(kGeneric.at(device.kind), settings);
   }
 }
@@ -133,9 +144,10 @@ Ort::SessionOptions session_options(const GraphOptions& from) {
   options.AddConfigEntry("session.intra_op.spin_duration_us", "100");
   options.AddConfigEntry("session.qdq_matmulnbits_accuracy_level", "4");
   if (from.upcasts_on_use) options.SetGraphOptimizationLevel(ORT_DISABLE_ALL);
-  options.SetLogSeverityLevel(from.log ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_ERROR);
-  if (from.log != nullptr)
-    Ort::ThrowOnError(Ort::GetApi().SetUserLoggingFunction(options, pass_on, const_cast<je_options*>(from.log)));
+  options.SetLogSeverityLevel(from.log ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_FATAL);
+  // without a function of ours it prints
+  Ort::ThrowOnError(
+      Ort::GetApi().SetUserLoggingFunction(options, from.log ? pass_on : drop, const_cast<je_options*>(from.log)));
   if (!from.device.is_cpu()) append_provider(options, from.device);
   return options;
 }
@@ -146,7 +158,7 @@ void load_onnxruntime(const std::string& file) {
   Library& the = library();
   const std::lock_guard<std::mutex> lock(the.mutex);
   if (the.handle != nullptr) {
-    if (!file.empty() && real(file) != real(the.file))
+    if (!file.empty() && !is_open_as(file, the.handle))
       fail(JE_E_RUNTIME, file, ": this process has opened ", the.file, " before; name that one");
     return;
   }
@@ -161,7 +173,7 @@ void load_onnxruntime(const std::string& file) {
   const std::string version = base_of()->GetVersionString();
   if (api == nullptr) fail(JE_E_RUNTIME, opened, ": ONNX Runtime ", version, " is too old; 1.", kApi, " is needed");
   Ort::InitApi(api);
-  the.environment = std::make_unique<Ort::Env>(ORT_LOGGING_LEVEL_ERROR, "janus_edge");
+  the.environment = std::make_unique<Ort::Env>(ORT_LOGGING_LEVEL_FATAL, "janus_edge", drop, nullptr);
   the.file = opened;
   the.version = version;
   the.handle = handle;
@@ -185,6 +197,7 @@ Graph::Graph(std::string path, const GraphOptions& options) : path_(std::move(pa
     session_ = Ort::Session(*library().environment, path_.c_str(), session_options(options));
   } catch (const Ort::Exception& error) {
     const std::string reason = reason_of(error);
+    if (is_shortage(reason)) fail(JE_E_MEMORY, path_, ": ", reason, "; ", kFreeMemory);
     if (!device_.is_cpu())
       fail(JE_E_DEVICE, path_, ": ", device_.provider(), " of ONNX Runtime ", onnxruntime_version(),
            " cannot run it: ", reason, "; another version may, the device cpu does");
@@ -203,8 +216,7 @@ void Graph::run_values(const std::vector<const char*>& input_names, const std::v
   } catch (const Ort::Exception& error) {
     cancel.check();
     const std::string reason = reason_of(error);
-    if (reason.find("allocate") != std::string::npos)
-      fail(JE_E_MEMORY, path_, ": ", reason, "; draw fewer pictures at once");
+    if (is_shortage(reason)) fail(JE_E_MEMORY, path_, ": ", reason, "; draw fewer pictures at once");
     fail(JE_E_RUNTIME, path_, ": ONNX Runtime ", onnxruntime_version(), ": ", reason, "; export the bundle again");
   }
 }
@@ -228,8 +240,8 @@ void Graph::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& ou
 Ort::Value Graph::device_value(const std::vector<int64_t>& shape, ONNXTensorElementDataType type) const {
   const Ort::MemoryInfo where("Cuda", OrtDeviceAllocator, device_.ordinal, OrtMemTypeDefault);
   try {
-    Ort::Allocator allocator(session_, where);
-    return Ort::Value::CreateTensor(allocator, shape.data(), shape.size(), type);
+    std::call_once(has_device_memory_, [&] { device_memory_ = Ort::Allocator(session_, where); });
+    return Ort::Value::CreateTensor(device_memory_, shape.data(), shape.size(), type);
   } catch (const Ort::Exception& error) {
     fail(JE_E_MEMORY, path_, ": ", device_.text(), " has no room for keys and values: ", reason_of(error),
          "; draw fewer pictures at once, or use the device cpu");

@@ -4,6 +4,7 @@
 #define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,7 @@ inline Tensor integers(const char* name, std::vector<int64_t> shape, const int64
 // A component's graph. Any number of threads may run it at once.
 class Graph {
  public:
-  // Throws Error JE_E_BUNDLE if ONNX Runtime refuses it, JE_E_DEVICE if the device's provider does.
+  // Throws Error JE_E_BUNDLE if ONNX Runtime refuses it, JE_E_DEVICE if the device's provider does, JE_E_MEMORY.
   Graph(std::string path, const GraphOptions& options);
 
   // Outputs are written where they lie. Throws Error JE_E_RUNTIME, JE_E_MEMORY, and Cancelled.
@@ -58,13 +59,15 @@ class Graph {
                   const std::vector<const char*>& output_names, std::vector<OrtValue*> outputs,
                   const Cancel& cancel) const;
 
-  // Memory on the device, not cleared.
+  // Memory on the device, not cleared, which must go before the graph does.
   Ort::Value device_value(const std::vector<int64_t>& shape, ONNXTensorElementDataType type) const;
 
  private:
   std::string path_;
   Device device_;
-  mutable Ort::Session session_{nullptr};  // whose Run is safe for threads, but not const
+  mutable Ort::Session session_{nullptr};          // whose Run is safe for threads, but not const
+  mutable Ort::Allocator device_memory_{nullptr};  // which values keep a pointer to
+  mutable std::once_flag has_device_memory_;
 };
 
 // A tensor that lies where it is given.

@@ -38,6 +38,11 @@ int64_t id_of(const Tokenizer& tokenizer, std::string_view text) {
   throw std::runtime_error("tokenizer.bin: no token " + std::string(text) + "; export the bundle again");
 }
 
+// Its tables are well formed, and yet a prompt's tokens do not come out.
+[[noreturn]] void misread(const char* token) {
+  fail(JE_E_BUNDLE, "tokenizer.bin: does not read ", token, " as the model's token; export the bundle again");
+}
+
 // How many of the last characters could be the beginning of a stop text.
 size_t begun(const std::u32string& text, const std::u32string& stop) {
   for (size_t count = std::min(text.size(), stop.empty() ? 0 : stop.size() - 1); count > 0; --count)
@@ -53,8 +58,9 @@ PromptEncoder::PromptEncoder(Tokenizer tokenizer, Template roles)
       bos_(id_of(tokenizer_, kBos)),
       pad_(id_of(tokenizer_, kPad)),
       placeholder_(id_of(tokenizer_, kPlaceholder)),
+      begin_(id_of(tokenizer_, kBegin)),
       specials_{kBos, kEos, kPad, kPlaceholder, kBegin, kEnd} {
-  for (const char* each : {kBegin, kEnd}) id_of(tokenizer_, each);
+  id_of(tokenizer_, kEnd);
   stop_ids_.insert(id_of(tokenizer_, kEos));
   bool is_token = false;  // not where the role is a mere word of the vocabulary
   for (const uint32_t id : tokenizer_.added()) {
@@ -69,7 +75,9 @@ PromptEncoder::PromptEncoder(Tokenizer tokenizer, Template roles)
 }
 
 Ids PromptEncoder::generation(const std::string& prompt) const {
-  return ids(chat({{required(prompt, "prompt"), 0, std::nullopt}}, "", "") + kBegin);
+  const Ids found = ids(chat({{required(prompt, "prompt"), 0, std::nullopt}}, "", "") + kBegin);
+  if (found.back() != begin_) misread(kBegin);
+  return found;
 }
 
 Ids PromptEncoder::conversation(const std::vector<Turn>& turns, int64_t num_image_tokens) const {
@@ -80,7 +88,11 @@ Ids PromptEncoder::conversation(const std::vector<Turn>& turns, int64_t num_imag
   }
   std::string image = kBegin;
   for (int64_t i = 0; i < num_image_tokens; ++i) image += kPlaceholder;
-  return ids(chat(given, roles_.system_prompt, image + kEnd + "\n"));
+  const Ids found = ids(chat(given, roles_.system_prompt, image + kEnd + "\n"));
+  int64_t wanted = 0;
+  for (const Turn& turn : given) wanted += static_cast<int64_t>(turn.num_images) * num_image_tokens;
+  if (std::count(found.begin(), found.end(), placeholder_) != wanted) misread(kPlaceholder);
+  return found;
 }
 
 Ids PromptEncoder::unconditional(const Ids& ids) const {

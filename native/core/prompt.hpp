@@ -27,7 +27,8 @@ class PromptEncoder {
   // Throws std::runtime_error, one line, if a token of the family is missing.
   PromptEncoder(Tokenizer tokenizer, Template roles);
 
-  // Ids that end where the first code follows. Throws Error JE_E_ARGUMENT, as the next.
+  // Ids that end where the first code follows, two at least. Throws Error JE_E_ARGUMENT, and JE_E_BUNDLE if the
+  // tokenizer does not read the model's own tokens; as the next.
   Ids generation(const std::string& prompt) const;
 
   // Ids that end where the last turn's answer follows, with a placeholder for each image vector.
@@ -48,7 +49,7 @@ class PromptEncoder {
 
   Tokenizer tokenizer_;
   Template roles_;
-  int64_t bos_, pad_, placeholder_;
+  int64_t bos_, pad_, placeholder_, begin_;
   std::set<int64_t> stop_ids_;  // end of sentence, and the user's role where it is a token
   std::u32string stop_text_;    // the user's role where it is none
   std::vector<std::string> specials_;

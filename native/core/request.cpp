@@ -158,7 +158,10 @@ void check_unset(std::initializer_list<std::pair<const char*, bool>> settings, c
 
 std::unique_ptr<Work> start_work(std::shared_ptr<Engines> engines, const je_request& request) {
   if (request.task == JE_TASK_DRAW) {
-    check_unset({{"images", request.num_images > 0}, {"history", request.num_history > 0}}, "draw");
+    check_unset({{"images", request.num_images > 0},
+                 {"history", request.num_history > 0},
+                 {"max_tokens", request.max_tokens != kUsualTokens}},
+                "draw");
     return start_drawing(std::move(engines), request);
   }
   if (request.task != JE_TASK_ASK) fail(JE_E_ARGUMENT, "task is ", request.task, "; give JE_TASK_DRAW or JE_TASK_ASK");

@@ -1,13 +1,12 @@
 #include "sha256.hpp"
 
 #include <array>
-#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 #include <vector>
 
-#include "error.hpp"
+#include "files.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
@@ -140,7 +139,7 @@ std::string sha256(const uint8_t* bytes, size_t size) {
 }
 
 std::string file_sha256(const std::string& path) {
-  const auto failed = [&] { fail(JE_E_BUNDLE, path, ": ", std::strerror(errno), "; copy the bundle again"); };
+  const auto failed = [&] { fail_reading(path, JE_E_BUNDLE, "copy the bundle again"); };
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file) failed();
   std::setvbuf(file.get(), nullptr, _IONBF, 0);

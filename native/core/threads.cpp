@@ -4,7 +4,6 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -40,7 +39,7 @@ void in_parallel(size_t count, const std::function<void(size_t)>& work) {
   const size_t most = std::min(count, static_cast<size_t>(num_processors()));
   try {
     for (size_t i = 1; i < most; ++i) others.emplace_back(serve);
-  } catch (const std::system_error&) {  // no thread left: this one does it all
+  } catch (...) {  // no thread or no memory left: those there are do it all
   }
   serve();
   for (std::thread& each : others) each.join();

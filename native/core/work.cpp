@@ -11,7 +11,7 @@ void embed(const Table& table, const Ids& ids, size_t width, std::vector<float>&
 std::unique_ptr<Decoder> make_decoder(Engines& engines, int64_t rows, int64_t length, bool needs_steps, bool has_many) {
   const Decoders names = engines.decoders(needs_steps, has_many);
   engines.open({names.step, names.wide});
-  const Dimension& slots = engines.bundle().manifest.cache().shape[2];
+  const Dimension& slots = engines.bundle().manifest.cache.shape[2];
   return std::make_unique<Decoder>(engines.decoder(names.step), engines.decoder(names.wide),
                                    engines.sizes().hidden_size, rows, slots.name.empty() ? slots.size : length);
 }

@@ -57,8 +57,8 @@ enum {
     JE_E_ARGUMENT = -1, /* a value outside its range, a NULL, an empty or too long prompt */
     JE_E_BUNDLE = -2,   /* a bundle that is missing, damaged or of another version */
     JE_E_RUNTIME = -3,  /* ONNX Runtime is missing, too old, or failed */
-    JE_E_MEMORY = -4,   /* no memory left */
-    JE_E_ABI = -5,      /* a struct that was not initialised, or sets fields this library does not know */
+    JE_E_MEMORY = -4,   /* no memory left, or no more files may be open */
+    JE_E_ABI = -5,      /* a struct that was not initialised, or sets fields this library does not know, as reserved */
     JE_E_DEVICE = -6,   /* a device that is missing, or cannot run the bundle */
     JE_E_IMAGE = -7,    /* a file that is no picture, or too large a one */
     JE_E_OUTPUT = -8    /* a file that cannot be written */
@@ -228,8 +228,9 @@ typedef struct {
 JE_API je_status je_job_start(je_engine *engine, const je_request *request, je_job **job);
 
 /* Work until there is something to tell: JE_OK and an event; JE_DONE: the request is finished; JE_CANCELLED; or an
- * error, with which the job ends, too. Afterwards the same again. Not two threads at once for one job. JE_E_ARGUMENT,
- * JE_E_BUNDLE, JE_E_RUNTIME, JE_E_MEMORY, JE_E_ABI, JE_E_DEVICE. */
+ * error, with which the job ends, too. Afterwards the same again. An event that is NULL (JE_E_ARGUMENT) or whose size
+ * is wrong (JE_E_ABI) is refused before any work, and the job goes on. Not two threads at once for one job.
+ * JE_E_BUNDLE, JE_E_RUNTIME, JE_E_MEMORY, JE_E_DEVICE. */
 JE_API je_status je_job_next(je_job *job, je_event *event);
 
 /* Ask a job to end; its je_job_next returns JE_CANCELLED soon. Any thread, as often as wanted, until je_job_free.

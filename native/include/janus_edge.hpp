@@ -139,7 +139,9 @@ class Engine {
     std::vector<uint32_t> ids(text.size() + 1);
     size_t count = 0;
     check(je_tokenize(engine_.get(), text.c_str(), ids.data(), ids.size(), &count));
+    const bool has_all = count <= ids.size();  // not of a text whose normal form is longer
     ids.resize(count);
+    if (!has_all) check(je_tokenize(engine_.get(), text.c_str(), ids.data(), ids.size(), &count));
     return ids;
   }
 

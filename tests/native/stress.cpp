@@ -7,6 +7,10 @@
 //        stress ONNXRUNTIME BUNDLE at-once       two jobs on two threads give what they give alone
 //        stress ONNXRUNTIME BUNDLE cancel N      N jobs cancelled from another thread
 //        stress ONNXRUNTIME BUNDLE reopen N      opens, draws now and then, closes; prints the memory held, in KB
+//        stress ONNXRUNTIME BUNDLE no-memory     draws where no more memory can be had, which must fail, and then
+//                                              where it can
+//        stress ONNXRUNTIME BUNDLE tokenize TEXT prints ids
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -110,19 +114,43 @@ void run_cancel(const janus_edge::Engine& engine, int count) {
   std::cout << num_cancelled << " of " << count << " cancelled\n";
 }
 
-long resident_kb() {
+struct Memory {
+  long mapped_kb, resident_kb;
+};
+
+Memory memory() {
   std::ifstream file("/proc/self/statm");
-  long total = 0, resident = 0;
-  file >> total >> resident;
-  return resident * (sysconf(_SC_PAGESIZE) / 1024);
+  const long page_kb = sysconf(_SC_PAGESIZE) / 1024;
+  long mapped = 0, resident = 0;
+  file >> mapped >> resident;
+  return {mapped * page_kb, resident * page_kb};
 }
 
 void run_reopen(const std::string& bundle, int count) {
   for (int i = 1; i <= count; ++i) {
     const janus_edge::Engine engine = open(bundle);
     if (i % 20 == 1) draw(engine, static_cast<uint64_t>(i), "a cross");
-    if (i % (count / 10) == 0) std::cout << resident_kb() << '\n';
+    if (i % (count / 10) == 0) std::cout << memory().resident_kb << '\n';
   }
+}
+
+void run_without_memory(const janus_edge::Engine& engine) {
+  const rlimit none{static_cast<rlim_t>(memory().mapped_kb) * 1024, RLIM_INFINITY}, any{RLIM_INFINITY, RLIM_INFINITY};
+  setrlimit(RLIMIT_AS, &none);
+  bool has_failed = false;
+  try {
+    draw(engine, 0, "a cross");
+  } catch (const janus_edge::Error& error) {
+    if (error.status() != JE_E_MEMORY) throw;
+    has_failed = true;
+  }
+  if (!has_failed) throw std::runtime_error("drew without memory");
+  setrlimit(RLIMIT_AS, &any);
+  draw(engine, 0, "a cross");
+}
+
+void run_tokenize(const janus_edge::Engine& engine, const char* text) {
+  for (const uint32_t id : engine.tokenize(text)) std::cout << id << '\n';
 }
 
 }  // namespace
@@ -138,6 +166,10 @@ int main(int argc, char** argv) {
       run_at_once(open(bundle));
     else if (work == "cancel")
       run_cancel(open(bundle), std::atoi(argv[4]));
+    else if (work == "no-memory")
+      run_without_memory(open(bundle));
+    else if (work == "tokenize")
+      run_tokenize(open(bundle), argv[4]);
     else
       run_reopen(bundle, std::atoi(argv[4]));
   } catch (const std::exception& error) {

@@ -6,6 +6,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 import janus_edge
 from janus_edge.runtime.bundle import SHIPPED
@@ -44,6 +45,15 @@ def test_a_newer_program_is_told(api: Api) -> None:
         with pytest.raises(ApiError, match="use a newer one") as caught:
             api.check(api.je.je_job_start(*start))
     assert caught.value.status == capi.E_ABI
+
+
+def test_more_ids_than_bytes(release: Build) -> None:
+    """The C++ wrapper gives all of them, also of a text that is longer once it is lower case."""
+    text = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}" * 40
+    words = (release.program("stress"), capi.onnxruntime_library(), JANUS, "tokenize", text)
+    expected = Tokenizer.from_file(str(JANUS / "tokenizer.json")).encode(text).ids
+    assert list(map(int, checked(*words).split())) == expected
+    assert len(expected) > len(text.encode()) + 1
 
 
 def test_ctypes_has_the_headers_layout(tmp_path: Path) -> None:

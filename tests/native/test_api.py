@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import shutil
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 from janus_edge.runtime.bundle import SHIPPED
 from tests.native import capi
 from tests.native.capi import Api, ApiError, Event
-from tests.native.conftest import NATIVE, Build, checked
 
 JANUS, FLOW = SHIPPED / "tiny-janus", SHIPPED / "tiny-flow"
 
@@ -49,6 +46,7 @@ WRONG: list[tuple[Path, dict[str, Any], str]] = [
     (JANUS, DRAWN | {"seed": 2**63}, "seed is"),
     (JANUS, DRAWN | {"num_steps": 3}, "num_steps means nothing to tiny-janus"),
     (JANUS, DRAWN | {"solver": b"euler"}, "solver means nothing"),
+    (JANUS, DRAWN | {"max_tokens": 9}, "max_tokens means nothing to a request to draw"),
     (JANUS, DRAWN | {"images": [np.zeros((2, 2), np.uint8)]}, "images means nothing"),
     (FLOW, DRAWN | {"top_k": 3}, "top_k means nothing to tiny-flow"),
     (FLOW, DRAWN | {"solver": b"rk4"}, "euler, ab2, heun"),
@@ -91,6 +89,7 @@ def test_wrong_requests_are_one_line(
         ({"onnxruntime": b"/nonexistent/libonnxruntime.so"}, capi.E_RUNTIME, "before"),
         ({"size": 4}, capi.E_ABI, "set its size"),
         ({"size": 2**31}, capi.E_ABI, "set its size"),
+        ({"reserved": 1}, capi.E_ABI, "use a newer one"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -103,6 +102,26 @@ def test_wrong_options_are_one_line(
     with api.engine(JANUS):  # with the library that the process stays with
         found, line = refused(api, start)
     assert found == status and says in line, line
+
+
+@pytest.mark.parametrize("name", ["reserved", "reserved_too"])
+def test_reserved_fields_are_zero(api: Api, name: str) -> None:
+    """Programs that set them will mean something that this library does not know."""
+    with (
+        api.engine(JANUS) as engine,
+        pytest.raises(ApiError, match="use a newer one") as caught,
+        api.job(engine, prompt=b"a star", **{name: 1}),
+    ):
+        pass
+    assert caught.value.status == capi.E_ABI
+
+
+def test_a_wrong_event_leaves_the_job(api: Api) -> None:
+    with api.engine(JANUS) as engine, api.job(engine, prompt=b"a star") as job:
+        wrong = capi.RawEvent(size=3)
+        assert api.je.je_job_next(job, ctypes.byref(wrong)) == capi.E_ABI
+        assert api.je.je_job_next(job, None) == capi.E_ARGUMENT
+        assert api.next(job)[0] == capi.OK
 
 
 def test_null_is_refused(api: Api) -> None:
@@ -216,20 +235,3 @@ def test_a_log(api: Api) -> None:
         {"decoder", "image_head", "text_embed", "code_embed", "image_decoder"}
     )
     assert all("\n" not in line.strip() for _, line in lines)
-
-
-def test_no_onnxruntime_is_one_line(release: Build, tmp_path: Path) -> None:
-    """By a program of its own, as a process keeps the first library it has opened."""
-    words = [release.program("draw_and_ask"), JANUS, "a", tmp_path / "a.png", "b"]
-    for library in ("/nonexistent.so", str(NATIVE / "CMakeLists.txt"), str(release.library)):
-        done = subprocess.run([*map(str, words), library], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1 and "ONNX Runtime" in done.stderr
-    beside = tmp_path / "beside"
-    beside.mkdir()
-    for file in (release.library, release.program("draw_and_ask"), capi.onnxruntime_library()):
-        shutil.copy(file, beside)
-    (beside / capi.onnxruntime_library().name).rename(beside / "libonnxruntime.so.1")
-    words[0] = beside / "draw_and_ask"
-    out = checked(*words, LD_LIBRARY_PATH=str(beside))
-    assert "8 previews" in out

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from janus_edge.export.tokenizer_bin import compile_tokenizer
 from janus_edge.runtime.bundle import SHIPPED
 from tests.native import capi
 from tests.native.capi import Api, ApiError
@@ -115,7 +117,6 @@ MORE: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda m: m["sizes"].update(hidden_size=1.5), "sizes.hidden_size is no whole number"),
     (lambda m: m["sizes"].update(hidden_size=2**70), "sizes.hidden_size is no whole number"),
     (lambda m: m.pop("tokenizer_bin"), "without tokenizer.bin"),
-    (lambda m: m["components"]["decoder"].update(inputs=[]), "have no cache"),
     (lambda m: m["components"]["decoder"]["inputs"][0].update(shape=[0]), "inputs.0.shape"),
     (lambda m: m["components"]["decoder"].update(tensors={"a": 1}), "decoder.tensors.a"),
     (lambda m: m.update(prompt=[]), "prompt is no object"),
@@ -137,6 +138,24 @@ def test_more_wrong_manifests(
     with pytest.raises(ApiError, match=says) as caught:
         use()
     assert caught.value.status == capi.E_BUNDLE and "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_does_not_read_the_models_tokens(api: Api, tmp_path: Path) -> None:
+    """Well-formed tables, in which the special tokens are pieces like any other."""
+    read = json.loads((JANUS / "tokenizer.json").read_text())
+    read["added_tokens"] = []
+    raw = compile_tokenizer(json.dumps(read))
+    sha256 = hashlib.sha256(raw).hexdigest()
+    folder = rewrite(JANUS, tmp_path, lambda m: m["tokenizer_bin"].update(sha256=sha256))
+    (folder / "tokenizer.bin").write_bytes(raw)
+    with api.engine(folder) as engine:
+        with pytest.raises(ApiError, match="does not read <begin_of_image>") as caught:
+            api.draw(engine, prompt=b"a star")
+        assert caught.value.status == capi.E_BUNDLE
+        picture = np.zeros((9, 9), np.uint8)
+        with pytest.raises(ApiError, match="does not read <image_placeholder>") as caught:
+            api.ask(engine, prompt=b"what is it?", images=[picture])
+        assert caught.value.status == capi.E_BUNDLE
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"null", b"[" * 100_000])

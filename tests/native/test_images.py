@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,24 @@ def test_a_palette_with_transparency(api: Api, tmp_path: Path) -> None:
     assert np.array_equal(load(api, path), np.asarray(load_image(path)))
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+def test_indices_outside_of_the_palette(api: Api, tmp_path: Path, depth: int) -> None:
+    """Black, as Pillow has it."""
+    path, count = tmp_path / "a.png", 8 // depth  # indices a byte
+    header = struct.pack(">IIBBBBB", 4 * count, 1, depth, 3, 0, 0, 0)
+    body = zlib.compress(b"\x00" + bytes([0x1B, 0xE4, 0xFF, 0x01]))
+    chunks = ((b"IHDR", header), (b"PLTE", b"\xff\x80\x20\x10\xf0\xff"), (b"tRNS", b"\x80"))
+    chunks += ((b"IDAT", body), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    found = load(api, path)
+    assert np.array_equal(found, np.asarray(load_image(path)))
+    assert {tuple(colour) for colour in found[0].tolist()} >= {(0, 0, 0), (16, 240, 255)}
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 100}]
 )
@@ -76,6 +96,19 @@ def test_pictures_are_upright(api: Api, tmp_path: Path, orientation: int, suffix
     found, expected = load(api, path).astype(int), np.asarray(load_image(path)).astype(int)
     assert found.shape == expected.shape and np.abs(found - expected).max() <= 40
     assert np.abs(found - expected).mean() < 2
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_turned_as_a_number_of_any_size(api: Api, tmp_path: Path, kind: int) -> None:
+    """A short or a long, a byte is none; bytes may fill up the space before its segment."""
+    body = b"Exif\0\0MM\0*" + struct.pack(">IHHHI", 8, 1, 0x0112, kind, 1)
+    body += (6).to_bytes({1: 1, 3: 2, 4: 4}[kind], "big").ljust(8, b"\0")
+    segment = b"\xff\xff\xff\xe1" + struct.pack(">H", 2 + len(body)) + body
+    file, path = io.BytesIO(), tmp_path / "a.jpg"
+    Image.new("RGB", (40, 24)).save(file, format="JPEG")
+    path.write_bytes(file.getvalue()[:2] + segment + file.getvalue()[2:])
+    assert load(api, path).shape == np.asarray(load_image(path)).shape
+    assert load(api, path).shape == ((24, 40, 3) if kind == 1 else (40, 24, 3))
 
 
 def bytes_of(suffix: str) -> bytes:

@@ -79,6 +79,23 @@ def test_pkg_config_finds_it(lib: Path, tmp_path: Path) -> None:
     assert out.splitlines()[-1] == "three"
 
 
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="no pkg-config here")
+@pytest.mark.parametrize("libdir", ["lib", "lib64", "lib/x86_64-linux-gnu"])
+def test_pkg_config_knows_each_systems_folders(tmp_path: Path, libdir: str) -> None:
+    """Wherever the library goes, and wherever the tree is then moved to."""
+    build, home = tmp_path / "build", tmp_path / "usr" / libdir / "pkgconfig"
+    options = ("-DCMAKE_INSTALL_PREFIX=/usr", f"-DCMAKE_INSTALL_LIBDIR={libdir}")
+    checked("cmake", "-S", NATIVE, "-B", build, *options)
+    home.mkdir(parents=True)
+    shutil.copy(build / "janus_edge.pc", home)
+    words = ("pkg-config", "--keep-system-cflags", "--keep-system-libs", "janus_edge")
+    for option, folder in (("--cflags", "include"), ("--libs-only-L", libdir)):
+        found = checked(*words, option, PKG_CONFIG_PATH=str(home)).strip()
+        assert Path(found[2:]).resolve() == tmp_path / "usr" / folder
+    prefix = checked(*words, "--variable=prefix", PKG_CONFIG_PATH=str(home)).strip()
+    assert Path(prefix).resolve() == tmp_path / "usr"
+
+
 def test_the_example_in_c(release: Build, tmp_path: Path) -> None:
     out = run_example(release.program("draw_and_ask"), tmp_path).splitlines()
     assert re.fullmatch(r"out\.png: 8 previews, \d+ ms", out[0]) and out[1] == "three"

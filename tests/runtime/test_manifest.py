@@ -34,6 +34,8 @@ def test_a_rewritten_manifest_opens(bundle_dir: Path, tmp_path: Path) -> None:
     assert open_bundle(copy).manifest.sampling.temperature == 0.5
 
 
+SCALAR = {"name": "past_k", "dtype": "float32", "shape": []}
+
 # What is changed, and what the error says; native code refuses the same (tests/native).
 WRONG: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda m: m.update(format=2), "format"),
@@ -49,6 +51,9 @@ WRONG: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda m: m["components"].pop("image_head"), "no component image_head"),
     (lambda m: m["tokenizer"].update(file=".hidden"), "tokenizer.file"),
     (lambda m: m["components"]["decoder"].update(file="text_head.onnx"), "damaged"),
+    (lambda m: m["components"]["decoder"].update(inputs=[]), "decoder.inputs have no cache"),
+    (lambda m: m["components"]["decoder"]["inputs"].insert(0, SCALAR), "inputs have no cache"),
+    (lambda m: m["components"]["decoder"]["inputs"].append(SCALAR), "inputs have no cache"),
 ]
 
 

@@ -1,0 +1,21 @@
+// The chunks of a PNG file (PNG, third edition), around what stb does with them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace je {
+
+// The body of the first chunk of a kind; nullptr inside: there is none.
+std::string_view chunk_of(std::string_view file, std::string_view kind);
+
+// A chunk iTXt, uncompressed: its length, kind, body and CRC.
+std::vector<uint8_t> text_chunk(const std::string& key, const std::string& text);
+
+// The file with a palette of 256 colours, black behind those it has: stb looks up any index. Of a file that has no
+// palette, or a whole one, nothing.
+std::vector<uint8_t> with_whole_palette(const std::vector<uint8_t>& file);
+
+}  // namespace je
