@@ -29,6 +29,7 @@ import onnxruntime
 from janus_edge.bench.machine import describe, peak_memory_bytes
 from janus_edge.evals.records import append_record, checkout_commit, to_line
 from janus_edge.runtime.bundle import find_bundle, open_bundle
+from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.runtime.events import Event, Finished, Progress
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
@@ -162,13 +163,18 @@ def main() -> None:
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     library, threads = options.library.resolve(), str(options.threads)
+    try:
+        bundles = {name: str(find_bundle(name).resolve()) for name in options.bundles}
+    except JanusEdgeError as error:
+        parser.error(str(error))
     (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     with tempfile.TemporaryDirectory() as folder:
         program, source = Path(folder) / "native", ROOT / "bench/native.c"
         words = [f"-I{ROOT / 'native/include'}", library, f"-Wl,-rpath,{library.parent}"]
-        subprocess.run(["gcc", "-O2", source, *words, "-o", program], check=True)
-        for name in options.bundles:
-            before, bundle = describe(), str(find_bundle(name).resolve())
+        if subprocess.run(["gcc", "-O2", source, *words, "-o", program]).returncode:
+            sys.exit(f"native: {library}: cannot be linked; give a built libjanus_edge")
+        for name, bundle in bundles.items():
+            before = describe()
             commands = {
                 "c_api": [str(program), bundle, str(ort), threads],
                 "python_api": [sys.executable, __file__, WORKER, bundle, threads],

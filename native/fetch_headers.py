@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -92,14 +91,17 @@ def unpack(archive: tarfile.TarFile, wanted: tuple[str, ...], folder: Path) -> N
 def main() -> None:
     """Download, check, unpack, put in place."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "headers"
-    if folder.exists():
+    if folder.is_dir():
         print(f"{folder} is there already")
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
-        for path, sha256, wanted in PACKAGES:
-            unpack(data_of(download(path, sha256)), wanted, Path(part) / "headers")
-        shutil.move(Path(part) / "headers", folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+            for path, sha256, wanted in PACKAGES:
+                unpack(data_of(download(path, sha256)), wanted, Path(part) / "headers")
+            (Path(part) / "headers").rename(folder)
+    except OSError as error:
+        sys.exit(f"fetch_headers: {folder}: {error.strerror or error}; name another folder")
     print(folder)
 
 

@@ -17,6 +17,9 @@ struct Error : std::runtime_error {
 // A job ends where it stands.
 struct Cancelled {};
 
+// What to do where there is no memory for what a bundle holds.
+constexpr const char* kFreeMemory = "free some memory, or use a bundle of fewer bits";
+
 template <class... Parts>
 std::string join(const Parts&... parts) {
   std::ostringstream line;

@@ -12,9 +12,6 @@
 
 namespace je {
 
-// What to do where there is no memory for what a bundle holds.
-constexpr const char* kFreeMemory = "free some memory, or use a bundle of fewer bits";
-
 // By errno: throws Error with `status`, the file's name and the advice, or JE_E_MEMORY where the process ran out.
 [[noreturn]] void fail_reading(const std::string& path, je_status status, const char* advice);
 

@@ -55,10 +55,6 @@ bool is_whole(const Bytes& bytes) {
                      [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); }) != bytes.end();
 }
 
-int64_t word_at(const Bytes& from, size_t at) {
-  return int64_t{from[at]} << 24 | from[at + 1] << 16 | from[at + 2] << 8 | from[at + 3];
-}
-
 void check_size(const std::string& path, int64_t width, int64_t height) {
   if (width > 0 && height > kMaxPixels / width)
     fail(JE_E_IMAGE, path, ": ", width, "x", height, " pixels; make it smaller than 100 megapixels");
@@ -81,7 +77,7 @@ Picture decode_image(const Bytes& bytes, const std::string& path) {
   const int size = static_cast<int>(given.size());
   int width = 0, height = 0, channels = 0;
   // stb refuses a large PNG without saying how large it is
-  if (bytes[0] == 0x89 && bytes.size() > 24) check_size(path, word_at(bytes, 16), word_at(bytes, 20));
+  if (bytes[0] == 0x89 && bytes.size() > 24) check_size(path, word_at(bytes.data() + 16), word_at(bytes.data() + 20));
   if (!stbi_info_from_memory(given.data(), size, &width, &height, &channels)) wrong("damaged");
   check_size(path, width, height);
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(

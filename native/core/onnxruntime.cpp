@@ -10,7 +10,6 @@
 
 #include "cancel.hpp"
 #include "error.hpp"
-#include "files.hpp"
 
 namespace je {
 namespace {

@@ -12,12 +12,6 @@ void put_word(Bytes& to, uint32_t word) {
   for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<uint8_t>(word >> shift));
 }
 
-size_t word_at(std::string_view from, size_t at) {
-  size_t found = 0;
-  for (size_t i = 0; i < 4; ++i) found = found << 8 | static_cast<uint8_t>(from[at + i]);
-  return found;
-}
-
 uint32_t crc32(const uint8_t* bytes, size_t size) {
   uint32_t crc = ~0u;
   for (size_t i = 0; i < size; ++i) {
@@ -38,9 +32,14 @@ Bytes chunk(std::string_view kind, const Bytes& body) {
 
 }  // namespace
 
+uint32_t word_at(const void* bytes) {
+  const auto* from = static_cast<const uint8_t*>(bytes);
+  return uint32_t{from[0]} << 24 | uint32_t{from[1]} << 16 | uint32_t{from[2]} << 8 | from[3];
+}
+
 std::string_view chunk_of(std::string_view file, std::string_view kind) {
   for (size_t at = kSignature; at + kAround <= file.size();) {
-    const size_t size = word_at(file, at);
+    const size_t size = word_at(file.data() + at);
     if (size > file.size() - at - kAround) break;
     if (file.substr(at + 4, 4) == kind) return file.substr(at + 8, size);
     at += kAround + size;

@@ -8,6 +8,9 @@
 
 namespace je {
 
+// A number as PNG writes it: four bytes, the highest first.
+uint32_t word_at(const void* bytes);
+
 // The body of the first chunk of a kind; nullptr inside: there is none.
 std::string_view chunk_of(std::string_view file, std::string_view kind);
 

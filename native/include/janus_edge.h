@@ -81,14 +81,14 @@ typedef struct {
 } je_image;
 
 /* Read a PNG or JPEG file as RGB: upright, transparency over white, of 16 bits the upper 8. `image` must be
- * given back to je_image_free. Any thread. JE_E_IMAGE, JE_E_MEMORY. */
+ * given back to je_image_free. Any thread. JE_E_IMAGE, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_load(const char *path, je_image *image);
 
 /* Frees what je_image_load gave, and clears `image`. No other picture may be passed. */
 JE_API void je_image_free(je_image *image);
 
 /* Write a PNG file; it appears whole or not at all. texts: keys and values in turn, num_texts pairs, for the
- * file's text chunks; may be NULL. Any thread. JE_E_OUTPUT, JE_E_ARGUMENT. */
+ * file's text chunks; may be NULL. Any thread. JE_E_OUTPUT, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_save(const char *path, const je_image *image, const char *const *texts,
                                size_t num_texts);
 
@@ -224,7 +224,8 @@ typedef struct {
 } je_event;
 
 /* Check a request and start it; the work is done by je_job_next. The job keeps the engine's parts alive, also after
- * je_engine_close. *job is NULL on failure. Any thread. JE_E_ARGUMENT, JE_E_MEMORY, JE_E_ABI. */
+ * je_engine_close. *job is NULL on failure. Any thread. JE_E_ARGUMENT, JE_E_BUNDLE (its tokenizer does not read the
+ * model's own tokens), JE_E_MEMORY, JE_E_ABI. */
 JE_API je_status je_job_start(je_engine *engine, const je_request *request, je_job **job);
 
 /* Work until there is something to tell: JE_OK and an event; JE_DONE: the request is finished; JE_CANCELLED; or an
