@@ -11,10 +11,15 @@ Names load when first used, so importing the package costs nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# The libraries below send usage data unless these are set before they load, as they are here.
+for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")
 
 if TYPE_CHECKING:
     from janus_edge.runtime.bundle import Bundle, open_bundle, shipped_bundles
@@ -85,3 +90,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'janus_edge' has no attribute {name!r}")
     return getattr(import_module(f"janus_edge.runtime.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -161,6 +162,7 @@ void load_onnxruntime(const std::string& file) {
       fail(JE_E_RUNTIME, file, ": this process has opened ", the.file, " before; name that one");
     return;
   }
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // read as the library starts; the API's switch comes after a first event
   std::string opened;
   void* handle = open_first(file, opened);
   const auto base_of = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
@@ -173,6 +175,7 @@ void load_onnxruntime(const std::string& file) {
   if (api == nullptr) fail(JE_E_RUNTIME, opened, ": ONNX Runtime ", version, " is too old; 1.", kApi, " is needed");
   Ort::InitApi(api);
   the.environment = std::make_unique<Ort::Env>(ORT_LOGGING_LEVEL_FATAL, "janus_edge", drop, nullptr);
+  the.environment->DisableTelemetryEvents();
   the.file = opened;
   the.version = version;
   the.handle = handle;

@@ -119,7 +119,8 @@ JE_API void je_options_init(je_options *options, uint32_t size);
  * the defaults; `log` and its context must live as long as the engine and its jobs. *engine is NULL on failure.
  * Any thread. JE_E_ARGUMENT, JE_E_BUNDLE, JE_E_RUNTIME, JE_E_MEMORY, JE_E_ABI, JE_E_DEVICE.
  *
- * A process has one ONNX Runtime: the first that was opened. */
+ * A process has one ONNX Runtime: the first that was opened. So that it sends no usage data, the variable
+ * ORT_DISABLE_TELEMETRY is set to 1 in the process's environment before it loads, unless the variable is set already. */
 JE_API je_status je_engine_open(const char *bundle, const je_options *options, je_engine **engine);
 
 /* Give the engine up. Jobs that still run keep what they need. NULL is allowed. Not while another thread calls a

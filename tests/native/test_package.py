@@ -18,6 +18,7 @@ from janus_edge.runtime.bundle import SHIPPED
 from janus_edge.runtime.requests import ImageRequest
 from tests.native.capi import onnxruntime_library
 from tests.native.conftest import NATIVE, ROOT, Build, checked, reference
+from tests.network import run_watched
 
 JANUS = SHIPPED / "tiny-janus"
 PROJECT = """
@@ -100,6 +101,17 @@ def test_the_example_in_c(release: Build, tmp_path: Path) -> None:
     out = run_example(release.program("draw_and_ask"), tmp_path).splitlines()
     assert re.fullmatch(r"out\.png: 8 previews, \d+ ms", out[0]) and out[1] == "three"
     assert np.array_equal(read(tmp_path / "out.png"), drawn("three red circles"))
+
+
+def test_the_example_in_c_looks_nothing_up(release: Build, tmp_path: Path) -> None:
+    """Nor does it leave anything in the home folder but our own cache; the same of Python's is
+    tested in tests/cli/test_network.py."""
+    words = (JANUS, "three red circles", "out.png", "how many circles are there?")
+    _, lookups, left = run_watched(
+        [release.program("draw_and_ask"), *words, onnxruntime_library()], tmp_path
+    )
+    assert lookups == []
+    assert left and all(path.startswith(".cache/janus-edge/checked/") for path in left)
 
 
 def test_the_example_in_cpp(release: Build, tmp_path: Path) -> None:
