@@ -83,7 +83,7 @@ def _features() -> str:
     """Of the processor, those that products of integers use."""
     if sys.platform != "linux":
         return "features unknown"
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     words = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return ", ".join(name for name in _FEATURES if name in words.split()) or "none of " + ", ".join(
         _FEATURES

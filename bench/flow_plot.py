@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--guidance-scale", type=float, help="of plot and tables")
     options = parser.parse_args()
     try:
-        records = newest_run(options.record.read_text().splitlines())
+        records = newest_run(options.record.read_text(encoding="utf-8").splitlines())
         default = default_of(records)
         scale = options.guidance_scale or default["settings"]["guidance_scale"]
         shown = [r for r in records if r["settings"]["guidance_scale"] == scale]

@@ -162,7 +162,9 @@ def measure_all(
     todo = [each for scale in options.guidance_scale or [own] for each in table(float(scale))]
     first, of = options.part
     todo = todo[first - 1 :: of]
-    lines = options.record.read_text().splitlines() if options.record.exists() else []
+    lines = (
+        options.record.read_text(encoding="utf-8").splitlines() if options.record.exists() else []
+    )
     done = {key_of(json.loads(line)) for line in lines}
     cases = list(prompts(options.split, options.prompts))
     references: dict[tuple[float, float, float], Latents] = {}

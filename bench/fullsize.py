@@ -40,7 +40,7 @@ def measured(*words: str) -> dict[str, Any]:
     """Run a command to its end: seconds, peak memory in MB, what it said. Raises on failure."""
     print("$", *words, flush=True)
     began = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8")
     assert process.stdout is not None
     said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -54,7 +54,7 @@ def measured(*words: str) -> dict[str, Any]:
 
 def picture_of(checkpoint: Path, steps: int) -> dict[str, int]:
     """How many codes the checkpoint's pictures are, or of a flow the steps to draw in."""
-    config = read_config(json.loads((checkpoint / "config.json").read_text()))
+    config = read_config(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
     return {"codes": config.num_codes} if isinstance(config, JanusConfig) else {"steps": steps}
 
 

@@ -34,7 +34,11 @@ def describe() -> dict[str, Any]:
 
 def processor() -> str:
     """How many of which processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    lines = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if sys.platform == "linux"
+        else []
+    )
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else f"{os.cpu_count()} x {platform.processor()}"
 
@@ -66,7 +70,11 @@ def peak_memory_bytes() -> int:
     """The most memory that this process has held at once, with what it touched of mapped files."""
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says here includes the process that started this one
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        (line,) = [
+            line
+            for line in status.read_text(encoding="utf-8").splitlines()
+            if line.startswith("VmHWM:")
+        ]
         return int(line.split()[1]) * 1024
     import resource  # not on Windows
 
@@ -84,6 +92,6 @@ def _memory_gb() -> float | None:
 def _words(paths: Iterator[Path]) -> Iterator[str]:
     for path in paths:
         try:
-            yield path.read_text().strip()
+            yield path.read_text(encoding="utf-8").strip()
         except OSError:
             continue

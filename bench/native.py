@@ -72,7 +72,7 @@ class Side:
     def __init__(self, command: list[str]) -> None:
         """Start it and draw a picture: its times, and the time from here to its first code."""
         began, pipe = time.perf_counter(), subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8")
         self._send(0)
         if self._line() != "first\n":
             sys.exit("native: a program failed")

@@ -15,9 +15,9 @@ from janus_edge.runtime.files import whole
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add a line to a file of records; the file is replaced in one step, never half written."""
-    before = path.read_text() if path.exists() else ""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
     with whole(path) as part:
-        part.write_text(before + to_line(record) + "\n")
+        part.write_text(before + to_line(record) + "\n", encoding="utf-8")
 
 
 def program(schema: str) -> dict[str, Any]:
@@ -45,5 +45,7 @@ def checkout_commit() -> str | None:
 
 def _git(*words: str) -> str:
     where = Path(__file__).resolve().parent
-    done = subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", *words], cwd=where, capture_output=True, encoding="utf-8", check=True
+    )
     return done.stdout.strip()

@@ -128,7 +128,7 @@ def export_bundle(
         entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
         entries |= _write_tables(stored, part, report, preset.halves)
         kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
-        (part / "tokenizer.json").write_text(checkpoint.tokenizer_json)
+        (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
         (part / TOKENIZER_BIN).write_bytes(compiled)
         _write_manifest(checkpoint, part, folder.name, max_length, entries, kernels)
         _swap(part, folder)
@@ -226,7 +226,7 @@ def _write_manifest(
     raw = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     parse_manifest(raw, MANIFEST)  # never write one that the runtime would refuse
     (part / MANIFEST).write_bytes(raw)
-    (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n")
+    (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n", encoding="utf-8")
 
 
 def _swap(part: Path, folder: Path) -> None:

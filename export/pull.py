@@ -200,7 +200,7 @@ def _autoencoder(
 def _config(source: Repository, name: str, kind: Kind, read: Callable[[Any], Read]) -> Read:
     """What ``read`` makes of a config. Raises PullError where it is of another model."""
     try:
-        return read(json.loads(source.fetch(name).read_text()))
+        return read(json.loads(source.fetch(name).read_text(encoding="utf-8")))
     except UNREADABLE as error:
         raise PullError(f"{source.repo}: {name}: {error}; {kind.advice}") from None
 

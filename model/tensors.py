@@ -121,7 +121,7 @@ def _gathered(first: Path, paths: list[Path], form: _Format) -> TensorFiles:
 def _shards(index: Path) -> list[Path]:
     """The files that an index names; they must lie beside it."""
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{index}: not an index of shards; copy it again") from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):

@@ -109,9 +109,9 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
     JanusFlow's autoencoder; None: ``vae`` in the checkpoint.
     """
     try:
-        raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = read_config(raw)
-        tokenizer_json = (folder / "tokenizer.json").read_text()
+        tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
     except OSError as error:
         raise CheckpointError(
             f"{error.filename}: {error.strerror}; is this a checkpoint?"
@@ -161,7 +161,9 @@ def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model
             return Janus(config).eval(), None
         path = vae / "config.json"
         try:
-            model = JanusFlow(config, read_vae_config(json.loads(path.read_text()))).eval()
+            model = JanusFlow(
+                config, read_vae_config(json.loads(path.read_text(encoding="utf-8")))
+            ).eval()
         except OSError as error:
             raise CheckpointError(
                 f"{path}: {error.strerror}; a JanusFlow draws with the SDXL autoencoder: put its "
@@ -312,4 +314,4 @@ def _json(content: dict[str, Any]) -> str:
 
 def _write(path: Path, text: str) -> None:
     with whole(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")

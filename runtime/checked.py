@@ -71,6 +71,6 @@ def _write(note: Path, found: dict[str, list[str | Stamp]]) -> None:
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         with whole(note) as part:
-            part.write_text(json.dumps(found))
+            part.write_text(json.dumps(found), encoding="utf-8")
     except OSError:  # a home that cannot be written: the next start hashes again
         return

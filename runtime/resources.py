@@ -12,7 +12,7 @@ def free_memory() -> float:
     """Bytes that can be used without swapping, by Linux's own estimate; infinite where the system
     does not say."""
     try:
-        lines = _MEMINFO.read_text().splitlines()
+        lines = _MEMINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         return float("inf")
     found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]

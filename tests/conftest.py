@@ -165,7 +165,7 @@ class Cli:
             [sys.executable, "-m", "janus_edge.cli", *map(str, words)],
             cwd=self.cwd,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=300,
             env=os.environ | {"COLUMNS": "100"},
         )

@@ -260,7 +260,9 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, make in MADE.items():
         text = json.dumps(make(), ensure_ascii=False, separators=(",", ":"))
-        (FOLDER / f"{name}.json").write_text(text.replace('},{"', '},\n{"') + "\n")
+        (FOLDER / f"{name}.json").write_text(
+            text.replace('},{"', '},\n{"') + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def run_watched(
         | {"HOME": str(home), "LD_PRELOAD": str(shim), "NETWORK_LOG": str(log)}
         | env,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
-    lookups = log.read_text().splitlines() if log.exists() else []
+    lookups = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     left = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
     return done, lookups, left

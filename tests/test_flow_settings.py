@@ -173,13 +173,13 @@ def test_a_record_goes_on_where_it_stopped(
     for steps in ((3,), (7, 3)):
         monkeypatch.setattr(flow_settings, "table", lambda scale, steps=steps: table(scale, steps))
         flow_settings.measure_all(flow_session, options, said.append)
-    lines = [json.loads(each) for each in options.record.read_text().splitlines()]
+    lines = [json.loads(each) for each in options.record.read_text(encoding="utf-8").splitlines()]
     assert [each["settings"]["num_steps"] for each in lines] == [3, 7] and len(said) == 4
     first, reference = lines
     assert first["latent_error"] > 0 and reference["latent_error"] == 0
     assert first["velocity_rows"] == 6 and first["settings"]["guidance_scale"] == 2.0
     assert first["geneval"]["count"] == len(first["verdicts"]["strict"]) == 6
-    assert flow_plot.newest_run(options.record.read_text().splitlines()) == lines
+    assert flow_plot.newest_run(options.record.read_text(encoding="utf-8").splitlines()) == lines
 
 
 def test_processes_share_the_settings(
@@ -196,7 +196,7 @@ def test_processes_share_the_settings(
             record=record, prompts=6, split="test", guidance_scale=None, threads=1, part=(part, 2)
         )
         flow_settings.measure_all(flow_session, options, lambda line: None)
-        lines = [json.loads(each) for each in record.read_text().splitlines()]
+        lines = [json.loads(each) for each in record.read_text(encoding="utf-8").splitlines()]
         found.append([each["settings"]["num_steps"] for each in lines])
     assert found == [[1, 3], [2]]
 

@@ -12,7 +12,9 @@ import pytest
 import janus_edge
 
 ROOT = Path(__file__).resolve().parent.parent
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "setuptools"
+]
 
 
 def test_every_package_folder_is_listed() -> None:
@@ -31,7 +33,9 @@ def test_importing_the_package_is_light() -> None:
         "heavy = {'torch', 'onnx', 'onnxruntime', 'triton', 'numpy', 'PIL', 'scipy'}; "
         "print(*sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.strip() == ""
 
 
@@ -48,7 +52,9 @@ request = janus_edge.ImageRequest(prompt="a red circle")
 images = [e for e in session.generate_image(request) if isinstance(e, janus_edge.Image)]
 print(images[0].pixels.shape)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.strip() == "(32, 32, 3)"
 
 
@@ -59,7 +65,7 @@ def test_all_public_names_resolve() -> None:
 
 
 def test_version_matches_the_package() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert janus_edge.__version__ == project["version"]
 
 
@@ -77,5 +83,5 @@ def test_a_command_names_the_extra_it_needs(command: str, module: str, extra: st
 
     line, code = _line_and_code(ModuleNotFoundError("no", name=module), command)
     assert code == 1 and line.endswith(f"run: pip install 'janus-edge[{extra}]'")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(extra.split(",")) <= set(project["optional-dependencies"])

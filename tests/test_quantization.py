@@ -56,7 +56,7 @@ def test_a_line_a_bundle_is_recorded(
     subprocess.run(
         [sys.executable, PROGRAM, *words, "--record", record, "--prompts", "3"], check=True
     )
-    same, rounded = (json.loads(line) for line in record.read_text().splitlines())
+    same, rounded = (json.loads(line) for line in record.read_text(encoding="utf-8").splitlines())
     assert same["kl_rest"] == same["kl_largest"] == 0 and same["same_codes"] == 1
     assert same["weights"] == {}
     assert 0 < rounded["kl_rest"] <= rounded["kl_largest"] and rounded["bundle"] == "int4"

@@ -33,7 +33,7 @@ def tool() -> Iterator[ModuleType]:
 @pytest.mark.parametrize("name", ["janus-pro-1b", "janus-pro-7b", "janusflow-1.3b"])
 def test_published_configs(tool: ModuleType, name: str) -> None:
     assert tool.published_config(name) == json.loads(
-        (PUBLISHED / f"config-{name}.json").read_text()
+        (PUBLISHED / f"config-{name}.json").read_text(encoding="utf-8")
     )
 
 
@@ -52,7 +52,7 @@ def test_published_names_and_shapes(
     """num_beside: parameters of the autoencoder, whose names test_vae.py holds to diffusers'."""
     model = tool.empty_model(tool.published_config(name), tool.SDXL)
     own, beside = tool.published_shapes(model)
-    listing = json.loads((PUBLISHED / f"state-dict-{listed}.json").read_text())
+    listing = json.loads((PUBLISHED / f"state-dict-{listed}.json").read_text(encoding="utf-8"))
     assert {key: list(shape) for key, shape in own.items()} == listing
     assert sum(map(math.prod, beside.values())) == num_beside
 
@@ -70,7 +70,9 @@ def test_shards_load_and_compute(
     model = Janus(RANDOM).eval()
     fill(model, find_weights(model, tmp_path))
     assert model.gen_embed.weight.bfloat16().float().equal(model.gen_embed.weight)
-    text = complete((tmp_path / "tokenizer.json").read_text(), RANDOM.language.vocab_size)
+    text = complete(
+        (tmp_path / "tokenizer.json").read_text(encoding="utf-8"), RANDOM.language.vocab_size
+    )
     encoder = PromptEncoder.load(text, TEMPLATES["janus-pro"])
     ids = torch.from_numpy(encoder.generation("a red circle"))[None]
     with torch.no_grad():
@@ -90,7 +92,7 @@ def test_a_flow_and_its_autoencoder_load_and_compute(
     tool.write_checkpoint("janusflow-1.3b", tmp_path, config, "model.safetensors", RANDOM_VAE)
     for folder in (tmp_path, tmp_path / "vae"):
         assert len(list(folder.glob("*-of-*.safetensors"))) > 1
-    raw = json.loads((tmp_path / "vae" / "config.json").read_text())
+    raw = json.loads((tmp_path / "vae" / "config.json").read_text(encoding="utf-8"))
     assert read_vae_config(raw) == RANDOM_VAE
     checkpoint = load_checkpoint(tmp_path)
     model = checkpoint.model

@@ -23,7 +23,7 @@ TEXTS = [
 @cache
 def tiny() -> str:
     """The shipped model's: lower case, GPT-2's splitting."""
-    return (ROOT / "checkpoints/tiny-janus/tokenizer.json").read_text()
+    return (ROOT / "checkpoints/tiny-janus/tokenizer.json").read_text(encoding="utf-8")
 
 
 @cache
@@ -42,7 +42,9 @@ def deepseek_like() -> str:
     made.normalizer = normalizers.Sequence([])
     made.pre_tokenizer = splitters.Sequence(chain)
     made.decoder = decoders.ByteLevel()
-    texts = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))] + TEXTS * 20
+    texts = [
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+    ] + TEXTS * 20
     trainer = trainers.BpeTrainer(vocab_size=3000, show_progress=False)
     made.train_from_iterator(texts, trainer)
     specials = list(TOKEN_STRINGS.values())

@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
-mapping = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+mapping = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "setuptools"
+]["package-dir"]
 tree = root / ".types" / "janus_edge"
 tree.mkdir(parents=True, exist_ok=True)
 for link in tree.iterdir():

@@ -120,7 +120,7 @@ def write_checkpoint(
     own, beside = published_shapes(model)
     layers = model.config.language.num_hidden_layers
     _write_json(folder / "config.json", config)
-    (folder / "tokenizer.json").write_text(_tokenizer(PUBLISHED[name].template))
+    (folder / "tokenizer.json").write_text(_tokenizer(PUBLISHED[name].template), encoding="utf-8")
     _write_shards(folder, file, own, layers, torch.bfloat16)
     if beside:
         (folder / VAE_FOLDER).mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ def write_checkpoint(
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _tokenizer(template: str) -> str:

@@ -65,7 +65,7 @@ def write(run_dir: Path, made: Made, words: list[str]) -> None:
         "python": platform.python_version(),
         "stages": [dataclasses.asdict(stage) for stage in made.stages],
     }
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

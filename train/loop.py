@@ -101,7 +101,7 @@ def run_stage(
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
             line |= {name: round(value, 5) for name, value in metrics.items()}
             line["seconds"] = round(time.monotonic() - began, 1)
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
             _save(path, model, optimizers, done)
@@ -180,10 +180,10 @@ def _drop_later_lines(log: Path, stage: str, start: int) -> None:
     """Forget what was logged after the step that a resumed stage starts from."""
     if not log.exists():
         return
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     kept = [line for line in lines if line["stage"] != stage or line["step"] <= start]
     with whole(log) as part:
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
 def _with_bar(stage: Stage, start: int) -> Iterator[int]:

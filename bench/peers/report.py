@@ -42,7 +42,7 @@ def newest(records: list[Record], key_of: Callable[[Record], Any]) -> list[Recor
 
 def _lines(path: Path, schema: str) -> list[Record]:
     """Raises ValueError for a record of another program."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if any(record.get("schema") != schema for record in records):
         raise ValueError(f"{path}: not all records are of schema {schema}")
     return records
@@ -204,7 +204,7 @@ def main() -> None:
         ]
     )
     with whole(options.report) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
     plot(peers, own, options.plot)
 
 

@@ -99,8 +99,8 @@ def test_the_machine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert machine.power_state() == "governor unknown; supply unknown"
     governor = tmp_path / "cpu/cpu0/cpufreq/scaling_governor"
     governor.parent.mkdir(parents=True)
-    governor.write_text("powersave\n")
+    governor.write_text("powersave\n", encoding="utf-8")
     (tmp_path / "power/AC").mkdir(parents=True)
-    (tmp_path / "power/AC/online").write_text("0\n")
+    (tmp_path / "power/AC/online").write_text("0\n", encoding="utf-8")
     assert machine.power_state() == "governor powersave; supply battery"
     assert str(os.cpu_count()) in machine.describe()["machine"]

@@ -27,8 +27,10 @@ def make_setup(bundle: str | None, made: Path) -> Setup:
 def test_a_peer_is_a_file_and_one_that_cannot_be_had_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "fast.py").write_text("PEERS = {'draw': {'fast': print}, 'ask': {'slow': print}}")
-    (tmp_path / "absent.py").write_text("import no_such_module")
+    (tmp_path / "fast.py").write_text(
+        "PEERS = {'draw': {'fast': print}, 'ask': {'slow': print}}", encoding="utf-8"
+    )
+    (tmp_path / "absent.py").write_text("import no_such_module", encoding="utf-8")
     monkeypatch.setattr(setup.folder, "__path__", [str(tmp_path), *setup.folder.__path__])
     found, missing = peers("draw")
     assert {"fast", "janus-edge", "transformers bf16", "transformers fp32"} <= set(found)
@@ -51,7 +53,7 @@ def test_the_command_as_it_is_called(bundle_dir: Path, tmp_path: Path) -> None:
     words += ["--bundle", str(bundle_dir), "--record", str(record)]
     command = [sys.executable, "-m", "janus_edge.bench.peers", *words]
     subprocess.run(command, check=True, capture_output=True)
-    assert json.loads(record.read_text())["peers"]["janus-edge"]["total_ms"] > 0
+    assert json.loads(record.read_text(encoding="utf-8"))["peers"]["janus-edge"]["total_ms"] > 0
 
 
 def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -> None:
@@ -99,10 +101,10 @@ def test_the_report_compares_with_ours_and_takes_the_newest() -> None:
 
 def test_a_record_of_another_program_is_one_line(tmp_path: Path) -> None:
     record = tmp_path / "r.jsonl"
-    record.write_text('{"schema": "layers/1"}\n')
+    record.write_text('{"schema": "layers/1"}\n', encoding="utf-8")
     words = [str(record), str(record), str(tmp_path / "R.md"), str(tmp_path / "r.png")]
     command = [sys.executable, "-m", "janus_edge.bench.peers.report", *words]
-    found = subprocess.run(command, capture_output=True, text=True)
+    found = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert (
         found.returncode == 1 and "r.jsonl: not all records are of schema peers/1" in found.stderr
     )

@@ -37,6 +37,6 @@ def test_answers(cli, bundle_dir: Path, picture: Path) -> None:
 def test_bad_input_is_one_line(
     cli, bundle_dir: Path, picture: Path, words: list[str], says: str
 ) -> None:
-    picture.with_name("text.png").write_text("hello")
+    picture.with_name("text.png").write_text("hello", encoding="utf-8")
     picture.with_name("cut.png").write_bytes(picture.read_bytes()[:60])
     assert says in cli.fails(*words, "--model", bundle_dir)

@@ -19,7 +19,7 @@ def test_a_line_for_programs(cli, bundle_dir: Path, flow_bundle_dir: Path, tmp_p
     words = ["--work", "draw", "--runs", "2", "--warmups", "0", "--threads", "1", "--json"]
     done = cli("bench", "--compare", bundle_dir, flow_bundle_dir, *words, "--record", record)
     assert done.returncode == 0, done.stderr
-    assert record.read_text() == done.stdout
+    assert record.read_text(encoding="utf-8") == done.stdout
     result = json.loads(done.stdout)
     janus, flow = result["bundles"]
     assert (janus["family"], flow["family"]) == ("janus", "janusflow")

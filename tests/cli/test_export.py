@@ -20,10 +20,10 @@ def test_exports_inspects_draws(cli, checkpoint_dir: Path, tmp_path: Path) -> No
 
 def test_exists_already(cli, checkpoint_dir: Path, bundle_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "thesis.txt").write_text("x")
+    (tmp_path / "there" / "thesis.txt").write_text("x", encoding="utf-8")
     for extra in ([], ["--replace"]):  # replaces bundles, never other folders
         assert "already there" in cli.fails("export", checkpoint_dir, "there", *extra)
-    assert (tmp_path / "there" / "thesis.txt").read_text() == "x"
+    assert (tmp_path / "there" / "thesis.txt").read_text(encoding="utf-8") == "x"
     shutil.copytree(bundle_dir, tmp_path / "old")
     assert "already there" in cli.fails("export", checkpoint_dir, "old")
     assert cli("export", checkpoint_dir, "old", "--replace").returncode == 0
@@ -52,7 +52,7 @@ def test_damaged_checkpoint(
     shutil.copytree(checkpoint_dir, copy)
     (copy / name).unlink(missing_ok=True)
     if content is not None:
-        (copy / name).write_text(content)
+        (copy / name).write_text(content, encoding="utf-8")
     assert says in cli.fails("export", copy, "out")
     assert not (tmp_path / "out").exists()
 
@@ -60,10 +60,10 @@ def test_damaged_checkpoint(
 def test_weights_that_do_not_fit_are_all_named(cli, checkpoint_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(checkpoint_dir, copy)
-    config = json.loads((copy / "config.json").read_text())
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     config["model"]["language"]["num_hidden_layers"] = 3
     config["model"]["vision"]["width"] = 26
-    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     line = cli.fails("export", copy, "out")
     assert "missing language_model.model.layers.2.self_attn.q_proj.weight" in line
     assert "vision_model.vision_tower.norm.weight is [24], not [26]" in line

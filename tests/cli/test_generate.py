@@ -89,7 +89,7 @@ def test_several_prompts_are_drawn_together_as_each_alone(
 def test_bad_input_is_one_line(
     cli, bundle_dir: Path, tmp_path: Path, words: list[str], says: str
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     model = ["--model", str(bundle_dir)] if words[0] == "generate" else []
     assert says in cli.fails(*words, *model)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -63,9 +63,9 @@ def run(
 
 def test_a_run_is_recorded(bundle_dir: Path, tmp_path: Path) -> None:
     record, sheet = tmp_path / "r.jsonl", tmp_path / "s.png"
-    record.write_text('{"schema": "older"}\n')
+    record.write_text('{"schema": "older"}\n', encoding="utf-8")
     result = run(bundle_dir, record, sheet, guidance_scale=2.0, temperature=None)
-    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 2 and lines[1] == result
     assert result["schema"] == "shapes/2"
     chosen = {"guidance_scale": 2.0, "temperature": 0.9, "top_k": 0, "top_p": 1.0}

@@ -33,7 +33,7 @@ def without(*names: str) -> str:
 def test_a_transformers_folder_draws_what_pytorch_draws(tmp_path: Path) -> None:
     folder = tmp_path / "Janus-Pro-1B"
     make_theirs(small_config(text_config__vocab_size=470), folder)
-    (folder / "tokenizer.json").write_text(without("begin_of_image", "pad"))
+    (folder / "tokenizer.json").write_text(without("begin_of_image", "pad"), encoding="utf-8")
     export_folder(folder, tmp_path / "bundle", max_length=128, report=lambda line: None)
     bundle = open_bundle(tmp_path / "bundle")
     assert bundle.manifest.prompt.user_role == "<|User|>"

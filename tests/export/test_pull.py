@@ -186,7 +186,7 @@ def test_offline(fetch, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cache_that_cannot_be_written(fetch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     line = line_of(PullError, fetch, cache_dir=tmp_path / "file")
     assert str(tmp_path / "file") in line and "HF_HOME" in line
 
@@ -218,7 +218,7 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path))
     folder = tmp_path / "bundles" / "mine"
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
     calls = []
     for name, result in (("download", ("checkpoint", "autoencoder")), ("export_folder", None)):
         monkeypatch.setattr(

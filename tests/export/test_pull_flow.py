@@ -112,7 +112,7 @@ def test_another_autoencoder_is_refused_before_any_weights(
     beside.commit("main", beside.newest | {"config.json": content.encode()})
     line = line_of(PullError, fetch_both)
     assert line.startswith(f"{VAE_REPO}: config.json: ") and says in line and "--vae" in line
-    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
     line = line_of(CheckpointError, fetch_both, vae=str(tmp_path))
     assert line.startswith(f"{tmp_path / 'config.json'}: ") and says in line
     assert not {WEIGHTS, VAE_WEIGHTS} & (repo.files_asked() | beside.files_asked())

@@ -36,7 +36,7 @@ def _export(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own: where kernels are interpreted they do not compile."""
     kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "janus_edge.cli", "export", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=kept)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=kept)
 
 
 @pytest.fixture(scope="module", params=["tiny-janus", "tiny-flow"])
@@ -272,5 +272,5 @@ def test_options_that_do_not_go_together(words: list[str], says: str, tmp_path: 
 
 
 def test_the_manifest_is_json_as_it_was_written(engines: Bundle) -> None:
-    raw = json.loads((engines.folder / "manifest.json").read_text())
+    raw = json.loads((engines.folder / "manifest.json").read_text(encoding="utf-8"))
     assert raw["components"]["decoder"]["profiles"]["prefill"]["M"] == [256, 256, 256]

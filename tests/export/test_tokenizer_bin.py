@@ -76,6 +76,9 @@ def test_every_bundle_has_one(bundle_dir: Path) -> None:
         bundle = open_bundle(folder)
         given = bundle.manifest.tokenizer_bin
         raw, text = (bundle.folder / f.file for f in (given, bundle.manifest.tokenizer))
-        tables, tokenizer = TokenTables(raw.read_bytes()), Tokenizer.from_str(text.read_text())
+        tables, tokenizer = (
+            TokenTables(raw.read_bytes()),
+            Tokenizer.from_str(text.read_text(encoding="utf-8")),
+        )
         prompt = "<|User|>: three RED circles, don't you think?\n\n<|Assistant|>:"
         assert tables.encode(prompt) == tokenizer.encode(prompt, add_special_tokens=False).ids

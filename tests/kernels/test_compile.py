@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_kernels_for_all_targets(folder: Path) -> None:
-    entries = json.loads((folder / "kernels.json").read_text())
+    entries = json.loads((folder / "kernels.json").read_text(encoding="utf-8"))
     names = {spec.name for spec in specs(Shape())}
     expected = {(name, f"sm_{target}") for name in names for target in TARGETS}
     assert {(entry["name"], entry["target"]) for entry in entries} == expected

@@ -92,7 +92,9 @@ def make_theirs(config: dict[str, Any], folder: Path) -> Any:
 def load_ours(folder: Path) -> Janus:
     """Our model from a folder that transformers wrote."""
     with torch.device("meta"):
-        ours = Janus(read_config(json.loads((folder / "config.json").read_text()))).eval()
+        ours = Janus(
+            read_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        ).eval()
     fill(ours, find_weights(ours, folder))
     return ours.requires_grad_(False)
 

@@ -16,7 +16,7 @@ from janus_edge.model.language import make_caches
 from janus_edge.model.weights import fill, find_weights
 
 FOLDER = Path(__file__).parent.parent / "golden" / "janus"
-DIMS = json.loads((FOLDER / "dims.json").read_text())
+DIMS = json.loads((FOLDER / "dims.json").read_text(encoding="utf-8"))
 TOKENS, SCALE = DIMS.pop("tokens"), DIMS.pop("guidance_scale")
 
 

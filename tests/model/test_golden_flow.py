@@ -17,7 +17,7 @@ from janus_edge.model.vae import VAEConfig
 from janus_edge.model.weights import fill, find_weights
 
 FOLDER = Path(__file__).parent.parent / "golden" / "janusflow"
-DIMS = json.loads((FOLDER / "dims.json").read_text())
+DIMS = json.loads((FOLDER / "dims.json").read_text(encoding="utf-8"))
 TOKENS, FLOW = DIMS["tokens"], DIMS["flow"]
 SIZES = ("channels", "latent_channels", "patch", "layers_in_middle", "norm_eps")
 CONFIG = JanusFlowConfig.from_dict(

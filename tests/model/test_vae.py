@@ -141,7 +141,7 @@ def test_old_names_of_attention(tmp_path: Path) -> None:
     renamed = {old_name(name): tensor for name, tensor in ours.state_dict().items()}
     assert len(set(renamed) - set(ours.state_dict())) == 2 * 4 * 2  # coders, layers, bias
     assert {diffusers_name(name) for name in renamed} == set(ours.state_dict())
-    (tmp_path / "config.json").write_text(json.dumps(vae_config_json(CONFIGS[0])))
+    (tmp_path / "config.json").write_text(json.dumps(vae_config_json(CONFIGS[0])), encoding="utf-8")
     save_file(renamed, tmp_path / "diffusion_pytorch_model.safetensors")
     again = AutoencoderKL.from_pretrained(tmp_path, local_files_only=True).state_dict()
     for name, tensor in renamed.items():
@@ -155,7 +155,10 @@ def test_files_that_diffusers_writes(tmp_path: Path, half: bool) -> None:
     files = open_tensors(tmp_path)
     assert files.first.name == f"diffusion_pytorch_model{'.fp16' * half}.safetensors"
     assert set(files.shapes) == set(ours.state_dict()) == set(load_file(files.first))
-    assert read_vae_config(json.loads((tmp_path / "config.json").read_text())) == CONFIGS[0]
+    assert (
+        read_vae_config(json.loads((tmp_path / "config.json").read_text(encoding="utf-8")))
+        == CONFIGS[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def in_shards(folder: Path) -> None:
         save_file({key: tensors[key] for key in keys}, folder / file)
     weight_map = {key: file for file, keys in groups.items() for key in keys}
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
     (folder / "model.safetensors").unlink()
 
 
@@ -72,8 +72,12 @@ def in_pickled_shards(folder: Path) -> None:
         torch.save(load_file(path), path.with_name(f"pytorch_{path.stem}.bin"))
         path.unlink()
     index = folder / "model.safetensors.index.json"
-    text = index.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
-    (folder / "pytorch_model.bin.index.json").write_text(text)
+    text = (
+        index.read_text(encoding="utf-8")
+        .replace("model-", "pytorch_model-")
+        .replace(".safetensors", ".bin")
+    )
+    (folder / "pytorch_model.bin.index.json").write_text(text, encoding="utf-8")
     index.unlink()
 
 
@@ -95,7 +99,7 @@ def test_saving_gives_the_same_bits(pair: Pair, tmp_path: Path) -> None:
     shutil.copytree(pair.folder, first)
     save_file({name: value.contiguous() for name, value in source.items()},
               first / "model.safetensors")  # fmt: skip
-    (first / "tokenizer.json").write_text("{}")
+    (first / "tokenizer.json").write_text("{}", encoding="utf-8")
     save_checkpoint(load_checkpoint(first), again, torch.bfloat16)
     save_checkpoint(load_checkpoint(again), tmp_path / "third", torch.bfloat16)
     once, twice = (load_file(f / "model.safetensors") for f in (again, tmp_path / "third"))
@@ -119,11 +123,13 @@ def test_a_published_name_is_its_own(checkpoint: Checkpoint) -> None:
 def test_tied_heads(pair: Pair, tmp_path: Path) -> None:
     folder = shutil.copytree(pair.folder, tmp_path / "tied")
     rewrite(folder, lambda tensors: tensors.pop("lm_head.weight"))
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"missing language_model\.lm_head\.weight"):
         load_checkpoint(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"tie_word_embeddings": True}), encoding="utf-8"
+    )
     model = load_checkpoint(folder).model.language_model
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
 
@@ -134,11 +140,15 @@ def test_tied_heads(pair: Pair, tmp_path: Path) -> None:
 )
 def test_every_published_tensor_has_its_place(names: str, config: str, tmp_path: Path) -> None:
     """All names and shapes of the published files, as a sparse file without data."""
-    shapes = json.loads((PUBLISHED / f"state-dict-{names}.json").read_text())
+    shapes = json.loads((PUBLISHED / f"state-dict-{names}.json").read_text(encoding="utf-8"))
     path = tmp_path / "model.safetensors"
     sparse_safetensors(path, shapes)
     with torch.device("meta"):
-        model = Janus(read_config(json.loads((PUBLISHED / f"config-{config}.json").read_text())))
+        model = Janus(
+            read_config(
+                json.loads((PUBLISHED / f"config-{config}.json").read_text(encoding="utf-8"))
+            )
+        )
     weights = find_weights(model, path)
     used = {name for name in shapes if not name.startswith(UNUSED)}
     assert {source for of in weights.sources.values() for source in of} == used
@@ -187,7 +197,9 @@ def hold_something_else(folder: Path) -> None:
 
 def point_outside(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"gen_embed.weight": "../../secret"}}))
+    index.write_text(
+        json.dumps({"weight_map": {"gen_embed.weight": "../../secret"}}), encoding="utf-8"
+    )
 
 
 def lose_a_shard(folder: Path) -> None:
@@ -267,7 +279,7 @@ def test_transformers_configs_that_are_no_janus(change: dict[str, Any], says: st
 def test_published_configs_that_are_no_janus(
     section: str, key: str | None, value: Any, says: str
 ) -> None:
-    raw = json.loads((PUBLISHED / "config-janus-pro-1b.json").read_text())
+    raw = json.loads((PUBLISHED / "config-janus-pro-1b.json").read_text(encoding="utf-8"))
     assert read_config(raw).num_codes == 576
     if key is None:
         del raw[section]

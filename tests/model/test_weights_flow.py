@@ -48,7 +48,9 @@ SDXL = VAEConfig(
 
 
 def published_config() -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads((PUBLISHED / "config-janusflow-1.3b.json").read_text())
+    raw: dict[str, Any] = json.loads(
+        (PUBLISHED / "config-janusflow-1.3b.json").read_text(encoding="utf-8")
+    )
     return raw
 
 
@@ -100,7 +102,7 @@ def test_what_a_config_leaves_out_is_as_published() -> None:
 
 def test_every_published_tensor_has_its_place(tmp_path: Path) -> None:
     """All names and shapes of the published file, as a sparse file without data."""
-    shapes = json.loads((PUBLISHED / "state-dict-flow.json").read_text())
+    shapes = json.loads((PUBLISHED / "state-dict-flow.json").read_text(encoding="utf-8"))
     path = tmp_path / "model.safetensors"
     sparse_safetensors(path, shapes)
     with torch.device("meta"):
@@ -213,8 +215,8 @@ def test_an_autoencoder_elsewhere(copy: Path, tmp_path: Path, flow_checkpoint: C
 
 def change_config(**changes: Any) -> Callable[[Path], None]:
     def change(vae: Path) -> None:
-        raw = json.loads((vae / "config.json").read_text())
-        (vae / "config.json").write_text(json.dumps(raw | changes))
+        raw = json.loads((vae / "config.json").read_text(encoding="utf-8"))
+        (vae / "config.json").write_text(json.dumps(raw | changes), encoding="utf-8")
 
     return change
 
@@ -237,8 +239,8 @@ def truncate(vae: Path) -> None:
     [
         (shutil.rmtree, "/vae/config.json: No such file or directory; a JanusFlow draws with the"),
         (lambda vae: (vae / VAE_FILE).unlink(), "/vae: no weights; looked for"),
-        (lambda vae: (vae / "config.json").write_text("{"), "/vae/config.json: not a config"),
-        (lambda vae: (vae / "config.json").write_text("[]"), "/vae/config.json: not a config"),
+        (lambda vae: (vae / "config.json").write_bytes(b"{"), "/vae/config.json: not a config"),
+        (lambda vae: (vae / "config.json").write_bytes(b"[]"), "/vae/config.json: not a config"),
         (change_config(latent_channels=8), "config.json: not a config that can be read: the "
          "autoencoder has 8 latent channels, the flow 4"),
         (change_config(_class_name="VQModel"), 'config.json: not a config that can be read: _class_'

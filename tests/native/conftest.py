@@ -46,7 +46,7 @@ def checked(*words: str | Path, cwd: Path = ROOT, **env: str) -> str:
         cwd=cwd,
         env=os.environ | env,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
     return done.stdout

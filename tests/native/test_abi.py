@@ -67,7 +67,8 @@ def test_ctypes_has_the_headers_layout(tmp_path: Path) -> None:
     source = tmp_path / "layout.c"
     body = "\n".join(lines)
     source.write_text(
-        f'#include <stdio.h>\n#include "janus_edge.h"\nint main(void) {{\n{body}\nreturn 0; }}\n'
+        f'#include <stdio.h>\n#include "janus_edge.h"\nint main(void) {{\n{body}\nreturn 0; }}\n',
+        encoding="utf-8",
     )
     flags = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{NATIVE / 'include'}")
     checked("gcc", "-std=c99", *flags, source, "-o", tmp_path / "layout")
@@ -84,7 +85,7 @@ def test_ctypes_has_the_headers_layout(tmp_path: Path) -> None:
 def test_only_the_headers_functions_are_exported(release: Build) -> None:
     listed = checked("nm", "-D", "--defined-only", release.library).splitlines()
     found = {line.split()[-1] for line in listed}
-    header = (NATIVE / "include/janus_edge.h").read_text()
+    header = (NATIVE / "include/janus_edge.h").read_text(encoding="utf-8")
     declared = {
         line.split("(")[0].split()[-1].lstrip("*")
         for line in header.splitlines()
@@ -95,6 +96,6 @@ def test_only_the_headers_functions_are_exported(release: Build) -> None:
 
 def test_versions(api: Api) -> None:
     assert api.je.je_version().decode() == janus_edge.__version__
-    cmake = (NATIVE / "CMakeLists.txt").read_text()
+    cmake = (NATIVE / "CMakeLists.txt").read_text(encoding="utf-8")
     assert f"VERSION {janus_edge.__version__} " in cmake
     assert api.je.je_abi() == 1 and "set(JANUS_EDGE_ABI 1)" in cmake

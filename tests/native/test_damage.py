@@ -142,7 +142,7 @@ def test_more_wrong_manifests(
 
 def test_a_tokenizer_that_does_not_read_the_models_tokens(api: Api, tmp_path: Path) -> None:
     """Well-formed tables, in which the special tokens are pieces like any other."""
-    read = json.loads((JANUS / "tokenizer.json").read_text())
+    read = json.loads((JANUS / "tokenizer.json").read_text(encoding="utf-8"))
     read["added_tokens"] = []
     raw = compile_tokenizer(json.dumps(read))
     sha256 = hashlib.sha256(raw).hexdigest()
@@ -161,7 +161,7 @@ def test_a_tokenizer_that_does_not_read_the_models_tokens(api: Api, tmp_path: Pa
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"null", b"[" * 100_000])
 def test_no_json(api: Api, copy: Path, raw: bytes) -> None:
     (copy / "manifest.json").write_bytes(raw)
-    (copy / "manifest.sha256").write_text(hashlib.sha256(raw).hexdigest() + "\n")
+    (copy / "manifest.sha256").write_text(hashlib.sha256(raw).hexdigest() + "\n", encoding="utf-8")
     assert "manifest.json" in line_of(api, copy)
 
 

@@ -135,7 +135,7 @@ def test_damage_is_one_line(api: Api, tmp_path: Path, suffix: str) -> None:
 
 
 def test_what_is_no_picture(api: Api, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     huge = bytearray(bytes_of("png"))
     huge[16:24] = (20000).to_bytes(4, "big") * 2
     (tmp_path / "huge.png").write_bytes(huge)

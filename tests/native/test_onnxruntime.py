@@ -52,7 +52,7 @@ def test_nothing_prints(release: Build, tmp_path: Path, make: Callable[[], bytes
     bundle = rewrite(JANUS, tmp_path, change)
     (bundle / "image_decoder.onnx").write_bytes(graph)
     words = (release.program("stress"), capi.onnxruntime_library(), bundle, "at-once")
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    done = subprocess.run(list(map(str, words)), capture_output=True, encoding="utf-8")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "image_decoder.onnx: " in done.stderr
@@ -81,7 +81,7 @@ def test_no_onnxruntime_is_one_line(release: Build, tmp_path: Path) -> None:
     """By a program of its own, as a process keeps the first library it has opened."""
     words = [release.program("draw_and_ask"), JANUS, "a", tmp_path / "a.png", "b"]
     for library in ("/nonexistent.so", str(NATIVE / "CMakeLists.txt"), str(release.library)):
-        done = subprocess.run([*map(str, words), library], capture_output=True, text=True)
+        done = subprocess.run([*map(str, words), library], capture_output=True, encoding="utf-8")
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1 and "ONNX Runtime" in done.stderr
 
@@ -96,6 +96,6 @@ def test_onnxruntime_beside_the_library(release: Build, tmp_path: Path) -> None:
     (tmp_path / "libonnxruntime.so.1").unlink()
     (tmp_path / "libonnxruntime.so").write_bytes(b"no library")
     env = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=env)
+    done = subprocess.run(list(map(str, words)), capture_output=True, encoding="utf-8", env=env)
     assert done.returncode == 1 and f"{tmp_path}/libonnxruntime.so: " in done.stderr
     assert "No such file" not in done.stderr and done.stderr.count("\n") == 1

@@ -61,7 +61,7 @@ def run_example(program: Path, cwd: Path, **env: str) -> str:
 
 
 def test_cmake_finds_it(prefix: Path, tmp_path: Path) -> None:
-    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT, encoding="utf-8")
     shutil.copy(NATIVE / "examples/draw_and_ask.c", tmp_path / "main.c")
     build = tmp_path / "build"
     checked("cmake", "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
@@ -135,7 +135,9 @@ def test_the_example_in_rust(release: Build, tmp_path: Path) -> None:
 def test_bindings_have_the_headers_fields() -> None:
     """C# and Rust say the structs again; nothing here compiles the former."""
     for file in ("bindings/csharp/JanusEdge.cs", "examples/draw.rs"):
-        words = re.findall(r"\w+", (NATIVE / file).read_text().lower().replace("_", ""))
+        words = re.findall(
+            r"\w+", (NATIVE / file).read_text(encoding="utf-8").lower().replace("_", "")
+        )
         for name in _struct_fields():
             assert name.replace("_", "") in words, f"{file}: {name}"
 
@@ -149,7 +151,9 @@ def _struct_fields() -> Iterator[str]:
 
 def test_a_wheel_carries_what_is_installed(prefix: Path, lib: Path) -> None:
     """But for the links that only help to link, and pkg-config's file, which needs them."""
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]
     patterns = setuptools["package-data"]["janus_edge.native"]
     installed = {
         str(path.relative_to(prefix)).replace(str(lib.relative_to(prefix)), "lib")

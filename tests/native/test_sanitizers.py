@@ -40,7 +40,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, (pixels, question) in enumerate(QUESTIONS):
         Image.fromarray(pixels).save(folder / f"{index}.png")
         lines.append(f"ask\t{index}\t{folder / f'{index}.png'}\t{question}")
-    (folder / "cases.txt").write_text("\n".join(lines) + "\n")
+    (folder / "cases.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "cases.txt"
 
 

@@ -76,7 +76,7 @@ def test_another_hash_in_the_manifest_is_another_file(copy: Path, hashed: list[s
 def test_a_damaged_note_does_not_matter(copy: Path, hashed: list[str], note: str) -> None:
     open_bundle(copy)
     (path,) = (home_folder() / "checked").iterdir()
-    path.write_text(note)
+    path.write_text(note, encoding="utf-8")
     hashed.clear()
     open_bundle(copy)
     assert hashed
@@ -88,7 +88,7 @@ def test_a_damaged_note_does_not_matter(copy: Path, hashed: list[str], note: str
 def test_a_home_that_cannot_be_written_does_not_matter(
     copy: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path / "file"))
     open_bundle(copy)
     hashed.clear()

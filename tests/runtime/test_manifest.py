@@ -21,11 +21,11 @@ def rewrite(bundle_dir: Path, tmp_path: Path, change: Callable[[dict[str, Any]],
     """A copy whose manifest is changed and whose checksum says that this is right."""
     copy = tmp_path / "copy"
     shutil.copytree(bundle_dir, copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
     change(manifest)
     raw = json.dumps(manifest).encode()
     (copy / "manifest.json").write_bytes(raw)
-    (copy / "manifest.sha256").write_text(hashlib.sha256(raw).hexdigest() + "\n")
+    (copy / "manifest.sha256").write_text(hashlib.sha256(raw).hexdigest() + "\n", encoding="utf-8")
     return copy
 
 
@@ -67,14 +67,14 @@ def test_wrong_manifests_are_refused(
 
 
 def test_a_tokenizer_without_special_tokens_is_refused(bundle_dir: Path, tmp_path: Path) -> None:
-    tokenizer = json.loads((bundle_dir / "tokenizer.json").read_text())
+    tokenizer = json.loads((bundle_dir / "tokenizer.json").read_text(encoding="utf-8"))
     for token in tokenizer["added_tokens"]:
         token["content"] = token["content"].replace("<end_of_image>", "<other>")
     raw = json.dumps(tokenizer)
     raw = raw.replace('"<end_of_image>"', '"<other>"')
     sha256 = hashlib.sha256(raw.encode()).hexdigest()
     copy = rewrite(bundle_dir, tmp_path, lambda m: m["tokenizer"].update(sha256=sha256))
-    (copy / "tokenizer.json").write_text(raw)
+    (copy / "tokenizer.json").write_text(raw, encoding="utf-8")
     with pytest.raises(BundleError, match="end_of_image"):
         open_bundle(copy)
 

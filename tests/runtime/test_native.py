@@ -284,7 +284,11 @@ def test_too_many_threads_are_an_option_error() -> None:
 
 def test_the_library_is_there_where_it_can_be() -> None:
     flags = Path("/proc/cpuinfo")
-    if not flags.exists() or "avx512_vnni" not in flags.read_text() or not shutil.which("cc"):
+    if (
+        not flags.exists()
+        or "avx512_vnni" not in flags.read_text(encoding="utf-8")
+        or not shutil.which("cc")
+    ):
         pytest.skip("another processor, or no C compiler")
     assert native_library.library() is not None
 

@@ -60,7 +60,7 @@ def test_without_room_the_decoder_does_both(
 ) -> None:
     both = Session(bundle, num_threads=1)
     answer = _answer(both)
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 1 kB\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 1 kB\n", encoding="utf-8")
     monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
     one = Session(bundle, num_threads=1)
     assert _answer(one)[0] == answer[0]

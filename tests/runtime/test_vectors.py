@@ -12,7 +12,7 @@ from tests.make_vectors import FOLDER, MADE
 
 @pytest.mark.parametrize("name", MADE)
 def test_vectors(name: str) -> None:
-    expected = json.loads((FOLDER / f"{name}.json").read_text())
+    expected = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     made = json.loads(json.dumps(MADE[name]()))
     _compare(made, expected, name)
 

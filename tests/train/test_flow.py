@@ -187,7 +187,7 @@ def test_a_wrong_start_gives_one_line(tmp_path: Path, checkpoint_dir: Path) -> N
             ],
             cwd=tmp_path,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert says in done.stderr.splitlines()[-1]

@@ -60,7 +60,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path, muon: tuple[st
     logs = [
         [
             {key: value for key, value in json.loads(line).items() if key != "seconds"}
-            for line in (folder / "log.jsonl").read_text().splitlines()
+            for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         ]
         for folder in (whole, parts)
     ]
