@@ -201,7 +201,7 @@ def _config(source: Repository, name: str, kind: Kind, read: Callable[[Any], Rea
     """What ``read`` makes of a config. Raises PullError where it is of another model."""
     try:
         return read(json.loads(source.fetch(name).read_text(encoding="utf-8")))
-    except UNREADABLE as error:
+    except (*UNREADABLE, RecursionError) as error:
         raise PullError(f"{source.repo}: {name}: {error}; {kind.advice}") from None
 
 

@@ -10,9 +10,22 @@ JanusEdgeError
 └── OutputError     a file or folder that cannot be written
 """
 
+import unicodedata
+
+_LONGEST = 4000
+
 
 class JanusEdgeError(Exception):
-    """Base of all errors below."""
+    """Base of all errors below. What a message quotes of files cannot break or hide its line."""
+
+    def __init__(self, message: str = "") -> None:
+        """Write characters that steer a terminal or end a line as escapes; cut what is endless."""
+        shown = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+        super().__init__("".join(c if _can_be_shown(c) else ascii(c)[1:-1] for c in shown))
+
+
+def _can_be_shown(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 class BundleError(JanusEdgeError):

@@ -1,19 +1,197 @@
-"""Files appear whole or not at all."""
+"""Files and folders appear whole or not at all (docs/files.md).
+
+What is written stands first in a private folder beside its place, made for this one purpose and
+locked as long as its writer lives. It gets its name when all of it is on the disk. What killed
+writers leave is known by the marker that they wrote, and goes with the next write beside it;
+nothing else is ever removed.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from janus_edge.runtime.errors import OutputError
+from janus_edge.runtime.locks import try_lock
+
+PREFIX, SUFFIX = ".janus-edge-", ".part"
+MARKER = "owner.json"
+OLD = "old"  # in a private folder: what stood at the target before it was replaced by two renames
+_NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that cannot, or need not
+_SETTLED_S = 2.0  # the longest that making a private folder waits for others that make theirs
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; the file gets its own name only when the block succeeds."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Yield a private path to write a file, link or folder to; it becomes ``path`` at the end.
+
+    It is on the disk before it replaces what stood there: a crash leaves the old or the new. A
+    block that fails leaves the old. Raises OSError.
+    """
+    with private(path.parent) as room:
+        part = room / f"new{path.suffix[:16]}"
         yield part
+        sync(part)
         part.replace(path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def private(parent: Path, *, target: str | None = None) -> Iterator[Path]:
+    """Make a folder of our own in ``parent``, which goes with all it holds at the end.
+
+    target: a name in ``parent`` that nobody else may write meanwhile. What killed writers left goes
+    first. Raises OutputError when another writer has the target, OSError.
+    """
+    with _settled(parent):
+        _sweep(parent, target)
+        room, lock = _claim(parent, target)
+    try:
+        yield room
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            _remove(room)
+        os.close(lock)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with all it holds, is on the disk. Raises OSError."""
+    if path.is_symlink():
+        return
+    if path.is_dir():
+        for each in path.iterdir():
+            sync(each)
+        sync_folder(path)
+        return
+    with path.open("rb") as file:
+        _fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        _fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _fsync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SYNCED:
+            raise
+
+
+@contextmanager
+def _settled(parent: Path) -> Iterator[None]:
+    """Keep others from looking for leftovers while a private folder is made but not yet locked.
+
+    The lock is the parent's own, held for some milliseconds. Where it cannot be had (a folder that
+    cannot be read, or that a script has locked for itself), the folder is made without.
+    """
+    with ExitStack() as stack:
+        with suppress(PermissionError):
+            folder = os.open(parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            end = time.monotonic() + _SETTLED_S
+            while try_lock(folder) is False and time.monotonic() < end:
+                time.sleep(0.01)
+        yield
+
+
+def _claim(parent: Path, target: str | None) -> tuple[Path, int]:
+    """Make a private folder with its marker; returns it and the marker's lock."""
+    room = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=parent))
+    try:
+        lock = os.open(room / MARKER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        try:
+            try_lock(lock)
+            words = {"by": "janus-edge", "process": os.getpid(), "target": target}
+            os.write(lock, json.dumps(words).encode())
+        except BaseException:
+            os.close(lock)
+            raise
+    except BaseException:
+        with suppress(OSError):
+            _remove(room)
+        raise
+    return room, lock
+
+
+def _sweep(parent: Path, target: str | None) -> None:
+    """Remove what killed writers left. Raises OutputError when a living one has the target."""
+    with suppress(PermissionError):
+        for room in [path for path in parent.iterdir() if path.name.startswith(PREFIX)]:
+            if not room.name.endswith(SUFFIX) or room.is_symlink():
+                continue
+            if (owner := _remove_left(parent, room)) and target and owner["target"] == target:
+                raise OutputError(
+                    f"{parent / target}: process {owner['process']} is writing it; wait for it, "
+                    "or choose another name"
+                )
+
+
+def _remove_left(parent: Path, room: Path) -> dict[str, object] | None:
+    """Remove a private folder whose writer is gone; returns what a living writer's marker says."""
+    with suppress(OSError):
+        room.rmdir()  # killed before it had a marker, or after
+        return None
+    try:
+        marker = os.open(room / MARKER, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:  # not ours
+        return None
+    try:
+        is_ours, owner = _owner(room, marker)
+        if not is_ours:
+            return None
+        is_locked = try_lock(marker)
+        if is_locked is False:
+            return owner
+        if is_locked:
+            with suppress(OSError):
+                _restore(parent, room, owner)
+                _remove(room)
+    finally:
+        os.close(marker)
+    return None
+
+
+def _owner(room: Path, marker: int) -> tuple[bool, dict[str, object]]:
+    """Whether a marker is ours, and what it says; one that stands alone may be unfinished."""
+    try:
+        owner = json.loads(os.read(marker, 2**16))
+        if owner["by"] == "janus-edge" and {"process", "target"} <= owner.keys():
+            return True, owner
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    alone = os.fstat(marker).st_size == 0 and os.listdir(room) == [MARKER]  # noqa: PTH208
+    return alone, {"process": None, "target": None}
+
+
+def _restore(parent: Path, room: Path, owner: dict[str, object]) -> None:
+    """Put back what a writer had moved aside when it was killed (``exchange.put``)."""
+    if isinstance(owner["target"], str) and (room / OLD).exists():
+        place = parent / owner["target"]
+        if place.parent == parent and not place.exists():
+            (room / OLD).rename(place)
+            sync_folder(parent)
+
+
+def _remove(room: Path) -> None:
+    """Remove a private folder; its marker goes last, so that a killed removal can be gone on."""
+    for each in list(room.iterdir()):
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        elif each.name != MARKER:
+            each.unlink()
+    (room / MARKER).unlink(missing_ok=True)
+    room.rmdir()

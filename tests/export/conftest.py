@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from janus_edge.export import transfer
 from janus_edge.export.pull import download
 from janus_edge.runtime.errors import JanusEdgeError
 
@@ -224,7 +225,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # less is lost by a cut
+    monkeypatch.setattr(transfer, "WAITS_S", (0.0, 0.0, 0.0))
     handler = type("ThisHandler", (Handler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         hub.url = f"http://127.0.0.1:{server.server_address[1]}"

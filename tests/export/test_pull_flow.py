@@ -119,14 +119,14 @@ def test_another_autoencoder_is_refused_before_any_weights(
 
 
 def test_an_autoencoder_arrives_whole(repo: Repo, beside: Repo, fetch_both) -> None:
-    beside.cut(20_500, 0, is_reset=True)
+    beside.cut(20_500, 0, 0, 0, is_reset=True)
     line = line_of(PullError, fetch_both)
     assert line.startswith(VAE_REPO) and "goes on where it stopped" in line
     repo.asked.clear()
     beside.asked.clear()
     beside.flipped = VAE_WEIGHTS
     assert f"{VAE_REPO}: {VAE_WEIGHTS} is damaged" in line_of(PullError, fetch_both)
-    assert beside.ranges() == ["bytes=20000-"] and not repo.files_asked()
+    assert beside.ranges() == ["bytes=20500-"] and not repo.files_asked()
     beside.flipped = ""
     assert (fetch_both()[1] / VAE_WEIGHTS).read_bytes() == beside.newest[VAE_WEIGHTS]
 
