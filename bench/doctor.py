@@ -44,7 +44,7 @@ def machine() -> Iterator[tuple[str, str]]:
     providers = ", ".join(known.get(name, name) for name in ort.get_available_providers())
     yield "ONNX Runtime", f"{ort.__version__}, providers {providers}"
     if clash := wheels_clash(list(_installed())):
-        yield "", clash
+        yield "wheels", clash
     for name in MODULES:
         found = import_library(name)
         yield name, "not here" if found is None else str(found.__version__)

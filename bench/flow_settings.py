@@ -36,7 +36,7 @@ from janus_edge.evals.shapes import RULES, Outcome, check_split, draw, judge, pr
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.runtime.flow import FlowSettings, integrate
-from janus_edge.runtime.image import check_writable
+from janus_edge.runtime.output import check_writable
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.shapes.captions import CATEGORIES, Caption

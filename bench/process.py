@@ -10,6 +10,7 @@ from typing import Any
 
 from janus_edge.bench.machine import peak_memory_bytes
 from janus_edge.runtime.errors import JanusEdgeError
+from janus_edge.runtime.stop import ignored_by_children
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         inside = (theirs, open_works, arguments)
         self._process = context.Process(target=_serve, args=inside, daemon=True)
-        self._process.start()
+        with ignored_by_children():
+            self._process.start()
         theirs.close()
         self.opened = self._answer()
 
@@ -79,5 +81,5 @@ def _serve(
         pipe.send(peak_memory_bytes())
     except JanusEdgeError as error:
         pipe.send(error)
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):  # whoever asked is gone
+    except (EOFError, BrokenPipeError):  # whoever asked is gone
         return

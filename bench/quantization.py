@@ -29,8 +29,8 @@ from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.draw_codes import sizes_of
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.errors import JanusEdgeError, OptionError
-from janus_edge.runtime.image import check_writable
 from janus_edge.runtime.manifest import JanusManifest
+from janus_edge.runtime.output import check_writable
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 

@@ -7,14 +7,25 @@ from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device
+from janus_edge.cli.options import Device, Json, user_path
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="Picture file.")],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            help="Picture file; - is standard input.", metavar="IMAGE", parser=user_path
+        ),
+    ],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     more: Annotated[
-        list[Path] | None, typer.Option("--and", help="One more picture, shown after the first.")
+        list[Path] | None,
+        typer.Option(
+            "--and",
+            help="One more picture, shown after the first.",
+            metavar="IMAGE",
+            parser=user_path,
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
@@ -25,23 +36,46 @@ def ask(
     ] = None,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
     device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Ask a question about a picture."""
+    from janus_edge.cli.json_output import print_json
+    from janus_edge.cli.standard_input import pictures_from
     from janus_edge.runtime.bundle import open_bundle
-    from janus_edge.runtime.events import Text
-    from janus_edge.runtime.image import load_image
+    from janus_edge.runtime.events import Finished, Text
     from janus_edge.runtime.requests import AskRequest
     from janus_edge.runtime.session import Session
+    from janus_edge.runtime.stop import keeping
 
     request = AskRequest(
         question=question,
-        images=tuple(load_image(path) for path in (image, *(more or ()))),
+        images=tuple(pictures_from([image, *(more or ())])),
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
         seed=seed,
     )
-    for event in Session(open_bundle(model), num_threads=threads, device=device).ask(request):
-        if isinstance(event, Text):
-            print(event.text, end="", flush=True)
-    print()
+    session = Session(open_bundle(model), num_threads=threads, device=device)
+    said = ""
+    timings: dict[str, float] = {}
+    with keeping(lambda: _end_line(said)):
+        for event in session.ask(request):
+            match event:
+                case Text(text=text):
+                    said += text
+                    if not json:
+                        print(text, end="", flush=True)
+                case Finished(timings_ms=timings):
+                    pass
+    if json:
+        bundle = {"bundle": session.bundle.manifest.name, "bundle_sha256": session.bundle.sha256}
+        asked = {"question": question, "images": [image, *(more or ())], "answer": said.strip()}
+        print_json(bundle | asked | {"timings_ms": timings})
+    else:
+        print()
+
+
+def _end_line(said: str) -> str:
+    if said:
+        print(flush=True)
+    return "the answer is not finished"

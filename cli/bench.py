@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from janus_edge.cli.options import Device
+from janus_edge.cli.options import Device, Json, user_path
 
 
 class Works(StrEnum):
@@ -36,9 +36,12 @@ def bench(
     prompt_length: Annotated[int, typer.Option(help="At least so many tokens.", min=0)] = 0,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 32,
     steps: Annotated[int | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON, no table.")] = False,
+    json: Json = False,
     record: Annotated[
-        Path | None, typer.Option(help="Append the result to this file, a JSON line.")
+        Path | None,
+        typer.Option(
+            help="Append the result to this file, a JSON line.", metavar="FILE", parser=user_path
+        ),
     ] = None,
 ) -> None:
     """Time drawing and answering; TTFT, ITL, memory, and how near they come to the memory's speed.
@@ -50,13 +53,17 @@ def bench(
 
     from janus_edge.bench.latency import Plan, measure
     from janus_edge.bench.work import WORKS, Settings
-    from janus_edge.evals.records import append_record, to_line
-    from janus_edge.runtime.image import check_writable
+    from janus_edge.cli.json_output import print_json
+    from janus_edge.evals.records import append_record
+    from janus_edge.runtime.output import check_writable, is_standard_output
+    from janus_edge.runtime.stop import keeping
 
     if compare is not None and bundle is not None:
         raise typer.BadParameter("give either a bundle or --compare with two")
     if record is not None:
         check_writable(record)  # not after minutes of work
+        if json and is_standard_output(record):
+            raise typer.BadParameter("--json and --record - both want standard output")
     plan = Plan(
         works=tuple(each for each in WORKS if work in (each, Works.both)),
         num_runs=runs,
@@ -71,13 +78,13 @@ def bench(
         ),
     )
     notes = Console(stderr=True)
-    with notes.status("measuring") as status:
+    with keeping(lambda: "nothing was recorded"), notes.status("measuring") as status:
         result = measure(compare or (bundle,), plan, status.update)
     if record is not None:
         append_record(record, result)
     if json:
-        print(to_line(result))
-    else:
+        print_json(result)
+    elif record is None or not is_standard_output(record):
         _show(result)
 
 

@@ -6,34 +6,43 @@ from typing import Annotated
 
 import typer
 
+from janus_edge.cli.options import Json
+
 
 def doctor(
     model: Annotated[
         str | None, typer.Argument(help="Bundle folder, or a name that `models` lists.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Show what there is to run on, and for each device whether a bundle can."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from janus_edge.bench.doctor import bundle, machine
+    from janus_edge.cli.json_output import print_json
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.devices import choose
     from janus_edge.runtime.errors import DeviceError
 
-    manifest, console = open_bundle(model).manifest, Console(highlight=False)
-    table = Table("machine", "", box=None)
-    for name, found in machine():
-        table.add_row(name, Text(found))
-    console.print(table)
-    table = Table("--device", manifest.name, box=None)
-    for name, found in bundle(manifest):
-        table.add_row(name, Text(found))
+    manifest = open_bundle(model).manifest
+    found, devices = list(machine()), list(bundle(manifest))
     try:
         chosen = str(choose(manifest, "auto"))
     except DeviceError as error:
         chosen = str(error)
-    table.add_row("auto", Text(chosen))
-    console.print()
-    console.print(table)
+    if json:
+        here = {"machine": dict(found), "bundle": manifest.name}
+        print_json(here | {"devices": dict(devices), "auto": chosen})
+    else:
+        _show(("machine", ""), found)
+        typer.echo()
+        _show(("--device", manifest.name), [*devices, ("auto", chosen)])
+
+
+def _show(titles: tuple[str, str], rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles, box=None)
+    for name, found in rows:
+        table.add_row(name, Text(found))
+    Console(highlight=False).print(table)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device
+from janus_edge.cli.options import Device, Json, user_path
 
 evaluate = typer.Typer(rich_markup_mode=None, help="Measure quality.")
 
@@ -40,29 +40,48 @@ def shapes(
     ] = None,
     device: Device = "auto",
     record: Annotated[
-        Path | None, typer.Option(help="Append the result to this file, a JSON line.")
+        Path | None,
+        typer.Option(
+            help="Append the result to this file, a JSON line.", metavar="FILE", parser=user_path
+        ),
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Save pictures in a grid, as a PNG.")] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Save pictures in a grid: PNG, JPEG or WebP.", metavar="FILE", parser=user_path
+        ),
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Draw and answer in the world of shapes; score pictures by their pixels."""
+    from janus_edge.cli.json_output import print_json
     from janus_edge.evals.shapes import run
+    from janus_edge.runtime.output import is_standard_output
+    from janus_edge.runtime.stop import keeping
 
-    run(
-        model=model,
-        num_prompts=num_prompts,
-        num_questions=num_questions,
-        device=device,
-        split=split,
-        settings={
-            "guidance_scale": guidance_scale,
-            "temperature": temperature,
-            "num_steps": steps,
-            "solver": solver,
-            "shift": shift,
-            "guidance_start": guidance_start,
-            "guidance_end": guidance_end,
-        },
-        record=record,
-        sheet=sheet,
-        report=typer.echo,
-    )
+    written = [path for path in (record, sheet) if path is not None]
+    taken = sum(map(is_standard_output, written))
+    if taken + json > 1:
+        raise typer.BadParameter("--json, --record - and --sheet - all want standard output")
+    with keeping(lambda: "nothing was recorded"):
+        result = run(
+            model=model,
+            num_prompts=num_prompts,
+            num_questions=num_questions,
+            device=device,
+            split=split,
+            settings={
+                "guidance_scale": guidance_scale,
+                "temperature": temperature,
+                "num_steps": steps,
+                "solver": solver,
+                "shift": shift,
+                "guidance_start": guidance_start,
+                "guidance_end": guidance_end,
+            },
+            record=record,
+            sheet=sheet,
+            report=lambda line: None if json else typer.echo(line, err=taken > 0),
+        )
+    if json:
+        print_json(result)

@@ -67,6 +67,7 @@ def export(
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
     from janus_edge.export.bundle import export_folder
     from janus_edge.export.tensorrt import PRECISIONS, Plan
+    from janus_edge.runtime.stop import keeping
 
     chosen = {"precision": precision, "builder": builder, "target": target}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -77,20 +78,21 @@ def export(
         for name, value in of_graphs.items():
             if value is not None:
                 raise typer.BadParameter(f"leave out --{name}, which is of graphs, not of engines")
-    export_folder(
-        checkpoint,
-        bundle,
-        vae=vae,
-        max_length=max_length,
-        quantize=quantize,
-        block_size=block_size,
-        kv_cache=kv_cache,
-        prefill=prefill,
-        lowering=lowering or "onnxruntime",
-        engines=Plan(precision=precision or PRECISIONS[0], target=target, builder=builder)
-        if backend is Backends.tensorrt
-        else None,
-        report=typer.echo,
-        replace=replace,
-    )
+    with keeping(lambda: "no bundle was written"):
+        export_folder(
+            checkpoint,
+            bundle,
+            vae=vae,
+            max_length=max_length,
+            quantize=quantize,
+            block_size=block_size,
+            kv_cache=kv_cache,
+            prefill=prefill,
+            lowering=lowering or "onnxruntime",
+            engines=Plan(precision=precision or PRECISIONS[0], target=target, builder=builder)
+            if backend is Backends.tensorrt
+            else None,
+            report=typer.echo,
+            replace=replace,
+        )
     typer.echo(bundle)

@@ -1,27 +1,48 @@
-"""``janus-edge generate``: a prompt to PNG files."""
+"""``janus-edge generate``: prompts to picture files."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device
+from janus_edge.cli.options import Device, Json, user_path
 
-if TYPE_CHECKING:
-    from janus_edge.runtime.events import Image
-    from janus_edge.runtime.requests import ImageRequest
-    from janus_edge.runtime.session import Session
+
+def _format_known(path: Path | None) -> Path | None:
+    """Refuse a name whose format is not written, before any work."""
+    from janus_edge.runtime.errors import OptionError
+    from janus_edge.runtime.image_file import format_of
+
+    try:
+        if path is not None:
+            format_of(path)
+    except OptionError as error:
+        raise typer.BadParameter(str(error)) from None
+    return path
 
 
 def generate(
     prompts: Annotated[
         list[str],
-        typer.Argument(help="What to draw; several are drawn together.", metavar="prompt..."),
+        typer.Argument(
+            help="What to draw; several are drawn together; - is standard input, a prompt a line.",
+            metavar="prompt...",
+        ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file.")] = Path("out.png"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="PNG, JPEG or WebP file; - is standard output. "
+            "Default: out.png, or with a number where that is there.",
+            metavar="FILE",
+            parser=user_path,
+            callback=_format_known,
+        ),
+    ] = None,
     num_images: Annotated[
         int, typer.Option("-n", "--num-images", help="Pictures a prompt; the files are numbered.")
     ] = 1,
@@ -56,17 +77,15 @@ def generate(
     ] = None,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
     device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Draw a picture."""
-    from janus_edge.cli.terminal import drawing_bar
-    from janus_edge.runtime.bundle import open_bundle
-    from janus_edge.runtime.events import Finished, Image, Preview, Progress
-    from janus_edge.runtime.image import check_writable, make_folder, save_png
+    from janus_edge.cli.drawing import draw
+    from janus_edge.cli.standard_input import prompts_from
     from janus_edge.runtime.requests import ImageRequest
-    from janus_edge.runtime.session import Session
 
     request = ImageRequest(
-        prompt=tuple(prompts),
+        prompt=prompts_from(prompts),
         num_images=num_images,
         seed=seed,
         guidance_scale=guidance_scale,
@@ -81,44 +100,4 @@ def generate(
         reference=reference,
         previews=previews is not None,
     )
-    check_writable(output)
-    session = Session(open_bundle(model), num_threads=threads, device=device)
-    events = session.generate_image(request)
-    if previews is not None:
-        make_folder(previews)
-    lines, took = [], ""
-    with drawing_bar("drawing") as advance:
-        for event in events:
-            match event:
-                case Progress(done=done, total=total, unit=unit):
-                    advance(done, total, unit)
-                case Preview(index=index, pixels=pixels, done=done) if previews:
-                    save_png(pixels, previews / f"{index:03}-{done:04}.png", {})
-                case Image(pixels=pixels):
-                    path = _numbered(output, event, len(prompts) * num_images)
-                    save_png(pixels, path, _texts(session, request, event))
-                    lines.append(str(path))
-                case Finished(timings_ms=timings):
-                    took = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
-    for line in lines:  # after the bar, which would be written over
-        typer.echo(line)
-    typer.echo(f"ms: {took}", err=True)
-
-
-def _numbered(output: Path, event: Image, num_images: int) -> Path:
-    if num_images == 1:
-        return output
-    return output.with_stem(f"{output.stem}-{event.index + 1}")
-
-
-def _texts(session: Session, request: ImageRequest, event: Image) -> dict[str, str]:
-    """What it takes to draw the picture again, for the PNG's text chunks."""
-    settings, manifest = session.image_settings(request), session.bundle.manifest
-    return {
-        "Software": manifest.created_by,
-        "prompt": request.prompts[event.index // request.num_images],
-        "seed": str(event.seed),
-        **{name: str(value) for name, value in dataclasses.asdict(settings).items()},
-        "model": manifest.name,
-        "model_sha256": session.bundle.sha256,
-    }
+    draw(request, model, output, previews, threads, device, json)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from janus_edge.cli.options import Json
+
 if TYPE_CHECKING:
+    from janus_edge.runtime.bundle import Bundle
     from janus_edge.runtime.manifest import Tensor
 
 
@@ -14,15 +17,34 @@ def inspect(
     bundle: Annotated[
         str | None, typer.Argument(help="Bundle folder, or a name that `models` lists.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Check a bundle and show what is in it."""
+    from janus_edge.cli.json_output import print_json
+    from janus_edge.runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle, check_all=True)
+    if json:
+        print_json(_document(opened))
+    else:
+        _show(opened)
+
+
+def _document(opened: Bundle) -> dict[str, Any]:
+    """The manifest, and what is not in it."""
+    sizes = {name: {"size_bytes": opened.num_bytes(name)} for name in opened.manifest.components}
+    manifest = opened.manifest.model_dump(mode="json")
+    manifest["components"] = {
+        name: part | sizes[name] for name, part in manifest["components"].items()
+    }
+    return {"folder": opened.folder, "sha256": opened.sha256} | manifest
+
+
+def _show(opened: Bundle) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from janus_edge.runtime.bundle import open_bundle
-
-    opened = open_bundle(bundle, check_all=True)
     manifest, console = opened.manifest, Console()
     console.print(f"{manifest.name}: {manifest.family}, {manifest.created_by}, all hashes right")
     console.print(f"  folder    {opened.folder}", soft_wrap=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -18,9 +21,9 @@ from janus_edge.cli.generate import generate
 from janus_edge.cli.inspect import inspect
 from janus_edge.cli.models import models
 from janus_edge.cli.pull import pull
+from janus_edge.runtime.stop import Stopped, stoppable
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help takes three times as long to answer
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,26 +62,73 @@ def top(
 
 
 def main() -> None:
-    """Run the command line; exit 0, 1 for an error, 2 for wrong usage, 130 when stopped."""
-    arguments = [word for word in sys.argv[1:] if word != _DEBUG]
-    debug = len(arguments) < len(sys.argv) - 1
+    """Run the command line and exit with ``run``'s code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run a command; return its exit code (docs/cli.md, "Exit codes").
+
+    An error is one line on standard error, and no error ends otherwise.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    arguments = [word for word in words[:end] if word != _DEBUG] + words[end:]
+    debug = len(arguments) < len(words)
     arguments = arguments or ["--help"]
     warnings.showwarning = lambda message, *_, **__: _note(message)
+    _prepare_streams()
     try:
-        sys.exit(app(arguments, standalone_mode=False))
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
+        with stoppable():
+            code: int | None = app(arguments, prog_name="janus-edge", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written is an error, too
+        return code or 0
+    except Stopped as stop:
+        _say(str(stop))
+        return stop.code
+    except BrokenPipeError:  # whoever read it, as head, has enough
+        _drop_output()
+        return 1
     except typer.Abort:
-        _fail("stopped", 130)
+        return _failed("standard input has ended", 1)
     except Exception as error:
         if debug:
             raise
-        _fail(*_line_and_code(error, arguments[0]))
+        _drop_output()
+        return _failed(*_line_and_code(error, arguments[0]))
+
+
+def _prepare_streams() -> None:
+    """Take any text in any locale; let no file get the number of a stream that is closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Forget what standard output did not take: Python would try again as it ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _note(message: Warning | str) -> None:
     """What does not stop a command, as what a device leaves to the CPU."""
-    print(f"note: {' '.join(str(message).split())}", file=sys.stderr)
+    _say(f"note: {message}")
+
+
+def _say(line: str) -> None:
+    """Print a line on standard error, where there is one."""
+    if sys.stderr is not None:  # else print would take standard output
+        with suppress(OSError):
+            print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
@@ -88,6 +138,8 @@ def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
         return error.format_message(), error.exit_code
     if isinstance(error, JanusEdgeError) or type(error).__name__ in _OWN_ERRORS:
         return str(error), 1
+    if isinstance(error, OSError) and error.filename is None:
+        return f"standard output: {error.strerror or error}; send it somewhere else", 1
     if isinstance(error, MemoryError):
         return (
             f"out of memory: {error or command}; ask for less at once, or close other programs",
@@ -105,6 +157,6 @@ def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
 _OWN_ERRORS = ("CheckpointError", "ParityError")
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+def _failed(message: str, code: int) -> int:
+    _say(f"error: {message}")
+    return code

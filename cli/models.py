@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import typer
+
+from janus_edge.cli.options import Json
 
 models = typer.Typer(
     invoke_without_command=True, rich_markup_mode=None, help="List or remove bundles."
@@ -12,14 +15,25 @@ models = typer.Typer(
 
 
 @models.callback()
-def list_models(context: typer.Context) -> None:
+def models_or_list(context: typer.Context, json: Json = False) -> None:
     """List the bundles that --model finds by their name, or remove one."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        list_models(json)
+    elif json:
+        raise typer.BadParameter("--json belongs behind the command: models list --json")
+
+
+@models.command("list")
+def list_models(json: Json = False) -> None:
+    """List the bundles that --model finds by their name."""
+    from janus_edge.cli.json_output import print_json
     from janus_edge.runtime.bundle import list_bundles
 
     bundles = list_bundles()
-    width = max(len(bundle.name) for bundle in bundles)
+    if json:
+        print_json({"bundles": [dataclasses.asdict(bundle) for bundle in bundles]})
+        return
+    width = max((len(bundle.name) for bundle in bundles), default=0)
     for bundle in bundles:
         where = "shipped" if bundle.is_shipped else "pulled"
         size = f"{bundle.size_bytes / 1e6:.1f} MB"

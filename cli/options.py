@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,3 +13,12 @@ Device = Annotated[
         "--device", help="auto, cpu, cuda, or another provider; cuda:1 is the second GPU."
     ),
 ]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document, for programs (docs/cli.md).")
+]
+
+
+def user_path(word: str) -> Path:
+    """Return a path as the user means it: ``-`` is a standard stream, ``./-`` a file."""
+    path = Path(word)
+    return path.absolute() if path == Path("-") and word != "-" else path

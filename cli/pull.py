@@ -33,15 +33,17 @@ def pull(
     checkpoint stays in huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
     """
     from janus_edge.export.pull import pull as pull_repository
+    from janus_edge.runtime.stop import keeping
 
-    folder = pull_repository(
-        repo,
-        vae=vae,
-        revision=revision,
-        name=name,
-        max_length=max_length,
-        report=typer.echo,
-        replace=replace,
-    )
+    with keeping(lambda: "what was downloaded is kept: run it again to go on"):
+        folder = pull_repository(
+            repo,
+            vae=vae,
+            revision=revision,
+            name=name,
+            max_length=max_length,
+            report=typer.echo,
+            replace=replace,
+        )
     typer.echo(f'draw with it: janus-edge generate "a red bicycle" --model {folder.name}')
     typer.echo(folder)

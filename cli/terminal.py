@@ -21,6 +21,12 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.{digits}f} {task.fields['unit']}/s")
 
 
+def one_line(text: str, most: int = 100) -> str:
+    """Return a text as a terminal can show it: one line, nothing that moves the cursor, cut."""
+    shown = "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
 @contextmanager
 def drawing_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A bar with codes or steps a second and time left; call it with (done, total, unit)."""

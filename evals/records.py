@@ -10,14 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.output import append_output
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add a line to a file of records; the file is replaced in one step, never half written."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    with whole(path) as part:
-        part.write_text(before + to_line(record) + "\n", encoding="utf-8")
+    append_output(path, f"{to_line(record)}\n".encode())
 
 
 def program(schema: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text
-from janus_edge.runtime.image import check_writable, save_png
+from janus_edge.runtime.image_file import format_of, save_picture
+from janus_edge.runtime.output import check_writable
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.shapes.captions import CATEGORIES, Caption, caption
@@ -116,6 +117,8 @@ def run(
     for path in (record, sheet):
         if path is not None:
             check_writable(path)
+    if sheet is not None:
+        format_of(sheet)
     session = Session(open_bundle(model), device=device)
     chosen = session.image_settings(ImageRequest(prompt="", **settings))
     scored, pictures = _drawing(session, split, num_prompts, settings)
@@ -127,7 +130,7 @@ def run(
     if record is not None:
         append_record(record, result)
     if sheet is not None:
-        save_png(contact_sheet(pictures), sheet, {})
+        save_picture(contact_sheet(pictures), sheet, {})
     return result
 
 

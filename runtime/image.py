@@ -1,17 +1,14 @@
-"""Picture files in and out, and the pixel arithmetic on both sides of the model."""
+"""Picture files in, and the pixel arithmetic on both sides of the model."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
-from janus_edge.runtime.errors import ImageError, OutputError
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.errors import ImageError
 
 PADDING = (127, 127, 127)
 MIN_SIDE = 14  # px
@@ -132,36 +129,3 @@ def to_pixels(image_3HW: np.ndarray) -> np.ndarray:
 def enlarge(pixels_HWC: np.ndarray, factor: int) -> np.ndarray:
     """Every pixel as a square of ``factor`` pixels a side."""
     return pixels_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def save_png(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> None:
-    """Write a PNG with text chunks; it appears whole or not at all. Raises OutputError."""
-    info = PngInfo()
-    for key, text in texts.items():
-        info.add_itxt(key, text)
-    try:
-        with whole(path) as part:
-            Image.fromarray(pixels_HWC).save(part, format="PNG", pnginfo=info)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror}; choose another place with -o"
-        ) from None
-
-
-def check_writable(path: Path) -> None:
-    """Raise OutputError now if a file cannot appear there, not after the picture is drawn."""
-    folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: no such folder; make it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: cannot be written; choose another place")
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder with its parents, or leave it. Raises OutputError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; choose another folder") from None

@@ -30,7 +30,7 @@ from janus_edge.bench.peers.setup import Setup, open_named, peers
 from janus_edge.bench.process import Run, Worker
 from janus_edge.evals.records import append_record, checkout_commit
 from janus_edge.runtime.errors import JanusEdgeError, OptionError
-from janus_edge.runtime.image import check_writable
+from janus_edge.runtime.output import check_writable
 
 SCHEMA = "peers/1"
 MIDDLE = (0.4, 0.6)  # the part of a picture's steps that "mid-image" means

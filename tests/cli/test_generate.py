@@ -11,7 +11,7 @@ from PIL import Image
 def test_draws_and_says_how(cli, bundle_dir: Path, tmp_path: Path) -> None:
     done = cli("generate", "three red circles", "--model", bundle_dir, "--seed", "7")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "out.png\n"
+    assert done.stdout == "out.png\tseed 7\tthree red circles\n"
     with Image.open(tmp_path / "out.png") as image:
         assert (image.size, image.mode) == ((32, 32), "RGB")
         assert image.text["prompt"] == "three red circles"
@@ -35,7 +35,8 @@ def test_several_pictures_and_previews(cli, bundle_dir: Path, tmp_path: Path) ->
         *("generate", "a star", "-n", "2", "-o", "s.png", "--previews", "p/q"),
         *("--model", bundle_dir),
     )
-    assert done.stdout.split() == ["s-1.png", "s-2.png"]
+    lines = ["s-1.png\tseed 0\ta star", "s-2.png\tseed 1\ta star"]
+    assert done.stdout.splitlines() == lines
     names = sorted(path.name for path in (tmp_path / "p" / "q").iterdir())
     assert names == [f"{i:03}-{n:04}.png" for i in range(2) for n in (4, 8, 12, 16)]
     with Image.open(tmp_path / "p" / "q" / "001-0008.png") as half:
@@ -145,7 +146,7 @@ def test_a_flow_is_drawn_by_the_same_command(cli, flow_bundle_dir: Path, tmp_pat
     words = ("generate", "a blue square left of a yellow star", "--model", flow_bundle_dir)
     flow = ("--steps", "3", "--solver", "ab2", "--shift", "2", "--guidance-end", "0.8")
     done = cli(*words, *flow, "--previews", "p")
-    assert (done.returncode, done.stdout) == (0, "out.png\n"), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("out.png\tseed 0\ta blue square")
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (32, 32)
         told = {"num_steps": "3", "solver": "ab2", "shift": "2.0", "guidance_end": "0.8"}
@@ -155,8 +156,8 @@ def test_a_flow_is_drawn_by_the_same_command(cli, flow_bundle_dir: Path, tmp_pat
     names = sorted(path.name for path in (tmp_path / "p").iterdir())
     assert names == ["000-0001.png", "000-0002.png", "000-0003.png"]
     first = (tmp_path / "out.png").read_bytes()
-    assert cli(*words, *flow).returncode == 0
-    assert (tmp_path / "out.png").read_bytes() == first
+    assert cli(*words, *flow).stdout.startswith("out-1.png\t")
+    assert (tmp_path / "out-1.png").read_bytes() == first
     line = cli.fails(*words, "--temperature", "1")
     assert "temperature means nothing to random-flow, a janusflow bundle" in line
     assert 'solver is "rk4"; give one of' in cli.fails(*words, "--solver", "rk4")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.errors import ImageError, OutputError
+from janus_edge.runtime.errors import ImageError
 
 
 def test_a_square_of_the_right_size_is_only_scaled() -> None:
@@ -301,18 +301,3 @@ def test_pixels_are_clipped_and_truncated() -> None:
     row = np.array([-2, -1, 0, 0.999, 1, 3], np.float32)
     out = images.to_pixels(np.tile(row, (3, 1, 1)))
     assert out[0, :, 0].tolist() == [0, 0, 127, 254, 255, 255]
-
-
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "out.png"
-    target.write_bytes(b"precious")
-
-    def full(self: Image.Image, path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OutputError, match="No space left"):
-        images.save_png(np.zeros((4, 4, 3), np.uint8), target, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
-    assert target.read_bytes() == b"precious"

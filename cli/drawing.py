@@ -1,0 +1,147 @@
+"""What ``generate`` does with a request: pictures to files, and a line for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from janus_edge.cli.json_output import print_json
+from janus_edge.cli.terminal import drawing_bar, one_line
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.events import Finished, Image, Preview, Progress
+from janus_edge.runtime.image_file import check_fit, encode, format_of, save_picture
+from janus_edge.runtime.output import (
+    STANDARD_OUTPUT,
+    check_folder,
+    check_writable,
+    is_pipe,
+    is_standard_output,
+    is_stream,
+    make_folder,
+    write_new,
+    write_output,
+)
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
+from janus_edge.runtime.stop import keeping
+
+DEFAULT = Path("out.png")  # never written over; a name that was given is
+_Write = Callable[[int, bytes], Path]  # a picture's place among all, its file's bytes -> its name
+
+
+def draw(
+    request: ImageRequest,
+    model: str | None,
+    output: Path | None,
+    previews: Path | None,
+    threads: int,
+    device: str,
+    json: bool,
+) -> None:
+    """Draw, write the files, and print a line for each. Raise what a session and files raise."""
+    total = len(request.prompts) * request.num_images
+    write, kind = _check_output(output, total, json), format_of(output or DEFAULT)
+    session = Session(open_bundle(model), num_threads=threads, device=device)
+    events = session.generate_image(request)
+    for index in range(0, total, request.num_images):
+        check_fit(kind, _texts(session, request, index, 0))
+    if previews is not None:
+        make_folder(previews)
+    drawn: list[dict[str, Any]] = []
+    timings: dict[str, float] = {}
+    try:
+        with keeping(lambda: _kept(drawn, total)), drawing_bar("drawing") as advance:
+            for event in events:
+                match event:
+                    case Progress(done=done, total=of, unit=unit):
+                        advance(done, of, unit)
+                    case Preview(index=index, pixels=pixels, done=done) if previews:
+                        save_picture(pixels, previews / f"{index:03}-{done:04}.png", {})
+                    case Image(pixels=pixels, index=index, seed=seed):
+                        texts = _texts(session, request, index, seed)
+                        path = write(index, encode(pixels, kind, texts))
+                        drawn.append({"file": path, "prompt": texts["prompt"], "seed": seed})
+                    case Finished(timings_ms=timings):
+                        pass
+    finally:  # after the bar, which would be written over
+        if not json:
+            _list(drawn, output)
+    if json:
+        print_json(_document(session, request, drawn, timings))
+    else:
+        took = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
+        typer.echo(f"ms: {took}", err=True)
+
+
+def _check_output(output: Path | None, total: int, json: bool) -> _Write:
+    """Refuse now what cannot be written later; return how a picture is written."""
+    if output is None:
+        check_folder(DEFAULT.parent)
+        first = None if total == 1 else 1
+        return lambda index, content: write_new(DEFAULT, content, first=first)
+    check_writable(output)
+    if is_standard_output(output):
+        if json:
+            raise typer.BadParameter("--json and -o - both want standard output; leave out one")
+        if sys.stdout.isatty():
+            raise typer.BadParameter("standard output is a terminal; send it to a file or program")
+    if is_pipe(output) and total > 1:
+        raise typer.BadParameter(f"{output}: a pipe takes one picture; draw one, or use -o -")
+    if total == 1 or is_stream(output):
+        names = [output] * total
+    else:
+        names = [output.with_stem(f"{output.stem}-{i + 1}") for i in range(total)]
+        for name in names:
+            check_writable(name)
+
+    def write(index: int, content: bytes) -> Path:
+        write_output(names[index], content)
+        return names[index]
+
+    return write
+
+
+def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> dict[str, str]:
+    """Return what it takes to draw a picture again, for its file."""
+    settings, manifest = session.image_settings(request), session.bundle.manifest
+    return {
+        "Software": manifest.created_by,
+        "prompt": request.prompts[index // request.num_images],
+        "seed": str(seed),
+        **{name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "model": manifest.name,
+        "model_sha256": session.bundle.sha256,
+    }
+
+
+def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:
+    """Print file, seed and prompt of each picture; beside the pictures where they have standard
+    output."""
+    beside = output is not None and is_standard_output(output)
+    for each in drawn:
+        name = STANDARD_OUTPUT if beside else each["file"]
+        typer.echo(f"{name}\tseed {each['seed']}\t{one_line(each['prompt'])}", err=beside)
+
+
+def _kept(drawn: list[dict[str, Any]], total: int) -> str:
+    return f"{len(drawn)} of {total} pictures kept" if drawn else "no picture was finished"
+
+
+def _document(
+    session: Session,
+    request: ImageRequest,
+    drawn: list[dict[str, Any]],
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "bundle": session.bundle.manifest.name,
+        "bundle_sha256": session.bundle.sha256,
+        "settings": dataclasses.asdict(session.image_settings(request)),
+        "pictures": drawn,
+        "timings_ms": timings,
+    }

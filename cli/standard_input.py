@@ -1,0 +1,80 @@
+"""What ``-`` stands for in a command: prompts, or a picture, from standard input."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STANDARD_INPUT = "-"
+_MAX_TEXT = 4 << 20  # bytes: 1024 prompts, each longer than any model's context
+_MAX_PICTURE = 1 << 30  # bytes, as of a picture's file
+
+
+def prompts_from(words: list[str]) -> tuple[str, ...]:
+    """Return the prompts, those of standard input in place of ``-``: one a line, UTF-8.
+
+    Empty lines are left out. Raise PromptError where there are none, BadParameter.
+    """
+    from janus_edge.runtime.errors import PromptError
+
+    if STANDARD_INPUT not in words:
+        return tuple(words)
+    _check_once(words.count(STANDARD_INPUT))
+    text = _read(_MAX_TEXT, "prompts").decode("utf-8", "replace").removeprefix("\ufeff")
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise PromptError("standard input is empty; give it a prompt a line")
+    at = words.index(STANDARD_INPUT)
+    return (*words[:at], *lines, *words[at + 1 :])
+
+
+def pictures_from(paths: list[Path]) -> list[Image]:
+    """Return the pictures, that of standard input in place of ``-``. Raise ImageError,
+    BadParameter."""
+    from janus_edge.runtime.image import load_image
+
+    _check_once(paths.count(Path(STANDARD_INPUT)))
+    return [_picture() if path == Path(STANDARD_INPUT) else load_image(path) for path in paths]
+
+
+def _picture() -> Image:
+    from janus_edge.runtime.errors import ImageError
+    from janus_edge.runtime.image import load_image
+
+    content = _read(_MAX_PICTURE, "a picture")
+    if not content:
+        raise ImageError("standard input is empty; give it a picture")
+    with tempfile.NamedTemporaryFile(prefix="janus-edge-") as file:
+        file.write(content)
+        file.flush()
+        try:
+            return load_image(Path(file.name))
+        except ImageError as error:
+            raise ImageError(str(error).replace(file.name, "standard input")) from None
+
+
+def _check_once(count: int) -> None:
+    if count > 1:
+        raise typer.BadParameter("standard input can be read once; give one -")
+
+
+def _read(most: int, what: str) -> bytes:
+    """Read standard input to its end. Raise BadParameter where it is closed or has no end."""
+    if sys.stdin is None:
+        raise typer.BadParameter("standard input is closed; leave out the -")
+    if sys.stdin.isatty():
+        print(f"note: reading {what} from the terminal; Ctrl-D ends it", file=sys.stderr)
+    try:
+        content = sys.stdin.buffer.read(most + 1)
+    except OSError as error:  # a folder
+        raise typer.BadParameter(f"standard input: {error.strerror}") from None
+    if len(content) > most:
+        raise typer.BadParameter(f"standard input is longer than {most >> 20} MB; give less")
+    return content

@@ -1,0 +1,83 @@
+"""Pictures as files: the format of their name, with the settings they were drawn by inside."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.output import is_stream, write_output
+
+PNG, JPEG, WEBP = "PNG", "JPEG", "WEBP"
+FORMATS = {"": PNG, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP}
+# JPEG: its highest sensible quality, colour at full resolution. WebP: no loss at all.
+_OPTIONS = {
+    PNG: {},
+    JPEG: {"quality": 95, "subsampling": 0},
+    WEBP: {"lossless": True, "quality": 80, "method": 4},
+}
+_ASCII = b"ASCII\0\0\0"  # how a UserComment begins, by Exif 2.3, table 9
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # of a prompt that was no UTF-8
+_MAX_EXIF = 65_000  # bytes: a JPEG's segment has 65,533
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's name asks for; PNG where it has no suffix, is a device or is
+    standard output. Raise OptionError for any other suffix."""
+    suffix = path.suffix.lower()
+    if suffix in FORMATS:
+        return FORMATS[suffix]
+    if is_stream(path):
+        return PNG
+    raise OptionError(f"{path}: {suffix} is not written; name a .png, .jpg or .webp file")
+
+
+def encode(pixels_HWC: np.ndarray, kind: str, texts: dict[str, str]) -> bytes:
+    """Return a picture (H, W, 3) uint8 as a file of a format, with its settings inside.
+
+    PNG has a text chunk for each, JPEG and WebP have all as one JSON object in EXIF's UserComment.
+    Raise OptionError where they are too long for EXIF.
+    """
+    file = io.BytesIO()
+    texts = {key: _NO_TEXT.sub("\ufffd", text) for key, text in texts.items()}
+    if kind == PNG:
+        info = PngInfo()
+        for key, text in texts.items():
+            info.add_itxt(key, text)
+        Image.fromarray(pixels_HWC).save(file, format=PNG, pnginfo=info)
+    else:
+        Image.fromarray(pixels_HWC).save(file, format=kind, exif=_exif(texts), **_OPTIONS[kind])
+    return file.getvalue()
+
+
+def check_fit(kind: str, texts: dict[str, str]) -> None:
+    """Raise OptionError now if a format has no room for the settings, not after the work."""
+    if kind != PNG:
+        _exif(texts)
+
+
+def save_picture(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> None:
+    """Write a picture (H, W, 3) uint8 in the format of its name, by the rules of
+    ``write_output``. Raise OutputError, OptionError."""
+    write_output(path, encode(pixels_HWC, format_of(path), texts))
+
+
+def _exif(texts: dict[str, str]) -> bytes:
+    exif = Image.Exif()
+    if texts:
+        exif[ExifTags.Base.Software] = texts.get("Software", "")
+        comment = _ASCII + json.dumps(texts).encode()  # ASCII: other letters are escaped
+        exif[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: comment}
+    found = exif.tobytes()
+    if len(found) > _MAX_EXIF:
+        raise OptionError(
+            f"the prompt is too long for the settings of a JPEG or WebP ({_MAX_EXIF} bytes); "
+            "write a PNG"
+        )
+    return found

@@ -1,0 +1,208 @@
+"""Files at paths that a user names: pictures, previews, records (docs/cli.md, "Written files").
+
+A regular file appears whole or not at all, and what stands there before keeps its permissions. A
+link stays and its target is replaced. A pipe or character device is written through. ``-`` is
+standard output.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from janus_edge.runtime.errors import OutputError
+from janus_edge.runtime.files import private, sync, sync_folder, whole
+
+STANDARD_OUTPUT = Path("-")
+_READER_S = 10.0  # the longest that a pipe waits for a program that reads it
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # file systems without them
+_ADVICE = "choose another place"
+
+
+def is_standard_output(path: Path) -> bool:
+    """Return True for ``-``, and for any other path to what standard output is."""
+    if path == STANDARD_OUTPUT:
+        return True
+    try:
+        return sys.stdout is not None and os.path.samestat(path.stat(), os.fstat(1))
+    except (OSError, ValueError):
+        return False
+
+
+def is_stream(path: Path) -> bool:
+    """Return True for what is written through: standard output, a pipe or a device."""
+    return is_standard_output(path) or _is_through(_mode(path))
+
+
+def is_pipe(path: Path) -> bool:
+    """Return True for a named pipe, which ends for its reader with the first file written."""
+    return not is_standard_output(path) and stat.S_ISFIFO(_mode(path))
+
+
+def check_writable(path: Path) -> None:
+    """Raise OutputError now if a file cannot be written there, not after the work."""
+    if is_standard_output(path):
+        if sys.stdout is None:
+            raise OutputError("standard output is closed; name a file")
+        return
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
+    if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+        raise OutputError(f"{path}: is a disk or socket; name a file")
+    if mode and not os.access(path, os.W_OK):
+        raise OutputError(f"{path}: cannot be written; {_ADVICE}")
+    if not _is_through(mode):
+        check_folder(_target(path).parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError if no file can appear in a folder."""
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: no such folder; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: cannot be written; {_ADVICE}")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with its parents, or leave it. Raise OutputError if it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: {_reason(error)}; choose another folder") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: cannot be written; choose another folder")
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write all of a file at a path that a user named. Raise OutputError."""
+    with _one_line(path):
+        if is_standard_output(path):
+            _write_standard(content)
+        elif _is_through(_mode(path)):
+            _write_through(path, content)
+        else:
+            _write_whole(path, content)
+
+
+def append_output(path: Path, line: bytes) -> None:
+    """Add a line: the file is replaced in one step, never half written. Raise OutputError."""
+    with _one_line(path):
+        if is_stream(path):
+            write_output(path, line)
+            return
+        before = path.read_bytes() if path.exists() else b""
+        if before and not before.endswith(b"\n"):  # half a line, of a writer that was killed
+            before += b"\n"
+        _write_whole(path, before + line)
+
+
+def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:
+    """Write a file under the first free of the names ``out.png``, ``out-1.png``, ``out-2.png`` ...
+
+    first: where to start, None at ``path`` itself. Two programs never take one name. Return the
+    name. Raise OutputError.
+    """
+    with _one_line(path), private(path.parent) as room:
+        part = room / "new"
+        part.write_bytes(content)
+        sync(part)
+        for number in itertools.count(first or 0):
+            numbered = first is not None or number > 0
+            name = path.with_stem(f"{path.stem}-{number}") if numbered else path
+            if _takes(part, name):
+                sync_folder(path.parent)
+                return name
+    raise AssertionError("unreachable")
+
+
+def _takes(part: Path, name: Path) -> bool:
+    """Give a file a name that nothing has yet. Return False where something has it."""
+    try:
+        try:
+            os.link(part, name)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            part.replace(name)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of what a path leads to, 0 where there is nothing. Raise OutputError."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: {_reason(error)}; {_ADVICE}") from None
+
+
+def _is_through(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _target(path: Path) -> Path:
+    """Return where a link leads, through any number of them."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _write_standard(content: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Into a pipe or device: as much as it takes at a time, waiting for it."""
+    descriptor = _open_through(path)
+    with os.fdopen(descriptor, "wb") as file:
+        os.set_blocking(descriptor, True)
+        file.write(content)
+
+
+def _open_through(path: Path) -> int:
+    """Open without waiting for ever: a pipe opens when a program reads it."""
+    end = time.monotonic() + _READER_S
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                raise OutputError(f"{path}: no program reads this pipe; start one first") from None
+        time.sleep(0.02)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    target = _target(path)
+    with whole(target) as part:
+        part.write_bytes(content)
+        if target.exists():
+            shutil.copymode(target, part)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn what the system says into an OutputError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        name = "standard output" if is_standard_output(path) else str(path)
+        raise OutputError(f"{name}: cannot be written: {_reason(error)}; {_ADVICE}") from None

@@ -1,0 +1,72 @@
+"""Ctrl-C and ``kill`` end a program cleanly: its blocks clean up, and it says what it kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):  # no Exception, and no KeyboardInterrupt, which libraries catch
+    """The program is to end. code: its exit status. kept: what it leaves, as words."""
+
+    def __init__(self, number: int) -> None:
+        """number: of the signal."""
+        super().__init__(number)
+        self.code = 128 + number
+        self.kept = ""
+
+    def __str__(self) -> str:
+        """Return the line to end with."""
+        return f"stopped; {self.kept}" if self.kept else "stopped"
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise Stopped in the block at the first Ctrl-C or SIGTERM; the second ends it at once.
+
+    A signal that is ignored, as by nohup, stays so. For the main thread.
+    """
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+    handled = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    for each in handled:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in handled:
+            signal.signal(each, before[each])
+
+
+@contextmanager
+def keeping(say: Callable[[], str]) -> Iterator[None]:
+    """Where the block is stopped, note what it keeps, as ``say`` words it then."""
+    try:
+        yield
+    except Stopped as stop:
+        stop.kept = say()
+        raise
+
+
+@contextmanager
+def ignored_by_children() -> Iterator[None]:
+    """Let processes started in the block live through a terminal's Ctrl-C: their starter ends
+    them."""
+    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
