@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
+from janus_edge.model.numbers import check_numbers, shown
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageConfig:
@@ -22,7 +24,8 @@ class LanguageConfig:
     rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
-        """Refuse heads that do not divide."""
+        """Refuse what is no size, and heads that do not divide."""
+        check_numbers(self)
         if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
             raise ValueError(
                 f"hidden_size {self.hidden_size} does not split into {self.num_attention_heads} "
@@ -53,7 +56,8 @@ class VisionConfig:
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Refuse patches that do not tile and heads that do not divide."""
+        """Refuse what is no size, patches that do not tile and heads that do not divide."""
+        check_numbers(self)
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of {self.patch_size}")
         if self.width % self.heads:
@@ -81,7 +85,8 @@ class CodebookConfig:
     l2_norm: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse uneven levels and groups."""
+        """Refuse what is no size, and uneven levels and groups."""
+        check_numbers(self)
         if len(self.encoder_ch_mult) != len(self.decoder_ch_mult):
             raise ValueError("encoder_ch_mult and decoder_ch_mult differ in length")
         if self.channels % self.num_groups:
@@ -99,12 +104,20 @@ class AlignerConfig:
 
     depth: int = 2
 
+    def __post_init__(self) -> None:
+        """Refuse what is no size."""
+        check_numbers(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeadConfig:
     """Width of the image head's hidden layer."""
 
     image_token_embed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no size."""
+        check_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +129,10 @@ class FlowConfig:
     patch: int = 2
     layers_in_middle: int = 2
     norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Refuse what is no size."""
+        check_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +186,14 @@ class JanusConfig(_Nested):
     aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
     gen_aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse pictures that do not split into codes."""
+        if self.vision.image_size % self.codebook.stride:
+            raise ValueError(
+                f"image_size {self.vision.image_size} is no multiple of the codebook's stride "
+                f"{self.codebook.stride}"
+            )
+
     @property
     def code_grid(self) -> int:
         """Codes along a side of a drawn picture."""
@@ -193,7 +218,9 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _refuse_unknown(where: str, raw: dict[str, Any], known: Any) -> None:
+def _refuse_unknown(where: str, raw: Any, known: Any) -> None:
+    if not isinstance(raw, dict):
+        raise ValueError(f"{where} is {shown(raw)}, not an object")
     unknown = sorted(set(raw) - set(known))
     if unknown:
         raise ValueError(f"{where} has unknown keys: {', '.join(unknown)}")

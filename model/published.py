@@ -7,7 +7,7 @@ and a name that does not is refused. Nothing is imported or evaluated by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from janus_edge.model.config import (
     AlignerConfig,
@@ -19,6 +19,9 @@ from janus_edge.model.config import (
     LanguageConfig,
     VisionConfig,
 )
+from janus_edge.model.numbers import shown
+
+_Sizes = TypeVar("_Sizes")
 
 SIGLIP = {
     "siglip_large_patch16_384": VisionConfig(
@@ -33,28 +36,66 @@ TOKENIZERS = {
         "decoder_ch_mult": (1, 1, 2, 2, 4),
     },
 }
-# Llama's own defaults, for what a language_config leaves out.
-_LANGUAGE = {"rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 2048}
+# Defaults of transformers' LlamaConfig. transformers leaves out of a config inside another one what
+# equals them, so that the published Janus-Pro-7B says neither its width nor its heads.
+_LLAMA: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+}
 # What must not be otherwise: features of Llama that no Janus uses and our decoder does not have.
 _PLAIN = {
+    "model_type": "llama",
     "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "rope_scaling": None,
-    "tie_word_embeddings": False,
+    "partial_rotary_factor": 1.0,
+    "sliding_window": None,
 }
+_ROPES = ("rope_scaling", "rope_parameters")  # until transformers 5, and since
 
 
 def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
     """A checkpoint's config.json, in any of three formats. Raises ValueError naming the key."""
+    if not isinstance(raw, dict):
+        raise ValueError("it holds no object")
     kind = "model" if "model" in raw else str(raw.get("model_type"))
     if kind not in _FORMATS:
         known = ", ".join(sorted(_FORMATS))
         raise ValueError(f'model_type is "{kind}", not one of: {known}')
+    for part in (raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict))):
+        if part.get("quantization_config") is not None:
+            raise ValueError(f"quantization_config: {already_quantized(part)}")
     return _FORMATS[kind](raw)
 
 
+def already_quantized(raw: dict[str, Any]) -> str:
+    """Return what to say of weights that another program has quantized."""
+    found = raw.get("quantization_config")
+    method = (
+        f" by {found['quant_method']}"
+        if isinstance(found, dict) and found.get("quant_method")
+        else ""
+    )
+    return (
+        f"the weights are quantized already{method}; export the original checkpoint, in bfloat16, "
+        "float16 or float32, with --quantize"
+    )
+
+
+def is_tied(raw: dict[str, Any]) -> bool:
+    """Return whether the text head is the token table where the weights hold no head."""
+    parts = (raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict)))
+    return any(part.get("tie_word_embeddings") is True for part in parts)
+
+
 def _ours(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
+    _section(raw, "model")
     kind = JanusFlowConfig if "flow" in raw["model"] else JanusConfig
     return kind.from_dict(raw["model"])
 
@@ -64,18 +105,23 @@ def _deepseek(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
         return _deepseek_flow(raw)
     language = _language(_section(raw, "language_config"))
     siglip = _siglip(raw, "vision_config")
-    _section(raw, "gen_vision_config")
-    cls = _known("gen_vision_config.cls", raw["gen_vision_config"].get("cls"), TOKENIZERS)
-    codes = raw["gen_vision_config"].get("params", {})
+    tokenizer = _section(raw, "gen_vision_config")
+    cls = _known("gen_vision_config.cls", tokenizer.get("cls", "VQ-16"), TOKENIZERS)
+    codes = _section(tokenizer, "params", {})
     head = _params(raw, "gen_head_config", "vision_head")
     size = codes.get("image_token_size", 16384)
-    if head.get("image_token_size", size) != size:
-        raise ValueError(f"gen_head_config has {head['image_token_size']} codes, not {size}")
+    _equal("gen_head_config", head, {"image_token_size": size, "n_embed": language.hidden_size})
     return JanusConfig(
         language=language,
         vision=siglip,
-        codebook=CodebookConfig(size=size, dim=codes.get("n_embed", 8), **cls),
-        gen_head=ImageHeadConfig(image_token_embed=_number(head, "image_token_embed")),
+        codebook=_made(
+            "gen_vision_config", CodebookConfig, size=size, dim=codes.get("n_embed", 8), **cls
+        ),
+        gen_head=_made(
+            "gen_head_config",
+            ImageHeadConfig,
+            image_token_embed=head.get("image_token_embed", language.hidden_size),
+        ),
         aligner=_aligner(raw, "aligner_config", language.hidden_size),
         gen_aligner=_aligner(raw, "gen_aligner_config", language.hidden_size),
     )
@@ -90,10 +136,14 @@ def _deepseek_flow(raw: dict[str, Any]) -> JanusFlowConfig:
     _equal("vision_gen_enc_config", encoder, plain | width | {"padding": 0})
     levels = encoder.get("block_out_channels", [768])
     if not isinstance(levels, list) or len(levels) != 1:
-        raise ValueError(f"vision_gen_enc_config: block_out_channels is {levels}, not one number")
+        raise ValueError(
+            f"vision_gen_enc_config: block_out_channels is {shown(levels)}, not one number"
+        )
     (channels,) = levels
     patch, latent = encoder.get("kernel_size", 2), encoder.get("input_channels", 4)
-    config = FlowConfig(
+    config = _made(
+        "vision_gen_enc_config",
+        FlowConfig,
         channels=channels,
         latent_channels=latent,
         patch=patch,
@@ -111,32 +161,36 @@ def _deepseek_flow(raw: dict[str, Any]) -> JanusFlowConfig:
 
 def _siglip(raw: dict[str, Any], section: str) -> VisionConfig:
     vision = _params(raw, section, "CLIPVisionTower")
-    _equal(section, vision, {"select_layer": -1, "select_feature": "same"})
-    siglip = _known(f"{section}.params.model_name", vision.get("model_name"), SIGLIP)
-    if vision.get("image_size", siglip.image_size) != siglip.image_size:
-        raise ValueError(f"{section}.params.image_size is {vision['image_size']}")
+    _equal(section, vision, {"select_layer": -1, "select_feature": "same", "select_layers": None})
+    _equal(section, vision, {"pixel_mean": None, "pixel_std": None})
+    name = vision.get("model_name", "siglip_large_patch16_384")
+    siglip = _known(f"{section}.params.model_name", name, SIGLIP)
+    _equal(section, vision, {"image_size": siglip.image_size})
     return siglip
 
 
 def _aligner(raw: dict[str, Any], section: str, width: int) -> AlignerConfig:
     params = _params(raw, section, "MlpProjector")
-    if params.get("n_embed", width) != width:
-        raise ValueError(f"{section}.params.n_embed is {params['n_embed']}, not {width}")
-    depth = {"mlp_gelu": params.get("depth", 1), "linear": 1}
-    kind = params.get("projector_type")
-    return AlignerConfig(depth=_known(f"{section}.params.projector_type", kind, depth))
+    _equal(section, params, {"n_embed": width})
+    depth = {"mlp_gelu": params.get("depth", 2), "linear": 1}  # the published ones, if it says none
+    kind = params.get("projector_type", "mlp_gelu")
+    known = _known(f"{section}.params.projector_type", kind, depth)
+    return _made(section, AlignerConfig, depth=known)
 
 
 def _transformers(raw: dict[str, Any]) -> JanusConfig:
-    language = _language(_section(raw, "text_config"))
-    vision, book = _section(raw, "vision_config"), _section(raw, "vq_config")
+    language = _language(_section(raw, "text_config", {}))
+    vision, book = _section(raw, "vision_config", {}), _section(raw, "vq_config", {})
     _equal("vision_config", vision, {"use_qk_norm": False, "attention_bias": True})
     _equal("vision_config", vision, {"hidden_act": "gelu", "num_channels": 3})
     _equal("vq_config", book, {"double_latent": False, "hidden_act": "gelu", "out_channels": 3})
-    ladder = tuple(book.get("channel_multiplier", (1, 1, 2, 2, 4)))
+    ladder = book.get("channel_multiplier", [1, 1, 2, 2, 4])
+    ladder = tuple(ladder) if isinstance(ladder, list) else ladder
     return JanusConfig(
         language=language,
-        vision=VisionConfig(
+        vision=_made(
+            "vision_config",
+            VisionConfig,
             image_size=vision.get("image_size", 384),
             patch_size=vision.get("patch_size", 16),
             width=vision.get("hidden_size", 1024),
@@ -145,7 +199,9 @@ def _transformers(raw: dict[str, Any]) -> JanusConfig:
             mlp_ratio=vision.get("mlp_ratio", 4.0),
             layer_norm_eps=vision.get("layer_norm_eps", 1e-6),
         ),
-        codebook=CodebookConfig(
+        codebook=_made(
+            "vq_config",
+            CodebookConfig,
             size=book.get("num_embeddings", 16384),
             dim=book.get("embed_dim", 8),
             z_channels=book.get("latent_channels", 256),
@@ -154,9 +210,11 @@ def _transformers(raw: dict[str, Any]) -> JanusConfig:
             decoder_ch_mult=ladder,
             num_res_blocks=book.get("num_res_blocks", 2),
         ),
-        gen_head=ImageHeadConfig(image_token_embed=book.get("projection_dim", 2048)),
-        aligner=AlignerConfig(depth=vision.get("depth", 2)),
-        gen_aligner=AlignerConfig(depth=book.get("num_hidden_layers", 2)),
+        gen_head=_made(
+            "vq_config", ImageHeadConfig, image_token_embed=book.get("projection_dim", 2048)
+        ),
+        aligner=_made("vision_config", AlignerConfig, depth=vision.get("depth", 2)),
+        gen_aligner=_made("vq_config", AlignerConfig, depth=book.get("num_hidden_layers", 2)),
     )
 
 
@@ -167,54 +225,73 @@ _FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig | JanusFlowConfig]] =
 }
 
 
+_LANGUAGES = ("language_config", "text_config")
+
+
 def _language(raw: dict[str, Any]) -> LanguageConfig:
-    if raw.get("model_type", "llama") != "llama":
-        raise ValueError(f'the language model is "{raw["model_type"]}", not "llama"')
     _equal("the language model", raw, _PLAIN)
-    rope = raw.get("rope_parameters") or {}
-    _equal("rope_parameters", rope, {"rope_type": "default"})
-    heads, found = _number(raw, "num_attention_heads"), _LANGUAGE | raw | rope
-    config = LanguageConfig(
-        vocab_size=_number(raw, "vocab_size"),
-        hidden_size=_number(raw, "hidden_size"),
-        intermediate_size=_number(raw, "intermediate_size"),
-        num_hidden_layers=_number(raw, "num_hidden_layers"),
-        num_attention_heads=heads,
-        num_key_value_heads=raw.get("num_key_value_heads", heads),
-        max_position_embeddings=found["max_position_embeddings"],
-        rms_norm_eps=found["rms_norm_eps"],
-        rope_theta=found["rope_theta"],
+    found = {key: raw.get(key, value) for key, value in _LLAMA.items()} | _rope(raw)
+    groups = raw.get("num_key_value_heads")
+    config = _made(
+        "the language model",
+        LanguageConfig,
+        **found,
+        num_key_value_heads=found["num_attention_heads"] if groups is None else groups,
     )
-    if raw.get("head_dim", config.head_dim) not in (None, config.head_dim):
-        raise ValueError(f"head_dim is {raw['head_dim']}, not {config.head_dim}")
+    if raw.get("head_dim") not in (None, config.head_dim):
+        raise ValueError(f"head_dim is {shown(raw['head_dim'])}, not {config.head_dim}")
     return config
 
 
-def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    if not isinstance(raw.get(name), dict):
+def _rope(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return ``rope_theta`` where the rotation's own section says it. Other kinds of rotation than
+    the plain one, as for longer contexts, are refused."""
+    found: dict[str, Any] = {}
+    for section in _ROPES:
+        rope = raw.get(section)
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise ValueError(f"{section} is {shown(rope)}, not an object")
+        plain = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1.0}
+        _equal(section, rope, plain)
+        if any(isinstance(value, dict) for value in rope.values()):
+            raise ValueError(f"{section} is {shown(rope)}; only one for all layers is supported")
+        found |= {key: value for key, value in rope.items() if key == "rope_theta"}
+    return found
+
+
+def _made(section: str, kind: type[_Sizes], **values: Any) -> _Sizes:
+    """Return a part's sizes; an error names the section that says them."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{section}: {error}") from None
+
+
+def _section(raw: dict[str, Any], name: str, default: Any = None) -> dict[str, Any]:
+    section = raw.get(name, default)
+    if section is None:
         raise ValueError(f"no section {name}")
-    return raw[name]
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} is {shown(section)}, not an object")
+    return section
 
 
 def _params(raw: dict[str, Any], section: str, cls: str) -> dict[str, Any]:
     part = _section(raw, section)
     _equal(section, part, {"cls": cls})
-    return _section(part, "params")
+    return _section(part, "params", {})
 
 
 def _known(key: str, value: Any, table: dict[str, Any]) -> Any:
-    if value not in table:
-        raise ValueError(f'{key} is "{value}", not one of: {", ".join(table)}')
+    if not isinstance(value, str) or value not in table:
+        raise ValueError(f"{key} is {shown(value)}, not one of: {', '.join(table)}")
     return table[value]
 
 
 def _equal(where: str, raw: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, value in wanted.items():
-        if raw.get(key, value) != value:
-            raise ValueError(f'{where}: {key} is "{raw[key]}"; only "{value}" is supported')
-
-
-def _number(raw: dict[str, Any], key: str) -> int:
-    if not isinstance(raw.get(key), int):
-        raise ValueError(f"no number {key}")
-    return raw[key]
+        found = raw.get(key, value)
+        if found != value or isinstance(found, bool) != isinstance(value, bool):
+            raise ValueError(f"{where}: {key} is {shown(found)}; only {shown(value)} is supported")

@@ -6,7 +6,6 @@ channels, H, W pixels, h, w latent cells, N = h * w.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_edge.model.codebook import Downsample, ResnetBlock, Upsample, group_norm
+from janus_edge.model.numbers import check_numbers
 
 _SHORTCUT = "conv_shortcut"
 _LOGVAR_RANGE = (-30.0, 20.0)
@@ -34,7 +34,13 @@ _PLAIN: dict[str, Any] = {
     "latents_std": None,
 }
 _IGNORED = ("sample_size", "force_upcast")  # for tiles and for half precision: we use neither
-_SCALING_FACTOR = 0.18215  # diffusers' own default, for files older than the key
+_DEFAULTS: dict[str, Any] = {  # diffusers' own, for what a config leaves out
+    "latent_channels": 4,
+    "block_out_channels": [64],
+    "layers_per_block": 1,
+    "norm_num_groups": 32,
+    "scaling_factor": 0.18215,
+}
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)")
 
@@ -52,20 +58,13 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         """Refuse what is no size, and levels that do not split into groups."""
-        for key in ("latent_channels", "layers_per_block", "norm_num_groups"):
-            if not _is_size(getattr(self, key)):
-                raise ValueError(f'{key} is "{getattr(self, key)}", not a whole number above 0')
-        if not self.block_out_channels:
-            raise ValueError("block_out_channels is empty; it needs one number a level")
+        check_numbers(self)
         for width in self.block_out_channels:
-            if not _is_size(width) or width % self.norm_num_groups:
+            if width % self.norm_num_groups:
                 raise ValueError(
                     f'block_out_channels has "{width}", no multiple of norm_num_groups '
                     f"{self.norm_num_groups}"
                 )
-        factor = self.scaling_factor
-        if type(factor) not in (int, float) or not 0 < factor < math.inf:
-            raise ValueError(f'scaling_factor is "{factor}", not a number above 0')
 
     @property
     def stride(self) -> int:
@@ -73,22 +72,27 @@ class VAEConfig:
         return 2 ** (len(self.block_out_channels) - 1)
 
 
+SDXL = VAEConfig(  # stabilityai/sdxl-vae, which the published JanusFlow draws with
+    latent_channels=4,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    norm_num_groups=32,
+    scaling_factor=0.13025,
+)
+
+
 def read_vae_config(raw: dict[str, Any]) -> VAEConfig:
     """diffusers' config.json of an autoencoder. Raises ValueError naming the key."""
     if raw.get("_class_name") != _CLASS:
         raise ValueError(f'_class_name is "{raw.get("_class_name")}"; only "{_CLASS}" is supported')
-    sizes = VAEConfig.__dataclass_fields__
-    known = {*sizes, *_BLOCKS, *_PLAIN, *_IGNORED}
+    known = {*_DEFAULTS, *_BLOCKS, *_PLAIN, *_IGNORED}
     unknown = sorted(key for key in raw if key not in known and not key.startswith("_"))
     if unknown:
         raise ValueError(f"the autoencoder's config has unknown keys: {', '.join(unknown)}")
     for key, value in _PLAIN.items():
         if raw.get(key, value) != value:
             raise ValueError(f'{key} is "{raw[key]}"; only "{value}" is supported')
-    found = {"scaling_factor": _SCALING_FACTOR} | {key: raw[key] for key in sizes if key in raw}
-    missing = [key for key in sizes if key not in found]
-    if missing:
-        raise ValueError(f"the autoencoder's config has no {', '.join(missing)}")
+    found = {key: raw.get(key, value) for key, value in _DEFAULTS.items()}
     if not isinstance(found["block_out_channels"], list):
         raise ValueError(f'block_out_channels is "{found["block_out_channels"]}", not a list')
     widths = found["block_out_channels"]
@@ -250,7 +254,3 @@ def _levels(
         Level([before[i]] + [width] * num_blocks, num_groups, None if i == last else resize)
         for i, width in enumerate(widths)
     )
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0

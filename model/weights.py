@@ -26,7 +26,7 @@ from janus_edge.model.config import JanusConfig, JanusFlowConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.names import published_name
-from janus_edge.model.published import read_config
+from janus_edge.model.published import is_tied, read_config
 from janus_edge.model.tensors import CheckpointError, Shape, TensorFiles, open_tensors
 from janus_edge.model.vae import diffusers_name, read_vae_config, vae_config_json
 from janus_edge.runtime.files import whole
@@ -121,7 +121,7 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
             f"{folder / 'config.json'}: not a config that can be read: {error}"
         ) from None
     model, beside = empty_model(config, vae or folder / VAE_FOLDER)
-    weights = find_weights(model, folder, tied=raw.get("tie_word_embeddings", False))
+    weights = find_weights(model, folder, tied=is_tied(raw))
     weights = dataclasses.replace(weights, beside=beside)
     if not lazy:
         fill(model, weights)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from published_configs import PUBLISHED, SDXL, published_config
 from safetensors.torch import save_file
 from tokenizers import AddedToken
 from torch import Tensor
@@ -25,11 +25,35 @@ from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.published import read_config
-from janus_edge.model.vae import VAEConfig, vae_config_json
+from janus_edge.model.vae import SDXL, VAEConfig, vae_config_json
 from janus_edge.model.weights import VAE_FOLDER, Model, family_of
 from janus_edge.runtime.files import whole
 from janus_edge.train.text import make_tokenizer
 
+CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published checkpoint: whose config it has, its roles, and the name of its weights."""
+
+    config: str
+    template: str
+    file: str
+
+
+PUBLISHED = {
+    "janus-1.3b": Published(config="janus-pro-1b", template="janus", file="model.safetensors"),
+    "janus-pro-1b": Published(
+        config="janus-pro-1b", template="janus-pro", file="pytorch_model.bin"
+    ),
+    "janus-pro-7b": Published(
+        config="janus-pro-7b", template="janus-pro", file="pytorch_model.bin"
+    ),
+    "janusflow-1.3b": Published(
+        config="janusflow-1.3b", template="janus", file="model.safetensors"
+    ),
+}
 NUM_TOKENS = 456  # of the stand-in tokenizer
 SHARD_BYTES = 10 * 10**9  # of the published 7B files
 VAE_FILE = "diffusion_pytorch_model.safetensors"
@@ -111,15 +135,20 @@ def _random(
     return noise.mul_(scale)
 
 
+def published_config(name: str) -> str:
+    """Return the config.json of a published checkpoint, to the byte (tests/published)."""
+    return (CONFIGS / f"config-{PUBLISHED[name].config}.json").read_text(encoding="utf-8")
+
+
 def write_checkpoint(
-    name: str, folder: Path, config: dict[str, Any], file: str, vae: VAEConfig = SDXL
+    name: str, folder: Path, config: str, file: str, vae: VAEConfig = SDXL
 ) -> None:
     """Write a checkpoint folder, a JanusFlow's with its autoencoder; weights a shard at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = empty_model(config, vae)
+    model = empty_model(json.loads(config), vae)
     own, beside = published_shapes(model)
     layers = model.config.language.num_hidden_layers
-    _write_json(folder / "config.json", config)
+    (folder / "config.json").write_text(config, encoding="utf-8")
     (folder / "tokenizer.json").write_text(_tokenizer(PUBLISHED[name].template), encoding="utf-8")
     _write_shards(folder, file, own, layers, torch.bfloat16)
     if beside:

@@ -253,11 +253,11 @@ def test_each_fault_gives_one_line(
     [
         ({"model_type": "llava"}, 'model_type is "llava"'),
         ({"text_config__hidden_act": "gelu"}, 'hidden_act is "gelu"'),
-        ({"text_config__model_type": "qwen2"}, 'the language model is "qwen2"'),
+        ({"text_config__model_type": "qwen2"}, 'model_type is "qwen2"'),
         ({"text_config__rope_parameters": {"rope_type": "yarn"}}, 'rope_type is "yarn"'),
         ({"vision_config__use_qk_norm": True}, 'use_qk_norm is "True"'),
         ({"vq_config__double_latent": True}, 'double_latent is "True"'),
-        ({"text_config__hidden_size": "big"}, "no number hidden_size"),
+        ({"text_config__hidden_size": "big"}, 'hidden_size is "big"'),
     ],
 )
 def test_transformers_configs_that_are_no_janus(change: dict[str, Any], says: str) -> None:

@@ -19,7 +19,7 @@ from janus_edge.model.config import FlowConfig, JanusFlowConfig, LanguageConfig,
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.published import read_config
 from janus_edge.model.tensors import CheckpointError
-from janus_edge.model.vae import VAEConfig
+from janus_edge.model.vae import SDXL
 from janus_edge.model.weights import (
     UNUSED,
     VAE_FOLDER,
@@ -37,14 +37,6 @@ from .conftest import sparse_safetensors
 PUBLISHED = Path(__file__).parent.parent / "published"  # names and shapes of the published files
 ENCODER, DECODER = "vision_gen_enc_config", "vision_gen_dec_config"
 VAE_FILE = "diffusion_pytorch_model.safetensors"
-# stabilityai/sdxl-vae
-SDXL = VAEConfig(
-    latent_channels=4,
-    block_out_channels=(128, 256, 512, 512),
-    layers_per_block=2,
-    norm_num_groups=32,
-    scaling_factor=0.13025,
-)
 
 
 def published_config() -> dict[str, Any]:

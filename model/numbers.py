@@ -1,0 +1,71 @@
+"""Numbers of configs: within bounds, and never a string or a bool in their place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+# What is larger is damage: far above any published model, and low enough that a model of these
+# sizes can be laid out on the meta device at once.
+MOST_INT = 2**20
+MOST_OF = {
+    "depth": 2**6,
+    "heads": 2**10,
+    "image_size": 2**13,
+    "latent_channels": 2**10,
+    "layers": 2**10,
+    "layers_in_middle": 2**6,
+    "layers_per_block": 2**6,
+    "num_attention_heads": 2**10,
+    "num_hidden_layers": 2**10,
+    "num_key_value_heads": 2**10,
+    "num_res_blocks": 2**6,
+    "patch": 2**6,
+    "vocab_size": 2**22,
+    "layer_norm_eps": 1.0,
+    "mlp_ratio": 2.0**6,
+    "norm_eps": 1.0,
+    "rms_norm_eps": 1.0,
+    "rope_theta": 1e12,
+    "scaling_factor": 1e6,
+}
+MOST_LEVELS = 8  # of a picture's resolutions: each but the last halves it
+
+
+def check_numbers(config: Any) -> None:
+    """Check every number of a config dataclass; those declared ``float`` become floats.
+
+    Whole numbers go from 1 to their bound, others are above 0 and at most their bound. Raises
+    ValueError naming the first field that is something else.
+    """
+    for field in dataclasses.fields(config):
+        value, most = getattr(config, field.name), MOST_OF.get(field.name, MOST_INT)
+        if field.type == "int":
+            _check_whole(field.name, value, int(most))
+        elif field.type == "float":
+            _check_float(field.name, value, most)
+            object.__setattr__(config, field.name, float(value))
+        elif field.type == "tuple[int, ...]":
+            if not isinstance(value, tuple) or not 1 <= len(value) <= MOST_LEVELS:
+                raise ValueError(f"{field.name} is {shown(value)}, not 1 to {MOST_LEVELS} numbers")
+            for each in value:
+                _check_whole(f"{field.name} has", each, int(most))
+        elif field.type == "bool" and not isinstance(value, bool):
+            raise ValueError(f"{field.name} is {shown(value)}, not true or false")
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error's text has it: in quotes, and not too long."""
+    text = str(value)
+    return f'"{text[:60]}…"' if len(text) > 60 else f'"{text}"'
+
+
+def _check_whole(name: str, value: Any, most: int) -> None:
+    if type(value) is not int or not 1 <= value <= most:
+        verb = "" if name.endswith(" has") else " is"
+        raise ValueError(f"{name}{verb} {shown(value)}, not a whole number from 1 to {most}")
+
+
+def _check_float(name: str, value: Any, most: float) -> None:
+    if type(value) not in (int, float) or not 0 < value <= most:  # neither holds for NaN
+        raise ValueError(f"{name} is {shown(value)}, not a number above 0, at most {most:g}")
