@@ -60,20 +60,33 @@ std::vector<uint8_t> read_file(const std::string& path, je_status status, const 
   return bytes;
 }
 
+namespace {
+
+bool is_synced(int file) { return fsync(file) == 0 || errno == EINVAL || errno == ENOTSUP; }
+
+}  // namespace
+
 bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
   const size_t slash = path.find_last_of('/');
   const size_t name = slash == std::string::npos ? 0 : slash + 1;
-  std::string part = path;
-  part.insert(name, ".");
-  part += "." + std::to_string(getpid()) + "." + std::to_string(reinterpret_cast<uintptr_t>(&part));
-  part += ".part";
+  std::string part = path.substr(0, name) + ".je-" + std::to_string(getpid()) + "-";  // short: names have a limit
+  part += std::to_string(reinterpret_cast<uintptr_t>(&part)) + ".part";
   std::FILE* file = std::fopen(part.c_str(), "wbx");
   if (file == nullptr) return false;
-  bool is_there = std::fwrite(bytes, 1, size, file) == size;
+  struct stat before{};
+  bool is_there = std::fwrite(bytes, 1, size, file) == size && std::fflush(file) == 0;
+  if (stat(path.c_str(), &before) == 0)  // which some file systems do not have
+    static_cast<void>(fchmod(fileno(file), before.st_mode & 07777) == 0);
+  is_there &= is_synced(fileno(file));  // its bytes are on the disk before its name is
   is_there &= std::fclose(file) == 0;
   is_there = is_there && std::rename(part.c_str(), path.c_str()) == 0;
   const int reason = errno;
-  if (!is_there) std::remove(part.c_str());
+  if (is_there) {  // and its name is on the disk before anything that follows
+    const Descriptor folder(name == 0 ? "." : path.substr(0, name));
+    if (folder >= 0) is_synced(folder);
+  } else {
+    std::remove(part.c_str());
+  }
   errno = reason;
   return is_there;
 }

@@ -1,7 +1,6 @@
 #include "image_file.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -9,6 +8,7 @@
 #include "error.hpp"
 #include "exif.hpp"
 #include "files.hpp"
+#include "output.hpp"
 #include "png.hpp"
 
 #ifdef __GNUC__
@@ -88,6 +88,7 @@ Picture decode_image(const Bytes& bytes, const std::string& path) {
 
 void save_png(const std::string& path, const Picture& picture,
               const std::vector<std::pair<std::string, std::string>>& texts) {
+  check_is_png(path);
   int size = 0;
   const std::unique_ptr<unsigned char, void (*)(void*)> made(
       stbi_write_png_to_mem(picture.pixels.data(), picture.width * 3, picture.width, picture.height, 3, &size),
@@ -99,8 +100,7 @@ void save_png(const std::string& path, const Picture& picture,
     file.insert(file.end(), chunk.begin(), chunk.end());
   }
   file.insert(file.end(), made.get() + kBehindHeader, made.get() + size);
-  if (!write_whole(path, file.data(), file.size()))
-    fail(JE_E_OUTPUT, path, ": cannot be written: ", std::strerror(errno), "; choose another place");
+  write_output(path, file.data(), file.size());
 }
 
 }  // namespace je

@@ -87,8 +87,10 @@ JE_API je_status je_image_load(const char *path, je_image *image);
 /* Frees what je_image_load gave, and clears `image`. No other picture may be passed. */
 JE_API void je_image_free(je_image *image);
 
-/* Write a PNG file; it appears whole or not at all. texts: keys and values in turn, num_texts pairs, for the
- * file's text chunks; may be NULL. Any thread. JE_E_OUTPUT, JE_E_ARGUMENT, JE_E_MEMORY. */
+/* Write a PNG file; it appears whole or not at all. A link stays and its target is replaced; a named pipe or a
+ * character device is written through (a pipe waits up to 10 s for a program that reads it). A name with another
+ * picture's suffix, as .jpg, is refused. texts: keys and values in turn, num_texts pairs, for the file's text chunks;
+ * may be NULL. Any thread. JE_E_OUTPUT, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_save(const char *path, const je_image *image, const char *const *texts,
                                size_t num_texts);
 

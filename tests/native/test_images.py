@@ -177,7 +177,7 @@ def test_saved_pictures(api: Api, tmp_path: Path, channels: int) -> None:
 def test_nothing_is_half_written(api: Api, tmp_path: Path) -> None:
     (tmp_path / "there.png").write_bytes(b"old")
     for path in (tmp_path / "none" / "a.png", tmp_path):
-        with pytest.raises(ApiError, match="choose another place") as caught:
+        with pytest.raises(ApiError, match=r"choose another place|is a folder") as caught:
             save(api, path, pixels(4, 4, 3, 1))
         assert caught.value.status == capi.E_OUTPUT
     with pytest.raises(ApiError, match="1 to 79"):
