@@ -1,4 +1,5 @@
-"""The typer app and the one place where an error becomes a line and an exit code."""
+"""The one place where an error becomes a line and an exit code. Light: a Ctrl-C while the commands
+are imported is no traceback."""
 
 from __future__ import annotations
 
@@ -7,58 +8,12 @@ import os
 import sys
 import warnings
 from contextlib import suppress
-from typing import Annotated
 
-import typer
-from typer.exceptions import TyperException
-
-from janus_edge.cli.ask import ask
-from janus_edge.cli.bench import bench
-from janus_edge.cli.doctor import doctor
-from janus_edge.cli.evaluate import evaluate
-from janus_edge.cli.export import export
-from janus_edge.cli.generate import generate
-from janus_edge.cli.inspect import inspect
-from janus_edge.cli.models import models
-from janus_edge.cli.pull import pull
 from janus_edge.runtime.stop import Stopped, stoppable
-
-app = typer.Typer(
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich help takes three times as long to answer
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("generate")(generate)
-app.command("ask")(ask)
-app.command("inspect")(inspect)
-app.command("export")(export)
-app.command("pull")(pull)
-app.command("bench")(bench)
-app.command("doctor")(doctor)
-app.add_typer(models, name="models")
-app.add_typer(evaluate, name="eval")
 
 _DEBUG = "--debug"  # accepted anywhere, so it is taken out before parsing
 _EXTRAS = {"eval": "evals", "export": "export", "pull": "pull"}  # what a command's imports need
 _EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # of a module that only some of it needs
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from janus_edge import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def top(
-    debug: Annotated[bool, typer.Option(_DEBUG, help="Show tracebacks.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Draw pictures and ask about them with the Janus family, compiled."""
 
 
 def main() -> None:
@@ -79,6 +34,8 @@ def run(words: list[str]) -> int:
     _prepare_streams()
     try:
         with stoppable():
+            from janus_edge.cli.app import app
+
             code: int | None = app(arguments, prog_name="janus-edge", standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()  # what cannot be written is an error, too
@@ -89,8 +46,6 @@ def run(words: list[str]) -> int:
     except BrokenPipeError:  # whoever read it, as head, has enough
         _drop_output()
         return 1
-    except typer.Abort:
-        return _failed("standard input has ended", 1)
     except Exception as error:
         if debug:
             raise
@@ -132,6 +87,8 @@ def _say(line: str) -> None:
 
 
 def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
+    from typer.exceptions import TyperException
+
     from janus_edge.runtime.errors import JanusEdgeError
 
     if isinstance(error, TyperException):

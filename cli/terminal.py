@@ -10,6 +10,13 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 
+class _Count(ProgressColumn):
+    """Done and to be done, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("opening" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
+
+
 class _Rate(ProgressColumn):
     """Codes or steps a second over the last moments."""
 
@@ -30,7 +37,7 @@ def one_line(text: str, most: int = 100) -> str:
 @contextmanager
 def drawing_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A bar with codes or steps a second and time left; call it with (done, total, unit)."""
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (TextColumn(title), BarColumn(), _Count())
     console = Console(stderr=True)
     with Progress(
         *columns,

@@ -29,7 +29,7 @@ def test_every_package_folder_is_listed() -> None:
 
 def test_importing_the_package_is_light() -> None:
     code = (
-        "import sys, janus_edge, janus_edge.cli.main; "
+        "import sys, janus_edge, janus_edge.cli.app; "
         "heavy = {'torch', 'onnx', 'onnxruntime', 'triton', 'numpy', 'PIL', 'scipy'}; "
         "print(*sorted(heavy & set(sys.modules)))"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from janus_edge.cli.main import app
+from janus_edge.cli.app import app
 from janus_edge.export.autoencoder import VAE_REPO
 from janus_edge.export.bundle import export_folder
 from janus_edge.export.pull import AUTOENCODER, needed_files

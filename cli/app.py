@@ -1,0 +1,50 @@
+"""The typer app: every command and its name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from janus_edge.cli.ask import ask
+from janus_edge.cli.bench import bench
+from janus_edge.cli.doctor import doctor
+from janus_edge.cli.evaluate import evaluate
+from janus_edge.cli.export import export
+from janus_edge.cli.generate import generate
+from janus_edge.cli.inspect import inspect
+from janus_edge.cli.models import models
+from janus_edge.cli.pull import pull
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich help takes three times as long to answer
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("generate")(generate)
+app.command("ask")(ask)
+app.command("inspect")(inspect)
+app.command("export")(export)
+app.command("pull")(pull)
+app.command("bench")(bench)
+app.command("doctor")(doctor)
+app.add_typer(models, name="models")
+app.add_typer(evaluate, name="eval")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from janus_edge import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Draw pictures and ask about them with the Janus family, compiled."""
