@@ -1,7 +1,8 @@
-"""Tensor names of transformers' Janus port to the published ones, which are ours.
+"""Tensor names of other programs to ours.
 
-Two tensors also change shape: the port keeps SigLIP's query, key and value apart, and its position
-table without a batch dimension.
+Janus: ours are the published ones; transformers' port has others, and changes the shape of two
+tensors: SigLIP's query, key and value are apart, its position table has no batch dimension.
+Autoencoder: ours are diffusers'; the original files, as sdxl_vae.safetensors, have others.
 """
 
 from __future__ import annotations
@@ -51,3 +52,34 @@ def published_name(name: str) -> tuple[str, int | None]:
     if part is None:
         return name, None
     return _QKV.sub("attn.qkv.", name), "qkv".index(part[1])
+
+
+_ORIGINAL = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<=coder\.)down\.(\d+)\.block\.", r"down_blocks.\1.resnets."),
+        (r"(?<=coder\.)down\.(\d+)\.downsample\.", r"down_blocks.\1.downsamplers.0."),
+        (r"(?<=coder\.)mid\.block_1\.", "mid_block.resnets.0."),
+        (r"(?<=coder\.)mid\.block_2\.", "mid_block.resnets.1."),
+        (r"(?<=coder\.)mid\.attn_1\.norm\.", "mid_block.attentions.0.group_norm."),
+        (r"(?<=coder\.)mid\.attn_1\.([qkv])\.", r"mid_block.attentions.0.to_\1."),
+        (r"(?<=coder\.)mid\.attn_1\.proj_out\.", "mid_block.attentions.0.to_out.0."),
+        (r"(?<=coder\.)norm_out\.", "conv_norm_out."),
+        (r"\.nin_shortcut\.", ".conv_shortcut."),
+    )
+)
+_UP = re.compile(r"(?<=coder\.)up\.(\d+)\.(block\.|upsample\.)")
+_UP_PARTS = {"block.": "resnets.", "upsample.": "upsamplers.0."}
+
+
+def original_autoencoder_name(name: str, levels: int) -> str:
+    """The name that diffusers gives a tensor of an autoencoder in the original naming.
+
+    levels: resolutions of the autoencoder; its decoder's are counted from the other end. A name in
+    diffusers' naming is returned as it is.
+    """
+    for pattern, replacement in _ORIGINAL:
+        name = pattern.sub(replacement, name)
+    return _UP.sub(
+        lambda match: f"up_blocks.{levels - 1 - int(match[1])}.{_UP_PARTS[match[2]]}", name
+    )

@@ -22,6 +22,10 @@ from janus_edge.model.config import (
 from janus_edge.model.numbers import shown
 
 _Sizes = TypeVar("_Sizes")
+QUANTIZED = (
+    "weights that another program has quantized; export the original checkpoint, in bfloat16, "
+    "float16 or float32, with --quantize"
+)
 
 SIGLIP = {
     "siglip_large_patch16_384": VisionConfig(
@@ -57,6 +61,7 @@ _PLAIN = {
     "partial_rotary_factor": 1.0,
     "sliding_window": None,
 }
+_LANGUAGES = ("language_config", "text_config")
 _ROPES = ("rope_scaling", "rope_parameters")  # until transformers 5, and since
 
 
@@ -68,30 +73,22 @@ def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
     if kind not in _FORMATS:
         known = ", ".join(sorted(_FORMATS))
         raise ValueError(f'model_type is "{kind}", not one of: {known}')
-    for part in (raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict))):
+    for part in _with_language(raw):
         if part.get("quantization_config") is not None:
-            raise ValueError(f"quantization_config: {already_quantized(part)}")
+            method = part["quantization_config"]
+            method = method.get("quant_method") if isinstance(method, dict) else method
+            raise ValueError(f"quantization_config {shown(method)}: {QUANTIZED}")
     return _FORMATS[kind](raw)
-
-
-def already_quantized(raw: dict[str, Any]) -> str:
-    """Return what to say of weights that another program has quantized."""
-    found = raw.get("quantization_config")
-    method = (
-        f" by {found['quant_method']}"
-        if isinstance(found, dict) and found.get("quant_method")
-        else ""
-    )
-    return (
-        f"the weights are quantized already{method}; export the original checkpoint, in bfloat16, "
-        "float16 or float32, with --quantize"
-    )
 
 
 def is_tied(raw: dict[str, Any]) -> bool:
     """Return whether the text head is the token table where the weights hold no head."""
-    parts = (raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict)))
-    return any(part.get("tie_word_embeddings") is True for part in parts)
+    return any(part.get("tie_word_embeddings") is True for part in _with_language(raw))
+
+
+def _with_language(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """The config and its language model's."""
+    return [raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict))]
 
 
 def _ours(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
@@ -223,9 +220,6 @@ _FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig | JanusFlowConfig]] =
     "multi_modality": _deepseek,
     "janus": _transformers,
 }
-
-
-_LANGUAGES = ("language_config", "text_config")
 
 
 def _language(raw: dict[str, Any]) -> LanguageConfig:

@@ -1,44 +1,60 @@
 """The tensors of a checkpoint folder: found, described and read one at a time, never all at once.
 
-safetensors or PyTorch's zip format, in one file or in shards with an index. PyTorch files are
-opened with ``weights_only=True``: a pickle that wants to run code is refused.
+safetensors or PyTorch's formats, in one file or in shards with an index. PyTorch files are opened
+with ``weights_only=True``: a pickle that wants to run code is refused.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from janus_edge.model.files import MOST_INDEX, check_content, check_regular, read_object
+from janus_edge.model.files import CheckpointError as CheckpointError
+
 Shape = tuple[int, ...]
+_ZIP = b"PK\x03\x04"  # how PyTorch's format begins since 1.6
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+)  # what trainers put around weights
 
 
-class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged or does not fit its config. One line, with the path."""
+class Described(NamedTuple):
+    """A tensor without its data."""
+
+    shape: Shape
+    dtype: str  # as the file's format calls it
 
 
 class _Format(Protocol):
     """How one kind of file is read."""
 
-    def shapes(self, path: Path) -> dict[str, Shape]:
-        """Names and shapes, without the data."""
+    def describe(self, path: Path) -> dict[str, Described]:
+        """Names, shapes and dtypes, without the data."""
 
     def read(self, path: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         """Tensors, memory-mapped; the mapping ends when the last of them is gone."""
 
 
 class _Safetensors:
-    def shapes(self, path: Path) -> dict[str, Shape]:
+    def describe(self, path: Path) -> dict[str, Described]:
+        found = {}
         with safe_open(path, "pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_slice(name)
+                found[name] = Described(tuple(tensor.get_shape()), tensor.get_dtype())
+        return found
 
     def read(self, path: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:  # opened for each: what was read before can leave memory
@@ -47,8 +63,11 @@ class _Safetensors:
 
 
 class _Pickled:
-    def shapes(self, path: Path) -> dict[str, Shape]:
-        return {name: tuple(tensor.shape) for name, tensor in self._load(path).items()}
+    def describe(self, path: Path) -> dict[str, Described]:
+        return {
+            name: Described(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in self._load(path).items()
+        }
 
     def read(self, path: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         tensors = self._load(path)
@@ -56,12 +75,21 @@ class _Pickled:
             yield name, tensors[name]
 
     def _load(self, path: Path) -> dict[str, Tensor]:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(tensors, dict) or not all(
-            isinstance(tensor, Tensor) for tensor in tensors.values()
-        ):
+        with path.open("rb") as file:
+            is_zip = file.read(len(_ZIP)) == _ZIP  # the older format cannot be mapped
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        for wrapper in _WRAPPERS:
+            if isinstance(found, dict) and _are_tensors(found.get(wrapper)):
+                return found[wrapper]
+        if not _are_tensors(found):
             raise CheckpointError(f"{path}: holds more than tensors; give a file of weights")
-        return tensors
+        return found
+
+
+def _are_tensors(found: object) -> bool:
+    if not isinstance(found, dict) or not found:
+        return False
+    return all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items())
 
 
 # Where weights may lie, the first found is taken: index or single file.
@@ -75,14 +103,22 @@ _LAYOUTS: tuple[tuple[str, _Format], ...] = (
     ("diffusion_pytorch_model.fp16.safetensors", _Safetensors()),
     ("diffusion_pytorch_model.bin", _Pickled()),
 )
+_SUFFIXES: dict[str, _Format] = {
+    ".safetensors": _Safetensors(),
+    ".bin": _Pickled(),
+    ".pt": _Pickled(),
+    ".pth": _Pickled(),
+    ".ckpt": _Pickled(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFiles:
-    """What is where. ``shapes`` by name, and the file of each."""
+    """What is where. ``shapes`` and ``dtypes`` by name, and the file of each."""
 
     first: Path
     shapes: dict[str, Shape]
+    dtypes: dict[str, str]
     files: dict[str, Path]
     format: _Format
 
@@ -96,40 +132,66 @@ class TensorFiles:
 def open_tensors(path: Path) -> TensorFiles:
     """The weights in a folder, or one file of them. Raises CheckpointError, naming the file."""
     if path.is_file():
-        formats = dict(_LAYOUTS)
-        return _gathered(path, [path], formats["model" + path.suffix])
+        if path.suffix not in _SUFFIXES:
+            check_content(path)
+            raise CheckpointError(f"{path}: not weights; known are {', '.join(_SUFFIXES)}")
+        return _gathered(path, [path], _SUFFIXES[path.suffix])
     for name, form in _LAYOUTS:
         first = path / name
-        if first.is_file():
+        if first.exists() or first.is_symlink():
+            check_regular(first)
             paths = _shards(first) if name.endswith(".json") else [first]
             return _gathered(first, paths, form)
-    tried = ", ".join(name for name, _ in _LAYOUTS)
-    raise CheckpointError(f"{path}: no weights; looked for {tried}")
+    raise CheckpointError(f"{path}: {_without_weights(path)}")
+
+
+def _without_weights(path: Path) -> str:
+    """What a folder without weights that can be read has instead."""
+    for name, _ in _LAYOUTS:
+        stem, _, suffix = name.removesuffix(".index.json").rpartition(".")
+        shards = sorted(path.glob(f"{stem}-*-of-*.{suffix}"))
+        if shards:
+            index = f"{stem}.{suffix}.index.json"
+            return f"has {shards[0].name}, but not the shards' index {index}; copy it, too"
+    for file in sorted(path.glob("*.gguf"))[:1]:
+        check_content(file)
+    return f"no weights; looked for {', '.join(name for name, _ in _LAYOUTS)}"
 
 
 def _gathered(first: Path, paths: list[Path], form: _Format) -> TensorFiles:
-    shapes: dict[str, Shape] = {}
+    found: dict[str, Described] = {}
     files: dict[str, Path] = {}
     for path in paths:
         with _errors_of(path):
-            found = form.shapes(path)
-        shapes |= found
-        files |= dict.fromkeys(found, path)
-    return TensorFiles(first=first, shapes=shapes, files=files, format=form)
+            check_content(path)
+            described = form.describe(path)
+        found |= described
+        files |= dict.fromkeys(described, path)
+    return TensorFiles(
+        first=first,
+        shapes={name: tensor.shape for name, tensor in found.items()},
+        dtypes={name: tensor.dtype for name, tensor in found.items()},
+        files=files,
+        format=form,
+    )
 
 
 def _shards(index: Path) -> list[Path]:
     """The files that an index names; they must lie beside it."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_object(index, MOST_INDEX)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{index}: not an index of shards; copy it again") from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise CheckpointError(f"{index}: names files outside its folder; copy it again")
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    shards = [index.parent / name for name in names]
+    for shard in shards:
+        if shard.is_symlink():
+            check_regular(shard)
+    missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise CheckpointError(f"{index.parent}: no file {', '.join(missing)}; copy it again")
-    return [index.parent / name for name in names]
+    return shards
 
 
 @contextmanager

@@ -11,79 +11,40 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
+from janus_edge.model.files import CheckpointError, checkpoint_folder, read_object, read_text
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
-from janus_edge.model.names import published_name
+from janus_edge.model.matching import VAE_PREFIX, Weights, find_weights
+from janus_edge.model.names import original_autoencoder_name
 from janus_edge.model.published import is_tied, read_config
-from janus_edge.model.tensors import CheckpointError, Shape, TensorFiles, open_tensors
-from janus_edge.model.vae import diffusers_name, read_vae_config, vae_config_json
+from janus_edge.model.vae import (
+    SDXL,
+    VAEConfig,
+    diffusers_name,
+    read_vae_config,
+    vae_config_json,
+)
 from janus_edge.runtime.files import whole
 from janus_edge.runtime.manifest import DEFAULTS
+from janus_edge.runtime.prompt import PromptTemplate
 
-# In published files and in none of our modules: SigLIP's pooling head, the tokenizer's usage count.
-UNUSED = (
-    "vision_model.vision_tower.attn_pool.",
-    "vision_und_enc_model.vision_tower.attn_pool.",
-    "gen_vision_model.quantize.codebook_used",
-)
 VAE_FOLDER = "vae"
-_VAE = "vae."  # the prefix of its parameters
 
 Model = Janus | JanusFlow
-Rename = Callable[[str], tuple[str, int | None]]  # a tensor's name: the parameter's, and which part
-
-_WHOLE = -1  # in place of a part's number
-_HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Where each parameter of a model comes from: the tensors that make it up, in order.
-
-    beside: those of the part that is published apart. halves: whether values are rounded to half
-    precision as they are read.
-    """
-
-    files: TensorFiles
-    sources: dict[str, tuple[str, ...]]
-    beside: Weights | None = None
-    halves: bool = False
-
-    def read(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters whose names start with a prefix, one at a time, as stored."""
-        found: dict[str, dict[str, Tensor]] = {}
-        owners: dict[str, list[str]] = {}  # several where a tensor is shared
-        for name, of in self.sources.items():
-            if name.startswith(prefix):
-                for source in of:
-                    owners.setdefault(source, []).append(name)
-        for source, tensor in self.files.read(list(owners)):
-            for name in owners[source]:
-                found.setdefault(name, {})[source] = tensor
-                if len(found[name]) == len(self.sources[name]):
-                    parts = found.pop(name)
-                    joined = [parts[of] for of in self.sources[name]]
-                    whole_tensor = joined[0] if len(joined) == 1 else torch.cat(joined)
-                    yield name, whole_tensor.half() if self.halves else whole_tensor
-        if self.beside is not None:
-            yield from self.beside.read(prefix)
-
-    def in_halves(self) -> Weights:
-        """The same, rounded to half precision."""
-        beside = self.beside and self.beside.in_halves()
-        return dataclasses.replace(self, beside=beside, halves=True)
+_FAMILIES: dict[type, str] = {JanusConfig: "janus", JanusFlowConfig: "janusflow"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +66,20 @@ class Checkpoint:
 def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None) -> Checkpoint:
     """Read a checkpoint folder; weights become float32. Raises CheckpointError.
 
-    lazy: check every name and shape, but leave the weights in their files. vae: the folder of a
-    JanusFlow's autoencoder; None: ``vae`` in the checkpoint.
+    folder: or a repository's folder in huggingface_hub's cache. lazy: check every name and shape,
+    but leave the weights in their files. vae: the folder of a JanusFlow's autoencoder, or its
+    weights in one file; None: ``vae`` in the checkpoint.
     """
-    try:
-        raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    folder = checkpoint_folder(folder)
+    path = folder / "config.json"
+    with _one_line(path, "is this a checkpoint?"):
+        raw = read_object(path)
         config = read_config(raw)
-        tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"{error.filename}: {error.strerror}; is this a checkpoint?"
-        ) from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: not a config that can be read: {error}"
-        ) from None
+        family = _FAMILIES[type(config)]
+        prompt, sampling = _prompt(raw), _sampling(raw, family)
+    path = folder / "tokenizer.json"
+    with _one_line(path, "is this a checkpoint?"):
+        tokenizer_json = read_text(path)
     model, beside = empty_model(config, vae or folder / VAE_FOLDER)
     weights = find_weights(model, folder, tied=is_tied(raw))
     weights = dataclasses.replace(weights, beside=beside)
@@ -128,11 +88,50 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
     return Checkpoint(
         model=model,
         tokenizer_json=tokenizer_json,
-        prompt=raw.get("prompt"),
-        sampling=raw.get("sampling", DEFAULTS[family_of(model)].model_dump()),
+        prompt=prompt,
+        sampling=sampling,
         samples=_load_samples(folder / "samples.npy", model),
         weights=weights if lazy else None,
     )
+
+
+def _prompt(raw: dict[str, Any]) -> dict[str, str] | None:
+    """The roles that a config of ours says. Raises ValueError."""
+    found, keys = raw.get("prompt"), {field.name for field in dataclasses.fields(PromptTemplate)}
+    if found is None:
+        return None
+    if (
+        not isinstance(found, dict)
+        or set(found) != keys
+        or any(not isinstance(value, str) for value in found.values())
+    ):
+        raise ValueError(f"prompt: give the texts {', '.join(sorted(keys))}, and nothing else")
+    return found
+
+
+def _sampling(raw: dict[str, Any], family: str) -> dict[str, Any]:
+    """The settings that a config of ours says, else the family's. Raises ValueError."""
+    found = raw.get("sampling")
+    if found is None:
+        return DEFAULTS[family].model_dump()
+    try:
+        type(DEFAULTS[family]).model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"sampling: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return dict(found)
+
+
+@contextmanager
+def _one_line(path: Path, advice: str) -> Iterator[None]:
+    """What is wrong with a small file, as a CheckpointError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; {advice}") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        what = "config" if path.name == "config.json" else "text"
+        raise CheckpointError(f"{path}: not a {what} that can be read: {error}") from None
 
 
 def in_halves(checkpoint: Checkpoint) -> Checkpoint:
@@ -154,79 +153,43 @@ def family_of(model: Model) -> str:
 def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model, Weights | None]:
     """A model on the meta device, and where the part that is published apart comes from.
 
-    vae: the folder of that part, of a JanusFlow. Raises CheckpointError if it does not fit.
+    vae: the folder of that part, of a JanusFlow, or a file of its weights. Raises CheckpointError
+    if it does not fit.
     """
     with torch.device("meta"):
         if isinstance(config, JanusConfig):
             return Janus(config).eval(), None
-        path = vae / "config.json"
-        try:
-            model = JanusFlow(
-                config, read_vae_config(json.loads(path.read_text(encoding="utf-8")))
-            ).eval()
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: {error.strerror}; a JanusFlow draws with the SDXL autoencoder: put its "
-                "folder there, or name it with --vae"
-            ) from None
-        except (ValueError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{path}: not a config that can be read: {error}") from None
-    return model, find_weights(model, vae, prefix=_VAE, rename=lambda n: (diffusers_name(n), None))
+        sizes, said_by = _vae_config(vae)
+        with _one_line(vae / "config.json" if said_by == "config.json" else vae, ""):
+            model = JanusFlow(config, sizes).eval()
+    levels = len(sizes.block_out_channels)
+    return model, find_weights(
+        model,
+        vae,
+        prefix=VAE_PREFIX,
+        rename=lambda name: (diffusers_name(original_autoencoder_name(name, levels)), None),
+        against=said_by,
+    )
 
 
-def find_weights(
-    model: Model,
-    path: Path,
-    *,
-    tied: bool = False,
-    prefix: str = "",
-    rename: Rename = published_name,
-) -> Weights:
-    """Match a folder's (or file's) tensors to a model's parameters.
-
-    tied: where there is no text head, it is the token table. prefix: of the parameters that are
-    sought, all but the autoencoder's if it is empty. rename: the files' names to ours without the
-    prefix. Raises CheckpointError naming every tensor that is missing, unexpected or of another
-    shape.
-    """
-    files = open_tensors(path)
-    wanted = {
-        name: tuple(tensor.shape)
-        for name, tensor in model.state_dict().items()
-        if name.startswith(_VAE) == (prefix == _VAE)
-    }
-    parts: dict[str, dict[int, str]] = {}
-    for source in files.shapes:
-        name, part = rename(source)
-        name = prefix + name
-        if not name.startswith(UNUSED):
-            parts.setdefault(name, {})[_WHOLE if part is None else part] = source
-    if tied and _HEAD not in parts and _EMBED in parts:
-        parts[_HEAD] = parts[_EMBED]
-    wrong = [f"missing {name}" for name in sorted(set(wanted) - set(parts))]
-    wrong += [f"unexpected {source}" for name in sorted(set(parts) - set(wanted))
-              for source in parts[name].values()]  # fmt: skip
-    for name in sorted(set(parts) & set(wanted)):
-        wrong += _misfit(name, parts[name], files.shapes, wanted[name])
-    if wrong:
-        raise CheckpointError(f"{files.first}: does not fit config.json: {'; '.join(wrong)}")
-    sources = {name: tuple(parts[name][i] for i in sorted(parts[name])) for name in wanted}
-    return Weights(files=files, sources=sources)
-
-
-def _misfit(name: str, parts: dict[int, str], shapes: dict[str, Shape], wanted: Shape) -> list[str]:
-    """What is wrong with a parameter's parts."""
-    if set(parts) not in ({_WHOLE}, {0, 1, 2}):
-        return [f"missing parts of {name}: only {', '.join(parts.values())}"]
-    whole_shape = (wanted[0] // len(parts), *wanted[1:])
-    right = {whole_shape, (*whole_shape, 1, 1)}  # the latter: a layer once a 1x1 convolution
-    if wanted[0] == 1:
-        right.add(whole_shape[1:])
-    return [
-        f"{source} is {list(shapes[source])}, not {list(whole_shape)}"
-        for source in parts.values()
-        if shapes[source] not in right
-    ]
+def _vae_config(vae: Path) -> tuple[VAEConfig, str]:
+    """The sizes of an autoencoder, and what says them: its folder's config.json; for a file of
+    weights without one beside it, what SDXL's has."""
+    path = (vae.parent if vae.is_file() else vae) / "config.json"
+    if vae.is_file():
+        with suppress(OSError, ValueError, CheckpointError):
+            if "_class_name" in read_object(path):
+                return read_vae_config(read_object(path)), "config.json"
+        return SDXL, "SDXL's autoencoder; give its folder, with config.json, to --vae"
+    inside = vae / VAE_FOLDER
+    advice = (
+        f"its autoencoder is in {inside}: give that to --vae"
+        if (inside / "config.json").exists()
+        else "a JanusFlow draws with the SDXL autoencoder: put its folder there, or name it, or a "
+        "file of its weights, with --vae"
+    )
+    with _one_line(path, advice):
+        return read_vae_config(read_object(path)), "config.json"
 
 
 def fill(model: Model, weights: Weights, prefix: str = "") -> None:
@@ -275,7 +238,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
     tensors = {
         name: tensor.detach().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
-    beside = {n.removeprefix(_VAE): tensors.pop(n) for n in list(tensors) if n.startswith(_VAE)}
+    beside = {
+        n.removeprefix(VAE_PREFIX): tensors.pop(n)
+        for n in list(tensors)
+        if n.startswith(VAE_PREFIX)
+    }
     with whole(folder / "model.safetensors") as part:
         save_file(tensors, part)
     if isinstance(model, JanusFlow):

@@ -14,8 +14,9 @@ import torch
 from janus_edge.export.tokenizer import TEMPLATES, complete
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.matching import find_weights
 from janus_edge.model.vae import SDXL, read_vae_config
-from janus_edge.model.weights import fill, find_weights, load_checkpoint
+from janus_edge.model.weights import fill, load_checkpoint
 from janus_edge.runtime.prompt import PromptEncoder
 from tests.conftest import RANDOM, RANDOM_FLOW, RANDOM_VAE
 

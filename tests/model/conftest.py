@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from janus_edge.model.janus import Janus
+from janus_edge.model.matching import find_weights
 from janus_edge.model.published import read_config
-from janus_edge.model.weights import fill, find_weights
+from janus_edge.model.weights import fill
 
 PLACEHOLDER, BOS, EOS, PAD, BEGIN = 7, 1, 2, 3, 5  # token ids of these models
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus, guide, unconditional
 from janus_edge.model.language import make_caches
-from janus_edge.model.weights import fill, find_weights
+from janus_edge.model.matching import find_weights
+from janus_edge.model.weights import fill
 
 FOLDER = Path(__file__).parent.parent / "golden" / "janus"
 DIMS = json.loads((FOLDER / "dims.json").read_text(encoding="utf-8"))

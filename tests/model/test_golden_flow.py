@@ -13,8 +13,9 @@ from torch import Tensor
 from janus_edge.model.config import JanusFlowConfig
 from janus_edge.model.janus import guide
 from janus_edge.model.janusflow import JanusFlow, unconditional_rows
+from janus_edge.model.matching import find_weights
 from janus_edge.model.vae import VAEConfig
-from janus_edge.model.weights import fill, find_weights
+from janus_edge.model.weights import fill
 
 FOLDER = Path(__file__).parent.parent / "golden" / "janusflow"
 DIMS = json.loads((FOLDER / "dims.json").read_text(encoding="utf-8"))

@@ -16,13 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from janus_edge.model.janus import Janus
+from janus_edge.model.matching import UNUSED, find_weights
 from janus_edge.model.names import published_name
 from janus_edge.model.published import read_config
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.weights import (
-    UNUSED,
     Checkpoint,
-    find_weights,
     load_checkpoint,
     loaded,
     save_checkpoint,

@@ -17,15 +17,14 @@ from torch import Tensor, nn
 
 from janus_edge.model.config import FlowConfig, JanusFlowConfig, LanguageConfig, VisionConfig
 from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.matching import UNUSED, find_weights
 from janus_edge.model.published import read_config
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.vae import SDXL
 from janus_edge.model.weights import (
-    UNUSED,
     VAE_FOLDER,
     Checkpoint,
     Model,
-    find_weights,
     load_checkpoint,
     loaded,
     save_checkpoint,
