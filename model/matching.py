@@ -103,7 +103,7 @@ def find_weights(
     tied: where there is no text head, it is the token table. prefix: of the parameters that are
     sought, all but the autoencoder's if it is empty. rename: the files' names to ours without the
     prefix. against: what says the sizes, for errors. Raises CheckpointError naming tensors that are
-    missing, unexpected, of another shape or no plain numbers.
+    missing, unexpected, of another shape or no plain numbers, the first of each.
     """
     files = open_tensors(path)
     wanted = {
@@ -120,13 +120,17 @@ def find_weights(
             parts.setdefault(name, {})[_WHOLE if part is None else part] = source
     if tied and _HEAD not in parts and _EMBED in parts:
         parts[_HEAD] = parts[_EMBED]
-    wrong = [f"missing {name}" for name in sorted(set(wanted) - set(parts))]
-    wrong += [f"unexpected {source}" for name in sorted(set(parts) - set(wanted))
-              for source in parts[name].values()]  # fmt: skip
-    for name in sorted(set(parts) & set(wanted)):
-        wrong += _misfit(name, parts[name], files.shapes, wanted[name])
-    if wrong:
-        raise CheckpointError(f"{files.first}: does not fit {against}: {_some(wrong)}")
+    missing = [f"missing {name}" for name in sorted(set(wanted) - set(parts))]
+    unexpected = [f"unexpected {source}" for name in sorted(set(parts) - set(wanted))
+                  for source in parts[name].values()]  # fmt: skip
+    misfits = [
+        wrong
+        for name in sorted(set(parts) & set(wanted))
+        for wrong in _misfit(name, parts[name], files.shapes, wanted[name])
+    ]
+    if missing or unexpected or misfits:
+        wrong = "; ".join(_some(each) for each in (missing, unexpected, misfits) if each)
+        raise CheckpointError(f"{files.first}: does not fit {against}: {wrong}")
     sources = {name: tuple(parts[name][i] for i in sorted(parts[name])) for name in wanted}
     _refuse_integers(files, sources)
     return Weights(files=files, sources=sources)
