@@ -28,7 +28,7 @@ def _calls(tree: ast.AST) -> Iterator[tuple[str, int, ast.Call]]:
 
 
 def _is_text(name: str, call: ast.Call) -> bool:
-    if name in ("read_text", "write_text"):
+    if name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute):
         return True
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     for word in ("text", "universal_newlines"):  # of subprocess

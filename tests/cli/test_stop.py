@@ -146,7 +146,7 @@ def run(tmp_path: Path, line: str) -> subprocess.CompletedProcess[str]:
         ["bash", "-c", f"set -o pipefail; {line.replace('janus-edge', program)}"],
         cwd=tmp_path,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=_LONGEST_S,
     )
 

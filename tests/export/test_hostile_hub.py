@@ -84,7 +84,7 @@ def around(tmp_path: Path) -> Path:
     cache = tmp_path / "home" / "hf" / "cache"
     cache.mkdir(parents=True)
     for folder in (tmp_path, *cache.parents[: len(cache.parents) - len(tmp_path.parents)]):
-        (folder / "victim.txt").write_text(f"precious {folder}")
+        (folder / "victim.txt").write_text(f"precious {folder}", encoding="utf-8")
     return cache
 
 
@@ -141,5 +141,5 @@ def test_damage_is_never_dropped_outside_the_cache(serving: State, tmp_path: Pat
     (folder / "config.json").symlink_to(tmp_path / "victim.txt")
     with pytest.raises(PullError, match="is damaged"):
         download(NAME, **want)
-    assert (tmp_path / "victim.txt").read_text().startswith("precious")
+    assert (tmp_path / "victim.txt").read_text(encoding="utf-8").startswith("precious")
     assert not (folder / "config.json").is_symlink()
