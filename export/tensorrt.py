@@ -31,6 +31,7 @@ from janus_edge.runtime.files import whole
 PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
+WIDEST_FUSED_HEAD = 256
 TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
 
 # What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
@@ -177,8 +178,7 @@ def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
 def build_engine(
     trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], plan: Plan
 ) -> Any:
-    """The serialized engine of a graph's file, with an optimization profile a use. Attention is one
-    kernel wherever the library has one for it, several where it has not.
+    """The serialized engine of a graph's file, with an optimization profile a use.
 
     proto: the same graph, to compare with. Raises ParityError where the parser or the builder
     refuses it, or has made something else of it.
@@ -194,13 +194,12 @@ def build_engine(
     for ranges in uses.values():
         config.add_optimization_profile(_profile(builder, network, proto, ranges))
     check_network(trt, network, proto)
+    _limit_attention(trt, network)
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to be that
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a step could not be captured
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     _aim(trt, config, plan.target)
     timed = None if _capabilities(trt) else _timings(config, plan.timings)
-    for attention in _attentions(trt, network):  # only where there is no one kernel for it: a VQ
-        attention.decomposable = True  # decoder's heads of 512, and what a user's GPU may lack
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         reason = next(iter(logger.errors), "no reason given")
@@ -272,6 +271,19 @@ def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
     kept = sum(attention.mask is not None for attention in _attentions(trt, network))
     if kept != masks:
         raise ParityError(f"{proto.graph.name}: {trt.__name__} has {kept} of {masks} masks")
+
+
+def _limit_attention(trt: Any, network: Any) -> None:
+    """Give attention on caches the number of positions that are filled, so that a kernel reads no
+    more; the parser ignores the graph's. Heads that no fused kernel takes, a VQ decoder's of 512,
+    may become several kernels; any other head that would is an error of the build."""
+    inputs = map(network.get_input, range(network.num_inputs))
+    lengths = {tensor.name: tensor for tensor in inputs}.get("lengths")
+    filled = None if lengths is None else network.add_cast(lengths, trt.int32).get_output(0)
+    for attention in _attentions(trt, network):
+        attention.decomposable = attention.get_input(0).shape[-1] > WIDEST_FUSED_HEAD
+        if filled is not None:
+            attention.key_value_lengths = filled
 
 
 def _attentions(trt: Any, network: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """Kernels compiled ahead of time, on any machine: a cubin each and what a launch needs to know.
 
-    python -m janus_edge.kernels.compile FOLDER
+    python -m janus_edge.kernels.compile FOLDER [--target sm_90]
 
 Who launches them needs neither Triton nor torch: a module of ``file``, its function ``symbol``,
 ``threads`` a block, ``shared_bytes`` of dynamic shared memory, a grid of programs along x, and
@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from janus_edge.kernels.flow_update import flow_update_kernel
 from janus_edge.kernels.look_up import look_up_kernel
 from janus_edge.kernels.nearest_code import nearest_code_kernel
 from janus_edge.kernels.sample import sample_kernel
+from janus_edge.runtime.cuda import ALIGNMENT
 from janus_edge.runtime.manifest import CodeSizes, FlowSizes
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
@@ -68,10 +70,13 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
             arguments={
                 "logits": f"*{shape.logits}",
                 **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
-                **{"guidance_scale": "fp32", "temperature": "fp32"},
-                **dict.fromkeys(("top_k", "stream", "num_pictures", "num_codes"), "i32"),
+                **{"scales": "*fp32", "top_ks": "*i32"},
+                **dict.fromkeys(("stream", "num_pictures"), "i32"),
             },
-            constants={"BLOCK": triton.next_power_of_2(shape.num_codes)},
+            constants={
+                "NUM_CODES": shape.num_codes,
+                "BLOCK": triton.next_power_of_2(shape.num_codes),
+            },
             num_warps=16,
             options=_EXACT,
         ),
@@ -83,7 +88,8 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
                 **dict.fromkeys(("drawn", "positions", "row_positions", "row_lengths"), "*i64"),
                 **dict.fromkeys(counts, "i32"),
             },
-            constants={"WIDTH": shape.width, "BLOCK": 1024},
+            constants={"WIDTH": shape.width, "BLOCK": 2048},
+            num_warps=16,
         ),
         Spec(
             name="nearest_code",
@@ -103,6 +109,7 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
                 **{"steps": "*i64", "times": "*fp32", "num_pictures": "i32"},
             },
             constants={"SIZE": shape.latent_size, "BLOCK": 1024},
+            num_warps=16,
             options=_EXACT,
         ),
     )
@@ -129,13 +136,18 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
     """
     if not isinstance(spec.kernel, triton.JITFunction):
         raise RuntimeError("kernels do not compile under TRITON_INTERPRET; unset it")
+    pointers = [i for i, kind in enumerate(spec.arguments.values()) if kind.startswith("*")]
     source = ASTSource(
         fn=spec.kernel,
         signature=spec.arguments | dict.fromkeys(spec.constants, "constexpr"),
         constexprs=spec.constants,
+        attrs={(i,): [["tt.divisibility", ALIGNMENT]] for i in pointers},
     )
     options = {"num_warps": spec.num_warps, **spec.options}
     made = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    scratch = made.metadata.global_scratch_size, made.metadata.profile_scratch_size
+    if scratch != (0, 0):  # the launcher passes no such memory
+        raise RuntimeError(f"{spec.name} for sm_{target}: needs {scratch} bytes of scratch memory")
     cubin, path = made.asm["cubin"], folder / f"{spec.name}.sm_{target}.cubin"
     part = path.with_name(path.name + ".part")
     part.write_bytes(cubin)
@@ -155,14 +167,14 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, targets: Sequence[int] = TARGETS) -> None:
     """Compile all, of Janus-Pro-1B's and JanusFlow's sizes, with ``kernels.json`` beside them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{folder}: {error.strerror}; name a folder that can be written")
     entries = [
-        compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in TARGETS
+        compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in targets
     ]
     (folder / "kernels.json").write_text(json.dumps(entries, indent=1) + "\n")
     print(f"{folder}: {len(entries)} cubins")
@@ -171,4 +183,7 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compile all kernels for all GPUs.")
     parser.add_argument("folder", type=Path)
-    main(parser.parse_args().folder)
+    known = [f"sm_{target}" for target in TARGETS]
+    parser.add_argument("--target", action="append", choices=known, help="default: all")
+    options = parser.parse_args()
+    main(options.folder, [int(each.removeprefix("sm_")) for each in options.target or known])

@@ -71,6 +71,7 @@ def flow_update(
         len(latents_BCHW),
         SIZE=latents_BCHW[0].numel(),
         BLOCK=1024,
+        num_warps=16,
         enable_fp_fusion=False,
     )
 

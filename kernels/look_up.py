@@ -33,6 +33,7 @@ def look_up_kernel(
     picture = tl.program_id(0)
     code, position = tl.load(codes + picture), tl.load(positions + picture)
     tl.store(drawn + picture * num_codes + position, code, mask=position < num_codes)
+    code = tl.maximum(code, 0)  # -1: there is none, which the host finds in what was drawn
     tl.store(positions + picture, position + 1)
     for second in tl.static_range(2):
         row = picture + second * num_pictures
@@ -62,7 +63,8 @@ def look_up(
         *(codes_B, table_KD, embeds_RD, drawn_BN, positions_B, row_positions_R, row_lengths_R),
         *(num_pictures, len(embeds_RD), drawn_BN.shape[1]),
         WIDTH=width,
-        BLOCK=min(1024, triton.next_power_of_2(width)),
+        BLOCK=min(2048, triton.next_power_of_2(width)),
+        num_warps=16,
     )
 
 

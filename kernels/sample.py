@@ -19,19 +19,37 @@ from janus_edge.runtime import sampling
 
 SLACK: tl.constexpr = tl.constexpr(4e-5)  # of two float32 scores' errors, from the noise
 ROUNDING: tl.constexpr = tl.constexpr(5e-7)  # ... and from the sum, relative to it
+LARGEST_LOGIT: tl.constexpr = tl.constexpr(1e30)  # what is larger, or no number, has no code: -1
+LEAST_TEMPERATURE: tl.constexpr = tl.constexpr(
+    1e-6
+)  # below it the largest logit (docs/sampling.md)
 
 
 @triton.jit
-def _noise_bits(position, stream, seed, BLOCK: tl.constexpr):
-    """The upper 23 bits of each code's word (BLOCK) int32: Philox4x32-10, four codes a counter."""
-    counter = tl.arange(0, BLOCK // 4).to(tl.uint32)
+def _words(counter, position, stream, seed):
+    """Philox4x32-10: the words of four codes a counter (uint32)."""
     c1 = tl.zeros_like(counter) + position.to(tl.uint32)
     c2 = tl.zeros_like(counter) + stream.to(tl.uint32)
     low = (seed & 0xFFFFFFFF).to(tl.uint32)
     high = ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox_impl(counter, c1, c2, tl.zeros_like(counter), low, high, 10)
+    return tl.philox_impl(counter, c1, c2, tl.zeros_like(counter), low, high, 10)
+
+
+@triton.jit
+def _noise_bits(position, stream, seed, BLOCK: tl.constexpr):
+    """The upper 23 bits of each code's word (BLOCK) int32."""
+    counter = tl.arange(0, BLOCK // 4).to(tl.uint32)
+    w0, w1, w2, w3 = _words(counter, position, stream, seed)
     words = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
     return (words >> 9).to(tl.int32)
+
+
+@triton.jit
+def _noise_bits_of(code, position, stream, seed):
+    """Those of one code, computed again: kept for all, they would not fit the registers."""
+    w0, w1, w2, w3 = _words((code // 4).to(tl.uint32), position, stream, seed)
+    word = tl.where(code % 2 == 0, tl.where(code % 4 == 0, w0, w2), tl.where(code % 4 == 1, w1, w3))
+    return (word >> 9).to(tl.int32)
 
 
 @triton.jit
@@ -68,30 +86,36 @@ def _kept(scaled, valid, top_k):
     return valid & (ordered >= least)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["stream", "num_pictures"])  # a 1 would be no number of the device's
 def sample_kernel(
     logits,
     codes,
     seeds,
     positions,
-    guidance_scale,
-    temperature,
-    top_k,
+    scales,
+    top_ks,
     stream,
     num_pictures,
-    num_codes,
+    NUM_CODES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a picture. BLOCK: a power of two, at least V. Without fused multiply-adds."""
+    """One program a picture. scales: guidance scale and temperature; top_ks: top_k, all on the
+    device, so that one captured step serves every request. BLOCK: a power of two, at least V.
+    Without fused multiply-adds."""
     picture = tl.program_id(0)
     index = tl.arange(0, BLOCK)
-    valid = index < num_codes
-    scaled = tl.load(logits + picture * num_codes + index, mask=valid, other=0.0).to(tl.float32)
+    valid = index < NUM_CODES
+    guidance_scale, temperature = tl.load(scales), tl.load(scales + 1)
+    top_k = tl.load(top_ks)
+    scaled = tl.load(logits + picture * NUM_CODES + index, mask=valid, other=0.0).to(tl.float32)
     if guidance_scale != 1.0:
-        row = logits + (num_pictures + picture) * num_codes
+        row = logits + (num_pictures + picture) * NUM_CODES
         uncond = tl.load(row + index, mask=valid, other=0.0).to(tl.float32)
         scaled = uncond + guidance_scale * (scaled - uncond)
-    if temperature == 0.0:
+    is_unsound = tl.max((valid & ~(tl.abs(scaled) <= LARGEST_LOGIT)).to(tl.int32), 0)  # or NaN
+    if is_unsound > 0:
+        tl.store(codes + picture, (tl.zeros_like(is_unsound) - 1).to(tl.int64))
+    elif temperature < LEAST_TEMPERATURE:
         tl.store(codes + picture, tl.argmax(tl.where(valid, scaled, float("-inf")), 0).to(tl.int64))
     else:
         scaled = tl.div_rn(scaled, tl.zeros_like(scaled) + temperature)
@@ -99,21 +123,22 @@ def sample_kernel(
         if top_k > 0:
             kept = _kept(scaled, valid, top_k)
         seed, position = tl.load(seeds + picture), tl.load(positions + picture)
-        bits = _noise_bits(position, stream, seed, BLOCK)
-        near = tl.where(kept, scaled + _near_gumbel(bits), float("-inf"))
+        noise = _near_gumbel(_noise_bits(position, stream, seed, BLOCK))
+        near = tl.where(kept, scaled + noise, float("-inf"))
         largest, found = tl.max(near, 0), tl.argmax(near, 0)
         floor = largest - SLACK - ROUNDING * tl.abs(largest)
-        best = largest * 0 + float("-inf")
-        while (largest >= floor) & (largest > float("-inf")):
-            at = tl.argmax(near, 0)
-            here = index == at
-            logit = tl.sum(tl.where(here, scaled, 0.0), 0)
-            value = logit + _exact_gumbel(tl.sum(tl.where(here, bits, 0), 0))
-            better = (value > best) | ((value == best) & (at < found))
-            found = tl.where(better, at, found)
-            best = tl.where(better, value, best)
-            near = tl.where(here, float("-inf"), near)
-            largest = tl.max(near, 0)
+        rivals = tl.sum(((near >= floor) & (near > float("-inf"))).to(tl.int32), 0)
+        if rivals > 1:  # rarely; logarithms in float64 are slow on most GPUs
+            best = largest * 0 + float("-inf")
+            for _ in range(rivals):
+                at = tl.argmax(near, 0)
+                here = index == at
+                logit = tl.sum(tl.where(here, scaled, 0.0), 0)
+                value = logit + _exact_gumbel(_noise_bits_of(at, position, stream, seed))
+                better = (value > best) | ((value == best) & (at < found))
+                found = tl.where(better, at, found)
+                best = tl.where(better, value, best)
+                near = tl.where(here, float("-inf"), near)
         tl.store(codes + picture, found.to(tl.int64))
 
 
@@ -127,12 +152,28 @@ def sample(
     top_k: int = 0,
     stream: int = sampling.STREAMS["image"],
 ) -> Tensor:
-    """Codes (B,) int64. seeds, positions: int64 (B,); temperature 0: the largest logit."""
+    """Codes (B,) int64, -1 where a logit is NaN or beyond 1e30. seeds, positions: int64 (B,);
+    temperature below 1e-6: the largest logit."""
+    scales = torch.tensor([guidance_scale, temperature], device=logits_RV.device)
+    top_ks = torch.tensor([top_k], dtype=torch.int32, device=logits_RV.device)
+    return launch(logits_RV, seeds_B, positions_B, scales, top_ks, stream)
+
+
+def launch(
+    logits_RV: Tensor,
+    seeds_B: Tensor,
+    positions_B: Tensor,
+    scales: Tensor,
+    top_ks: Tensor,
+    stream: int = sampling.STREAMS["image"],
+) -> Tensor:
+    """Return codes (B,) int64 for settings that lie on the device: scales (2,) float32, guidance
+    scale and temperature; top_ks (1,) int32."""
     num_pictures, num_codes = len(seeds_B), logits_RV.shape[1]
     codes_B = torch.empty(num_pictures, dtype=torch.int64, device=logits_RV.device)
     sample_kernel[(num_pictures,)](
-        *(logits_RV, codes_B, seeds_B, positions_B, guidance_scale, temperature, top_k, stream),
-        *(num_pictures, num_codes),
+        *(logits_RV, codes_B, seeds_B, positions_B, scales, top_ks, stream, num_pictures),
+        NUM_CODES=num_codes,
         BLOCK=max(4, triton.next_power_of_2(num_codes)),  # four codes share a counter
         num_warps=16,
         enable_fp_fusion=False,  # or guidance would round otherwise than on a CPU

@@ -12,7 +12,8 @@ import gc
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from janus_edge.runtime.errors import DeviceError, DeviceWarning
 ADVICE = "draw fewer pictures at once, close other programs on the GPU, or use --device cpu"
 _ITEM_BYTES = {"bfloat16": 2}  # what numpy does not know
 _NON_BLOCKING = 1
+ALIGNMENT = 16  # bytes, of every address that a kernel gets: it then loads 16 at once
 
 
 class DeviceArray:
@@ -77,6 +79,7 @@ class Cuda:
         is no such GPU, or no driver."""
         self.driver = driver or import_driver()
         self.ordinal = ordinal
+        self.make_room: Callable[[], None] | None = None  # gives back what is merely kept
         self._context: Any = None
         self._waiting: list[tuple[str, Any]] | None = None
         self._sent: list[np.ndarray] = []
@@ -96,7 +99,14 @@ class Cuda:
         self.capability = 10 * major + minor
         self.name = self.call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
         self._context = self.call("cuDevicePrimaryCtxRetain", self._device)
-        self.stream = self.call("cuStreamCreate", _NON_BLOCKING)
+        try:
+            self.stream = self.call("cuStreamCreate", _NON_BLOCKING)
+        except DeviceError:
+            self.driver.cuDevicePrimaryCtxRelease(self._device)
+            raise
+        closing = (self.driver, self._context, self._device, self.stream)
+        # Not at the end of the process, which frees all: other libraries may still be at work then.
+        weakref.finalize(self, _close, *closing).atexit = False
 
     def call(self, function: str, *arguments: Any) -> Any:
         """A function of the driver; what it returns beside its code. Raises DeviceError."""
@@ -123,8 +133,12 @@ class Cuda:
     def allocate(self, num_bytes: int, what: str = "") -> int:
         """An address. Raises DeviceError, with what was asked for and what is there."""
         self.enter()
+        full = self.driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY
         code, *results = self.driver.cuMemAlloc(num_bytes)
-        if code == self.driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+        if code == full and self.make_room is not None:
+            self.make_room()
+            code, *results = self.driver.cuMemAlloc(num_bytes)
+        if code == full:
             raise self.out_of_memory(num_bytes, what)
         if int(code) != 0:
             raise DeviceError(f"cuda:{self.ordinal}: cuMemAlloc: {_reason(self.driver, code)}")
@@ -142,12 +156,14 @@ class Cuda:
     def release(self, function: str, handle: Any) -> None:
         """Give something back, as its last user goes, but not inside of a capture, which that would
         end; nobody would be there to hear of an error, and the next call returns those that
-        matter."""
+        matter. The thread's GPU stays what it was: this may run in the middle of another's work."""
         if self._waiting is not None:
             self._waiting.append((function, handle))
             return
-        self.enter()
-        getattr(self.driver, function)(handle)
+        code, *_ = self.driver.cuCtxPushCurrent(self._context)
+        if int(code) == 0:
+            getattr(self.driver, function)(handle)
+            self.driver.cuCtxPopCurrent()
 
     def array(self, shape: Sequence[int], dtype: str, what: str = "") -> DeviceArray:
         """Memory, as it is."""
@@ -196,10 +212,26 @@ class Cuda:
         self.call("cuStreamSynchronize", self.stream)
         self._sent.clear()
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Wait for all work at the end of the block, before any memory goes. After an error in the
+        block that error counts, not what the driver says of the waiting."""
+        try:
+            yield
+        except BaseException:
+            with suppress(DeviceError):
+                self.synchronize()
+            raise
+        self.synchronize()
+
+    def capture(
+        self, work: Callable[[], None], is_capturable: Callable[[], bool] = lambda: True
+    ) -> Callable[[], None]:
         """What ``work`` sends to the stream, to be sent again as one launch; it is not run now.
         Where that cannot be captured, ``work`` itself, with a warning (DeviceWarning)."""
         try:
+            if not is_capturable():
+                raise DeviceError("an engine says that its work cannot be captured")
             return self._captured(work)
         except DeviceError as error:
             warnings.warn(f"steps are sent bit by bit: {error}", DeviceWarning, stacklevel=2)
@@ -224,14 +256,25 @@ class Cuda:
             given_back, self._waiting = self._waiting, None
             for function, handle in given_back:
                 self.release(function, handle)
-        executable = self.call("cuGraphInstantiate", graph, 0)
-        self.call("cuGraphDestroy", graph)
+        try:
+            executable = self.call("cuGraphInstantiate", graph, 0)
+        finally:
+            self.driver.cuGraphDestroy(graph)
 
-        def launch() -> None:
+        def launch(_work: Callable[[], None] = work) -> None:  # the graph holds bare addresses
             self.call("cuGraphLaunch", executable, self.stream)
 
         weakref.finalize(launch, self.release, "cuGraphExecDestroy", executable)
         return launch
+
+
+def _close(driver: Any, context: Any, device: Any, stream: Any) -> None:
+    """Give a GPU back: its stream, and this process's part in its context."""
+    code, *_ = driver.cuCtxPushCurrent(context)
+    if int(code) == 0:
+        driver.cuStreamDestroy(stream)
+        driver.cuCtxPopCurrent()
+    driver.cuDevicePrimaryCtxRelease(device)
 
 
 def has_driver() -> bool:

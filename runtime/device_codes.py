@@ -16,11 +16,13 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
+from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.manifest import CodeSizes, Sizes
 from janus_edge.runtime.sampling import STREAMS
 from janus_edge.runtime.timing import DeviceClock
 
 Send = Callable[[], None]  # puts work into the stream
+_KEPT_LENGTHS = 4  # of prompts
 
 
 @dataclass(frozen=True)
@@ -51,74 +53,146 @@ class Caches:
         return Caches(past, present)
 
 
-def prefill(
-    cuda: Cuda,
-    decoder: TensorRTEngine,
-    caches: Caches,
-    prompt_RTD: np.ndarray,
-    lengths_R: np.ndarray,
-) -> DeviceArray:
-    """Fill caches with prompts padded on the right; their hidden states (R, T, D), which are there
-    when this returns."""
-    rows, time, _ = prompt_RTD.shape
-    inputs = {
-        "embeds": cuda.uploaded(prompt_RTD, "float32"),
-        "positions": cuda.uploaded(np.tile(np.arange(time), (rows, 1)), "int64"),
-        "lengths": cuda.uploaded(lengths_R, "int64"),
-    }
-    hidden = cuda.array(prompt_RTD.shape, "float32")
-    decoder.enqueued({**inputs, **caches.past}, {"hidden": hidden, **caches.present}, often=False)()
-    cuda.synchronize()  # before the inputs' memory goes
-    return hidden
+class Prefill:
+    """Fills the first rows of caches with prompts. What a prompt's length needs is kept for the
+    next prompt of that length, of the latest ``_KEPT_LENGTHS``."""
+
+    def __init__(self, cuda: Cuda, decoder: TensorRTEngine, caches: Caches) -> None:
+        self._cuda, self._decoder, self._caches = cuda, decoder, caches
+        self._bound: dict[tuple[int, int], tuple[dict[str, DeviceArray], DeviceArray, Send]] = {}
+
+    def __call__(self, prompt_RTD: np.ndarray, lengths_R: np.ndarray) -> DeviceArray:
+        """Return the hidden states (R, T, D) of prompts padded on the right, sent but not waited
+        for; the next call may write over them."""
+        rows, time, _ = prompt_RTD.shape
+        inputs, hidden, send = self._binding(rows, time, prompt_RTD.shape)
+        values = (prompt_RTD, np.tile(np.arange(time), (rows, 1)), lengths_R)
+        for array, value in zip(inputs.values(), values, strict=True):
+            self._cuda.upload(array, value)
+        send()
+        return hidden
+
+    def _binding(
+        self, rows: int, time: int, shape: tuple[int, ...]
+    ) -> tuple[dict[str, DeviceArray], DeviceArray, Send]:
+        made = self._bound.pop((rows, time), None)
+        if made is None:
+            if len(self._bound) == _KEPT_LENGTHS:
+                self._bound.pop(next(iter(self._bound)))
+            new, caches = self._cuda.array, self._caches.rows(rows)
+            inputs = {
+                "embeds": new(shape, "float32"),
+                "positions": new((rows, time), "int64"),
+                "lengths": new((rows,), "int64"),
+            }
+            hidden = new(shape, "float32")
+            send = self._decoder.enqueued(
+                {**inputs, **caches.past}, {"hidden": hidden, **caches.present}, often=False
+            )
+            made = inputs, hidden, send
+        self._bound[rows, time] = made  # the latest stands last
+        return made
 
 
-def decode_codes(
-    gpu: Gpu,
-    decoder: TensorRTEngine,
-    image_head: TensorRTEngine,
-    caches: Caches,
-    sizes: CodeSizes,
-    code_embed_VD: np.ndarray,
-    prompt_RTD: np.ndarray,
-    lengths_R: np.ndarray,
-    seeds_B: np.ndarray,
-    settings: Settings,
-    clock: DeviceClock,
-) -> Iterator[np.ndarray]:
-    """Yield the codes (B,) of each position, a row of a picture's at once but for the very first;
-    rows and prompts: see ``runtime.decode``. top_p of the settings is 1: the kernel has no
-    other."""
-    assert settings.top_p == 1.0
-    cuda, num = gpu.cuda, sizes.num_codes
-    start = Event(cuda)
-    state = _State.of(cuda, sizes, code_embed_VD, lengths_R, seeds_B)
-    last = prefill(cuda, decoder, caches, prompt_RTD, lengths_R)
-    step = _step(gpu, decoder, image_head, caches, state, settings)
-    _, time, width = prompt_RTD.shape
-    for row, length in enumerate(lengths_R):
-        at = last.view((width,), (row * time + int(length) - 1) * width)
-        cuda.copy(state.hidden.view((width,), row * width).address, at.address, at.nbytes)
-    borders = sorted({0, 1, *range(sizes.code_grid, num, sizes.code_grid), num})
-    sender = _sends(cuda, step)
-    pages = [cuda.pinned(state.drawn.shape, "int64") for _ in range(2)]
-    waiting: list[tuple[np.ndarray, list[Event], int]] = []
-    try:
-        for index, (first, stop) in enumerate(pairwise(borders)):
-            events = []
-            for _ in range(first, stop):
-                send = next(sender)
-                with clock.sending():
-                    send()
-                events.append(Event(cuda))
-            page = pages[index % 2]
-            cuda.download(page, state.drawn)
-            waiting.append((page, [*events, Event(cuda)], first))
-            while len(waiting) > (0 if index == 0 else 1):  # the device has work meanwhile
-                yield from _read(start, *waiting.pop(0), clock)
-        for each in waiting:
-            yield from _read(start, *each, clock)
-    finally:
-        cuda.synchronize()  # before any memory goes
+class DeviceCodes:
+    """The loop for a number of rows and pictures. Its memory, bindings and captured step are made
+    once and serve one picture, or one batch, after the other."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        decoder: TensorRTEngine,
+        image_head: TensorRTEngine,
+        sizes: CodeSizes,
+        cache_type: str,
+        code_embed_VD: np.ndarray,
+        rows: int,
+        pictures: int,
+    ) -> None:
+        """rows: two a picture under guidance, else one. Raises DeviceError where there is no room,
+        BundleError where the kernels were compiled for other sizes."""
+        gpu.kernels.require("sample", "NUM_CODES", sizes.codebook_size)
+        gpu.kernels.require("look_up", "WIDTH", sizes.hidden_size)
+        self._cuda, self._grid, self._num = gpu.cuda, sizes.code_grid, sizes.num_codes
+        caches = Caches.zeros(decoder, sizes, rows, cache_type)
+        self._prefill = Prefill(gpu.cuda, decoder, caches)
+        self._state = _State.of(gpu.cuda, sizes, code_embed_VD, rows, pictures)
+        self._step = _step(gpu, decoder, image_head, caches, self._state)
+        self._pages = [gpu.cuda.pinned(self._state.drawn.shape, "int64") for _ in range(2)]
+        self._captured: Send | None = None
+
+    def draw(
+        self,
+        prompt_RTD: np.ndarray,
+        lengths_R: np.ndarray,
+        seeds_B: np.ndarray,
+        settings: Settings,
+        clock: DeviceClock,
+    ) -> Iterator[np.ndarray]:
+        """Yield the codes (B,) of each position, a row of a picture's at once but for the very
+        first; rows and prompts: see ``runtime.decode``. top_p of the settings is 1: the kernel has
+        no other."""
+        assert settings.top_p == 1.0
+        cuda, num = self._cuda, self._num
+        borders = sorted({0, 1, *range(self._grid, num, self._grid), num})
+        waiting: list[tuple[np.ndarray, list[Event], int]] = []
+        with cuda.settled():
+            start = Event(cuda)
+            self._begin(prompt_RTD, lengths_R, seeds_B, settings)
+            sender = self._sends()
+            for index, (first, stop) in enumerate(pairwise(borders)):
+                events = []
+                for _ in range(first, stop):
+                    send = next(sender)
+                    with clock.sending():
+                        send()
+                    events.append(Event(cuda))
+                page = self._pages[index % 2]
+                cuda.download(page, self._state.drawn)
+                waiting.append((page, [*events, Event(cuda)], first))
+                while len(waiting) > (0 if index == 0 else 1):  # the device has work meanwhile
+                    yield from _read(start, *waiting.pop(0), clock)
+            for each in waiting:
+                yield from _read(start, *each, clock)
+
+    def _begin(
+        self,
+        prompt_RTD: np.ndarray,
+        lengths_R: np.ndarray,
+        seeds_B: np.ndarray,
+        settings: Settings,
+    ) -> None:
+        """Prompts into the caches, their last hidden states and the settings into the state."""
+        cuda, state = self._cuda, self._state
+        scale = settings.guidance_scale if settings.guided else 1.0
+        cuda.upload(state.lengths, lengths_R)
+        cuda.upload(state.seeds, np.asarray(seeds_B, np.uint64).view(np.int64))
+        cuda.upload(state.scales, np.array([scale, settings.temperature], np.float32))
+        cuda.upload(state.top_ks, np.array([settings.top_k], np.int32))
+        cuda.upload(state.counters, np.zeros(state.counters.shape, np.int64))
+        last = self._prefill(prompt_RTD, lengths_R)
+        _, time, width = prompt_RTD.shape
+        for row, length in enumerate(lengths_R):
+            at = last.view((width,), (row * time + int(length) - 1) * width)
+            target = state.hidden.view((width,), row * width)
+            cuda.copy(target.address, at.address, at.nbytes)
+        cuda.synchronize()  # what was uploaded may go
+
+    def _sends(self) -> Iterator[Send]:
+        """What to send for each code: the first needs no decoder; the second is a step by itself,
+        as engines may set things up when they first run; all others are that step, captured."""
+        decode, choose, is_capturable = self._step
+
+        def both() -> None:
+            decode()
+            choose()
+
+        yield choose
+        if self._captured is None:
+            yield both
+            self._captured = self._cuda.capture(both, is_capturable)
+        while True:
+            yield self._captured
 
 
 @dataclass(frozen=True)
@@ -132,43 +206,38 @@ class _State:
     logits: DeviceArray  # (R, V)
     codes: DeviceArray  # (B,)
     seeds: DeviceArray  # (B,)
+    scales: DeviceArray  # (2,): guidance scale, temperature
+    top_ks: DeviceArray  # (1,)
     drawn: DeviceArray  # (B, N)
     counters: DeviceArray  # (B,): codes drawn so far
     table: DeviceArray  # (V, D)
 
     @classmethod
     def of(
-        cls,
-        cuda: Cuda,
-        sizes: CodeSizes,
-        table_VD: np.ndarray,
-        lengths_R: np.ndarray,
-        seeds_B: np.ndarray,
+        cls, cuda: Cuda, sizes: CodeSizes, table_VD: np.ndarray, rows: int, pictures: int
     ) -> _State:
-        rows, pictures, width = len(lengths_R), len(seeds_B), sizes.hidden_size
+        width, new = sizes.hidden_size, cuda.array
         return cls(
-            embeds=cuda.array((rows, 1, width), "float32"),
-            positions=cuda.array((rows, 1), "int64"),
-            lengths=cuda.uploaded(lengths_R, "int64"),
-            hidden=cuda.array((rows, 1, width), "float32"),
-            logits=cuda.array((rows, sizes.codebook_size), "float32"),
-            codes=cuda.array((pictures,), "int64"),
-            seeds=cuda.uploaded(np.asarray(seeds_B, np.uint64).view(np.int64)),
+            embeds=new((rows, 1, width), "float32"),
+            positions=new((rows, 1), "int64"),
+            lengths=new((rows,), "int64"),
+            hidden=new((rows, 1, width), "float32"),
+            logits=new((rows, sizes.codebook_size), "float32"),
+            codes=new((pictures,), "int64"),
+            seeds=new((pictures,), "int64"),
+            scales=new((2,), "float32"),
+            top_ks=new((1,), "int32"),
             drawn=cuda.zeros((pictures, sizes.num_codes), "int64"),
-            counters=cuda.zeros((pictures,), "int64"),
+            counters=new((pictures,), "int64"),
             table=cuda.uploaded(table_VD, "float16"),
         )
 
 
 def _step(
-    gpu: Gpu,
-    decoder: TensorRTEngine,
-    image_head: TensorRTEngine,
-    caches: Caches,
-    state: _State,
-    settings: Settings,
-) -> tuple[Send, Send]:
-    """The decoder's part of a step, and the rest: head, sampler, look-up."""
+    gpu: Gpu, decoder: TensorRTEngine, image_head: TensorRTEngine, caches: Caches, state: _State
+) -> tuple[Send, Send, Callable[[], bool]]:
+    """Return the decoder's part of a step, the rest (head, sampler, look-up), and whether engines
+    let both be captured."""
     inputs = {name: getattr(state, name) for name in ("embeds", "positions", "lengths")}
     outputs = {"hidden": state.hidden, **caches.present}
     decode = decoder.enqueued({**inputs, **caches.past}, outputs)
@@ -176,39 +245,16 @@ def _step(
     hidden = state.hidden.view((rows, width))
     head = image_head.enqueued({"hidden": hidden}, {"logits": state.logits})
     pictures, num = state.drawn.shape
-    numbers = (
-        float(settings.guidance_scale if settings.guided else 1.0),
-        float(settings.temperature),
-        int(settings.top_k),
-        STREAMS["image"],
-        pictures,
-        state.logits.shape[1],
-    )
 
     def choose() -> None:
         head()
         drawing = (state.logits, state.codes, state.seeds, state.counters)
+        numbers = (state.scales, state.top_ks, STREAMS["image"], pictures)
         gpu.kernels.launch("sample", pictures, *drawing, *numbers)
         rest = (state.drawn, state.counters, state.positions, state.lengths, pictures, rows, num)
         gpu.kernels.launch("look_up", pictures, state.codes, state.table, state.embeds, *rest)
 
-    return decode, choose
-
-
-def _sends(cuda: Cuda, step: tuple[Send, Send]) -> Iterator[Send]:
-    """What to send for each code: the first needs no decoder; the second is a step by itself, as
-    engines may set things up when they first run; all others are that step, captured."""
-    decode, choose = step
-
-    def both() -> None:
-        decode()
-        choose()
-
-    yield choose
-    yield both
-    launch = cuda.capture(both)
-    while True:
-        yield launch
+    return decode, choose, lambda: decode.is_capturable() and head.is_capturable()
 
 
 def _read(
@@ -216,6 +262,11 @@ def _read(
 ) -> Iterator[np.ndarray]:
     *each, there = events
     there.wait()
+    if (page_BN[:, first : first + len(each)] < 0).any():  # the sampler's kernel found no number
+        raise BundleError(
+            "the model computes logits that are NaN or beyond 1e30; its weights are damaged, or "
+            "overflow in this precision: export it again"
+        )
     for position, event in enumerate(each, first):
         clock.ends_ms.append(event.ms_since(start))
         yield page_BN[:, position].copy()

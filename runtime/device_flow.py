@@ -15,8 +15,8 @@ import numpy as np
 from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
-from janus_edge.runtime.device_codes import Caches, Send, prefill
-from janus_edge.runtime.flow import FlowSettings, Step, factors, times
+from janus_edge.runtime.device_codes import Caches, Prefill, Send
+from janus_edge.runtime.flow import MAX_STEPS, NUM_FACTORS, FlowSettings, Step, factors, times
 from janus_edge.runtime.manifest import FlowSizes
 from janus_edge.runtime.timing import DeviceClock
 
@@ -48,45 +48,49 @@ class _State:
     velocities: DeviceArray  # (2, Z, H, W)
     before: DeviceArray  # (1, Z, H, W): velocity of the step before
     clean: DeviceArray  # (1, Z, H, W)
-    factors: DeviceArray  # (S, 5)
+    factors: DeviceArray  # (MAX_STEPS, NUM_FACTORS), of which the first S are a request's
     counter: DeviceArray  # (1,)
 
 
 class DeviceFlow:
-    """The flow of one prompt, which is computed once for all its pictures."""
+    """The flow's loop. Its memory, bindings and captured steps are made once; a prompt is computed
+    once for all its pictures."""
 
-    def __init__(
-        self,
-        gpu: Gpu,
-        engines: FlowEngines,
-        sizes: FlowSizes,
-        cache_type: str,
-        shown_TD: np.ndarray,
-        settings: FlowSettings,
-    ) -> None:
-        """shown_TD: the prompt without its last token, in whose place t's vector stands. Raises
-        KeyError for a solver that is not among ``runtime.flow.LEANS``."""
-        self._gpu, self._engines, self._settings = gpu, engines, settings
-        cuda, length = gpu.cuda, len(shown_TD)
-        self._state = _state(cuda, sizes, engines.skip_shape, length, settings)
+    def __init__(self, gpu: Gpu, engines: FlowEngines, sizes: FlowSizes, cache_type: str) -> None:
+        """Raises DeviceError where there is no room, BundleError where the kernel was compiled for
+        another latent."""
+        gpu.kernels.require("flow_update", "SIZE", math.prod(sizes.latent_shape))
+        self._gpu, self._engines = gpu, engines
+        self._state = _state(gpu.cuda, sizes, engines.skip_shape)
         self._caches = Caches.zeros(engines.decoder, sizes, 2, cache_type)
-        # what guidance compares with has seen the first token alone
-        prefill(
-            cuda, engines.decoder, self._caches, np.stack([shown_TD] * 2), np.array([length, 1])
-        )
-        self._warm: dict[int, Send] = {}  # by rows: a step that has run once
+        self._prefill = Prefill(gpu.cuda, engines.decoder, self._caches)
+        self._warm: dict[int, tuple[Send, Callable[[], bool]]] = {}  # by rows: has run once
         self._captured: dict[int, Send] = {}
+
+    def begin(self, shown_TD: np.ndarray, settings: FlowSettings) -> None:
+        """Compute a prompt. shown_TD: without its last token, in whose place t's vector stands.
+        Raises KeyError for a solver that is not among ``runtime.flow.LEANS``."""
+        cuda, state, length = self._gpu.cuda, self._state, len(shown_TD)
+        self._settings, table = settings, np.zeros(state.factors.shape, np.float32)
+        table[: settings.num_steps] = factors(settings)
+        follows = state.embeds.shape[1]
+        with cuda.settled():
+            cuda.upload(state.factors, table)
+            cuda.upload(state.positions, np.tile(length + np.arange(follows), (2, 1)))
+            cuda.upload(state.lengths, np.array([length, 1]) + follows)
+            # what guidance compares with has seen the first token alone
+            self._prefill(np.stack([shown_TD] * 2), np.array([length, 1]))
 
     def draw(self, z0_1ZHW: np.ndarray, previews: bool, clock: DeviceClock) -> Iterator[Step]:
         """Yield each step's end; ``clean`` is up to date only for previews, z only at the last."""
         cuda, state, settings = self._gpu.cuda, self._state, self._settings
-        cuda.upload(state.z, z0_1ZHW)
-        for array in (state.t, state.counter):
-            cuda.upload(array, np.zeros(array.shape, array.dtype))
         borders = times(settings.num_steps, settings.shift).tolist()
         z, clean = (np.array(z0_1ZHW, np.float32) for _ in range(2))
         waiting: list[tuple[int, Event]] = []
-        try:
+        with cuda.settled():
+            cuda.upload(state.z, z0_1ZHW)
+            for array in (state.t, state.counter):
+                cuda.upload(array, np.zeros(array.shape, array.dtype))
             for done in range(1, settings.num_steps + 1):
                 send = self._sent(2 if settings.guided(borders[done - 1]) else 1)
                 with clock.sending():
@@ -101,30 +105,21 @@ class DeviceFlow:
                     at, event = waiting.pop(0)
                     event.wait()
                     yield Step(done=at, t=borders[at], z=z, clean=clean)
-        finally:
-            cuda.synchronize()  # before any memory goes
 
     def _sent(self, rows: int) -> Send:
         """A step: by itself at first, as engines may set things up then; captured after that."""
         if rows in self._captured:
             return self._captured[rows]
         if rows in self._warm:
-            self._captured[rows] = self._gpu.cuda.capture(self._warm[rows])
+            self._captured[rows] = self._gpu.cuda.capture(*self._warm[rows])
             return self._captured[rows]
         self._warm[rows] = _step(self._gpu, self._engines, self._state, self._caches, rows)
-        return self._warm[rows]
+        return self._warm[rows][0]
 
 
-def _state(
-    cuda: Cuda,
-    sizes: FlowSizes,
-    skip_shape: tuple[int, ...],
-    length: int,
-    settings: FlowSettings,
-) -> _State:
+def _state(cuda: Cuda, sizes: FlowSizes, skip_shape: tuple[int, ...]) -> _State:
     width, tokens = sizes.hidden_size, sizes.num_latent_tokens
-    follows, latent = tokens + 1, (1, *sizes.latent_shape)
-    new: Callable[..., DeviceArray] = cuda.array
+    follows, latent, new = tokens + 1, (1, *sizes.latent_shape), cuda.array
     return _State(
         z=new(latent, "float32"),
         t=new((1,), "float32"),
@@ -132,19 +127,22 @@ def _state(
         embeds=new((2, follows, width), "float32"),
         skip=new((2, *skip_shape), "float32"),
         time=new((2, width), "float32"),
-        positions=cuda.uploaded(np.tile(length + np.arange(follows), (2, 1)), "int64"),
-        lengths=cuda.uploaded(np.array([length, 1]) + follows, "int64"),
+        positions=new((2, follows), "int64"),
+        lengths=new((2,), "int64"),
         hidden=new((2, follows, width), "float32"),
         drawn=new((2, tokens, width), "float32"),
         velocities=new((2, *sizes.latent_shape), "float32"),
-        before=cuda.zeros(latent, "float32"),
+        before=new(latent, "float32"),
         clean=new(latent, "float32"),
-        factors=cuda.uploaded(factors(settings)),
+        factors=new((MAX_STEPS, NUM_FACTORS), "float32"),
         counter=new((1,), "int64"),
     )
 
 
-def _step(gpu: Gpu, engines: FlowEngines, state: _State, caches: Caches, rows: int) -> Send:
+def _step(
+    gpu: Gpu, engines: FlowEngines, state: _State, caches: Caches, rows: int
+) -> tuple[Send, Callable[[], bool]]:
+    """Return a step, and whether its engines let it be captured."""
     cuda, (_, follows, width) = gpu.cuda, state.embeds.shape
 
     def first(array: DeviceArray, count: int = rows) -> DeviceArray:
@@ -176,7 +174,7 @@ def _step(gpu: Gpu, engines: FlowEngines, state: _State, caches: Caches, rows: i
         velocity()
         gpu.kernels.launch("flow_update", 1, *latents, state.factors, state.counter, state.t, 1)
 
-    return send
+    return send, lambda: all(part.is_capturable() for part in (encode, decode, velocity))
 
 
 _GIVEN = ("embeds", "positions", "lengths")

@@ -67,7 +67,7 @@ def _draw_batch(
     if clock.ends_ms:  # codes come in batches from a device, which has timed each
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
-    with watch.part("open"):  # only now: the caches' memory is free again
+    with watch.part("open"):  # only now: on a CPU the caches' memory is free again
         image_decoder = engines["image_decoder"]
     for job, codes_N in zip(jobs, codes_BN, strict=True):
         with watch.part("image_decoder"):
@@ -119,23 +119,24 @@ def _on_device(
     clock: DeviceClock,
 ) -> Iterator[np.ndarray]:
     """The same loop, without the host."""
-    from janus_edge.runtime.device_codes import Caches, decode_codes
+    from janus_edge.runtime.device_codes import DeviceCodes
 
-    sizes, decoder = sizes_of(engines), engines.bare("decoder")
-    cache_type = engines.bundle.manifest.cache_type
-    return decode_codes(
-        engines.gpu(),
-        decoder,
-        engines.bare("image_head"),
-        Caches.zeros(decoder, sizes, len(lengths_R), cache_type),
-        sizes,
-        engines.table("code_embed"),
-        prompt_RTD,
-        lengths_R,
-        seeds_B,
-        settings,
-        clock,
-    )
+    sizes, rows, pictures = sizes_of(engines), len(lengths_R), len(seeds_B)
+
+    def make() -> DeviceCodes:
+        return DeviceCodes(
+            engines.gpu(),
+            engines.bare("decoder"),
+            engines.bare("image_head"),
+            sizes,
+            engines.bundle.manifest.cache_type,
+            engines.table("code_embed"),
+            rows,
+            pictures,
+        )
+
+    with engines.kept(("codes", rows, pictures), make) as loop:
+        yield from loop.draw(prompt_RTD, lengths_R, seeds_B, settings, clock)
 
 
 def _preview(engines: Engines, codes_N: np.ndarray) -> np.ndarray:

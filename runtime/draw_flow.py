@@ -10,7 +10,9 @@ D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,76 +25,103 @@ from janus_edge.runtime.requests import Job
 from janus_edge.runtime.sampling import STREAMS, guide, normal
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
+if TYPE_CHECKING:
+    from janus_edge.runtime.device_flow import DeviceFlow
+
+Steps = Callable[[np.ndarray], Iterator[Step]]
+"""Noise (1, Z, H, W) to the ends of its flow's steps."""
+
 
 def draw_flow(
     engines: Engines, settings: FlowSettings, jobs: list[Job], previews: bool, watch: Stopwatch
 ) -> Iterator[Event]:
     """Draw one picture after the other; those of one prompt share its cache."""
     total = len(jobs) * settings.num_steps
-    for _, same in groupby(jobs, key=lambda job: job.ids_T.tobytes()):
-        of_prompt = list(same)
+    with watch.part("open"):
+        engines.open(*engines.decoders(steps=False), "flow_encoder", "flow_decoder")
+    with _flows(engines, settings, previews) as flow_of:
+        for _, same in groupby(jobs, key=lambda job: job.ids_T.tobytes()):
+            of_prompt = list(same)
+            with watch.part("prefill"):
+                steps_of = flow_of(of_prompt[0].ids_T)
+            yield from _draw_prompt(engines, settings, of_prompt, steps_of, total, previews, watch)
+
+
+def _draw_prompt(
+    engines: Engines,
+    settings: FlowSettings,
+    jobs: list[Job],
+    steps_of: Steps,
+    total: int,
+    previews: bool,
+    watch: Stopwatch,
+) -> Iterator[Event]:
+    for job in jobs:
+        noise = normal(np.array([job.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
+        z = noise
+        for step in watch.each(steps_of(noise), "flow"):
+            z = step.z
+            done = job.index * settings.num_steps + step.done
+            yield Progress(done=done, total=total, unit="steps", elapsed_ms=watch.elapsed_ms)
+            if previews:
+                yield Preview(
+                    index=job.index,
+                    done=step.done,
+                    pixels=_preview(engines, step.clean[0]),
+                    elapsed_ms=watch.elapsed_ms,
+                )
         with watch.part("open"):
-            engines.open(*engines.decoders(steps=False), "flow_encoder", "flow_decoder")
-        with watch.part("prefill"):
-            steps_of = _flow_of(engines, of_prompt[0].ids_T, settings, previews)
-        for job in of_prompt:
-            noise = normal(np.array([job.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
-            z = noise
-            for step in watch.each(steps_of(noise), "flow"):
-                z = step.z
-                done = job.index * settings.num_steps + step.done
-                yield Progress(done=done, total=total, unit="steps", elapsed_ms=watch.elapsed_ms)
-                if previews:
-                    yield Preview(
-                        index=job.index,
-                        done=step.done,
-                        pixels=_preview(engines, step.clean[0]),
-                        elapsed_ms=watch.elapsed_ms,
-                    )
-            with watch.part("open"):
-                image_decoder = engines["image_decoder"]
-            with watch.part("image_decoder"):
-                (picture,) = image_decoder.run({"latent": z})[0]
-            yield Image(
-                index=job.index,
-                pixels=images.to_pixels(picture),
-                latent=z[0],
-                seed=job.seed,
-                elapsed_ms=watch.elapsed_ms,
-            )
+            image_decoder = engines["image_decoder"]
+        with watch.part("image_decoder"):
+            (picture,) = image_decoder.run({"latent": z})[0]
+        yield Image(
+            index=job.index,
+            pixels=images.to_pixels(picture),
+            latent=z[0],
+            seed=job.seed,
+            elapsed_ms=watch.elapsed_ms,
+        )
 
 
-def _flow_of(
-    engines: Engines, ids_T: np.ndarray, settings: FlowSettings, previews: bool
-) -> Callable[[np.ndarray], Iterator[Step]]:
-    """The steps of a prompt's flow, from noise (1, Z, H, W); on the device where it has them."""
+@contextmanager
+def _flows(
+    engines: Engines, settings: FlowSettings, previews: bool
+) -> Iterator[Callable[[np.ndarray], Steps]]:
+    """Lend the flow of a prompt's ids (T,); on the device where it has them."""
     if not (engines.on_device and settings.solver in LEANS):
-        velocity = velocity_of(engines, ids_T, settings.guidance_scale)
-        return lambda noise: integrate(velocity, noise, settings)
+        yield lambda ids_T: _on_host(engines, ids_T, settings)
+        return
+    with engines.kept("flow", lambda: _device_flow(engines)) as flow:
+
+        def flow_of(ids_T: np.ndarray) -> Steps:
+            flow.begin(engines.table("text_embed")[ids_T[:-1]].astype(np.float32), settings)
+            return steps
+
+        def steps(noise: np.ndarray) -> Iterator[Step]:
+            clock = DeviceClock()
+            yield from flow.draw(noise, previews, clock)
+            engines.add_ms("sending", clock.sent_ms)
+
+        yield flow_of
+
+
+def _on_host(engines: Engines, ids_T: np.ndarray, settings: FlowSettings) -> Steps:
+    velocity = velocity_of(engines, ids_T, settings.guidance_scale)
+    return lambda noise: integrate(velocity, noise, settings)
+
+
+def _device_flow(engines: Engines) -> DeviceFlow:
     from janus_edge.runtime.device_flow import DeviceFlow, FlowEngines
 
     manifest = engines.bundle.manifest
     outputs = {each.name: each.shape for each in manifest.components["flow_encoder"].outputs}
-    flow = DeviceFlow(
-        engines.gpu(),
-        FlowEngines(
-            encoder=engines.bare("flow_encoder"),
-            decoder=engines.bare("decoder"),
-            velocity=engines.bare("flow_decoder"),
-            skip_shape=tuple(int(size) for size in outputs["skip"][1:]),
-        ),
-        sizes_of(engines),
-        manifest.cache_type,
-        engines.table("text_embed")[ids_T[:-1]].astype(np.float32),
-        settings,
+    parts = FlowEngines(
+        encoder=engines.bare("flow_encoder"),
+        decoder=engines.bare("decoder"),
+        velocity=engines.bare("flow_decoder"),
+        skip_shape=tuple(int(size) for size in outputs["skip"][1:]),
     )
-
-    def steps(noise: np.ndarray) -> Iterator[Step]:
-        clock = DeviceClock()
-        yield from flow.draw(noise, previews, clock)
-        engines.add_ms("sending", clock.sent_ms)
-
-    return steps
+    return DeviceFlow(engines.gpu(), parts, sizes_of(engines), manifest.cache_type)
 
 
 def sizes_of(engines: Engines) -> FlowSizes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from janus_edge.runtime.resources import free_memory, num_processors
 
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+
+Kept = TypeVar("Kept")
 
 MOST_THREADS = 1024  # of an engine
 
@@ -41,6 +44,7 @@ class Engines:
         self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, np.ndarray] = {}
+        self._kept: dict[Hashable, object] = {}
         self.component_ms: dict[str, float] = {}  # spent in each, all calls together
 
     def __getitem__(self, name: str) -> Engine:
@@ -76,8 +80,26 @@ class Engines:
         """What the loops on the GPU launch with. Raises DeviceError."""
         if self._kernels is None:
             bundle = self.bundle
+            this = weakref.ref(self)  # arrays keep their GPU, which must not keep them
+            self._shared.cuda.make_room = lambda: _forget(this())
             self._kernels = Kernels(self._shared.cuda, bundle.folder, bundle.manifest.kernels)
         return Gpu(self._shared.cuda, self._kernels)
+
+    @contextmanager
+    def kept(self, key: Hashable, make: Callable[[], Kept]) -> Iterator[Kept]:
+        """Lend what a loop on the GPU has set up, made if there is none for this key. The latest is
+        kept until another is needed or room is short; after an error it is not."""
+        made = cast("Kept | None", self._kept.pop(key, None))
+        self._kept.clear()  # memory for one alone
+        made, is_sound = made or make(), True
+        try:
+            yield made
+        except Exception:
+            is_sound = False
+            raise
+        finally:
+            if is_sound:
+                self._kept[key] = made
 
     def bare(self, name: str) -> TensorRTEngine:
         """A component's engine of TensorRT, for loops that enqueue it."""
@@ -126,6 +148,11 @@ class Engines:
         if name not in self._tables:
             self._tables[name] = self.bundle.table(name)
         return self._tables[name]
+
+
+def _forget(engines: Engines | None) -> None:
+    if engines is not None:
+        engines._kept.clear()
 
 
 class _Timed:

@@ -54,6 +54,8 @@ class FlowSettings:
 # Solvers whose steps are sums with factors that are known beforehand: what each leans on the step
 # before.
 LEANS = {"euler": 0.0, "ab2": 1.0}
+NUM_FACTORS = 5  # of a step, for ``factors``
+MAX_STEPS = 10000  # of a request
 
 
 def factors(settings: FlowSettings) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.flow import SOLVERS
+from janus_edge.runtime.flow import MAX_STEPS, SOLVERS
 from janus_edge.runtime.prompt import Turn
 
 MAX_SEED = 2**63 - 1
@@ -75,7 +75,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
     "top_k": (0, 2**31),
     "top_p": (1e-6, 1),
-    "num_steps": (1, 10000),
+    "num_steps": (1, MAX_STEPS),
     "shift": (0.01, 100),
     "guidance_start": (0, 1),
     "guidance_end": (0, 1),

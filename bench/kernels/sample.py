@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from janus_edge.bench.kernels.case import Case
-from janus_edge.kernels.sample import sample
+from janus_edge.kernels.sample import launch
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -21,6 +21,8 @@ def _case(device: str, num: int, top_k: int) -> Case:
     logits_RV = torch.randn(2 * num, 16384, device=device)
     seeds = torch.arange(num, device=device)
     positions = torch.full((num,), 100, device=device)
+    scales = torch.tensor([5.0, 0.9], device=device)
+    top_ks = torch.tensor([top_k], dtype=torch.int32, device=device)
 
     def eager() -> torch.Tensor:
         cond, uncond = logits_RV[:num], logits_RV[num:]
@@ -33,9 +35,7 @@ def _case(device: str, num: int, top_k: int) -> Case:
 
     return Case(
         shape=f"{num} pictures of 16384 codes" + (f", top-k {top_k}" if top_k else ""),
-        ours=lambda: sample(
-            logits_RV, seeds, positions, guidance_scale=5.0, temperature=0.9, top_k=top_k
-        ),
+        ours=lambda: launch(logits_RV, seeds, positions, scales, top_ks),
         eager=eager,
         num_bytes=logits_RV.nbytes,
     )

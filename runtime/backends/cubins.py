@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janus_edge.runtime.cuda import Cuda, DeviceArray
+from janus_edge.runtime.cuda import ALIGNMENT, Cuda, DeviceArray
 from janus_edge.runtime.errors import BundleError, DeviceError
 from janus_edge.runtime.manifest import Kernel
 
@@ -47,6 +47,8 @@ class Kernels:
                 f"{self._folder / kernel.file}: takes {len(types)} arguments, not {len(values)}; "
                 "export the bundle again"
             )
+        for value in values:
+            assert not isinstance(value, DeviceArray) or value.address % ALIGNMENT == 0, name
         spare = len(kernel.arguments) - len(types)
         numbers = [v.address if isinstance(v, DeviceArray) else v for v in values] + [0] * spare
         ctypes_of = [_TYPES.get(each, ctypes.c_void_p) for each in kernel.arguments]
@@ -61,9 +63,14 @@ class Kernels:
             0,
         )
 
-    def constant(self, name: str, key: str) -> int:
-        """What a kernel was compiled for."""
-        return int(self._open(name)[0].constants[key])
+    def require(self, name: str, key: str, value: int) -> None:
+        """Compare what a kernel was compiled for with what it is to do. Raises BundleError."""
+        kernel, _ = self._open(name)
+        if kernel.constants.get(key) != value:
+            raise BundleError(
+                f"{self._folder / kernel.file}: compiled for {key} {kernel.constants.get(key)}, "
+                f"not {value}; export the bundle again"
+            )
 
     def _open(self, name: str) -> tuple[Kernel, Any]:
         kernel = self._found.get(name)

@@ -23,6 +23,7 @@ SPIN_US = "100"
 # Where providers have their memory; the library moves arrays to and from those not named here.
 _MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "tensorrt-rtx": "cuda"}
 _NUMBERED = ("cuda", "tensorrt", "tensorrt-rtx", "directml", "migraphx")  # take a device_id
+_OPTIONS = {"cuda": {"use_tf32": "0"}}  # float32 is to be that, as everywhere else
 _SHOWN = 200  # characters of a provider's reason, which can be pages
 
 
@@ -43,9 +44,10 @@ def load_graph(
     options.enable_mem_pattern = False
     if SPIN_US:
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-    # of 4-bit weights in standard operators: products of 8-bit inputs, as MatMulNBits has them
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
-    if device.kind != "cpu":
+    if device.kind == "cpu":
+        # of 4-bit weights in standard operators: products of 8-bit inputs, as MatMulNBits has them
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+    else:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -79,7 +81,7 @@ def _providers(device: Device) -> list[Any]:
     if name == PROVIDERS["cpu"]:
         return [name]
     options = {"device_id": str(device.ordinal)} if device.kind in _NUMBERED else {}
-    return [(name, options), PROVIDERS["cpu"]]
+    return [(name, options | _OPTIONS.get(device.kind, {})), PROVIDERS["cpu"]]
 
 
 def left_to_cpu(session: Any) -> Counter[str]:

@@ -141,22 +141,16 @@ class TensorRTEngine:
         outputs: Mapping[str, DeviceArray],
         *,
         often: bool = True,
-    ) -> Callable[[], None]:
+    ) -> Enqueued:
         """A call that puts the work into the stream and does not wait for it; often: see ``bind``,
         and True where it is captured."""
-        arrays, check, cuda = {**inputs, **outputs}, self._check, self._cuda
+        arrays, check = {**inputs, **outputs}, self._check
         shapes = {name: array.shape for name, array in inputs.items()}
         context = self._context(shapes, often)
         for name, array in arrays.items():
             check(context.set_tensor_address(name, array.address), f"the address of {name}")
-        scratch = self._scratch(context)
-        stream = int(cuda.stream)
-
-        def send(_kept: Any = (arrays, scratch, self._kept, self._engine)) -> None:
-            cuda.enter()
-            check(context.execute_async_v3(stream), "its work")
-
-        return send
+        kept = (arrays, self._scratch(context), self._kept, self._engine)
+        return Enqueued(context, check, kept)
 
     def _context(self, shapes: dict[str, tuple[int, ...]], often: bool) -> Any:
         """For the narrowest profile that holds these shapes. Raises OptionError if none does."""
@@ -214,6 +208,28 @@ class TensorRTEngine:
         memory = self._cuda.array((size,), "uint8", f"{self._path.stem}'s scratch memory")
         context.set_device_memory(memory.address, size)
         return memory
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """A binding: called, it puts its work into the stream. kept: what it reads and writes."""
+
+    context: Any
+    check: _Checks
+    kept: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        """Raises DeviceError where the engine refuses."""
+        cuda = self.check.cuda
+        cuda.enter()
+        self.check(self.context.execute_async_v3(int(cuda.stream)), "its work")
+
+    def is_capturable(self) -> bool:
+        """Return False if TensorRT-RTX says that a capture of this work would fail. TensorRT
+        itself has no such question."""
+        cuda, ask = self.check.cuda, getattr(self.context, "is_stream_capturable", None)
+        cuda.enter()
+        return ask is None or bool(ask(int(cuda.stream)))
 
 
 @dataclass(frozen=True)

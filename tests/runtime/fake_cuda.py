@@ -26,8 +26,9 @@ OK = CUresult.CUDA_SUCCESS
 _WITHOUT_CONTEXT = (
     *("cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute"),
     *("cuDeviceGetName", "cuDevicePrimaryCtxRetain", "cuGetErrorName", "cuGetErrorString"),
-    "cuCtxSetCurrent",
+    *("cuCtxSetCurrent", "cuCtxPushCurrent", "cuDevicePrimaryCtxRelease"),
 )
+POISON = 0xDB  # what freed memory holds
 
 
 class FakeDriver:
@@ -45,8 +46,14 @@ class FakeDriver:
         self.capability, self.total = capability, total
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.failing: dict[str, CUresult] = {}
+        self.failing_from: dict[str, str] = {}  # ... only once another was called
         self.memory: dict[int, np.ndarray] = {}
         self.hosts: dict[int, np.ndarray] = {}
+        self.freed: list[np.ndarray] = []  # kept, so that no later block has their addresses
+        self.count = 1  # GPUs
+        self.is_unsound = False  # logits are no numbers
+        self.contexts: dict[int, int] = {}  # retained, by device
+        self.streams: set[int] = set()
         self._recorded: list[Callable[[], None]] | None = None
         self._graphs: dict[int, list[Callable[[], None]]] = {}
         self._next = 1
@@ -65,7 +72,8 @@ class FakeDriver:
             self.calls.append((name, arguments))
             if name not in _WITHOUT_CONTEXT:
                 assert getattr(self._thread, "context", None), f"{name}: this thread has no GPU"
-            if name in self.failing:
+            after = self.failing_from.get(name)
+            if name in self.failing and (after is None or after in self.names()):
                 return (self.failing[name], None)
             result = found(*arguments)
             if isinstance(result, CUresult):
@@ -114,7 +122,7 @@ class FakeDriver:
         return (13000,)
 
     def cuDeviceGetCount(self) -> tuple[int]:
-        return (1,)
+        return (self.count,)
 
     def cuDeviceGet(self, ordinal: int) -> tuple[int]:
         return (ordinal,)
@@ -126,13 +134,32 @@ class FakeDriver:
         return (b"Fake RTX\0\0",)
 
     def cuDevicePrimaryCtxRetain(self, device: int) -> tuple[int]:
-        return (self._id(),)
+        self.contexts[device] = self.contexts.get(device, 0) + 1
+        return (1000 + device,)
+
+    def cuDevicePrimaryCtxRelease(self, device: int) -> None:
+        self.contexts[device] -= 1
 
     def cuCtxSetCurrent(self, context: int) -> None:
         self._thread.context = context
 
+    def cuCtxGetCurrent(self) -> tuple[int]:
+        return (getattr(self._thread, "context", 0),)
+
+    def cuCtxPushCurrent(self, context: int) -> None:
+        self._thread.before = getattr(self._thread, "context", 0)
+        self._thread.context = context
+
+    def cuCtxPopCurrent(self) -> tuple[int]:
+        popped, self._thread.context = self._thread.context, self._thread.before
+        return (popped,)
+
     def cuStreamCreate(self, flags: int) -> tuple[int]:
-        return (self._id(),)
+        self.streams.add(self._id())
+        return (self._next,)
+
+    def cuStreamDestroy(self, stream: int) -> None:
+        self.streams.remove(stream)
 
     def cuStreamSynchronize(self, stream: int) -> None:
         assert self._recorded is None, "a captured stream cannot be waited for"
@@ -160,7 +187,9 @@ class FakeDriver:
     def cuMemFree(self, address: int) -> None:
         assert self._recorded is None, "freeing memory ends a capture"
         self.drain()  # it waits for the device
-        del self.memory[address]
+        block = self.memory.pop(address)
+        block.fill(POISON)  # what still reads it draws something else
+        self.freed.append(block)
 
     def cuMemAllocHost(self, size: int) -> tuple[int]:
         block = np.zeros(size, np.uint8)
@@ -257,14 +286,14 @@ def _sample(
     codes: int,
     seeds: int,
     positions: int,
-    scale: float,
-    temperature: float,
-    top_k: int,
+    scales: int,
+    top_ks: int,
     stream: int,
     pictures: int,
-    size: int,
     *scratch: int,
 ) -> None:
+    scale, temperature = driver.at(scales, np.float32, 2).tolist()
+    (top_k,), size = driver.at(top_ks, np.int32, 1).tolist(), driver.codebook_size
     rows = pictures if scale == 1.0 else 2 * pictures
     x = driver.at(logits, np.float32, rows * size).reshape(rows, size)
     if scale != 1.0:
@@ -277,7 +306,8 @@ def _sample(
             for i in range(pictures)
         ]
     )
-    driver.at(codes, np.int64, pictures)[:] = sampling.choose(x, noise, temperature, top_k)
+    drawn = driver.at(codes, np.int64, pictures)
+    drawn[:] = -1 if driver.is_unsound else sampling.choose(x, noise, temperature, top_k)
 
 
 def _look_up(
@@ -297,7 +327,9 @@ def _look_up(
 ) -> None:
     width = driver.width
     chosen, at = driver.at(codes, np.int64, pictures), driver.at(positions, np.int64, pictures)
-    vectors = np.stack([driver.at(table + 2 * width * int(c), np.float16, width) for c in chosen])
+    vectors = np.stack(
+        [driver.at(table + 2 * width * max(int(c), 0), np.float16, width) for c in chosen]
+    )
     out = driver.at(embeds, np.float32, rows * width).reshape(rows, width)
     out[:] = np.tile(vectors, (rows // pictures, 1))
     pages = driver.at(drawn, np.int64, pictures * num_codes).reshape(pictures, num_codes)

@@ -31,6 +31,7 @@ class FakeTensorRT:
         self.driver, self.__version__, self.profiles = driver, version, profiles
         self.refuse = lambda: ""  # why executing says no, if it does
         self.contexts: list[Any] = []
+        self.is_capturable = True
 
     def nptype(self, kind: int) -> Any:
         return _TYPES[kind]
@@ -122,6 +123,9 @@ class _Context:
 
     def set_device_memory(self, address: int, size: int) -> None:
         self.memory = address
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.engine.trt.is_capturable
 
     def execute_async_v3(self, stream: int) -> bool:
         trt = self.engine.trt

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from janus_edge.runtime import cuda as cudas
 from janus_edge.runtime import devices
 from janus_edge.runtime.backends import tensorrt
 from janus_edge.runtime.bundle import Bundle, file_sha256, open_bundle
-from janus_edge.runtime.errors import DeviceError, DeviceWarning, OptionError
+from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning, OptionError
 from janus_edge.runtime.events import Finished, Image, Preview, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
@@ -79,6 +82,7 @@ class Machine:
         self.bundle, self.driver = bundle, FakeDriver(**options)
         sizes = bundle.manifest.sizes
         self.driver.width = sizes.hidden_size
+        self.driver.codebook_size = getattr(sizes, "codebook_size", 0)
         self.driver.latent_size = math.prod(getattr(sizes, "latent_shape", ()))
         builder = bundle.manifest.components["decoder"].builder
         assert builder is not None
@@ -222,17 +226,160 @@ def test_it_answers(machine: Machine) -> None:
             assert arguments[2] < caches * 16 * 2 * 16  # no cache ever travels
 
 
-def test_all_memory_comes_back(machine: Machine) -> None:
+def test_memory_is_that_of_the_latest_loop(machine: Machine) -> None:
+    """One number of rows is kept at a time, and goes with the session."""
     session = machine.session()
-    for request in (PROMPTS, ImageRequest(prompt="a star", previews=True)):
-        _drawn(session, request)
+    _drawn(session, PROMPTS)
     held = machine.driver.held()
+    _drawn(session, ImageRequest(prompt="a star", previews=True))
     _drawn(session, PROMPTS)
     assert machine.driver.held() == held
     events = session.generate_image(PROMPTS)
     next(events)
     events.close()  # in the middle
     assert machine.driver.held() == held
+    del session, events
+    gc.collect()
+    assert machine.driver.held() == 0 and not machine.driver.hosts
+
+
+def test_a_second_picture_needs_no_setting_up(machine: Machine) -> None:
+    """The same memory, contexts and captured step, for other settings, seeds and words as well."""
+    session, janus = machine.session(), machine.bundle.manifest.family == "janus"
+    _drawn(session, ImageRequest(prompt="a small red star", seed=1))
+    calls, contexts = len(machine.driver.calls), len(machine.trt.contexts)
+    more: dict[str, Any] = {"temperature": 0.7, "top_k": 9} if janus else {"num_steps": 9}
+    request = ImageRequest(prompt="a small red star", seed=2, guidance_scale=3.0, **more)
+    found = _results(_drawn(session, request))
+    again = machine.driver.calls[calls:]
+    names = Counter(name for name, _ in again)
+    assert not {"cuMemAlloc", "cuStreamBeginCapture", "cuModuleLoadData"} & set(names)
+    assert len(machine.trt.contexts) == contexts
+    table = machine.bundle.manifest.sizes.hidden_size * 40 * 2
+    assert all(sent[2] != table for name, sent in again if name == "cuMemcpyHtoDAsync") or not janus
+    fresh = _results(_drawn(machine.session(), request))
+    assert np.array_equal(found, fresh)
+
+
+def test_two_pictures_at_once_have_a_loop_each(machine: Machine) -> None:
+    """Their events read in turn; neither draws into the other's memory."""
+    requests = [ImageRequest(prompt="a star", seed=seed) for seed in (1, 2)]
+    expected = [_results(_drawn(machine.session(), each)) for each in requests]
+    session = machine.session()
+    streams = [session.generate_image(each) for each in requests]
+    events: list[list[Any]] = [[], []]
+    for pair in zip_longest(*streams):
+        for kept, event in zip(events, pair, strict=True):
+            kept.append(event)
+    for kept, one in zip(events, expected, strict=True):
+        assert np.array_equal(_results(kept), one)
+
+
+def test_what_is_kept_makes_room(machine: Machine) -> None:
+    """Memory of a loop that is merely kept goes where something else needs it."""
+    session = machine.session()
+    _drawn(session, PROMPTS)
+    cuda = session._engines._shared.cuda
+    kept = machine.driver.held()
+    machine.driver.total = kept + 1000
+    block = cuda.array((2000,), "uint8")
+    assert machine.driver.held() < kept
+    machine.driver.total = 2**30
+    del block
+    _drawn(session, PROMPTS)
+    assert machine.driver.held() >= kept
+
+
+def test_the_first_error_is_the_one_that_is_said(machine: Machine) -> None:
+    """Waiting for a broken device fails, too; the reason is what broke it."""
+    session = machine.session()
+    machine.driver.failing["cuLaunchKernel"] = CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+    machine.driver.failing["cuStreamSynchronize"] = CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+    machine.driver.failing_from["cuStreamSynchronize"] = "cuLaunchKernel"
+    with pytest.raises(DeviceError, match="cuLaunchKernel"):
+        _drawn(session, PROMPTS)
+    machine.driver.failing.clear()
+    assert len(_results(_drawn(session, PROMPTS))) == 2  # nothing half done was kept
+
+
+def test_an_engine_that_cannot_be_captured_is_asked(machine: Machine) -> None:
+    machine.trt.is_capturable = False
+    session = machine.session()
+    with pytest.warns(DeviceWarning, match="says that its work cannot be captured"):
+        found = _results(_drawn(session, PROMPTS))
+    assert "cuStreamBeginCapture" not in machine.driver.names()
+    machine.trt.is_capturable = True
+    assert np.array_equal(found, _results(_drawn(machine.session(), PROMPTS)))
+
+
+def test_logits_that_are_no_numbers_are_one_line(machine: Machine) -> None:
+    if machine.bundle.manifest.family != "janus":
+        pytest.skip("of codes")
+    machine.driver.is_unsound = True
+    with pytest.raises(BundleError, match="logits that are NaN or beyond 1e30"):
+        _drawn(machine.session(), PROMPTS)
+
+
+def test_a_kernel_of_other_sizes_is_refused(exported: Bundle, monkeypatch: Any) -> None:
+    machine = Machine(monkeypatch, exported)
+    key = "NUM_CODES" if exported.manifest.family == "janus" else "SIZE"
+    for kernel in exported.manifest.kernels:
+        monkeypatch.setitem(kernel.constants, key, 4097)
+    with pytest.raises(BundleError, match=f"compiled for {key} 4097, not"):
+        _drawn(machine.session(), PROMPTS)
+
+
+def test_a_captured_step_keeps_what_it_writes_to() -> None:
+    """The graph holds bare addresses: freed memory would be somebody else's by then."""
+    driver = FakeDriver()
+    cuda = cudas.Cuda(driver=driver)
+
+    def captured() -> tuple[Any, int]:
+        array = cuda.zeros((8,), "uint8")
+        cuda.synchronize()
+        work = partial(_set, cuda, array)
+        return cuda.capture(work), array.address
+
+    launch, address = captured()
+    gc.collect()
+    launch()
+    cuda.synchronize()
+    assert driver.at(address, np.uint8, 8).tolist() == [7] * 8
+    del launch
+    gc.collect()
+    assert driver.held() == 0
+
+
+def _set(cuda: cudas.Cuda, array: cudas.DeviceArray) -> None:
+    cuda.call("cuMemsetD8Async", array.address, 7, array.nbytes, cuda.stream)
+
+
+def test_gpus_do_not_change_places() -> None:
+    """Freeing the memory of one leaves a thread at work on the other; both are given back."""
+    driver = FakeDriver()
+    driver.count = 2
+    one, two = cudas.Cuda(0, driver), cudas.Cuda(1, driver)
+    array = one.array((4,), "uint8")
+    two.enter()
+    current = driver.cuCtxGetCurrent()[1]
+    del array
+    gc.collect()
+    assert driver.held() == 0 and driver.cuCtxGetCurrent()[1] == current
+    for _ in range(3):  # as `doctor` and every check do
+        cudas.Cuda(1, driver)
+    gc.collect()
+    assert driver.contexts == {0: 1, 1: 1} and len(driver.streams) == 2
+    del one, two
+    gc.collect()
+    assert driver.contexts == {0: 0, 1: 0} and not driver.streams
+
+
+def test_a_gpu_that_gives_no_stream_is_given_back() -> None:
+    driver = FakeDriver()
+    driver.failing["cuStreamCreate"] = CUresult.CUDA_ERROR_OUT_OF_MEMORY
+    with pytest.raises(DeviceError, match="cuStreamCreate"):
+        cudas.Cuda(driver=driver)
+    assert driver.contexts == {0: 0}
 
 
 def test_a_picture_needs_no_host_for_top_k(
@@ -275,14 +422,13 @@ def test_a_refusing_engine_is_one_line(machine: Machine) -> None:
 
 
 def test_without_a_capture_it_draws_the_same(machine: Machine) -> None:
-    session = machine.session()
-    _drawn(session, PROMPTS)
 
     def refuse_in_capture() -> str:
         return "not in a capture" if machine.driver.is_capturing else ""
 
-    expected = _results(_drawn(session, PROMPTS))
+    expected = _results(_drawn(machine.session(), PROMPTS))
     machine.trt.refuse = refuse_in_capture
+    session = machine.session()
     with pytest.warns(DeviceWarning, match="steps are sent bit by bit: .* not in a capture"):
         found = _results(_drawn(session, PROMPTS))
     assert np.array_equal(found, expected)

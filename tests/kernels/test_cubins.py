@@ -1,0 +1,81 @@
+"""What a cubin says of itself, without a GPU: no spills, registers that fit, wide loads, and the
+parameters that the manifest names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from triton import knobs
+
+from janus_edge.kernels.compile import TARGETS, Shape, specs
+
+NAMES = [spec.name for spec in specs(Shape())]
+REGISTERS = 65536  # of a multiprocessor, on every GPU that there are cubins for
+SIZES = {"i32": 4, "fp32": 4}  # bytes of a parameter; addresses and i64 are 8
+# What a kernel must load or store at once, and how often at least. nearest_code reads single
+# numbers; flow_update measured faster with 8 bytes a thread than with 16 (docs/log.md).
+WIDE = {"sample": ("LDG.E.128", 2), "look_up": ("STG.E.128", 2), "flow_update": ("STG.E.64", 4)}
+# Instructions at most: a tenth above what they are, so that a change that unrolls more is seen.
+INSTRUCTIONS = {"sample": 6600, "look_up": 140, "nearest_code": 4200, "flow_update": 510}
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict[str, Any]]:
+    """By kernel and target; compiled in a process of their own (test_compile.py)."""
+    folder = tmp_path_factory.mktemp("cubins")
+    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "janus_edge.kernels.compile", str(folder)]
+    subprocess.run(command, check=True, env=kept)
+    made = json.loads((folder / "kernels.json").read_text(encoding="utf-8"))
+    return {
+        (entry["name"], int(entry["target"][3:])): {**entry, "path": folder / entry["file"]}
+        for entry in made
+    }
+
+
+def _dump(path: Path, *words: str) -> str:
+    command = [str(knobs.nvidia.cuobjdump.path), *words, str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cubin(entries: Any, name: str, target: int) -> None:
+    entry = entries[name, target]
+    usage = _dump(entry["path"], "--dump-resource-usage")
+    registers, stack, local = (
+        int(re.search(rf"{kind}:(\d+)", usage)[1]) for kind in ("REG", "STACK", "LOCAL")
+    )
+    assert registers * entry["threads"] <= REGISTERS
+    assert (stack, local) == (0, 0)
+    code = _dump(entry["path"], "-sass")
+    assert "LDL" not in code and "STL" not in code  # spills
+    assert code.count(";") <= INSTRUCTIONS[name]
+    wide, count = WIDE.get(name, ("", 0))
+    assert code.count(wide) >= count
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_its_parameters_are_those_of_the_manifest(entries: Any, name: str, target: int) -> None:
+    """In order, each where C would put it."""
+    entry = entries[name, target]
+    found = re.findall(
+        r"Ordinal : 0x([0-9a-f]+)\s+Offset\s+: 0x([0-9a-f]+)\s+Size\s+: 0x([0-9a-f]+)",
+        _dump(entry["path"], "-elf"),
+    )
+    table = sorted(tuple(int(number, 16) for number in row) for row in found)
+    expected, end = [], 0
+    for ordinal, kind in enumerate(entry["arguments"]):
+        size = SIZES.get(kind, 8)
+        end = -(-end // size) * size
+        expected.append((ordinal, end, size))
+        end += size
+    assert table == expected
