@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -34,9 +33,9 @@ from janus_edge.export.token_tables import (
     TokenTables,
 )
 from janus_edge.model.tensors import CheckpointError
+from janus_edge.runtime.tokenizer_json import CLASS_PATTERN, SPACES_AT_THE_END, UNKNOWN_OF_MODELS
 
 _EVERY = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
-_CLASS = re.compile(r"(\\s\?)?(\[[^\[\]]*\])(\+)?", re.DOTALL)
 
 
 def compile_tokenizer(json_text: str) -> bytes:
@@ -79,10 +78,7 @@ def compile_tokenizer(json_text: str) -> bytes:
 def _check_model(model: dict[str, Any]) -> None:
     if model["type"] != "BPE":
         raise CheckpointError(f"tokenizer.json: a {model['type']} model; only BPE is known")
-    for key in (
-        *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
-        *("byte_fallback", "ignore_merges"),
-    ):
+    for key in UNKNOWN_OF_MODELS:
         if model.get(key):
             raise CheckpointError(f"tokenizer.json: model.{key} is set, which is not known")
 
@@ -166,9 +162,9 @@ def _step(part: dict[str, Any]) -> list[int]:
         return [CLASS, flags, *_ranges(found)]
     if part["type"] == "Split" and part["behavior"] == "Isolated" and not part["invert"]:
         pattern = part["pattern"].get("Regex", "")
-        if pattern == r"\s+$":
+        if pattern == SPACES_AT_THE_END:
             return [CLASS, RUN | TO_THE_END, *_ranges(_class(r"\s"))]
-        if match := _CLASS.fullmatch(pattern):
+        if match := CLASS_PATTERN.fullmatch(pattern):
             flags = OPTIONAL_SPACE * bool(match[1]) + RUN * bool(match[3])
             return [CLASS, flags, *_ranges(_class(match[2]))]
     raise CheckpointError(f"tokenizer.json: pre_tokenizer {str(part)[:80]}; it is not known")

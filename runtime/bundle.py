@@ -9,15 +9,19 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from janus_edge.runtime.checked import check_changed, home_folder
+from janus_edge.runtime.checked import Stamp, check_changed, home_folder, stamp_of
+from janus_edge.runtime.contract import check_contract, table_shapes
 from janus_edge.runtime.errors import BundleError, OutputError
-from janus_edge.runtime.manifest import Manifest, parse_manifest
+from janus_edge.runtime.limits import MOST_BYTES
+from janus_edge.runtime.manifest import Component, Manifest, parse_manifest
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
+from janus_edge.runtime.reading import open_regular, read_regular
+from janus_edge.runtime.tables import Table
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # of manifest.json, which holds the hashes of all other files
@@ -32,65 +36,93 @@ _RESERVED = (".part", ".old", COMPILED)
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A verified bundle: every file is what the manifest says."""
+    """A verified bundle: every file is what the manifest says, and that fits together."""
 
     folder: Path
     manifest: Manifest
     encoder: PromptEncoder
+    tables: dict[str, Table]
     sha256: str  # of the manifest, and so of everything
+    stamps: dict[str, Stamp]  # of every file of the components and kernels, as it was checked
 
     def path(self, component: str) -> Path:
-        """Where a component's file is."""
+        """Return where a component's file is."""
         return self.folder / self.manifest.components[component].file
 
     def num_bytes(self, component: str) -> int:
-        """Of a component's files."""
-        beside = self.manifest.components[component].data
-        size = self.path(component).stat().st_size
-        return size if beside is None else size + (self.folder / beside.file).stat().st_size
+        """Return how large a component's files are together."""
+        files = _files_of(self.manifest.components[component])
+        return sum(self.stamps[name][0] for name, _ in files)
 
-    def table(self, component: str) -> np.ndarray:
-        """A look-up table as stored, float32 or float16, mapped: only rows that are used are read.
+    @contextmanager
+    def unchanged(self, component: str) -> Iterator[None]:
+        """Open a component's files inside this block.
 
-        Raises BundleError if it is not the shape it should be.
+        Raises BundleError if one of them, before or after, is not what was checked as the bundle
+        was opened: engines open when first needed, which may be hours later.
         """
-        path, (output,) = self.path(component), self.manifest.components[component].outputs
-        try:
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise BundleError(f"{path}: not an array: {error}; export the bundle again") from None
-        if table.shape[1:] != output.shape[1:]:
-            raise BundleError(f"{path}: rows are {table.shape[1:]}, not {output.shape[1:]}")
-        return table
+        self._check_unchanged(component)
+        yield
+        self._check_unchanged(component)
+
+    def _check_unchanged(self, component: str) -> None:
+        for name, expected in _files_of(self.manifest.components[component]):
+            path, stamp = self.folder / name, stamp_of(self.folder / name)
+            if stamp == self.stamps[name]:
+                continue
+            try:
+                _check_file(path, expected)  # a copy or a link of it is as good
+            except BundleError:
+                raise BundleError(
+                    f"{path}: is another file since the bundle was opened; open the bundle again"
+                ) from None
+            self.stamps[name] = stamp or self.stamps[name]
 
 
 def open_bundle(model: str | Path | None = None, *, check_all: bool = False) -> Bundle:
     """Open a bundle by its folder, or a pulled or shipped one by its name; None: the default.
 
     check_all: hash every file, also those that were found right before and not touched since.
-    Raises BundleError when it is missing, damaged or of another version.
+    Raises BundleError when it is missing, damaged, of another version, or does not fit together.
     """
     folder = find_bundle(model)
-    raw = _read(folder / MANIFEST)
+    raw = _read(folder / MANIFEST, MANIFEST)
     sha256 = hashlib.sha256(raw).hexdigest()
-    _compare(folder / MANIFEST, f"{sha256}\n", _read(folder / CHECKSUM).decode("ascii", "replace"))
+    checksum = _read(folder / CHECKSUM, CHECKSUM).decode("ascii", "replace")
+    _compare(folder / MANIFEST, f"{sha256}\n", checksum)
     manifest = parse_manifest(raw, str(folder / MANIFEST))
-    files = _files(manifest)
-    if check_all:
-        for name, expected in files:
-            _check_file(folder / name, expected)
-    else:
-        check_changed(folder, files, _check_file)
-    tokenizer = _read(folder / manifest.tokenizer.file)
-    found = hashlib.sha256(tokenizer).hexdigest()
-    _compare(folder / manifest.tokenizer.file, found, manifest.tokenizer.sha256)
-    template = PromptTemplate(**manifest.prompt.model_dump())
+    check_contract(manifest, str(folder / MANIFEST))
+    stamps = check_changed(folder, _files(manifest), _check_file, check_all=check_all)
     return Bundle(
         folder=folder,
         manifest=manifest,
         sha256=sha256,
-        encoder=PromptEncoder.load(tokenizer.decode(), template),
+        encoder=_encoder(folder, manifest),
+        tables={
+            name: Table(
+                folder / manifest.components[name].file, shape, manifest.components[name].weights
+            )
+            for name, shape in table_shapes(manifest).items()
+        },
+        stamps=stamps,
     )
+
+
+def _encoder(folder: Path, manifest: Manifest) -> PromptEncoder:
+    path = folder / manifest.tokenizer.file
+    raw = _read(path, "tokenizer.json")
+    _compare(path, hashlib.sha256(raw).hexdigest(), manifest.tokenizer.sha256)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise BundleError(f"{path}: is no UTF-8; export the bundle again") from None
+    encoder = PromptEncoder.load(text, PromptTemplate(**manifest.prompt.model_dump()))
+    if encoder.largest_id >= manifest.sizes.vocab_size:
+        raise BundleError(
+            f"{path}: has a token {encoder.largest_id}, the model {manifest.sizes.vocab_size} "
+            "rows for tokens; export the bundle again"
+        )
+    return encoder
 
 
 def find_bundle(model: str | Path | None) -> Path:
@@ -98,11 +130,19 @@ def find_bundle(model: str | Path | None) -> Path:
     name = DEFAULT if model is None else str(model)
     own = [bundles_folder() / name] if is_bundle_name(name) else []
     for folder in (Path(name), *own, SHIPPED / name):
-        if (folder / MANIFEST).is_file():
+        if _is_there(folder / MANIFEST, Path.is_file):
             return folder
-    if Path(name).is_dir():
+    if _is_there(Path(name), Path.is_dir):
         raise BundleError(f"{name}: no {MANIFEST} in this folder; is it a bundle?")
     raise BundleError(f"{name}: no such bundle; give a bundle's folder or a name: {_names()}")
+
+
+def _is_there(path: Path, is_kind: Callable[[Path], bool]) -> bool:
+    """Return False also for what cannot be looked at: a name too long, a folder of another user."""
+    try:
+        return is_kind(path)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +153,7 @@ class Listed:
     folder: Path
     is_shipped: bool
     size_bytes: int
-    family: str  # "unreadable" when the manifest is damaged or of another version
+    family: str  # "damaged" when a file is missing, or the manifest cannot be read
 
 
 def list_bundles() -> list[Listed]:
@@ -123,16 +163,17 @@ def list_bundles() -> list[Listed]:
 
 
 def _listed(folder: Path, is_shipped: bool = False) -> Listed:
+    family, size = "damaged", 0
     try:
-        family: str = parse_manifest(_read(folder / MANIFEST), str(folder / MANIFEST)).family
-    except BundleError:
-        family = "unreadable"
+        size = sum(stamp[0] for path in folder.iterdir() if (stamp := stamp_of(path)))
+        raw = _read(folder / MANIFEST, MANIFEST)
+        manifest = parse_manifest(raw, str(folder / MANIFEST))
+        if all(stamp_of(folder / name) for name, _ in _files(manifest)):
+            family = manifest.family
+    except (OSError, BundleError):  # one bundle's fault is not the others'
+        pass
     return Listed(
-        name=folder.name,
-        folder=folder,
-        is_shipped=is_shipped,
-        size_bytes=sum(path.stat().st_size for path in folder.iterdir()),
-        family=family,
+        name=folder.name, folder=folder, is_shipped=is_shipped, size_bytes=size, family=family
     )
 
 
@@ -174,8 +215,22 @@ def remove_bundle(name: str) -> None:
 
 
 def _bundles_in(folder: Path) -> list[str]:
-    names = (path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
-    return sorted(filter(is_bundle_name, names))
+    try:
+        names = [path.name for path in folder.iterdir() if is_bundle_name(path.name)]
+    except OSError:  # there are none yet
+        return []
+    return sorted(name for name in names if _may_be_bundle(folder / name))
+
+
+def _may_be_bundle(folder: Path) -> bool:
+    """Return whether a folder has a manifest, be it a link that leads nowhere, or cannot be looked
+    into."""
+    try:
+        return any(path.name == MANIFEST for path in folder.iterdir())
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _names(names: list[str] | None = None) -> str:
@@ -184,28 +239,33 @@ def _names(names: list[str] | None = None) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces, as hex."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a regular file, read in pieces, as hex. Raises OSError."""
+    with os.fdopen(open_regular(path, MOST_BYTES["component"]), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, kind: str) -> bytes:
+    """Return the content of a file of a kind that ``MOST_BYTES`` knows."""
     try:
-        return path.read_bytes()
+        return read_regular(path, MOST_BYTES[kind])
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from None
 
 
 def _files(manifest: Manifest) -> list[tuple[str, str]]:
-    """Every file of the components and kernels, and the compiled tokenizer, with its hash."""
+    """Return every file of the components and kernels, and the compiled tokenizer, with its
+    hash."""
     found = [(kernel.file, kernel.sha256) for kernel in manifest.kernels]
     if manifest.tokenizer_bin is not None:
         found.append((manifest.tokenizer_bin.file, manifest.tokenizer_bin.sha256))
     for part in manifest.components.values():
-        found.append((part.file, part.sha256))
-        if part.data is not None:
-            found.append((part.data.file, part.data.sha256))
+        found += _files_of(part)
     return found
+
+
+def _files_of(part: Component) -> list[tuple[str, str]]:
+    beside = [] if part.data is None else [(part.data.file, part.data.sha256)]
+    return [(part.file, part.sha256), *beside]
 
 
 def _check_file(path: Path, expected: str) -> None:

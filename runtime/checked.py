@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from janus_edge.runtime.files import whole
+from janus_edge.runtime.reading import is_regular, read_regular
 
 Stamp = list[int]
+MOST_NOTE = 2**20  # bytes: a line for each of a bundle's files
 
 
 def home_folder() -> Path:
@@ -28,28 +30,40 @@ def home_folder() -> Path:
 
 
 def check_changed(
-    folder: Path, files: list[tuple[str, str]], check: Callable[[Path, str], None]
-) -> None:
+    folder: Path,
+    files: list[tuple[str, str]],
+    check: Callable[[Path, str], None],
+    *,
+    check_all: bool = False,
+) -> dict[str, Stamp]:
     """Call ``check`` with the path and hash of each file (its name, its SHA-256), but for those
-    that it let pass before and that have not been touched since. Raises what it raises."""
+    that it let pass before and that have not been touched since.
+
+    check_all: those, too. Return each file's stamp. Raises what ``check`` raises.
+    """
     note = _note(folder)
-    known = _read(note)
+    known = {} if check_all else _read(note)
     found: dict[str, list[str | Stamp]] = {}
+    stamps: dict[str, Stamp] = {}
     for name, expected in files:
-        stamp = _stamp(folder / name)  # before the hash: a change while it is read is then seen
+        stamp = stamp_of(folder / name)  # before the hash: a change while it is read is then seen
         if stamp is None or known.get(name) != [expected, stamp]:
             check(folder / name, expected)
         if stamp is not None:
-            found[name] = [expected, stamp]
+            found[name], stamps[name] = [expected, stamp], stamp
     if found != known:
         _write(note, found)
+    return stamps
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """What changes when a file does; the time of its last change cannot be set back by hand."""
+def stamp_of(path: Path) -> Stamp | None:
+    """Return what changes when a file does (the time of its inode's last change cannot be set back
+    by hand); None: there is no regular file."""
     try:
         found = path.stat()
     except OSError:
+        return None
+    if not is_regular(found):
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
@@ -61,8 +75,8 @@ def _note(folder: Path) -> Path:
 
 def _read(note: Path) -> dict[str, list[str | Stamp]]:
     try:
-        known = json.loads(note.read_bytes())
-    except (OSError, ValueError):
+        known = json.loads(read_regular(note, MOST_NOTE))
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

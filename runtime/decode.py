@@ -14,6 +14,7 @@ import numpy as np
 from janus_edge.runtime import sampling
 from janus_edge.runtime.backends import Engine
 from janus_edge.runtime.manifest import Sizes
+from janus_edge.runtime.tables import Rows
 
 NOISE_BLOCK = 2**17  # numbers made at once: of more, the second-level cache holds too little
 
@@ -122,7 +123,7 @@ class Decoder:
 def decode_codes(
     decoder: Decoder,
     image_head: Callable[[np.ndarray], np.ndarray],
-    code_embed_VD: np.ndarray,
+    code_embed_VD: Rows,
     prompt_RTD: np.ndarray,
     lengths_R: np.ndarray,
     num_codes: int,
@@ -158,7 +159,7 @@ def decode_codes(
 def decode_text(
     decoder: Decoder,
     text_head: Callable[[np.ndarray], np.ndarray],
-    text_embed_VD: np.ndarray,
+    text_embed_VD: Rows,
     prompt_1TD: np.ndarray,
     max_tokens: int,
     stop: frozenset[int],

@@ -130,7 +130,7 @@ def _on_device(
             engines.bare("image_head"),
             sizes,
             engines.bundle.manifest.cache_type,
-            engines.table("code_embed"),
+            np.asarray(engines.table("code_embed")),
             rows,
             pictures,
         )

@@ -17,9 +17,10 @@ from janus_edge.runtime.backends.native_library import Pool
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.devices import Device
-from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.manifest import PREFILL
 from janus_edge.runtime.resources import free_memory, num_processors
+from janus_edge.runtime.tables import Table
 
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.tensorrt import TensorRTEngine
@@ -43,7 +44,7 @@ class Engines:
         self._pool = Pool(num_threads or num_processors()) if ours else None
         self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
-        self._tables: dict[str, np.ndarray] = {}
+        self._tables: dict[str, Table] = {}
         self._kept: dict[Hashable, object] = {}
         self.component_ms: dict[str, float] = {}  # spent in each, all calls together
 
@@ -54,10 +55,11 @@ class Engines:
         return self._engines[name]
 
     def _load(self, name: str) -> Engine:
-        manifest = self.bundle.manifest
-        if self._pool and self._is_ours(name):
-            return native.load(name, self.bundle.folder, manifest, self._pool)
-        return load_engine(self.bundle.path(name), manifest.components[name], self._shared)
+        bundle, manifest = self.bundle, self.bundle.manifest
+        with bundle.unchanged(name):
+            if self._pool and self._is_ours(name):
+                return native.load(name, bundle.folder, manifest, self._pool)
+            return load_engine(bundle.path(name), manifest.components[name], self._shared)
 
     def _is_ours(self, name: str) -> bool:
         return self.device.kind == "cpu" and native.runs(name, self.bundle.manifest)
@@ -143,10 +145,11 @@ class Engines:
                 wide = PREFILL
         return "decoder" if steps else wide, wide
 
-    def table(self, name: str) -> np.ndarray:
-        """A look-up table; see ``Bundle.table``."""
+    def table(self, name: str) -> Table:
+        """A look-up table. Raises BundleError if it is not what it was as the bundle was opened."""
         if name not in self._tables:
-            self._tables[name] = self.bundle.table(name)
+            with self.bundle.unchanged(name):
+                self._tables[name] = self.bundle.tables[name]
         return self._tables[name]
 
 
@@ -162,9 +165,15 @@ class _Timed:
         self.engine, self._name, self._spent_ms = engine, name, spent_ms
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs, in new arrays."""
+        """All outputs, in new arrays. Raises BundleError if one holds what is no finite number:
+        what followed would be noise."""
         with self._clock():
-            return self.engine.run(inputs)
+            found = self.engine.run(inputs)
+        if not all(np.isfinite(array).all() for array in found if array.dtype.kind == "f"):
+            raise BundleError(
+                f"{self._name}: computes what is no finite number; export the bundle again"
+            )
+        return found
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """Memory for keys and values."""

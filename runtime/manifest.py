@@ -1,33 +1,46 @@
 """The manifest of a bundle: what is in it, for whom, and how to call each component.
 
-Unknown keys are refused, and so is any file name that leaves the bundle.
+Unknown keys are refused, and so are keys that stand there twice, values of another type, and any
+file name that leaves the bundle. native/core/manifest.cpp reads and refuses the same.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from janus_edge.runtime import limits
 from janus_edge.runtime.errors import BundleError
 
 FORMAT = 1
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=limits.MOST_DIMENSION)]
+# What may be shown on a terminal: no control characters.
+Word = Annotated[
+    str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", min_length=1, max_length=limits.MOST_WORD)
+]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,255}$")]
+Role = Annotated[str, Field(max_length=limits.MOST_ROLE)]
+
+
+def _size(name: str) -> Any:
+    return Field(ge=1, le=limits.MOST_SIZES[name])
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Tensor(_Part):
     """An input or output; a named dimension may vary, a number may not."""
 
-    name: str
+    name: Identifier
     dtype: Literal["float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8"]
-    shape: tuple[Positive | str, ...]
+    shape: Annotated[tuple[Positive | Identifier, ...], Field(max_length=limits.MOST_AXES)]
 
 
 class File(_Part):
@@ -41,18 +54,18 @@ class Stored(_Part):
     """A weight in a component's ``data``, row-major, from its offset on, in bytes."""
 
     dtype: Literal["float32", "uint8"]
-    shape: tuple[Positive, ...]
-    offset: Annotated[int, Field(ge=0)]
+    shape: Annotated[tuple[Positive, ...], Field(max_length=limits.MOST_AXES)]
+    offset: Annotated[int, Field(ge=0, le=limits.MOST_OFFSET)]
 
 
 class Builder(_Part):
     """What built an engine, and must open it: a module of Python and its version."""
 
     module: Literal["tensorrt_rtx", "tensorrt"]
-    version: str
+    version: Word
 
 
-Ranges = dict[str, tuple[Positive, Positive, Positive]]
+Ranges = dict[Identifier, tuple[Positive, Positive, Positive]]
 
 
 class Component(_Part):
@@ -69,7 +82,7 @@ class Component(_Part):
     sha256: Sha256
     data: File | None = None
     backend: Literal["onnxruntime", "tensorrt", "table"]
-    target: str
+    target: Word
     dtype: Literal["float32", "float16", "bfloat16"]
     weights: Literal["float32", "float16", "int8", "int4"]
     upcast: Literal["load", "use"] = "load"
@@ -77,45 +90,45 @@ class Component(_Part):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     profile: Ranges = {}
-    profiles: dict[str, Ranges] = {}
+    profiles: dict[Identifier, Ranges] = {}
     builder: Builder | None = None
-    tensors: dict[str, Stored] = {}
+    tensors: dict[Identifier, Stored] = {}
 
 
 class Kernel(_Part):
     """A kernel compiled for a compute capability; ``arguments`` are their types, in order, as
     Triton names them (docs/kernels.md)."""
 
-    name: str
-    target: Annotated[str, Field(pattern=r"^sm_\d+$")]
+    name: Identifier
+    target: Annotated[str, Field(pattern=r"^sm_[0-9]{2,3}$")]
     file: FileName
     sha256: Sha256
-    symbol: str
-    threads: Positive
-    shared_bytes: Annotated[int, Field(ge=0)]
-    arguments: tuple[str, ...]
-    constants: dict[str, int | bool]
+    symbol: Identifier
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    shared_bytes: Annotated[int, Field(ge=0, le=limits.MIB)]
+    arguments: tuple[Word, ...]
+    constants: dict[Identifier, Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | bool]
 
 
 class Sizes(_Part):
     """Sizes that every loop needs; ``max_length`` is the KV cache's, in positions."""
 
-    hidden_size: Positive
-    vocab_size: Positive
-    num_layers: Positive
-    num_kv_heads: Positive
-    head_dim: Positive
-    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
-    max_length: Positive
-    image_size: Positive
-    num_image_tokens: Positive
+    hidden_size: Annotated[int, _size("hidden_size")]
+    vocab_size: Annotated[int, _size("vocab_size")]
+    num_layers: Annotated[int, _size("num_layers")]
+    num_kv_heads: Annotated[int, _size("num_kv_heads")]
+    head_dim: Annotated[int, _size("head_dim")]
+    norm_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    max_length: Annotated[int, _size("max_length")]
+    image_size: Annotated[int, _size("image_size")]
+    num_image_tokens: Annotated[int, _size("num_image_tokens")]
 
 
 class CodeSizes(Sizes):
     """Of a model that draws codes: ``code_grid`` codes along a side."""
 
-    code_grid: Positive
-    codebook_size: Positive
+    code_grid: Annotated[int, _size("code_grid")]
+    codebook_size: Annotated[int, _size("codebook_size")]
 
     @property
     def num_codes(self) -> int:
@@ -128,9 +141,9 @@ class CodeSizes(Sizes):
 class FlowSizes(Sizes):
     """Of a model that draws by a flow: latent cells and tokens along a side."""
 
-    latent_channels: Positive
-    latent_size: Positive
-    latent_grid: Positive
+    latent_channels: Annotated[int, _size("latent_channels")]
+    latent_size: Annotated[int, _size("latent_size")]
+    latent_grid: Annotated[int, _size("latent_grid")]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -148,37 +161,42 @@ class FlowSizes(Sizes):
 class Prompt(_Part):
     """Roles and the system prompt of questions."""
 
-    user_role: str
-    assistant_role: str
-    system_prompt: str
+    user_role: Role
+    assistant_role: Role
+    system_prompt: Annotated[str, Field(max_length=limits.MOST_PROMPT)]
+
+
+# The same ranges as a request's (runtime/requests.py).
+Scale = Annotated[float, Field(ge=0, le=100)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class CodeSampling(_Part):
     """How codes are chosen where a request does not say: the settings that scored best."""
 
-    guidance_scale: Annotated[float, Field(ge=0)]
-    temperature: Annotated[float, Field(ge=0)]
-    top_k: Annotated[int, Field(ge=0)] = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    guidance_scale: Scale
+    temperature: Scale
+    top_k: Annotated[int, Field(ge=0, le=2**31)] = 0
+    top_p: Annotated[float, Field(ge=1e-6, le=1)] = 1.0
 
 
 class FlowSampling(_Part):
     """How a flow is followed where a request does not say: see docs/sampling.md."""
 
-    guidance_scale: Annotated[float, Field(ge=0)]
-    num_steps: Positive
+    guidance_scale: Scale
+    num_steps: Annotated[int, Field(ge=1, le=10000)]
     solver: Literal["euler", "ab2", "heun"]
-    shift: Annotated[float, Field(gt=0)] = 1.0
-    guidance_start: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance_end: Annotated[float, Field(ge=0, le=1)] = 1.0
+    shift: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    guidance_start: Fraction = 0.0
+    guidance_end: Fraction = 1.0
 
 
 class _Manifest(_Part):
     """What manifest.json holds for every family."""
 
     format: Literal[1]
-    name: str
-    created_by: str
+    name: Word
+    created_by: Word
     prompt: Prompt
     special_tokens: dict[str, str]
     tokenizer: File
@@ -260,11 +278,15 @@ COMPONENTS = {
 def parse_manifest(raw: bytes, where: str) -> Manifest:
     """Validate the bytes of a manifest. Raises BundleError naming the first wrong key."""
     try:
-        manifest = _SCHEMA.validate_json(raw)
+        json.loads(raw, object_pairs_hook=_without_twins)  # which pydantic's reader lets pass
+        manifest = _SCHEMA.validate_json(raw, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(step) for step in first["loc"]) or "file"
+        key = ".".join(_shown(step) for step in first["loc"]) or "file"
         raise BundleError(f"{where}: {key}: {first['msg']}; export the bundle again") from None
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{where}: is no JSON: {reason}; export the bundle again") from None
     missing = [name for name in COMPONENTS[manifest.family] if name not in manifest.components]
     if missing:
         raise BundleError(f"{where}: no component {', '.join(missing)}; export the bundle again")
@@ -273,3 +295,16 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
             f"{where}: components.decoder.inputs have no cache; export the bundle again"
         )
     return manifest
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _shown(step: int | str) -> str:
+    """Return a key as it may stand in a message, whoever wrote it."""
+    text = str(step)[:80]
+    return text if text.isprintable() else ascii(text)

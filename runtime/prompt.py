@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from janus_edge.runtime.errors import BundleError, PromptError
+from janus_edge.runtime.tokenizer_json import is_panic, load_tokenizer
 
 TOKEN_STRINGS = {
     "bos": "<｜begin▁of▁sentence｜>",
@@ -51,14 +52,15 @@ class PromptEncoder:
     ids: dict[str, int]  # of TOKEN_STRINGS' names
     stop_ids: frozenset[int]  # end of sentence, and the user's role where it is a token
     stop_string: str | None  # the user's role where it is none
+    largest_id: int  # of the tokenizer
 
     @classmethod
     def load(cls, json_text: str, template: PromptTemplate) -> PromptEncoder:
         """From the text of a tokenizer.json. Raises BundleError if a special token is missing."""
         try:
-            tokenizer = Tokenizer.from_str(json_text)
-        except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"tokenizer.json: not a tokenizer: {error}") from None
+            tokenizer, largest = load_tokenizer(json_text)
+        except ValueError as error:
+            raise BundleError(f"tokenizer.json: {error}; export the bundle again") from None
         ids = {}
         for name, string in TOKEN_STRINGS.items():
             found = tokenizer.token_to_id(string)
@@ -74,12 +76,16 @@ class PromptEncoder:
             ids=ids,
             stop_ids=frozenset({ids["eos"]} | roles),
             stop_string=None if roles else f"{template.user_role}:",
+            largest_id=largest,
         )
 
     def generation(self, prompt: str) -> np.ndarray:
         """Ids (T,) that end where the first code follows. Raises PromptError if empty."""
         turn = Turn(message=self._required(prompt, "prompt"))
-        return self._ids(self._chat([turn], "", "") + TOKEN_STRINGS["begin_of_image"])
+        ids_T = self._ids(self._chat([turn], "", "") + TOKEN_STRINGS["begin_of_image"])
+        if ids_T[-1] != self.ids["begin_of_image"]:
+            raise _misread("begin_of_image")
+        return ids_T
 
     def conversation(self, turns: Sequence[Turn], num_image_tokens: int) -> np.ndarray:
         """Ids (T,) that end where the last turn's answer follows, with a placeholder for each
@@ -94,7 +100,11 @@ class PromptEncoder:
             + TOKEN_STRINGS["end_of_image"]
             + "\n"
         )
-        return self._ids(self._chat(turns, self.template.system_prompt, image))
+        ids_T = self._ids(self._chat(turns, self.template.system_prompt, image))
+        wanted = num_image_tokens * sum(turn.num_images for turn in turns)
+        if np.count_nonzero(ids_T == self.ids["image_placeholder"]) != wanted:
+            raise _misread("image_placeholder")
+        return ids_T
 
     def question(self, text: str, num_image_tokens: int) -> np.ndarray:
         """Ids (T,) of a question about one picture."""
@@ -150,7 +160,14 @@ class PromptEncoder:
         return np.array([self.ids["bos"], *self._encode(text)])
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise BundleError(
+                f"tokenizer.json: cannot read the text: {error}; export the bundle again"
+            ) from None
 
     def _required(self, text: str, what: str) -> str:
         if not text.strip():
@@ -166,6 +183,14 @@ class PromptEncoder:
         """Strings that are the model's own. Other added tokens are text: some tokenizers add ü."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return {token.content for token in added if token.special} | set(TOKEN_STRINGS.values())
+
+
+def _misread(name: str) -> BundleError:
+    """Its tables are well formed, and yet a prompt's tokens do not come out."""
+    return BundleError(
+        f"tokenizer.json: does not read {TOKEN_STRINGS[name]} as the model's token; export the "
+        "bundle again"
+    )
 
 
 def _begun(text: str, stop: str | None) -> int:

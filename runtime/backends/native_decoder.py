@@ -24,6 +24,7 @@ class _Matrix(ctypes.Structure):
 
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
+_LEVELS = "weight.levels"
 _PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -59,6 +60,11 @@ class NativeDecoder:
         self._weights = weights = Weights(folder, component)
         width, head = sizes.hidden_size, sizes.head_dim
         shared = sizes.num_kv_heads * head
+        queries = weights.outputs(f"layers.0.q_proj.{_LEVELS}")  # they say themselves how many
+        inner = weights.outputs(f"layers.0.gate_proj.{_LEVELS}")
+        inputs = {"o_proj": queries, "down_proj": inner}
+        outputs = {"q_proj": queries, "up_proj": inner, "gate_proj": inner}
+        outputs |= {"k_proj": shared, "v_proj": shared}
         self._layers = (_Layer * sizes.num_layers)()
         for index, layer in enumerate(self._layers):
             at = f"layers.{index}"
@@ -66,18 +72,17 @@ class NativeDecoder:
                 setattr(layer, name, weights(f"{at}.{name}.weight", "float32", (width,)))
             layer.key_scales = weights(f"k_{index}.scale", "float32", (shared,))
             layer.value_scales = weights(f"v_{index}.scale", "float32", (shared,))
-            queries = inner = 0
             for name in _PRODUCTS:
-                inputs = {"o_proj": queries, "down_proj": inner}.get(name, width)
-                matrix = self._matrix(f"{at}.{name}", inputs)
-                setattr(layer, name, matrix)
-                queries = matrix.outputs if name == "q_proj" else queries
-                inner = matrix.outputs if name == "up_proj" else inner
+                given, made = inputs.get(name, width), outputs.get(name, width)
+                setattr(layer, name, self._matrix(f"{at}.{name}", given, made))
+        heads = self._layers[0].q_proj.outputs // head
+        weights.require(heads * head == self._layers[0].q_proj.outputs)
+        weights.require(heads > 0 and heads % sizes.num_kv_heads == 0)
         angles = (sizes.max_length, head // 2)
         self._model = _Model(
             num_layers=sizes.num_layers,
             width=width,
-            num_heads=self._layers[0].q_proj.outputs // head,
+            num_heads=heads,
             num_kv_heads=sizes.num_kv_heads,
             head_dim=head,
             epsilon=sizes.norm_epsilon,
@@ -90,12 +95,11 @@ class NativeDecoder:
         if not self._decoder:
             raise MemoryError("no memory for a decoder")
 
-    def _matrix(self, name: str, inputs: int) -> _Matrix:
-        """A product's weights; how many outputs, they say themselves."""
-        levels, blocks = f"{name}.weight.levels", -(-inputs // 128)
-        outputs = (*self._weights.shape(levels), 0)[0]
+    def _matrix(self, name: str, inputs: int, outputs: int) -> _Matrix:
+        """A product's weights."""
+        blocks = -(-inputs // 128)
         return _Matrix(
-            self._weights(levels, "uint8", (outputs, blocks, 64)),
+            self._weights(f"{name}.{_LEVELS}", "uint8", (outputs, blocks, 64)),
             self._weights(f"{name}.weight.scales", "float32", (outputs, blocks)),
             outputs,
             inputs,
@@ -135,16 +139,21 @@ class NativeDecoder:
         def call() -> None:
             for source, target in moved:
                 target[:] = source
-            _check(given[1], given[2], present[0].shape[2], self._sizes.max_length)
+            _check(given[1], given[2], time, present[0].shape[2], self._sizes.max_length)
             if self._library.je_decoder_run(*words, hidden.ctypes.data):
                 raise MemoryError(f"no memory for {rows} rows of {time} positions")
 
         return call
 
 
-def _check(positions: np.ndarray, lengths: np.ndarray, cache: int, angles: int) -> None:
+def _check(positions: np.ndarray, lengths: np.ndarray, time: int, cache: int, angles: int) -> None:
     """Never write outside the caches, never read outside the tables."""
-    if lengths.max() > cache or positions.max() >= angles or positions.min() < 0:
+    if (
+        max(time, lengths.max()) > cache
+        or lengths.min() < 0
+        or positions.max() >= angles
+        or positions.min() < 0
+    ):
         raise ValueError(
             f"positions to {positions.max()} and lengths to {lengths.max()} of {cache}"
         )

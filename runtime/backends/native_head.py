@@ -37,26 +37,30 @@ class NativeHead:
     """See ``Engine``: hidden (R, D) to logits (R, V)."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
-        """Raises BundleError if a weight is missing or lies outside the file."""
+        """Raises BundleError if a weight is missing or lies outside the file, or the logits are not
+        as many as the manifest says."""
+        expected = component.outputs[0].shape[-1]
         self._pool, self._weights = pool, Weights(folder, component)
         inputs, matrices = sizes.hidden_size, []
         for name in _LAYERS:
             if name == "logits" or any(t.startswith(f"{name}.") for t in component.tensors):
                 matrices.append(self._matrix(name, inputs))
                 inputs = matrices[-1].outputs
+        self._weights.require(inputs == expected)
         self._matrices = (_Matrix * len(matrices))(*matrices)
         self._outputs = inputs
 
     def _matrix(self, name: str, inputs: int) -> _Matrix:
         """A layer; how many outputs, its weights say themselves."""
         weights, bias = self._weights, f"{name}.bias"
-        product = f"{name}.product" if weights.shape(bias) else name
+        product = f"{name}.product" if bias in weights.tensors else name
         levels = f"{product}.weight.levels"
-        outputs, blocks = (*weights.shape(levels), 0)[0], inputs // 32
+        outputs, blocks = weights.outputs(levels), inputs // 32
+        weights.require(inputs % 64 == 0)
         return _Matrix(
             levels=weights(levels, "uint8", (outputs, blocks, 32)),
             scales=weights(f"{product}.weight.scales", "float32", (outputs, blocks)),
-            bias=weights(bias, "float32", (outputs,)) if weights.shape(bias) else None,
+            bias=weights(bias, "float32", (outputs,)) if bias in weights.tensors else None,
             outputs=outputs,
             inputs=inputs,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -10,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from janus_edge.runtime.errors import BundleError, OptionError
+from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component
+from janus_edge.runtime.reading import open_regular
 
 POINTER = ctypes.c_void_p
 _VERSION = 2  # JE_DECODER_VERSION of native/decoder/decoder.h, which the structures here mirror
@@ -72,7 +76,8 @@ class Weights:
         assert component.data is not None
         self._path, self.tensors = folder / component.data.file, component.tensors
         try:
-            self._bytes = np.memmap(self._path, np.uint8, "r")
+            with os.fdopen(open_regular(self._path, MOST_BYTES["component"]), "rb") as file:
+                self._bytes = np.memmap(file, np.uint8, "r")
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise BundleError(f"{self._path}: {error}; export the bundle again") from None
 
@@ -82,12 +87,17 @@ class Weights:
         found = self.tensors.get(name)
         if found is None or (found.dtype, found.shape) != (dtype, shape):
             raise BundleError(f"{self._path}: no {name} {dtype} {shape}; export the bundle again")
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         if found.offset + size > len(self._bytes) or found.offset % 4:
             raise BundleError(f"{self._path}: {name} is not inside; export the bundle again")
         return int(self._bytes.ctypes.data) + found.offset
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of an array, as the manifest says; () if there is none."""
+    def require(self, fits: bool) -> None:
+        """Raises BundleError unless sizes that the weights say themselves fit together."""
+        if not fits:
+            raise BundleError(f"{self._path}: sizes do not fit together; export the bundle again")
+
+    def outputs(self, name: str) -> int:
+        """Return how many outputs a product has, as the manifest says; 0 if there is none."""
         found = self.tensors.get(name)
-        return () if found is None else found.shape
+        return found.shape[0] if found is not None and found.shape else 0

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
+from janus_edge.runtime.backends.graph_ends import check_ends
 from janus_edge.runtime.devices import PROVIDERS, Device
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
 from janus_edge.runtime.manifest import Component
@@ -24,12 +25,15 @@ SPIN_US = "100"
 _MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "tensorrt-rtx": "cuda"}
 _NUMBERED = ("cuda", "tensorrt", "tensorrt-rtx", "directml", "migraphx")  # take a device_id
 _OPTIONS = {"cuda": {"use_tf32": "0"}}  # float32 is to be that, as everywhere else
-_SHOWN = 200  # characters of a provider's reason, which can be pages
+_SHOWN = 200  # characters of a reason, which can be pages
 
 
 def load(path: Path, component: Component, shared: Shared) -> OrtEngine:
-    """See ``load_graph``."""
-    return load_graph(path, shared.num_threads, component.upcast, shared.device)
+    """See ``load_graph``. Raises BundleError also where the graph has other inputs or outputs than
+    the manifest says."""
+    engine = load_graph(path, shared.num_threads, component.upcast, shared.device)
+    check_ends(path, component, engine.session)
+    return engine
 
 
 def load_graph(
@@ -56,11 +60,13 @@ def load_graph(
     try:
         session = ort.InferenceSession(path, options, providers=_providers(device))
     except Exception as error:  # the library's exceptions share no narrower base
-        reason = str(error).splitlines()[0]
+        reason = _reason(error)
+        if _is_shortage(reason):
+            raise MemoryError(f"{path}: {reason}") from None
         if device.kind != "cpu":
             raise DeviceError(
                 f"{path}: {PROVIDERS[device.kind]} of ONNX Runtime {ort.__version__} cannot run "
-                f"it: {reason[:_SHOWN]}; another version may, --device cpu does"
+                f"it: {reason}; another version may, --device cpu does"
             ) from None
         raise BundleError(
             f"{path}: ONNX Runtime {ort.__version__} cannot open it: {reason}; export it again"
@@ -72,7 +78,17 @@ def load_graph(
         )
     if device.kind != "cpu":
         _report(path, device, left_to_cpu(session))
-    return OrtEngine(session, device)
+    return OrtEngine(session, device, path)
+
+
+def _reason(error: Exception) -> str:
+    """The end of a message's first line: what is wrong comes behind paths and functions."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _SHOWN else f"...{line[-_SHOWN:]}"
+
+
+def _is_shortage(reason: str) -> bool:
+    return "allocate" in reason or "bad_alloc" in reason
 
 
 def _providers(device: Device) -> list[Any]:
@@ -107,12 +123,27 @@ def _report(path: Path, device: Device, left: Counter[str]) -> None:
 class OrtEngine:
     """One graph; see ``Engine``."""
 
-    def __init__(self, session: ort.InferenceSession, device: Device) -> None:
-        self._session, self._place = session, (_MEMORY.get(device.kind, "cpu"), device.ordinal)
+    def __init__(self, session: ort.InferenceSession, device: Device, path: Path) -> None:
+        self.session, self._device, self._path = session, device, path
+        self._place = _MEMORY.get(device.kind, "cpu"), device.ordinal
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs, in new arrays."""
-        return list(self._session.run(None, inputs))
+        """All outputs, in new arrays. Raises BundleError, DeviceError, MemoryError where ONNX
+        Runtime cannot compute them."""
+        try:
+            return list(self.session.run(None, inputs))
+        except Exception as error:  # the library's exceptions share no narrower base
+            raise self._failed(error) from None
+
+    def _failed(self, error: Exception) -> Exception:
+        reason = _reason(error)
+        if _is_shortage(reason):
+            return MemoryError(f"{self._path}: {reason}")
+        if self._device.kind != "cpu":
+            return DeviceError(f"{self._path}: {self._device}: {reason}; --device cpu does without")
+        return BundleError(
+            f"{self._path}: ONNX Runtime {ort.__version__}: {reason}; export the bundle again"
+        )
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """An array, or memory on the device."""
@@ -125,7 +156,7 @@ class OrtEngine:
 
     def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
         """A call on fixed arrays; on a CPU an OrtValue shares its numpy array's memory."""
-        binding, session = self._session.io_binding(), self._session
+        binding, session, failed = self.session.io_binding(), self.session, self._failed
         values: dict[int, Any] = {}
         for array in (*inputs.values(), *outputs.values()):
             if id(array) not in values:
@@ -143,7 +174,10 @@ class OrtEngine:
         def call(_kept: tuple[Buffers, Buffers] = kept) -> None:
             for value, array in sent:
                 value.update_inplace(np.ascontiguousarray(array))
-            session.run_with_iobinding(binding)
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:
+                raise failed(error) from None
             for value, array in fetched:
                 array[...] = value.numpy()
 

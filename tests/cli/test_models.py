@@ -52,7 +52,7 @@ def test_what_cannot_be_removed(cli, bundle_dir: Path, home: Path) -> None:
 def test_damaged_bundles_are_listed_and_removed(cli, home: Path) -> None:
     (home / "broken").mkdir(parents=True)
     (home / "broken" / "manifest.json").write_text("{", encoding="utf-8")
-    assert "unreadable" in cli("models").stdout.splitlines()[-1]
+    assert "damaged" in cli("models").stdout.splitlines()[-1]
     assert cli("models", "remove", "broken").returncode == 0
     assert not list(home.iterdir())
 
