@@ -143,5 +143,5 @@ def _preview(engines: Engines, codes_N: np.ndarray) -> np.ndarray:
     """Cells of the codes drawn so far, grey where none is, at the picture's size."""
     grid = sizes_of(engines).code_grid
     cells = np.full((grid * grid, 3), images.PADDING, np.uint8)
-    cells[: len(codes_N)] = engines.table("preview")[codes_N].round().astype(np.uint8)
+    cells[: len(codes_N)] = engines.table("preview")[codes_N].round().clip(0, 255)
     return images.enlarge(cells.reshape(grid, grid, 3), sizes_of(engines).image_size // grid)

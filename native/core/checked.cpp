@@ -7,6 +7,7 @@
 
 #include "error.hpp"
 #include "files.hpp"
+#include "limits.hpp"
 #include "sha256.hpp"
 #include "threads.hpp"
 
@@ -40,7 +41,7 @@ std::optional<fs::path> note_of(const std::string& folder) {
 
 nlohmann::json read_note(const fs::path& note) {
   try {
-    const std::vector<uint8_t> raw = read_file(note, JE_E_BUNDLE, "");
+    const std::vector<uint8_t> raw = read_file(note, JE_E_BUNDLE, "", limits::kNoteBytes);
     nlohmann::json found = nlohmann::json::parse(raw.begin(), raw.end(), nullptr, false);
     if (found.is_object()) return found;
   } catch (const Error&) {  // there is none yet
@@ -50,30 +51,31 @@ nlohmann::json read_note(const fs::path& note) {
 
 }  // namespace
 
-void check_each(const std::vector<FileInfo>& files, const std::function<void(const FileInfo&)>& check) {
-  in_parallel(files.size(), [&](size_t index) { check(files[index]); });
-}
-
-void check_changed(const std::string& folder, const std::vector<FileInfo>& files,
-                   const std::function<void(const FileInfo&)>& check) {
+std::map<std::string, Stamp> check_changed(const std::string& folder, const std::vector<FileInfo>& files,
+                                           const std::function<void(const FileInfo&)>& check, bool check_all) {
   const std::optional<fs::path> note = note_of(folder);
-  const nlohmann::json known = note ? read_note(*note) : nlohmann::json::object();
+  const nlohmann::json known = note && !check_all ? read_note(*note) : nlohmann::json::object();
   nlohmann::json found = nlohmann::json::object();
+  std::map<std::string, Stamp> stamps;
   std::vector<FileInfo> changed;
   for (const FileInfo& each : files) {
     // before the hash: a change while it is read is then seen
     const std::optional<Stamp> stamp = stamp_of(folder + "/" + each.file);
-    if (stamp) found[each.file] = {each.sha256, {stamp->size, stamp->modified_ns, stamp->changed_ns, stamp->inode}};
+    if (stamp) {
+      found[each.file] = {each.sha256, {stamp->size, stamp->modified_ns, stamp->changed_ns, stamp->inode}};
+      stamps[each.file] = *stamp;
+    }
     const auto before = known.find(each.file);
     if (!stamp || before == known.end() || *before != found[each.file]) changed.push_back(each);
   }
-  check_each(changed, check);
-  if (!note || found == known) return;
+  in_parallel(changed.size(), [&](size_t index) { check(changed[index]); });
+  if (!note || found == known) return stamps;
   // a home that cannot be written: the next start hashes again
   std::error_code ignored;
   fs::create_directories(note->parent_path(), ignored);
   const std::string text = found.dump();
   write_whole(*note, reinterpret_cast<const uint8_t*>(text.data()), text.size());
+  return stamps;
 }
 
 }  // namespace je

@@ -2,19 +2,19 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "files.hpp"
 #include "manifest.hpp"
 
 namespace je {
 
 // Call `check` with each file of the folder, but for those that it let pass before and that have not been touched
-// since. Several at once, on threads of its own. Throws what it throws.
-void check_changed(const std::string& folder, const std::vector<FileInfo>& files,
-                   const std::function<void(const FileInfo&)>& check);
-
-// Every one of them.
-void check_each(const std::vector<FileInfo>& files, const std::function<void(const FileInfo&)>& check);
+// since (check_all: those, too). Several at once, on threads of its own. Returns each file's stamp. Throws what it
+// throws.
+std::map<std::string, Stamp> check_changed(const std::string& folder, const std::vector<FileInfo>& files,
+                                           const std::function<void(const FileInfo&)>& check, bool check_all);
 
 }  // namespace je

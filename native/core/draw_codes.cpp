@@ -43,7 +43,7 @@ class DrawCodes : public Work {
   size_t num_rows() const { return batch_.drawings.size() * (settings_.is_guided() ? 2 : 1); }
 
   void begin(const Cancel& cancel) {
-    const size_t most_rows = static_cast<size_t>(engines_->bundle().component("decoder").most_rows);
+    const size_t most_rows = static_cast<size_t>(engines_->bundle().component("decoder").profile.at("R").most);
     const size_t at_once = std::max<size_t>(1, most_rows / (settings_.is_guided() ? 2 : 1));
     const size_t count = std::min(at_once, drawings_.size() - next_);
     batch_ = {};

@@ -56,7 +56,9 @@ const Kind& Engines::opened(const std::string& name, std::unique_ptr<Kind> Slot:
   const std::lock_guard<std::mutex> lock(slot.mutex);
   if (!(slot.*kind)) {
     const auto began = std::chrono::steady_clock::now();
+    bundle_.check_unchanged(name);
     slot.*kind = make();
+    bundle_.check_unchanged(name);
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
     log(JE_LOG_INFO, join(name, " opened in ", took.count(), " ms", is_ours(name) ? ", by our own code" : ""));
   }
@@ -69,8 +71,10 @@ GraphOptions Engines::graph_options(const std::string& name) const {
 }
 
 const Graph& Engines::graph(const std::string& name) {
-  return opened(name, &Slot::graph,
-                [&] { return std::make_unique<Graph>(bundle_.path(bundle_.component(name)), graph_options(name)); });
+  return opened(name, &Slot::graph, [&] {
+    const ComponentInfo& part = bundle_.component(name);
+    return std::make_unique<Graph>(bundle_.path(part), part, graph_options(name));
+  });
 }
 
 const DecoderEngine& Engines::decoder(const std::string& name) {
@@ -86,7 +90,8 @@ const Head& Engines::head(const std::string& name) {
 }
 
 Head Engines::graph_head(const std::string& name) {
-  auto graph = std::make_shared<Graph>(bundle_.path(bundle_.component(name)), graph_options(name));
+  const ComponentInfo& part = bundle_.component(name);
+  auto graph = std::make_shared<Graph>(bundle_.path(part), part, graph_options(name));
   const int64_t width = sizes().hidden_size;
   const int64_t logits = name == "image_head" ? sizes().codebook_size : sizes().vocab_size;
   return [graph, width, logits](const float* hidden, int64_t rows, float* to, const Cancel& cancel) {
@@ -95,14 +100,11 @@ Head Engines::graph_head(const std::string& name) {
 }
 
 const Table& Engines::table(const std::string& name) {
-  return opened(name, &Slot::table, [&] {
-    const Sizes& s = sizes();
-    const bool is_preview = name == "preview";
-    const int64_t rows = name == "text_embed"        ? s.vocab_size
-                         : !bundle_.manifest.is_flow ? s.codebook_size
-                                                     : s.latent_channels + 1;
-    return std::make_unique<Table>(bundle_, name, rows, is_preview ? 3 : s.hidden_size);
-  });
+  Slot& slot = slots_.at(name);
+  const std::lock_guard<std::mutex> lock(slot.mutex);
+  if (!slot.is_table_checked) bundle_.check_unchanged(name);
+  slot.is_table_checked = true;
+  return *bundle_.tables.at(name);
 }
 
 void Engines::open(const std::vector<std::string>& names) {

@@ -51,7 +51,7 @@ class Engines {
     std::unique_ptr<Graph> graph;
     std::unique_ptr<DecoderEngine> decoder;
     std::unique_ptr<Head> head;
-    std::unique_ptr<Table> table;
+    bool is_table_checked = false;
   };
 
   template <class Kind, class Make>

@@ -11,24 +11,9 @@
 #include <utility>
 
 #include "error.hpp"
+#include "limits.hpp"
 
 namespace je {
-namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(const std::string& path) : number_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-  ~Descriptor() {
-    if (number_ >= 0) close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  operator int() const { return number_; }
-
- private:
-  int number_;
-};
-
-}  // namespace
 
 void fail_reading(const std::string& path, je_status status, const char* advice) {
   const int reason = errno;
@@ -38,25 +23,52 @@ void fail_reading(const std::string& path, je_status status, const char* advice)
   fail(status, path, ": ", said, "; ", advice);
 }
 
-std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice) {
-  const auto failed = [&] { fail_reading(path, status, advice); };
-  const Descriptor file(path);
+RegularFile::RegularFile(const std::string& path, int64_t most, je_status status, const char* advice)
+    : path_(path), status_(status), advice_(advice) {
   struct stat found{};
-  if (file < 0 || fstat(file, &found) != 0) failed();
-  std::vector<uint8_t> bytes(static_cast<size_t>(found.st_size));
-  size_t at = 0;
-  while (at < bytes.size()) {
-    const ssize_t count = read(file, bytes.data() + at, bytes.size() - at);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) failed();
-    if (count == 0) break;  // it became shorter meanwhile
-    at += static_cast<size_t>(count);
+  if (stat(path.c_str(), &found) != 0) failed();  // a device may do something as it is opened
+  check(path, most, found.st_mode, found.st_size);
+  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0) failed();
+  try {
+    if (fstat(descriptor_, &found) != 0) failed();
+    check(path, most, found.st_mode, found.st_size);
+  } catch (...) {
+    close(descriptor_);
+    throw;
   }
-  bytes.resize(at);
-  if (at == 0 && S_ISDIR(found.st_mode)) {
+  size_ = static_cast<size_t>(found.st_size);
+}
+
+RegularFile::~RegularFile() { close(descriptor_); }
+
+void RegularFile::failed() const { fail_reading(path_, status_, advice_); }
+
+void RegularFile::check(const std::string& path, int64_t most, unsigned kind, int64_t size) const {
+  if (S_ISDIR(kind)) {
     errno = EISDIR;
     failed();
   }
+  if (!S_ISREG(kind)) fail(status_, path, ": Not a regular file; ", advice_);
+  if (size > most) fail(status_, path, ": Larger than ", most, " bytes, which is the most; ", advice_);
+}
+
+size_t RegularFile::read_at(uint64_t offset, void* to, size_t count) const {
+  size_t at = 0;
+  while (at < count) {
+    const ssize_t more = pread(descriptor_, static_cast<char*>(to) + at, count - at, static_cast<off_t>(offset + at));
+    if (more < 0 && errno == EINTR) continue;
+    if (more < 0) failed();
+    if (more == 0) break;
+    at += static_cast<size_t>(more);
+  }
+  return at;
+}
+
+std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice, int64_t most) {
+  const RegularFile file(path, most, status, advice);
+  std::vector<uint8_t> bytes(file.size());
+  bytes.resize(file.read_at(0, bytes.data(), bytes.size()));  // it may have become shorter meanwhile
   return bytes;
 }
 
@@ -93,7 +105,7 @@ bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
 
 std::optional<Stamp> stamp_of(const std::string& path) {
   struct stat found{};
-  if (stat(path.c_str(), &found) != 0) return std::nullopt;
+  if (stat(path.c_str(), &found) != 0 || !S_ISREG(found.st_mode)) return std::nullopt;
 #ifdef __APPLE__
   const timespec modified = found.st_mtimespec, changed = found.st_ctimespec;
 #else
@@ -104,15 +116,13 @@ std::optional<Stamp> stamp_of(const std::string& path) {
 }
 
 Mapped::Mapped(const std::string& path) {
-  const auto failed = [&] { fail_reading(path, JE_E_BUNDLE, "copy the bundle again"); };
-  const Descriptor file(path);
-  struct stat found{};
-  if (file < 0 || fstat(file, &found) != 0) failed();
-  if (found.st_size == 0) fail(JE_E_BUNDLE, path, ": empty; copy the bundle again");
-  void* data = mmap(nullptr, static_cast<size_t>(found.st_size), PROT_READ, MAP_PRIVATE, file, 0);
-  if (data == MAP_FAILED) failed();
+  constexpr const char* kAdvice = "copy the bundle again";
+  const RegularFile file(path, limits::kComponentBytes, JE_E_BUNDLE, kAdvice);
+  if (file.size() == 0) fail(JE_E_BUNDLE, path, ": empty; ", kAdvice);
+  void* data = mmap(nullptr, file.size(), PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
+  if (data == MAP_FAILED) fail_reading(path, JE_E_BUNDLE, kAdvice);
   data_ = static_cast<const uint8_t*>(data);
-  size_ = static_cast<size_t>(found.st_size);
+  size_ = file.size();
 }
 
 Mapped::~Mapped() {

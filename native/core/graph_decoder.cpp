@@ -34,7 +34,7 @@ class GraphDecoder : public DecoderEngine {
                     : type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
                                                                      : 1),
         is_on_device_(options.device.has_memory()),
-        graph_(bundle.path(bundle.component(name)), options) {
+        graph_(bundle.path(bundle.component(name)), bundle.component(name), options) {
     for (int64_t i = 0; i < sizes_.num_layers; ++i)
       for (const char* part : {"k", "v"}) {
         names_.push_back(join("past_", part, "_", i));

@@ -1,6 +1,7 @@
 // Values of a JSON object, each asked for by its name and type; what was not asked for is refused.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -9,8 +10,16 @@
 #include <vector>
 
 #include "error.hpp"
+#include "tokenizer.hpp"
 
 namespace je {
+
+// [A-Za-z_][A-Za-z0-9_.]{0,255}
+inline bool is_identifier(const std::string& text) {
+  const auto is_letter = [](char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_'; };
+  const auto is_part = [&](char c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '.'; };
+  return !text.empty() && text.size() <= 256 && is_letter(text[0]) && std::all_of(text.begin(), text.end(), is_part);
+}
 
 class ObjectReader {
  public:
@@ -23,9 +32,11 @@ class ObjectReader {
 
   bool has(const char* name) {
     asked_.insert(name);
-    const auto found = object_.find(name);
-    return found != object_.end() && !found->is_null();
+    return object_.contains(name);
   }
+
+  // Of what may be null, which says that there is none.
+  bool has_value(const char* name) { return has(name) && !object_.at(name).is_null(); }
 
   const nlohmann::json& value(const char* name) {
     if (!has(name)) wrong(name, "is missing");
@@ -36,6 +47,32 @@ class ObjectReader {
     const nlohmann::json& found = value(name);
     if (!found.is_string()) wrong(name, "is no text");
     return found.get<std::string>();
+  }
+
+  // Of so many characters, none of them a control character: it may be shown on a terminal.
+  std::string shown(const char* name, int64_t least, int64_t most) { return shown(name, value(name), least, most); }
+
+  std::string shown(const char* name, const nlohmann::json& found, int64_t least, int64_t most) const {
+    if (!found.is_string()) wrong(name, "is no text");
+    const std::u32string points = to_points(found.get<std::string>());
+    const int64_t count = static_cast<int64_t>(points.size());
+    const auto is_control = [](char32_t each) { return each < 0x20 || (each >= 0x7F && each < 0xA0); };
+    if (count < least || count > most || std::any_of(points.begin(), points.end(), is_control))
+      wrong(name, "is no plain text of the right length");
+    return found.get<std::string>();
+  }
+
+  // A text of at most so many characters.
+  std::string text_to(const char* name, int64_t most) {
+    const std::string found = text(name);
+    if (static_cast<int64_t>(to_points(found).size()) > most) wrong(name, "is too long");
+    return found;
+  }
+
+  std::string identifier(const char* name) {
+    const std::string found = text(name);
+    if (!is_identifier(found)) wrong(name, "is no plain name");
+    return found;
   }
 
   // One of some words.
@@ -70,11 +107,18 @@ class ObjectReader {
 
   ObjectReader object(const char* name) { return {value(name), file_, path(name)}; }
 
-  // Each value of an object whose keys are names.
+  // Each value of an object.
   void each(const char* name, const std::function<void(const std::string&, ObjectReader)>& take) {
     const nlohmann::json& found = value(name);
     if (!found.is_object()) wrong(name, "is no object");
     for (const auto& [key, inner] : found.items()) take(key, ObjectReader(inner, file_, path(name) + "." + key));
+  }
+
+  // Names of what this object holds.
+  std::vector<std::string> keys() const {
+    std::vector<std::string> found;
+    for (const auto& [key, inner] : object_.items()) found.push_back(key);
+    return found;
   }
 
   void each_of_list(const char* name, const std::function<void(ObjectReader)>& take) {

@@ -1,23 +1,25 @@
 #include "manifest.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <set>
 
 #include "json_reader.hpp"
+#include "limits.hpp"
 
 namespace je {
 namespace {
 
-constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // of any size
-constexpr double kInfinite = std::numeric_limits<double>::infinity(), kTiny = 5e-324;
-constexpr int64_t kLargest = int64_t{1} << 40;  // of products of sizes: what memory could hold
+constexpr int64_t kMost = limits::kDimension;
+constexpr double kTiny = 5e-324;
+constexpr size_t kLongestName = 255;  // of a file
 
 bool is_name(const std::string& text) {
   const auto is_plain = [](char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
   };
   const auto is_part = [&](char c) { return is_plain(c) || c == '.' || c == '_' || c == '-'; };
-  return !text.empty() && is_plain(text[0]) && std::all_of(text.begin(), text.end(), is_part);
+  return !text.empty() && text.size() <= kLongestName && is_plain(text[0]) &&
+         std::all_of(text.begin(), text.end(), is_part);
 }
 
 FileInfo file_of(ObjectReader& from) {
@@ -34,14 +36,19 @@ FileInfo lone_file(ObjectReader from) {
   return found;
 }
 
+void check_axes(const ObjectReader& from, size_t count) {
+  if (count > static_cast<size_t>(limits::kAxes)) from.wrong("shape", "has too many axes");
+}
+
 std::vector<TensorInfo> tensors_of(ObjectReader& from, const char* name) {
   std::vector<TensorInfo> found;
   from.each_of_list(name, [&](ObjectReader each) {
     TensorInfo tensor;
-    tensor.name = each.text("name");
+    tensor.name = each.identifier("name");
     tensor.dtype = each.word("dtype", {"float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8"});
+    check_axes(each, each.list("shape").size());
     for (const auto& size : each.list("shape")) {
-      if (size.is_string())
+      if (size.is_string() && is_identifier(size.get<std::string>()))
         tensor.shape.push_back({size.get<std::string>(), 0});
       else if (size.is_number_unsigned() && size.get<uint64_t>() - 1 < uint64_t{kMost})
         tensor.shape.push_back({"", size.get<int64_t>()});
@@ -56,107 +63,125 @@ std::vector<TensorInfo> tensors_of(ObjectReader& from, const char* name) {
 
 std::map<std::string, Stored> stored_of(ObjectReader& from) {
   std::map<std::string, Stored> found;
-  if (from.has("tensors"))
-    from.each("tensors", [&](const std::string& name, ObjectReader each) {
-      Stored stored;
-      stored.dtype = each.word("dtype", {"float32", "uint8"});
-      stored.shape = each.integers("shape", 1, kMost);
-      stored.offset = static_cast<uint64_t>(each.integer("offset", 0, INT64_MAX));
-      each.done();
-      found.emplace(name, std::move(stored));
-    });
+  if (!from.has("tensors")) return found;
+  from.each("tensors", [&](const std::string& name, ObjectReader each) {
+    if (!is_identifier(name)) each.wrong("", "has no plain name");
+    Stored stored;
+    stored.dtype = each.word("dtype", {"float32", "uint8"});
+    stored.shape = each.integers("shape", 1, kMost);
+    check_axes(each, stored.shape.size());
+    stored.offset = static_cast<uint64_t>(each.integer("offset", 0, limits::kOffset));
+    each.done();
+    found.emplace(name, std::move(stored));
+  });
   return found;
 }
 
-// (min, usual, max) of each named dimension; of R the max is kept.
-int64_t most_rows(ObjectReader& from) {
-  int64_t most = 0;
-  if (!from.has("profile")) return most;
-  ObjectReader profile = from.object("profile");
-  for (const auto& [key, inner] : from.value("profile").items()) {
-    const std::vector<int64_t> range = profile.integers(key.c_str(), 1, kMost);
-    if (range.size() != 3) profile.wrong(key, "is no range");
-    if (key == "R") most = range[2];
+// (min, usual, max) of each named dimension.
+std::map<std::string, Range> ranges_of(ObjectReader from) {
+  std::map<std::string, Range> found;
+  for (const std::string& key : from.keys()) {
+    const std::vector<int64_t> range = from.integers(key.c_str(), 1, kMost);
+    if (range.size() != 3 || !is_identifier(key)) from.wrong(key, "is no range");
+    found[key] = {range[0], range[1], range[2]};
   }
-  return most;
+  return found;
+}
+
+// What only Python runs, and yet has a form.
+void check_engine(ObjectReader& from) {
+  if (from.has("profiles"))
+    from.each("profiles", [&](const std::string& name, ObjectReader each) {
+      if (!is_identifier(name)) each.wrong("", "has no plain name");
+      ranges_of(std::move(each));
+    });
+  if (!from.has_value("builder")) return;
+  ObjectReader builder = from.object("builder");
+  builder.word("module", {"tensorrt_rtx", "tensorrt"});
+  builder.shown("version", 1, limits::kWord);
+  builder.done();
 }
 
 ComponentInfo component_of(ObjectReader from) {
   ComponentInfo found;
   found.file = file_of(from);
-  if (from.has("data")) found.data = lone_file(from.object("data"));
+  if (from.has_value("data")) found.data = lone_file(from.object("data"));
   found.backend = from.word("backend", {"onnxruntime", "tensorrt", "table"});
-  found.target = from.text("target");
+  found.target = from.shown("target", 1, limits::kWord);
   from.word("dtype", {"float32", "float16", "bfloat16"});
   found.weights = from.word("weights", {"float32", "float16", "int8", "int4"});
   found.upcasts_on_use = from.has("upcast") && from.word("upcast", {"load", "use"}) == "use";
   from.word("quantization", {"none", "outputs", "blocks of 32", "blocks of 64", "blocks of 128"});
   found.inputs = tensors_of(from, "inputs");
   found.outputs = tensors_of(from, "outputs");
-  found.most_rows = most_rows(from);
+  if (from.has("profile")) found.profile = ranges_of(from.object("profile"));
   found.tensors = stored_of(from);
-  for (const char* of_engines : {"profiles", "builder"}) from.has(of_engines);  // which Python runs
+  check_engine(from);
+  from.done();
+  return found;
+}
+
+FileInfo kernel_of(ObjectReader from) {
+  const FileInfo found = file_of(from);
+  from.identifier("name");
+  from.identifier("symbol");
+  const std::string target = from.text("target"), number = target.substr(std::min<size_t>(3, target.size()));
+  const bool is_number = number.find_first_not_of("0123456789") == std::string::npos;
+  if (target.rfind("sm_", 0) != 0 || number.size() < 2 || number.size() > 3 || !is_number)
+    from.wrong("target", "is no compute capability");
+  from.integer("threads", 1, 1024);
+  from.integer("shared_bytes", 0, limits::kMiB);
+  for (const auto& each : from.list("arguments")) from.shown("arguments", each, 1, limits::kWord);
+  ObjectReader constants = from.object("constants");
+  for (const std::string& key : constants.keys()) {
+    if (!is_identifier(key)) constants.wrong(key, "has no plain name");
+    if (!constants.value(key.c_str()).is_boolean()) constants.integer(key.c_str(), INT64_MIN, INT64_MAX);
+  }
   from.done();
   return found;
 }
 
 Sizes sizes_of(ObjectReader from, bool is_flow) {
   Sizes found{};
-  const auto positive = [&](const char* name) { return from.integer(name, 1, kMost); };
-  found.hidden_size = positive("hidden_size");
-  found.vocab_size = positive("vocab_size");
-  found.num_layers = positive("num_layers");
-  found.num_kv_heads = positive("num_kv_heads");
-  found.head_dim = positive("head_dim");
-  if (from.has("norm_epsilon")) found.norm_epsilon = from.number("norm_epsilon", kTiny, kInfinite);
-  found.max_length = positive("max_length");
-  found.image_size = positive("image_size");
-  found.num_image_tokens = positive("num_image_tokens");
+  const auto size = [&](const char* name, int64_t most) { return from.integer(name, 1, most); };
+  found.hidden_size = size("hidden_size", limits::kHiddenSize);
+  found.vocab_size = size("vocab_size", limits::kVocabSize);
+  found.num_layers = size("num_layers", limits::kNumLayers);
+  found.num_kv_heads = size("num_kv_heads", limits::kNumKvHeads);
+  found.head_dim = size("head_dim", limits::kHeadDim);
+  if (from.has("norm_epsilon")) found.norm_epsilon = from.number("norm_epsilon", kTiny, 1);
+  found.max_length = size("max_length", limits::kMaxLength);
+  found.image_size = size("image_size", limits::kImageSize);
+  found.num_image_tokens = size("num_image_tokens", limits::kNumImageTokens);
   if (is_flow) {
-    found.latent_channels = positive("latent_channels");
-    found.latent_size = positive("latent_size");
-    found.latent_grid = positive("latent_grid");
+    found.latent_channels = size("latent_channels", limits::kLatentChannels);
+    found.latent_size = size("latent_size", limits::kLatentSize);
+    found.latent_grid = size("latent_grid", limits::kLatentGrid);
   } else {
-    found.code_grid = positive("code_grid");
-    found.codebook_size = positive("codebook_size");
+    found.code_grid = size("code_grid", limits::kCodeGrid);
+    found.codebook_size = size("codebook_size", limits::kCodebookSize);
   }
   from.done();
   return found;
 }
 
-// No product that the loops make of sizes may overflow, or be more than memory could hold.
-void check_products(const Sizes& sizes, const ObjectReader& from) {
-  const auto fits = [](std::initializer_list<int64_t> factors) {
-    double product = 1;
-    for (const int64_t each : factors) product *= static_cast<double>(each);
-    return product < static_cast<double>(kLargest);
-  };
-  const bool fit = fits({sizes.max_length, sizes.hidden_size}) && fits({sizes.image_size, sizes.image_size, 3}) &&
-                   fits({sizes.num_layers, sizes.num_kv_heads, sizes.head_dim, sizes.max_length}) &&
-                   fits({sizes.num_image_tokens, sizes.hidden_size}) && fits({sizes.code_grid, sizes.code_grid}) &&
-                   fits({sizes.latent_grid, sizes.latent_grid}) &&
-                   fits({sizes.latent_channels, sizes.latent_size, sizes.latent_size});
-  if (!fit) from.wrong("sizes", "are too large");
-  const int64_t grid = sizes.code_grid + sizes.latent_size;  // of one of them
-  if (sizes.image_size % grid != 0) from.wrong("sizes", "do not fit together");
-}
-
+// The same ranges as a request's (request.cpp).
 Sampling sampling_of(ObjectReader from, bool is_flow) {
   Sampling found;
-  found.guidance_scale = from.number("guidance_scale", 0, kInfinite);
+  found.guidance_scale = from.number("guidance_scale", 0, 100);
   const auto optional = [&](const char* name, double least, double most, double& value) {
     if (from.has(name)) value = from.number(name, least, most);
   };
   if (is_flow) {
-    found.num_steps = from.integer("num_steps", 1, kMost);
+    found.num_steps = from.integer("num_steps", 1, 10000);
     found.solver = from.word("solver", {"euler", "ab2", "heun"});
-    optional("shift", kTiny, kInfinite, found.shift);
+    optional("shift", 0.01, 100, found.shift);
     optional("guidance_start", 0, 1, found.guidance_start);
     optional("guidance_end", 0, 1, found.guidance_end);
   } else {
-    found.temperature = from.number("temperature", 0, kInfinite);
-    if (from.has("top_k")) found.top_k = from.integer("top_k", 0, kMost);
-    optional("top_p", kTiny, 1, found.top_p);
+    found.temperature = from.number("temperature", 0, 100);
+    if (from.has("top_k")) found.top_k = from.integer("top_k", 0, int64_t{1} << 31);
+    optional("top_p", 1e-6, 1, found.top_p);
   }
   from.done();
   return found;
@@ -213,34 +238,53 @@ Sampling reference_sampling(bool is_flow) {
   return found;
 }
 
-Manifest parse_manifest(std::string_view text, const std::string& file) {
-  nlohmann::json parsed;
+namespace {
+
+// The library reads a zero as the end of a file, leaves out a byte order mark, and of a key that stands there twice
+// takes the last.
+nlohmann::json parsed(std::string_view text, const std::string& file) {
+  using Json = nlohmann::json;
+  std::vector<std::set<std::string>> open;
+  bool has_twins = text.find('\0') != std::string_view::npos || text.substr(0, 3) == "\xEF\xBB\xBF";
+  const auto look = [&](int, Json::parse_event_t event, Json& value) {
+    if (event == Json::parse_event_t::object_start) open.emplace_back();
+    if (event == Json::parse_event_t::object_end) open.pop_back();
+    if (event == Json::parse_event_t::key) has_twins |= !open.back().insert(value.get<std::string>()).second;
+    return true;
+  };
   try {
-    parsed = nlohmann::json::parse(text.begin(), text.end());
-  } catch (const nlohmann::json::exception&) {
-    fail(JE_E_BUNDLE, file, ": is no JSON; export the bundle again");
+    Json found = Json::parse(text.begin(), text.end(), look);
+    if (!has_twins) return found;
+  } catch (const Json::exception&) {
   }
-  ObjectReader from(parsed, file, "");
+  fail(JE_E_BUNDLE, file, ": is no JSON, or a key stands there twice; export the bundle again");
+}
+
+}  // namespace
+
+Manifest parse_manifest(std::string_view text, const std::string& file) {
+  const nlohmann::json root = parsed(text, file);
+  ObjectReader from(root, file, "");
   Manifest found;
   from.integer("format", 1, 1);
   found.is_flow = from.word("family", {"janus", "janusflow"}) == "janusflow";
-  found.name = from.text("name");
-  found.created_by = from.text("created_by");
+  found.name = from.shown("name", 1, limits::kWord);
+  found.created_by = from.shown("created_by", 1, limits::kWord);
   found.sizes = sizes_of(from.object("sizes"), found.is_flow);
-  check_products(found.sizes, from);
   ObjectReader prompt = from.object("prompt");
-  found.prompt = {prompt.text("user_role"), prompt.text("assistant_role"), prompt.text("system_prompt")};
+  found.prompt = {prompt.text_to("user_role", limits::kRole), prompt.text_to("assistant_role", limits::kRole),
+                  prompt.text_to("system_prompt", limits::kPrompt)};
   prompt.done();
   found.sampling = sampling_of(from.object("sampling"), found.is_flow);
   ObjectReader specials = from.object("special_tokens");
-  for (const auto& [key, inner] : from.value("special_tokens").items()) specials.text(key.c_str());
+  for (const std::string& key : specials.keys()) found.special_tokens[key] = specials.text(key.c_str());
   found.tokenizer = lone_file(from.object("tokenizer"));
-  if (from.has("tokenizer_bin")) found.tokenizer_bin = lone_file(from.object("tokenizer_bin"));
+  if (from.has_value("tokenizer_bin")) found.tokenizer_bin = lone_file(from.object("tokenizer_bin"));
   from.each("components", [&](const std::string& name, ObjectReader each) {
     found.components.emplace(name, component_of(std::move(each)));
   });
   if (from.has("kernels"))
-    from.each_of_list("kernels", [&](ObjectReader each) { found.kernels.push_back(file_of(each)); });
+    from.each_of_list("kernels", [&](ObjectReader each) { found.kernels.push_back(kernel_of(std::move(each))); });
   from.done();
   check_components(found, from);
   found.cache = cache_of(found, from);

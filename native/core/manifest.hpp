@@ -33,12 +33,17 @@ struct Stored {
   uint64_t offset = 0;
 };
 
+// Of a named dimension.
+struct Range {
+  int64_t least, usual, most;
+};
+
 struct ComponentInfo {
   FileInfo file, data;
   std::string backend, target, weights;
   bool upcasts_on_use = false;  // halves, widened slice by slice
   std::vector<TensorInfo> inputs, outputs;
-  int64_t most_rows = 0;  // of the profile's R; 0: it has none
+  std::map<std::string, Range> profile;
   std::map<std::string, Stored> tensors;
 
   const TensorInfo* output(std::string_view name) const;  // nullptr: it has none
@@ -77,6 +82,7 @@ struct Manifest {
   FileInfo tokenizer, tokenizer_bin;
   std::map<std::string, ComponentInfo> components;
   std::vector<FileInfo> kernels;
+  std::map<std::string, std::string> special_tokens;
   TensorInfo cache;  // of the decoder's inputs: keys of the first layer (rows, heads, slots, numbers)
 
   // Throws Error JE_E_BUNDLE where there is none.

@@ -96,7 +96,7 @@ class NativeDecoder : public DecoderEngine {
       check(layer.q.outputs == layers_[0].q.outputs && layer.up.outputs == layers_[0].up.outputs);
     }
     const int32_t heads = layers_[0].q.outputs / static_cast<int32_t>(head);
-    check(heads % sizes_.num_kv_heads == 0 && heads * head == layers_[0].q.outputs);
+    check(heads > 0 && heads % sizes_.num_kv_heads == 0 && heads * head == layers_[0].q.outputs);
     model_.num_layers = static_cast<int32_t>(sizes_.num_layers);
     model_.width = static_cast<int32_t>(width);
     model_.num_heads = heads;
@@ -180,6 +180,7 @@ bool head_fits(const ComponentInfo& part, const Sizes& sizes) {
 
 je_byte_matrix head_layer(const Weights& weights, const std::string& name, int64_t inputs) {
   const bool has_bias = weights.has(name + ".bias");
+  if (inputs % 64 != 0) fail(JE_E_BUNDLE, name, ": has ", inputs, " inputs, not by 64; export the bundle again");
   const std::string product = (has_bias ? name + ".product" : name) + ".weight.";
   const int64_t outputs = weights.outputs(product + "levels"), blocks = inputs / kHeadBlock;
   return {weights.at<uint8_t>(product + "levels", {outputs, blocks, kHeadBlock}),
@@ -233,6 +234,8 @@ Head native_head(const Bundle& bundle, const std::string& name, std::shared_ptr<
     if (je_head_run(pool->get(), layers.data(), static_cast<int32_t>(layers.size()), static_cast<int32_t>(rows), hidden,
                     logits) != 0)
       fail(JE_E_MEMORY, "no memory for ", rows, " rows of a head");
+    if (!are_finite(logits, static_cast<size_t>(rows * layers.back().outputs)))
+      fail(JE_E_BUNDLE, "a head computes what is no finite number; export the bundle again");
   };
 }
 

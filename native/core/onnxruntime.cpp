@@ -11,6 +11,8 @@
 
 #include "cancel.hpp"
 #include "error.hpp"
+#include "graph_ends.hpp"
+#include "table.hpp"
 
 namespace je {
 namespace {
@@ -194,7 +196,8 @@ Ort::Value value_of(const Tensor& tensor) {
                                   tensor.type);
 }
 
-Graph::Graph(std::string path, const GraphOptions& options) : path_(std::move(path)), device_(options.device) {
+Graph::Graph(std::string path, const ComponentInfo& component, const GraphOptions& options)
+    : path_(std::move(path)), device_(options.device) {
   try {
     session_ = Ort::Session(*library().environment, path_.c_str(), session_options(options));
   } catch (const Ort::Exception& error) {
@@ -206,6 +209,7 @@ Graph::Graph(std::string path, const GraphOptions& options) : path_(std::move(pa
     fail(JE_E_BUNDLE, path_, ": ONNX Runtime ", onnxruntime_version(), " cannot open it: ", reason,
          "; use a newer one, or export it again");
   }
+  check_ends(path_, component, session_);
 }
 
 void Graph::run_values(const std::vector<const char*>& input_names, const std::vector<const OrtValue*>& inputs,
@@ -237,6 +241,13 @@ void Graph::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& ou
     made.push_back(kept.emplace_back(value_of(each)));
   }
   run_values(input_names, given, output_names, std::move(made), cancel);
+  for (const Tensor& each : outputs) {
+    if (each.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) continue;
+    size_t count = 1;
+    for (const int64_t size : each.shape) count *= static_cast<size_t>(size);
+    if (!are_finite(static_cast<const float*>(each.data), count))
+      fail(JE_E_BUNDLE, path_, ": computes what is no finite number; export the bundle again");
+  }
 }
 
 Ort::Value Graph::device_value(const std::vector<int64_t>& shape, ONNXTensorElementDataType type) const {

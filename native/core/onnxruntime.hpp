@@ -10,6 +10,7 @@
 
 #include "devices.hpp"
 #include "janus_edge.h"
+#include "manifest.hpp"
 
 namespace je {
 
@@ -48,10 +49,12 @@ inline Tensor integers(const char* name, std::vector<int64_t> shape, const int64
 // A component's graph. Any number of threads may run it at once.
 class Graph {
  public:
-  // Throws Error JE_E_BUNDLE if ONNX Runtime refuses it, JE_E_DEVICE if the device's provider does, JE_E_MEMORY.
-  Graph(std::string path, const GraphOptions& options);
+  // Throws Error JE_E_BUNDLE if ONNX Runtime refuses it, or it has other inputs or outputs than the manifest says,
+  // JE_E_DEVICE if the device's provider refuses it, JE_E_MEMORY.
+  Graph(std::string path, const ComponentInfo& component, const GraphOptions& options);
 
-  // Outputs are written where they lie. Throws Error JE_E_RUNTIME, JE_E_MEMORY, and Cancelled.
+  // Outputs are written where they lie. Throws Error JE_E_RUNTIME, JE_E_MEMORY, JE_E_BUNDLE if one holds what is no
+  // finite number: what followed would be noise. And Cancelled.
   void run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, const Cancel& cancel) const;
 
   // The same with values of the caller's; names and values in pairs.

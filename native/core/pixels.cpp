@@ -160,7 +160,7 @@ Picture enlarge(const std::vector<float>& cells, int side, int factor) {
     for (int x = 0; x < found.width; ++x)
       for (int c = 0; c < 3; ++c) {
         const float value = cells[static_cast<size_t>((y / factor * side + x / factor) * 3 + c)];
-        *to++ = static_cast<uint8_t>(std::nearbyint(std::clamp(value, 0.0f, 255.0f)));
+        *to++ = static_cast<uint8_t>(std::nearbyint(std::fmin(std::fmax(value, 0.0f), 255.0f)));  // also of NaN
       }
   return found;
 }

@@ -1,12 +1,11 @@
 #include "sha256.hpp"
 
 #include <array>
-#include <cstdio>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "files.hpp"
+#include "limits.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
@@ -139,15 +138,12 @@ std::string sha256(const uint8_t* bytes, size_t size) {
 }
 
 std::string file_sha256(const std::string& path) {
-  const auto failed = [&] { fail_reading(path, JE_E_BUNDLE, "copy the bundle again"); };
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file) failed();
-  std::setvbuf(file.get(), nullptr, _IONBF, 0);
+  const RegularFile file(path, limits::kComponentBytes, JE_E_BUNDLE, "copy the bundle again");
   std::vector<uint8_t> piece(kPiece);
   Hash hash;
-  for (size_t count = kPiece; count == kPiece;) {
-    count = std::fread(piece.data(), 1, kPiece, file.get());
-    if (std::ferror(file.get())) failed();
+  uint64_t at = 0;
+  for (size_t count = kPiece; count == kPiece; at += count) {
+    count = file.read_at(at, piece.data(), kPiece);
     hash.take(piece.data(), count);
   }
   return hash.hex();

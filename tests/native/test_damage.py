@@ -111,9 +111,10 @@ def test_wrong_manifests_are_refused(api: Api, tmp_path: Path, index: int) -> No
 
 
 MORE: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda m: m["sizes"].update(max_length=2**31 - 1, hidden_size=2**31 - 1), "too large"),
+    (lambda m: m["sizes"].update(max_length=2**20, num_layers=1024, head_dim=4096), "too large"),
+    (lambda m: m["sizes"].update(max_length=2**31 - 1), "sizes.max_length is out of range"),
     (lambda m: m["sizes"].update(image_size=65), "do not fit together"),
-    (lambda m: m["sizes"].update(vocab_size=457), "text_embed.npy"),
+    (lambda m: m["sizes"].update(vocab_size=457), "text_head.outputs"),
     (lambda m: m["sizes"].update(hidden_size=1.5), "sizes.hidden_size is no whole number"),
     (lambda m: m["sizes"].update(hidden_size=2**70), "sizes.hidden_size is no whole number"),
     (lambda m: m.pop("tokenizer_bin"), "without tokenizer.bin"),
