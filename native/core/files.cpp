@@ -94,8 +94,11 @@ bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
   is_there = is_there && std::rename(part.c_str(), path.c_str()) == 0;
   const int reason = errno;
   if (is_there) {  // and its name is on the disk before anything that follows
-    const Descriptor folder(name == 0 ? "." : path.substr(0, name));
-    if (folder >= 0) is_synced(folder);
+    const int folder = open(name == 0 ? "." : path.substr(0, name).c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (folder >= 0) {
+      is_synced(folder);
+      close(folder);
+    }
   } else {
     std::remove(part.c_str());
   }

@@ -106,7 +106,7 @@ def test_files_that_are_read_whole_have_a_limit(janus: Path, name: str) -> None:
 
 
 def test_a_name_that_cannot_be_looked_up_is_no_bundle() -> None:
-    for name in ("x" * 5000, "a\0b"):
+    for name in ("x" * 300, "a\0b"):
         with pytest.raises(BundleError, match="no such bundle"):
             open_bundle(name)
 
