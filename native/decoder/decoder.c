@@ -1,6 +1,5 @@
 #include "decoder.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,9 +30,8 @@ typedef struct {
     const float *source, *weight;
     float *target;
     int width;
-    /* of the products' tasks, one a thread */
+    /* of the products' task, a part each */
     const je_matrix *matrices[3], *gate;
-    atomic_int next; /* part of theirs */
     float *y;
     size_t stride;
     je_epilogue epilogue;
@@ -60,10 +58,10 @@ static int num_parts(const run_of *run, const je_matrix *matrix) {
     return (matrix->outputs + share(run) - 1) / share(run);
 }
 
-/* A part by its number over all matrices, and where its outputs go; of no outputs behind the last. */
+/* A part by its number over all matrices, and where its outputs go; of no outputs without a number. */
 static je_part part_of(const run_of *run, int number, float **y) {
     *y = run->y;
-    for (int i = 0; i < 3 && run->matrices[i]; i++) {
+    for (int i = 0; number >= 0 && i < 3 && run->matrices[i]; i++) {
         const je_matrix *matrix = run->matrices[i];
         const int count = num_parts(run, matrix), first = number * share(run), left = matrix->outputs - first;
         if (number < count) {
@@ -76,50 +74,42 @@ static je_part part_of(const run_of *run, int number, float **y) {
     return (je_part){0};
 }
 
-/* Parts for as long as there are any. Each thread takes the next one before it begins with what it has, so
- * that it can ask the memory for it. */
-static void product_task(void *context, int task, int worker) {
-    run_of *run = context;
-    (void)task;
-    uint8_t *panel = (uint8_t *)run->scratch + worker * run->scratch_bytes;
+static void product_task(void *context, je_piece piece) {
+    const run_of *run = context;
+    uint8_t *panel = (uint8_t *)run->scratch + piece.worker * run->scratch_bytes;
     float *y, *next_y;
-    je_part part = part_of(run, atomic_fetch_add(&run->next, 1), &y);
-    if (part.outputs) je_prefetch(part, &run->rows);
-    for (je_part next; part.outputs; part = next, y = next_y) {
-        next = part_of(run, atomic_fetch_add(&run->next, 1), &next_y);
-        if (!run->gate) {
-            je_product(part, next, &run->rows, y, run->stride, run->epilogue, panel);
-            continue;
-        }
-        const je_part gate = {run->gate, part.first, part.outputs};
-        je_product(part, gate, &run->rows, y, run->stride, JE_STORE, panel);
-        je_product(gate, next, &run->rows, y, run->stride, JE_GATE, panel);
+    const je_part part = part_of(run, piece.number, &y), next = part_of(run, piece.next, &next_y);
+    if (!piece.is_next) je_prefetch(part, &run->rows);
+    if (!run->gate) {
+        je_product(part, next, &run->rows, y, run->stride, run->epilogue, panel);
+        return;
     }
+    const je_part gate = {run->gate, part.first, part.outputs};
+    je_product(part, gate, &run->rows, y, run->stride, JE_STORE, panel);
+    je_product(gate, next, &run->rows, y, run->stride, JE_GATE, panel);
 }
 
-static void attention_task(void *context, int task, int worker) {
+static void attention_task(void *context, je_piece piece) {
     const run_of *run = context;
     const int groups = run->model->num_kv_heads;
-    je_attend(&run->attention, task / groups, task % groups,
-              (float *)(run->scratch + worker * run->scratch_bytes));
+    je_attend(&run->attention, piece.number / groups, piece.number % groups,
+              (float *)(run->scratch + piece.worker * run->scratch_bytes));
 }
 
-static void round_task(void *context, int task, int worker) {
+static void round_task(void *context, je_piece piece) {
     const run_of *run = context;
-    (void)worker;
-    const float *x = run->source + (size_t)task * run->width;
+    const float *x = run->source + (size_t)piece.number * run->width;
     if (run->weight) {
-        float *y = run->target + (size_t)task * run->width;
+        float *y = run->target + (size_t)piece.number * run->width;
         je_norm(y, x, run->weight, run->width, run->model->epsilon);
         x = y;
     }
-    je_round_row(&run->rows, task, x, run->width);
+    je_round_row(&run->rows, piece.number, x, run->width);
 }
 
-static void norm_task(void *context, int task, int worker) {
+static void norm_task(void *context, je_piece piece) {
     const run_of *run = context;
-    (void)worker;
-    const size_t at = (size_t)task * run->width;
+    const size_t at = (size_t)piece.number * run->width;
     je_norm(run->target + at, run->x + at, run->model->norm, run->width, run->model->epsilon);
 }
 
@@ -128,7 +118,7 @@ static void each_row(je_decoder *decoder, run_of *run, je_task task) {
     if (run->tokens > JE_FEW)
         je_pool_run(decoder->pool, task, run, run->tokens);
     else
-        for (int i = 0; i < run->tokens; i++) task(run, i, 0);
+        for (int i = 0; i < run->tokens; i++) task(run, (je_piece){.number = i, .next = -1});
 }
 
 /* The input of the next products: normed where there is a weight for that. */
@@ -150,8 +140,9 @@ static void multiply(je_decoder *decoder, run_of *run, const je_matrix *const ma
     run->y = y;
     run->stride = stride;
     run->epilogue = epilogue;
-    atomic_store(&run->next, 0);
-    je_pool_run(decoder->pool, product_task, run, run->num_threads);
+    int count = 0;
+    for (int i = 0; i < 3 && matrices[i]; i++) count += num_parts(run, matrices[i]);
+    je_pool_run(decoder->pool, product_task, run, count);
 }
 
 static void run_layer(je_decoder *decoder, run_of *run) {

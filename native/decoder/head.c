@@ -1,7 +1,6 @@
 #include "head.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "pool.h"
@@ -26,7 +25,6 @@ typedef struct {
     const rows_of *rows;
     float *y; /* (rows, outputs) */
     int gelu;
-    atomic_int next; /* part */
 } run_of;
 
 static void round_row(const rows_of *rows, int row, const float *x) {
@@ -106,34 +104,23 @@ static void gelu(float *y, int count) {
     for (int i = 0; i < count; i++) y[i] *= 0.5f * (1 + erff(y[i] * 0.70710678f));
 }
 
-static int length_of(const je_byte_matrix *matrix, int part) {
-    const int left = matrix->outputs - part * SHARE;
-    return left < 0 ? 0 : left < SHARE ? left : SHARE;
-}
-
-/* Parts for as long as there are any; each thread takes the next one before it begins with what it has. */
-static void product_task(void *context, int task, int worker) {
-    run_of *run = context;
-    (void)task;
-    (void)worker;
+static void product_task(void *context, je_piece piece) {
+    const run_of *run = context;
     const je_byte_matrix *matrix = run->matrix;
     const rows_of *rows = run->rows;
     const size_t bytes = (size_t)matrix->inputs, stride = (size_t)matrix->outputs;
-    for (int next, part = atomic_fetch_add(&run->next, 1); length_of(matrix, part); part = next) {
-        next = atomic_fetch_add(&run->next, 1);
-        const int first = part * SHARE, count = length_of(matrix, part);
-        const uint8_t *end = matrix->levels + (first + count) * bytes;
-        const uint8_t *after = matrix->levels + (length_of(matrix, next) ? next * SHARE : first) * bytes;
-        for (int output = first; output < first + count; output += OUTPUTS) {
-            int row = 0;
-            for (; row + 4 <= rows->count; row += 4)
-                dot(run->y, stride, matrix, output, rows, row, end, after, 4);
-            for (; row + 2 <= rows->count; row += 2)
-                dot(run->y, stride, matrix, output, rows, row, end, after, 2);
-            if (row < rows->count) dot(run->y, stride, matrix, output, rows, row, end, after, 1);
-        }
-        for (int row = 0; run->gelu && row < rows->count; row++) gelu(run->y + row * stride + first, count);
+    const int first = piece.number * SHARE, left = matrix->outputs - first, count = left < SHARE ? left : SHARE;
+    const uint8_t *end = matrix->levels + (first + count) * bytes;
+    const uint8_t *after = matrix->levels + (piece.next < 0 ? first : piece.next * SHARE) * bytes;
+    for (int output = first; output < first + count; output += OUTPUTS) {
+        int row = 0;
+        for (; row + 4 <= rows->count; row += 4)
+            dot(run->y, stride, matrix, output, rows, row, end, after, 4);
+        for (; row + 2 <= rows->count; row += 2)
+            dot(run->y, stride, matrix, output, rows, row, end, after, 2);
+        if (row < rows->count) dot(run->y, stride, matrix, output, rows, row, end, after, 1);
     }
+    for (int row = 0; run->gelu && row < rows->count; row++) gelu(run->y + row * stride + first, count);
 }
 
 int je_head_run(je_pool *pool, const je_byte_matrix *matrices, int32_t num_matrices, int32_t rows,
@@ -153,7 +140,7 @@ int je_head_run(je_pool *pool, const je_byte_matrix *matrices, int32_t num_matri
         for (int row = 0; row < rows; row++)
             round_row(&rounded, row, (i ? memory : hidden) + (size_t)row * matrices[i].inputs);
         run_of run = {.matrix = &matrices[i], .rows = &rounded, .y = last ? logits : memory, .gelu = !last};
-        je_pool_run(pool, product_task, &run, je_pool_size(pool));
+        je_pool_run(pool, product_task, &run, (matrices[i].outputs + SHARE - 1) / SHARE);
     }
     free(memory);
     return 0;

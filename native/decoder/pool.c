@@ -1,88 +1,146 @@
+/* Work stealing. Each thread has a range of a run's pieces and takes them from its front; a thread without pieces
+ * takes from the ends of the others' ranges. A run is over when all pieces are done, whoever did them: a worker
+ * that the system lets run too late finds none left, and nobody waits for it. One that is taken off its processor
+ * within a piece keeps the others waiting: there are more threads than processors, and the next runs go without one
+ * worker for a while. */
 #include "pool.h"
 
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
+
+#include "system.h"
 
 /* A step is some 120 short runs: threads that slept between them would cost as much as the work. After this
  * long without one they do sleep, as whatever comes next may need the processor (docs/benchmark.md). */
 #define SPIN_NS 100000
+#define SPINS 64 /* between two looks at the clock: 1 to 3 us */
+
+/* A thread is late when another waits twice as long for the end of its piece as all of its own took, and this
+ * longer. */
+#define LATE_NS 50000
+/* A worker is then away for this long at first, */
+#define AWAY_NS 20000000
+#define LONGEST_AWAY_NS 640000000 /* and at most: four times as long each time that it happens again. */
+#define MARKED INT64_MAX          /* To be sent away as soon as the run is over. */
 
 typedef struct {
+    _Alignas(64) _Atomic uint64_t left; /* the range of its pieces that nobody took: first << 32 | end */
+    atomic_uint run;                    /* another number: there is work */
+    atomic_bool is_busy, is_asleep;
     je_pool *pool;
     int index;
-    pthread_t thread;
+    int64_t away_until; /* for the caller alone */
+    je_thread thread;
+    je_condition wake;
 } worker;
 
 struct je_pool {
     int size; /* with the caller */
     je_task task;
     void *context;
-    int count;
-    atomic_int next, busy, asleep, closing;
-    atomic_uint run;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
-    worker workers[];
+    int64_t away_ns, shared_ns; /* how long workers are sent away, and how long runs that they share took since */
+    atomic_bool is_closing, is_running, is_caller_late;
+    je_mutex mutex;               /* of falling asleep */
+    _Alignas(64) atomic_int done; /* pieces of the run, by other threads than the caller */
+    worker workers[];             /* the first: the caller */
 };
 
-static long long now_ns(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return at.tv_sec * 1000000000LL + at.tv_nsec;
+/* Claim a piece of a range, its first or for another thread its last. The run cannot end before a claimed piece is
+ * done, and only after the claim is anything else of the run read: so it does not matter if the range is by then
+ * one of a later run than the thread came for. */
+static bool claim(worker *from, bool is_own, je_piece *piece) {
+    uint64_t left = atomic_load_explicit(&from->left, memory_order_acquire), then;
+    int first, end;
+    do {
+        first = (int)(left >> 32);
+        end = (int)(uint32_t)left;
+        if (first >= end) return false;
+        then = is_own ? left + (UINT64_C(1) << 32) : left - 1;
+    } while (!atomic_compare_exchange_weak_explicit(&from->left, &left, then, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    const int number = is_own ? first : end - 1, next = is_own ? first + 1 : end - 2;
+    *piece = (je_piece){.number = number,
+                        .next = end - first > 1 ? next : -1,
+                        .worker = piece->worker,
+                        .is_next = piece->next == number};
+    return true;
 }
 
-static void work(je_pool *pool, int index) {
-    for (int task; (task = atomic_fetch_add(&pool->next, 1)) < pool->count;)
-        pool->task(pool->context, task, index);
+/* A thread's own pieces, then the others'. Return how many it did. */
+static int work(je_pool *pool, int index) {
+    int count = 0;
+    je_piece piece = {.worker = index, .next = -1};
+    for (int i = 0; i < pool->size; i++)
+        for (worker *from = &pool->workers[(index + i) % pool->size]; claim(from, i == 0, &piece); count++)
+            pool->task(pool->context, piece);
+    return count;
 }
 
-/* Until there is a run after the one seen last, or the pool closes. */
-static void wait_for_run(je_pool *pool, unsigned seen) {
-    long long since = now_ns();
-    for (int spins = 1; atomic_load(&pool->run) == seen && !atomic_load(&pool->closing); spins++) {
-        __builtin_ia32_pause();
-        if (spins % 64 || now_ns() - since < SPIN_NS) continue;
-        pthread_mutex_lock(&pool->mutex);
-        atomic_fetch_add(&pool->asleep, 1);
-        while (atomic_load(&pool->run) == seen && !atomic_load(&pool->closing))
-            pthread_cond_wait(&pool->wake, &pool->mutex);
-        atomic_fetch_sub(&pool->asleep, 1);
-        pthread_mutex_unlock(&pool->mutex);
+static void sleep_until_run(worker *self, unsigned seen) {
+    je_lock(&self->pool->mutex);
+    atomic_store(&self->is_asleep, true);
+    while (atomic_load(&self->run) == seen) je_sleep_until_signal(&self->wake, &self->pool->mutex);
+    atomic_store(&self->is_asleep, false);
+    je_unlock(&self->pool->mutex);
+}
+
+/* Until there is another run than the one seen last. worked_ns: what its pieces took in that one, 0 without any. */
+static void wait_for_run(worker *self, unsigned seen, int64_t worked_ns) {
+    je_pool *pool = self->pool;
+    const int64_t since = je_now_ns();
+    for (int spins = 1; atomic_load(&self->run) == seen; spins++) {
+        je_pause();
+        if (spins % SPINS) continue;
+        const bool is_waiting = worked_ns && atomic_load_explicit(&pool->is_running, memory_order_relaxed);
+        if (je_now_ns() - since < (is_waiting ? 2 * worked_ns + LATE_NS : SPIN_NS)) continue;
+        if (is_waiting) atomic_store_explicit(&pool->is_caller_late, true, memory_order_relaxed);
+        sleep_until_run(self, seen);
     }
 }
 
-static void wake_all(je_pool *pool) {
-    if (!atomic_load(&pool->asleep)) return;
-    pthread_mutex_lock(&pool->mutex);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+/* A worker that falls asleep says so before it looks at the run, and we look at that after we changed the run. */
+static void call(worker *each) {
+    atomic_fetch_add(&each->run, 1);
+    if (!atomic_load(&each->is_asleep)) return;
+    je_lock(&each->pool->mutex);
+    je_unlock(&each->pool->mutex);
+    je_signal(&each->wake);
 }
 
-static void *serve(void *argument) {
+static JE_THREAD_RESULT serve(void *argument) {
     worker *self = argument;
     je_pool *pool = self->pool;
-    for (unsigned seen = 0;; seen++) {
-        wait_for_run(pool, seen);
-        if (atomic_load(&pool->closing)) return NULL;
-        work(pool, self->index);
-        atomic_fetch_sub(&pool->busy, 1);
+    int64_t worked_ns = 0;
+    for (unsigned seen = 0;;) {
+        wait_for_run(self, seen, worked_ns);
+        seen = atomic_load(&self->run);
+        if (atomic_load(&pool->is_closing)) return 0;
+        atomic_store_explicit(&self->is_busy, true, memory_order_relaxed);
+        const int64_t began_ns = je_now_ns();
+        const int count = work(pool, self->index);
+        worked_ns = count ? je_now_ns() - began_ns : 0;
+        atomic_store_explicit(&self->is_busy, false, memory_order_relaxed);
+        if (count) atomic_fetch_add_explicit(&pool->done, count, memory_order_release);
     }
 }
 
 int je_pool_size(const je_pool *pool) { return pool->size; }
 
 je_pool *je_pool_open(int32_t num_threads) {
-    je_pool *pool = calloc(1, sizeof *pool + (size_t)num_threads * sizeof(worker));
+    je_pool *pool = aligned_alloc(64, sizeof(je_pool) + (size_t)num_threads * sizeof(worker));
     if (!pool) return NULL;
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->wake, NULL);
+    memset(pool, 0, sizeof(je_pool) + sizeof(worker));
+    pool->shared_ns = INT64_MAX / 2; /* the first time away is the shortest */
+    je_mutex_open(&pool->mutex);
     for (pool->size = 1; pool->size < num_threads; pool->size++) {
         worker *each = &pool->workers[pool->size];
-        *each = (worker){.pool = pool, .index = pool->size};
-        if (pthread_create(&each->thread, NULL, serve, each)) {
+        memset(each, 0, sizeof *each);
+        each->pool = pool;
+        each->index = pool->size;
+        je_condition_open(&each->wake);
+        if (!je_thread_start(&each->thread, serve, each)) {
+            je_condition_close(&each->wake);
             je_pool_close(pool);
             return NULL;
         }
@@ -90,29 +148,93 @@ je_pool *je_pool_open(int32_t num_threads) {
     return pool;
 }
 
+static bool is_here(const worker *each, int64_t now) { return now >= each->away_until; }
+
+/* Those that are late now. */
+static void mark_late(je_pool *pool, int64_t now) {
+    for (worker *each = pool->workers + 1; each < pool->workers + pool->size; each++)
+        if (is_here(each, now) && atomic_load_explicit(&each->is_busy, memory_order_relaxed)) each->away_until = MARKED;
+}
+
+/* The last one that is here; where there is none the caller, of whom this is not read. */
+static void mark_last(je_pool *pool, int64_t now) {
+    worker *each = pool->workers + pool->size - 1;
+    while (each > pool->workers && !is_here(each, now)) each--;
+    each->away_until = MARKED;
+}
+
+/* Those that are marked: for four times as long as the last time, less the time that it went well since. */
+static void send_away(je_pool *pool, int64_t now) {
+    const int64_t away = 4 * pool->away_ns - pool->shared_ns;
+    pool->away_ns = away < AWAY_NS ? AWAY_NS : away < LONGEST_AWAY_NS ? away : LONGEST_AWAY_NS;
+    pool->shared_ns = 0;
+    for (worker *each = pool->workers + 1; each < pool->workers + pool->size; each++)
+        if (each->away_until == MARKED) each->away_until = now + pool->away_ns;
+}
+
+/* Until others have done so many pieces. began_ns: when the run did. Return whether one was late. The naps leave our
+ * processor to a worker that waits for another one. */
+static bool wait_for_others(je_pool *pool, int count, int64_t began_ns) {
+    const int64_t since = je_now_ns(), late = since + 2 * (since - began_ns) + LATE_NS;
+    bool is_late = false;
+    for (int spins = 1; atomic_load_explicit(&pool->done, memory_order_acquire) < count; spins++) {
+        je_pause();
+        if (is_late) je_nap(LATE_NS);
+        if (is_late || spins % SPINS || je_now_ns() < late) continue;
+        is_late = true;
+        mark_late(pool, je_now_ns());
+    }
+    return is_late;
+}
+
+/* Divide the pieces among the caller and the workers that are here. Return false if there is none. */
+static bool share(je_pool *pool, int count, int64_t now) {
+    worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
+    int64_t index = 0, threads = 1;
+    for (worker *each = first; each < end; each++) threads += is_here(each, now);
+    if (threads == 1) return false;
+    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->is_running, true, memory_order_relaxed);
+    for (worker *each = pool->workers; each < end; each++) {
+        if (each >= first && !is_here(each, now)) continue;
+        const uint64_t from = (uint64_t)(count * index / threads), to = (uint64_t)(count * ++index / threads);
+        atomic_store_explicit(&each->left, from << 32 | to, memory_order_release);
+    }
+    for (worker *each = first; each < end; each++)
+        if (is_here(each, now)) call(each);
+    return true;
+}
+
 void je_pool_run(je_pool *pool, je_task task, void *context, int count) {
+    const int64_t now = pool->size > 1 && count > 1 ? je_now_ns() : 0;
     pool->task = task;
     pool->context = context;
-    pool->count = count;
-    atomic_store(&pool->next, 0);
-    atomic_store(&pool->busy, pool->size - 1);
-    atomic_fetch_add(&pool->run, 1);
-    wake_all(pool);
-    work(pool, 0);
-    for (unsigned spins = 1; atomic_load(&pool->busy); spins++) {
-        __builtin_ia32_pause();
-        if (spins % 1024 == 0) sched_yield(); /* it may wait for our processor */
+    if (!now || !share(pool, count, now)) {
+        for (int i = 0; i < count; i++)
+            task(context, (je_piece){.number = i, .next = i + 1 < count ? i + 1 : -1, .is_next = i > 0});
+        return;
     }
+    const int own = work(pool, 0);
+    bool is_late = own < count && wait_for_others(pool, count - own, now);
+    atomic_store_explicit(&pool->is_running, false, memory_order_relaxed);
+    const int64_t end = je_now_ns();
+    pool->shared_ns += end - now;
+    if (atomic_exchange_explicit(&pool->is_caller_late, false, memory_order_relaxed)) {
+        is_late = true;
+        mark_last(pool, end);
+    }
+    if (is_late) send_away(pool, end);
 }
 
 void je_pool_close(je_pool *pool) {
     if (!pool) return;
-    atomic_store(&pool->closing, 1);
-    pthread_mutex_lock(&pool->mutex);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
-    for (int i = 1; i < pool->size; i++) pthread_join(pool->workers[i].thread, NULL);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->mutex);
+    atomic_store(&pool->is_closing, true);
+    worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
+    for (worker *each = first; each < end; each++) call(each);
+    for (worker *each = first; each < end; each++) {
+        je_thread_join(each->thread);
+        je_condition_close(&each->wake);
+    }
+    je_mutex_close(&pool->mutex);
     free(pool);
 }

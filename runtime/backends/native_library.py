@@ -24,36 +24,48 @@ _VERSION = 2  # JE_DECODER_VERSION of native/decoder/decoder.h, which the struct
 def library() -> ctypes.CDLL | None:
     """The library; None where the package has none, or one of other sources than this file, or the
     processor cannot run it."""
-    for suffix in EXTENSION_SUFFIXES:
-        try:
-            found = ctypes.CDLL(str(Path(__file__).with_name(f"_decoder{suffix}")))
-        except OSError:
-            continue
-        if found.je_decoder_runs_here() != _VERSION:
-            continue
-        found.je_pool_open.restype = POINTER
-        found.je_pool_open.argtypes = (ctypes.c_int32,)
-        found.je_pool_close.argtypes = (POINTER,)
-        found.je_decoder_open.restype = POINTER
-        found.je_decoder_open.argtypes = (POINTER, POINTER)
-        found.je_decoder_close.argtypes = (POINTER,)
-        found.je_decoder_run.argtypes = (
-            *(POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER, POINTER),
-            *(ctypes.c_int32, POINTER, POINTER),
-        )
-        found.je_head_run.argtypes = (
-            *(POINTER, POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER),
-        )
-        return found
-    return None
+    paths = (Path(__file__).with_name(f"_decoder{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((found for found in map(open_library, paths) if found is not None), None)
+
+
+def open_library(path: Path) -> ctypes.CDLL | None:
+    """Return a library of this kind, None if it cannot run here."""
+    try:
+        found = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    if found.je_decoder_runs_here() != _VERSION:
+        return None
+    found.je_pool_open.restype = POINTER
+    found.je_pool_open.argtypes = (ctypes.c_int32,)
+    found.je_pool_close.argtypes = (POINTER,)
+    found.je_decoder_open.restype = POINTER
+    found.je_decoder_open.argtypes = (POINTER, POINTER)
+    found.je_decoder_close.argtypes = (POINTER,)
+    found.je_decoder_run.argtypes = (
+        *(POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER, POINTER),
+        *(ctypes.c_int32, POINTER, POINTER),
+    )
+    found.je_head_run.argtypes = (
+        *(POINTER, POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER),
+    )
+    return found
 
 
 class Pool:
     """Threads for one decoder and its heads, one of them at a time."""
 
-    def __init__(self, num_threads: int) -> None:
-        """num_threads: with the caller's. Raises OptionError if the system has not as many."""
-        found = library()
+    def __init__(self, num_threads: int, found: ctypes.CDLL | None = None) -> None:
+        """Start threads.
+
+        Args:
+            num_threads: with the caller's.
+            found: another library than the package's.
+
+        Raises:
+            OptionError: the system has not as many threads.
+        """
+        found = found or library()
         assert found is not None
         self.library = found
         self.address = found.je_pool_open(num_threads)

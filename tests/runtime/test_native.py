@@ -3,121 +3,31 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from janus_edge.export.bundle import export_bundle
-from janus_edge.export.calibrate import sequences
-from janus_edge.export.component import Component, Feeds, relative_error
+from janus_edge.export.component import Feeds, relative_error
 from janus_edge.export.components import graph_components
-from janus_edge.export.decoder import decoder_components
 from janus_edge.export.entries import graph_entry
 from janus_edge.export.graph import save_graph
 from janus_edge.export.quantize import PRESETS
 from janus_edge.export.sizes import sizes_of
-from janus_edge.model.config import ImageHeadConfig, LanguageConfig
-from janus_edge.model.janus import Janus
-from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import manifest
 from janus_edge.runtime.backends import native, native_head, native_library
 from janus_edge.runtime.backends.native_decoder import NativeDecoder
 from janus_edge.runtime.backends.native_head import NativeHead
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
-from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
-from janus_edge.train.stages import initialise
-from janus_edge.train.text import TEMPLATE, make_tokenizer
-from tests.conftest import RANDOM
-
-needs_library = pytest.mark.skipif(
-    native_library.library() is None, reason="no C compiler was there, or no AVX-512 VNNI is"
-)
-LENGTH = 160  # of caches: two tiles of attention, and more
-_language = partial(
-    LanguageConfig, vocab_size=RANDOM.language.vocab_size, max_position_embeddings=LENGTH
-)
-SIZES = {
-    "heads of 128": _language(
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    ),
-    # no width is a multiple of a block or of a tile, and heads share keys
-    "odd widths": _language(
-        hidden_size=288,
-        intermediate_size=172,
-        num_hidden_layers=1,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-    ),
-}
-
-
-def _checkpoint(name: str) -> Checkpoint:
-    torch.manual_seed(1)
-    wide = ImageHeadConfig(image_token_embed=640)  # more blocks than there is room for scales
-    model = Janus(dataclasses.replace(RANDOM, language=SIZES[name], gen_head=wide))
-    initialise(model)
-    return Checkpoint(
-        model=model,
-        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
-        prompt=dataclasses.asdict(TEMPLATE),
-        sampling={"guidance_scale": 3.0, "temperature": 0.9},
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Made:
-    """A decoder that was exported: what it was made from, and where it is."""
-
-    checkpoint: Checkpoint
-    component: Component
-    entry: manifest.Component
-    sizes: manifest.Sizes
-    folder: Path
-
-    def open(self, num_threads: int = 2) -> NativeDecoder:
-        return NativeDecoder(self.folder, self.entry, self.sizes, native_library.Pool(num_threads))
-
-    def decoder(self, rows: int, num_threads: int = 2) -> Decoder:
-        return Decoder(self.open(num_threads), self.sizes, rows, LENGTH, "int8")
-
-    def embeds(self, rows: int, time: int, start: int = 0) -> np.ndarray:
-        """What keys and values were calibrated with."""
-        known_RTD = sequences(self.checkpoint)[0].numpy()
-        at = np.arange(rows)[:, None] * 5 + np.arange(start, start + time)
-        return known_RTD[np.arange(rows)[:, None] % 2, at % known_RTD.shape[1]]
-
-
-@pytest.fixture(scope="module", params=SIZES)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    checkpoint = _checkpoint(request.param)
-    (component,) = decoder_components(checkpoint, LENGTH, PRESETS["int4"])
-    folder = tmp_path_factory.mktemp("decoder")
-    path, data = folder / "decoder.onnx", folder / "decoder.data"
-    proto = component.build(data)
-    save_graph(proto, path)
-    entry = graph_entry(component, proto, path, data, "int4")
-    return Made(
-        checkpoint=checkpoint,
-        component=component,
-        entry=manifest.Component(**entry),
-        sizes=sizes_of(checkpoint.model, LENGTH),
-        folder=folder,
-    )
+from tests.runtime.native_models import LENGTH, Made, checkpoint_of, needs_library
 
 
 @needs_library
@@ -252,7 +162,7 @@ def test_wrong_places_are_refused(
 @needs_library
 @pytest.mark.parametrize("name", ["image_head", "text_head"])
 def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
-    checkpoint = _checkpoint("heads of 128")
+    checkpoint = checkpoint_of("heads of 128")
     components = graph_components(checkpoint, LENGTH, PRESETS["int4"])
     (component,) = (each for each in components if each.name == name)
     path, data = tmp_path / "head.onnx", tmp_path / "head.data"
@@ -295,7 +205,7 @@ def test_the_library_is_there_where_it_can_be() -> None:
 
 @pytest.fixture(scope="module")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    checkpoint = _checkpoint("odd widths")
+    checkpoint = checkpoint_of("odd widths")
     folder = tmp_path_factory.mktemp("int4") / "b"
     export_bundle(checkpoint, folder, max_length=96, quantize="int4", report=lambda line: None)
     return folder
