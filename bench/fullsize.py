@@ -1,6 +1,7 @@
 """A published shape from end to end on this machine: checkpoint, export, one picture, one answer.
 
     python bench/fullsize.py janus-pro-1b /tmp/janus [--record bench/records/fullsize.jsonl]
+    python bench/fullsize.py janus-pro-7b /tmp/janus --quantize int4
     python bench/fullsize.py janus-pro-1b /tmp/janus --only export --engines
 
 Random weights (tools/make_checkpoint.py), so what is drawn means nothing; time and memory do. Each
@@ -13,7 +14,6 @@ later ones 1,000,000; from fullsize/3 on they say of how many codes or steps the
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -28,6 +28,7 @@ import torch
 
 from janus_edge.evals.records import append_record, checkout_commit, to_line
 from janus_edge.model.config import JanusConfig
+from janus_edge.model.files import read_object
 from janus_edge.model.published import read_config
 
 COMMAND = str(Path(sys.executable).parent / "janus-edge")
@@ -54,7 +55,7 @@ def measured(*words: str) -> dict[str, Any]:
 
 def picture_of(checkpoint: Path, steps: int) -> dict[str, int]:
     """How many codes the checkpoint's pictures are, or of a flow the steps to draw in."""
-    config = read_config(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    config = read_config(read_object(checkpoint / "config.json"))
     return {"codes": config.num_codes} if isinstance(config, JanusConfig) else {"steps": steps}
 
 
@@ -78,7 +79,7 @@ def main() -> None:
     if not checkpoint.exists():
         measured(sys.executable, MAKE, options.name, str(checkpoint))
     picture = picture_of(checkpoint, options.steps)
-    how = ENGINES if options.engines else []
+    how = ENGINES if options.engines else ["--quantize", options.quantize]
     runs = {
         name: measured(COMMAND, *words)
         for name, words in commands(options.folder, options.name, picture, how).items()
@@ -112,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", help="export, generate or ask; the others have run before")
     parser.add_argument("--steps", type=int, default=FLOW_STEPS, help="of a flow's picture")
     parser.add_argument("--engines", action="store_true", help="TensorRT's, of 4-bit weights")
+    parser.add_argument("--quantize", default="fp32", help="the export's preset")
     parser.add_argument("--record", type=Path)
     return parser.parse_args()
 
@@ -123,6 +125,8 @@ def _command(options: argparse.Namespace) -> str:
         words += ["--only", options.only]
     if options.engines:
         words.append("--engines")
+    if options.quantize != "fp32":
+        words += ["--quantize", options.quantize]
     if options.steps != FLOW_STEPS:
         words += ["--steps", str(options.steps)]
     return " ".join(words)

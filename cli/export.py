@@ -21,7 +21,14 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
     vae: Annotated[
         Path | None,
-        typer.Option(help="Folder of a JanusFlow's autoencoder; default: vae in the checkpoint."),
+        typer.Option(
+            help="A JanusFlow's autoencoder, its folder or a file of its weights; default: vae in "
+            "the checkpoint."
+        ),
+    ] = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(help="How the model is addressed: janus or janus-pro; default: as it is."),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
@@ -83,6 +90,7 @@ def export(
             checkpoint,
             bundle,
             vae=vae,
+            roles=roles,
             max_length=max_length,
             quantize=quantize,
             block_size=block_size,

@@ -12,8 +12,8 @@ def pull(
     vae: Annotated[
         str | None,
         typer.Option(
-            help="A JanusFlow's autoencoder, owner/name or a folder; default: in the checkpoint, "
-            "else stabilityai/sdxl-vae."
+            help="A JanusFlow's autoencoder, owner/name, a folder or a file; default: in the "
+            "checkpoint, else stabilityai/sdxl-vae."
         ),
     ] = None,
     revision: Annotated[
@@ -21,6 +21,17 @@ def pull(
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the bundle; default: the repository's, in lower case.")
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            help="How weights are stored: fp32, fp16, int8, int4 or int4-int8; default: what this "
+            "machine runs fastest."
+        ),
+    ] = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(help="How the model is addressed: janus or janus-pro; default: as it is."),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
@@ -41,8 +52,11 @@ def pull(
             vae=vae,
             revision=revision,
             name=name,
+            roles=roles,
+            quantize=quantize,
             max_length=max_length,
             report=typer.echo,
+            note=lambda line: typer.echo(line, err=True),
             replace=replace,
         )
     typer.echo(f'draw with it: janus-edge generate "a red bicycle" --model {folder.name}')

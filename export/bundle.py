@@ -18,14 +18,14 @@ from janus_edge.export.component import Component
 from janus_edge.export.components import graph_components, tables
 from janus_edge.export.entries import graph_entry, write_table
 from janus_edge.export.graph import save_graph
-from janus_edge.export.parity import check_parity
+from janus_edge.export.parity import measure_parity
 from janus_edge.export.preview import preview
 from janus_edge.export.quantize import for_tensorrt, preset_of
 from janus_edge.export.sizes import sizes_of
 from janus_edge.export.storage import store_halves
 from janus_edge.export.tensorrt import MAX_LENGTH as DEVICE_LENGTH
 from janus_edge.export.tensorrt import TIMINGS, Known, Plan, write_engine
-from janus_edge.export.tokenizer import complete, template_of
+from janus_edge.export.tokenizer import addressed, complete
 from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
 from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
@@ -43,6 +43,7 @@ def export_folder(
     folder: Path,
     *,
     vae: Path | None = None,
+    roles: str | None = None,
     max_length: int | None = None,
     quantize: str = "fp32",
     block_size: int | None = None,
@@ -55,15 +56,19 @@ def export_folder(
 ) -> None:
     """Compile a checkpoint folder into a bundle folder, its weights read a part at a time.
 
-    vae: the folder of a JanusFlow's autoencoder; None: ``vae`` in the checkpoint. Raises
-    CheckpointError, OptionError for one that is not wanted, and what ``export_bundle`` does.
+    vae: a JanusFlow's autoencoder, its folder or a file of its weights; None: ``vae`` in the
+    checkpoint. roles: a name in TEMPLATES, how the model is addressed; None: as ``template_of``
+    finds it. Raises CheckpointError, OptionError for an autoencoder that is not wanted or unknown
+    roles, and what ``export_bundle`` does.
     """
     found = load_checkpoint(checkpoint, lazy=True, vae=vae)
     check_wanted(found.model.config, vae, str(checkpoint))
     config = found.model.config.language
     most = config.max_position_embeddings if engines is None else DEVICE_LENGTH
     tokenizer = complete(found.tokenizer_json, config.vocab_size)
-    prompt = found.prompt or dataclasses.asdict(template_of(tokenizer, checkpoint))
+    template, why = addressed(found, tokenizer, roles)
+    report(f"roles: {template.user_role}, {template.assistant_role}: {why}")
+    prompt = dataclasses.asdict(template)
     export_bundle(
         dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
         folder,
@@ -161,8 +166,8 @@ def _write_graphs(
             examples = component.examples()
             references = component.references(examples)
             rounded = component.references(examples, low=True) if component.is_low else None
-        error = check_parity(component, path, entry["upcast"], examples, references, rounded)
-        line = f"error {error:.1e}"
+        parity = measure_parity(component, path, entry["upcast"], examples, references, rounded)
+        line = str(parity)
         if engines is not None:
             with loaded(checkpoint, *component.parameters):
                 entry, line = write_engine(
@@ -192,7 +197,7 @@ def _write_tables(
     checkpoint: Checkpoint, part: Path, report: Report, halves: bool
 ) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for name, table in chain(tables(checkpoint), preview(checkpoint)):
+    for name, table in chain(tables(checkpoint), preview(checkpoint, report)):
         path = part / f"{name}.npy"
         entries[name] = write_table(table.astype(np.float16) if halves else table, path)
         report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,6 +20,18 @@ class ParityError(Exception):
     """An exported component differs from its reference. One line, with the component and error."""
 
 
+class Parity(NamedTuple):
+    """The largest error of a component that passed, of the reference's largest value, and what was
+    allowed there."""
+
+    error: float
+    limit: float
+
+    def __str__(self) -> str:
+        """Return what an export says of a component."""
+        return f"ok (limit {self.limit:.1e}, error {self.error:.1e})"
+
+
 def check_parity(
     component: Component,
     path: Path,
@@ -28,12 +41,25 @@ def check_parity(
     eager: list[list[np.ndarray]] | None = None,
     tolerance: float | None = None,
 ) -> float:
-    """Run the file on every example; the largest error. Raises ParityError.
+    """Run the file on every example; the largest error. As ``measure_parity``."""
+    return measure_parity(component, path, upcast, examples, references, eager, tolerance).error
+
+
+def measure_parity(
+    component: Component,
+    path: Path,
+    upcast: str,
+    examples: list[Feeds],
+    references: list[list[np.ndarray]],
+    eager: list[list[np.ndarray]] | None = None,
+    tolerance: float | None = None,
+) -> Parity:
+    """Run the file on every example and compare what comes out. Raises ParityError.
 
     eager: where weights are rounded, PyTorch's outputs with these: the error may then be ``EAGER``
     times theirs, as inputs of products are rounded, too.
     """
-    worst = 0.0
+    worst = Parity(0.0, TOLERANCE if tolerance is None else tolerance)
     found: list[Feeds] = [{} for _ in examples]
     for segment, inputs, outputs in _segments(component, path, upcast, list(examples[0])):
         engine = load_graph(segment, num_threads=0, upcast=upcast)
@@ -54,7 +80,7 @@ def check_parity(
                     f"{component.name}: {name} differs from PyTorch by {error:.1e} of its largest "
                     f"value (allowed {allowed:.0e}) for {shapes}"
                 )
-            worst = max(worst, error)
+            worst = max(worst, Parity(error, allowed))
     return worst
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,8 +16,11 @@ from janus_edge.export.autoencoder import (
     check_wanted,
 )
 from janus_edge.export.bundle import export_folder
+from janus_edge.export.fastest import fastest_preset
 from janus_edge.export.hub import Repository, find
+from janus_edge.export.quantize import preset_of
 from janus_edge.model.config import JanusFlowConfig
+from janus_edge.model.files import read_object
 from janus_edge.model.published import read_config
 from janus_edge.model.weights import VAE_FOLDER, empty_model
 from janus_edge.runtime.bundle import MANIFEST, bundles_folder, is_bundle_name, shipped_bundles
@@ -72,6 +74,7 @@ AUTOENCODER = Kind(
     what="an autoencoder in diffusers' format",
     advice=f"name another with --vae, as {VAE_REPO}",
 )
+ROLES = {"deepseek-ai/Janus-1.3B": "janus"}  # its config is Janus-Pro-1B's (docs/models.md)
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -81,23 +84,34 @@ def pull(
     vae: str | None = None,
     revision: str | None = None,
     name: str | None = None,
+    roles: str | None = None,
+    quantize: str | None = None,
     max_length: int | None = None,
     report: Report,
+    note: Report | None = None,
     replace: bool = False,
 ) -> Path:
     """Download a repository and export it into the user's folder; returns the bundle's folder.
 
     vae: a JanusFlow's autoencoder, as ``download`` takes it. revision: branch, tag or commit.
-    name: of the bundle; default: the repository's, in lower case. max_length: positions of the KV
-    cache. report: called with a line after each step. Raises what ``download`` and the export do,
-    and OutputError when there is such a bundle already (and replace is False).
+    name: of the bundle; default: the repository's, in lower case. roles, quantize: as the export
+    takes them; without ``quantize`` what this machine runs fastest. max_length: positions of the KV
+    cache. report: called with a line after each step. note: called with a line on what was chosen
+    unasked; default: ``report``. Raises what ``download`` and the export do, and OutputError when
+    there is such a bundle already (and replace is False).
     """
     folder = _bundle_folder(repo, name, replace)
+    preset_of(quantize or "fp32")  # an unknown one is refused before gigabytes come
     checkpoint, autoencoder = download(repo, vae=vae, revision=revision, report=report)
+    if quantize is None:
+        quantize, why = fastest_preset()
+        (note or report)(f"--quantize {quantize}: {why}; to choose, pull with --quantize fp32, say")
     export_folder(
         checkpoint,
         folder,
         vae=autoencoder,
+        roles=roles or ROLES.get(repo),
+        quantize=quantize,
         max_length=max_length,
         report=report,
         replace=replace,
@@ -182,14 +196,14 @@ def _autoencoder(
     report: Report,
 ) -> _Part | Path:
     """The autoencoder that a JanusFlow is to draw with, after checking that it can."""
-    if vae is not None and Path(vae).is_dir():
+    if vae is not None and Path(vae).exists():
         empty_model(config, Path(vae))
         return Path(vae)
     source, folder = checkpoint, f"{VAE_FOLDER}/"
     if vae is not None or f"{folder}config.json" not in checkpoint.files:
         vae, folder = vae or VAE_REPO, ""
         if not _REPO.fullmatch(vae):
-            raise OptionError(f"{vae}: no such folder; give --vae a folder or owner/name")
+            raise OptionError(f"{vae}: no such folder or file; give --vae one, or owner/name")
         report(f"{checkpoint.repo}: a JanusFlow, drawing with the autoencoder {vae}")
         source = look(vae)
     names = needed_files(source.files, source.repo, AUTOENCODER, folder)
@@ -200,8 +214,8 @@ def _autoencoder(
 def _config(source: Repository, name: str, kind: Kind, read: Callable[[Any], Read]) -> Read:
     """What ``read`` makes of a config. Raises PullError where it is of another model."""
     try:
-        return read(json.loads(source.fetch(name).read_text(encoding="utf-8")))
-    except (*UNREADABLE, RecursionError) as error:
+        return read(read_object(source.fetch(name)))
+    except UNREADABLE as error:
         raise PullError(f"{source.repo}: {name}: {error}; {kind.advice}") from None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
 from tokenizers import AddedToken, Tokenizer
 
-from janus_edge.model.tensors import CheckpointError
+from janus_edge.model.files import CheckpointError
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptTemplate
 
 SYSTEM_PROMPT = (
@@ -14,6 +17,7 @@ SYSTEM_PROMPT = (
     "content that the user provides, and assist the user with a variety of tasks using natural "
     "language."
 )
+_DROPPED = ("truncation", "padding")
 TEMPLATES = {
     "janus": PromptTemplate(
         user_role="User", assistant_role="Assistant", system_prompt=SYSTEM_PROMPT
@@ -22,22 +26,23 @@ TEMPLATES = {
         user_role="<|User|>", assistant_role="<|Assistant|>", system_prompt=SYSTEM_PROMPT
     ),
 }
-NAMES = {  # in a folder's name
-    "janus-pro": "janus-pro",
-    "janus-1.3b": "janus",
-    "janusflow": "janus",
-}
 
 
 def complete(json_text: str, vocab_size: int) -> str:
     """The text of a tokenizer.json with every special token that the model needs.
 
-    Raises CheckpointError if it is no tokenizer, or has more tokens than the model.
+    Without the truncation and padding that a program may have left in it when it saved it: the one
+    cuts long prompts, their last token with them, the other adds tokens to short ones. Raises
+    CheckpointError if it is no tokenizer, or has more tokens than the model.
     """
     try:
         tokenizer = Tokenizer.from_str(json_text)
     except Exception as error:  # the library raises bare Exception
         raise CheckpointError(f"tokenizer.json: not a tokenizer: {error}") from None
+    raw = json.loads(json_text)
+    if any(raw.get(key) is not None for key in _DROPPED):
+        json_text = json.dumps(raw | dict.fromkeys(_DROPPED), ensure_ascii=False, indent=2)
+        tokenizer = Tokenizer.from_str(json_text)
     missing = [s for s in TOKEN_STRINGS.values() if tokenizer.token_to_id(s) is None]
     if missing:
         tokenizer.add_special_tokens([AddedToken(s, special=True) for s in missing])
@@ -51,16 +56,26 @@ def complete(json_text: str, vocab_size: int) -> str:
     return json_text
 
 
-def template_of(json_text: str, folder: Path) -> PromptTemplate:
-    """How a published model is addressed: by the innermost folder that names it, as the hub's
-    cache does, else by whether its tokenizer has roles.
+def addressed(
+    checkpoint: Checkpoint, tokenizer_json: str, roles: str | None
+) -> tuple[PromptTemplate, str]:
+    """Return how a model is addressed, and why so.
 
-    The configs of Janus-1.3B and Janus-Pro-1B are the same, their roles are not.
+    roles: a name in TEMPLATES, which is then taken; None: what the config says, or its family. A
+    JanusFlow has Janus's. The configs of Janus-1.3B and Janus-Pro-1B are the same: there the
+    tokenizer decides. Raises OptionError for another name.
     """
-    for part in reversed(folder.resolve().parts):
-        for name, template in NAMES.items():
-            if name in part.lower():
-                return TEMPLATES[template]
+    if roles is not None:
+        if roles not in TEMPLATES:
+            raise OptionError(f'roles is "{roles}"; give one of {", ".join(TEMPLATES)}')
+        return TEMPLATES[roles], f"{roles}'s, as asked for"
+    if checkpoint.prompt is not None:
+        return PromptTemplate(**checkpoint.prompt), "as config.json says"
+    if isinstance(checkpoint.model, JanusFlow):
+        return TEMPLATES["janus"], "a JanusFlow's"
     role = TEMPLATES["janus-pro"].user_role
-    has_roles = Tokenizer.from_str(json_text).token_to_id(role) is not None
-    return TEMPLATES["janus-pro" if has_roles else "janus"]
+    if Tokenizer.from_str(tokenizer_json).token_to_id(role) is None:
+        return TEMPLATES["janus"], f"the tokenizer has no {role}; else give --roles janus-pro"
+    return TEMPLATES[
+        "janus-pro"
+    ], "the tokenizer has these tokens; of a Janus-1.3B give --roles janus"

