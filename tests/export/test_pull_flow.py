@@ -73,7 +73,7 @@ def test_one_file_of_an_autoencoders_weights(names: list[str], wanted: str) -> N
     ("vae", "harm", "says"),
     [
         ("tests/none", {}, "tests/none: no such repository at http"),
-        ("./none", {}, "./none: no such folder; give --vae a folder or owner/name"),
+        ("./none", {}, "./none: no such folder or file; give --vae one, or owner/name"),
         (None, {"name": "a/mirror"}, f"{VAE_REPO}: no such repository at http"),
         (None, {"token": "hf_secret"}, f"{VAE_REPO}: gated"),
         (None, {"answer": (500, "", "oops")}, f"{VAE_REPO}: http"),
