@@ -11,6 +11,7 @@ from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.prompt import TOKEN_STRINGS, PromptTemplate
+from janus_edge.runtime.tokenizer_json import load_tokenizer
 
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
@@ -36,13 +37,12 @@ def complete(json_text: str, vocab_size: int) -> str:
     CheckpointError if it is no tokenizer, or has more tokens than the model.
     """
     try:
-        tokenizer = Tokenizer.from_str(json_text)
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"tokenizer.json: not a tokenizer: {error}") from None
+        tokenizer, _ = load_tokenizer(json_text)
+    except ValueError as error:
+        raise CheckpointError(f"tokenizer.json: {error}") from None
     raw = json.loads(json_text)
     if any(raw.get(key) is not None for key in _DROPPED):
         json_text = json.dumps(raw | dict.fromkeys(_DROPPED), ensure_ascii=False, indent=2)
-        tokenizer = Tokenizer.from_str(json_text)
     missing = [s for s in TOKEN_STRINGS.values() if tokenizer.token_to_id(s) is None]
     if missing:
         tokenizer.add_special_tokens([AddedToken(s, special=True) for s in missing])

@@ -7,9 +7,10 @@ said in one line.
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
+
+from janus_edge.runtime.reading import is_regular, read_regular
 
 MOST_BYTES = {"config.json": 2**24, "tokenizer.json": 2**26}
 MOST_INDEX = 2**26  # bytes
@@ -78,7 +79,7 @@ def check_regular(path: Path) -> None:
         raise CheckpointError(
             f"{path}: a link to {path.readlink()}, which is not there; download the file again"
         )
-    if not stat.S_ISREG(path.stat().st_mode):
+    if not is_regular(path.stat()):
         raise CheckpointError(f"{path}: not a regular file; a checkpoint is made of files")
 
 
@@ -104,11 +105,7 @@ def read_text(path: Path, most: int | None = None) -> str:
     for what is not UTF-8.
     """
     check_content(path)
-    most = MOST_BYTES[path.name] if most is None else most
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise CheckpointError(f"{path}: larger than {most} bytes, which no checkpoint needs")
+    content = read_regular(path, MOST_BYTES[path.name] if most is None else most)
     return content.decode("utf-8-sig")
 
 

@@ -42,7 +42,7 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], d
 
 def _dump(path: Path, *words: str) -> str:
     command = [str(knobs.nvidia.cuobjdump.path), *words, str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -234,7 +234,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (replaced("config.json", lambda path: path.write_text("[" * 10**5, encoding="utf-8")),
      "config.json: not a config that can be read: it is nested too deeply"),
     (replaced("config.json", lambda path: path.write_text(" " * (2**24 + 1), encoding="utf-8")),
-     "config.json: larger than 16777216 bytes"),
+     "config.json: Larger than 16777216 bytes"),
     (replaced("config.json", lambda path: path.write_bytes(b"{\xff}")), "not a config"),
     (replaced("config.json", lambda path: path.symlink_to("gone")), "a link to gone, which is not"),
 ]  # fmt: skip

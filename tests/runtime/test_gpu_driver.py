@@ -69,7 +69,7 @@ def gpu(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
     kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "janus_edge.kernels.compile", str(folder)]
     subprocess.run([*command, "--target", f"sm_{cuda.capability}"], check=True, env=kept)
-    entries = json.loads((folder / "kernels.json").read_text())
+    entries = json.loads((folder / "kernels.json").read_text(encoding="utf-8"))
     kernels = tuple(Kernel.model_validate(entry) for entry in entries)
     return Gpu(cuda, Kernels(cuda, folder, kernels))
 

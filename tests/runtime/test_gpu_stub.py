@@ -33,7 +33,7 @@ def test_the_driver_tests_pass_on_a_stub(tmp_path: Path) -> None:
         env=kept | {"LD_LIBRARY_PATH": os.pathsep.join(paths)},
         cwd=HERE.parents[1],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -124,7 +124,7 @@ def test_one_damaged_bundle_is_listed_and_the_others_too(home: Path) -> None:
         do(made[name])
     KINDS["dangling"][0](made["b"] / "decoder.onnx")
     KINDS["dangling"][0](made["d"] / "manifest.json")
-    (home / "bundles" / "no-folder").write_text("")
+    (home / "bundles" / "no-folder").write_text("", encoding="utf-8")
     found = {each.name: each.family for each in list_bundles() if not each.is_shipped}
     assert found == {"a": "janus", "b": "damaged", "c": "janus", "d": "damaged", "e": "damaged"}
 
