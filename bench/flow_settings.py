@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from janus_edge.evals.records import append_record, checkout_commit
+from janus_edge.evals.records import append_record, checkout_commit, read_records
 from janus_edge.evals.shapes import RULES, Outcome, check_split, draw, judge, prompts, summary
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import JanusEdgeError
@@ -162,10 +162,8 @@ def measure_all(
     todo = [each for scale in options.guidance_scale or [own] for each in table(float(scale))]
     first, of = options.part
     todo = todo[first - 1 :: of]
-    lines = (
-        options.record.read_text(encoding="utf-8").splitlines() if options.record.exists() else []
-    )
-    done = {key_of(json.loads(line)) for line in lines}
+    records = read_records(options.record) if options.record.exists() else []
+    done = {key_of(record) for record in records}
     cases = list(prompts(options.split, options.prompts))
     references: dict[tuple[float, float, float], Latents] = {}
     here = circumstances(session, options)

@@ -43,7 +43,7 @@ def list_models(json: Json = False) -> None:
 @models.command("remove")
 def remove(name: Annotated[str, typer.Argument(help="Name of a pulled bundle.")]) -> None:
     """Delete a pulled bundle, without asking."""
-    from janus_edge.runtime.bundle import remove_bundle
+    from janus_edge.runtime.removal import remove_bundle
 
     remove_bundle(name)
     typer.echo(f"removed {name}")

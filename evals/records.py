@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,17 @@ from janus_edge.runtime.output import append_output
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a file of records; the file is replaced in one step, never half written."""
+    """Add a line to a file of records, all of it or nothing; several programs may do so at once."""
     append_output(path, f"{to_line(record)}\n".encode())
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return a file's records, but for what is no JSON: a line half written when all stopped."""
+    found = []
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def program(schema: str) -> dict[str, Any]:

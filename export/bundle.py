@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -30,8 +31,11 @@ from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
 from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
+from janus_edge.runtime.exchange import put
+from janus_edge.runtime.files import private
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
+from janus_edge.runtime.removal import foreign
 
 TOKENIZER_BIN = "tokenizer.bin"
 UPCAST_AT_USE = 2**27  # weights a component, from which they stay halves in memory
@@ -120,14 +124,10 @@ def export_bundle(
     drawn = sizes_of(checkpoint.model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
-    if folder.exists() and not (replace and (folder / MANIFEST).is_file()):
-        raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
+    check_place(folder, replace)
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    with _replacing(folder, replace) as part:
         stored = in_halves(checkpoint) if preset.halves else checkpoint
         components = graph_components(stored, max_length, preset)
         entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
@@ -136,12 +136,6 @@ def export_bundle(
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
         (part / TOKENIZER_BIN).write_bytes(compiled)
         _write_manifest(checkpoint, part, folder.name, max_length, entries, kernels)
-        _swap(part, folder)
-    except OSError as error:  # a folder that cannot be written, or a full disk
-        reason = error.strerror or str(error)
-        raise OutputError(f"{part}: {reason}; make room there, or choose another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_graphs(
@@ -234,11 +228,37 @@ def _write_manifest(
     (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n", encoding="utf-8")
 
 
-def _swap(part: Path, folder: Path) -> None:
-    """Put the finished folder in place; an old one goes only after the new one stands."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def check_place(folder: Path, replace: bool) -> None:
+    """Raise OutputError where a bundle may not be written: only a bundle is ever replaced."""
+    if not os.path.lexists(folder):
+        return
+    if not (replace and (folder / MANIFEST).is_file()):
+        raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
+    if (other := foreign(folder)) is not None:
+        raise OutputError(
+            f"{folder}: not replaced, as it holds {other}, which is no part of a bundle; "
+            "move that away, or name another folder"
+        )
+
+
+@contextmanager
+def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
+    """Yield an empty private folder, which takes its place when the block ends well."""
+    place = folder.resolve()  # a link stays, and leads to the new bundle
+    made = [each for each in place.parents if not each.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with private(place.parent, target=place.name) as room:
+            check_place(place, replace)
+            part = room / "new"
+            part.mkdir()
+            yield part
+            check_place(place, replace)
+            put(part, place)
+    except OSError as error:  # a folder that cannot be written, or a full disk
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: {reason}; make room there, or choose another one") from error
+    finally:
+        with suppress(OSError):
+            for each in made:  # only those that are empty
+                each.rmdir()

@@ -15,7 +15,7 @@ from janus_edge.export.autoencoder import (
     check_fit,
     check_wanted,
 )
-from janus_edge.export.bundle import export_folder
+from janus_edge.export.bundle import check_place, export_folder
 from janus_edge.export.fastest import fastest_preset
 from janus_edge.export.hub import Repository, find
 from janus_edge.export.quantize import preset_of
@@ -232,4 +232,5 @@ def _bundle_folder(repo: str, name: str | None, replace: bool) -> Path:
     folder = bundles_folder() / name
     if folder.exists() and not (replace and (folder / MANIFEST).is_file()):
         raise OutputError(f"{folder}: already there; pull with --replace, or choose another --name")
+    check_place(folder, replace)
     return folder

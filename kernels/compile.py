@@ -28,6 +28,7 @@ from janus_edge.kernels.look_up import look_up_kernel
 from janus_edge.kernels.nearest_code import nearest_code_kernel
 from janus_edge.kernels.sample import sample_kernel
 from janus_edge.runtime.cuda import ALIGNMENT
+from janus_edge.runtime.files import whole
 from janus_edge.runtime.manifest import CodeSizes, FlowSizes
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
@@ -149,9 +150,8 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
     if scratch != (0, 0):  # the launcher passes no such memory
         raise RuntimeError(f"{spec.name} for sm_{target}: needs {scratch} bytes of scratch memory")
     cubin, path = made.asm["cubin"], folder / f"{spec.name}.sm_{target}.cubin"
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(cubin)
-    part.replace(path)
+    with whole(path) as part:
+        part.write_bytes(cubin)
     return {
         "name": spec.name,
         "target": f"sm_{target}",
@@ -176,7 +176,8 @@ def main(folder: Path, targets: Sequence[int] = TARGETS) -> None:
     entries = [
         compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in targets
     ]
-    (folder / "kernels.json").write_text(json.dumps(entries, indent=1) + "\n")
+    with whole(folder / "kernels.json") as part:
+        part.write_text(json.dumps(entries, indent=1) + "\n")
     print(f"{folder}: {len(entries)} cubins")
 
 

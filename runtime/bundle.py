@@ -6,9 +6,7 @@ A bundle is found by its path, or by its name in the user's folder, or by its na
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from janus_edge.runtime.checked import Stamp, check_changed, home_folder, stamp_of
 from janus_edge.runtime.contract import check_contract, table_shapes
-from janus_edge.runtime.errors import BundleError, OutputError
+from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component, Manifest, parse_manifest
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
@@ -195,23 +193,6 @@ def bundles_folder() -> Path:
 def is_bundle_name(name: str) -> bool:
     """Whether a pulled bundle may have this name: a plain file name, not an unfinished one's."""
     return _NAME.fullmatch(name) is not None and not name.endswith(_RESERVED)
-
-
-def remove_bundle(name: str) -> None:
-    """Delete a pulled bundle. Raises BundleError if there is none, OutputError if it must stay."""
-    if name not in pulled_bundles():
-        if name in shipped_bundles():
-            raise BundleError(f"{name}: part of janus-edge itself; only pulled bundles are removed")
-        raise BundleError(f"{name}: no such pulled bundle; there are: {_names(pulled_bundles())}")
-    folder = bundles_folder()
-    try:
-        # First out of sight, so that nobody finds half of it; leftovers of killed removals go too.
-        (folder / name).rename(folder / f".{name}.{os.getpid()}.removed")
-        for removed in folder.glob(".*.removed"):
-            shutil.rmtree(removed)
-        shutil.rmtree(folder / f"{name}{COMPILED}", ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{error.filename}: {error.strerror}; delete it by hand") from None
 
 
 def _bundles_in(folder: Path) -> list[str]:

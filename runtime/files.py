@@ -21,11 +21,12 @@ from pathlib import Path
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.locks import try_lock
 
-PREFIX, SUFFIX = ".janus-edge-", ".part"
+PREFIX = ".janus-edge-part-"
 MARKER = "owner.json"
+_BEGINNING = b'{"by": "janus-edge", '
 OLD = "old"  # in a private folder: what stood at the target before it was replaced by two renames
 _NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that cannot, or need not
-_SETTLED_S = 2.0  # the longest that making a private folder waits for others that make theirs
+_SETTLED_S = 2.0  # the longest wait for a lock that others hold for milliseconds
 
 
 @contextmanager
@@ -59,6 +60,31 @@ def private(parent: Path, *, target: str | None = None) -> Iterator[Path]:
         with suppress(OSError):
             _remove(room)
         os.close(lock)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line, with its end, to a file, all of it or nothing; wait until it is on the disk.
+
+    Half a line that a killed writer left stays a line of its own. Raises OSError.
+    """
+    is_new = not path.exists()
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        _wait_for(file)
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        try:
+            if os.write(file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            _fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
+    finally:
+        os.close(file)
+    if is_new:
+        sync_folder(path.parent)
 
 
 def sync(path: Path) -> None:
@@ -102,15 +128,20 @@ def _settled(parent: Path) -> Iterator[None]:
         with suppress(PermissionError):
             folder = os.open(parent, os.O_RDONLY)
             stack.callback(os.close, folder)
-            end = time.monotonic() + _SETTLED_S
-            while try_lock(folder) is False and time.monotonic() < end:
-                time.sleep(0.01)
+            _wait_for(folder)
         yield
+
+
+def _wait_for(descriptor: int) -> None:
+    """Lock an open file or folder, or go on without after a while."""
+    end = time.monotonic() + _SETTLED_S
+    while try_lock(descriptor) is False and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def _claim(parent: Path, target: str | None) -> tuple[Path, int]:
     """Make a private folder with its marker; returns it and the marker's lock."""
-    room = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=parent))
+    room = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
         lock = os.open(room / MARKER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
@@ -131,7 +162,7 @@ def _sweep(parent: Path, target: str | None) -> None:
     """Remove what killed writers left. Raises OutputError when a living one has the target."""
     with suppress(PermissionError):
         for room in [path for path in parent.iterdir() if path.name.startswith(PREFIX)]:
-            if not room.name.endswith(SUFFIX) or room.is_symlink():
+            if room.is_symlink():
                 continue
             if (owner := _remove_left(parent, room)) and target and owner["target"] == target:
                 raise OutputError(
@@ -150,14 +181,12 @@ def _remove_left(parent: Path, room: Path) -> dict[str, object] | None:
     except OSError:  # not ours
         return None
     try:
-        is_ours, owner = _owner(room, marker)
-        if not is_ours:
-            return None
-        is_locked = try_lock(marker)
-        if is_locked is False:
-            return owner
-        if is_locked:
-            with suppress(OSError):
+        with suppress(OSError):
+            is_ours, owner = _owner(room, marker)
+            is_locked = try_lock(marker) if is_ours else None
+            if is_locked is False:
+                return owner
+            if is_locked:
                 _restore(parent, room, owner)
                 _remove(room)
     finally:
@@ -166,15 +195,15 @@ def _remove_left(parent: Path, room: Path) -> dict[str, object] | None:
 
 
 def _owner(room: Path, marker: int) -> tuple[bool, dict[str, object]]:
-    """Whether a marker is ours, and what it says; one that stands alone may be unfinished."""
-    try:
-        owner = json.loads(os.read(marker, 2**16))
-        if owner["by"] == "janus-edge" and {"process", "target"} <= owner.keys():
-            return True, owner
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    alone = os.fstat(marker).st_size == 0 and os.listdir(room) == [MARKER]  # noqa: PTH208
-    return alone, {"process": None, "target": None}
+    """Whether a marker is ours, and what it says; one that stands alone may be half written."""
+    raw = os.read(marker, 2**16)
+    with suppress(ValueError):
+        owner = json.loads(raw)
+        if isinstance(owner, dict) and {"by", "process", "target"} <= owner.keys():
+            return owner["by"] == "janus-edge", owner
+    is_begun = _BEGINNING.startswith(raw) or raw.startswith(_BEGINNING)
+    is_alone = [path.name for path in room.iterdir()] == [MARKER]
+    return is_begun and is_alone, {"process": None, "target": None}
 
 
 def _restore(parent: Path, room: Path, owner: dict[str, object]) -> None:

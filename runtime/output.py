@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.files import private, sync, sync_folder, whole
+from janus_edge.runtime.files import append_line, private, sync, sync_folder, whole
 
 STANDARD_OUTPUT = Path("-")
 _READER_S = 10.0  # the longest that a pipe waits for a program that reads it
@@ -94,15 +94,12 @@ def write_output(path: Path, content: bytes) -> None:
 
 
 def append_output(path: Path, line: bytes) -> None:
-    """Add a line: the file is replaced in one step, never half written. Raise OutputError."""
+    """Add a line to a file, all of it or nothing; programs may do so at once. Raise OutputError."""
     with _one_line(path):
         if is_stream(path):
             write_output(path, line)
-            return
-        before = path.read_bytes() if path.exists() else b""
-        if before and not before.endswith(b"\n"):  # half a line, of a writer that was killed
-            before += b"\n"
-        _write_whole(path, before + line)
+        else:
+            append_line(_target(path), line)
 
 
 def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:

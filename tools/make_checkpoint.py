@@ -148,8 +148,8 @@ def write_checkpoint(
     model = empty_model(json.loads(config), vae)
     own, beside = published_shapes(model)
     layers = model.config.language.num_hidden_layers
-    (folder / "config.json").write_text(config, encoding="utf-8")
-    (folder / "tokenizer.json").write_text(_tokenizer(PUBLISHED[name].template), encoding="utf-8")
+    _write_text(folder / "config.json", config)
+    _write_text(folder / "tokenizer.json", _tokenizer(PUBLISHED[name].template))
     _write_shards(folder, file, own, layers, torch.bfloat16)
     if beside:
         (folder / VAE_FOLDER).mkdir(exist_ok=True)
@@ -158,7 +158,12 @@ def write_checkpoint(
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _tokenizer(template: str) -> str:

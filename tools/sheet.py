@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import janus_edge
+from janus_edge.runtime.files import whole
 
 PROMPTS = (
     "three red circles",
@@ -55,7 +56,8 @@ def main() -> None:
         sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
         pen.rectangle((x, y, x + side - 1, y + side - 1), outline="lightgrey")
         pen.multiline_text((x, y + side + 2), wrapped(prompt, font, side), "black", font, spacing=1)
-    sheet.save(Path(sys.argv[1]), optimize=True)
+    with whole(Path(sys.argv[1])) as part:
+        sheet.save(part, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import platform
 import shlex
 import shutil
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -17,9 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.weights import save_checkpoint
+from janus_edge.runtime.errors import OutputError
+from janus_edge.runtime.exchange import put
+from janus_edge.runtime.files import private
 from janus_edge.train.recipes import RECIPES, Made
 
 SEED = 0
+_STATES = "states"  # of what one training at a time writes in its folder
 
 
 def main() -> None:
@@ -40,6 +45,14 @@ def main() -> None:
     if (options.start is None) != (options.model == "janus"):
         parser.error("--start CHECKPOINT goes with --model janusflow, and it with --start")
     options.run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with private(options.run_dir, target=_STATES):
+            _train(options, parser)
+    except OutputError as error:  # another training in this folder, or a full disk
+        sys.exit(f"error: {error}")
+
+
+def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     torch.manual_seed(SEED)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # on a CPU, plain attention's backward pass is twice as fast as flash attention's
@@ -54,10 +67,7 @@ def main() -> None:
 
 def write(run_dir: Path, made: Made, words: list[str]) -> None:
     """The finished checkpoint with its log, and what was run in full: the stages as they were and
-    the machine's software."""
-    folder = run_dir / "checkpoint"
-    save_checkpoint(made.checkpoint, folder, torch.float16)
-    shutil.copy(run_dir / "log.jsonl", folder / "log.jsonl")
+    the machine's software. The folder appears whole; what others put there stays there."""
     recipe = {
         "command": f"python -m janus_edge.train {shlex.join(words)}",
         "seed": SEED,
@@ -65,7 +75,27 @@ def write(run_dir: Path, made: Made, words: list[str]) -> None:
         "python": platform.python_version(),
         "stages": [dataclasses.asdict(stage) for stage in made.stages],
     }
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+    folder = run_dir / "checkpoint"
+    with _one_line(folder), private(run_dir, target=folder.name) as room:
+        part = room / "new"
+        save_checkpoint(made.checkpoint, part, torch.float16)
+        shutil.copy(run_dir / "log.jsonl", part / "log.jsonl")
+        (part / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+        for each in folder.iterdir() if folder.is_dir() else ():
+            if not (part / each.name).exists():
+                copy = shutil.copytree if each.is_dir() else shutil.copy2
+                copy(each, part / each.name)
+        put(part, folder)
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn what the system says into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{path}: {reason}; make room there, then start again") from error
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.errors import OutputError
+from janus_edge.runtime.files import append_line, sync, whole
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 
@@ -70,9 +71,28 @@ def run_stage(
     """Train ``model`` in place; state in ``<run_dir>/<stage>.pt``, a line of log every 20 steps.
 
     after_step: called when the weights have changed. A finished stage is loaded and left alone; a
-    stopped one goes on at its last saved step.
-    Raises FloatingPointError when the loss or its gradient is not finite; what was saved is.
+    stopped one goes on at its last saved step, or at the one before (``<stage>.before.pt``) if the
+    last is not complete.
+    Raises FloatingPointError when the loss or its gradient is not finite, OutputError where the
+    folder cannot be read or written; what was saved is.
     """
+    try:
+        _run_stage(model, stage, loss_at, run_dir, save_every_s, after_step)
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or run_dir}: {error.strerror or error}; make room there, then start "
+            "again: it goes on at the last saved step"
+        ) from error
+
+
+def _run_stage(
+    model: nn.Module,
+    stage: Stage,
+    loss_at: LossAt,
+    run_dir: Path,
+    save_every_s: float,
+    after_step: Callable[[], None],
+) -> None:
     path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
     parameters = select_trainable(model, stage.trainable)
     optimizers = make_optimizers(model, stage)
@@ -101,8 +121,7 @@ def run_stage(
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
             line |= {name: round(value, 5) for name, value in metrics.items()}
             line["seconds"] = round(time.monotonic() - began, 1)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(log, f"{json.dumps(line)}\n".encode())
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
             _save(path, model, optimizers, done)
             saved = time.monotonic()
@@ -157,9 +176,11 @@ def make_optimizers(model: nn.Module, stage: Stage) -> list[Optimizer]:
 
 
 def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: Stage) -> int:
-    if not path.exists():
+    state = _read_state(path)
+    if state is None and (state := _read_state(_before(path))) is not None:
+        _before(path).replace(path)  # so that the next save keeps it, not the damaged one
+    if state is None:
         return 0
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     if state["step"] < stage.num_steps:
         for each, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -169,21 +190,53 @@ def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: St
     return min(int(state["step"]), stage.num_steps)
 
 
+def _before(path: Path) -> Path:
+    """Where the state before the last one is."""
+    return path.with_suffix(".before.pt")
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """Return a saved state, None where there is none or it is not complete."""
+    try:
+        state: Any = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file is anything to torch
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        print(f"{path}: not complete ({reason:.60}); left out", flush=True)
+        return None
+    is_whole = isinstance(state, dict) and {"step", "model", "optimizers"} <= state.keys()
+    return state if is_whole else None
+
+
 def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
     states = [each.state_dict() for each in optimizers]
     state = {"step": step, "model": model.state_dict(), "optimizers": states}
     with whole(path) as part:
         torch.save(state, part)
+        sync(part)
+        if path.exists():  # a reader that finds no state takes the one before
+            path.replace(_before(path))
 
 
 def _drop_later_lines(log: Path, stage: str, start: int) -> None:
     """Forget what was logged after the step that a resumed stage starts from."""
     if not log.exists():
         return
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    kept = [line for line in lines if line["stage"] != stage or line["step"] <= start]
+    kept = [line for line in _lines(log) if line["stage"] != stage or line["step"] <= start]
     with whole(log) as part:
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def _lines(log: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log but for those that a crash has left half written."""
+    for raw in log.read_bytes().splitlines():
+        with suppress(ValueError):
+            line = json.loads(raw)
+            if isinstance(line, dict) and {"stage", "step"} <= line.keys():
+                yield line
 
 
 def _with_bar(stage: Stage, start: int) -> Iterator[int]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from janus_edge.evals.records import read_records
 from janus_edge.runtime.files import whole
 
 Record = dict[str, Any]
@@ -42,7 +43,7 @@ def newest(records: list[Record], key_of: Callable[[Record], Any]) -> list[Recor
 
 def _lines(path: Path, schema: str) -> list[Record]:
     """Raises ValueError for a record of another program."""
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = read_records(path)
     if any(record.get("schema") != schema for record in records):
         raise ValueError(f"{path}: not all records are of schema {schema}")
     return records

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -70,40 +69,6 @@ std::vector<uint8_t> read_file(const std::string& path, je_status status, const 
   std::vector<uint8_t> bytes(file.size());
   bytes.resize(file.read_at(0, bytes.data(), bytes.size()));  // it may have become shorter meanwhile
   return bytes;
-}
-
-namespace {
-
-bool is_synced(int file) { return fsync(file) == 0 || errno == EINVAL || errno == ENOTSUP; }
-
-}  // namespace
-
-bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
-  const size_t slash = path.find_last_of('/');
-  const size_t name = slash == std::string::npos ? 0 : slash + 1;
-  std::string part = path.substr(0, name) + ".je-" + std::to_string(getpid()) + "-";  // short: names have a limit
-  part += std::to_string(reinterpret_cast<uintptr_t>(&part)) + ".part";
-  std::FILE* file = std::fopen(part.c_str(), "wbx");
-  if (file == nullptr) return false;
-  struct stat before{};
-  bool is_there = std::fwrite(bytes, 1, size, file) == size && std::fflush(file) == 0;
-  if (stat(path.c_str(), &before) == 0)  // which some file systems do not have
-    static_cast<void>(fchmod(fileno(file), before.st_mode & 07777) == 0);
-  is_there &= is_synced(fileno(file));  // its bytes are on the disk before its name is
-  is_there &= std::fclose(file) == 0;
-  is_there = is_there && std::rename(part.c_str(), path.c_str()) == 0;
-  const int reason = errno;
-  if (is_there) {  // and its name is on the disk before anything that follows
-    const int folder = open(name == 0 ? "." : path.substr(0, name).c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-    if (folder >= 0) {
-      is_synced(folder);
-      close(folder);
-    }
-  } else {
-    std::remove(part.c_str());
-  }
-  errno = reason;
-  return is_there;
 }
 
 std::optional<Stamp> stamp_of(const std::string& path) {

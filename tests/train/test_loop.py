@@ -125,3 +125,52 @@ def test_a_gradient_that_is_not_finite_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"stage s, step 2: gradient's norm is (nan|inf)"):
         run_stage(model, STAGE, loss_at, tmp_path, save_every_s=0)
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def run_to(stop: int | None, folder: Path) -> nn.Sequential:
+    model = make_model()
+    if stop is None:
+        run_stage(model, STAGE, make_loss(model), folder, save_every_s=0)
+        return model
+    with pytest.raises(Stopped):
+        run_stage(model, STAGE, make_loss(model, stop), folder, save_every_s=0)
+    return model
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", b"PK\x03\x04", None])
+def test_the_last_complete_state_wins(
+    tmp_path: Path, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    expected = run_to(None, whole)
+    run_to(30, parts)
+    state = parts / "s.pt"
+    state.write_bytes(state.read_bytes()[:1000] if damage is None else damage)
+    with (parts / "log.jsonl").open("ab") as file:
+        file.write(b'{"stage": "s", "st')
+    resumed: list[int] = []
+    model = make_model()
+    loss = make_loss(model)
+    run_stage(
+        model,
+        STAGE,
+        lambda step: resumed.append(step) or loss(step),
+        parts,
+        save_every_s=0,
+    )
+    assert resumed[0] == 29  # one step before the damaged state's
+    assert f"{state}: not complete" in capsys.readouterr().out
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    steps = [json.loads(line)["step"] for line in (parts / "log.jsonl").read_bytes().splitlines()]
+    assert steps == [20, 40, 50]
+
+
+def test_without_any_complete_state_a_stage_starts_again(tmp_path: Path) -> None:
+    run_to(30, tmp_path)
+    for state in tmp_path.glob("*.pt"):
+        state.write_bytes(b"")
+    assert torch.equal(run_to(None, tmp_path)[0].weight, run_to(None, tmp_path)[0].weight)
+    assert json.loads((tmp_path / "log.jsonl").read_bytes().splitlines()[-1])["step"] == 50

@@ -1,0 +1,169 @@
+// Files that appear whole or not at all: docs/files.md has the rules, runtime/files.py does the same in Python.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "files.hpp"
+
+namespace je {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char kPrefix[] = ".janus-edge-part-", kMarker[] = "owner.json", kNew[] = "new";
+constexpr const char kBeginning[] = R"({"by": "janus-edge", )";
+constexpr auto kSettled = std::chrono::seconds(2);  // the longest wait for a lock that is held for milliseconds
+
+class Open {
+ public:
+  Open(const fs::path& path, int flags, mode_t mode = 0) : number_(open(path.c_str(), flags | O_CLOEXEC, mode)) {}
+  ~Open() { shut(); }
+  Open(const Open&) = delete;
+  Open& operator=(const Open&) = delete;
+  operator int() const { return number_; }
+  bool shut() {
+    const int number = std::exchange(number_, -1);
+    return number < 0 || close(number) == 0;
+  }
+
+ private:
+  int number_;
+};
+
+enum class Lock { taken, busy, none };  // none: the file system has no locks
+
+Lock try_lock(int descriptor) {
+  if (flock(descriptor, LOCK_EX | LOCK_NB) == 0) return Lock::taken;
+  return errno == EWOULDBLOCK ? Lock::busy : Lock::none;
+}
+
+// A private folder goes with all it holds; its marker goes last, so that a killed removal can be gone on.
+void remove_private(const fs::path& room) {
+  std::error_code ignored;
+  std::vector<fs::path> inside;
+  for (fs::directory_iterator each(room, ignored), end; !ignored && each != end; each.increment(ignored))
+    if (each->path().filename() != kMarker) inside.push_back(each->path());
+  for (const fs::path& path : inside) fs::remove_all(path, ignored);
+  fs::remove(room / kMarker, ignored);
+  fs::remove(room, ignored);
+}
+
+// Whether the marker is ours and of a file: what was to be a folder is left to Python, which may have to put it back.
+bool is_of_a_file(const fs::path& room, int marker) {
+  char text[4096];
+  const ssize_t size = read(marker, text, sizeof text);
+  if (size < 0) return false;
+  const std::string_view raw(text, static_cast<size_t>(size)), begun(kBeginning);
+  const nlohmann::json found = nlohmann::json::parse(text, text + size, nullptr, false);
+  if (!found.is_object())  // one that stands alone may be half written
+    return raw.substr(0, begun.size()) == begun.substr(0, raw.size()) &&
+           std::distance(fs::directory_iterator(room), fs::directory_iterator()) == 1;
+  const auto by = found.find("by"), target = found.find("target");
+  return by != found.end() && *by == "janus-edge" && target != found.end() && target->is_null();
+}
+
+// What killed writers left goes, known by the marker that they wrote.
+void sweep(const fs::path& parent) {
+  std::error_code ignored;
+  std::vector<fs::path> rooms;
+  for (fs::directory_iterator each(parent, ignored), end; !ignored && each != end; each.increment(ignored))
+    if (each->path().filename().string().rfind(kPrefix, 0) == 0) rooms.push_back(each->path());
+  for (const fs::path& room : rooms) {
+    if (rmdir(room.c_str()) == 0) continue;  // killed before it had a marker, or after
+    const Open marker(room / kMarker, O_RDWR | O_NOFOLLOW);
+    if (marker >= 0 && !fs::is_symlink(room, ignored) && is_of_a_file(room, marker) && try_lock(marker) == Lock::taken)
+      remove_private(room);
+  }
+}
+
+// A private folder of ours, locked as long as it is used.
+class Private {
+ public:
+  explicit Private(const fs::path& parent) {
+    const Open settled(parent, O_RDONLY);  // nobody looks for leftovers while ours has no lock
+    const auto end = std::chrono::steady_clock::now() + kSettled;
+    while (settled >= 0 && try_lock(settled) == Lock::busy && std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    sweep(parent);
+    std::string name = (parent / (std::string(kPrefix) + "XXXXXX")).string();
+    if (mkdtemp(name.data()) != nullptr) room_ = name;
+    if (!room_.empty() && !mark()) clear();
+  }
+  ~Private() { clear(); }
+  Private(const Private&) = delete;
+  Private& operator=(const Private&) = delete;
+
+  bool is_there() const { return !room_.empty(); }
+  fs::path part() const { return room_ / kNew; }
+
+ private:
+  bool mark() {
+    lock_ = open((room_ / kMarker).c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (lock_ < 0) return false;
+    try_lock(lock_);
+    const std::string words =
+        kBeginning + std::string(R"("process": )") + std::to_string(getpid()) + R"(, "target": null})";
+    const ssize_t count = write(lock_, words.data(), words.size());
+    if (count >= 0 && count < static_cast<ssize_t>(words.size())) errno = ENOSPC;
+    return count == static_cast<ssize_t>(words.size());
+  }
+
+  void clear() {
+    const int reason = errno;
+    if (!room_.empty()) remove_private(room_);
+    if (lock_ >= 0) close(lock_);
+    room_.clear();
+    lock_ = -1;
+    errno = reason;
+  }
+
+  fs::path room_;
+  int lock_ = -1;
+};
+
+bool synced(int descriptor) {  // some file systems cannot, or need not
+  return fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EBADF;
+}
+
+// before: what will be replaced, whose permissions the file gets.
+bool write_synced(const fs::path& path, const fs::path& before, const uint8_t* bytes, size_t size) {
+  Open file(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+  if (file < 0) return false;
+  struct stat found{};
+  if (stat(before.c_str(), &found) == 0)  // which some file systems do not have
+    static_cast<void>(fchmod(file, found.st_mode & 07777) == 0);
+  for (size_t at = 0; at < size;) {
+    const ssize_t count = write(file, bytes + at, size - at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    at += static_cast<size_t>(count);
+  }
+  return synced(file) && file.shut();
+}
+
+}  // namespace
+
+bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
+  const fs::path target(path), parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  const Private room(parent);
+  if (!room.is_there() || !write_synced(room.part(), target, bytes, size)) return false;
+  if (std::rename(room.part().c_str(), path.c_str()) != 0) return false;
+  const Open folder(parent, O_RDONLY);
+  return folder < 0 || synced(folder);
+}
+
+}  // namespace je

@@ -1,0 +1,44 @@
+"""A finished folder takes the place of another in one step (docs/files.md)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+from janus_edge.runtime.files import OLD, sync, sync_folder
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # to the kernel, or the disk
+
+
+def put(new: Path, path: Path) -> None:
+    """Give a finished folder its place; what stood there goes into the private folder around it.
+
+    new: in a private folder of ``path``'s parent (``files.private``, with ``path`` as its target).
+    Linux exchanges the two at once. Elsewhere, and on file systems that cannot, two renames do it,
+    and the next writer beside ``path`` puts the old folder back after a kill between them. Raises
+    OSError.
+    """
+    sync(new)
+    if not path.exists():
+        new.rename(path)
+    elif not _exchange(new, path):
+        path.rename(new.with_name(OLD))
+        new.rename(path)
+    sync_folder(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders' names; returns False where that cannot be had. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    paths = [os.fsencode(path) for path in (one, other)]
+    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0:
+        return True
+    if (reason := ctypes.get_errno()) in _UNKNOWN:
+        return False
+    raise OSError(reason, os.strerror(reason), str(other))
