@@ -150,10 +150,11 @@ def _git_hash(path: Path) -> str:
 
 def _link(blob: Path, path: Path) -> None:
     """Make a snapshot's path lead to a blob, or be a copy of it where links cannot be had."""
-    with whole(path) as part:
-        try:
-            part.symlink_to(os.path.relpath(blob, path.parent))
-        except OSError:
+    path.unlink(missing_ok=True)  # a link that leads to nothing
+    try:
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except OSError:
+        with whole(path) as part:
             shutil.copyfile(blob, part)
 
 

@@ -28,13 +28,15 @@ def _is_ours(path: Path) -> bool:
 
 def remove_bundle(name: str) -> None:
     """Delete a pulled bundle. Raises BundleError if there is none, OutputError if it must stay."""
+    folder = bundles_folder()
+    with suppress(OSError), private(folder):
+        pass  # what a killed removal has left goes, also where there is nothing else to remove
     there = pulled_bundles()
     if name not in there:
         if name in shipped_bundles():
             raise BundleError(f"{name}: part of janus-edge itself; only pulled bundles are removed")
         known = ", ".join(there) or "none"
         raise BundleError(f"{name}: no such pulled bundle; there are: {known}")
-    folder = bundles_folder()
     if (other := foreign(folder / name)) is not None:
         raise OutputError(
             f"{folder / name}: not removed, as it holds {other}, which is no part of a bundle; "
