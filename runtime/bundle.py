@@ -6,6 +6,7 @@ A bundle is found by its path, or by its name in the user's folder, or by its na
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -37,12 +37,8 @@ def remove_bundle(name: str) -> None:
             raise BundleError(f"{name}: part of janus-edge itself; only pulled bundles are removed")
         known = ", ".join(there) or "none"
         raise BundleError(f"{name}: no such pulled bundle; there are: {known}")
-    if (other := foreign(folder / name)) is not None:
-        raise OutputError(
-            f"{folder / name}: not removed, as it holds {other}, which is no part of a bundle; "
-            "move that away"
-        )
     try:
+        _check_foreign(folder / name)
         # First out of sight, so that nobody finds half of it.
         with private(folder, target=name) as room:
             (folder / name).rename(room / "removed")
@@ -50,6 +46,14 @@ def remove_bundle(name: str) -> None:
     except OSError as error:
         raise OutputError(f"{error.filename}: {error.strerror}; delete it by hand") from None
     _remove_compiled(folder / f"{name}{COMPILED}")
+
+
+def _check_foreign(folder: Path) -> None:
+    if (other := foreign(folder)) is not None:
+        raise OutputError(
+            f"{folder}: not removed, as it holds {other}, which is no part of a bundle; "
+            "move that away"
+        )
 
 
 def _remove_compiled(folder: Path) -> None:

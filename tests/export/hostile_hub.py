@@ -154,7 +154,7 @@ def raw(words: bytes) -> Act:
 def silent(handler: Handler, name: str) -> None:
     handler.send(b"{", length=1000)
     handler.wfile.flush()
-    time.sleep(3)
+    time.sleep(5)
 
 
 def to(where: str) -> Act:

@@ -20,7 +20,7 @@ from tests.export.hostile_cases import CASES
 from tests.export.hostile_hub import LARGE, NAME, Case, State, serve
 
 TOKEN = "hf_secret"
-WITHIN_S = 10
+WITHIN_S = 30
 OVERHEAD_BYTES = 2**12  # locks
 
 
@@ -34,9 +34,9 @@ def files(checkpoint_dir: Path) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(transfer, "SILENCE_S", 0.5)
+    monkeypatch.setattr(transfer, "SILENCE_S", 2.0)
     monkeypatch.setattr(transfer, "WAITS_S", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(hub, "_LISTING_S", 1.0)
+    monkeypatch.setattr(hub, "_LISTING_S", 3.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
