@@ -31,7 +31,7 @@ from janus_edge.runtime.files import whole
 PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
-WIDEST_FUSED_HEAD = 256
+FUSED_HEADS = range(32, 257)  # widths of heads that attention has one kernel for (docs/log.md)
 TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
 
 # What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
@@ -275,13 +275,13 @@ def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
 
 def _limit_attention(trt: Any, network: Any) -> None:
     """Give attention on caches the number of positions that are filled, so that a kernel reads no
-    more; the parser ignores the graph's. Heads that no fused kernel takes, a VQ decoder's of 512,
-    may become several kernels; any other head that would is an error of the build."""
+    more; the parser ignores the graph's. Heads that no fused kernel takes, as a VQ decoder's of
+    512, may become several kernels; any other head that would is an error of the build."""
     inputs = map(network.get_input, range(network.num_inputs))
     lengths = {tensor.name: tensor for tensor in inputs}.get("lengths")
     filled = None if lengths is None else network.add_cast(lengths, trt.int32).get_output(0)
     for attention in _attentions(trt, network):
-        attention.decomposable = attention.get_input(0).shape[-1] > WIDEST_FUSED_HEAD
+        attention.decomposable = attention.get_input(0).shape[-1] not in FUSED_HEADS
         if filled is not None:
             attention.key_value_lengths = filled
 

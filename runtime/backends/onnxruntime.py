@@ -166,19 +166,22 @@ class OrtEngine:
         for name, array in outputs.items():
             binding.bind_ortvalue_output(name, values[id(array)])
         sent, fetched = (
-            [] if self._is_host else [(values[id(a)], a) for a in named.values() if _is_array(a)]
+            [(n, values[id(a)], a) for n, a in named.items() if _is_array(a) and not self._is_host]
             for named in (inputs, outputs)
         )
         kept = (inputs, outputs)  # the binding holds bare pointers
 
         def call(_kept: tuple[Buffers, Buffers] = kept) -> None:
-            for value, array in sent:
+            for name, value, array in sent:
                 value.update_inplace(np.ascontiguousarray(array))
+                # Bound anew: an input that an operator wants on the host, as Attention its lengths,
+                # is copied there when it is bound, and would stay what it was then.
+                binding.bind_ortvalue_input(name, value)
             try:
                 session.run_with_iobinding(binding)
             except Exception as error:
                 raise failed(error) from None
-            for value, array in fetched:
+            for _, value, array in fetched:
                 array[...] = value.numpy()
 
         return call

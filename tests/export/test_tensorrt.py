@@ -124,6 +124,20 @@ def _parsed(proto: onnx.ModelProto, path: Path) -> tuple[Any, Any]:
     return trt, (network, builder, parser, logger)
 
 
+def test_attention_is_limited_to_what_is_filled(halved: onnx.ModelProto, tmp_path: Path) -> None:
+    """Lengths beside the mask for every attention on caches; several kernels only for heads of 16,
+    which have no single one."""
+    trt, (network, *_kept) = _parsed(halved, tmp_path / "right.onnx")
+    tensorrt._limit_attention(trt, network)
+    found = tensorrt._attentions(trt, network)
+    assert len(found) == 2 and all(each.decomposable for each in found)
+    for each in found:
+        assert each.mask is not None
+        lengths = each.key_value_lengths
+        assert lengths.dtype == trt.int32 and len(lengths.shape) == 1
+    assert 128 in tensorrt.FUSED_HEADS and 64 in tensorrt.FUSED_HEADS  # the published models'
+
+
 def test_what_was_parsed_is_compared(halved: onnx.ModelProto, tmp_path: Path) -> None:
     """A mask that goes missing, another input, a cache that is not updated in place."""
     trt, (network, *_kept) = _parsed(halved, tmp_path / "right.onnx")

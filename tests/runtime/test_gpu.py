@@ -112,8 +112,22 @@ def test_it_answers(engines: Bundle) -> None:
 @pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
 def test_onnx_runtime_on_cuda(model: str, tmp_path: Path) -> None:
     bundle = _exported(tmp_path / model, model, "--lowering", "portable")
+    found, expected = _hidden(bundle, "cuda"), _hidden(bundle, "cpu")
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     found, expected = _drawn(bundle, "cuda"), _drawn(bundle, "cpu")
-    if found.dtype.kind == "i":
-        assert (found == expected).mean() > 0.9
+    if found.dtype.kind == "i":  # one code that was nearly another changes all that follow
+        assert (found[:, :16] == expected[:, :16]).mean() > 0.9
     else:
         assert np.abs(found - expected).max() < 1e-2 * np.abs(expected).max()
+
+
+def _hidden(bundle: Bundle, device: str) -> np.ndarray:
+    """Hidden states (T, R, D) of a prompt's end and of steps after it, the same on both devices."""
+    engines = Session(bundle, device=device)._engines
+    decoder, made = engines.decoder(2, 64), np.random.default_rng(3)
+    width = bundle.manifest.sizes.hidden_size
+    prompt = made.standard_normal((2, 9, width), np.float32)
+    states = [decoder.prefill(prompt, np.array([9, 7])).copy()]
+    for _ in range(12):
+        states.append(decoder.step(made.standard_normal((2, width), np.float32)).copy())
+    return np.stack(states)

@@ -7,6 +7,7 @@ elsewhere.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,3 +110,45 @@ def test_auto_takes_a_gpu_for_standard_operators_alone(
     assert devices.choose(portable, "auto") == Device("cpu")
     with pytest.raises(DeviceError, match="no NVIDIA driver here"):
         devices.choose(portable, "cuda")
+
+
+def test_what_changes_between_calls_is_bound_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime copies an input that is wanted elsewhere when it is bound, and never again: on
+    an H200 every step saw the lengths of the first."""
+    seen: list[int] = []
+
+    class Value:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array.copy()
+
+        def update_inplace(self, array: np.ndarray) -> None:
+            self.array[...] = array
+
+        def numpy(self) -> np.ndarray:
+            return self.array
+
+    class Binding:
+        def bind_ortvalue_input(self, name: str, value: Value) -> None:
+            self.lengths = value.array.copy()  # as of now
+
+        def bind_ortvalue_output(self, name: str, value: Value) -> None:
+            self.output = value
+
+    class Session:
+        def io_binding(self) -> Binding:
+            return Binding()
+
+        def run_with_iobinding(self, binding: Binding) -> None:
+            seen.append(int(binding.lengths[0]))
+            binding.output.array[...] = binding.lengths
+
+    values = SimpleNamespace(ortvalue_from_numpy=lambda array, *place: Value(array))
+    monkeypatch.setattr(backend.ort, "OrtValue", values)
+    engine = OrtEngine(Session(), Device("cuda"), Path("decoder.onnx"))
+    lengths, hidden = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    call = engine.bind({"lengths": lengths}, {"hidden": hidden})
+    for step in range(3):
+        lengths[:] = step
+        call()
+        assert hidden[0] == step
+    assert seen == [0, 1, 2]
