@@ -14,6 +14,9 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: they would wait for each other's threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 from janus_edge.export.bundle import export_bundle
 from janus_edge.model.config import (
@@ -68,6 +71,19 @@ RANDOM_VAE = VAEConfig(
     norm_num_groups=4,
     scaling_factor=1.3,
 )
+
+
+# Test folders whose files share builds or exports, which one worker then makes once.
+TOGETHER = {"native": "native", "kernels": "kernels"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker (``pytest -n 2 --dist loadgroup``), and some folders'."""
+    for item in items:
+        folder, name = item.path.parent.name, item.path.stem
+        alone = name.endswith(("_sanitizers", "_faults"))  # they make builds of their own
+        group = name if alone else TOGETHER.get(folder, f"{folder}/{name}")
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)
