@@ -55,6 +55,7 @@ def bench(
     from janus_edge.bench.work import WORKS, Settings
     from janus_edge.cli.json_output import print_json
     from janus_edge.evals.records import append_record
+    from janus_edge.runtime.bundle import find_bundle
     from janus_edge.runtime.output import check_writable, is_standard_output
     from janus_edge.runtime.stop import keeping
 
@@ -77,9 +78,12 @@ def bench(
             num_steps=steps,
         ),
     )
+    models = compare or (bundle,)
+    for each in models:
+        find_bundle(each)  # not in processes that are started first
     notes = Console(stderr=True)
     with keeping(lambda: "nothing was recorded"), notes.status("measuring") as status:
-        result = measure(compare or (bundle,), plan, status.update)
+        result = measure(models, plan, status.update)
     if record is not None:
         append_record(record, result)
     if json:

@@ -92,11 +92,14 @@ def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
     from janus_edge.runtime.errors import JanusEdgeError
 
     if isinstance(error, TyperException):
-        return error.format_message(), error.exit_code
+        message = error.format_message()
+        return message.replace("Got unexpected", "does not take the"), error.exit_code
     if isinstance(error, JanusEdgeError) or type(error).__name__ in _OWN_ERRORS:
         return str(error), 1
-    if isinstance(error, OSError) and error.filename is None:
-        return f"standard output: {error.strerror or error}; send it somewhere else", 1
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is None:
+            return f"standard output: {error.strerror}; send it somewhere else", 1
+        return f"{error.filename}: {error.strerror}; check the path, its permissions, the disk", 1
     if isinstance(error, MemoryError):
         return (
             f"out of memory: {error or command}; ask for less at once, or close other programs",

@@ -35,6 +35,7 @@ _LISTING_S = 60.0
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|npy)")
 _SMALL_BYTES = 64 * 2**20  # of every file that is not weights: it is read whole
 _WEIGHTS_BYTES = 2**40
+_LONGEST_REVISION = 255  # characters, as a file's name has
 
 
 def find(
@@ -49,6 +50,10 @@ def find(
     endpoint, cache_dir: default to HF_ENDPOINT and to huggingface_hub's cache. Raises PullError.
     """
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    if revision is not None and len(revision) > _LONGEST_REVISION:
+        raise PullError(
+            f"{repo}: has no revision of {len(revision)} characters; give a shorter one"
+        )
     with _one_line(repo, revision, endpoint):
         validate_repo_id(repo)
         at = "" if revision is None else f"/revision/{quote(revision, safe='')}"

@@ -17,6 +17,8 @@ from janus_edge.runtime.devices import PROVIDERS, Device
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
 from janus_edge.runtime.manifest import Component
 
+ort.disable_telemetry_events()  # where a program imported it before janus_edge could set a variable
+
 # An engine's threads wait for its next product by spinning, and each engine has its own: as long as
 # they spin after its last one they keep a processor from the next engine. Decoder and head in turn
 # took twice as long with the library's default (docs/benchmark.md). "" is that default.

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from janus_edge.runtime.requests import ImageRequest
 from tests.native.capi import onnxruntime_library
 from tests.native.conftest import NATIVE, ROOT, Build, checked, reference
 from tests.network import run_watched
+from tests.test_readme import blocks
 
 JANUS = SHIPPED / "tiny-janus"
 PROJECT = """
@@ -101,6 +104,26 @@ def test_the_example_in_c(release: Build, tmp_path: Path) -> None:
     out = run_example(release.program("draw_and_ask"), tmp_path).splitlines()
     assert re.fullmatch(r"out\.png: 8 previews, \d+ ms", out[0]) and out[1] == "three"
     assert np.array_equal(read(tmp_path / "out.png"), drawn("three red circles"))
+
+
+def test_the_program_of_the_readme(lib: Path, prefix: Path, tmp_path: Path) -> None:
+    """Compiled, linked and run in README's words, with the library where an installation has it."""
+    (program,) = blocks("c")
+    (words,) = (block for block in blocks("") if "gcc draw.c" in block)
+    _, build, start = words.strip().splitlines()
+    (tmp_path / "draw.c").write_text(program, encoding="utf-8")
+    (tmp_path / "native").mkdir()
+    for name, target in (("native/include", prefix / "include"), ("native/lib", lib)):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "bundles").symlink_to(SHIPPED)
+    checked("bash", "-c", f"{build} -std=c99 -Wall -Wextra -Wpedantic -Werror", cwd=tmp_path)
+    line = start.replace(".venv/bin/python", sys.executable)
+    assert checked("bash", "-ec", line, cwd=tmp_path) == ""
+    assert np.array_equal(read(tmp_path / "out.png"), drawn("three red circles"))
+    said = subprocess.run(
+        ["./draw"], cwd=tmp_path, env={"ONNXRUNTIME": "none.so"}, capture_output=True, text=True
+    )
+    assert said.returncode == 1 and "ONNX Runtime cannot be opened: none.so" in said.stderr
 
 
 def test_the_example_in_c_looks_nothing_up(release: Build, tmp_path: Path) -> None:
