@@ -69,6 +69,18 @@ static int others_of(je_pool *pool, int patience_ms, int nap) {
   return atomic_load(&run.num_others);
 }
 
+/* Tried again where the machine is so busy that the time is over before the next run: it is longer each time. */
+static void check_that_late_workers_are_away(je_pool *pool) {
+  bool was_away = false;
+  for (int i = 0; i < 5 && !was_away; i++) {
+    check(others_of(pool, 10000, 50) == 1, "a worker that does nothing");
+    was_away = others_of(pool, 1, 0) == 0;
+    nap_ms(700); /* longer than any time away */
+  }
+  check(was_away, "a worker that was late and is here");
+  check(others_of(pool, 10000, 0) == 1, "a worker that does not come back");
+}
+
 int main(int argc, char **argv) {
   const int threads = argc > 1 ? atoi(argv[1]) : 2, runs = argc > 2 ? atoi(argv[2]) : 1000;
   check(threads > 0 && threads < THREADS, "the number of threads");
@@ -77,12 +89,7 @@ int main(int argc, char **argv) {
   run_all(pool, runs);
   je_pool_close(pool);
   pool = je_pool_open(threads);
-  if (threads == 2) {
-    check(others_of(pool, 10000, 50) == 1, "a worker that does nothing");
-    check(others_of(pool, 1, 0) == 0, "a worker that was late and is here");
-    nap_ms(30);
-    check(others_of(pool, 10000, 0) == 1, "a worker that does not come back");
-  }
+  if (threads == 2) check_that_late_workers_are_away(pool);
   je_pool_close(pool);
   puts("ok");
   return 0;
