@@ -19,10 +19,15 @@
 /* A thread is late when another waits twice as long for the end of its piece as all of its own took, and this
  * longer. */
 #define LATE_NS 50000
-/* A worker is then away for this long at first, */
+/* Where such waits are more than one of so many parts of the time that runs take, the late worker is sent away: the
+ * next runs go without it. */
+#define PARTS 6
+#define TRIAL_NS 16000000   /* of runs, so that the scheduler has time to place a thread that has slept */
+#define WINDOW_NS 100000000 /* of runs; what is older counts half */
+/* A worker is away for this long at first, and each time for four times as long, less a half per good window. */
 #define AWAY_NS 20000000
-#define LONGEST_AWAY_NS 640000000 /* and at most: four times as long each time that it happens again. */
-#define MARKED INT64_MAX          /* To be sent away as soon as the run is over. */
+#define LONGEST_AWAY_NS 640000000
+#define MARKED INT64_MAX /* To be sent away as soon as the run is over. */
 
 typedef struct {
     _Alignas(64) _Atomic uint64_t left; /* the range of its pieces that nobody took: first << 32 | end */
@@ -39,8 +44,9 @@ struct je_pool {
     int size; /* with the caller */
     je_task task;
     void *context;
-    int64_t away_ns, shared_ns; /* how long workers are sent away, and how long runs that they share took since */
-    atomic_bool is_closing, is_running, is_caller_late;
+    int64_t away_ns, shared_ns, lost_ns; /* workers were last sent away for; runs took; waits of these */
+    atomic_bool is_closing, is_running;
+    _Atomic int64_t caller_late_since; /* when a worker began to wait for the caller, or 0 */
     je_mutex mutex;               /* of falling asleep */
     _Alignas(64) atomic_int done; /* pieces of the run, by other threads than the caller */
     worker workers[];             /* the first: the caller */
@@ -94,7 +100,7 @@ static void wait_for_run(worker *self, unsigned seen, int64_t worked_ns) {
         if (spins % SPINS) continue;
         const bool is_waiting = worked_ns && atomic_load_explicit(&pool->is_running, memory_order_relaxed);
         if (je_now_ns() - since < (is_waiting ? 2 * worked_ns + LATE_NS : SPIN_NS)) continue;
-        if (is_waiting) atomic_store_explicit(&pool->is_caller_late, true, memory_order_relaxed);
+        if (is_waiting) atomic_store_explicit(&pool->caller_late_since, since, memory_order_relaxed);
         sleep_until_run(self, seen);
     }
 }
@@ -131,7 +137,7 @@ je_pool *je_pool_open(int32_t num_threads) {
     je_pool *pool = aligned_alloc(64, sizeof(je_pool) + (size_t)num_threads * sizeof(worker));
     if (!pool) return NULL;
     memset(pool, 0, sizeof(je_pool) + sizeof(worker));
-    pool->shared_ns = INT64_MAX / 2; /* the first time away is the shortest */
+    pool->away_ns = AWAY_NS / 4;
     je_mutex_open(&pool->mutex);
     for (pool->size = 1; pool->size < num_threads; pool->size++) {
         worker *each = &pool->workers[pool->size];
@@ -163,18 +169,28 @@ static void mark_last(je_pool *pool, int64_t now) {
     each->away_until = MARKED;
 }
 
-/* Those that are marked: for four times as long as the last time, less the time that it went well since. */
-static void send_away(je_pool *pool, int64_t now) {
-    const int64_t away = 4 * pool->away_ns - pool->shared_ns;
-    pool->away_ns = away < AWAY_NS ? AWAY_NS : away < LONGEST_AWAY_NS ? away : LONGEST_AWAY_NS;
-    pool->shared_ns = 0;
-    for (worker *each = pool->workers + 1; each < pool->workers + pool->size; each++)
-        if (each->away_until == MARKED) each->away_until = now + pool->away_ns;
+/* What a run took, and how much of that a late thread made others wait. Send the marked workers away if it is too
+ * much. */
+static void judge(je_pool *pool, int64_t now, int64_t took_ns, int64_t lost_ns) {
+    pool->shared_ns += took_ns;
+    pool->lost_ns += lost_ns;
+    int64_t until = 0;
+    if (lost_ns && pool->shared_ns > TRIAL_NS && pool->lost_ns * PARTS > pool->shared_ns) {
+        pool->away_ns = 4 * pool->away_ns < LONGEST_AWAY_NS ? 4 * pool->away_ns : LONGEST_AWAY_NS;
+        until = now + pool->away_ns;
+        pool->shared_ns = pool->lost_ns = 0;
+    } else if (pool->shared_ns > WINDOW_NS) {
+        pool->shared_ns /= 2;
+        pool->lost_ns /= 2;
+        pool->away_ns = pool->away_ns > AWAY_NS / 2 ? pool->away_ns / 2 : AWAY_NS / 4;
+    }
+    for (worker *each = pool->workers + 1; lost_ns && each < pool->workers + pool->size; each++)
+        if (each->away_until == MARKED) each->away_until = until;
 }
 
-/* Until others have done so many pieces. began_ns: when the run did. Return whether one was late. The naps leave our
- * processor to a worker that waits for another one. */
-static bool wait_for_others(je_pool *pool, int count, int64_t began_ns) {
+/* Until others have done so many pieces. began_ns: when the run did. Return how long it took if one was late, else 0.
+ * The naps leave our processor to a worker that waits for another one. */
+static int64_t wait_for_others(je_pool *pool, int count, int64_t began_ns) {
     const int64_t since = je_now_ns(), late = since + 2 * (since - began_ns) + LATE_NS;
     bool is_late = false;
     for (int spins = 1; atomic_load_explicit(&pool->done, memory_order_acquire) < count; spins++) {
@@ -184,7 +200,7 @@ static bool wait_for_others(je_pool *pool, int count, int64_t began_ns) {
         is_late = true;
         mark_late(pool, je_now_ns());
     }
-    return is_late;
+    return is_late ? je_now_ns() - since : 0;
 }
 
 /* Divide the pieces among the caller and the workers that are here. Return false if there is none. */
@@ -215,15 +231,15 @@ void je_pool_run(je_pool *pool, je_task task, void *context, int count) {
         return;
     }
     const int own = work(pool, 0);
-    bool is_late = own < count && wait_for_others(pool, count - own, now);
+    int64_t lost_ns = own < count ? wait_for_others(pool, count - own, now) : 0;
     atomic_store_explicit(&pool->is_running, false, memory_order_relaxed);
     const int64_t end = je_now_ns();
-    pool->shared_ns += end - now;
-    if (atomic_exchange_explicit(&pool->is_caller_late, false, memory_order_relaxed)) {
-        is_late = true;
+    const int64_t since = atomic_exchange_explicit(&pool->caller_late_since, 0, memory_order_relaxed);
+    if (since >= now) { /* else of an earlier run: it had been over by then */
+        lost_ns += end - since + 1;
         mark_last(pool, end);
     }
-    if (is_late) send_away(pool, end);
+    judge(pool, end, end - now, lost_ns);
 }
 
 void je_pool_close(je_pool *pool) {
