@@ -54,7 +54,7 @@ def keeping(say: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        stop.kept = say()
+        stop.kept = stop.kept or say()
         raise
 
 

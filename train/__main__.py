@@ -21,6 +21,7 @@ from janus_edge.model.weights import save_checkpoint
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.exchange import put
 from janus_edge.runtime.files import private
+from janus_edge.runtime.stop import Stopped, keeping, stoppable
 from janus_edge.train.recipes import RECIPES, Made
 
 SEED = 0
@@ -98,5 +99,16 @@ def _one_line(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: {reason}; make room there, then start again") from error
 
 
+def run() -> int:
+    """Train; return the exit code. Ctrl-C and SIGTERM end it with a line on what is saved."""
+    try:
+        with stoppable(), keeping(lambda: "start again with the same words to go on"):
+            main()
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run())

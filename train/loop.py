@@ -22,6 +22,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import append_line, sync, whole
+from janus_edge.runtime.stop import keeping
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 
@@ -77,7 +78,8 @@ def run_stage(
     folder cannot be read or written; what was saved is.
     """
     try:
-        _run_stage(model, stage, loss_at, run_dir, save_every_s, after_step)
+        with keeping(lambda: _kept(run_dir / f"{stage.name}.pt", stage)):
+            _run_stage(model, stage, loss_at, run_dir, save_every_s, after_step)
     except OSError as error:
         raise OutputError(
             f"{error.filename or run_dir}: {error.strerror or error}; make room there, then start "
@@ -209,6 +211,14 @@ def _read_state(path: Path) -> dict[str, Any] | None:
         return None
     is_whole = isinstance(state, dict) and {"step", "model", "optimizers"} <= state.keys()
     return state if is_whole else None
+
+
+def _kept(path: Path, stage: Stage) -> str:
+    """What a stopped stage leaves, as words."""
+    state = _read_state(path) or _read_state(_before(path))
+    step = 0 if state is None else state["step"]
+    where = f"stage {stage.name} is saved at step {step} of {stage.num_steps}"
+    return f"{where}: start again with the same words to go on there"
 
 
 def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) -> None:

@@ -24,10 +24,12 @@ _LONGEST_S = 120
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, words: list[str | Path], cwd: Path, **env: str) -> None:
+    def __init__(
+        self, words: list[str | Path], cwd: Path, program: str = "janus_edge", **env: str
+    ) -> None:
         self.shown, (self._ours, theirs) = "", pty.openpty()
         self.process = subprocess.Popen(
-            [*CLI, *map(str, words)],
+            [sys.executable, "-m", program, *map(str, words)],
             cwd=cwd,
             env=os.environ | {"TERM": "xterm", "COLUMNS": "100"} | env,
             stdin=theirs,
@@ -174,3 +176,12 @@ def test_streams_that_are_full_or_closed(tmp_path: Path, where: str) -> None:
     assert done.returncode == 1
     assert len(done.stdout + done.stderr) == 0 if "2>&-" in where else "no such" in done.stderr
     assert "2>&-" not in where or done.stdout == ""
+
+
+def test_training(tmp_path: Path) -> None:
+    """It says what is saved and how to go on."""
+    terminal = Terminal([tmp_path / "run"], tmp_path, program="janus_edge.train")
+    terminal.read(lambda: "━" in terminal.shown)
+    assert terminal.stop(signal.SIGINT) == 130
+    said = r"stage \w+ is saved at step \d+ of \d+: start again with the same words to go on there"
+    ends_cleanly(terminal, said)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from janus_edge.runtime.stop import Stopped
 from janus_edge.train.loop import LossAt, Stage, make_optimizers, run_stage, select_trainable
 
 STAGE = Stage(
@@ -22,10 +24,6 @@ STAGE = Stage(
 )
 
 
-class Stopped(Exception):
-    pass
-
-
 def make_model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 1))
@@ -34,7 +32,7 @@ def make_model() -> nn.Sequential:
 def make_loss(model: nn.Module, stop_at: int | None = None) -> LossAt:
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         if step == stop_at:
-            raise Stopped
+            raise Stopped(signal.SIGINT)
         x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
         return (model(x) - x.sum(1, keepdim=True)).square().mean(), {"metric": float(step)}
 
@@ -51,8 +49,9 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path, muon: tuple[st
     run_stage(model, stage, make_loss(model), whole)
     for stop in (17, 18, 41):
         again = make_model()
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped) as stopped:
             run_stage(again, stage, make_loss(again, stop), parts, save_every_s=0)
+        assert f"stage s is saved at step {stop} of 50" in str(stopped.value)
     last = make_model()
     run_stage(last, stage, make_loss(last), parts, save_every_s=0)
     for name, tensor in model.state_dict().items():
