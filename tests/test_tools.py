@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -10,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 
 from janus_edge.export.tokenizer import TEMPLATES, complete
 from janus_edge.model.janus import Janus
@@ -116,3 +118,18 @@ def test_a_flow_and_its_autoencoder_load_and_compute(
         assert 0.3 < float(model.velocity(prompt, latent, torch.tensor([0.5])).std()) < 3
         assert 0.1 < float(model.vae.to_pixels(latent).std()) < 2
         assert 0.5 < float(model.text_logits(model.hidden(prompt)).std()) < 8
+
+
+@pytest.mark.slow
+def test_the_published_7b_draws_and_answers(tmp_path: Path) -> None:
+    """Full shape, published config, random weights: 20 GB of disk, 10 GB of memory, minutes."""
+    bench = str(ROOT / "bench" / "fullsize.py")
+    words = [sys.executable, bench, "janus-pro-7b", str(tmp_path), "--quantize", "int4"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    written = (tmp_path / "janus-pro-7b" / "config.json").read_bytes()
+    assert written == (PUBLISHED / "config-janus-pro-7b.json").read_bytes()
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["picture"] == {"codes": 576}
+    assert result["bundle_mb"] < 5000
+    with Image.open(tmp_path / "janus-pro-7b.png") as drawn:
+        assert drawn.size == (384, 384)
