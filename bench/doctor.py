@@ -13,8 +13,9 @@ import onnxruntime as ort
 from janus_edge.bench.machine import processor, read_rates
 from janus_edge.runtime.backends.native_library import library
 from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library
-from janus_edge.runtime.cuda import Cuda, num_gpus
+from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.devices import PROVIDERS, Device, why_not
+from janus_edge.runtime.driver import num_gpus
 from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.manifest import Manifest
 from janus_edge.runtime.resources import free_memory, num_processors

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 
 from janus_edge.export.component import Component, Feeds, Ranges, relative_error
 from janus_edge.export.entries import tensor_entry
+from janus_edge.export.network import check_network, limit_attention
 from janus_edge.export.parity import ParityError, check_parity
 from janus_edge.export.precision import ATTENTION, EVERYTHING, in_halves, is_cache, kept_casts
 from janus_edge.runtime.backends.tensorrt_library import MODULES, find_library, make_logger
@@ -31,7 +31,6 @@ from janus_edge.runtime.files import whole
 PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
-FUSED_HEADS = range(32, 257)  # widths of heads that attention has one kernel for (docs/log.md)
 TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
 
 # What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
@@ -194,7 +193,7 @@ def build_engine(
     for ranges in uses.values():
         config.add_optimization_profile(_profile(builder, network, proto, ranges))
     check_network(trt, network, proto)
-    _limit_attention(trt, network)
+    limit_attention(trt, network)
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to be that
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a step could not be captured
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
@@ -237,70 +236,6 @@ def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges)
         if [list(shape) for shape in profile.get_shape(value.name)] != shapes:
             raise ParityError(f"{value.name}: the builder does not take {shapes} for a profile")
     return profile
-
-
-def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
-    """Compare what was parsed with the graph. Raises ParityError.
-
-    An engine cannot be opened where there is no driver, and a parser may leave out what it does not
-    know: Attention's lengths were ignored, and the mask might be.
-    """
-    types = {1: trt.float32, 10: trt.float16, 16: trt.bfloat16, 7: trt.int64}
-    for values, count, get in (
-        (proto.graph.input, network.num_inputs, network.get_input),
-        (proto.graph.output, network.num_outputs, network.get_output),
-    ):
-        found = {(t.name, t.dtype, tuple(t.shape)) for t in map(get, range(count))}
-        wanted = {(v.name, types[v.type.tensor_type.elem_type], _shape(v)) for v in values}
-        if found != wanted:
-            name = min(name for name, *_ in found ^ wanted)
-            raise ParityError(f"{name}: {trt.__name__} has parsed it as another input or output")
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    made = Counter(layer.type for layer in layers)
-    for operator, kind in (
-        ("Attention", trt.LayerType.ATTENTION_INPUT),
-        ("TensorScatter", trt.LayerType.KV_CACHE_UPDATE),
-        ("RotaryEmbedding", trt.LayerType.ROTARY_EMBEDDING),
-    ):
-        wanted_count = sum(node.op_type == operator for node in proto.graph.node)
-        if made[kind] != wanted_count:
-            raise ParityError(
-                f"{proto.graph.name}: {trt.__name__} has {made[kind]} of {wanted_count} {operator}"
-            )
-    masks = sum(node.op_type == "Attention" and len(node.input) > 3 for node in proto.graph.node)
-    kept = sum(attention.mask is not None for attention in _attentions(trt, network))
-    if kept != masks:
-        raise ParityError(f"{proto.graph.name}: {trt.__name__} has {kept} of {masks} masks")
-
-
-def _limit_attention(trt: Any, network: Any) -> None:
-    """Give attention on caches the number of positions that are filled, so that a kernel reads no
-    more; the parser ignores the graph's. Heads that no fused kernel takes, as a VQ decoder's of
-    512, may become several kernels; any other head that would is an error of the build."""
-    inputs = map(network.get_input, range(network.num_inputs))
-    lengths = {tensor.name: tensor for tensor in inputs}.get("lengths")
-    filled = None if lengths is None else network.add_cast(lengths, trt.int32).get_output(0)
-    for attention in _attentions(trt, network):
-        attention.decomposable = attention.get_input(0).shape[-1] not in FUSED_HEADS
-        if filled is not None:
-            attention.key_value_lengths = filled
-
-
-def _attentions(trt: Any, network: Any) -> list[Any]:
-    """All of a network."""
-    found = []
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if layer.type == trt.LayerType.ATTENTION_INPUT:
-            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's own way to a layer's kind
-            found.append(layer.attention)
-    return found
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """As TensorRT says it: -1 for what varies."""
-    dims = value.type.tensor_type.shape.dim
-    return tuple(-1 if dim.dim_param else dim.dim_value for dim in dims)
 
 
 def _capabilities(trt: Any) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from janus_edge.runtime.driver import import_driver, reason
 from janus_edge.runtime.errors import DeviceError, DeviceWarning
 
 ADVICE = "draw fewer pictures at once, close other programs on the GPU, or use --device cpu"
@@ -113,7 +113,7 @@ class Cuda:
         self.enter()
         code, *results = getattr(self.driver, function)(*arguments)
         if int(code) != 0:
-            raise DeviceError(f"cuda:{self.ordinal}: {function}: {_reason(self.driver, code)}")
+            raise DeviceError(f"cuda:{self.ordinal}: {function}: {reason(self.driver, code)}")
         return results[0] if len(results) == 1 else tuple(results)
 
     def enter(self) -> None:
@@ -122,8 +122,8 @@ class Cuda:
         if self._context is not None:
             code, *_ = self.driver.cuCtxSetCurrent(self._context)
             if int(code) != 0:
-                reason = _reason(self.driver, code)
-                raise DeviceError(f"cuda:{self.ordinal}: cuCtxSetCurrent: {reason}")
+                why = reason(self.driver, code)
+                raise DeviceError(f"cuda:{self.ordinal}: cuCtxSetCurrent: {why}")
 
     def memory(self) -> tuple[int, int]:
         """Bytes free, and of all."""
@@ -141,7 +141,7 @@ class Cuda:
         if code == full:
             raise self.out_of_memory(num_bytes, what)
         if int(code) != 0:
-            raise DeviceError(f"cuda:{self.ordinal}: cuMemAlloc: {_reason(self.driver, code)}")
+            raise DeviceError(f"cuda:{self.ordinal}: cuMemAlloc: {reason(self.driver, code)}")
         return int(results[0])
 
     def out_of_memory(self, num_bytes: int, what: str = "") -> DeviceError:
@@ -275,48 +275,3 @@ def _close(driver: Any, context: Any, device: Any, stream: Any) -> None:
         driver.cuStreamDestroy(stream)
         driver.cuCtxPopCurrent()
     driver.cuDevicePrimaryCtxRelease(device)
-
-
-def has_driver() -> bool:
-    """Whether NVIDIA's driver is installed, without cuda-python."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
-def num_gpus() -> tuple[int, int]:
-    """The driver's version of CUDA, as 13020 for 13.2, and how many GPUs it has. Raises
-    DeviceError."""
-    driver = import_driver()
-    found = []
-    for function, arguments in _COUNTING:
-        code, *results = getattr(driver, function)(*arguments)
-        if int(code) != 0:
-            raise DeviceError(f"{function}: {_reason(driver, code)}")
-        found += results
-    version, count = found
-    return int(version), int(count)
-
-
-_COUNTING = (("cuInit", (0,)), ("cuDriverGetVersion", ()), ("cuDeviceGetCount", ()))
-
-
-def import_driver() -> Any:
-    """cuda-python's driver API. Raises DeviceError where it or NVIDIA's driver is missing."""
-    try:
-        from cuda.bindings import driver
-
-        driver.cuDriverGetVersion()
-    except ImportError:
-        raise DeviceError("no cuda-python; run: pip install 'janus-edge[tensorrt]'") from None
-    except RuntimeError:  # it opens the driver's library at the first call
-        raise DeviceError("no NVIDIA driver here; install one, or use --device cpu") from None
-    return driver
-
-
-def _reason(driver: Any, code: Any) -> str:
-    """CUDA's name of an error and its text."""
-    found = [driver.cuGetErrorName(code), driver.cuGetErrorString(code)]
-    return ": ".join((text or b"unknown").decode() for _, text in found)

@@ -84,7 +84,7 @@ def _portable(manifest: Manifest) -> bool:
 def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
     import onnxruntime as ort
 
-    from janus_edge.runtime.cuda import has_driver
+    from janus_edge.runtime.driver import has_driver
 
     provider = PROVIDERS[device.kind]
     if provider in ort.get_available_providers():

@@ -82,7 +82,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder, name = item.path.parent.name, item.path.stem
         alone = name.endswith(("_sanitizers", "_faults"))  # they make builds of their own
-        group = name if alone else TOGETHER.get(folder, f"{folder}/{name}")
+        shared = "device" if name.startswith("test_device") else TOGETHER.get(folder)
+        group = name if alone else shared or f"{folder}/{name}"
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import onnx
 import pytest
 
+from janus_edge.export import network as network_of
 from janus_edge.export import tensorrt
 from janus_edge.export.decoder import decoder_components
+from janus_edge.export.network import check_network
 from janus_edge.export.parity import ParityError
 from janus_edge.export.quantize import PRESETS, for_tensorrt
-from janus_edge.export.tensorrt import Plan, build_engine, check_network
+from janus_edge.export.tensorrt import Plan, build_engine
 from janus_edge.kernels.compile import TARGETS
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import tensorrt_library
@@ -128,14 +130,14 @@ def test_attention_is_limited_to_what_is_filled(halved: onnx.ModelProto, tmp_pat
     """Lengths beside the mask for every attention on caches; several kernels only for heads of 16,
     which have no single one."""
     trt, (network, *_kept) = _parsed(halved, tmp_path / "right.onnx")
-    tensorrt._limit_attention(trt, network)
-    found = tensorrt._attentions(trt, network)
+    network_of.limit_attention(trt, network)
+    found = network_of.attentions(trt, network)
     assert len(found) == 2 and all(each.decomposable for each in found)
     for each in found:
         assert each.mask is not None
         lengths = each.key_value_lengths
         assert lengths.dtype == trt.int32 and len(lengths.shape) == 1
-    assert 128 in tensorrt.FUSED_HEADS and 64 in tensorrt.FUSED_HEADS  # the published models'
+    assert 128 in network_of.FUSED_HEADS and 64 in network_of.FUSED_HEADS  # the published models'
 
 
 def test_what_was_parsed_is_compared(halved: onnx.ModelProto, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small decoders in int4, exported once."""
+"""Small decoders in int4, and bundles for a fake GPU, exported once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from janus_edge.export.graph import save_graph
 from janus_edge.export.quantize import PRESETS
 from janus_edge.export.sizes import sizes_of
 from janus_edge.runtime import manifest
+from janus_edge.runtime.bundle import Bundle
+from tests.runtime.fake_machine import Machine, export_graphs
 from tests.runtime.native_models import LENGTH, SIZES, Made, checkpoint_of
 
 
@@ -29,3 +31,16 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         sizes=sizes_of(checkpoint.model, LENGTH),
         folder=folder,
     )
+
+
+@pytest.fixture(scope="session", params=["checkpoint", "flow_checkpoint"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """See ``export_graphs``."""
+    folder = tmp_path_factory.mktemp("device") / request.param
+    return export_graphs(request.getfixturevalue(request.param), folder)
+
+
+@pytest.fixture
+def machine(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A fake GPU."""
+    return Machine(monkeypatch, exported)

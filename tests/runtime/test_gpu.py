@@ -19,7 +19,8 @@ import pytest
 
 from janus_edge.runtime.backends.tensorrt_library import find_library
 from janus_edge.runtime.bundle import Bundle, open_bundle
-from janus_edge.runtime.cuda import Cuda, num_gpus
+from janus_edge.runtime.cuda import Cuda
+from janus_edge.runtime.driver import num_gpus
 from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest

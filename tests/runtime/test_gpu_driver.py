@@ -23,7 +23,8 @@ import torch
 from janus_edge.kernels import flow_update, look_up, nearest_code, sample
 from janus_edge.kernels.compile import TARGETS
 from janus_edge.runtime.backends.cubins import Kernels
-from janus_edge.runtime.cuda import Cuda, DeviceArray, Event, num_gpus
+from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
+from janus_edge.runtime.driver import num_gpus
 from janus_edge.runtime.errors import BundleError, DeviceError
 from janus_edge.runtime.flow import NUM_FACTORS, FlowSettings, factors
 from janus_edge.runtime.manifest import Kernel

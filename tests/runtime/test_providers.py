@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from janus_edge.runtime import cuda, devices
+from janus_edge.runtime import devices, driver
 from janus_edge.runtime.backends import onnxruntime as backend
 from janus_edge.runtime.backends.onnxruntime import OrtEngine, load_graph
 from janus_edge.runtime.bundle import open_bundle
@@ -28,7 +28,7 @@ from janus_edge.runtime.session import Session
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """cuda is the CPU's provider, and its memory is not numpy's."""
-    monkeypatch.setattr(cuda, "has_driver", lambda: True)
+    monkeypatch.setattr(driver, "has_driver", lambda: True)
     monkeypatch.setitem(devices.PROVIDERS, "cuda", "CPUExecutionProvider")
     monkeypatch.setitem(backend._MEMORY, "cuda", "cpu")
     monkeypatch.setattr(OrtEngine, "_is_host", False)
@@ -98,7 +98,7 @@ def test_auto_takes_a_gpu_for_standard_operators_alone(
 ) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(devices.PROVIDERS.values()))
     manifest = open_bundle(bundle_dir).manifest
-    monkeypatch.setattr(cuda, "has_driver", lambda: True)
+    monkeypatch.setattr(driver, "has_driver", lambda: True)
     assert devices.choose(manifest, "auto") == Device("cpu")
     parts = {
         name: part.model_copy(update={"target": "any"})
@@ -106,7 +106,7 @@ def test_auto_takes_a_gpu_for_standard_operators_alone(
     }
     portable = manifest.model_copy(update={"components": parts})
     assert devices.choose(portable, "auto") == Device("cuda")
-    monkeypatch.setattr(cuda, "has_driver", lambda: False)
+    monkeypatch.setattr(driver, "has_driver", lambda: False)
     assert devices.choose(portable, "auto") == Device("cpu")
     with pytest.raises(DeviceError, match="no NVIDIA driver here"):
         devices.choose(portable, "cuda")

@@ -1,0 +1,54 @@
+"""NVIDIA's driver through cuda-python: whether it is here, and what its errors mean."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+from janus_edge.runtime.errors import DeviceError
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed, without cuda-python."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def num_gpus() -> tuple[int, int]:
+    """The driver's version of CUDA, as 13020 for 13.2, and how many GPUs it has. Raises
+    DeviceError."""
+    driver = import_driver()
+    found = []
+    for function, arguments in _COUNTING:
+        code, *results = getattr(driver, function)(*arguments)
+        if int(code) != 0:
+            raise DeviceError(f"{function}: {reason(driver, code)}")
+        found += results
+    version, count = found
+    return int(version), int(count)
+
+
+_COUNTING = (("cuInit", (0,)), ("cuDriverGetVersion", ()), ("cuDeviceGetCount", ()))
+
+
+def import_driver() -> Any:
+    """cuda-python's driver API. Raises DeviceError where it or NVIDIA's driver is missing."""
+    try:
+        from cuda.bindings import driver
+
+        driver.cuDriverGetVersion()
+    except ImportError:
+        raise DeviceError("no cuda-python; run: pip install 'janus-edge[tensorrt]'") from None
+    except RuntimeError:  # it opens the driver's library at the first call
+        raise DeviceError("no NVIDIA driver here; install one, or use --device cpu") from None
+    return driver
+
+
+def reason(driver: Any, code: Any) -> str:
+    """Return CUDA's name of an error and its text."""
+    found = [driver.cuGetErrorName(code), driver.cuGetErrorString(code)]
+    return ": ".join((text or b"unknown").decode() for _, text in found)

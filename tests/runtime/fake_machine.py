@@ -1,0 +1,101 @@
+"""A fake GPU with sessions on it: bundles whose engines are graphs, kernels their references."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from janus_edge.export import bundle as bundles
+from janus_edge.export import tensorrt as engines
+from janus_edge.export.bundle import export_bundle
+from janus_edge.export.tensorrt import Plan
+from janus_edge.kernels.compile import specs_of
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime import cuda as cudas
+from janus_edge.runtime.backends import tensorrt
+from janus_edge.runtime.bundle import Bundle, file_sha256, open_bundle
+from janus_edge.runtime.events import Image
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
+from tests.runtime.fake_cuda import FakeDriver
+from tests.runtime.fake_tensorrt import FakeTensorRT
+
+PROMPTS = ImageRequest(prompt=("a star", "three small red circles on white"), seed=5)
+
+
+def _graph_for_engine(trt: Any, source: Path, proto: Any, uses: Any, plan: Any) -> bytes:
+    return bytes(proto.SerializeToString())
+
+
+def _fake_kernels(checkpoint: Checkpoint, part: Path, plan: Plan, report: Any) -> list[Any]:
+    """Entries as they are compiled, without code: tests/kernels compiles it."""
+    made = []
+    for spec in specs_of(bundles.sizes_of(checkpoint.model, 1)):
+        for target in (80, 89, 120):
+            path = part / f"{spec.name}.sm_{target}.cubin"
+            path.write_bytes(b"\x7fELF" + spec.name.encode())
+            made.append(
+                {
+                    "name": spec.name,
+                    "target": f"sm_{target}",
+                    "file": path.name,
+                    "sha256": file_sha256(path),
+                    "symbol": f"{spec.name}_kernel",
+                    "threads": 32 * spec.num_warps,
+                    "shared_bytes": 64 * 1024 if target == 120 else 1024,
+                    "arguments": [*spec.arguments.values(), "*scratch", "*scratch"],
+                    "constants": spec.constants,
+                }
+            )
+    return made
+
+
+def export_graphs(checkpoint: Checkpoint, folder: Path) -> Bundle:
+    """A bundle whose engines are graphs, in float32 but for attention and caches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "build_engine", _graph_for_engine)
+        patch.setattr(engines, "EVERYTHING", frozenset({"TensorScatter", "Attention"}))
+        patch.setattr(bundles, "_write_kernels", _fake_kernels)
+        export_bundle(checkpoint, folder, max_length=96, engines=Plan(), report=lambda line: None)
+    return open_bundle(folder)
+
+
+class Machine:
+    """A fake GPU, and sessions on it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, bundle: Bundle, **options: int) -> None:
+        self.bundle, self.driver = bundle, FakeDriver(**options)
+        sizes = bundle.manifest.sizes
+        self.driver.width = sizes.hidden_size
+        self.driver.codebook_size = getattr(sizes, "codebook_size", 0)
+        self.driver.latent_size = math.prod(getattr(sizes, "latent_shape", ()))
+        builder = bundle.manifest.components["decoder"].builder
+        assert builder is not None
+        profiles = {
+            " ".join(given.name for given in part.inputs[:2]): part.profiles
+            for part in bundle.manifest.components.values()
+            if part.profiles
+        }
+        self.trt = FakeTensorRT(self.driver, builder.version, profiles)
+        patch.setattr(cudas, "import_driver", lambda: self.driver)
+        patch.setattr(tensorrt, "import_library", lambda name: self.trt)
+        patch.setattr(
+            "janus_edge.runtime.backends.tensorrt_library.import_library", lambda name: self.trt
+        )
+
+    def session(self) -> Session:
+        """On this GPU."""
+        return Session(self.bundle, device="cuda")
+
+
+def drawn(session: Session, request: ImageRequest) -> list[Any]:
+    return list(session.generate_image(request))
+
+
+def results(events: list[Any]) -> np.ndarray:
+    images = [event for event in events if isinstance(event, Image)]
+    return np.stack([image.codes if image.latent is None else image.latent for image in images])
