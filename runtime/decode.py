@@ -193,7 +193,7 @@ def _noise(
 
     def at(position: int) -> np.ndarray | None:
         nonlocal start, block
-        if settings.temperature == 0:
+        if sampling.is_greedy(settings.temperature):
             return None
         if position >= start + block.shape[1]:
             start = position

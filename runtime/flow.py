@@ -17,6 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from janus_edge.runtime.sampling import check_sound
+
 Velocity = Callable[[np.ndarray, float, bool], np.ndarray]
 """z (B, C, H, W), t and whether to guide, to v (B, C, H, W)."""
 
@@ -128,7 +130,8 @@ def integrate(velocity: Velocity, z0_BCHW: np.ndarray, settings: FlowSettings) -
 
     ``velocity(z, t, guided)`` may return the same buffer each time and must not write to z. All
     arithmetic on z is in z0's dtype (float32; float64 to measure a solver), on t in float64. Within
-    a step guidance is on or off as at its start. Raises KeyError for an unknown solver.
+    a step guidance is on or off as at its start. Raises KeyError for an unknown solver, BundleError
+    for velocities that are not finite.
     """
     solve = SOLVERS[settings.solver]
     borders = times(settings.num_steps, settings.shift).tolist()
@@ -147,4 +150,6 @@ def integrate(velocity: Velocity, z0_BCHW: np.ndarray, settings: FlowSettings) -
 
 def _evaluate(velocity: Velocity, guided: bool, z: np.ndarray, t: float) -> np.ndarray:
     """A velocity in z's dtype; copied, as an engine writes its next answer over this one."""
-    return np.array(velocity(z, t, guided), z.dtype)
+    v = np.array(velocity(z, t, guided), z.dtype)
+    check_sound(v, "velocities")
+    return v

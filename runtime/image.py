@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from janus_edge.runtime.errors import ImageError
+from janus_edge.runtime.sampling import check_sound
 
 PADDING = (127, 127, 127)
 MIN_SIDE = 14  # px
@@ -121,7 +122,11 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def to_pixels(image_3HW: np.ndarray) -> np.ndarray:
-    """The image decoder's output (3, H, W), about [-1, 1], to (H, W, 3) uint8, truncated."""
+    """The image decoder's output (3, H, W), about [-1, 1], to (H, W, 3) uint8, truncated.
+
+    Raises BundleError where it is not finite.
+    """
+    check_sound(image_3HW, "pixels")
     scaled = np.clip((image_3HW + 1) / 2 * 255, 0, 255)
     return scaled.astype(np.uint8).transpose(1, 2, 0)
 

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from janus_edge.runtime.errors import BundleError
+
+MIN_TEMPERATURE = 1e-6  # below it the largest logit is taken; compared in float64
+MAX_VALUE = np.float32(1e30)  # of a logit: divided by MIN_TEMPERATURE it is still finite
 STREAMS = {"image": 0, "text": 1, "latent": 2}
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -80,8 +84,23 @@ def _uniform(words: np.ndarray) -> np.ndarray:
 
 def guide(cond: np.ndarray, uncond: np.ndarray, guidance_scale: float) -> np.ndarray:
     """Classifier-free guidance on logits (B, V) or velocities (B, C, H, W), float32:
-    uncond + s * (cond - uncond)."""
-    return uncond + np.float32(guidance_scale) * (cond - uncond)
+    uncond + s * (cond - uncond). What overflows is refused where it is used."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return uncond + np.float32(guidance_scale) * (cond - uncond)
+
+
+def check_sound(values: np.ndarray, what: str) -> None:
+    """Raise BundleError if a number that the model computed is NaN or beyond MAX_VALUE."""
+    if not (np.abs(values) <= MAX_VALUE).all():  # NaN is never <=
+        raise BundleError(
+            f"the model computes {what} that are NaN or beyond 1e30; its weights are damaged, or "
+            "overflow in this precision: export it again"
+        )
+
+
+def is_greedy(temperature: float) -> bool:
+    """Return True if the largest logit is taken, without noise."""
+    return temperature < MIN_TEMPERATURE
 
 
 def choose(
@@ -93,9 +112,11 @@ def choose(
 ) -> np.ndarray:
     """A code or token a row, (B,) int64: argmax(logits / T + noise) over the kept ones.
 
-    temperature 0, or no noise: the largest logit. top_k 0 and top_p 1 keep all.
+    temperature below MIN_TEMPERATURE, or no noise: the largest logit. top_k 0 and top_p 1 keep all.
+    Raises BundleError for logits that are NaN or beyond MAX_VALUE.
     """
-    if temperature == 0 or noise_BV is None:
+    check_sound(logits_BV, "logits")
+    if is_greedy(temperature) or noise_BV is None:
         return logits_BV.argmax(axis=1)
     scaled = logits_BV / np.float32(temperature)
     if 0 < top_k < scaled.shape[1]:
@@ -111,7 +132,7 @@ def _nucleus(scaled_BV: np.ndarray, top_p: float) -> np.ndarray:
     order = np.argsort(-scaled_BV, axis=1, kind="stable")
     ranked = np.take_along_axis(scaled_BV, order, axis=1).astype(np.float64)
     probs = np.exp(ranked - ranked[:, :1])
-    probs /= probs.sum(axis=1, keepdims=True)
+    probs /= np.cumsum(probs, axis=1)[:, -1:]  # in order, as native code adds them
     keep = np.cumsum(probs, axis=1) - probs < top_p
     out = np.zeros_like(keep)
     np.put_along_axis(out, order, keep, axis=1)

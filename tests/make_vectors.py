@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from janus_edge.runtime import image as images
+from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.flow import SOLVERS, FlowSettings, integrate, times
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate, Turn
 from janus_edge.runtime.sampling import (
@@ -81,7 +82,59 @@ def sampling() -> dict[str, Any]:
             for scale in (0.0, 1.25, 5.0)
         ],
         "choose": list(_choices(rng)),
+        "extreme": list(extremes(np.random.default_rng(8), 120)),
     }
+
+
+EXTREME_LOGITS = (0.0, -0.0, 1e-45, -1e-39, 1e30, -1e30, 1.1e30, 3.4e38, -3.4e38)
+NOT_FINITE = (np.nan, np.inf, -np.inf)
+EXTREME_SETTINGS: dict[str, tuple[float, ...]] = {
+    "scale": (1.0, 1.0, 0.0, -0.0, 5.0, 1e-45, 100.0, 1e38),
+    "temperature": (0.0, -0.0, 1e-320, 1e-45, 1e-38, 9.999999e-7, 1e-6, 2e-6, 0.1, 1.0, 100.0, 1e38),
+    "top_k": (0, 0, 1, 2, 10, 11, 12, 2**31),
+    "top_p": (1.0, 1.0, 1e-6, 5e-324, 0.5, 0.999999),
+}
+
+
+def extremes(rng: np.random.Generator, count: int) -> Iterator[dict[str, Any]]:
+    """Guidance and choice over denormal, huge, equal, infinite and NaN numbers; chosen None:
+    refused."""
+    for index in range(count):
+        rows = rng.normal(0, 2, (2, 11)).astype(np.float32) * rng.choice([1e-38, 1, 1e20, 1e29])
+        rows = rows.astype(np.float32)
+        for _ in range(rng.integers(0, 4)):
+            rows[rng.integers(2), rng.integers(11)] = rng.choice(EXTREME_LOGITS)
+        if index % 4 == 0:
+            rows[rng.integers(2), rng.integers(11)] = rng.choice(NOT_FINITE)
+        if index % 5 == 0:
+            rows[:, 3:7] = rows[:, :1]
+        how = {name: rng.choice(values).item() for name, values in EXTREME_SETTINGS.items()}
+        how["top_k"] = int(how["top_k"])
+        seed = int(rng.integers(0, 2**63 - 1))
+        yield {
+            "cond": list(map(_number, rows[0])),
+            "uncond": list(map(_number, rows[1])),
+            "seed": seed,
+            "position": index,
+            "chosen": _chosen(rows, seed, index, **how),
+        } | how
+
+
+def _number(value: np.float32) -> float | str:
+    """As JSON has it, or a word."""
+    return float(value) if np.isfinite(value) else str(value)
+
+
+def _chosen(
+    rows: np.ndarray, seed: int, position: int, *, scale: float, **how: Any
+) -> int | None:
+    logits = rows[:1] if scale == 1 else guide(rows[:1], rows[1:], scale)
+    seeds, positions = np.array([seed], np.uint64), np.array([position])
+    noise = gumbel(seeds, positions, rows.shape[1], STREAMS["image"])[:, 0]
+    try:
+        return int(choose(logits, noise, **how)[0])
+    except BundleError:
+        return None
 
 
 def _choices(rng: np.random.Generator) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "sampling.hpp"
+
 namespace je {
 namespace {
 
@@ -85,7 +87,11 @@ void Flow::step() {
   const bool is_guided = settings_.guides(start);
   if (was_guided_ != is_guided) past_.reset();  // another field: its velocities and the past ones don't mix
   was_guided_ = is_guided;
-  const auto field = [&](const Latent& z, double t) { return velocity_(z, t, is_guided); };
+  const auto field = [&](const Latent& z, double t) {
+    Latent found = velocity_(z, t, is_guided);
+    check_sound(found.data(), found.size(), "velocities");
+    return found;
+  };
   Latent v = field(z_, start);
   const Step step{field, z_, v, start, stop, past_ ? &past_->velocity : nullptr, past_ ? past_->length : 0};
   Slope found = solver_of(settings_.solver)(step);

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "error.hpp"
+#include "sampling.hpp"
 
 namespace je {
 namespace {
@@ -145,6 +146,7 @@ std::vector<float> prepare(const Picture& picture, int size) {
 Picture to_picture(const float* values, int size) {
   Picture found = blank(size, size);
   const size_t plane = static_cast<size_t>(size) * static_cast<size_t>(size);
+  check_sound(values, 3 * plane, "pixels");
   for (size_t i = 0; i < plane; ++i)
     for (size_t c = 0; c < 3; ++c) {
       const float value = (values[c * plane + i] + 1) / 2 * 255;

@@ -26,7 +26,7 @@ Picture resize(const Picture& picture, int width, int height);
 // As the vision encoder takes it, (3, size, size) in [-1, 1]: the long side scaled, the rest grey.
 std::vector<float> prepare(const Picture& picture, int size);
 
-// The image decoder's output (3, size, size), about [-1, 1].
+// The image decoder's output (3, size, size), about [-1, 1]. Throws Error JE_E_BUNDLE where it is not finite.
 Picture to_picture(const float* values, int size);
 
 // Cells (side, side, 3) from 0 to 255, each a square of `factor` pixels a side.

@@ -6,11 +6,15 @@
 #include <limits>
 #include <numeric>
 
+#include "error.hpp"
+
 namespace je {
 namespace {
 
 constexpr float kDropped = -std::numeric_limits<float>::infinity();
 constexpr double kPi = 3.14159265358979323846;
+constexpr double kMinTemperature = 1e-6;  // below it the largest logit is taken
+constexpr float kMaxValue = 1e30f;        // of a logit: divided by kMinTemperature it is still finite
 
 // Inside (0, 1): the middle of one of 2^23 cells.
 double uniform(uint32_t word) { return (static_cast<double>(word >> 9) + 0.5) * 0x1p-23; }
@@ -95,8 +99,17 @@ void guide(float* cond, const float* uncond, double guidance_scale, size_t count
   for (size_t i = 0; i < count; ++i) cond[i] = uncond[i] + scale * (cond[i] - uncond[i]);
 }
 
+void check_sound(const float* values, size_t count, const char* what) {
+  bool is_sound = true;
+  for (size_t i = 0; i < count; ++i) is_sound &= std::fabs(values[i]) <= kMaxValue;  // NaN is never <=
+  if (!is_sound)
+    fail(JE_E_BUNDLE, "the model computes ", what,
+         " that are NaN or beyond 1e30; its weights are damaged, or overflow in this precision: export it again");
+}
+
 int64_t choose(float* logits, size_t count, const Choice& how, const NoiseAt& noise) {
-  if (how.temperature == 0) return std::max_element(logits, logits + count) - logits;
+  check_sound(logits, count, "logits");
+  if (how.temperature < kMinTemperature) return std::max_element(logits, logits + count) - logits;
   const float temperature = static_cast<float>(how.temperature);
   for (size_t i = 0; i < count; ++i) logits[i] /= temperature;
   if (how.top_k > 0 && how.top_k < static_cast<int64_t>(count))

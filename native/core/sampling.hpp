@@ -22,6 +22,9 @@ std::vector<float> normal(uint64_t seed, size_t count);
 // uncond + s * (cond - uncond), over cond.
 void guide(float* cond, const float* uncond, double guidance_scale, size_t count);
 
+// Throws Error JE_E_BUNDLE if one of them, which the model computed, is NaN or beyond 1e30.
+void check_sound(const float* values, size_t count, const char* what);
+
 struct Choice {
   double temperature = 0, top_p = 1;
   int64_t top_k = 0;
@@ -34,8 +37,8 @@ struct NoiseAt {
   uint32_t position;
 };
 
-// A code or token: argmax(logits / T + noise) over the kept ones, the lowest of equals. logits (count) are written
-// over.
+// A code or token: argmax(logits / T + noise) over the kept ones, the lowest of equals; below T = 1e-6
+// argmax(logits). logits (count) are written over. Throws as check_sound does.
 int64_t choose(float* logits, size_t count, const Choice& how, const NoiseAt& noise);
 
 }  // namespace je

@@ -81,6 +81,30 @@ void check_sampling(const json& given) {
   }
 }
 
+// JSON has no word for those that are not finite.
+std::vector<float> floats_of(const json& from) {
+  std::vector<float> found;
+  for (const json& each : from) found.push_back(each.is_string() ? std::stof(each.get<std::string>()) : each.get<float>());
+  return found;
+}
+
+void check_extremes(const json& given) {
+  for (const json& each : given) {
+    std::vector<float> logits = floats_of(each["cond"]);
+    const double scale = each["scale"];
+    if (scale != 1) je::guide(logits.data(), floats_of(each["uncond"]).data(), scale, logits.size());
+    const je::Choice how{each["temperature"], each["top_p"], each["top_k"]};
+    const je::NoiseAt noise{each["seed"], je::Stream::kImage, each["position"]};
+    json found;  // null: refused
+    try {
+      found = je::choose(logits.data(), logits.size(), how, noise);
+    } catch (const je::Error& error) {
+      same(error.status, JE_E_BUNDLE, "extreme, status");
+    }
+    same(found, each["chosen"], "extreme " + each.dump());
+  }
+}
+
 void check_flow(const json& given) {
   for (const json& each : given["times"])
     same(je::times(each["num_steps"], each["shift"]), each["times"].get<std::vector<double>>(), "times");
@@ -190,6 +214,7 @@ int main(int argc, char** argv) {
   if (argc != 2) return 2;
   const std::string folder = argv[1];
   check_sampling(read(folder + "/sampling.json"));
+  check_extremes(read(folder + "/sampling.json")["extreme"]);
   check_flow(read(folder + "/flow.json"));
   check_prompts(read(folder + "/prompts.json"), folder);
   check_pictures(read(folder + "/pictures.json"));

@@ -3,6 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.flow import FlowSettings, integrate
+from janus_edge.runtime.image import to_pixels
 from janus_edge.runtime.sampling import (
     STREAMS,
     choose,
@@ -134,3 +137,32 @@ def test_guidance_at_one_is_the_conditional_row() -> None:
     cond, uncond = rng.standard_normal((2, 3, 7)).astype(np.float32)
     assert guide(cond, uncond, 1.0) == pytest.approx(cond, abs=1e-6)
     assert guide(cond, uncond, 5.0) == pytest.approx(uncond + 5 * (cond - uncond), abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.0, 5e-324, 1e-45, 1e-38, 9.999999e-7])
+def test_tiny_temperatures_are_greedy(temperature: float) -> None:
+    """Divided by them, logits overflowed, and code 0 was drawn always."""
+    logits = np.array([[-1.0, 3.0, 4.0, 4.0]], np.float32)
+    assert choose(logits, np.array([[9.0, 9.0, 0.0, 9.0]], np.float32), temperature).tolist() == [2]
+
+
+def test_the_smallest_temperature_does_not_overflow() -> None:
+    logits = np.array([[-1e30, 1e30, 9.9e29]], np.float32)
+    noise = np.array([[9.0, 0.0, 9.0]], np.float32)
+    assert choose(logits, noise, 1e-6, top_k=2, top_p=0.5).tolist() == [1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.1e30, -3e38])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_is_not_finite_is_refused(value: float, temperature: float) -> None:
+    logits = np.array([[1.0, 2.0, value, 3.0]], np.float32)
+    with pytest.raises(BundleError, match="logits that are NaN or beyond 1e30"):
+        choose(logits, np.zeros((1, 4), np.float32), temperature)
+    with pytest.raises(BundleError, match="logits that are"):
+        choose(guide(logits, logits[:, ::-1], 100.0), np.zeros((1, 4), np.float32), temperature)
+    settings = FlowSettings(guidance_scale=1.0, num_steps=2, solver="euler")
+    start = np.ones((1, 1, 1, 4), np.float32)
+    with pytest.raises(BundleError, match="velocities that are"):
+        list(integrate(lambda z, t, guided: logits[None, None], start, settings))
+    with pytest.raises(BundleError, match="pixels that are"):
+        to_pixels(np.full((3, 2, 2), value, np.float32))
