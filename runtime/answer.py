@@ -21,12 +21,12 @@ def answer(
     """Text events as they come, to the prompt ``ids_T`` that the request makes."""
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
-    seeing = ("vision_encoder", "vision_aligner") if request.images else ()
+    seeing = ("vision_encoder", "vision_aligner") if request.pictures else ()
     with watch.part("open"):
         engines.open(*engines.decoders(), "text_head", *seeing)
     text_embed, head = engines.table("text_embed"), engines["text_head"]
     prompt_1TD = text_embed[ids_T][None].astype(np.float32)
-    vectors = [_see(engines, picture, watch) for picture in request.images]
+    vectors = [_see(engines, picture, watch) for picture in request.pictures]
     if vectors:
         prompt_1TD[0, ids_T == encoder.ids["image_placeholder"]] = np.concatenate(vectors)
     most = min(request.max_tokens, sizes.max_length - len(ids_T))

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from janus_edge.runtime.arguments import Flag, PathOrName, checked, shown
 from janus_edge.runtime.checked import Stamp, check_changed, home_folder, stamp_of
 from janus_edge.runtime.contract import check_contract, table_shapes
-from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component, Manifest, parse_manifest
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
@@ -45,12 +46,12 @@ class Bundle:
     stamps: dict[str, Stamp]  # of every file of the components and kernels, as it was checked
 
     def path(self, component: str) -> Path:
-        """Return where a component's file is."""
-        return self.folder / self.manifest.components[component].file
+        """Return where a component's file is. Raises OptionError if there is no such one."""
+        return self.folder / self._component(component).file
 
     def num_bytes(self, component: str) -> int:
         """Return how large a component's files are together."""
-        files = _files_of(self.manifest.components[component])
+        files = _files_of(self._component(component))
         return sum(self.stamps[name][0] for name, _ in files)
 
     @contextmanager
@@ -77,8 +78,15 @@ class Bundle:
                 ) from None
             self.stamps[name] = stamp or self.stamps[name]
 
+    def _component(self, name: str) -> Component:
+        found = self.manifest.components
+        if not isinstance(name, str) or name not in found:
+            raise OptionError(f"component is {shown(name)}; give one of {', '.join(found)}")
+        return found[name]
 
-def open_bundle(model: str | Path | None = None, *, check_all: bool = False) -> Bundle:
+
+@checked
+def open_bundle(model: PathOrName | None = None, *, check_all: Flag = False) -> Bundle:
     """Open a bundle by its folder, or a pulled or shipped one by its name; None: the default.
 
     check_all: hash every file, also those that were found right before and not touched since.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from janus_edge.runtime.arguments import PathOrName, checked
 from janus_edge.runtime.errors import ImageError
 from janus_edge.runtime.sampling import check_sound
 
@@ -27,7 +28,8 @@ UPRIGHT = {
 }
 
 
-def load_image(path: Path) -> Image.Image:
+@checked
+def load_image(path: PathOrName) -> Image.Image:
     """Open a picture's first frame as RGB, upright, transparency over white. Raises ImageError."""
     try:
         with warnings.catch_warnings():
@@ -35,13 +37,13 @@ def load_image(path: Path) -> Image.Image:
             # Not by name: Pillow would map the file and garble an uncompressed, turned TIFF.
             with Path(path).open("rb") as file, Image.open(file) as opened:
                 _check(opened, path)
-                picture = _rgb(_upright(opened))
+                picture = rgb(_upright(opened))
         picture.info.clear()  # its EXIF tag would turn the picture a second time
         return picture
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise _too_large(path, "too many") from None
+        raise too_large(path, "too many") from None
     except UnidentifiedImageError:
         raise _unreadable(path) from None
     except OSError as error:
@@ -51,19 +53,20 @@ def load_image(path: Path) -> Image.Image:
         raise _unreadable(path) from None
 
 
-def _unreadable(path: Path) -> ImageError:
+def _unreadable(path: Path | str) -> ImageError:
     return ImageError(f"{path}: not a picture that can be read; give a PNG or JPEG")
 
 
-def _too_large(path: Path, count: str) -> ImageError:
+def too_large(path: Path | str, count: str) -> ImageError:
+    """The error of a picture of so many pixels."""
     limit = f"{MAX_PIXELS // 1_000_000} megapixels"
     return ImageError(f"{path}: {count} pixels; make it smaller than {limit}")
 
 
-def _check(opened: Image.Image, path: Path) -> None:
+def _check(opened: Image.Image, path: Path | str) -> None:
     """Refuse by the header, before any pixel is decoded."""
     if opened.width * opened.height > MAX_PIXELS:
-        raise _too_large(path, f"{opened.width}x{opened.height}")
+        raise too_large(path, f"{opened.width}x{opened.height}")
     if opened.format not in FORMATS:  # for EPS, Pillow would start another program
         raise ImageError(f"{path}: {opened.format} files are not read; give a PNG or JPEG")
     if opened.mode == "F" or (opened.mode == "I" and opened.format == "TIFF"):
@@ -82,7 +85,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """A new picture in RGB: transparency over white, of 16 bits the upper 8."""
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
         deep = np.asarray(image)
         grey = (deep >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit colour
@@ -103,7 +107,7 @@ def prepare(image: Image.Image, size: int) -> np.ndarray:
     # In this order: side * (size / longest) can fall below a whole number and lose a pixel.
     longest = max(image.size)
     width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
-    resized = resize(_rgb(image), width, height)
+    resized = resize(rgb(image), width, height)
     square = Image.new("RGB", (size, size), PADDING)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
     pixels = np.asarray(square, np.float32) / 255

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic.dataclasses import dataclass as validated
 from tokenizers import Tokenizer
 
+from janus_edge.runtime.arguments import STRICT, Text, Whole, in_range, one_line
 from janus_edge.runtime.errors import BundleError, PromptError
+from janus_edge.runtime.text import well_formed
 from janus_edge.runtime.tokenizer_json import is_panic, load_tokenizer
 
 TOKEN_STRINGS = {
@@ -34,13 +37,21 @@ class PromptTemplate:
     system_prompt: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line
+@validated(frozen=True, kw_only=True, config=STRICT)
 class Turn:
-    """A message about some pictures, and what was answered; None: to be answered."""
+    """A message about some pictures, and what was answered; None: to be answered.
 
-    message: str
-    num_images: int = 0
-    answer: str | None = None
+    Raises OptionError for values out of range or of another type.
+    """
+
+    message: Text
+    num_images: Whole = 0
+    answer: Text | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of images that cannot be."""
+        in_range("num_images", self.num_images, 0, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +172,7 @@ class PromptEncoder:
 
     def _encode(self, text: str) -> list[int]:
         try:
-            return self.tokenizer.encode(text, add_special_tokens=False).ids
+            return self.tokenizer.encode(well_formed(text), add_special_tokens=False).ids
         except BaseException as error:
             if not is_panic(error):
                 raise

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, cast
 
 import numpy as np
 from PIL import Image as PilImage
+from pydantic import BeforeValidator, PlainValidator
+from pydantic.dataclasses import dataclass as validated
 
+from janus_edge.runtime.arguments import STRICT, Flag, Number, Text, Whole, in_range, one_line
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.flow import MAX_STEPS, SOLVERS
+from janus_edge.runtime.pictures import PictureLike, to_pictures
 from janus_edge.runtime.prompt import Turn
 
 MAX_SEED = 2**63 - 1
 
 
-@dataclass(frozen=True, kw_only=True)
+Texts = Annotated[tuple[Text, ...], BeforeValidator(lambda value: _tuple(value))]
+Turns = Annotated[tuple[Turn, ...], BeforeValidator(lambda value: _tuple(value))]
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@one_line
+@validated(frozen=True, kw_only=True, config=STRICT)
 class ImageRequest:
     """Draw ``num_images`` pictures of each prompt; the i-th has seed ``seed + i``.
 
@@ -22,23 +37,24 @@ class ImageRequest:
     temperature, top_k and top_p are of models that draw codes; num_steps, solver, shift and the
     part of t in which guidance is on (``guidance_start`` to ``guidance_end``) of those that draw by
     a flow. previews: yield a Preview after each row of codes or each step.
-    Raises OptionError for values out of range.
+    Raises OptionError for values out of range or of another type; NumPy's numbers are taken as
+    Python's own, a list of prompts as a tuple.
     """
 
-    prompt: str | tuple[str, ...]
-    num_images: int = 1
-    seed: int = 0
-    guidance_scale: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    num_steps: int | None = None
-    solver: str | None = None
-    shift: float | None = None
-    guidance_start: float | None = None
-    guidance_end: float | None = None
-    reference: bool = False
-    previews: bool = False
+    prompt: Text | Texts
+    num_images: Whole = 1
+    seed: Whole = 0
+    guidance_scale: Number | None = None
+    temperature: Number | None = None
+    top_k: Whole | None = None
+    top_p: Number | None = None
+    num_steps: Whole | None = None
+    solver: Text | None = None
+    shift: Number | None = None
+    guidance_start: Number | None = None
+    guidance_end: Number | None = None
+    reference: Flag = False
+    previews: Flag = False
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -52,11 +68,11 @@ class ImageRequest:
 
     def __post_init__(self) -> None:
         """Refuse what no loop could run."""
-        _in_range("number of prompts", len(self.prompts), 1, 1024)
-        _in_range("num_images", self.num_images, 1, 1024)
-        _in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
+        in_range("number of prompts", len(self.prompts), 1, 1024)
+        in_range("num_images", self.num_images, 1, 1024)
+        in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
         for name, (least, most) in _RANGES.items():
-            _in_range(name, getattr(self, name), least, most)
+            in_range(name, getattr(self, name), least, most)
         if self.solver is not None and self.solver not in SOLVERS:
             raise OptionError(f'solver is "{self.solver}"; give one of {", ".join(SOLVERS)}')
 
@@ -83,30 +99,39 @@ _RANGES: dict[str, tuple[float, float]] = {
 _SETTINGS = (*_RANGES, "solver")
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line
+@validated(frozen=True, kw_only=True, config=STRICT)
 class AskRequest:
     """A question about some pictures, or none. temperature 0 takes the likeliest token each time.
 
-    images: of all turns, in order. history: what was asked and answered before.
+    images: of all turns, in order: one, a tuple or a list of paths of picture files, PIL images,
+    ``Image`` or ``Preview`` events, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8.
+    They are read and copied at once. history: what was asked and answered before. Raises
+    OptionError for values out of range or of another type, ImageError for what is no picture.
     """
 
-    question: str
-    images: tuple[PilImage.Image, ...] = ()
-    history: tuple[Turn, ...] = ()
-    max_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    question: Text
+    images: Annotated[PictureLike | Sequence[PictureLike], PlainValidator(to_pictures)] = ()
+    history: Turns = ()
+    max_tokens: Whole = 128
+    temperature: Number = 0.0
+    top_p: Number = 1.0
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         """Refuse what no loop could run."""
         if any(turn.answer is None for turn in self.history):
             raise OptionError("a turn of the history has no answer; ask its question first")
-        _in_range("number of images", len(self.images), self._images_before, 1024)
-        _in_range("max_tokens", self.max_tokens, 1, 2**31)
-        _in_range("temperature", self.temperature, 0, 100)
-        _in_range("top_p", self.top_p, 1e-6, 1)
-        _in_range("seed", self.seed, 0, MAX_SEED)
+        in_range("number of images", len(self.pictures), self._images_before, 1024)
+        in_range("max_tokens", self.max_tokens, 1, 2**31)
+        in_range("temperature", self.temperature, 0, 100)
+        in_range("top_p", self.top_p, 1e-6, 1)
+        in_range("seed", self.seed, 0, MAX_SEED)
+
+    @property
+    def pictures(self) -> tuple[PilImage.Image, ...]:
+        """The images as RGB."""
+        return cast(tuple[PilImage.Image, ...], self.images)
 
     @property
     def _images_before(self) -> int:
@@ -115,10 +140,5 @@ class AskRequest:
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The history and the question, which is about the pictures that are left."""
-        left = len(self.images) - self._images_before
+        left = len(self.pictures) - self._images_before
         return (*self.history, Turn(message=self.question, num_images=left))
-
-
-def _in_range(name: str, value: float | None, least: float, most: float) -> None:
-    if value is not None and not least <= value <= most:  # NaN is in no range
-        raise OptionError(f"{name} is {value}; give a value from {least} to {most}")

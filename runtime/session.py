@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
+from pydantic import InstanceOf
 
 from janus_edge.runtime.answer import answer
+from janus_edge.runtime.arguments import Text, Whole, checked
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.devices import AUTO, choose
@@ -29,9 +32,16 @@ _FAMILIES: dict[str, tuple[type[Any], Callable[..., Iterator[Event]]]] = {
 
 
 class Session:
-    """Runs requests on one bundle. Engines open when first needed. Not for several threads."""
+    """Runs requests on one bundle. Engines open when first needed.
 
-    def __init__(self, bundle: Bundle, *, num_threads: int = 0, device: str = AUTO) -> None:
+    Several threads may use a session, and even one request's events: one of them works at a time,
+    from one event to the next.
+    """
+
+    @checked
+    def __init__(
+        self, bundle: InstanceOf[Bundle], *, num_threads: Whole = 0, device: Text = AUTO
+    ) -> None:
         """num_threads: of the engines; 0 lets the backend choose. device: "cpu", "cuda:1" and the
         like (runtime/devices.py); "auto": what suits the bundle and is there. Raises OptionError
         if the system has not as many threads, DeviceError if the bundle cannot run there."""
@@ -39,8 +49,10 @@ class Session:
         self._sizes, self._encoder = bundle.manifest.sizes, bundle.encoder
         self.device = choose(bundle.manifest, device)
         self._engines = Engines(bundle, num_threads, self.device)
+        self._lock = threading.Lock()
 
-    def image_settings(self, request: ImageRequest) -> Settings | FlowSettings:
+    @checked
+    def image_settings(self, request: InstanceOf[ImageRequest]) -> Settings | FlowSettings:
         """The request's settings, the bundle's (or the papers') where it names none.
 
         Raises OptionError for a setting that this family does not have.
@@ -58,7 +70,8 @@ class Session:
         settings: Settings | FlowSettings = kind(**(chosen | request.settings))
         return settings
 
-    def generate_image(self, request: ImageRequest) -> Iterator[Event]:
+    @checked
+    def generate_image(self, request: InstanceOf[ImageRequest]) -> Iterator[Event]:
         """Draw: Progress (and Preview) events, an Image for each picture, Finished.
 
         Raises PromptError for an empty or too long prompt, OptionError for a setting of another
@@ -73,9 +86,11 @@ class Session:
                 jobs.append(Job(len(jobs), request.seed + i, ids_T))
         _, draw = _FAMILIES[self.bundle.manifest.family]
         watch = Stopwatch()
-        return _finished(draw(self._engines, settings, jobs, request.previews, watch), watch)
+        events = draw(self._engines, settings, jobs, request.previews, watch)
+        return _Events(_finished(events, watch), self._lock)
 
-    def ask(self, request: AskRequest) -> Iterator[Event]:
+    @checked
+    def ask(self, request: InstanceOf[AskRequest]) -> Iterator[Event]:
         """Answer: Text events as they come, Finished.
 
         Raises PromptError for an empty or too long question, before any work.
@@ -83,7 +98,8 @@ class Session:
         ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
         self._check_length("question", ids_T, 1)
         watch = Stopwatch()
-        return _finished(answer(self._engines, request, ids_T, watch), watch)
+        events = answer(self._engines, request, ids_T, watch)
+        return _Events(_finished(events, watch), self._lock)
 
     @property
     def is_native(self) -> bool:
@@ -104,6 +120,22 @@ class Session:
             )
 
 
-def _finished(events: Iterator[Event], watch: Stopwatch) -> Iterator[Event]:
+class _Events(Iterator[Event]):
+    """Events of a request, made under a session's lock: buffers and engines are shared."""
+
+    def __init__(self, events: Generator[Event], lock: threading.Lock) -> None:
+        self._events, self._lock = events, lock
+
+    def __next__(self) -> Event:
+        with self._lock:
+            return next(self._events)
+
+    def close(self) -> None:
+        """End the request where it stands."""
+        with self._lock:
+            self._events.close()
+
+
+def _finished(events: Iterator[Event], watch: Stopwatch) -> Generator[Event]:
     yield from events
     yield Finished(timings_ms=watch.timings_ms(), step_ends_ms=tuple(watch.step_ends_ms))

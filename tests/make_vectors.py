@@ -30,6 +30,7 @@ from janus_edge.runtime.sampling import (
     philox,
     random_words,
 )
+from janus_edge.runtime.text import well_formed
 from tests.tokens import bytewise, tiny
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -90,7 +91,20 @@ EXTREME_LOGITS = (0.0, -0.0, 1e-45, -1e-39, 1e30, -1e30, 1.1e30, 3.4e38, -3.4e38
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 EXTREME_SETTINGS: dict[str, tuple[float, ...]] = {
     "scale": (1.0, 1.0, 0.0, -0.0, 5.0, 1e-45, 100.0, 1e38),
-    "temperature": (0.0, -0.0, 1e-320, 1e-45, 1e-38, 9.999999e-7, 1e-6, 2e-6, 0.1, 1.0, 100.0, 1e38),
+    "temperature": (
+        0.0,
+        -0.0,
+        1e-320,
+        1e-45,
+        1e-38,
+        9.999999e-7,
+        1e-6,
+        2e-6,
+        0.1,
+        1.0,
+        100.0,
+        1e38,
+    ),
     "top_k": (0, 0, 1, 2, 10, 11, 12, 2**31),
     "top_p": (1.0, 1.0, 1e-6, 5e-324, 0.5, 0.999999),
 }
@@ -125,9 +139,7 @@ def _number(value: np.float32) -> float | str:
     return float(value) if np.isfinite(value) else str(value)
 
 
-def _chosen(
-    rows: np.ndarray, seed: int, position: int, *, scale: float, **how: Any
-) -> int | None:
+def _chosen(rows: np.ndarray, seed: int, position: int, *, scale: float, **how: Any) -> int | None:
     logits = rows[:1] if scale == 1 else guide(rows[:1], rows[1:], scale)
     seeds, positions = np.array([seed], np.uint64), np.array([position])
     noise = gumbel(seeds, positions, rows.shape[1], STREAMS["image"])[:, 0]
@@ -209,7 +221,33 @@ def prompts() -> dict[str, Any]:
                 | {"conversation": [_conversation(encoder, turns) for turns in _conversations()]}
                 | {"stream": [_stream(encoder, said) for said in _texts()]}
             )
-    return {"encoders": found}
+    return {"encoders": found, "utf8": list(_bytes())}
+
+
+BROKEN = (
+    "ff",
+    "c3",
+    "e282",
+    "f09f98",
+    "eda080",
+    "edb080edb0",
+    "f4908080",
+    "c080",
+    "80bf",
+    "c3a9c3",
+)
+
+
+def _bytes() -> Iterator[dict[str, str]]:
+    """Bytes that are no UTF-8, alone, in text and random, and what is read."""
+    rng = np.random.default_rng(7)
+    several = [bytes.fromhex(each) for each in BROKEN]
+    several += [b"a " + each + "é日".encode() for each in several]
+    several += [
+        bytes(rng.choice(list(b"a\x80\xbf\xc3\xe2\xed\xf0\xf4\xff"), 12)) for _ in range(40)
+    ]
+    for raw in several:  # as a command line's words reach Python
+        yield {"hex": raw.hex(), "text": well_formed(raw.decode("utf-8", "surrogateescape"))}
 
 
 def _texts() -> list[str]:
@@ -289,7 +327,7 @@ def pictures() -> dict[str, Any]:
     for channels, mode in ((1, "L"), (3, "RGB"), (4, "RGBA")):
         raw = pixels(23, 9, channels, 40)
         picture = Image.fromarray(raw[..., 0] if channels == 1 else raw, mode)
-        made = images._rgb(picture)
+        made = images.rgb(picture)
         found["rgb"].append({"channels": channels, "sha256": _sha256(np.asarray(made))})
     for orientation in range(1, 9):
         picture = Image.fromarray(pixels(6, 4, 3, 41))

@@ -1,4 +1,5 @@
 // The functions of janus_edge.h: structs of any size in, statuses and lines out. No exception leaves this file.
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -13,6 +14,13 @@ struct je_engine {
   std::string device, onnxruntime;
 };
 
+namespace je {
+
+// Who is in je_job_next with a job: nobody, a thread, or a thread after which it is to be freed.
+enum class Use { kNone, kBusy, kGivenUp };
+
+}  // namespace je
+
 struct je_job {
   std::shared_ptr<je::Engines> engines;
   je::Cancel cancel;
@@ -22,6 +30,7 @@ struct je_job {
   std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
   je_status ended = JE_OK;
   std::string reason;
+  std::atomic<je::Use> use{je::Use::kNone};
 };
 
 namespace je {
@@ -113,6 +122,26 @@ je_status work_on(je_job& job) {
   job.told = std::move(job.events.front());
   job.events.pop_front();
   return JE_OK;
+}
+
+// The next event of a job, and what je_job_next returns. With anything but JE_OK the job ends.
+je_event next_of(je_job& job, je_status& status) {
+  status = job.ended;
+  if (status == JE_OK) status = guarded([&] { return work_on(job); });
+  if (status != JE_OK && job.ended == JE_OK) {
+    job.ended = status;
+    guarded([&]() -> je_status {
+      job.reason = je_error();
+      return JE_OK;
+    });
+    job.work.reset();  // and its memory
+    job.events.clear();
+    job.told = {};
+  }
+  if (status < 0) note(status, job.reason.c_str());
+  je_event found = status == JE_OK ? view(job) : je_event{};
+  found.elapsed_ms = elapsed_ms(job);
+  return found;
 }
 
 }  // namespace
@@ -210,28 +239,25 @@ je_status je_job_start(je_engine* engine, const je_request* request, je_job** jo
 }
 
 je_status je_job_next(je_job* job, je_event* event) {
-  const je_status bad = guarded([&]() -> je_status {
+  je_status status = guarded([&]() -> je_status {
     need(job, "job");
     need(event, "event");
     je::check_size(event->size, je::kLeastEvent, "je_event");
+    je::Use unused = je::Use::kNone;
+    if (!job->use.compare_exchange_strong(unused, je::Use::kBusy))
+      je::fail(JE_E_ARGUMENT, "job is in je_job_next on another thread; use it on one at a time");
     return JE_OK;
   });
-  if (bad != JE_OK) return bad;
-  je_status status = job->ended;
-  if (status == JE_OK) status = guarded([&] { return je::work_on(*job); });
-  if (status != JE_OK && job->ended == JE_OK) {
-    job->ended = status;
-    guarded([&]() -> je_status {
-      job->reason = je_error();
-      return JE_OK;
-    });
-    job->work.reset();  // and its memory
-    job->events.clear();
-    job->told = {};
+  if (status != JE_OK) return status;
+  const je_event found = je::next_of(*job, status);
+  je::Use busy = je::Use::kBusy;
+  if (!job->use.compare_exchange_strong(busy, je::Use::kNone)) {  // je_job_free was called meanwhile
+    je_event none{};
+    none.elapsed_ms = found.elapsed_ms;
+    je::give(event, none, event->size);
+    delete job;
+    return JE_CANCELLED;
   }
-  if (status < 0) je::note(status, job->reason.c_str());
-  je_event found = status == JE_OK ? je::view(*job) : je_event{};
-  found.elapsed_ms = je::elapsed_ms(*job);
   je::give(event, found, event->size);
   return status;
 }
@@ -244,5 +270,10 @@ void je_job_cancel(je_job* job) {
   });
 }
 
-void je_job_free(je_job* job) { delete job; }
+void je_job_free(je_job* job) {
+  if (job == nullptr) return;
+  je::Use busy = je::Use::kBusy;
+  je_job_cancel(job);  // before it is given up: after that, the other thread may free it at any time
+  if (!job->use.compare_exchange_strong(busy, je::Use::kGivenUp)) delete job;
+}
 }

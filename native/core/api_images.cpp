@@ -3,6 +3,7 @@
 
 #include "guard.hpp"
 #include "image_file.hpp"
+#include "tokenizer.hpp"
 
 using je::guarded;
 using je::need;
@@ -38,7 +39,7 @@ je_status je_image_save(const char* path, const je_image* image, const char* con
     for (size_t i = 0; i < num_texts; ++i) {
       need(texts[2 * i], "a key of texts");
       need(texts[2 * i + 1], "a value of texts");
-      pairs.emplace_back(texts[2 * i], texts[2 * i + 1]);
+      pairs.emplace_back(je::well_formed(texts[2 * i]), je::well_formed(texts[2 * i + 1]));
       if (pairs.back().first.empty() || pairs.back().first.size() > 79)  // of a PNG
         je::fail(JE_E_ARGUMENT, "a key of texts is ", pairs.back().first.size(), " bytes long; give 1 to 79");
     }

@@ -12,7 +12,7 @@ thread_local std::string last_error;
 // Whatever damaged files put into it, it is one line of UTF-8.
 je_status note(je_status status, const char* line) noexcept {
   try {
-    last_error = to_utf8(to_points(line));
+    last_error = well_formed(line);
     for (char& each : last_error)
       if (each >= 0 && each < ' ') each = ' ';
   } catch (...) {  // no memory even for that

@@ -71,7 +71,7 @@ void check_length(const char* what, const Ids& ids, int64_t follows, const Sizes
 
 std::string text_of(const char* given, const char* name) {
   if (given == nullptr) fail(JE_E_ARGUMENT, name, " is NULL; give a text");
-  return to_utf8(to_points(given));  // what is no UTF-8 becomes U+FFFD
+  return well_formed(given);  // what is no UTF-8 becomes U+FFFD
 }
 
 // A list that is as long as its number says.

@@ -78,5 +78,6 @@ class Tokenizer {
 // Bytes as code points; each maximal part that is no UTF-8 is one U+FFFD.
 std::u32string to_points(std::string_view text);
 std::string to_utf8(std::u32string_view points);
+std::string well_formed(std::string_view text);  // both, one after the other
 
 }  // namespace je

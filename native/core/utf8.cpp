@@ -66,4 +66,6 @@ std::string to_utf8(std::u32string_view points) {
   return text;
 }
 
+std::string well_formed(std::string_view text) { return to_utf8(to_points(text)); }
+
 }  // namespace je

@@ -46,7 +46,7 @@ extern "C" {
  * use one at once. */
 typedef struct je_engine je_engine;
 
-/* A request that runs. For one thread at a time, but for je_job_cancel. */
+/* A request that runs. For one thread at a time, but for je_job_cancel and je_job_free. */
 typedef struct je_job je_job;
 
 typedef int32_t je_status;
@@ -233,15 +233,16 @@ JE_API je_status je_job_start(je_engine *engine, const je_request *request, je_j
 
 /* Work until there is something to tell: JE_OK and an event; JE_DONE: the request is finished; JE_CANCELLED; or an
  * error, with which the job ends, too. Afterwards the same again. An event that is NULL (JE_E_ARGUMENT) or whose size
- * is wrong (JE_E_ABI) is refused before any work, and the job goes on. Not two threads at once for one job.
- * JE_E_BUNDLE, JE_E_RUNTIME, JE_E_MEMORY, JE_E_DEVICE. */
+ * is wrong (JE_E_ABI) is refused before any work, and the job goes on; likewise a call while another thread is in one
+ * with the same job (JE_E_ARGUMENT). JE_E_BUNDLE, JE_E_RUNTIME, JE_E_MEMORY, JE_E_DEVICE. */
 JE_API je_status je_job_next(je_job *job, je_event *event);
 
 /* Ask a job to end; its je_job_next returns JE_CANCELLED soon. Any thread, as often as wanted, until je_job_free.
  * NULL is allowed. */
 JE_API void je_job_cancel(je_job *job);
 
-/* End and free a job, finished or not. NULL is allowed. Not while another thread calls a function with it. */
+/* End and free a job, finished or not. NULL is allowed. While another thread is in je_job_next with it, the job is
+ * cancelled, that call returns JE_CANCELLED and frees it; no other call with it may follow or be under way. */
 JE_API void je_job_free(je_job *job);
 
 #ifdef __cplusplus

@@ -6,6 +6,7 @@
 //                                                prints what came out of each, a line
 //        stress ONNXRUNTIME BUNDLE at-once       two jobs on two threads give what they give alone
 //        stress ONNXRUNTIME BUNDLE cancel N      N jobs cancelled from another thread
+//        stress ONNXRUNTIME BUNDLE one-job       one job on three threads gives every event once; freed while it works
 //        stress ONNXRUNTIME BUNDLE reopen N      opens, draws now and then, closes; prints the memory held, in KB
 //        stress ONNXRUNTIME BUNDLE no-memory     draws where no more memory can be had, which must fail, and then
 //                                              where it can
@@ -13,11 +14,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -114,6 +119,104 @@ void run_cancel(const janus_edge::Engine& engine, int count) {
   std::cout << num_cancelled << " of " << count << " cancelled\n";
 }
 
+// Events of a job that several threads ask for; what else they are told than that it is busy.
+struct Shared {
+  std::atomic<int> num_events{0}, num_refused{0}, num_others{0};
+};
+
+// Until it ends. A refused call must leave the event as it was.
+void take_events(je_job* job, Shared& shared) {
+  for (;;) {
+    je_event event{};
+    event.size = sizeof event;
+    event.kind = -7;
+    const je_status status = je_job_next(job, &event);
+    if (status == JE_OK) {
+      ++shared.num_events;
+    } else if (status == JE_E_ARGUMENT && event.kind == -7 && std::strstr(je_error(), "another thread") != nullptr) {
+      ++shared.num_refused;
+      std::this_thread::yield();
+    } else {
+      shared.num_others += status != JE_DONE;
+      return;
+    }
+  }
+}
+
+je_job* start(const janus_edge::Engine& engine, const char* prompt, int num_pictures) {
+  je_request request = janus_edge::default_request();
+  request.prompt = prompt;
+  request.num_pictures = num_pictures;
+  je_job* job = nullptr;
+  janus_edge::check(je_job_start(engine.get(), &request, &job));
+  return job;
+}
+
+void run_one_job(const janus_edge::Engine& engine) {
+  Shared alone, shared;
+  je_job* job = start(engine, "a red circle", 2);
+  take_events(job, alone);
+  je_job_free(job);
+  job = start(engine, "a red circle", 2);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) threads.emplace_back([&] { take_events(job, shared); });
+  for (std::thread& each : threads) each.join();
+  je_job_free(job);
+  if (shared.num_others > 0 || shared.num_events != alone.num_events)
+    throw std::runtime_error("other events on three threads");
+  if (shared.num_refused == 0) throw std::runtime_error("the threads never met");
+}
+
+// A log that stops a thread in the midst of je_job_next, where it opens what a job needs.
+struct Gate {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool is_armed = false, is_inside = false, is_open = false;
+
+  static void line(void* context, int32_t, const char*) {
+    Gate& gate = *static_cast<Gate*>(context);
+    std::unique_lock<std::mutex> lock(gate.mutex);
+    if (!gate.is_armed || gate.is_inside) return;
+    gate.is_inside = true;
+    gate.changed.notify_all();
+    gate.changed.wait(lock, [&] { return gate.is_open; });
+  }
+  void await() {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [&] { return is_inside; });
+  }
+  void open() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    is_open = true;
+    changed.notify_all();
+  }
+};
+
+// Freed and its engine closed while a thread is in je_job_next: that call returns JE_CANCELLED, and nothing leaks.
+void run_freed(const std::string& bundle) {
+  Gate gate;
+  je_options options = janus_edge::default_options();
+  options.onnxruntime = onnxruntime;
+  options.log = Gate::line;
+  options.log_context = &gate;
+  janus_edge::Engine engine(bundle, options);
+  je_job* job = start(engine, "a red circle", 1);
+  gate.is_armed = true;
+  je_status status = JE_OK;
+  je_event event{};
+  event.size = sizeof event;
+  std::thread other([&] { status = je_job_next(job, &event); });
+  gate.await();
+  je_job_free(job);
+  {
+    const janus_edge::Engine closed = std::move(engine);
+  }
+  gate.open();
+  other.join();
+  if (status != JE_CANCELLED || event.kind != 0 || event.total != 0)
+    throw std::runtime_error("a freed job went on: " + std::to_string(status));
+}
+
 struct Memory {
   long mapped_kb, resident_kb;
 };
@@ -164,7 +267,10 @@ int main(int argc, char** argv) {
       run_cases(open(bundle), argv[4]);
     else if (work == "at-once")
       run_at_once(open(bundle));
-    else if (work == "cancel")
+    else if (work == "one-job") {
+      run_one_job(open(bundle));
+      run_freed(bundle);
+    } else if (work == "cancel")
       run_cancel(open(bundle), std::atoi(argv[4]));
     else if (work == "no-memory")
       run_without_memory(open(bundle));

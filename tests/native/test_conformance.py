@@ -170,6 +170,24 @@ def test_tokens(api: Api, shipped: Reference) -> None:
             assert api.tokenize(engine, text.encode()) == expected, text
 
 
+@pytest.mark.parametrize(
+    "raw", [b"a \xff star", b"caf\xe9", b"\xe2\x82\xf0\x9f", b"\xed\xa0\x80 x"]
+)
+def test_bytes_that_are_no_utf8(api: Api, shipped: Reference, raw: bytes) -> None:
+    """What a command line gives is read as C reads the same bytes: prompt, question, history."""
+    text = raw.decode("utf-8", "surrogateescape")
+    encoder = shipped.session.bundle.encoder
+    with api.engine(shipped.folder) as engine:
+        assert api.tokenize(engine, raw) == encoder._encode(text)
+        (found,) = api.draw(engine, prompt=raw, seed=3)
+        chosen = {"temperature": 1.0, "seed": 5, "max_tokens": 8}
+        said = api.ask(engine, prompt=raw, history=[(raw, raw, 0)], **chosen)
+    (expected,) = shipped.drawn(ImageRequest(prompt=text, seed=3))
+    assert np.array_equal(found.pixels, expected.pixels)
+    history = (Turn(message=text, answer=text),)
+    assert said.decode() == shipped.answer(AskRequest(question=text, history=history, **chosen))
+
+
 def test_what_an_engine_says_of_itself(api: Api, shipped: Reference) -> None:
     bundle, sizes = shipped.session.bundle, shipped.session.bundle.manifest.sizes
     with api.engine(shipped.folder) as engine:

@@ -60,6 +60,7 @@ def test_stress(
     assert len(found) == len(PROMPTS) + len(QUESTIONS)
     assert found == stress(release, bundle, "cases", cases)
     stress(build(sanitize), bundle, "at-once")
+    stress(build(sanitize), bundle, "one-job")
     assert int(stress(build(sanitize), bundle, "cancel", "20")[0].split()[0]) > 0
 
 

@@ -84,7 +84,8 @@ void check_sampling(const json& given) {
 // JSON has no word for those that are not finite.
 std::vector<float> floats_of(const json& from) {
   std::vector<float> found;
-  for (const json& each : from) found.push_back(each.is_string() ? std::stof(each.get<std::string>()) : each.get<float>());
+  for (const json& each : from)
+    found.push_back(each.is_string() ? std::stof(each.get<std::string>()) : each.get<float>());
   return found;
 }
 
@@ -139,6 +140,16 @@ void check_ids(const json& expected, const Make& make) {
   } catch (const je::Error& error) {
     const std::string line = error.what();
     same(line.substr(0, line.find_first_of(",;")), expected.value("refused", ""), expected.dump());
+  }
+}
+
+void check_utf8(const json& given) {
+  for (const json& each : given) {
+    const std::string hex = each["hex"];
+    std::string raw;
+    for (size_t i = 0; i < hex.size(); i += 2)
+      raw.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    same(je::well_formed(raw), each["text"].get<std::string>(), "utf8 " + hex);
   }
 }
 
@@ -217,6 +228,7 @@ int main(int argc, char** argv) {
   check_extremes(read(folder + "/sampling.json")["extreme"]);
   check_flow(read(folder + "/flow.json"));
   check_prompts(read(folder + "/prompts.json"), folder);
+  check_utf8(read(folder + "/prompts.json")["utf8"]);
   check_pictures(read(folder + "/pictures.json"));
   std::cout << num_checked << " checked, " << num_wrong << " wrong\n";
   return num_wrong > 0;

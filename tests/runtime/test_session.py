@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,38 @@ def test_values_out_of_range(name: str, value: float) -> None:
 def test_requests_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ImageRequest(prompt="x").seed = 3
+
+
+def test_threads_take_turns(session: Session) -> None:
+    """One request's events on three threads come once each; requests at once draw what they draw
+    alone."""
+    alone = [events_of(session, num_images=2, seed=seed) for seed in range(3)]
+    shared = session.generate_image(ImageRequest(prompt="a red star", num_images=2))
+    found: list[list[Event]] = [[] for _ in range(6)]
+
+    def take(index: int) -> None:
+        if index < 3:
+            found[index] = events_of(session, num_images=2, seed=index)
+        else:
+            found[index] = list(shared)
+
+    threads = [threading.Thread(target=take, args=(index,)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for events, expected in zip(found, alone, strict=False):
+        assert images_of(events) == images_of(expected)
+    assert sum(map(len, found[3:])) == len(alone[0])
+    assert sorted(images_of([e for part in found[3:] for e in part])) == images_of(alone[0])
+
+
+def images_of(events: list[Event]) -> list[tuple[int, bytes]]:
+    return [(event.index, event.pixels.tobytes()) for event in events if isinstance(event, Image)]
+
+
+def test_a_request_can_be_ended(session: Session) -> None:
+    events = session.generate_image(ImageRequest(prompt="a red star"))
+    next(events)
+    events.close()
+    assert list(events) == []
