@@ -40,6 +40,10 @@ class ImageError(JanusEdgeError):
     """A file that is no picture, or too large a one."""
 
 
+class ImageWarning(UserWarning):
+    """A picture that is read although its end is missing."""
+
+
 class OptionError(JanusEdgeError):
     """A value outside its range."""
 

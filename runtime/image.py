@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from janus_edge.runtime import jpeg, png
 from janus_edge.runtime.arguments import PathOrName, checked
-from janus_edge.runtime.errors import ImageError
+from janus_edge.runtime.errors import ImageError, ImageWarning
+from janus_edge.runtime.exif import orientation_of
+from janus_edge.runtime.formats import HEAD, name_format
+from janus_edge.runtime.picture_bytes import read_bytes
 from janus_edge.runtime.sampling import check_sound
 
 PADDING = (127, 127, 127)
 MIN_SIDE = 14  # px
 MAX_PIXELS = 100_000_000
-FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+_SMALLER = f"make it smaller than {MAX_PIXELS // 1_000_000} megapixels"
+MISSING = 128  # grey, of what a cut file has not
+READ_BY_PILLOW = {  # formats by our names and Pillow's; native code reads PNG and JPEG alone
+    "AVIF": "AVIF",
+    "BMP": "BMP",
+    "BigTIFF": "TIFF",
+    "GIF": "GIF",
+    "JPEG 2000": "JPEG2000",
+    "PNM": "PPM",
+    "TIFF": "TIFF",
+    "WebP": "WEBP",
+}
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,49 +45,116 @@ UPRIGHT = {
 
 @checked
 def load_image(path: PathOrName) -> Image.Image:
-    """Open a picture's first frame as RGB, upright, transparency over white. Raises ImageError."""
+    """Open a picture's first frame as RGB, upright, transparency over white.
+
+    A PNG or JPEG whose end is missing is read if half of it is there, the rest is grey, and an
+    ImageWarning says so (docs/prompts.md, "Picture files"). Raises ImageError.
+    """
+    return decode_image(read_bytes(path), str(path))
+
+
+def decode_image(raw: bytes, name: str) -> Image.Image:
+    """The same of a file's bytes. name: what errors call it."""
+    kind = name_format(raw[:HEAD])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and sizes; damage raises
-            # Not by name: Pillow would map the file and garble an uncompressed, turned TIFF.
-            with Path(path).open("rb") as file, Image.open(file) as opened:
-                _check(opened, path)
-                picture = rgb(_upright(opened))
-        picture.info.clear()  # its EXIF tag would turn the picture a second time
-        return picture
-    except ImageError:
-        raise
+            picture, note = _DECODERS.get(kind, _decode_any)(raw, kind)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}; give a whole PNG or JPEG file") from None
     except Image.DecompressionBombError:
-        raise too_large(path, "too many") from None
-    except UnidentifiedImageError:
-        raise _unreadable(path) from None
+        raise ImageError(f"{name}: too many pixels; {_SMALLER}") from None
     except OSError as error:
-        reason = error.strerror or f"damaged: {error}"
-        raise ImageError(f"{path}: {reason}; give a whole PNG or JPEG file") from None
+        raise ImageError(f"{name}: damaged: {error}; give a whole PNG or JPEG file") from None
     except Exception:  # damaged bytes end in TypeError, struct.error, RuntimeError, ...
-        raise _unreadable(path) from None
-
-
-def _unreadable(path: Path | str) -> ImageError:
-    return ImageError(f"{path}: not a picture that can be read; give a PNG or JPEG")
-
-
-def too_large(path: Path | str, count: str) -> ImageError:
-    """The error of a picture of so many pixels."""
-    limit = f"{MAX_PIXELS // 1_000_000} megapixels"
-    return ImageError(f"{path}: {count} pixels; make it smaller than {limit}")
-
-
-def _check(opened: Image.Image, path: Path | str) -> None:
-    """Refuse by the header, before any pixel is decoded."""
-    if opened.width * opened.height > MAX_PIXELS:
-        raise too_large(path, f"{opened.width}x{opened.height}")
-    if opened.format not in FORMATS:  # for EPS, Pillow would start another program
-        raise ImageError(f"{path}: {opened.format} files are not read; give a PNG or JPEG")
-    if opened.mode == "F" or (opened.mode == "I" and opened.format == "TIFF"):
         raise ImageError(
-            f"{path}: 32-bit pixels, whose white is unknown; save it with 8 or 16 bits a channel"
-        )
+            f"{name}: not a {kind} file that can be read; give a PNG or JPEG"
+        ) from None
+    if note:
+        warnings.warn(f"{name}: cut short: {note}", ImageWarning, stacklevel=3)
+    picture.info.clear()  # its EXIF tag would turn the picture a second time
+    return picture
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ImageError, without a name, by a header, before any pixel is decoded."""
+    if width < 1 or height < 1:
+        raise ImageError(f"{width}x{height} pixels")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}x{height} pixels; {_SMALLER}")
+
+
+def _decode_png(raw: bytes, kind: str) -> tuple[Image.Image, str]:
+    found = png.essence(raw, check_size)
+    picture = _opened(found.file, "PNG")
+    note = _fill(picture, found.num_rows)
+    return _turned(picture, orientation_of(found.exif)), note
+
+
+def _decode_jpeg(raw: bytes, kind: str) -> tuple[Image.Image, str]:
+    found = jpeg.essence(raw, check_size)
+    picture, note = _opened(found.file, "JPEG"), ""
+    if found.is_coarse:
+        note = "its last scans are missing, the picture is coarse"
+    if found.unit:
+        note = _fill(picture, _rows_there(np.asarray(picture) != found.grey, *found.unit))
+    return _turned(picture, orientation_of(found.exif)), note
+
+
+def _opened(file: bytes, kind: str) -> Image.Image:
+    with Image.open(io.BytesIO(file), formats=[kind]) as opened:
+        return rgb(opened)
+
+
+def _rows_there(is_other: np.ndarray, unit_width: int, unit_height: int) -> int:
+    """How many rows of a cut JPEG (H, W, 3) are there: up to the last row of units that is whole.
+
+    libjpeg makes missing units grey. Those beside and below others may have a tint of them in the
+    first column and row; of a row's last unit any part will do.
+    """
+    height, width, _ = is_other.shape
+    rows = np.flatnonzero(is_other.any(axis=(1, 2)))
+    units = -(-int(rows[-1]) // unit_height) if len(rows) else 0
+    top, left = (units - 1) * unit_height, (width - 1) // unit_width * unit_width
+    last = is_other[top : units * unit_height, left:]
+    inner = last[1:, 1:] if min(last.shape[:2]) > 1 else last
+    if units and not inner.any():
+        units -= 1
+    return min(units * unit_height, height)
+
+
+def _fill(picture: Image.Image, num_rows: int) -> str:
+    """Make the rows from ``num_rows`` on grey; a note on it, "" if there are none.
+
+    Raises ImageError if less than half is there.
+    """
+    if num_rows == picture.height:
+        return ""
+    if 2 * num_rows < picture.height:
+        raise ImageError(f"cut short: {num_rows} of {picture.height} rows are there")
+    picture.paste((MISSING,) * 3, (0, num_rows, picture.width, picture.height))
+    return f"{num_rows} of {picture.height} rows are there, the rest is grey"
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _decode_any(raw: bytes, kind: str) -> tuple[Image.Image, str]:
+    """By Pillow alone, of the formats that it reads soundly."""
+    if kind not in READ_BY_PILLOW:
+        what = f"{kind} is not read" if kind else "not a picture that can be read"
+        raise ImageError(f"{what}; save the picture as PNG or JPEG")
+    with Image.open(io.BytesIO(raw), formats=[READ_BY_PILLOW[kind]]) as opened:
+        check_size(*opened.size)
+        if opened.mode == "F" or (opened.mode == "I" and opened.format == "TIFF"):
+            raise ImageError(
+                "32-bit pixels, whose white is unknown; save it with 8 or 16 bits a channel"
+            )
+        return rgb(_upright(opened)), ""
+
+
+_DECODERS = {"PNG": _decode_png, "JPEG": _decode_jpeg}
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -82,7 +164,7 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # the metadata is damaged, not the picture
         orientation = 1
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    return _turned(image, orientation)
 
 
 def rgb(image: Image.Image) -> Image.Image:

@@ -56,5 +56,7 @@ def _of_array(pixels: np.ndarray, name: str) -> PilImage.Image:
 def _check_size(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name} has {width}x{height} pixels; give a picture of at least 1x1")
-    if width * height > images.MAX_PIXELS:
-        raise images.too_large(name, f"{width}x{height}")
+    try:
+        images.check_size(width, height)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None

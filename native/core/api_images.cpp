@@ -15,12 +15,13 @@ je_status je_image_load(const char* path, je_image* image) {
     need(image, "image");
     *image = {};
     need(path, "path");
-    const je::Picture found = je::load_image(path);
+    std::string note;
+    const je::Picture found = je::load_image(path, &note);
     auto* pixels = new uint8_t[found.pixels.size()];
     std::memcpy(pixels, found.pixels.data(), found.pixels.size());
     *image = found.view();
     image->pixels = pixels;
-    return JE_OK;
+    return je::note(JE_OK, note.c_str());
   });
 }
 

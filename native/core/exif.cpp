@@ -2,10 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <string>
 #include <string_view>
-
-#include "png.hpp"
 
 namespace je {
 namespace {
@@ -45,33 +42,9 @@ class Tiff {
   bool is_little_;
 };
 
-// The TIFF header in a JPEG's segments; "": there is none.
-std::string_view in_jpeg(std::string_view bytes) {
-  constexpr std::string_view kExif("Exif\0\0", 6);
-  for (size_t at = 2; at + 4 <= bytes.size() && bytes[at] == '\xFF';) {
-    const auto byte = [&](size_t behind) { return static_cast<uint8_t>(bytes[at + behind]); };
-    const uint8_t marker = byte(1);
-    if (marker == 0xFF) {  // any number of them may fill up before a marker
-      ++at;
-      continue;
-    }
-    if (marker == 0xDA) break;  // the picture begins
-    const size_t size = size_t{256} * byte(2) + byte(3);
-    if (size < 2 || at + 2 + size > bytes.size()) break;
-    const std::string_view body = bytes.substr(at + 4, size - 2);
-    if (marker == 0xE1 && body.substr(0, 6) == kExif) return body.substr(6);
-    at += 2 + size;
-  }
-  return {};
-}
-
 }  // namespace
 
-int orientation_of(const std::vector<uint8_t>& file) {
-  const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
-  const std::string_view tiff = bytes.substr(0, 2) == "\xFF\xD8" ? in_jpeg(bytes) : chunk_of(bytes, "eXIf");
-  return tiff.empty() ? 1 : Tiff(tiff).orientation();
-}
+int orientation_of(std::string_view tiff) { return tiff.empty() ? 1 : Tiff(tiff).orientation(); }
 
 Picture upright(Picture picture, int orientation) {
   if (orientation <= 1) return picture;

@@ -1,6 +1,7 @@
 #include "image_file.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -8,8 +9,11 @@
 #include "error.hpp"
 #include "exif.hpp"
 #include "files.hpp"
+#include "formats.hpp"
+#include "jpeg.hpp"
 #include "output.hpp"
 #include "png.hpp"
+#include "png_read.hpp"
 
 #ifdef __GNUC__
 #pragma GCC diagnostic push
@@ -21,7 +25,6 @@
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_ONLY_JPEG
-#define STBI_ONLY_PNG
 #define STBI_NO_STDIO
 #include <stb_image.h>
 #define STB_IMAGE_WRITE_STATIC
@@ -35,55 +38,95 @@
 namespace je {
 namespace {
 
-constexpr size_t kMostBytes = size_t{1} << 30;
 constexpr size_t kBehindHeader = 8 + 25;  // of a PNG: its signature and first chunk
+constexpr const char* kGive = "give a whole PNG or JPEG file";
 
 using Bytes = std::vector<uint8_t>;
 
-bool begins_with(const Bytes& bytes, const char* text, size_t size) {
-  return bytes.size() >= size && std::memcmp(bytes.data(), text, size) == 0;
+// By stb; false: it is damaged.
+bool decode(const Bytes& file, Picture& to) {
+  int width = 0, height = 0, channels = 0;
+  const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
+      stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &width, &height, &channels, 3),
+      stbi_image_free);
+  if (!pixels) {
+    if (std::strcmp(stbi_failure_reason(), "outofmem") == 0) throw std::bad_alloc();
+    return false;
+  }
+  to = to_rgb({pixels.get(), width, height, width * 3, 3});
+  return true;
 }
 
-// Whether its end is there: what decodes it takes zeros for what is missing.
-bool is_whole(const Bytes& bytes) {
-  const bool is_png = begins_with(bytes, "\x89PNG", 4);
-  const std::string end = is_png ? "IEND\xAE\x42\x60\x82" : "\xFF\xD9", scan = "\xFF\xDA";
-  const auto last = std::find_end(bytes.begin(), bytes.end(), scan.begin(), scan.end(),
-                                  [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); });
-  const auto from = is_png || last == bytes.end() ? bytes.begin() : last;
-  return std::search(from, bytes.end(), end.begin(), end.end(),
-                     [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); }) != bytes.end();
+// The rows of the first scan that are there, the others are left out.
+Decoded decode_upper(const Jpeg& jpeg) {
+  Decoded found;
+  const JpegUnits units = count_units(jpeg);
+  found.num_rows = units.num_rows;
+  found.num_there = jpeg.is_open ? units.num_there : jpeg.height;
+  if (found.num_rows > 0 && !decode(upper_jpeg(jpeg, units.data, found.num_rows), found.picture)) found.num_rows = 0;
+  found.picture.width = jpeg.width;
+  found.picture.height = jpeg.height;
+  found.picture.pixels.resize(size_t{3} * static_cast<size_t>(jpeg.width) * static_cast<size_t>(jpeg.height));
+  return found;
 }
 
-void check_size(const std::string& path, int64_t width, int64_t height) {
-  if (width > 0 && height > kMaxPixels / width)
-    fail(JE_E_IMAGE, path, ": ", width, "x", height, " pixels; make it smaller than 100 megapixels");
+Decoded decode_jpeg(std::string_view file) {
+  const Jpeg jpeg = read_jpeg(file);
+  Decoded found;
+  bool is_there = false;
+  for (size_t count = jpeg.is_one && jpeg.is_open ? 0 : jpeg.scans.size(); count > 0 && !is_there; --count)
+    is_there = decode(jpeg_file(jpeg, count), found.picture);
+  if (is_there)
+    found.num_rows = found.num_there = jpeg.height;
+  else
+    found = decode_upper(jpeg);
+  found.is_coarse = jpeg.is_coarse;
+  found.orientation = orientation_of(jpeg.exif);
+  return found;
+}
+
+// Whether it begins as https://, file:// and the like do.
+bool is_address(const std::string& path) {
+  size_t end = 0;
+  while (end < path.size() && (std::isalnum(static_cast<unsigned char>(path[end])) != 0 || path[end] == '+' ||
+                               path[end] == '.' || path[end] == '-'))
+    ++end;
+  return end > 1 && std::isalpha(static_cast<unsigned char>(path[0])) != 0 && path.compare(end, 2, ":/") == 0;
+}
+
+// The rows that are missing become grey; a note on it.
+std::string fill(Decoded& made) {
+  const int height = made.picture.height;
+  if (made.is_coarse && made.num_rows == height) return "its last scans are missing, the picture is coarse";
+  if (made.num_rows == height) return "";
+  if (2 * made.num_there < height) fail(JE_E_IMAGE, "cut short: ", made.num_there, " of ", height, " rows are there");
+  const size_t start = size_t{3} * static_cast<size_t>(made.picture.width) * static_cast<size_t>(made.num_rows);
+  std::fill(made.picture.pixels.begin() + static_cast<std::ptrdiff_t>(start), made.picture.pixels.end(), kMissing);
+  return join(made.num_rows, " of ", height, " rows are there, the rest is grey");
 }
 
 }  // namespace
 
-Picture load_image(const std::string& path) {
-  return decode_image(read_file(path, JE_E_IMAGE, "give a PNG or JPEG file"), path);
+Picture load_image(const std::string& path, std::string* note) {
+  if (is_address(path) && !stamp_of(path))
+    fail(JE_E_IMAGE, path, ": addresses are not read; download the picture and give its path");
+  return decode_image(read_file(path, JE_E_IMAGE, kGive, kMostPictureBytes), path, note);
 }
 
-Picture decode_image(const Bytes& bytes, const std::string& path) {
-  const auto wrong = [&](const char* what) { fail(JE_E_IMAGE, path, ": ", what, "; give a whole PNG or JPEG file"); };
-  if (!begins_with(bytes, "\x89PNG\r\n\x1a\n", 8) && !begins_with(bytes, "\xFF\xD8\xFF", 3))
-    wrong("not a picture that can be read");
-  if (bytes.size() > kMostBytes) wrong("too large a file");
-  if (!is_whole(bytes)) wrong("cut short");
-  const Bytes mended = bytes[0] == 0x89 ? with_whole_palette(bytes) : Bytes();
-  const Bytes& given = mended.empty() ? bytes : mended;
-  const int size = static_cast<int>(given.size());
-  int width = 0, height = 0, channels = 0;
-  // stb refuses a large PNG without saying how large it is
-  if (bytes[0] == 0x89 && bytes.size() > 24) check_size(path, word_at(bytes.data() + 16), word_at(bytes.data() + 20));
-  if (!stbi_info_from_memory(given.data(), size, &width, &height, &channels)) wrong("damaged");
-  check_size(path, width, height);
-  const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
-      stbi_load_from_memory(given.data(), size, &width, &height, &channels, 4), stbi_image_free);
-  if (!pixels) wrong("damaged");
-  return upright(to_rgb({pixels.get(), width, height, width * 4, 4}), orientation_of(bytes));
+Picture decode_image(const Bytes& bytes, const std::string& path, std::string* note) {
+  const std::string_view file(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const std::string kind = name_format(file);
+  if (kind != "PNG" && kind != "JPEG")
+    fail(JE_E_IMAGE, path, ": ", kind.empty() ? "not a picture that can be read" : kind + " is not read",
+         "; save the picture as PNG or JPEG");
+  try {
+    Decoded made = kind == "PNG" ? decode_png(bytes) : decode_jpeg(file);
+    const std::string said = fill(made);
+    if (note != nullptr && !said.empty()) *note = path + ": cut short: " + said;
+    return upright(std::move(made.picture), made.orientation);
+  } catch (const Error& error) {
+    fail(error.status == JE_E_ARGUMENT ? JE_E_IMAGE : error.status, path, ": ", error.what(), "; ", kGive);
+  }
 }
 
 void save_png(const std::string& path, const Picture& picture,

@@ -1,6 +1,7 @@
-// Picture files, by stb: PNG and JPEG in, PNG out.
+// Picture files: PNG and JPEG in, PNG out.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,11 +10,14 @@
 
 namespace je {
 
-// Upright, transparency over white. Throws Error JE_E_IMAGE.
-Picture load_image(const std::string& path);
+constexpr int64_t kMostPictureBytes = int64_t{1} << 30;
+
+// Upright, transparency over white, by the rules of docs/prompts.md, "Picture files". note: what is said of one whose
+// end is missing. Throws Error JE_E_IMAGE.
+Picture load_image(const std::string& path, std::string* note = nullptr);
 
 // The same of a file's bytes; path: its name, for errors.
-Picture decode_image(const std::vector<uint8_t>& bytes, const std::string& path);
+Picture decode_image(const std::vector<uint8_t>& bytes, const std::string& path, std::string* note = nullptr);
 
 // texts: keys and values of the file's text chunks. It appears whole or not at all. Throws Error JE_E_OUTPUT.
 void save_png(const std::string& path, const Picture& picture,

@@ -1,4 +1,4 @@
-// The chunks of a PNG file (PNG, third edition), around what stb does with them.
+// The chunks of a PNG file (PNG, third edition).
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,7 @@ std::string_view chunk_of(std::string_view file, std::string_view kind);
 // A chunk iTXt, uncompressed: its length, kind, body and CRC.
 std::vector<uint8_t> text_chunk(const std::string& key, const std::string& text);
 
-// The file with a palette of 256 colours, black behind those it has: stb looks up any index. Of a file that has no
-// palette, or a whole one, nothing.
-std::vector<uint8_t> with_whole_palette(const std::vector<uint8_t>& file);
+// What stands behind a chunk's body (CRC-32).
+uint32_t chunk_checksum(std::string_view kind_and_body);
 
 }  // namespace je

@@ -64,7 +64,8 @@ enum {
     JE_E_OUTPUT = -8    /* a file that cannot be written */
 };
 
-/* The last error of the calling thread, never NULL; "" before the first. Valid until the thread's next call. */
+/* The last error of the calling thread, never NULL; "" before the first. Valid until the thread's next call.
+ * je_image_load also leaves a note there. */
 JE_API const char *je_error(void);
 
 /* JE_ABI and the version ("0.1.0") of the library that was found at run time. */
@@ -80,8 +81,9 @@ typedef struct {
     int32_t width, height, stride, channels;
 } je_image;
 
-/* Read a PNG or JPEG file as RGB: upright, transparency over white, of 16 bits the upper 8. `image` must be
- * given back to je_image_free. Any thread. JE_E_IMAGE, JE_E_ARGUMENT, JE_E_MEMORY. */
+/* Read a PNG or JPEG file as RGB: upright, transparency over white, of 16 bits the upper 8. Where the end of the file is
+ * missing, but half of the picture is there, it is read, the rest is grey, and je_error() says so; else je_error() is
+ * "" after JE_OK. `image` must be given back to je_image_free. Any thread. JE_E_IMAGE, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_load(const char *path, je_image *image);
 
 /* Frees what je_image_load gave, and clears `image`. No other picture may be passed. */

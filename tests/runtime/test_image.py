@@ -213,11 +213,11 @@ def test_the_first_of_several_frames(suffix: str, tmp_path: Path) -> None:
     assert row(path) == [(255, 0, 0)] * 4
 
 
-def damaged(format: str) -> bytes:
+def damaged(format: str, part: int = 2) -> bytes:
     data = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(data, format)
-    return data.getvalue()[: len(data.getvalue()) // 2]
+    return data.getvalue()[: len(data.getvalue()) // part]
 
 
 BOMB = png(30_000, 30_000, 8, 2, b"\0")
@@ -227,18 +227,18 @@ assert len(BOMB) < 100
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a picture that can be read; give a PNG or JPEG"),
-        (b"\0" * 1000, "not a picture that can be read; give a PNG or JPEG"),
-        (b"hello", "not a picture that can be read; give a PNG or JPEG"),
-        (BOMB, "too many pixels; make it smaller than 100 megapixels"),
+        (b"", "not a picture that can be read; save the picture as PNG or JPEG"),
+        (b"\0" * 1000, "not a picture that can be read; save the picture as PNG or JPEG"),
+        (b"hello", "not a picture that can be read; save the picture as PNG or JPEG"),
+        (BOMB, "30000x30000 pixels; make it smaller than 100 megapixels"),
         (png(10_001, 10_000, 8, 2, b"\0"), "10001x10000 pixels; make it smaller than 100 "),
-        (png(0, 5, 8, 2, b"\0"), "not a picture that can be read; give a PNG or JPEG"),
-        (damaged("PNG"), "damaged: image file is truncated"),
-        (damaged("JPEG"), "damaged: image file is truncated"),
+        (png(0, 5, 8, 2, b"\0"), "damaged: a header that means nothing; give a whole PNG"),
+        (damaged("PNG"), "cut short: 31 of 64 rows are there; give a whole PNG or JPEG file"),
+        (damaged("JPEG", 3), "cut short: 16 of 64 rows are there; give a whole PNG or JPEG"),
         (damaged("GIF"), "damaged: image file is truncated"),
         (damaged("BMP"), "damaged: image file is truncated"),
         (damaged("TIFF"), "damaged: "),
-        (damaged("EPS"), "EPS files are not read; give a PNG or JPEG"),
+        (damaged("EPS"), "PostScript is not read; save the picture as PNG or JPEG"),
     ],
     ids=range(12),
 )

@@ -1,0 +1,32 @@
+"""A picture file's bytes: of regular files alone, so that nothing can hang or have no end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from janus_edge.runtime.errors import ImageError
+from janus_edge.runtime.reading import read_regular
+
+MAX_BYTES = 1 << 30
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return all of a regular file of at most MAX_BYTES. Raises ImageError."""
+    try:
+        return read_regular(Path(path), MAX_BYTES)
+    except OSError as error:
+        if url := _URL.fullmatch(str(path)):
+            raise ImageError(_no_addresses(*url.groups())) from None
+        reason = f"{path}: {error.strerror}"
+        raise ImageError(f"{reason}; give a whole PNG or JPEG file") from None
+
+
+def _no_addresses(scheme: str, rest: str) -> str:
+    """The line about an address, whose slashes a path may have lost."""
+    slashes = ":///" if scheme.lower() == "file" else "://"
+    return (
+        f"{scheme}{slashes}{rest}: addresses are not read; download the picture and give its path"
+    )
