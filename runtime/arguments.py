@@ -53,6 +53,10 @@ def _path(value: Any) -> str | Path:
         raise ValueError("a path or a name, as text")
     if "\0" in os.fspath(value):
         raise ValueError("a path without a zero byte")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise ValueError("a path that can be a file's name") from None
     return value if isinstance(value, str) else Path(value)
 
 

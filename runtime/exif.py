@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 _ORIENTATION, _SHORT, _LONG = 0x0112, 3, 4  # a tag, and types of values
 
 
 def orientation_of(tiff: bytes) -> int:
     """Return 1 (upright) to 8, of a TIFF header and its first directory; 1 where there is none."""
-    order = "little" if tiff[:2] == b"II" else "big"
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
         """0 outside of the bytes."""

@@ -61,7 +61,8 @@ def decode_image(raw: bytes, name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # odd metadata and sizes; damage raises
             picture, note = _DECODERS.get(kind, _decode_any)(raw, kind)
     except ImageError as error:
-        raise ImageError(f"{name}: {error}; give a whole PNG or JPEG file") from None
+        advice = "" if ";" in str(error) else "; give a whole PNG or JPEG file"
+        raise ImageError(f"{name}: {error}{advice}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: too many pixels; {_SMALLER}") from None
     except OSError as error:

@@ -20,6 +20,7 @@ from PIL import Image
 from janus_edge.runtime import image as images
 from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.flow import SOLVERS, FlowSettings, integrate, times
+from janus_edge.runtime.formats import SIGNATURES, name_format
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate, Turn
 from janus_edge.runtime.sampling import (
     STREAMS,
@@ -336,7 +337,23 @@ def pictures() -> dict[str, Any]:
     values = np.linspace(-1.5, 1.5, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
     found["to_pixels"].append({"side": 8, "values": values.flatten().tolist()})
     found["to_pixels"][0]["sha256"] = _sha256(images.to_pixels(values))
+    found["formats"] = [{"hex": each.hex(), "name": name_format(each)} for each in _heads()]
     return found
+
+
+def _heads() -> Iterator[bytes]:
+    """First bytes of files of every format that has a name, and of others."""
+    for at, signature, _ in SIGNATURES:
+        head = b"RIFF".ljust(at, b"_") if at == 8 else bytes(at)
+        yield head + signature + b"more"
+    yield from (b"", b"\x89PNG", b"____size" + b"WEBP", b"P6 1 1", b"P7 1", b"hello", b"BM"[:1])
+    yield from (b"<svg/>", b"\xef\xbb\xbf \n<SVG>", b"<?xml ?>" + b" " * 900 + b"<svg>")
+    yield from (
+        b"<?xml ?>" + b" " * 1100 + b"<svg>",
+        b"<?xml ?><html>",
+        b"<!DOCTYPE html>",
+        b"<htm",
+    )
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -125,7 +125,8 @@ Picture decode_image(const Bytes& bytes, const std::string& path, std::string* n
     if (note != nullptr && !said.empty()) *note = path + ": cut short: " + said;
     return upright(std::move(made.picture), made.orientation);
   } catch (const Error& error) {
-    fail(error.status == JE_E_ARGUMENT ? JE_E_IMAGE : error.status, path, ": ", error.what(), "; ", kGive);
+    const std::string what = error.what(), advice = what.find(';') == std::string::npos ? join("; ", kGive) : "";
+    fail(error.status == JE_E_ARGUMENT ? JE_E_IMAGE : error.status, path, ": ", what, advice);
   }
 }
 

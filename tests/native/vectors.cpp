@@ -11,6 +11,7 @@
 #include "error.hpp"
 #include "exif.hpp"
 #include "flow.hpp"
+#include "formats.hpp"
 #include "pixels.hpp"
 #include "prompt.hpp"
 #include "sampling.hpp"
@@ -143,12 +144,21 @@ void check_ids(const json& expected, const Make& make) {
   }
 }
 
+std::string bytes_of(const std::string& hex) {
+  std::string raw;
+  for (size_t i = 0; i < hex.size(); i += 2) raw.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return raw;
+}
+
+void check_formats(const json& given) {
+  for (const json& each : given)
+    same(je::name_format(bytes_of(each["hex"])), each["name"].get<std::string>(), "format " + each.dump());
+}
+
 void check_utf8(const json& given) {
   for (const json& each : given) {
     const std::string hex = each["hex"];
-    std::string raw;
-    for (size_t i = 0; i < hex.size(); i += 2)
-      raw.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    const std::string raw = bytes_of(hex);
     same(je::well_formed(raw), each["text"].get<std::string>(), "utf8 " + hex);
   }
 }
@@ -230,6 +240,7 @@ int main(int argc, char** argv) {
   check_prompts(read(folder + "/prompts.json"), folder);
   check_utf8(read(folder + "/prompts.json")["utf8"]);
   check_pictures(read(folder + "/pictures.json"));
+  check_formats(read(folder + "/pictures.json")["formats"]);
   std::cout << num_checked << " checked, " << num_wrong << " wrong\n";
   return num_wrong > 0;
 }
