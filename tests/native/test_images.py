@@ -159,7 +159,8 @@ def test_a_cut_file_is_read_as_python_reads_it(
     assert b"of 160 rows are there, the rest is grey" in api.je.je_error()
     with pytest.warns(ImageWarning, match="of 160 rows are there, the rest is grey"):
         expected = np.asarray(load_image(path)).astype(int)
-    assert np.abs(found - expected).max() <= (4 if suffix == "jpg" else 0)
+    differing = (np.abs(found - expected).max(axis=2) > (4 if suffix == "jpg" else 0)).sum()
+    assert differing <= (64 if suffix == "jpg" else 0)  # the unit that is cut
 
 
 def test_what_is_no_picture(api: Api, tmp_path: Path) -> None:

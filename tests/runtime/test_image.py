@@ -234,7 +234,7 @@ assert len(BOMB) < 100
         (png(10_001, 10_000, 8, 2, b"\0"), "10001x10000 pixels; make it smaller than 100 "),
         (png(0, 5, 8, 2, b"\0"), "damaged: a header that means nothing; give a whole PNG"),
         (damaged("PNG"), "cut short: 31 of 64 rows are there; give a whole PNG or JPEG file"),
-        (damaged("JPEG", 3), "cut short: 16 of 64 rows are there; give a whole PNG or JPEG"),
+        (damaged("JPEG", 3), "cut short: 0 of 64 rows are there; give a whole PNG or JPEG"),
         (damaged("GIF"), "damaged: image file is truncated"),
         (damaged("BMP"), "damaged: image file is truncated"),
         (damaged("TIFF"), "damaged: "),
