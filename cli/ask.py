@@ -40,7 +40,7 @@ def ask(
 ) -> None:
     """Ask a question about a picture."""
     from janus_edge.cli.json_output import print_json
-    from janus_edge.cli.standard_input import pictures_from
+    from janus_edge.cli.standard_input import as_text, pictures_from
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.events import Finished, Text
     from janus_edge.runtime.requests import AskRequest
@@ -48,7 +48,7 @@ def ask(
     from janus_edge.runtime.stop import keeping
 
     request = AskRequest(
-        question=question,
+        question=as_text(question),
         images=tuple(pictures_from([image, *(more or ())])),
         max_tokens=max_tokens,
         temperature=temperature,
@@ -69,7 +69,11 @@ def ask(
                     pass
     if json:
         bundle = {"bundle": session.bundle.manifest.name, "bundle_sha256": session.bundle.sha256}
-        asked = {"question": question, "images": [image, *(more or ())], "answer": said.strip()}
+        asked = {
+            "question": request.question,
+            "images": [image, *(more or ())],
+            "answer": said.strip(),
+        }
         print_json(bundle | asked | {"timings_ms": timings})
     else:
         print()

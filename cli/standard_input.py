@@ -25,14 +25,19 @@ def prompts_from(words: list[str]) -> tuple[str, ...]:
     from janus_edge.runtime.errors import PromptError
 
     if STANDARD_INPUT not in words:
-        return tuple(words)
+        return tuple(map(as_text, words))
     _check_once(words.count(STANDARD_INPUT))
     text = _read(_MAX_TEXT, "prompts").decode("utf-8", "replace").removeprefix("\ufeff")
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not lines:
         raise PromptError("standard input is empty; give it a prompt a line")
     at = words.index(STANDARD_INPUT)
-    return (*words[:at], *lines, *words[at + 1 :])
+    return (*map(as_text, words[:at]), *lines, *map(as_text, words[at + 1 :]))
+
+
+def as_text(word: str) -> str:
+    """Return an argument as UTF-8 where the locale could not read it, U+FFFD for what is none."""
+    return word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def pictures_from(paths: list[Path]) -> list[Image]:

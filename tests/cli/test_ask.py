@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,25 @@ def test_bad_input_is_one_line(
     picture.with_name("text.png").write_text("hello", encoding="utf-8")
     picture.with_name("cut.png").write_bytes(picture.read_bytes()[:60])
     assert says in cli.fails(*words, "--model", bundle_dir)
+
+
+def test_a_picture_from_standard_input(bundle_dir: Path, picture: Path) -> None:
+    words = [sys.executable, "-m", "janus_edge", "ask", "-", "what is it?", "--model", bundle_dir]
+
+    def run(given: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [*words, "--max-tokens", "5", *more],
+            cwd=picture.parent,
+            input=given,
+            capture_output=True,
+        )
+
+    named = subprocess.run(
+        [word if word != "-" else "p.png" for word in words] + ["--max-tokens", "5"],
+        cwd=picture.parent,
+        capture_output=True,
+    )
+    assert named.stdout and run(picture.read_bytes()).stdout == named.stdout
+    assert run(b"").stderr == b"error: standard input is empty; give it a picture\n"
+    assert run(b"hello").stderr.startswith(b"error: standard input: not a picture")
+    assert b"can be read once" in run(picture.read_bytes(), "--and", "-").stderr

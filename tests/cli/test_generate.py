@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +167,44 @@ def test_a_flow_is_drawn_by_the_same_command(cli, flow_bundle_dir: Path, tmp_pat
     assert cli(*words, "--reference", "--steps", "2", "-o", "r.png").returncode == 0
     with Image.open(tmp_path / "r.png") as image:
         assert (image.text["solver"], image.text["num_steps"]) == ("euler", "2")
+
+
+def test_prompts_in_a_locale_without_utf8(bundle_dir: Path, tmp_path: Path) -> None:
+    """An argument's bytes are UTF-8 all the same; other bytes are U+FFFD (docs/prompts.md)."""
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-m", "janus_edge", "generate", "--model", bundle_dir]
+    prompts = ["ein Stern ★".encode(), b"a\xff b"]
+    subprocess.run([*words, *prompts], cwd=tmp_path, env=env, check=True, capture_output=True)
+    for name, expected in (("out-1.png", "ein Stern ★"), ("out-2.png", "a\ufffd b")):
+        with Image.open(tmp_path / name) as image:
+            assert image.text["prompt"] == expected
+
+
+def test_prompts_from_standard_input(bundle_dir: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "janus_edge", "generate", "-", "--model", bundle_dir]
+
+    def run(given: bytes) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(words, cwd=tmp_path, input=given, capture_output=True)
+
+    done = run("\ufeffa star\r\n\n ein Stern ★\n".encode())
+    lines = done.stdout.decode().splitlines()
+    assert lines == ["out-1.png\tseed 0\ta star", "out-2.png\tseed 0\tein Stern ★"]
+    assert run(b"\n \n").stderr == b"error: standard input is empty; give it a prompt a line\n"
+    assert b"standard input is longer than 4 MB" in run(b"star " * 1_000_000).stderr
+    assert run(b"a star\n" * 1025).stderr.startswith(b"error: number of prompts is 1025")
+
+
+def test_a_picture_to_standard_output(bundle_dir: Path, tmp_path: Path) -> None:
+    """The picture's bytes and nothing else; also by another path to it."""
+    words = [sys.executable, "-m", "janus_edge", "generate", "a star", "--model", bundle_dir]
+    file = subprocess.run([*words, "-o", "a.png"], cwd=tmp_path, check=True, capture_output=True)
+    expected = (tmp_path / "a.png").read_bytes()
+    for name in ("-", "/dev/stdout"):
+        done = subprocess.run([*words, "-o", name], cwd=tmp_path, check=True, capture_output=True)
+        assert done.stdout == expected
+        assert done.stderr.startswith(b"-\tseed 0\ta star\nms: ")
+    assert file.stdout == b"a.png\tseed 0\ta star\n"
+    done = subprocess.run([*words, "-o", "./-"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "-").read_bytes() == expected
+    two = subprocess.run([*words, "-n", "2", "-o", "-"], cwd=tmp_path, capture_output=True).stdout
+    assert two.startswith(expected) and two[len(expected) :].startswith(b"\x89PNG")
