@@ -26,14 +26,12 @@ class CheckpointError(Exception):
 def checkpoint_folder(path: Path) -> Path:
     """Return the folder that holds ``config.json``: the path, or the snapshot that it leads to.
 
-    A folder of huggingface_hub's cache (``models--OWNER--NAME``) leads to the snapshot that its
-    branch ``main`` names, or to its only one. Raises CheckpointError for what is no checkpoint.
+    Raises CheckpointError for what is no checkpoint.
     """
     if path.is_file():
         check_content(path)
         raise CheckpointError(f"{path}: a file; give the folder that holds it and its config.json")
-    if (path / "snapshots").is_dir() and not (path / "config.json").exists():
-        path = _snapshot(path)
+    path = snapshot_of(path)
     adapter = next((name for name in ADAPTERS if (path / name).exists()), None)
     if adapter is not None:
         raise CheckpointError(
@@ -54,8 +52,15 @@ GGUF = (
 )
 
 
-def _snapshot(cache: Path) -> Path:
-    """Return the snapshot in a repository's folder of huggingface_hub's cache."""
+def snapshot_of(cache: Path) -> Path:
+    """Return the snapshot in a repository's folder of huggingface_hub's cache; any other path as it
+    is.
+
+    Such a folder (``models--OWNER--NAME``) leads to the snapshot that its branch ``main`` names, or
+    to its only one. Raises CheckpointError where neither is there.
+    """
+    if not (cache / "snapshots").is_dir() or (cache / "config.json").exists():
+        return cache
     found = sorted(each for each in (cache / "snapshots").iterdir() if each.is_dir())
     main = cache / "refs" / "main"
     if main.is_file():

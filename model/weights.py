@@ -24,7 +24,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
-from janus_edge.model.files import CheckpointError, checkpoint_folder, read_object, read_text
+from janus_edge.model.files import (
+    CheckpointError,
+    check_regular,
+    checkpoint_folder,
+    read_object,
+    read_text,
+    snapshot_of,
+)
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.matching import VAE_PREFIX, Weights, find_weights
@@ -159,6 +166,7 @@ def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model
     with torch.device("meta"):
         if isinstance(config, JanusConfig):
             return Janus(config).eval(), None
+        vae = snapshot_of(vae)
         sizes, said_by = _vae_config(vae)
         with _one_line(vae / "config.json" if said_by == "config.json" else vae, ""):
             model = JanusFlow(config, sizes).eval()
@@ -256,23 +264,25 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
 
 
 def _load_samples(path: Path, model: Model) -> np.ndarray | None:
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return None
+    check_regular(path)
     try:
-        samples = np.load(path, allow_pickle=False)
-    except (ValueError, OSError) as error:
+        samples = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
         raise CheckpointError(f"{path}: not an array: {error}; leave it out") from None
     if isinstance(model, JanusFlow):
         size = model.latent_size
         fits = samples.shape[1:] == (model.config.flow.latent_channels, size, size)
-        samples = samples.astype(np.float32)
+        fits = fits and samples.size > 0 and samples.dtype.kind == "f"
+        fits = fits and bool(np.isfinite(samples).all())
     else:
-        samples = samples.astype(np.int64)
         fits = samples.shape[1:] == (model.config.num_codes,)
-        fits = fits and bool(samples.max() < model.config.codebook.size)
+        fits = fits and samples.size > 0 and samples.dtype.kind in "iu"
+        fits = fits and bool(samples.min() >= 0 and samples.max() < model.config.codebook.size)
     if not fits:
         raise CheckpointError(f"{path}: not of this model's pictures; leave it out")
-    return samples
+    return np.array(samples, np.float32 if isinstance(model, JanusFlow) else np.int64)
 
 
 def _json(content: dict[str, Any]) -> str:

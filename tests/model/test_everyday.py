@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -199,6 +200,10 @@ def replaced(name: str, make: Callable[[Path], Any]) -> Callable[[Path], None]:
     return change
 
 
+def saved(samples: np.ndarray) -> Callable[[Path], None]:
+    return lambda folder: np.save(folder / "samples.npy", samples)
+
+
 def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
@@ -230,6 +235,11 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (replaced("config.json", os.mkfifo), "config.json: not a regular file"),
     (replaced("tokenizer.json", device), "tokenizer.json: not a regular file"),
     (replaced("config.json", device), "config.json: not a regular file"),
+    (lambda folder: os.mkfifo(folder / "samples.npy"), "samples.npy: not a regular file"),
+    (saved(np.full((2, 16), -1)), "samples.npy: not of this model's pictures"),
+    (saved(np.full((2, 16), 0.5)), "samples.npy: not of this model's pictures"),
+    (saved(np.zeros((0, 16), np.int64)), "samples.npy: not of this model's pictures"),
+    (saved(np.full((2, 16), None)), "samples.npy: not an array"),
     (replaced(WEIGHTS, device), "model.safetensors: not a regular file"),
     (replaced("config.json", lambda path: path.write_text("[" * 10**5, encoding="utf-8")),
      "config.json: not a config that can be read: it is nested too deeply"),

@@ -118,3 +118,12 @@ def test_a_sparse_sdxl_file_is_sdxls(tmp_path: Path) -> None:
     assert isinstance(model, JanusFlow)
     assert beside is not None and len(beside.sources) == len(shapes)
     assert model.vae_config == SDXL
+
+
+def test_an_autoencoder_in_the_cache(
+    flow: Path, flow_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    cache = tmp_path / "models--stabilityai--sdxl-vae"
+    (cache / "snapshots").mkdir(parents=True)
+    shutil.move(flow / "vae", cache / "snapshots" / "cc33")
+    assert same(load_checkpoint(flow, vae=cache).model, flow_checkpoint.model)
