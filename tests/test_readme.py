@@ -39,7 +39,7 @@ def test_commands(tmp_path: Path) -> None:
             [sys.executable, "-m", "janus_edge", *shlex.split(line)[1:]],
             cwd=tmp_path,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
         assert shown in ("", done.stdout), line
@@ -54,7 +54,7 @@ def test_commands(tmp_path: Path) -> None:
 def test_python(tmp_path: Path) -> None:
     (code,) = blocks("python")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
     *progress, shape = done.stdout.splitlines()

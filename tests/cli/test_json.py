@@ -96,13 +96,17 @@ def test_completion(shell: str) -> None:
     env = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     run = [sys.executable, "-m", "janus_edge"]
     shown = subprocess.run(
-        [*run, "--show-completion", shell], env=env, capture_output=True, text=True, check=True
+        [*run, "--show-completion", shell],
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     ).stdout
     assert "_JANUS_EDGE_COMPLETE" in shown
     if shell == "bash":
         words = {"_JANUS_EDGE_COMPLETE": "complete_bash", "COMP_WORDS": "janus-edge ge"}
         found = subprocess.run(
-            run, env=env | words | {"COMP_CWORD": "1"}, capture_output=True, text=True
+            run, env=env | words | {"COMP_CWORD": "1"}, capture_output=True, encoding="utf-8"
         )
         assert found.stdout.split() == ["generate"]
 
@@ -110,6 +114,6 @@ def test_completion(shell: str) -> None:
 def test_the_modules_names() -> None:
     assert dir(janus_edge) == sorted(janus_edge.__all__)
     told = subprocess.run(
-        [sys.executable, "-m", "janus_edge", "--version"], capture_output=True, text=True
+        [sys.executable, "-m", "janus_edge", "--version"], capture_output=True, encoding="utf-8"
     )
     assert told.stdout == f"{janus_edge.__version__}\n"

@@ -121,7 +121,11 @@ def test_the_program_of_the_readme(lib: Path, prefix: Path, tmp_path: Path) -> N
     assert checked("bash", "-ec", line, cwd=tmp_path) == ""
     assert np.array_equal(read(tmp_path / "out.png"), drawn("three red circles"))
     said = subprocess.run(
-        ["./draw"], cwd=tmp_path, env={"ONNXRUNTIME": "none.so"}, capture_output=True, text=True
+        ["./draw"],
+        cwd=tmp_path,
+        env={"ONNXRUNTIME": "none.so"},
+        capture_output=True,
+        encoding="utf-8",
     )
     assert said.returncode == 1 and "ONNX Runtime cannot be opened: none.so" in said.stderr
 

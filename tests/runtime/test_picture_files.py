@@ -204,7 +204,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     program = "import sys; from janus_edge import load_image\nload_image(sys.argv[1])"
     for path in paths:
         done = subprocess.run(
-            [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", program, path], capture_output=True, encoding="utf-8", timeout=60
         )
         line = done.stderr.splitlines()[-1]
         assert f"ImageError: {path}: " in line, line
