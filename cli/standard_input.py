@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 _MAX_TEXT = 4 << 20  # bytes: 1024 prompts, each longer than any model's context
-_MAX_PICTURE = 1 << 30  # bytes, as of a picture's file
 
 
 def prompts_from(words: list[str]) -> tuple[str, ...]:
@@ -51,18 +49,13 @@ def pictures_from(paths: list[Path]) -> list[Image]:
 
 def _picture() -> Image:
     from janus_edge.runtime.errors import ImageError
-    from janus_edge.runtime.image import load_image
+    from janus_edge.runtime.image import decode_image
+    from janus_edge.runtime.picture_bytes import MAX_BYTES
 
-    content = _read(_MAX_PICTURE, "a picture")
+    content = _read(MAX_BYTES, "a picture")
     if not content:
         raise ImageError("standard input is empty; give it a picture")
-    with tempfile.NamedTemporaryFile(prefix="janus-edge-") as file:
-        file.write(content)
-        file.flush()
-        try:
-            return load_image(Path(file.name))
-        except ImageError as error:
-            raise ImageError(str(error).replace(file.name, "standard input")) from None
+    return decode_image(content, "standard input")
 
 
 def _check_once(count: int) -> None:
