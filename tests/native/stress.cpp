@@ -181,6 +181,10 @@ struct Gate {
     gate.changed.notify_all();
     gate.changed.wait(lock, [&] { return gate.is_open; });
   }
+  void arm() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    is_armed = true;
+  }
   void await() {
     std::unique_lock<std::mutex> lock(mutex);
     changed.wait(lock, [&] { return is_inside; });
@@ -201,7 +205,7 @@ void run_freed(const std::string& bundle) {
   options.log_context = &gate;
   janus_edge::Engine engine(bundle, options);
   je_job* job = start(engine, "a red circle", 1);
-  gate.is_armed = true;
+  gate.arm();
   je_status status = JE_OK;
   je_event event{};
   event.size = sizeof event;

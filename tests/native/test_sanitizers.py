@@ -64,6 +64,12 @@ def test_stress(
     assert int(stress(build(sanitize), bundle, "cancel", "20")[0].split()[0]) > 0
 
 
+def test_one_job_on_several_threads(release: Build) -> None:
+    """Refused, not a crash; freed while it works."""
+    for _ in range(3):
+        stress(release, SHIPPED / "tiny-janus", "one-job")
+
+
 @pytest.mark.parametrize("sanitize", ["", *SANITIZERS])
 def test_opened_and_closed_a_thousand_times(build: Callable[[str], Build], sanitize: str) -> None:
     """No report, and without sanitizers, which keep what is freed, the later half holds no more
