@@ -130,7 +130,7 @@ def sample_kernel(
         rivals = tl.sum(((near >= floor) & (near > float("-inf"))).to(tl.int32), 0)
         if rivals > 1:  # rarely; logarithms in float64 are slow on most GPUs
             best = largest * 0 + float("-inf")
-            for _ in range(rivals):
+            while rivals > 0:  # Triton's interpreter takes no range of a number on the device
                 at = tl.argmax(near, 0)
                 here = index == at
                 logit = tl.sum(tl.where(here, scaled, 0.0), 0)
@@ -139,6 +139,7 @@ def sample_kernel(
                 found = tl.where(better, at, found)
                 best = tl.where(better, value, best)
                 near = tl.where(here, float("-inf"), near)
+                rivals -= 1
         tl.store(codes + picture, found.to(tl.int64))
 
 

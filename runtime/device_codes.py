@@ -16,9 +16,8 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
-from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.manifest import CodeSizes, Sizes
-from janus_edge.runtime.sampling import STREAMS
+from janus_edge.runtime.sampling import STREAMS, unsound
 from janus_edge.runtime.timing import DeviceClock
 
 Send = Callable[[], None]  # puts work into the stream
@@ -263,10 +262,7 @@ def _read(
     *each, there = events
     there.wait()
     if (page_BN[:, first : first + len(each)] < 0).any():  # the sampler's kernel found no number
-        raise BundleError(
-            "the model computes logits that are NaN or beyond 1e30; its weights are damaged, or "
-            "overflow in this precision: export it again"
-        )
+        raise unsound("logits")
     for position, event in enumerate(each, first):
         clock.ends_ms.append(event.ms_since(start))
         yield page_BN[:, position].copy()

@@ -92,10 +92,15 @@ def guide(cond: np.ndarray, uncond: np.ndarray, guidance_scale: float) -> np.nda
 def check_sound(values: np.ndarray, what: str) -> None:
     """Raise BundleError if a number that the model computed is NaN or beyond MAX_VALUE."""
     if not (np.abs(values) <= MAX_VALUE).all():  # NaN is never <=
-        raise BundleError(
-            f"the model computes {what} that are NaN or beyond 1e30; its weights are damaged, or "
-            "overflow in this precision: export it again"
-        )
+        raise unsound(what)
+
+
+def unsound(what: str) -> BundleError:
+    """Return the error for numbers that no model should compute."""
+    return BundleError(
+        f"the model computes {what} that are NaN or beyond 1e30; its weights are damaged, or "
+        "overflow in this precision: export it again"
+    )
 
 
 def is_greedy(temperature: float) -> bool:

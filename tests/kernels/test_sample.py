@@ -8,6 +8,7 @@ import torch
 
 from janus_edge.kernels import sample
 from janus_edge.runtime import sampling
+from janus_edge.runtime.errors import BundleError
 from tests.kernels.conftest import DEVICE
 
 
@@ -39,6 +40,9 @@ def test_it_draws_the_cpus_codes(num: int, codes: int, dtype: torch.dtype) -> No
     [
         {"temperature": 0.0},
         {"temperature": 0.0, "guidance_scale": 2.0},
+        {"temperature": 1e-40},
+        {"temperature": 9e-7, "top_k": 3},
+        {"temperature": 1.1e-6},
         {"temperature": 1.7},
         {"top_k": 1},
         {"top_k": 17, "guidance_scale": 3.0},
@@ -89,3 +93,14 @@ def test_near_scores_are_decided_exactly() -> None:
         given = logits.to(DEVICE)
         expected = sample.reference(given, seeds, positions)
         assert sample.sample(given, seeds, positions).tolist() == expected.tolist()
+
+
+def test_logits_that_are_no_numbers_have_no_code() -> None:
+    """-1, which the loop turns into the CPU's error; the other picture draws its own."""
+    for wrong in (float("nan"), float("inf"), -float("inf"), 2e30):
+        logits, (seeds, positions) = _inputs(2, 300, torch.float32, 1), _counters(2, 4)
+        expected = sample.reference(logits, seeds, positions).tolist()
+        logits[1, 299] = wrong
+        assert sample.sample(logits, seeds, positions).tolist() == [expected[0], -1]
+        with pytest.raises(BundleError, match="NaN or beyond 1e30"):
+            sample.reference(logits, seeds, positions)
