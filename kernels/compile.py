@@ -177,7 +177,7 @@ def main(folder: Path, targets: Sequence[int] = TARGETS) -> None:
         compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in targets
     ]
     with whole(folder / "kernels.json") as part:
-        part.write_text(json.dumps(entries, indent=1) + "\n")
+        part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     print(f"{folder}: {len(entries)} cubins")
 
 

@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("api", "bench", "cli", "evals", "export", "model", "native", "runtime",
+FOLDERS = ("api", "bench", "cli", "evals", "export", "kernels", "model", "native", "runtime",
            "scripts", "shapes", "tests", "tools", "train")  # fmt: skip
 _OPEN = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile")  # text if a mode says so
 
