@@ -65,6 +65,7 @@ def export_folder(
     finds it. Raises CheckpointError, OptionError for an autoencoder that is not wanted or unknown
     roles, and what ``export_bundle`` does.
     """
+    check_place(folder, replace)
     found = load_checkpoint(checkpoint, lazy=True, vae=vae)
     check_wanted(found.model.config, vae, str(checkpoint))
     config = found.model.config.language

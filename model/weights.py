@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
@@ -252,12 +252,12 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
         if n.startswith(VAE_PREFIX)
     }
     with whole(folder / "model.safetensors") as part:
-        save_file(tensors, part)
+        part.write_bytes(save(tensors))
     if isinstance(model, JanusFlow):
         (folder / VAE_FOLDER).mkdir(exist_ok=True)
         _write(folder / VAE_FOLDER / "config.json", _json(vae_config_json(model.vae_config)))
         with whole(folder / VAE_FOLDER / "diffusion_pytorch_model.safetensors") as part:
-            save_file(beside, part)
+            part.write_bytes(save(beside))
     if checkpoint.samples is not None:
         with whole(folder / "samples.npy") as part, part.open("wb") as file:
             np.save(file, checkpoint.samples)

@@ -47,7 +47,7 @@ def main() -> None:
         parser.error("--start CHECKPOINT goes with --model janusflow, and it with --start")
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with private(options.run_dir, target=_STATES):
+        with _one_line(options.run_dir), private(options.run_dir, target=_STATES):
             _train(options, parser)
     except OutputError as error:  # another training in this folder, or a full disk
         sys.exit(f"error: {error}")

@@ -6,6 +6,7 @@ stream), so a run that was stopped and resumed takes the same steps as one that 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -225,7 +226,9 @@ def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) 
     states = [each.state_dict() for each in optimizers]
     state = {"step": step, "model": model.state_dict(), "optimizers": states}
     with whole(path) as part:
-        torch.save(state, part)
+        content = io.BytesIO()  # torch itself does not say why a file cannot be written
+        torch.save(state, content)
+        part.write_bytes(content.getbuffer())
         sync(part)
         if path.exists():  # a reader that finds no state takes the one before
             path.replace(_before(path))

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,15 @@ from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import private
 from janus_edge.runtime.removal import remove_bundle
+from tests.crash.writers import copied_parts
 from tests.export.conftest import line_of
 
 
 @pytest.fixture
-def quick(bundle_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(bundle_dir: Path) -> Iterator[None]:
     """Parts are copied from the bundle there is: these tests are about where they go."""
-    manifest = open_bundle(bundle_dir).manifest.model_dump(mode="json", exclude_none=True)
-
-    def copy(part: Path, tables: bool) -> dict[str, object]:
-        found = {}
-        for name, entry in manifest["components"].items():
-            if (entry["backend"] == "table") == tables:
-                shutil.copy(bundle_dir / entry["file"], part)
-                found[name] = entry
-        return found
-
-    monkeypatch.setattr(writer, "_write_graphs", lambda _c, _k, part, *_: copy(part, False))
-    monkeypatch.setattr(writer, "_write_tables", lambda _c, part, *_: copy(part, True))
+    with copied_parts(bundle_dir):
+        yield
 
 
 def export(checkpoint: Checkpoint, folder: Path, **options: object) -> None:
@@ -101,14 +93,15 @@ def test_a_link_to_a_bundle_stays_one(checkpoint: Checkpoint, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_failed_export_leaves_no_folders(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_no_folders(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     line = line_of(OutputError, export, checkpoint, tmp_path / "file" / "x")
     assert line.startswith(f"{tmp_path / 'file' / 'x'}: ")
+    monkeypatch.setattr(writer, "_write_manifest", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export_bundle(
-            checkpoint, tmp_path / "a" / "b" / "x", max_length=96, report=lambda line: 1 / 0
-        )
+        export(checkpoint, tmp_path / "a" / "b" / "x")
     assert names(tmp_path) == {"file"}
 
 
