@@ -28,7 +28,14 @@ from janus_edge.export.tensorrt import MAX_LENGTH as DEVICE_LENGTH
 from janus_edge.export.tensorrt import TIMINGS, Known, Plan, write_engine
 from janus_edge.export.tokenizer import addressed, complete
 from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
-from janus_edge.model.weights import Checkpoint, family_of, in_halves, load_checkpoint, loaded
+from janus_edge.model.weights import (
+    Checkpoint,
+    Model,
+    family_of,
+    in_halves,
+    load_checkpoint,
+    loaded,
+)
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.exchange import put
@@ -72,12 +79,14 @@ def export_folder(
     most = config.max_position_embeddings if engines is None else DEVICE_LENGTH
     tokenizer = complete(found.tokenizer_json, config.vocab_size)
     template, why = addressed(found, tokenizer, roles)
+    length = max_length or min(config.max_position_embeddings, most)
+    check_length(found.model, length)
     report(f"roles: {template.user_role}, {template.assistant_role}: {why}")
     prompt = dataclasses.asdict(template)
     export_bundle(
         dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
         folder,
-        max_length=max_length or min(config.max_position_embeddings, most),
+        max_length=length,
         quantize=quantize,
         block_size=block_size,
         kv_cache=kv_cache,
@@ -122,9 +131,7 @@ def export_bundle(
         engines = dataclasses.replace(engines, timings=engines.timings or beside / TIMINGS)
         language = checkpoint.model.config.language
         preset = for_tensorrt(preset, (language.hidden_size, language.intermediate_size))
-    drawn = sizes_of(checkpoint.model, max_length).num_drawn
-    if max_length < drawn + 16:
-        raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
+    check_length(checkpoint.model, max_length)
     check_place(folder, replace)
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
@@ -227,6 +234,13 @@ def _write_manifest(
     parse_manifest(raw, MANIFEST)  # never write one that the runtime would refuse
     (part / MANIFEST).write_bytes(raw)
     (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n", encoding="utf-8")
+
+
+def check_length(model: Model, max_length: int) -> None:
+    """Raise OptionError where the KV cache has no room for a picture and a short prompt."""
+    drawn = sizes_of(model, max_length).num_drawn
+    if max_length < drawn + 16:
+        raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
 
 
 def check_place(folder: Path, replace: bool) -> None:
