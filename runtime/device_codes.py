@@ -17,7 +17,7 @@ from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.manifest import CodeSizes, Sizes
-from janus_edge.runtime.sampling import STREAMS, unsound
+from janus_edge.runtime.sampling import STREAMS, is_greedy, unsound
 from janus_edge.runtime.timing import DeviceClock
 
 Send = Callable[[], None]  # puts work into the stream
@@ -166,7 +166,9 @@ class DeviceCodes:
         scale = settings.guidance_scale if settings.guided else 1.0
         cuda.upload(state.lengths, lengths_R)
         cuda.upload(state.seeds, np.asarray(seeds_B, np.uint64).view(np.int64))
-        cuda.upload(state.scales, np.array([scale, settings.temperature], np.float32))
+        # decided here: as float32 a temperature just below the least would be the least
+        temperature = 0.0 if is_greedy(settings.temperature) else settings.temperature
+        cuda.upload(state.scales, np.array([scale, temperature], np.float32))
         cuda.upload(state.top_ks, np.array([settings.top_k], np.int32))
         cuda.upload(state.counters, np.zeros(state.counters.shape, np.int64))
         last = self._prefill(prompt_RTD, lengths_R)
