@@ -45,4 +45,4 @@ def _show(titles: tuple[str, str], rows: list[tuple[str, str]]) -> None:
     table = Table(*titles, box=None)
     for name, found in rows:
         table.add_row(name, Text(found))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)

@@ -45,7 +45,7 @@ def _show(opened: Bundle) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    manifest, console = opened.manifest, Console()
+    manifest, console = opened.manifest, Console(markup=False)
     console.print(f"{manifest.name}: {manifest.family}, {manifest.created_by}, all hashes right")
     console.print(f"  folder    {opened.folder}", soft_wrap=True)
     for title, values in (("sizes", manifest.sizes), ("sampling", manifest.sampling)):

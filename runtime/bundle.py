@@ -52,7 +52,7 @@ class Bundle:
     def num_bytes(self, component: str) -> int:
         """Return how large a component's files are together."""
         files = _files_of(self._component(component))
-        return sum(self.stamps[name][0] for name, _ in files)
+        return sum(self.stamps[name][0] for name, _ in files if name in self.stamps)
 
     @contextmanager
     def unchanged(self, component: str) -> Iterator[None]:
@@ -68,7 +68,7 @@ class Bundle:
     def _check_unchanged(self, component: str) -> None:
         for name, expected in _files_of(self.manifest.components[component]):
             path, stamp = self.folder / name, stamp_of(self.folder / name)
-            if stamp == self.stamps[name]:
+            if stamp is not None and stamp == self.stamps.get(name):
                 continue
             try:
                 _check_file(path, expected)  # a copy or a link of it is as good
@@ -76,7 +76,8 @@ class Bundle:
                 raise BundleError(
                     f"{path}: is another file since the bundle was opened; open the bundle again"
                 ) from None
-            self.stamps[name] = stamp or self.stamps[name]
+            if stamp is not None:
+                self.stamps[name] = stamp
 
     def _component(self, name: str) -> Component:
         found = self.manifest.components

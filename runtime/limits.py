@@ -15,6 +15,7 @@ MOST_BYTES = {
     "manifest.sha256": 1024,
     "tokenizer.json": 64 * MIB,
     "tokenizer.bin": 64 * MIB,
+    "kernel": 64 * MIB,
     "component": 2**38,
 }
 

@@ -37,7 +37,7 @@ def open_regular(path: Path, most: int) -> int:
 def read_regular(path: Path, most: int) -> bytes:
     """Return the content of a regular file of at most ``most`` bytes. Raises OSError."""
     with os.fdopen(open_regular(path, most), "rb") as file:
-        content = file.read(most + 1)  # it may have grown since
+        content = file.read(os.fstat(file.fileno()).st_size + 1)  # it may have grown since
     if len(content) > most:
         raise _too_large(path, most)
     return content

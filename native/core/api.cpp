@@ -138,7 +138,7 @@ je_event next_of(je_job& job, je_status& status) {
     job.events.clear();
     job.told = {};
   }
-  if (status < 0) note(status, job.reason.c_str());
+  if (status < 0 && !job.reason.empty()) note(status, job.reason.c_str());
   je_event found = status == JE_OK ? view(job) : je_event{};
   found.elapsed_ms = elapsed_ms(job);
   return found;

@@ -7,6 +7,7 @@
 
 #include "error.hpp"
 #include "files.hpp"
+#include "json_reader.hpp"
 #include "limits.hpp"
 #include "sha256.hpp"
 #include "threads.hpp"
@@ -54,8 +55,9 @@ nlohmann::json read_note(const fs::path& note) {
 std::map<std::string, Stamp> check_changed(const std::string& folder, const std::vector<FileInfo>& files,
                                            const std::function<void(const FileInfo&)>& check, bool check_all) {
   const std::optional<fs::path> note = note_of(folder);
-  const nlohmann::json known = note && !check_all ? read_note(*note) : nlohmann::json::object();
-  nlohmann::json found = nlohmann::json::object();
+  Tree before(note && !check_all ? read_note(*note) : nlohmann::json::object()), after(nlohmann::json::object());
+  const nlohmann::json& known = before.root;
+  nlohmann::json& found = after.root;
   std::map<std::string, Stamp> stamps;
   std::vector<FileInfo> changed;
   for (const FileInfo& each : files) {
@@ -65,8 +67,8 @@ std::map<std::string, Stamp> check_changed(const std::string& folder, const std:
       found[each.file] = {each.sha256, {stamp->size, stamp->modified_ns, stamp->changed_ns, stamp->inode}};
       stamps[each.file] = *stamp;
     }
-    const auto before = known.find(each.file);
-    if (!stamp || before == known.end() || *before != found[each.file]) changed.push_back(each);
+    const auto one = known.find(each.file);
+    if (!stamp || one == known.end() || *one != found[each.file]) changed.push_back(each);
   }
   in_parallel(changed.size(), [&](size_t index) { check(changed[index]); });
   if (!note || found == known) return stamps;

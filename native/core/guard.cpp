@@ -5,22 +5,24 @@
 namespace je {
 namespace {
 
-thread_local std::string last_error;
+thread_local std::string last_text;
+thread_local const char* last_error = "";
 
 }  // namespace
 
 // Whatever damaged files put into it, it is one line of UTF-8.
 je_status note(je_status status, const char* line) noexcept {
   try {
-    last_error = well_formed(line);
-    for (char& each : last_error)
+    last_text = well_formed(line);
+    for (char& each : last_text)
       if (each >= 0 && each < ' ') each = ' ';
-  } catch (...) {  // no memory even for that
-    last_error.clear();
+    last_error = last_text.c_str();
+  } catch (...) {
+    last_error = "no memory left, not even to say why; free some";
   }
   return status;
 }
 
 }  // namespace je
 
-const char* je_error(void) { return je::last_error.c_str(); }
+const char* je_error(void) { return je::last_error; }

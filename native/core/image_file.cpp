@@ -15,6 +15,12 @@
 #include "png.hpp"
 #include "png_read.hpp"
 
+// stb's writer goes on where it gets no memory; so it is told by an exception, which costs what it holds.
+static void* or_thrown(void* memory) {
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
 #ifdef __GNUC__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wconversion"
@@ -30,6 +36,9 @@
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
+#define STBIW_MALLOC(size) or_thrown(std::malloc(size))
+#define STBIW_REALLOC(memory, size) or_thrown(std::realloc(memory, size))
+#define STBIW_FREE(memory) std::free(memory)
 #include <stb_image_write.h>
 #ifdef __GNUC__
 #pragma GCC diagnostic pop

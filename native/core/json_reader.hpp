@@ -21,6 +21,23 @@ inline bool is_identifier(const std::string& text) {
   return !text.empty() && text.size() <= 256 && is_letter(text[0]) && std::all_of(text.begin(), text.end(), is_part);
 }
 
+// Values whose end asks for no memory: the library's own does for each list and object, where it cannot fail.
+struct Tree {
+  explicit Tree(nlohmann::json given) : root(std::move(given)) {}
+  ~Tree() { take_apart(root); }
+  Tree(const Tree&) = delete;
+
+  nlohmann::json root;
+
+ private:
+  static void take_apart(nlohmann::json& value) {
+    if (!value.is_structured()) return;
+    for (nlohmann::json& each : value) take_apart(each);
+    if (auto* list = value.get_ptr<nlohmann::json::array_t*>()) list->clear();
+    if (auto* object = value.get_ptr<nlohmann::json::object_t*>()) object->clear();
+  }
+};
+
 class ObjectReader {
  public:
   // where: of the object in its file, "sizes" or "components.decoder"; "": the file itself. Throws Error

@@ -10,6 +10,7 @@ constexpr int64_t kMiB = int64_t{1} << 20;
 // Bytes of the files that are read whole, and of those that are not.
 constexpr int64_t kManifestBytes = 4 * kMiB, kChecksumBytes = 1024;
 constexpr int64_t kTokenizerBytes = 64 * kMiB, kTokenizerBinBytes = 64 * kMiB;
+constexpr int64_t kKernelBytes = 64 * kMiB;
 constexpr int64_t kComponentBytes = int64_t{1} << 38;
 constexpr int64_t kNoteBytes = kMiB;
 

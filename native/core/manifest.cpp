@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kMost = limits::kDimension;
 constexpr double kTiny = 5e-324;
+constexpr int kDepth = 32;            // of values in values
 constexpr size_t kLongestName = 255;  // of a file
 
 bool is_name(const std::string& text) {
@@ -241,20 +242,22 @@ Sampling reference_sampling(bool is_flow) {
 namespace {
 
 // The library reads a zero as the end of a file, leaves out a byte order mark, and of a key that stands there twice
-// takes the last.
+// takes the last. So deep as no manifest is, values are not kept.
 nlohmann::json parsed(std::string_view text, const std::string& file) {
   using Json = nlohmann::json;
   std::vector<std::set<std::string>> open;
+  bool is_deep = false;
   bool has_twins = text.find('\0') != std::string_view::npos || text.substr(0, 3) == "\xEF\xBB\xBF";
-  const auto look = [&](int, Json::parse_event_t event, Json& value) {
+  const auto look = [&](int depth, Json::parse_event_t event, Json& value) {
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
     if (event == Json::parse_event_t::key) has_twins |= !open.back().insert(value.get<std::string>()).second;
-    return true;
+    is_deep |= depth > kDepth;
+    return depth <= kDepth;
   };
   try {
     Json found = Json::parse(text.begin(), text.end(), look);
-    if (!has_twins) return found;
+    if (!has_twins && !is_deep) return found;
   } catch (const Json::exception&) {
   }
   fail(JE_E_BUNDLE, file, ": is no JSON, or a key stands there twice; export the bundle again");
@@ -263,8 +266,8 @@ nlohmann::json parsed(std::string_view text, const std::string& file) {
 }  // namespace
 
 Manifest parse_manifest(std::string_view text, const std::string& file) {
-  const nlohmann::json root = parsed(text, file);
-  ObjectReader from(root, file, "");
+  const Tree tree(parsed(text, file));
+  ObjectReader from(tree.root, file, "");
   Manifest found;
   from.integer("format", 1, 1);
   found.is_flow = from.word("family", {"janus", "janusflow"}) == "janusflow";

@@ -1,4 +1,5 @@
 // Files that appear whole or not at all: docs/files.md has the rules, runtime/files.py does the same in Python.
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -9,7 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <iterator>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <system_error>
@@ -51,13 +52,20 @@ Lock try_lock(int descriptor) {
   return errno == EWOULDBLOCK ? Lock::busy : Lock::none;
 }
 
+// Names in a folder. The C++ library's own iterator ends the process where no memory is left.
+std::vector<std::string> names_in(const fs::path& folder) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> opened(opendir(folder.c_str()), closedir);
+  std::vector<std::string> found;
+  for (const dirent* each; opened && (each = readdir(opened.get())) != nullptr;)
+    if (const std::string_view name(each->d_name); name != "." && name != "..") found.emplace_back(name);
+  return found;
+}
+
 // A private folder goes with all it holds; its marker goes last, so that a killed removal can be gone on.
 void remove_private(const fs::path& room) {
   std::error_code ignored;
-  std::vector<fs::path> inside;
-  for (fs::directory_iterator each(room, ignored), end; !ignored && each != end; each.increment(ignored))
-    if (each->path().filename() != kMarker) inside.push_back(each->path());
-  for (const fs::path& path : inside) fs::remove_all(path, ignored);
+  for (const std::string& name : names_in(room))
+    if (name != kMarker) fs::remove_all(room / name, ignored);
   fs::remove(room / kMarker, ignored);
   fs::remove(room, ignored);
 }
@@ -70,8 +78,7 @@ bool is_of_a_file(const fs::path& room, int marker) {
   const std::string_view raw(text, static_cast<size_t>(size)), begun(kBeginning);
   const nlohmann::json found = nlohmann::json::parse(text, text + size, nullptr, false);
   if (!found.is_object())  // one that stands alone may be half written
-    return raw.substr(0, begun.size()) == begun.substr(0, raw.size()) &&
-           std::distance(fs::directory_iterator(room), fs::directory_iterator()) == 1;
+    return raw.substr(0, begun.size()) == begun.substr(0, raw.size()) && names_in(room).size() == 1;
   const auto by = found.find("by"), target = found.find("target");
   return by != found.end() && *by == "janus-edge" && target != found.end() && target->is_null();
 }
@@ -79,10 +86,9 @@ bool is_of_a_file(const fs::path& room, int marker) {
 // What killed writers left goes, known by the marker that they wrote.
 void sweep(const fs::path& parent) {
   std::error_code ignored;
-  std::vector<fs::path> rooms;
-  for (fs::directory_iterator each(parent, ignored), end; !ignored && each != end; each.increment(ignored))
-    if (each->path().filename().string().rfind(kPrefix, 0) == 0) rooms.push_back(each->path());
-  for (const fs::path& room : rooms) {
+  for (const std::string& name : names_in(parent)) {
+    if (name.rfind(kPrefix, 0) != 0) continue;
+    const fs::path room = parent / name;
     if (rmdir(room.c_str()) == 0) continue;  // killed before it had a marker, or after
     const Open marker(room / kMarker, O_RDWR | O_NOFOLLOW);
     if (marker >= 0 && !fs::is_symlink(room, ignored) && is_of_a_file(room, marker) && try_lock(marker) == Lock::taken)
@@ -99,20 +105,27 @@ class Private {
     while (settled >= 0 && try_lock(settled) == Lock::busy && std::chrono::steady_clock::now() < end)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     sweep(parent);
-    std::string name = (parent / (std::string(kPrefix) + "XXXXXX")).string();
-    if (mkdtemp(name.data()) != nullptr) room_ = name;
-    if (!room_.empty() && !mark()) clear();
+    room_ = (parent / (std::string(kPrefix) + "XXXXXX")).string();
+    if (mkdtemp(room_.data()) == nullptr) room_.clear();
+    try {
+      if (is_there() && !mark()) clear();
+    } catch (...) {  // no memory left
+      clear();
+      throw;
+    }
   }
   ~Private() { clear(); }
   Private(const Private&) = delete;
   Private& operator=(const Private&) = delete;
 
   bool is_there() const { return !room_.empty(); }
-  fs::path part() const { return room_ / kNew; }
+  fs::path part() const { return fs::path(room_) / kNew; }
 
  private:
   bool mark() {
-    lock_ = open((room_ / kMarker).c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    folder_ = open(room_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (folder_ < 0) return false;
+    lock_ = openat(folder_, kMarker, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
     if (lock_ < 0) return false;
     try_lock(lock_);
     const std::string words =
@@ -123,16 +136,18 @@ class Private {
   }
 
   void clear() {
-    const int reason = errno;
-    if (!room_.empty()) remove_private(room_);
-    if (lock_ >= 0) close(lock_);
+    const int reason = errno;  // of what is cleared away, which must need no memory
+    for (const char* name : {kNew, kMarker})
+      if (folder_ >= 0) unlinkat(folder_, name, 0);
+    if (is_there()) rmdir(room_.c_str());
+    for (int* each : {&lock_, &folder_})
+      if (*each >= 0) close(std::exchange(*each, -1));
     room_.clear();
-    lock_ = -1;
     errno = reason;
   }
 
-  fs::path room_;
-  int lock_ = -1;
+  std::string room_;
+  int folder_ = -1, lock_ = -1;
 };
 
 bool synced(int descriptor) {  // some file systems cannot, or need not

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from janus_edge.runtime.cuda import ALIGNMENT, Cuda, DeviceArray
 from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Kernel
+from janus_edge.runtime.reading import read_regular
 
 _TYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
 _SCRATCH = "*scratch"  # addresses of Triton's convention that our kernels leave alone
@@ -72,6 +75,19 @@ class Kernels:
                 f"not {value}; export the bundle again"
             )
 
+    def _image(self, kernel: Kernel) -> bytes:
+        """Its code, hashed again: it may be hours since the bundle was opened."""
+        path = self._folder / kernel.file
+        try:
+            image = read_regular(path, MOST_BYTES["kernel"])
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from None
+        if hashlib.sha256(image).hexdigest() != kernel.sha256:
+            raise BundleError(
+                f"{path}: is another file since the bundle was opened; open the bundle again"
+            )
+        return image
+
     def _open(self, name: str) -> tuple[Kernel, Any]:
         kernel = self._found.get(name)
         if kernel is None:
@@ -82,7 +98,7 @@ class Kernels:
                 f"bundle again with --target sm_{cuda.capability}"
             )
         if name not in self._functions:
-            image = (self._folder / kernel.file).read_bytes()
+            image = self._image(kernel)
             module = self._cuda.call("cuModuleLoadData", image)
             symbol = kernel.symbol.encode()
             function = self._cuda.call("cuModuleGetFunction", module, symbol)

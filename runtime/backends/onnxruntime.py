@@ -60,7 +60,9 @@ def load_graph(
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.log_severity_level = 3  # errors reach the user as exceptions, not as log lines
     try:
-        session = ort.InferenceSession(path, options, providers=_providers(device))
+        session = ort.InferenceSession(
+            path, options, providers=_providers(device), enable_fallback=0
+        )
     except Exception as error:  # the library's exceptions share no narrower base
         reason = _reason(error)
         if _is_shortage(reason):

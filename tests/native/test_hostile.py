@@ -1,0 +1,150 @@
+"""What Python refuses of a bundle whose hashes are right (tests/runtime/test_hostile_bundle.py),
+the C API refuses, too."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.native import capi
+from tests.native.capi import Api, ApiError
+from tests.runtime.test_hostile_bundle import (
+    CONTRACT,
+    FILES,
+    KINDS,
+    SIZES,
+    SWAPPED,
+    TABLES,
+    _npy,
+)
+from tests.sealed import copy_of, seal, seal_raw, write
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def janus(tmp_path: Path) -> Path:
+    return copy_of("tiny-janus", tmp_path / "copy")
+
+
+def refused(api: Api, folder: Path, draws: bool = False) -> str:
+    with pytest.raises(ApiError) as caught, api.engine(folder) as engine:
+        if draws:
+            api.draw(engine, prompt=b"a star")
+    assert caught.value.status == capi.E_BUNDLE
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_regular_files_are_read(api: Api, janus: Path, name: str, kind: str) -> None:
+    make, says = KINDS[kind]
+    (janus / name).unlink()
+    make(janus / name)
+    assert f"{name}: {says}" in refused(api, janus)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "tokenizer.bin"])
+def test_files_that_are_read_whole_have_a_limit(api: Api, janus: Path, name: str) -> None:
+    write(janus, name, b"")
+    os.truncate(janus / name, 2**40)
+    assert f"{name}: " in refused(api, janus)
+
+
+@pytest.mark.parametrize("bundle", ["tiny-janus", "tiny-flow"])
+def test_sizes_must_be_those_of_the_files(api: Api, tmp_path: Path, bundle: str) -> None:
+    folder = copy_of(bundle, tmp_path / "copy")
+    before = json.loads((folder / "manifest.json").read_bytes())
+    for name, value in SIZES:
+        if name in before["sizes"]:
+            sizes = before["sizes"] | {name: value}
+            seal(folder, lambda m, sizes=sizes: m.update(sizes=sizes))
+            refused(api, folder)
+
+
+def test_the_manifest_must_be_what_the_loops_need(api: Api, janus: Path) -> None:
+    before = json.loads((janus / "manifest.json").read_bytes())
+    for change, _ in CONTRACT:
+        manifest = json.loads(json.dumps(before))
+        change(manifest)
+        seal_raw(janus, json.dumps(manifest).encode())
+        refused(api, janus)
+
+
+def test_keys_stand_there_once(api: Api, janus: Path) -> None:
+    raw = (janus / "manifest.json").read_bytes()
+    twice = raw.replace(b'"format": 1', b'"format": 1, "format": 1')
+    for wrong in (twice, b"\xef\xbb\xbf" + raw, raw + b"\0", raw + b"\0{", b'{"a": NaN}'):
+        assert "is no JSON" in refused(api, seal_raw(janus, wrong))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_must_be_what_they_should(api: Api, janus: Path, tmp_path: Path, kind: str) -> None:
+    table = np.load(janus / "text_embed.npy")
+    write(janus, "text_embed.npy", _npy(TABLES[kind](table), tmp_path / "made.npy"))
+    assert "text_embed.npy: " in refused(api, seal(janus))
+
+
+def test_tables_by_column_are_read(api: Api, janus: Path, tmp_path: Path) -> None:
+    """Of halves too; the same picture comes out."""
+    with api.engine(janus) as engine:
+        (expected,) = api.draw(engine, prompt=b"a star")
+    for name in ("text_embed.npy", "code_embed.npy"):
+        table = np.asfortranarray(np.load(janus / name))
+        write(janus, name, _npy(table, tmp_path / "made.npy"))
+    with api.engine(seal(janus)) as engine:
+        (found,) = api.draw(engine, prompt=b"a star")
+    assert np.array_equal(found.codes, expected.codes)
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "image_head.onnx", "code_embed.npy"])
+def test_a_file_that_is_replaced_after_opening_is_noticed(api: Api, janus: Path, name: str) -> None:
+    with api.engine(janus) as engine:
+        raw = bytearray((janus / name).read_bytes())
+        write(janus, name, bytes(raw))  # a copy is as good
+        api.draw(engine, prompt=b"a star")
+    with api.engine(janus) as engine:
+        raw[-1] ^= 1
+        write(janus, name, bytes(raw))
+        with pytest.raises(ApiError, match="is another file since the bundle was opened") as caught:
+            api.draw(engine, prompt=b"a star")
+        assert caught.value.status == capi.E_BUNDLE
+
+
+@pytest.mark.parametrize(("name", "other"), SWAPPED)
+def test_graphs_must_be_what_the_manifest_says(
+    api: Api, janus: Path, name: str, other: str
+) -> None:
+    write(janus, name, (janus / other).read_bytes())
+    assert f"{name}: " in refused(api, seal(janus), draws=True)
+
+
+def test_a_graph_that_computes_no_numbers_is_no_picture(api: Api, janus: Path) -> None:
+    raw = (janus / "image_head.onnx").read_bytes()
+    half = np.frombuffer(raw, np.float16, offset=len(raw) % 2).copy()
+    half[len(half) // 2 : len(half) // 2 + 2000] = np.float16("nan")
+    write(janus, "image_head.onnx", raw[: len(raw) % 2] + half.tobytes())
+    assert "computes what is no finite number" in refused(api, seal(janus), draws=True)
+
+
+def test_token_ids_are_rows_of_the_model(api: Api, janus: Path) -> None:
+    raw = (janus / "tokenizer.bin").read_bytes()
+    write(janus, "tokenizer.bin", _with_two_tokens_more(raw))
+    assert "has 457 tokens, the model 456 rows" in refused(api, seal(janus))
+
+
+def _with_two_tokens_more(raw: bytes) -> bytes:
+    """Of no text: two more places at the end of theirs (docs/bundle.md)."""
+    count = int.from_bytes(raw[8:12], "little")
+    end = 4 + 8 * 4 + 256 * 4 + (count + 1) * 4
+    words = (count + 2).to_bytes(4, "little")
+    return raw[:8] + words + raw[12:end] + raw[end - 4 : end] * 2 + raw[end:]
