@@ -77,6 +77,7 @@ RANDOM_VAE = VAEConfig(
 TOGETHER = {"native": "native", "kernels": "kernels"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests on one worker (``pytest -n 2 --dist loadgroup``), and some folders'."""
     for item in items:
