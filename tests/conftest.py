@@ -73,21 +73,6 @@ RANDOM_VAE = VAEConfig(
 )
 
 
-# Test folders whose files share builds or exports, which one worker then makes once.
-TOGETHER = {"native": "native", "kernels": "kernels"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker (``pytest -n 2 --dist loadgroup``), and some folders'."""
-    for item in items:
-        folder, name = item.path.parent.name, item.path.stem
-        alone = name.endswith(("_sanitizers", "_faults"))  # they make builds of their own
-        shared = "device" if name.startswith("test_device") else TOGETHER.get(folder)
-        group = name if alone else shared or f"{folder}/{name}"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What opening a bundle remembers stays out of the user's home."""
