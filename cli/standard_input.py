@@ -68,7 +68,8 @@ def _read(most: int, what: str) -> bytes:
     if sys.stdin is None:
         raise typer.BadParameter("standard input is closed; leave out the -")
     if sys.stdin.isatty():
-        print(f"note: reading {what} from the terminal; Ctrl-D ends it", file=sys.stderr)
+        # in one write, so that a Ctrl-C cannot come between the words and the end of their line
+        sys.stderr.write(f"note: reading {what} from the terminal; Ctrl-D ends it\n")
     try:
         content = sys.stdin.buffer.read(most + 1)
     except OSError as error:  # a folder
