@@ -113,7 +113,7 @@ def write_engine(
         "builder": {"module": trt.__name__, "version": trt.__version__},
     }
     took = time.perf_counter() - began
-    return made, f"error {error:.1e}, {dtype}, {took:.1f} s"
+    return made, f"ok (error {error:.1e}), {dtype}, {took:.1f} s"
 
 
 def _halved(

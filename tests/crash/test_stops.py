@@ -43,7 +43,7 @@ def runner(shim: Path, bundle_dir: Path, checkpoint_dir: Path) -> Iterator[subpr
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=os.environ | given,
     ) as process:
         yield process
