@@ -1,4 +1,4 @@
-"""What TensorRT's parser makes of a graph: compared with it, and completed."""
+"""Compare what TensorRT's parser made of a graph with the graph, and complete it."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def attentions(trt: Any, network: Any) -> list[Any]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """As TensorRT says it: -1 for what varies."""
+    """Return a shape as TensorRT says it: -1 for a size that varies."""
     dims = value.type.tensor_type.shape.dim
     return tuple(-1 if dim.dim_param else dim.dim_value for dim in dims)

@@ -46,7 +46,7 @@ def _noise_bits(position, stream, seed, BLOCK: tl.constexpr):
 
 @triton.jit
 def _noise_bits_of(code, position, stream, seed):
-    """Those of one code, computed again: kept for all, they would not fit the registers."""
+    """Return one code's bits, computed again: those of all codes would not fit the registers."""
     w0, w1, w2, w3 = _words((code // 4).to(tl.uint32), position, stream, seed)
     word = tl.where(code % 2 == 0, tl.where(code % 4 == 0, w0, w2), tl.where(code % 4 == 1, w1, w3))
     return (word >> 9).to(tl.int32)
