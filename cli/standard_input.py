@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STANDARD_INPUT = "-"
+_CHUNK = 1 << 20  # bytes a read
+_WAIT_S = 0.1
 _MAX_TEXT = 4 << 20  # bytes: 1024 prompts, each longer than any model's context
 
 
@@ -71,9 +75,33 @@ def _read(most: int, what: str) -> bytes:
         # in one write, so that a Ctrl-C cannot come between the words and the end of their line
         sys.stderr.write(f"note: reading {what} from the terminal; Ctrl-D ends it\n")
     try:
-        content = sys.stdin.buffer.read(most + 1)
+        content = _up_to(most + 1)
     except OSError as error:  # a folder
         raise typer.BadParameter(f"standard input: {error.strerror}") from None
     if len(content) > most:
         raise typer.BadParameter(f"standard input is longer than {most >> 20} MB; give less")
     return content
+
+
+def _up_to(most: int) -> bytes:
+    """Read so many bytes of standard input, fewer where it ends."""
+    source, content = sys.stdin.fileno(), b""
+    while len(content) < most:
+        _wait_for(source)
+        read = os.read(source, min(most - len(content), _CHUNK))
+        if not read:
+            break
+        content += read
+    return content
+
+
+def _wait_for(source: int) -> None:
+    """Wait until a descriptor can be read.
+
+    In short waits: a Ctrl-C that comes just before a wait begins is acted on after it, and a read
+    of a terminal ends no sooner than a person types.
+    """
+    if sys.platform == "win32":  # select takes sockets only
+        return
+    while not select.select([source], [], [], _WAIT_S)[0]:
+        pass

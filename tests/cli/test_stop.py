@@ -60,9 +60,13 @@ class Terminal:
     def stop(self, number: int) -> int:
         """Send a signal; return the exit code."""
         self.process.send_signal(number)
-        self.read(lambda: False)
-        os.close(self._ours)
-        return self.process.wait(_LONGEST_S)
+        try:
+            self.read(lambda: False)
+            return self.process.wait(_LONGEST_S)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self._ours)
 
 
 def ends_cleanly(terminal: Terminal, kept: str) -> None:

@@ -8,6 +8,7 @@ Without a GPU ``test_gpu_stub.py`` runs these tests on a ``libcuda.so.1`` that i
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import subprocess
@@ -279,8 +280,10 @@ def test_memory_that_is_not_there_is_one_line(gpu: Gpu) -> None:
 
 
 def test_a_damaged_cubin_is_one_line(gpu: Gpu, tmp_path: Path) -> None:
-    (tmp_path / "sample.cubin").write_bytes(b"\x7fELF" + bytes(100))
-    entry = gpu.kernels._found["sample"].model_copy(update={"file": "sample.cubin"})
+    damaged = b"\x7fELF" + bytes(100)
+    (tmp_path / "sample.cubin").write_bytes(damaged)
+    update = {"file": "sample.cubin", "sha256": hashlib.sha256(damaged).hexdigest()}
+    entry = gpu.kernels._found["sample"].model_copy(update=update)
     kernels = Kernels(gpu.cuda, tmp_path, (entry,))
     with pytest.raises((DeviceError, BundleError), match="cuModuleLoadData"):
         kernels.require("sample", "NUM_CODES", CODES)
