@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from janus_edge.bench.machine import describe, read_rates
 from janus_edge.bench.process import Run, Worker
-from janus_edge.bench.work import Opened, Settings, Work, open_works
-from janus_edge.evals.records import checkout_commit
+from janus_edge.bench.workloads import Opened, Settings, Work, open_works
+from janus_edge.diagnostics.machine import describe, read_rates
+from janus_edge.diagnostics.records import checkout_commit
 
 SCHEMA = "bench/1"
 Report = Callable[[str], None]

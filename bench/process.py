@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from janus_edge.bench.machine import peak_memory_bytes
+from janus_edge.diagnostics.machine import peak_memory_bytes
 from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.runtime.stop import ignored_by_children
 

@@ -52,9 +52,9 @@ def bench(
     from rich.console import Console
 
     from janus_edge.bench.latency import Plan, measure
-    from janus_edge.bench.work import WORKS, Settings
+    from janus_edge.bench.workloads import WORKS, Settings
     from janus_edge.cli.json_output import print_json
-    from janus_edge.evals.records import append_record
+    from janus_edge.diagnostics.records import append_record
     from janus_edge.runtime.bundle import find_bundle
     from janus_edge.runtime.output import check_writable, is_standard_output
     from janus_edge.runtime.stop import keeping

@@ -16,8 +16,8 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Show what there is to run on, and for each device whether a bundle can."""
-    from janus_edge.bench.doctor import bundle, machine
     from janus_edge.cli.json_output import print_json
+    from janus_edge.diagnostics.doctor import bundle, machine
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.devices import choose
     from janus_edge.runtime.errors import DeviceError

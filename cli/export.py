@@ -72,8 +72,8 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
     """Compile a checkpoint into a bundle, checking every component against PyTorch."""
-    from janus_edge.export.bundle import export_folder
-    from janus_edge.export.tensorrt import PRECISIONS, Plan
+    from janus_edge.export.bundle.writer import export_folder
+    from janus_edge.export.tensorrt.engines import PRECISIONS, Plan
     from janus_edge.runtime.stop import keeping
 
     chosen = {"precision": precision, "builder": builder, "target": target}

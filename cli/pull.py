@@ -43,7 +43,7 @@ def pull(
     Reads HF_TOKEN, HF_ENDPOINT and HF_HOME. A stopped download goes on where it stopped. The
     checkpoint stays in huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
     """
-    from janus_edge.export.pull import pull as pull_repository
+    from janus_edge.hub.pull import pull as pull_repository
     from janus_edge.runtime.stop import keeping
 
     with keeping(lambda: "what was downloaded is kept: run it again to go on"):

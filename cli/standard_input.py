@@ -54,7 +54,7 @@ def pictures_from(paths: list[Path]) -> list[Image]:
 def _picture() -> Image:
     from janus_edge.runtime.errors import ImageError
     from janus_edge.runtime.image import decode_image
-    from janus_edge.runtime.picture_bytes import MAX_BYTES
+    from janus_edge.runtime.image_bytes import MAX_BYTES
 
     content = _read(MAX_BYTES, "a picture")
     if not content:

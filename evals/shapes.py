@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PilImage
 
-from janus_edge.evals.records import append_record, checkout_commit
+from janus_edge.diagnostics.records import append_record, checkout_commit
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text

@@ -1,5 +1,5 @@
 """The C API's files: ``include``, and ``lib`` where the package was built after
-scripts/build-native (docs/native.md).
+scripts/build-native (docs/c-api.md).
 
 cmake -DCMAKE_PREFIX_PATH="$(python -m janus_edge.native)" finds them.
 """

@@ -4,7 +4,7 @@
 
 Needs nothing but Python. FOLDER is native/headers unless named; it appears whole or not at all. A
 package whose SHA-256 is another is refused. On a system that has these headers CMake finds them
-without (docs/native.md).
+without (docs/c-api.md).
 """
 
 from __future__ import annotations

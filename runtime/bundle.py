@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from janus_edge.runtime.arguments import Flag, PathOrName, checked, shown
-from janus_edge.runtime.checked import Stamp, check_changed, home_folder, stamp_of
 from janus_edge.runtime.contract import check_contract, table_shapes
 from janus_edge.runtime.errors import BundleError, OptionError
+from janus_edge.runtime.hash_cache import Stamp, check_changed, home_folder, stamp_of
 from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component, Manifest, parse_manifest
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate

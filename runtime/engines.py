@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Engine, Shared, load_engine, native
+from janus_edge.runtime.backends import (
+    Arrays,
+    Buffer,
+    Buffers,
+    Engine,
+    Shared,
+    cpu_kernels,
+    load_engine,
+)
+from janus_edge.runtime.backends.cpu_library import Pool
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
-from janus_edge.runtime.backends.native_library import Pool
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Decoder
 from janus_edge.runtime.devices import Device
@@ -58,11 +66,11 @@ class Engines:
         bundle, manifest = self.bundle, self.bundle.manifest
         with bundle.unchanged(name):
             if self._pool and self._is_ours(name):
-                return native.load(name, bundle.folder, manifest, self._pool)
+                return cpu_kernels.load(name, bundle.folder, manifest, self._pool)
             return load_engine(bundle.path(name), manifest.components[name], self._shared)
 
     def _is_ours(self, name: str) -> bool:
-        return self.device.kind == "cpu" and native.runs(name, self.bundle.manifest)
+        return self.device.kind == "cpu" and cpu_kernels.runs(name, self.bundle.manifest)
 
     @property
     def is_native(self) -> bool:

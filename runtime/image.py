@@ -13,7 +13,7 @@ from janus_edge.runtime.arguments import PathOrName, checked
 from janus_edge.runtime.errors import ImageError, ImageWarning
 from janus_edge.runtime.exif import orientation_of
 from janus_edge.runtime.formats import HEAD, name_format
-from janus_edge.runtime.picture_bytes import read_bytes
+from janus_edge.runtime.image_bytes import read_bytes
 from janus_edge.runtime.sampling import check_sound
 
 PADDING = (127, 127, 127)

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as validated
 from janus_edge.runtime.arguments import STRICT, Flag, Number, Text, Whole, in_range, one_line
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.flow import MAX_STEPS, SOLVERS
-from janus_edge.runtime.pictures import PictureLike, to_pictures
+from janus_edge.runtime.image_inputs import PictureLike, to_pictures
 from janus_edge.runtime.prompt import Turn
 
 MAX_SEED = 2**63 - 1

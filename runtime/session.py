@@ -103,7 +103,7 @@ class Session:
 
     @property
     def is_native(self) -> bool:
-        """Whether the decoder runs without a graph (docs/decoder.md)."""
+        """Whether the decoder runs without a graph (docs/cpu-kernels.md)."""
         return self._engines.is_native
 
     @property

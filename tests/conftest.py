@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: they would wait for e
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
-from janus_edge.export.bundle import export_bundle
+from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.config import (
     CodebookConfig,
     FlowConfig,

@@ -15,8 +15,8 @@ import pytest
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("api", "bench", "cli", "evals", "export", "kernels", "model", "native", "runtime",
-           "scripts", "shapes", "tests", "tools", "train")  # fmt: skip
+FOLDERS = ("api", "bench", "cli", "diagnostics", "evals", "export", "hub", "kernels", "model",
+           "native", "runtime", "scripts", "shapes", "tests", "tools", "train")  # fmt: skip
 _OPEN = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile")  # text if a mode says so
 
 

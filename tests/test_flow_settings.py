@@ -1,4 +1,4 @@
-"""bench/flow_settings.py and bench/flow_plot.py: what is counted, and the rule of the default."""
+"""bench/programs/flow_settings.py and flow_plot.py: what is counted, the rule of the default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.flow import FlowSettings
 from janus_edge.runtime.session import Session
 
-BENCH = Path(__file__).parent.parent / "bench"
+BENCH = Path(__file__).parent.parent / "bench" / "programs"
 
 
 def program(name: str) -> ModuleType:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export.bundle import export_bundle
+from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.janus import Janus, guide, unconditional
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.engines import Engines
 
-PROGRAM = Path(__file__).parents[1] / "bench" / "quantization.py"
+PROGRAM = Path(__file__).parents[1] / "bench" / "programs" / "quantization.py"
 _spec = importlib.util.spec_from_file_location("quantization_program", PROGRAM)
 assert _spec is not None and _spec.loader is not None
 program = importlib.util.module_from_spec(_spec)

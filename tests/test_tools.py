@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from janus_edge.export.tokenizer import TEMPLATES, complete
+from janus_edge.export.tokenizer.roles import TEMPLATES, complete
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.matching import find_weights
@@ -123,7 +123,7 @@ def test_a_flow_and_its_autoencoder_load_and_compute(
 @pytest.mark.slow
 def test_the_published_7b_draws_and_answers(tmp_path: Path) -> None:
     """Full shape, published config, random weights: 20 GB of disk, 10 GB of memory, minutes."""
-    bench = str(ROOT / "bench" / "fullsize.py")
+    bench = str(ROOT / "bench" / "programs" / "fullsize.py")
     words = [sys.executable, bench, "janus-pro-7b", str(tmp_path), "--quantize", "int4"]
     done = subprocess.run(words, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     written = (tmp_path / "janus-pro-7b" / "config.json").read_bytes()

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken
 from torch import Tensor
 
-from janus_edge.export.tokenizer import TEMPLATES
+from janus_edge.export.tokenizer.roles import TEMPLATES
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow

@@ -1,6 +1,6 @@
 #include "bundle.hpp"
 
-#include "checked.hpp"
+#include "hash_cache.hpp"
 #include "contract.hpp"
 #include "error.hpp"
 #include "limits.hpp"

@@ -2,7 +2,7 @@
 // decode_codes of runtime/decode.py.
 #include <algorithm>
 
-#include "work.hpp"
+#include "task.hpp"
 
 namespace je {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "error.hpp"
-#include "work.hpp"
+#include "task.hpp"
 
 namespace je {
 namespace {

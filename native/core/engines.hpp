@@ -8,8 +8,8 @@
 #include <string>
 
 #include "bundle.hpp"
-#include "decoder.hpp"
-#include "native.hpp"
+#include "decoder_engine.hpp"
+#include "cpu_kernels.hpp"
 #include "onnxruntime.hpp"
 
 namespace je {

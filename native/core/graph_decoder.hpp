@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "bundle.hpp"
-#include "decoder.hpp"
+#include "decoder_engine.hpp"
 
 namespace je {
 

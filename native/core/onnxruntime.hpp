@@ -1,4 +1,4 @@
-// ONNX Runtime, opened at run time: dlopen, then the API of version 1.21 (docs/native.md).
+// ONNX Runtime, opened at run time: dlopen, then the API of version 1.21 (docs/c-api.md).
 #pragma once
 
 #define ORT_API_MANUAL_INIT

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "work.hpp"
+#include "task.hpp"
 
 namespace je {
 

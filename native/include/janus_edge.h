@@ -21,7 +21,7 @@
  * call and may go afterwards. Nothing here throws; nothing prints. Functions that return a je_status leave
  * the reason of a negative one with je_error(): one line that says where, what, and what to do.
  *
- * ONNX Runtime 1.21 or later is opened at run time, never linked (docs/native.md).
+ * ONNX Runtime 1.21 or later is opened at run time, never linked (docs/c-api.md).
  */
 #ifndef JANUS_EDGE_H
 #define JANUS_EDGE_H
@@ -108,7 +108,7 @@ typedef struct {
     uint32_t size;           /* set by je_options_init */
     int32_t num_threads;     /* of the engines; 0 (default): as many as there are processors */
     const char *onnxruntime; /* file of the library; NULL (default): beside libjanus_edge, else the system's */
-    const char *device;      /* "cpu", "cuda:1", ... (docs/native.md); NULL: "auto" */
+    const char *device;      /* "cpu", "cuda:1", ... (docs/c-api.md); NULL: "auto" */
     int32_t check_all;       /* hash every file; 0 (default): those that are new or were touched */
     int32_t reserved;        /* 0 */
     je_log log;              /* NULL (default): nothing is logged */
@@ -137,7 +137,7 @@ typedef struct {
     int32_t image_size;      /* pixels a side, of pictures drawn and seen */
     int32_t num_codes;       /* of a drawn picture; 0: the model draws by a flow */
     int32_t max_length;      /* tokens of a prompt and what follows it */
-    int32_t is_native;       /* the decoder runs in code of our own, not by ONNX Runtime (docs/decoder.md) */
+    int32_t is_native;       /* the decoder runs in code of our own, not by ONNX Runtime (docs/cpu-kernels.md) */
     int32_t num_components;  /* files that can be opened */
     const char *name;        /* "tiny-janus" */
     const char *family;      /* "janus" or "janusflow" */

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from janus_edge.bench import machine
 from janus_edge.bench.latency import Plan, measure, summary
 from janus_edge.bench.process import Run, Worker
-from janus_edge.bench.work import Opened, Settings, open_works
+from janus_edge.bench.workloads import Opened, Settings, open_works
+from janus_edge.diagnostics import machine
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from janus_edge.bench.peers import setup
-from janus_edge.bench.peers.__main__ import measure, summary
-from janus_edge.bench.peers.report import alone, newest, side_by_side
-from janus_edge.bench.peers.setup import Setup, codes, peers
 from janus_edge.bench.process import Run
+from janus_edge.bench.programs.peers import setup
+from janus_edge.bench.programs.peers.__main__ import measure, summary
+from janus_edge.bench.programs.peers.report import alone, newest, side_by_side
+from janus_edge.bench.programs.peers.setup import Setup, codes, peers
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 
@@ -51,7 +51,7 @@ def test_the_command_as_it_is_called(bundle_dir: Path, tmp_path: Path) -> None:
     record = tmp_path / "peers.jsonl"
     words = [str(tmp_path / "made"), "draw", "--peers", "janus-edge", "--runs", "1"]
     words += ["--bundle", str(bundle_dir), "--record", str(record)]
-    command = [sys.executable, "-m", "janus_edge.bench.peers", *words]
+    command = [sys.executable, "-m", "janus_edge.bench.programs.peers", *words]
     subprocess.run(command, check=True, capture_output=True)
     assert json.loads(record.read_text(encoding="utf-8"))["peers"]["janus-edge"]["total_ms"] > 0
 
@@ -103,7 +103,7 @@ def test_a_record_of_another_program_is_one_line(tmp_path: Path) -> None:
     record = tmp_path / "r.jsonl"
     record.write_text('{"schema": "layers/1"}\n', encoding="utf-8")
     words = [str(record), str(record), str(tmp_path / "R.md"), str(tmp_path / "r.png")]
-    command = [sys.executable, "-m", "janus_edge.bench.peers.report", *words]
+    command = [sys.executable, "-m", "janus_edge.bench.programs.peers.report", *words]
     found = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert (
         found.returncode == 1 and "r.jsonl: not all records are of schema peers/1" in found.stderr

@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from janus_edge.evals.records import append_record, read_records
-from janus_edge.export import bundle as export
-from janus_edge.export.pull import download
+from janus_edge.diagnostics.records import append_record, read_records
+from janus_edge.export.bundle import writer as export
+from janus_edge.hub.pull import download
 from janus_edge.model.weights import Checkpoint, load_checkpoint
 from janus_edge.runtime import exchange
 from janus_edge.runtime.bundle import open_bundle, pulled_bundles
@@ -39,7 +39,7 @@ from janus_edge.train.__main__ import _one_line
 from janus_edge.train.__main__ import write as write_checkpoint
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.recipes import Made
-from tests.export.hostile_hub import COMMIT, NAME, Case, State, serve
+from tests.hub.hostile_hub import COMMIT, NAME, Case, State, serve
 
 BUNDLE = Path(os.environ.get("CRASH_BUNDLE", ""))
 CHECKPOINT = Path(os.environ.get("CRASH_CHECKPOINT", ""))

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export import calibrate
-from janus_edge.export.bundle import export_bundle, export_folder
-from janus_edge.export.calibrate import CacheScales, RoundedCache, cache_scales
-from janus_edge.export.component import relative_error
-from janus_edge.export.decoder import decoder_components
-from janus_edge.export.graph import save_graph
-from janus_edge.export.parity import ParityError, check_parity
-from janus_edge.export.quantize import Preset
+from janus_edge.export.bundle.writer import export_bundle, export_folder
+from janus_edge.export.graph.builder import save_graph
+from janus_edge.export.graph.component import relative_error
+from janus_edge.export.graph.decoder import decoder_components
+from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.quantization import calibrate
+from janus_edge.export.quantization.calibrate import CacheScales, RoundedCache, cache_scales
+from janus_edge.export.quantization.quantize import Preset
 from janus_edge.model.weights import Checkpoint, load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Image, Text
@@ -126,7 +126,8 @@ def test_wrong_scales_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
 def test_scales_are_found_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, real = [], calibrate.cache_scales
     monkeypatch.setattr(
-        "janus_edge.export.decoder.cache_scales", lambda given: (calls.append(1), real(given))[1]
+        "janus_edge.export.graph.decoder.cache_scales",
+        lambda given: (calls.append(1), real(given))[1],
     )
     (part,) = decoder_components(checkpoint, 96, Preset(cache="int8"))
     examples = part.examples()

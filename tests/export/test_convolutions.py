@@ -11,12 +11,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from janus_edge.export.component import relative_error
-from janus_edge.export.components import graph_components
-from janus_edge.export.convolutions import rounded_convolutions
-from janus_edge.export.graph import save_graph
-from janus_edge.export.parity import ParityError, check_parity
-from janus_edge.export.quantize import PRESETS
+from janus_edge.export.graph.builder import save_graph
+from janus_edge.export.graph.component import relative_error
+from janus_edge.export.graph.components import graph_components
+from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.quantization.convolutions import rounded_convolutions
+from janus_edge.export.quantization.quantize import PRESETS
 from janus_edge.model.weights import Checkpoint
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from janus_edge.export.bundle import export_folder
-from janus_edge.export.token_tables import TokenTables
-from janus_edge.export.tokenizer import SYSTEM_PROMPT, TEMPLATES, addressed, complete
-from janus_edge.export.tokenizer_bin import check_tokenizer, compile_tokenizer
+from janus_edge.export.bundle.writer import export_folder
+from janus_edge.export.tokenizer.compile import check_tokenizer, compile_tokenizer
+from janus_edge.export.tokenizer.roles import SYSTEM_PROMPT, TEMPLATES, addressed, complete
+from janus_edge.export.tokenizer.tables import TokenTables
 from janus_edge.model.janus import guide, unconditional
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.weights import Checkpoint

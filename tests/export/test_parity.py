@@ -9,14 +9,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from janus_edge.export import graph as graphs
-from janus_edge.export import parity
-from janus_edge.export.bundle import export_bundle
-from janus_edge.export.component import Component, relative_error
-from janus_edge.export.components import code_error, graph_components
-from janus_edge.export.graph import save_graph
-from janus_edge.export.parity import Parity, ParityError, check_parity
-from janus_edge.export.storage import LARGEST_ERROR, halve, store_halves
+from janus_edge.export.bundle import writer
+from janus_edge.export.bundle.writer import export_bundle
+from janus_edge.export.graph import builder as graphs
+from janus_edge.export.graph import parity
+from janus_edge.export.graph.builder import save_graph
+from janus_edge.export.graph.component import Component, relative_error
+from janus_edge.export.graph.components import code_error, graph_components
+from janus_edge.export.graph.parity import Parity, ParityError, check_parity
+from janus_edge.export.graph.storage import LARGEST_ERROR, halve, store_halves
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
@@ -210,9 +211,8 @@ def test_every_component_declares_what_it_takes(bundle_dir: Path) -> None:
 def test_a_failed_export_leaves_nothing(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from janus_edge.export import bundle
 
     monkeypatch.setattr(parity, "TOLERANCE", -1.0)
     with pytest.raises(ParityError):
-        bundle.export_bundle(checkpoint, tmp_path / "b", max_length=96, report=lambda line: None)
+        writer.export_bundle(checkpoint, tmp_path / "b", max_length=96, report=lambda line: None)
     assert list(tmp_path.iterdir()) == []

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from janus_edge.export import bundle as writer
-from janus_edge.export.bundle import export_bundle
+from janus_edge.export.bundle import writer as writer
+from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import private
 from janus_edge.runtime.removal import remove_bundle
 from tests.crash.writers import copied_parts
-from tests.export.conftest import line_of
+from tests.hub.conftest import line_of
 
 
 @pytest.fixture

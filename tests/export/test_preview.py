@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export import preview as fitting
-from janus_edge.export.preview import fit_codes
-from janus_edge.export.samples import random_codes
+from janus_edge.export.bundle import preview as fitting
+from janus_edge.export.bundle.preview import fit_codes
+from janus_edge.export.bundle.samples import random_codes
 from janus_edge.model.weights import Checkpoint
 
 

@@ -9,16 +9,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from janus_edge.export import parity, quantize
-from janus_edge.export.bundle import export_bundle, export_folder
-from janus_edge.export.component import relative_error
-from janus_edge.export.components import graph_components
-from janus_edge.export.convolutions import CONVOLUTIONS
-from janus_edge.export.graph import Graph, info, save_graph
-from janus_edge.export.lowering import LOWERINGS
-from janus_edge.export.parity import ParityError, check_parity
-from janus_edge.export.products import round_products
-from janus_edge.export.quantize import PRESETS, Blocks, pack, rounded, unpack
+from janus_edge.export.bundle.writer import export_bundle, export_folder
+from janus_edge.export.graph import parity
+from janus_edge.export.graph.builder import Graph, info, save_graph
+from janus_edge.export.graph.component import relative_error
+from janus_edge.export.graph.components import graph_components
+from janus_edge.export.graph.lowering import LOWERINGS
+from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.quantization import quantize
+from janus_edge.export.quantization.convolutions import CONVOLUTIONS
+from janus_edge.export.quantization.matmuls import round_products
+from janus_edge.export.quantization.quantize import PRESETS, Blocks, pack, rounded, unpack
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle

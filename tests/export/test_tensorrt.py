@@ -12,13 +12,13 @@ from typing import Any
 import onnx
 import pytest
 
-from janus_edge.export import network as network_of
-from janus_edge.export import tensorrt
-from janus_edge.export.decoder import decoder_components
-from janus_edge.export.network import check_network
-from janus_edge.export.parity import ParityError
-from janus_edge.export.quantize import PRESETS, for_tensorrt
-from janus_edge.export.tensorrt import Plan, build_engine
+from janus_edge.export.graph.decoder import decoder_components
+from janus_edge.export.graph.parity import ParityError
+from janus_edge.export.quantization.quantize import PRESETS, for_tensorrt
+from janus_edge.export.tensorrt import engines as tensorrt_engines
+from janus_edge.export.tensorrt import network as network_of
+from janus_edge.export.tensorrt.engines import Plan, build_engine
+from janus_edge.export.tensorrt.network import check_network
 from janus_edge.kernels.compile import TARGETS
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import tensorrt_library
@@ -27,7 +27,7 @@ from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import DeviceError, OptionError
 from janus_edge.runtime.manifest import COMPONENTS
 from janus_edge.runtime.session import Session
-from tests.export.test_precision import known
+from tests.export.test_half import known
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 TABLES = {"text_embed", "code_embed", "preview"}
@@ -110,8 +110,8 @@ def halved(decoder: Any, tmp_path: Path) -> onnx.ModelProto:
     """Its graph as TensorRT gets it."""
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder.build(None), path)
-    proto, *_ = tensorrt._halved(decoder, path, "float16", known(decoder))
-    tensorrt._fix(proto, "M", 64)
+    proto, *_ = tensorrt_engines._halved(decoder, path, "float16", known(decoder))
+    tensorrt_engines._fix(proto, "M", 64)
     return proto
 
 
@@ -192,7 +192,7 @@ def test_bfloat16(halved: onnx.ModelProto, decoder: Any, tmp_path: Path) -> None
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder.build(None), path)
     entry = {"weights": "int4", "quantization": "blocks of 32", "profile": decoder.profile}
-    made, line = tensorrt.write_engine(
+    made, line = tensorrt_engines.write_engine(
         decoder, path, entry, Plan(precision="bfloat16"), known(decoder)
     )
     assert made["dtype"] == "bfloat16" and "bfloat16" in line
@@ -214,7 +214,7 @@ def test_plans_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         Plan(builder="tensorrt")
     with pytest.raises(OptionError, match="give one of tensorrt_rtx, tensorrt"):
         Plan(builder="trt")
-    monkeypatch.setattr(tensorrt, "find_library", lambda name: None)
+    monkeypatch.setattr(tensorrt_engines, "find_library", lambda name: None)
     with pytest.raises(OptionError, match=r"no TensorRT here; run: pip install 'janus-edge\["):
         Plan()
 
@@ -232,9 +232,9 @@ def test_tensorrt_itself_builds_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPa
         HardwareCompatibilityLevel = Levels
 
     config = Config()
-    tensorrt._aim(Library, config, "sm_87")
+    tensorrt_engines._aim(Library, config, "sm_87")
     assert config.hardware_compatibility_level is None
-    tensorrt._aim(Library, config, None)
+    tensorrt_engines._aim(Library, config, None)
     assert config.hardware_compatibility_level == "ampere and later"
 
 
@@ -258,9 +258,9 @@ def test_what_was_timed_is_kept_beside_the_bundle(tmp_path: Path) -> None:
             return True
 
     for _ in range(2):  # the second reads what the first has written
-        tensorrt._keep(tensorrt._timings(Config(), kept), kept)
+        tensorrt_engines._keep(tensorrt_engines._timings(Config(), kept), kept)
     assert taken == [(b"", True), (b"more", True)] and kept.read_bytes() == b"moremore"
-    assert tensorrt._timings(Config(), None) is None
+    assert tensorrt_engines._timings(Config(), None) is None
 
 
 def test_a_module_without_its_libraries_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,13 @@ from importlib import import_module
 import pytest
 import torch
 
-from janus_edge.bench.kernels.__main__ import KERNELS, main
+from janus_edge.bench.programs.kernels.__main__ import KERNELS, main
 from tests.kernels.conftest import DEVICE
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_both_ways_run(kernel: str) -> None:
-    case = next(iter(import_module(f"janus_edge.bench.kernels.{kernel}").cases(DEVICE)))
+    case = next(iter(import_module(f"janus_edge.bench.programs.kernels.{kernel}").cases(DEVICE)))
     case.ours()
     case.eager()
     assert case.num_bytes > 0

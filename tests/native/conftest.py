@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from janus_edge.export.bundle import export_bundle
+from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Event, Image, Preview, Text

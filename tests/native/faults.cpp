@@ -1,5 +1,5 @@
 // For LD_PRELOAD: the n-th call of a kind that a library makes fails. Calls of other libraries are left alone: ONNX
-// Runtime ends the process where its own memory runs out (docs/native.md).
+// Runtime ends the process where its own memory runs out (docs/c-api.md).
 //
 // Environment: JE_FAULT_LIBRARY, part of the library's path; JE_FAULT_KIND; JE_FAULT_AT, 0: none fails;
 // JE_FAULT_ERRNO; JE_FAULT_ALL, set: all that follow fail, too; JE_FAULT_COUNT: a file for the number of calls.

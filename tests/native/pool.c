@@ -1,4 +1,4 @@
-/* The pool of native/decoder by itself, for sanitizers: each piece of a run is done once, no two threads have one
+/* The pool of native/cpu by itself, for sanitizers: each piece of a run is done once, no two threads have one
  * worker's number at once, and a worker that was late is away for a while.
  *
  * usage: pool THREADS RUNS */

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from janus_edge.evals.shapes import prompts, questions
-from janus_edge.export.tokenizer_bin import corpus
+from janus_edge.export.tokenizer.compile import corpus
 from janus_edge.runtime.prompt import Turn
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.shapes.scenes import render

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from janus_edge.export.tokenizer_bin import compile_tokenizer
+from janus_edge.export.tokenizer.compile import compile_tokenizer
 from janus_edge.runtime.bundle import SHIPPED
 from tests.native import capi
 from tests.native.capi import Api, ApiError

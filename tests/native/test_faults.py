@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janus_edge.runtime.backends.native_library import library
+from janus_edge.runtime.backends.cpu_library import library
 from janus_edge.runtime.bundle import SHIPPED
 from tests.native import capi
 from tests.native.conftest import Build, checked
@@ -98,13 +98,13 @@ def test_a_call_that_fails_is_a_status(
     if calls > most:
         chosen = sorted({1, *random.Random(kind).sample(chosen, most)})
     for at in chosen:
-        # without any memory at all the JSON library ends the process (docs/native.md)
+        # without any memory at all the JSON library ends the process (docs/c-api.md)
         drawing.check(kind, at, every=at % 2 == 0 and kind != "memory")
 
 
 IN_PYTHON = """
 import ctypes, sys
-from janus_edge.runtime.backends.native_library import library
+from janus_edge.runtime.backends.cpu_library import library
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -119,17 +119,17 @@ def use():
     list(session.ask(AskRequest(question="what is it?", max_tokens=2)))
 
 for kind, error in ((b"memory", MemoryError), (b"thread", OptionError)):
-    shim.je_fault_arm(b"_decoder", kind, 0, 12, 0)
+    shim.je_fault_arm(b"_cpu_kernels", kind, 0, 12, 0)
     use()
     calls, failed = shim.je_fault_calls(), 0
     assert calls > 0, kind
     for at in range(1, calls + 1) if calls < 20 else [*range(1, 15), calls // 2, calls]:
-        shim.je_fault_arm(b"_decoder", kind, at, 12, 0)
+        shim.je_fault_arm(b"_cpu_kernels", kind, at, 12, 0)
         try:
             use()
         except (MemoryError, OptionError):
             failed += 1
-    shim.je_fault_arm(b"_decoder", b"none", 0, 0, 0)
+    shim.je_fault_arm(b"_cpu_kernels", b"none", 0, 0, 0)
     print(kind.decode(), calls, failed)
     use()
 """

@@ -14,7 +14,7 @@ import pytest
 
 from janus_edge.runtime.errors import ImageError
 from janus_edge.runtime.image import load_image
-from tests import picture_files
+from tests import image_files
 from tests.native import capi
 from tests.native.capi import Api, ApiError
 
@@ -60,12 +60,12 @@ def differs(api: Api, path: Path, is_exact: bool) -> str:
 def cases(seed: int) -> Iterator[tuple[bytes, bool]]:
     """A file, and whether it must come out the same."""
     rng = random.Random(seed)
-    corpus = [(file, True) for file in picture_files.pngs(rng)]
-    corpus += [(file, False) for file in picture_files.jpegs()]
+    corpus = [(file, True) for file in image_files.pngs(rng)]
+    corpus += [(file, False) for file in image_files.jpegs()]
     yield from corpus
     for _ in range(COUNT):
         file, is_exact = rng.choice(corpus)
-        yield picture_files.mutated(file, rng), is_exact
+        yield image_files.mutated(file, rng), is_exact
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from janus_edge.export.tokenizer_bin import compile_tokenizer
+from janus_edge.export.tokenizer.compile import compile_tokenizer
 from tests.make_vectors import FOLDER, TOKENIZERS, extremes
 from tests.native.conftest import Build, checked
 

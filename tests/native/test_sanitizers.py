@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janus_edge.export.tokenizer_bin import compile_tokenizer
+from janus_edge.export.tokenizer.compile import compile_tokenizer
 from janus_edge.runtime.bundle import SHIPPED
 from tests.make_vectors import FOLDER, TOKENIZERS
 from tests.native import capi
@@ -92,7 +92,7 @@ def test_vectors(build: Callable[[str], Build], tmp_path: Path, sanitize: str) -
 
 @pytest.mark.parametrize("target", ["image", "manifest", "tokenizer"])
 def test_what_the_fuzzers_found(build: Callable[[str], Build], tmp_path: Path, target: str) -> None:
-    """Whatever they came upon that took another path; docs/native.md says how."""
+    """Whatever they came upon that took another path; docs/c-api.md says how."""
     with tarfile.open(CORPUS / f"{target}.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from janus_edge.export.tokenizer_bin import compile_tokenizer, corpus
+from janus_edge.export.tokenizer.compile import compile_tokenizer, corpus
 from tests.native.conftest import Build
 from tests.tokens import deepseek_like, tiny
 

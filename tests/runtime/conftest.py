@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from janus_edge.export.decoder import decoder_components
-from janus_edge.export.entries import graph_entry
-from janus_edge.export.graph import save_graph
-from janus_edge.export.quantize import PRESETS
-from janus_edge.export.sizes import sizes_of
+from janus_edge.export.bundle.entries import graph_entry
+from janus_edge.export.bundle.sizes import sizes_of
+from janus_edge.export.graph.builder import save_graph
+from janus_edge.export.graph.decoder import decoder_components
+from janus_edge.export.quantization.quantize import PRESETS
 from janus_edge.runtime import manifest
 from janus_edge.runtime.bundle import Bundle
+from tests.runtime.cpu_models import LENGTH, SIZES, Made, checkpoint_of
 from tests.runtime.fake_machine import Machine, export_graphs
-from tests.runtime.native_models import LENGTH, SIZES, Made, checkpoint_of
 
 
 @pytest.fixture(scope="session", params=SIZES)

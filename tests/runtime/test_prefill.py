@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from janus_edge.export.bundle import export_folder
-from janus_edge.export.component import relative_error
-from janus_edge.export.quantize import preset_of
+from janus_edge.export.bundle.writer import export_folder
+from janus_edge.export.graph.component import relative_error
+from janus_edge.export.quantization.quantize import preset_of
 from janus_edge.runtime import resources
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from janus_edge.bench.busy import neighbours
-from tests.runtime.native_models import Made, needs_library
+from janus_edge.bench.programs.busy import neighbours
+from tests.runtime.cpu_models import Made, needs_library
 
 PROMPT, STEPS = 40, 12
 

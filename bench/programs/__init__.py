@@ -1,0 +1,1 @@
+"""Benchmark programs that developers run; not in the wheel."""

@@ -1,0 +1,190 @@
+"""Time the cubins that bundles hold, launched through the driver alone, by replay of a CUDA graph.
+
+python -m janus_edge.bench.programs.kernels.cubins --record bench/records/kernels.jsonl
+
+A graph holds many launches, so the host's time is in none of them. Inputs take turns in more memory
+than the GPU's cache holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.diagnostics.records import append_record, checkout_commit
+from janus_edge.kernels.compile import TARGETS, Shape, compile_kernel, specs
+from janus_edge.runtime.backends.cubins import Kernels
+from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
+from janus_edge.runtime.errors import DeviceError
+from janus_edge.runtime.flow import NUM_FACTORS
+from janus_edge.runtime.manifest import Kernel
+
+SCHEMA = "cubins/1"
+LAUNCHES, REPLAYS = 200, 21
+COPIED = 2**28  # bytes, for the memory's speed
+PAGES = 1024  # copies of the larger inputs: 134 MB of logits, more than caches hold
+SHAPE = Shape()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A launch, given which of ``PAGES`` it is to read, and the bytes it must move at least."""
+
+    kernel: str
+    shape: str
+    launch: Callable[[int], None]
+    num_bytes: int
+
+
+def main() -> None:
+    """Refuses to run without a GPU that there are cubins for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path)
+    options = parser.parse_args()
+    try:
+        cuda = Cuda()
+    except DeviceError as error:
+        sys.exit(f"cubins: {error}")
+    if cuda.capability not in TARGETS:
+        sys.exit(f"cubins: none for sm_{cuda.capability}; there are {TARGETS}")
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        entries = [compile_kernel(spec, cuda.capability, folder) for spec in specs(SHAPE)]
+        kernels = Kernels(cuda, folder, tuple(map(Kernel.model_validate, entries)))
+        speed = _copy_speed(cuda)
+        rows = [_measured(cuda, case, speed) for case in _cases(cuda, kernels)]
+    for row in rows:
+        print(f"{row['kernel']}, {row['shape']}: {row['us']['p50']:.2f} us, {row['roof']:.1%}")
+    if options.record:
+        record = {
+            "schema": SCHEMA,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": checkout_commit(),
+            "device": cuda.name,
+            "copy_gb_s": round(speed / 1e9, 1),
+            "cases": rows,
+        }
+        append_record(options.record, record)
+
+
+def _cases(cuda: Cuda, kernels: Kernels) -> Iterator[Case]:
+    for pictures, top_k in ((1, 0), (1, 256), (8, 0)):
+        yield _sample(cuda, kernels, pictures, top_k)
+    for pictures in (1, 8):
+        yield _look_up(cuda, kernels, pictures)
+    for pictures in (1, 8):
+        yield _flow_update(cuda, kernels, pictures)
+
+
+def _random(cuda: Cuda, *shape: int) -> DeviceArray:
+    return cuda.uploaded(np.random.default_rng(0).standard_normal(shape, np.float32))
+
+
+def _sample(cuda: Cuda, kernels: Kernels, pictures: int, top_k: int) -> Case:
+    rows, codes = 2 * pictures, SHAPE.num_codes
+    pages = _random(cuda, PAGES // pictures, rows, codes)
+    views = [pages.view((rows, codes), i * rows * codes) for i in range(PAGES // pictures)]
+    drawn, seeds, positions = (cuda.uploaded(np.arange(pictures)) for _ in range(3))
+    scales, top_ks = (
+        cuda.uploaded(np.array([5.0, 0.9], np.float32)),
+        cuda.uploaded(np.array([top_k], np.int32)),
+    )
+
+    def launch(turn: int) -> None:
+        logits = views[turn % len(views)]
+        arrays = (logits, drawn, seeds, positions, scales, top_ks)
+        kernels.launch("sample", pictures, *arrays, 0, pictures)
+
+    shape = f"{pictures} pictures of {codes} codes" + (f", top-k {top_k}" if top_k else "")
+    return Case(kernel="sample", shape=shape, launch=launch, num_bytes=views[0].nbytes)
+
+
+def _look_up(cuda: Cuda, kernels: Kernels, pictures: int) -> Case:
+    rows, width = 2 * pictures, SHAPE.width
+    table = cuda.zeros((SHAPE.num_codes, width), "float16")
+    made = np.random.default_rng(1).integers(0, SHAPE.num_codes, (PAGES, pictures))
+    drawn = cuda.zeros((pictures, 10**6), "int64")
+    counters = [cuda.uploaded(np.zeros(size, np.int64)) for size in (pictures, rows, rows)]
+    embeds = cuda.array((rows, width), "float32")
+    codes = [cuda.uploaded(each) for each in made]
+
+    def launch(turn: int) -> None:
+        arrays = (codes[turn % PAGES], table, embeds, drawn, *counters)
+        kernels.launch("look_up", pictures, *arrays, pictures, rows, 10**6)
+
+    moved = pictures * width * 2 + embeds.nbytes
+    return Case(
+        kernel="look_up",
+        shape=f"{pictures} pictures, width {width}",
+        launch=launch,
+        num_bytes=moved,
+    )
+
+
+def _flow_update(cuda: Cuda, kernels: Kernels, pictures: int) -> Case:
+    size = SHAPE.latent_size
+    pages = PAGES // pictures
+    state = [[_random(cuda, pictures, size) for _ in range(3)] for _ in range(pages)]
+    velocities = [_random(cuda, 2 * pictures, size) for _ in range(pages)]
+    steps = (LAUNCHES + 1) * (REPLAYS + 2)
+    table = cuda.uploaded(np.tile(np.array([2, 0.5, 1e-6, 0.5, 0.5], np.float32), (steps, 1)))
+    assert table.shape[1] == NUM_FACTORS
+    counters = [cuda.uploaded(np.zeros(pictures, kind)) for kind in (np.int64, np.float32)]
+
+    def launch(turn: int) -> None:
+        z, before, clean = state[turn % pages]
+        arrays = (z, velocities[turn % pages], before, clean, table, *counters)
+        kernels.launch("flow_update", pictures, *arrays, pictures)
+
+    moved = 5 * state[0][0].nbytes + velocities[0].nbytes
+    shape = f"{pictures} latents of {size}"
+    return Case(kernel="flow_update", shape=shape, launch=launch, num_bytes=moved)
+
+
+def _copy_speed(cuda: Cuda) -> float:
+    """Return bytes read and written a second by copies on the device."""
+    source, target = (cuda.zeros((COPIED,), "uint8") for _ in range(2))
+    times = _times(cuda, lambda: cuda.copy(target.address, source.address, COPIED))
+    return 2 * COPIED / (float(np.median(times)) / 1e3)
+
+
+def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
+    """Return microseconds a launch and the part of the memory's speed that it reaches."""
+    case.launch(0)  # loads the cubin
+
+    def work() -> None:
+        for turn in range(LAUNCHES):
+            case.launch(turn)
+
+    times_us = np.array(_times(cuda, cuda.capture(work))) * 1e3 / LAUNCHES
+    p20, p50, p80 = np.percentile(times_us, [20, 50, 80]).round(3).tolist()
+    return {
+        "kernel": case.kernel,
+        "shape": case.shape,
+        "us": {"p20": p20, "p50": p50, "p80": p80},
+        "roof": round(case.num_bytes / (p50 / 1e6) / speed, 4),
+    }
+
+
+def _times(cuda: Cuda, work: Callable[[], None]) -> list[float]:
+    """Milliseconds of device time of each of ``REPLAYS`` runs, after one that is not timed."""
+    work()
+    events = [Event(cuda)]
+    for _ in range(REPLAYS):
+        work()
+        events.append(Event(cuda))
+    cuda.synchronize()
+    return [after.ms_since(before) for before, after in pairwise(events)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""janus-edge itself. Its steps, unlike the peers' ``codes``, are with guidance and sampling."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from janus_edge.bench.process import Works
+from janus_edge.bench.programs.peers.setup import Peers, Setup
+from janus_edge.bench.workloads import Settings, open_works
+from janus_edge.runtime.errors import OptionError
+
+_DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # works that are its drawing
+
+
+def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Works]:
+    """A bundle's works; reference: drawing with the papers' settings. Raises OptionError where no
+    bundle was named."""
+    if setup.bundle is None:
+        raise OptionError("janus-edge has no bundle to run; name one with --bundle")
+    settings = Settings(
+        num_threads=setup.num_threads,
+        device=setup.device,
+        prompt_length=setup.prompt_tokens,
+        max_tokens=setup.max_tokens,
+        reference=reference,
+    )
+    opened, works = open_works(setup.bundle, settings)
+    drawing = works.pop("draw")
+    works |= dict.fromkeys(_DRAWN[opened.family], drawing)
+    lengths = f"{opened.prompt_tokens} tokens of prompt, {opened.question_tokens} of a question"
+    drawn = "the papers' settings" if reference else "its own settings"
+    return f"{opened.name}, {opened.weights}, {lengths}, {drawn}", works
+
+
+PEERS: Peers = {
+    **{work: {"janus-edge": open_ours} for work in ("codes", "draw", "ask")},
+    # a flow takes as long as its steps: as many as the reference loop's, and its own
+    "flow": {
+        "janus-edge": partial(open_ours, reference=True),
+        "janus-edge by default": open_ours,
+    },
+}

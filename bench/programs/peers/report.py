@@ -1,0 +1,214 @@
+"""The records as a report and a plot.
+
+    python -m janus_edge.bench.programs.peers.report bench/records/peers.jsonl \\
+        bench/records/latency.jsonl bench/REPORT.md bench/report.png
+
+Of the peers' record the newest line of each work; of ``janus-edge bench``'s the
+newest line of each bundle and settings. Needs matplotlib (extra ``bench``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from janus_edge.diagnostics.records import read_records
+from janus_edge.runtime.files import whole
+
+Record = dict[str, Any]
+
+OURS = "janus-edge"
+TITLES = {
+    "codes": "One code after another",
+    "draw": "A whole picture",
+    "flow": "A whole picture by a flow",
+    "ask": "An answer about a 384x384 picture",
+}
+COLUMNS = {  # of a work: key and title; the first is the one that is compared
+    "codes": {"itl_mid_ms": "ms a code, mid-picture", "itl_ms": "ms a code, all"},
+    "draw": {"total_ms": "ms a picture", "itl_ms": "ms a step"},
+    "flow": {"total_ms": "ms a picture", "itl_ms": "ms a step"},
+    "ask": {"ttft_ms": "TTFT, ms", "itl_ms": "ITL, ms"},
+}
+
+
+def newest(records: list[Record], key_of: Callable[[Record], Any]) -> list[Record]:
+    """The last record of each key, in the order of the keys' first."""
+    return list({json.dumps(key_of(each), sort_keys=True): each for each in records}.values())
+
+
+def _lines(path: Path, schema: str) -> list[Record]:
+    """Raises ValueError for a record of another program."""
+    records = read_records(path)
+    if any(record.get("schema") != schema for record in records):
+        raise ValueError(f"{path}: not all records are of schema {schema}")
+    return records
+
+
+def _bundles(record: Record) -> list[list[str]]:
+    """Of each its name, and what else is said of it: which works were timed."""
+    return [[bundle["name"], *bundle] for bundle in record["bundles"]]
+
+
+def _title(record: Record) -> str:
+    """The work, and the bundle that ours is."""
+    about = record["peers"].get(OURS, {}).get("about", "")
+    return f"{TITLES[record['work']]}, {about.split(',')[0]}"
+
+
+def side_by_side(record: Record) -> str:
+    """A section of the report: a table of a work's peers."""
+    work, peers = record["work"], record["peers"]
+    first, *others = COLUMNS[work]
+    titles = [COLUMNS[work][key] for key in (first, *others)]
+    head = [
+        "",
+        *titles,
+        *(f"{name}, times ours" for name in titles),
+        "peak MB",
+        "runs",
+    ]
+    rows = [head, ["---"] * len(head)]
+    for name, row in peers.items():
+        values = [row[key] for key in (first, *others)]
+        ratios = [
+            f"{row[key] / peers[OURS][key]:.2f}" if OURS in peers else ""
+            for key in (first, *others)
+        ]
+        shown = [_shown(value) for value in values]
+        rows.append([name, *shown, *ratios, str(row["peak_mb"]), str(row["runs"])])
+    about = "\n".join(f"- {name}: {row['about']}" for name, row in peers.items())
+    where = (
+        f"{record['date'][:10]}, {record['machine']}, {record['threads']} threads, reads "
+        f"{record['read_gb_s']} GB/s, load before {record['load'][0]}, commit "
+        f"{record['commit'][:7]}."
+    )
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"## {_title(record)}\n\n{where}\n\n{table}\n\n{about}\n"
+
+
+def _shown(value: float) -> str:
+    """Four digits, and none after the point of thousands."""
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+
+
+def alone(records: list[Record]) -> str:
+    """A section: what our own pictures cost, by bundle and settings."""
+    head = [
+        "bundle",
+        "weights",
+        "decoder",
+        "pictures at once",
+        "prompt",
+        "ms a picture",
+        "ms a step",
+    ]
+    head += ["of the memory's speed", "first code after, ms", "peak MB"]
+    rows = [head, ["---"] * len(head)]
+    for record in records:
+        for bundle in record["bundles"]:
+            draw = bundle.get("draw")
+            if draw is None:
+                continue
+            rows.append(
+                [
+                    bundle["name"],
+                    bundle["weights"],
+                    bundle.get("decoder", "graph"),
+                    str(record["settings"]["batch"]),
+                    str(bundle["prompt_tokens"]),
+                    _shown(draw["image_ms"]["p50"]),
+                    _shown(draw["itl_ms"]["p50"]),
+                    f"{draw['roof']:.0%}" if "roof" in draw else "",
+                    f"{bundle['first_ms']:.0f}",
+                    str(bundle["peak_mb"]),
+                ]
+            )
+    return (
+        "## Our own pictures\n\n`janus-edge bench`, p50; one line a bundle and setting.\n\n"
+        + "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        + "\n"
+    )
+
+
+def plot(peers: list[Record], own: list[Record], path: Path) -> None:
+    """Bars of what is side by side, curves of our own: by pictures at once, and by position."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, max(2, (len(peers) + 3) // 2), figsize=(15, 8))
+    spots = list(axes.flat)
+    for record in peers:
+        axis, key = spots.pop(0), next(iter(COLUMNS[record["work"]]))
+        names = list(record["peers"])
+        values = [record["peers"][name][key] for name in names]
+        bars = axis.barh(names, values, color=["C0" if OURS in name else "0.7" for name in names])
+        axis.bar_label(bars, [_shown(value) for value in values], padding=3)
+        axis.set_title(f"{_title(record)}\n{COLUMNS[record['work']][key]}", fontsize=9)
+        axis.set_xlim(0, 1.25 * max(values))
+        axis.invert_yaxis()
+    drawn = [  # pictures at once, of which bundle and prompt, and what it took
+        (
+            record["settings"]["batch"],
+            f"{bundle['name']}, prompt of {bundle['prompt_tokens']}",
+            bundle["draw"],
+        )
+        for record in own
+        for bundle in record["bundles"]
+        if "draw" in bundle
+    ]
+    batches, positions = spots.pop(0), spots.pop(0)
+    for name in dict.fromkeys(name for _, name, _ in drawn):
+        points = sorted((batch, draw["image_ms"]["p50"]) for batch, n, draw in drawn if n == name)
+        if len(points) > 1:
+            batches.plot(*zip(*points, strict=True), marker="o", label=name)
+    for batch, name, draw in drawn:
+        if draw.get("itl_tenths_ms") and batch == 1:
+            positions.plot([5 + 10 * i for i in range(10)], draw["itl_tenths_ms"], label=name)
+    batches.set(title="ms a picture, by pictures at once", ylim=(0, None))
+    positions.set(title="ms a step, by % of the picture", ylim=(0, None))
+    for axis in (batches, positions):
+        axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
+        axis.legend(fontsize=7, loc="upper left")
+    for axis in spots:
+        axis.axis("off")
+    figure.tight_layout()
+    with whole(path) as part:
+        figure.savefig(part, format="png", dpi=100)
+
+
+def main() -> None:
+    """Read, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in ("peers", "latency", "report", "plot"):
+        parser.add_argument(name, type=Path)
+    options = parser.parse_args()
+    try:
+        lines, others = _lines(options.peers, "peers/1"), _lines(options.latency, "bench/1")
+    except (OSError, ValueError) as error:
+        sys.exit(f"report: no records to read: {error}; measure first")
+    peers = newest(lines, lambda record: record["work"])
+    own = newest(others, lambda record: [record["settings"], _bundles(record)])
+    text = "\n".join(
+        [
+            "# Report\n",
+            "Made by `bench/programs/peers/report.py` from `bench/records`. Ratios are within "
+            "one run.\n",
+            f"![plot]({options.plot.name})\n",
+            *map(side_by_side, peers),
+            alone(own),
+        ]
+    )
+    with whole(options.report) as part:
+        part.write_text(text, encoding="utf-8")
+    plot(peers, own, options.plot)
+
+
+if __name__ == "__main__":
+    main()

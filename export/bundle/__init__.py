@@ -1,0 +1,1 @@
+"""The bundle writer: components, tables, kernels and the manifest."""

@@ -1,0 +1,83 @@
+"""What the manifest says of each component that was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.export.graph.component import Component
+from janus_edge.export.graph.storage import halve
+from janus_edge.runtime.bundle import file_sha256
+
+TARGET, ANY_TARGET = "cpu", "any"  # any: standard operators alone
+
+
+def graph_entry(
+    component: Component, proto: Any, path: Path, data: Path | None, weights: str
+) -> dict[str, Any]:
+    """What the manifest says of a graph. weights: dtype of most, where they are not rounded."""
+    beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
+    listed = {"tensors": _stored(proto)} if component.is_listed else {}
+    blocks = component.blocks
+    return {
+        "file": path.name,
+        "sha256": file_sha256(path),
+        **beside,
+        "backend": "onnxruntime",
+        "target": TARGET if any(each.domain for each in proto.opset_import) else ANY_TARGET,
+        "dtype": "float32",
+        "weights": weights if blocks is None else blocks.dtype,
+        "upcast": "load" if data is None or blocks else "use",
+        "quantization": "none" if blocks is None else blocks.scales,
+        "inputs": [tensor_entry(value) for value in proto.graph.input],
+        "outputs": [tensor_entry(value) for value in proto.graph.output],
+        "profile": component.profile,
+        **listed,
+    }
+
+
+def _stored(proto: Any) -> dict[str, Any]:
+    """Where the file beside a graph holds each of its weights."""
+    found = {}
+    for tensor in proto.graph.initializer:
+        if tensor.external_data:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            found[tensor.name] = {
+                "dtype": _DTYPES[tensor.data_type],
+                "shape": list(tensor.dims),
+                "offset": int(place["offset"]),
+            }
+    return found
+
+
+_DTYPES = {
+    **{1: "float32", 10: "float16", 16: "bfloat16"},
+    **{2: "uint8", 3: "int8", 6: "int32", 7: "int64"},
+}
+
+
+def tensor_entry(value: Any) -> dict[str, Any]:
+    """What the manifest says of a graph's input or output."""
+    tensor = value.type.tensor_type
+    shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+    return {"name": value.name, "dtype": _DTYPES[tensor.elem_type], "shape": shape}
+
+
+def write_table(table: np.ndarray, path: Path) -> dict[str, Any]:
+    """Write a look-up table; what the manifest says of it."""
+    half = halve(table)
+    stored = table if half is None else half
+    np.save(path, stored)
+    return {
+        "file": path.name,
+        "sha256": file_sha256(path),
+        "backend": "table",
+        "target": ANY_TARGET,
+        "dtype": "float32",
+        "weights": stored.dtype.name,
+        "quantization": "none",
+        "inputs": [{"name": "index", "dtype": "int64", "shape": ["R"]}],
+        "outputs": [{"name": "row", "dtype": "float32", "shape": ["R", *table.shape[1:]]}],
+    }

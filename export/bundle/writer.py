@@ -1,0 +1,279 @@
+"""Writing a bundle: every component exported and checked, then the folder appears whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.export.bundle.autoencoder import check_wanted
+from janus_edge.export.bundle.entries import graph_entry, write_table
+from janus_edge.export.bundle.preview import preview
+from janus_edge.export.bundle.sizes import sizes_of
+from janus_edge.export.graph.builder import save_graph
+from janus_edge.export.graph.component import Component
+from janus_edge.export.graph.components import graph_components, tables
+from janus_edge.export.graph.parity import measure_parity
+from janus_edge.export.graph.storage import store_halves
+from janus_edge.export.quantization.quantize import for_tensorrt, preset_of
+from janus_edge.export.tensorrt.engines import MAX_LENGTH as DEVICE_LENGTH
+from janus_edge.export.tensorrt.engines import TIMINGS, Known, Plan, write_engine
+from janus_edge.export.tokenizer.compile import check_tokenizer, compile_tokenizer
+from janus_edge.export.tokenizer.roles import addressed, complete
+from janus_edge.model.weights import (
+    Checkpoint,
+    Model,
+    family_of,
+    in_halves,
+    load_checkpoint,
+    loaded,
+)
+from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
+from janus_edge.runtime.errors import OptionError, OutputError
+from janus_edge.runtime.exchange import put
+from janus_edge.runtime.files import private
+from janus_edge.runtime.manifest import FORMAT, parse_manifest
+from janus_edge.runtime.prompt import TOKEN_STRINGS
+from janus_edge.runtime.removal import foreign
+
+TOKENIZER_BIN = "tokenizer.bin"
+UPCAST_AT_USE = 2**27  # weights a component, from which they stay halves in memory
+Report = Callable[[str], None]
+
+
+def export_folder(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    vae: Path | None = None,
+    roles: str | None = None,
+    max_length: int | None = None,
+    quantize: str = "fp32",
+    block_size: int | None = None,
+    kv_cache: str | None = None,
+    prefill: str | None = None,
+    lowering: str = "onnxruntime",
+    engines: Plan | None = None,
+    report: Report,
+    replace: bool = False,
+) -> None:
+    """Compile a checkpoint folder into a bundle folder, its weights read a part at a time.
+
+    vae: a JanusFlow's autoencoder, its folder or a file of its weights; None: ``vae`` in the
+    checkpoint. roles: a name in TEMPLATES, how the model is addressed; None: as ``template_of``
+    finds it. Raises CheckpointError, OptionError for an autoencoder that is not wanted or unknown
+    roles, and what ``export_bundle`` does.
+    """
+    check_place(folder, replace)
+    found = load_checkpoint(checkpoint, lazy=True, vae=vae)
+    check_wanted(found.model.config, vae, str(checkpoint))
+    config = found.model.config.language
+    most = config.max_position_embeddings if engines is None else DEVICE_LENGTH
+    tokenizer = complete(found.tokenizer_json, config.vocab_size)
+    template, why = addressed(found, tokenizer, roles)
+    length = max_length or min(config.max_position_embeddings, most)
+    check_length(found.model, length)
+    report(f"roles: {template.user_role}, {template.assistant_role}: {why}")
+    prompt = dataclasses.asdict(template)
+    export_bundle(
+        dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
+        folder,
+        max_length=length,
+        quantize=quantize,
+        block_size=block_size,
+        kv_cache=kv_cache,
+        prefill=prefill,
+        lowering=lowering,
+        engines=engines,
+        report=report,
+        replace=replace,
+    )
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    max_length: int,
+    quantize: str = "fp32",
+    block_size: int | None = None,
+    kv_cache: str | None = None,
+    prefill: str | None = None,
+    lowering: str = "onnxruntime",
+    engines: Plan | None = None,
+    report: Report,
+    replace: bool = False,
+    upcast_at_use: int = UPCAST_AT_USE,
+) -> None:
+    """Compile a checkpoint into a bundle folder.
+
+    max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
+    rounded weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
+    of the decoder that takes many positions at once faster. lowering: "onnxruntime", or "portable"
+    for standard operators alone. engines: for TensorRT, with its kernels, in place of graphs.
+    report: called with a line after each component. Raises ParityError when a component differs
+    from PyTorch, OutputError when the folder exists (and replace is False) or cannot be written,
+    OptionError when max_length holds no picture or there is no such preset.
+    """
+    preset = preset_of(
+        quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
+    )
+    if engines is not None:
+        beside = folder.with_name(f"{folder.name}{COMPILED}")
+        engines = dataclasses.replace(engines, timings=engines.timings or beside / TIMINGS)
+        language = checkpoint.model.config.language
+        preset = for_tensorrt(preset, (language.hidden_size, language.intermediate_size))
+    check_length(checkpoint.model, max_length)
+    check_place(folder, replace)
+    compiled = compile_tokenizer(checkpoint.tokenizer_json)
+    check_tokenizer(checkpoint.tokenizer_json, compiled)
+    with _replacing(folder, replace) as part:
+        stored = in_halves(checkpoint) if preset.halves else checkpoint
+        components = graph_components(stored, max_length, preset)
+        entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
+        entries |= _write_tables(stored, part, report, preset.halves)
+        kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
+        (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
+        (part / TOKENIZER_BIN).write_bytes(compiled)
+        _write_manifest(checkpoint, part, folder.name, max_length, entries, kernels)
+
+
+def _write_graphs(
+    checkpoint: Checkpoint,
+    components: list[Component],
+    part: Path,
+    report: Report,
+    upcast_at_use: int,
+    engines: Plan | None,
+) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for component in components:
+        path, data = part / f"{component.name}.onnx", None
+        if component.is_listed or component.num_weights > upcast_at_use:
+            data = part / f"{component.name}.data"
+        with loaded(checkpoint, *component.parameters):
+            proto = component.build(data)
+            weights = store_halves(proto)
+            save_graph(proto, path)
+            entry = graph_entry(component, proto, path, data, weights)
+            del proto  # as large as the weights, which are still needed
+            examples = component.examples()
+            references = component.references(examples)
+            rounded = component.references(examples, low=True) if component.is_low else None
+        parity = measure_parity(component, path, entry["upcast"], examples, references, rounded)
+        line = str(parity)
+        if engines is not None:
+            with loaded(checkpoint, *component.parameters):
+                entry, line = write_engine(
+                    component, path, entry, engines, Known(examples, references)
+                )
+        entries[component.name] = entry
+        sizes = [(part / entry[key]["file"]).stat().st_size for key in ("data",) if key in entry]
+        size = sum(sizes, (part / entry["file"]).stat().st_size)
+        report(f"{component.name}: {size / 1e6:.2f} MB, {line}")
+    return entries
+
+
+def _write_kernels(
+    checkpoint: Checkpoint, part: Path, engines: Plan, report: Report
+) -> list[dict[str, Any]]:
+    """What the loops launch between engines, for every GPU that they may run on."""
+    from janus_edge.kernels.compile import TARGETS, compile_kernel, specs_of  # needs Triton
+
+    targets = TARGETS if engines.target is None else (int(engines.target.removeprefix("sm_")),)
+    specs = specs_of(sizes_of(checkpoint.model, 1))
+    entries = [compile_kernel(spec, target, part) for spec in specs for target in targets]
+    report(f"kernels: {', '.join(spec.name for spec in specs)}, each for {len(targets)} GPUs")
+    return entries
+
+
+def _write_tables(
+    checkpoint: Checkpoint, part: Path, report: Report, halves: bool
+) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, table in chain(tables(checkpoint), preview(checkpoint, report)):
+        path = part / f"{name}.npy"
+        entries[name] = write_table(table.astype(np.float16) if halves else table, path)
+        report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
+    return entries
+
+
+def _write_manifest(
+    checkpoint: Checkpoint,
+    part: Path,
+    name: str,
+    max_length: int,
+    entries: dict[str, Any],
+    kernels: list[dict[str, Any]],
+) -> None:
+    manifest = {
+        "format": FORMAT,
+        "family": family_of(checkpoint.model),
+        "name": name,
+        "created_by": f"janus-edge {version('janus-edge')}",
+        "sizes": sizes_of(checkpoint.model, max_length).model_dump(),
+        "prompt": checkpoint.prompt,
+        "sampling": checkpoint.sampling,
+        "special_tokens": TOKEN_STRINGS,
+        **{
+            key: {"file": name, "sha256": file_sha256(part / name)}
+            for key, name in (("tokenizer", "tokenizer.json"), ("tokenizer_bin", TOKENIZER_BIN))
+        },
+        "components": entries,
+        **({"kernels": kernels} if kernels else {}),
+    }
+    raw = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+    parse_manifest(raw, MANIFEST)  # never write one that the runtime would refuse
+    (part / MANIFEST).write_bytes(raw)
+    (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n", encoding="utf-8")
+
+
+def check_length(model: Model, max_length: int) -> None:
+    """Raise OptionError where the KV cache has no room for a picture and a short prompt."""
+    drawn = sizes_of(model, max_length).num_drawn
+    if max_length < drawn + 16:
+        raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
+
+
+def check_place(folder: Path, replace: bool) -> None:
+    """Raise OutputError where a bundle may not be written: only a bundle is ever replaced."""
+    if not os.path.lexists(folder):
+        return
+    if not (replace and (folder / MANIFEST).is_file()):
+        raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
+    if (other := foreign(folder)) is not None:
+        raise OutputError(
+            f"{folder}: not replaced, as it holds {other}, which is no part of a bundle; "
+            "move that away, or name another folder"
+        )
+
+
+@contextmanager
+def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
+    """Yield an empty private folder, which takes its place when the block ends well."""
+    place = folder.resolve()  # a link stays, and leads to the new bundle
+    made = [each for each in place.parents if not each.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with private(place.parent, target=place.name) as room:
+            check_place(place, replace)
+            part = room / "new"
+            part.mkdir()
+            yield part
+            check_place(place, replace)
+            put(part, place)
+    except OSError as error:  # a folder that cannot be written, or a full disk
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: {reason}; make room there, or choose another one") from error
+    finally:
+        with suppress(OSError):
+            for each in made:  # only those that are empty
+                each.rmdir()

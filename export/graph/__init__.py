@@ -1,0 +1,1 @@
+"""The graph of each component: built or traced, checked against PyTorch."""

@@ -1,0 +1,186 @@
+"""ONNX graphs by hand: nodes and weights in the making.
+
+Weights lie in the graph, or, slice by slice, in a file beside it. The latter is for those too large
+to be held as float32: each slice is stored as halves and cast just before its product, so that a
+product's weights are upcast while they are in the processor's cache and never all at once. That
+needs an engine that runs the nodes in the order given here (``upcast: use`` in the manifest).
+Rounded weights (export/quantization/quantize.py) are used as they are stored, wherever they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from janus_edge.export.graph.storage import halve
+from janus_edge.export.quantization.calibrate import CacheScales
+from janus_edge.export.quantization.quantize import Blocks
+from janus_edge.model.config import LanguageConfig
+
+OPSET = 24
+IR_VERSION = 11
+MICROSOFT = "com.microsoft"
+SLICE = 2**21  # weights a slice: 8 MB as float32. 2**20 to 2**22 were equally fast (docs/log.md)
+ALIGNMENT = 4096  # bytes: of a memory page
+
+Shape = list[str | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowering:
+    """product: x (..., I) times rounded weights (O, I); takes the graph, x, the result's name, the
+    weights and their blocks. prepare: adds what all layers share; "cos", "sin", "positions",
+    "lengths" and the caches are there. attention: of a layer; takes the graph, its index, the names
+    of queries, keys and values (R, T, D), and the scales of 8-bit caches; the name of its result.
+    has_slices: whether weights that lie as halves beside the graph are multiplied in slices, for a
+    processor's cache.
+    """
+
+    product: Callable[[Graph, str, str, np.ndarray, Blocks], str]
+    prepare: Callable[[Graph], None]
+    attention: Callable[[Graph, int, tuple[str, str, str], LanguageConfig, CacheScales | None], str]
+    has_slices: bool
+
+
+class Graph:
+    """Nodes and initializers; every call returns the name of what it made."""
+
+    def __init__(
+        self, lowering: Lowering, data: Path | None = None, blocks: Blocks | None = None
+    ) -> None:
+        """data: the file to write the products' weights to; None: in the graph. blocks: how they
+        are rounded; None: not at all."""
+        self.lowering = lowering
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.rows: dict[str, tuple[str, str]] = {}  # rounded inputs, shared by products
+        self._data, self._blocks = data, blocks
+        self._file: BinaryIO | None = None if data is None else data.open("wb")
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is made for many rows at once: its weights are rounded as whole outputs."""
+        return self._blocks is not None and not self._blocks.size
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """An array in the graph."""
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """An array in the file beside the graph, where there is one."""
+        keep = self.constant if self._file is None else self._external
+        return keep(name, np.ascontiguousarray(array))
+
+    def nibbles(self, name: str, levels: np.ndarray) -> str:
+        """Levels of -8 to 7 (int8, an even number of them) as 4-bit weights."""
+        flat = levels.reshape(-1).view(np.uint8) & 15
+        packed = flat[0::2] | flat[1::2] << 4
+        if self._file is not None:
+            return self._external(name, packed, TensorProto.INT4, levels.shape)
+        self.initializers.append(
+            TensorProto(
+                name=name,
+                data_type=TensorProto.INT4,
+                dims=levels.shape,
+                raw_data=packed.tobytes(),
+            )
+        )
+        return name
+
+    def node(
+        self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
+    ) -> str:
+        """A node; the name of its first output."""
+        self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
+        return outputs[0]
+
+    def linear(self, x: str, name: str, weight_OI: Tensor, bias_O: Tensor | None = None) -> str:
+        """x (..., I) times the transposed weight, and a bias."""
+        if bias_O is not None:
+            product = self.linear(x, f"{name}.product", weight_OI)
+            bias = self.weight(f"{name}.bias", bias_O.detach().numpy())
+            return self.node("Add", [product, bias], [name])
+        if self._blocks is not None:
+            return self.lowering.product(self, x, name, weight_OI.detach().numpy(), self._blocks)
+        weight_IO = weight_OI.detach().numpy().T
+        if self._file is None:
+            return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])
+        rows, width = weight_IO.shape
+        step = max(1, SLICE // rows) if self.lowering.has_slices else width
+        parts = []
+        for index, start in enumerate(range(0, width, step)):
+            weight = self._slice(f"{name}.weight.{index}", weight_IO[:, start : start + step])
+            parts.append(self.node("MatMul", [x, weight], [f"{name}.{index}"]))
+        return self.node("Concat", parts, [name], axis=-1)
+
+    def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
+        """Root-mean-square norm over the last axis."""
+        scale = self.weight(f"{name}.weight", weight.detach().numpy())
+        return self.node("RMSNormalization", [x, scale], [name], axis=-1, epsilon=epsilon)
+
+    def model(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
+        """The finished model; the file of weights is closed."""
+        if self._file is not None:
+            self._file.close()
+        body = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
+        return helper.make_model(
+            body, opset_imports=opsets_of(self.nodes, OPSET), ir_version=IR_VERSION
+        )
+
+    def _slice(self, name: str, array: np.ndarray) -> str:
+        """Weights in the file, as halves with a cast where they can be."""
+        half = halve(array)
+        if half is None:
+            return self._external(name, np.ascontiguousarray(array))
+        stored = self._external(f"{name}.half", np.ascontiguousarray(half))
+        return self.node("Cast", [stored], [name], to=TensorProto.FLOAT)
+
+    def _external(
+        self,
+        name: str,
+        array: np.ndarray,
+        dtype: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> str:
+        """dtype and shape: what the bytes of the array stand for, if not the array's own."""
+        assert self._file is not None and self._data is not None
+        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+        tensor = TensorProto(
+            name=name,
+            data_type=dtype or helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=shape or array.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        place = {"location": self._data.name, "offset": self._file.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self.initializers.append(tensor)
+        self._file.write(array.data)
+        return name
+
+
+def opsets_of(nodes: Iterable[onnx.NodeProto], opset: int) -> list[onnx.OperatorSetIdProto]:
+    """The standard operators, and ONNX Runtime's where nodes use one."""
+    found = [helper.make_opsetid("", opset)]
+    if any(node.domain == MICROSOFT for node in nodes):
+        found.append(helper.make_opsetid(MICROSOFT, 1))
+    return found
+
+
+def info(name: str, dtype: int, shape: Shape) -> onnx.ValueInfoProto:
+    """An input or output."""
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def save_graph(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a graph and check it, with the weights beside it."""
+    onnx.save(proto, path)
+    onnx.checker.check_model(path)

@@ -1,0 +1,257 @@
+"""The components of each family: which module computes each, on which inputs, checked against what.
+
+Every component is torch (the reference) and ONNX (what is exported); tables are looked up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from janus_edge.export.bundle.samples import random_samples, samples
+from janus_edge.export.graph.builder import Graph, info
+from janus_edge.export.graph.component import Component, Feeds
+from janus_edge.export.graph.decoder import decoder_components
+from janus_edge.export.graph.lowering import LOWERINGS
+from janus_edge.export.graph.traced import Input, traced
+from janus_edge.export.quantization.quantize import PRESETS, Blocks, Preset
+from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.weights import Checkpoint, Model, loaded
+from janus_edge.runtime.prompt import TOKEN_STRINGS
+
+_VQ = "gen_vision_model."
+
+
+def graph_components(
+    checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
+) -> list[Component]:
+    """All graphs of a model for caches of ``max_length`` positions, stored as a preset says."""
+    model = checkpoint.model
+    shared = [
+        *decoder_components(checkpoint, max_length, preset),
+        _text_head(model, preset),
+    ]
+    if isinstance(model, JanusFlow):
+        see, align = "vision_und_enc_model", "vision_und_enc_aligner"
+        return [*_seeing(model, see, align, preset), *shared, *_flow(model, preset)]
+    return [
+        *_seeing(model, "vision_model", "aligner", preset),
+        *shared,
+        _image_head(model, preset),
+        *_codes(checkpoint, preset),
+    ]
+
+
+def _seeing(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Component]:
+    """Pixels to patch features, and those to the vectors that stand at a picture's placeholders."""
+    config = model.config
+    side = config.vision.image_size
+    see, align = model.get_submodule(encoder), model.get_submodule(aligner)
+    pixels = Input(name="pixels", shape=(3, side, side))
+    features = Input(name="features", shape=(config.vision.num_patches, config.vision.width))
+    return [
+        traced(
+            name,
+            (f"{of}.",),
+            part,
+            part,
+            (given,),
+            (output,),
+            blocks=preset.many,
+            lowering=preset.lowering,
+        )
+        for name, of, part, given, output in (
+            ("vision_encoder", encoder, see, pixels, "features"),
+            ("vision_aligner", aligner, align, features, "embeds"),
+        )
+    ]
+
+
+def _text_head(model: Model, preset: Preset) -> Component:
+    """Hidden states to vocabulary logits: one product, the largest of all."""
+    head = model.language_model.lm_head
+
+    def build(graph: Graph) -> None:
+        graph.linear("hidden", "logits", head.weight)
+
+    parameters = ("language_model.lm_head.",)
+    return _head("text_head", parameters, model, head, build, preset.text_head, preset.lowering)
+
+
+def _image_head(model: Janus, preset: Preset) -> Component:
+    """Hidden states to code logits: two layers."""
+    head = model.gen_head
+
+    def build(graph: Graph) -> None:
+        inner, outer = head.output_mlp_projector, head.vision_head
+        wide = graph.linear("hidden", "projected", inner.weight, inner.bias)
+        graph.linear(graph.node("Gelu", [wide], ["gelu"]), "logits", outer.weight, outer.bias)
+
+    parameters = ("gen_head.",)
+    return _head("image_head", parameters, model, head, build, preset.image_head, preset.lowering)
+
+
+def _head(
+    name: str,
+    parameters: tuple[str, ...],
+    model: Model,
+    head: nn.Module,
+    fill: Callable[[Graph], None],
+    blocks: Blocks | None,
+    lowering: str,
+) -> Component:
+    """Hidden states (R, D) to logits (R, V). fill: adds the nodes from "hidden" to "logits"."""
+    width = model.config.language.hidden_size
+    hidden = Input(name="hidden", shape=(width,))
+    outputs = ("logits",)
+    plain = traced(name, parameters, head, head, (hidden,), outputs, batch="R", blocks=blocks)
+
+    def build(data: Path | None) -> onnx.ModelProto:
+        graph = Graph(LOWERINGS[lowering], data, blocks)
+        fill(graph)
+        sizes = [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
+        return graph.model(
+            name,
+            [info("hidden", TensorProto.FLOAT, ["R", width])],
+            [info("logits", TensorProto.FLOAT, ["R", sizes[-1]])],
+        )
+
+    return dataclasses.replace(
+        plain,
+        build=build,
+        num_weights=sum(p.numel() for p in head.parameters()),
+        is_listed=blocks == Blocks(bits=8, size=32) and lowering == "onnxruntime",
+    )
+
+
+def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
+    """What draws codes and turns them into pictures and back."""
+    model = checkpoint.model
+    assert isinstance(model, Janus)
+    config, vq, side = model.config, model.gen_vision_model, model.config.vision.image_size
+    codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
+    pixels = Input(name="pixels", shape=(3, side, side))
+
+    def distances(pixels: Tensor) -> Tensor:
+        return vq.quantize.distances(vq.latent(pixels))
+
+    return [
+        traced(
+            "image_decoder",
+            (_VQ,),
+            vq,
+            vq.decode,
+            (codes,),
+            ("pixels",),
+            pictures=partial(_pictures, checkpoint) if preset.pixels else None,
+        ),
+        # Two codes may be equally near: what counts is how much farther the chosen one is.
+        traced(
+            "image_encoder",
+            (_VQ,),
+            vq,
+            vq.encode,
+            (pixels,),
+            ("codes",),
+            reference=distances,
+            error=code_error,
+        ),
+    ]
+
+
+def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
+    """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
+    config, size, grid = model.config, model.latent_size, model.latent_grid
+    width, channels = config.language.hidden_size, config.flow.channels
+    latent = Input(name="latent", shape=(config.flow.latent_channels, size, size))
+    encoder = nn.ModuleList([model.vision_gen_enc_model, model.vision_gen_enc_aligner])
+    decoder = nn.ModuleList(
+        [
+            model.vision_gen_dec_aligner_norm,
+            model.vision_gen_dec_aligner,
+            model.vision_gen_dec_model,
+        ]
+    )
+    return [
+        traced(
+            "flow_encoder",
+            ("vision_gen_enc_",),
+            encoder,
+            model.encode_latent,
+            (latent, Input(name="t", shape=(), least=0.0)),
+            ("tokens", "time", "skip"),
+            blocks=preset.many,
+            lowering=preset.lowering,
+        ),
+        traced(
+            "flow_decoder",
+            ("vision_gen_dec_",),
+            decoder,
+            model.decode_velocity,
+            (
+                Input(name="hidden", shape=(grid * grid, width)),
+                Input(name="skip", shape=(channels, grid, grid)),
+                Input(name="time", shape=(width,)),
+            ),
+            ("velocity",),
+            blocks=preset.many,
+            lowering=preset.lowering,
+        ),
+        traced(
+            "image_decoder",
+            ("vae.decoder.", "vae.post_quant_conv."),
+            model.vae,
+            model.vae.to_pixels,
+            (latent,),
+            ("pixels",),
+        ),
+    ]
+
+
+def _pictures(checkpoint: Checkpoint) -> list[Feeds]:
+    """Some of what an image decoder will see: pictures as the checkpoint knows them, and others."""
+    codes = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
+    return [{"codes": each[None].numpy()} for each in codes]
+
+
+def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:
+    """How much farther the farthest-off code is than the nearest, over the largest distance."""
+    if codes_BN.shape != distances_BNK.shape[:2]:
+        return float("inf")
+    chosen = np.take_along_axis(distances_BNK, codes_BN[..., None], axis=-1)[..., 0]
+    span = float(distances_BNK.max() - distances_BNK.min())
+    return float((chosen - distances_BNK.min(axis=-1)).max()) / max(span, 1e-12)
+
+
+def tables(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
+    """The look-ups: token embeddings (V, D), and of a Janus aligned code embeddings (K, D)."""
+    model = checkpoint.model
+    with loaded(checkpoint, "language_model.model.embed_tokens.", "beg_of_und_embed"):
+        yield "text_embed", _text_table(checkpoint)
+    if isinstance(model, Janus):
+        with loaded(checkpoint, "gen_embed.", "gen_aligner."), torch.no_grad():
+            every = torch.arange(model.config.codebook.size)
+            yield "code_embed", model.embed_codes(every).numpy()
+
+
+def _text_table(checkpoint: Checkpoint) -> np.ndarray:
+    """Token embeddings. A JanusFlow's begin-of-image token stands before pictures that are seen
+    and nowhere else, so the vector it has learned for that place is the token's own here."""
+    model = checkpoint.model
+    table_VD = model.language_model.model.embed_tokens.weight.detach().numpy()
+    if isinstance(model, JanusFlow):
+        tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
+        table_VD = table_VD.copy()
+        begin = tokenizer.token_to_id(TOKEN_STRINGS["begin_of_image"])
+        table_VD[begin] = model.beg_of_und_embed.detach().numpy()[0]
+    return table_VD

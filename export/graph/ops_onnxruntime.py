@@ -1,0 +1,180 @@
+"""ONNX Runtime's own operators: what its CPU provider runs fastest."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from janus_edge.export.graph.builder import MICROSOFT, Graph
+from janus_edge.export.quantization.calibrate import CacheScales
+from janus_edge.export.quantization.quantize import Blocks, pack, pack_signed
+from janus_edge.model.config import LanguageConfig
+
+
+def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
+    """MatMulNBits of blocks, MatMulIntegerToFloat of whole outputs."""
+    if not blocks.size:
+        signed_IO, scales_KO = pack_signed(weight_OI, blocks)
+        levels_IO = graph.weight(f"{name}.weight.levels", signed_IO)
+        scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
+        return _integers(graph, x, name, levels_IO, scales_O, weight_OI.shape[1])
+    levels, scales_OK = pack(weight_OI, blocks)
+    stored = [
+        graph.weight(f"{name}.weight.levels", levels),
+        graph.weight(f"{name}.weight.scales", scales_OK),
+    ]
+    return graph.node(
+        "MatMulNBits",
+        [x, *stored],
+        [name],
+        domain=MICROSOFT,
+        K=weight_OI.shape[1],
+        N=weight_OI.shape[0],
+        bits=blocks.bits,
+        block_size=blocks.size,
+        accuracy_level=4,
+    )
+
+
+def _integers(
+    graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
+) -> str:
+    """A product of integers; the weights' scales are the operator's, the rows' come after it.
+
+    The activations are unsigned around 128, as x86 multiplies unsigned by signed numbers.
+    ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
+    much for that.
+    """
+    integers, scales = rounded_rows(graph, x, num_inputs)
+    of_levels = graph.node(
+        "MatMulIntegerToFloat",
+        [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
+        [f"{name}.of_levels"],
+        domain=MICROSOFT,
+    )
+    return graph.node("Mul", [of_levels, scales], [name])
+
+
+def rounded_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
+    """x (..., I) as uint8 around 128, and a scale a row (..., 1); made once for all products."""
+    if x in graph.rows:
+        return graph.rows[x]
+    if not graph.rows:
+        graph.constant("rows.one", np.array(1, np.float32))
+        graph.constant("rows.zero", np.array(128, np.uint8))
+        graph.constant("rows.least", np.array(1e-12, np.float32))
+        graph.constant("rows.level", np.array(1 / 127, np.float32))
+        graph.constant("rows.last", np.array([-1]))
+    size = graph.node("Abs", [x], [f"{x}.size"])
+    peak = graph.node("ReduceMax", [size, "rows.last"], [f"{x}.peak"], keepdims=1)
+    positive = graph.node("Max", [peak, "rows.least"], [f"{x}.positive"])
+    scale = graph.node("Mul", [positive, "rows.level"], [f"{x}.scale"])
+    # QuantizeLinear takes a scale for every index of one axis: all rows become one axis
+    flat = graph.constant(f"{x}.flat_shape", np.array([-1, num_inputs]))
+    flat_x = graph.node("Reshape", [x, flat], [f"{x}.flat"])
+    flat_scale = graph.node("Reshape", [scale, "rows.last"], [f"{x}.flat_scale"])
+    shape = graph.node("Shape", [flat_scale], [f"{x}.num_rows"])
+    zero = numpy_helper.from_array(np.array([128], np.uint8))
+    zeros = graph.node("ConstantOfShape", [shape], [f"{x}.zeros"], value=zero)
+    levels = graph.node("QuantizeLinear", [flat_x, flat_scale, zeros], [f"{x}.flat_levels"], axis=0)
+    whole = graph.node("Shape", [x], [f"{x}.shape"])
+    graph.rows[x] = graph.node("Reshape", [levels, whole], [f"{x}.levels"]), scale
+    return graph.rows[x]
+
+
+def prepare(graph: Graph) -> None:
+    """What GroupQueryAttention asks for: each row's last index, and the longest row, as int32."""
+    narrow = graph.node("Cast", ["lengths"], ["lengths_i32"], to=TensorProto.INT32)
+    one = graph.constant("one", np.array(1, np.int32))
+    graph.node("Sub", [narrow, one], ["last_index"])
+    graph.node("ReduceMax", [narrow], ["longest"], keepdims=0)
+    if graph.is_wide:
+        new = graph.node("Shape", ["embeds"], ["new"], start=1, end=2)
+        before = graph.node("Sub", ["lengths", new], ["lengths.before"])
+        graph.node("Max", [before, graph.constant("zero", np.array(0))], ["start"])
+        graph.node("ReduceMax", ["start"], ["valid"], keepdims=1)
+        graph.constant("from.zero", np.array([0]))
+        graph.constant("axis.slots", np.array([2]))
+        graph.constant("level.one", np.array(1, np.float32))
+        graph.constant("level.zero", np.array(0, np.int8))
+
+
+def attention(
+    graph: Graph,
+    index: int,
+    qkv: tuple[str, str, str],
+    config: LanguageConfig,
+    scales: CacheScales | None,
+) -> str:
+    """GroupQueryAttention, which also turns, and writes to the caches."""
+    at, names = f"layers.{index}", (f"k_{index}", f"v_{index}")
+    caches = [f"past_{name}" for name in names], [f"present_{name}" for name in names]
+    if scales is None:
+        return _attention(graph, at, qkv, caches, config)
+    levels = dict(zip(names, (scales.keys_G1E.numpy(), scales.values_G1E.numpy()), strict=True))
+    if graph.is_wide:
+        return _attention_of_levels(graph, at, qkv, levels, config)
+    stored = [graph.weight(f"{name}.scale", scale.flatten()) for name, scale in levels.items()]
+    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+    options: dict[str, str | int] = {**per_channel, "kv_cache_bit_width": 8}
+    return _attention(graph, at, qkv, caches, config, ["", "", *stored], options)
+
+
+def _attention(
+    graph: Graph,
+    at: str,
+    qkv: tuple[str, str, str],
+    caches: tuple[list[str], list[str]],
+    config: LanguageConfig,
+    more: list[str] | None = None,
+    options: dict[str, str | int] | None = None,
+) -> str:
+    """caches: past and present ones. more, options: what is said of 8-bit caches."""
+    past, present = caches
+    return graph.node(
+        "GroupQueryAttention",
+        [*qkv, *past, "last_index", "longest", "cos", "sin", "positions", *(more or [])],
+        [f"{at}.attention", *present],
+        domain=MICROSOFT,
+        num_heads=config.num_attention_heads,
+        kv_num_heads=config.num_key_value_heads,
+        do_rotary=1,
+        **(options or {}),
+    )
+
+
+def _attention_of_levels(
+    graph: Graph,
+    at: str,
+    qkv: tuple[str, str, str],
+    levels: dict[str, np.ndarray],
+    config: LanguageConfig,
+) -> str:
+    """Attention in float32 over 8-bit caches, for many new positions: the operator's own takes
+    three times as long over those (docs/quantization.md). What is valid of the caches is widened,
+    what is new is rounded and written behind it. All rows have as many valid positions, or none.
+
+    levels: of both caches, a level's worth (G, 1, E).
+    """
+    past, exact = [], []
+    for name, scale in levels.items():
+        valid = graph.node(
+            "Slice", [f"past_{name}", "from.zero", "valid", "axis.slots"], [f"{name}.valid"]
+        )
+        wide = graph.node("Cast", [valid], [f"{name}.levels"], to=TensorProto.FLOAT)
+        past.append(
+            graph.node("Mul", [wide, graph.constant(f"{name}.scale", scale)], [f"{name}.past"])
+        )
+        exact.append(f"{name}.exact")
+    mixed = _attention(graph, at, qkv, (past, exact), config)
+    for name, scale in levels.items():
+        end = graph.node("Shape", [f"{name}.exact"], [f"{name}.end"], start=2, end=3)
+        new = graph.node("Slice", [f"{name}.exact", "valid", end, "axis.slots"], [f"{name}.new"])
+        inverse = graph.constant(f"{name}.inverse", 1 / scale)
+        scaled = graph.node("Mul", [new, inverse], [f"{name}.scaled"])
+        rounded = graph.node(
+            "QuantizeLinear", [scaled, "level.one", "level.zero"], [f"{name}.rounded"]
+        )
+        written = [f"past_{name}", rounded, "start"]
+        graph.node("TensorScatter", written, [f"present_{name}"], axis=2)
+    return mixed

@@ -1,0 +1,109 @@
+"""Standard ONNX, opset 24: what any engine of that opset runs, and TensorRT's parser fuses."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from janus_edge.export.graph.builder import Graph
+from janus_edge.export.graph.ops_onnxruntime import rounded_rows
+from janus_edge.export.quantization.calibrate import CacheScales
+from janus_edge.export.quantization.quantize import Blocks, pack_signed
+from janus_edge.model.config import LanguageConfig
+
+
+def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
+    """DequantizeLinear and MatMul of blocks, which engines fuse, and MatMulInteger of whole
+    outputs."""
+    levels_IO, scales_KO = pack_signed(weight_OI, blocks)
+    if not blocks.size:
+        stored = graph.weight(f"{name}.weight.levels", levels_IO)
+        scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
+        return _integers(graph, x, name, stored, scales_O, weight_OI.shape[1])
+    store = graph.nibbles if blocks.bits == 4 else graph.weight
+    stored = store(f"{name}.weight.levels", levels_IO)
+    scales = graph.constant(f"{name}.weight.scales", scales_KO)  # for export/quantization/half.py
+    weight = graph.node(
+        "DequantizeLinear",
+        [stored, scales],
+        [f"{name}.weight"],
+        axis=0,
+        block_size=blocks.size,
+    )
+    return graph.node("MatMul", [x, weight], [name])
+
+
+def _integers(
+    graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
+) -> str:
+    """A product of integers, and the scales of weights and rows after it."""
+    integers, scales = rounded_rows(graph, x, num_inputs)
+    whole = graph.node("MatMulInteger", [integers, levels_IO, "rows.zero"], [f"{name}.whole"])
+    wide = graph.node("Cast", [whole], [f"{name}.of_levels"], to=TensorProto.FLOAT)
+    scaled = graph.node("Mul", [wide, scales_O], [f"{name}.of_rows"])
+    return graph.node("Mul", [scaled, scales], [name])
+
+
+def prepare(graph: Graph) -> None:
+    """Where new positions are written: behind what is valid, or of a padded prompt from 0 on; and
+    which slots each may attend to, those up to its own (R, 1, T, M).
+
+    The mask is explicit: TensorRT's parser ignored Attention's ``nonpad_kv_seqlen``.
+    """
+    graph.constant("i64.0", np.array(0))
+    for name, axes in (("axes.0", [0]), ("axes.1", [1]), ("axes.last", [-1])):
+        graph.constant(name, np.array(axes))
+    # cut from a constant: Range is refused by ONNX Runtime where a cache's length is fixed
+    (most,) = (tensor.dims[0] for tensor in graph.initializers if tensor.name == "cos")
+    graph.constant("index", np.arange(most))
+    sizes = {
+        name: graph.node("Shape", [of], [f"{name}.shape"], start=axis, end=axis + 1)
+        for name, of, axis in (("new", "embeds", 1), ("slots", "past_k_0", 2))
+    }
+    counts = {}
+    for name, size in sizes.items():
+        counts[name] = graph.node("Slice", ["index", "axes.0", size, "axes.0"], [f"{name}.index"])
+    before = graph.node("Sub", ["lengths", sizes["new"]], ["lengths.before"])
+    start = graph.node("Max", [before, "i64.0"], ["start"])
+    column = graph.node("Unsqueeze", [start, "axes.1"], ["start.column"])
+    own = graph.node("Add", [column, counts["new"]], ["own"])  # (R, T)
+    own = graph.node("Unsqueeze", [own, "axes.1"], ["own.of_heads"])
+    own = graph.node("Unsqueeze", [own, "axes.last"], ["own.slot"])
+    graph.node("LessOrEqual", [counts["slots"], own], ["mask"])
+
+
+def attention(
+    graph: Graph,
+    index: int,
+    qkv: tuple[str, str, str],
+    config: LanguageConfig,
+    scales: CacheScales | None,
+) -> str:
+    """RotaryEmbedding, TensorScatter into the caches, Attention."""
+    assert scales is None, "refused by preset_of"
+    at, heads = f"layers.{index}", config.num_attention_heads
+    queries, keys, values = (
+        _by_heads(graph, name, count, config.head_dim)
+        for name, count in zip(
+            qkv, (heads, config.num_key_value_heads, config.num_key_value_heads), strict=True
+        )
+    )
+    queries, keys = (
+        graph.node("RotaryEmbedding", [part, "cos", "sin", "positions"], [f"{part}.turned"])
+        for part in (queries, keys)
+    )
+    present = [
+        graph.node("TensorScatter", [f"past_{name}", part, "start"], [f"present_{name}"], axis=2)
+        for name, part in ((f"k_{index}", keys), (f"v_{index}", values))
+    ]
+    mixed = graph.node("Attention", [queries, *present, "mask"], [f"{at}.heads"])
+    rows = graph.node("Transpose", [mixed], [f"{at}.rows"], perm=[0, 2, 1, 3])
+    flat = graph.constant(f"{at}.flat", np.array([0, 0, heads * config.head_dim]))
+    return graph.node("Reshape", [rows, flat], [f"{at}.attention"])
+
+
+def _by_heads(graph: Graph, name: str, num_heads: int, head_dim: int) -> str:
+    """(R, T, D) to (R, heads, T, E)."""
+    shape = graph.constant(f"{name}.shape", np.array([0, 0, num_heads, head_dim]))
+    split = graph.node("Reshape", [name, shape], [f"{name}.split"])
+    return graph.node("Transpose", [split], [f"{name}.heads"], perm=[0, 2, 1, 3])

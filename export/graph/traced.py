@@ -1,0 +1,149 @@
+"""Components that PyTorch's exporter turns into graphs, from one function of tensors each."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from janus_edge.export.graph.builder import IR_VERSION, OPSET
+from janus_edge.export.graph.component import Component, Feeds, relative_error
+from janus_edge.export.graph.lowering import LOWERINGS
+from janus_edge.export.quantization.convolutions import (
+    CONVOLUTIONS,
+    round_convolutions,
+    rounded_convolutions,
+)
+from janus_edge.export.quantization.matmuls import round_products
+from janus_edge.export.quantization.quantize import Blocks, rounded
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """An input without its first dimension; its examples are uniform in [least, most), or whole
+    numbers below ``below``."""
+
+    name: str
+    shape: tuple[int, ...]
+    least: float = -1.0
+    most: float = 1.0
+    below: int | None = None
+
+    def example(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """An array (size, *shape)."""
+        if self.below is not None:
+            return rng.integers(0, self.below, (size, *self.shape))
+        return rng.uniform(self.least, self.most, (size, *self.shape)).astype(np.float32)
+
+
+def traced(
+    name: str,
+    parameters: tuple[str, ...],
+    owner: nn.Module,
+    function: Function,
+    inputs: tuple[Input, ...],
+    outputs: tuple[str, ...],
+    *,
+    batch: str = "B",
+    blocks: Blocks | None = None,
+    lowering: str = "onnxruntime",
+    pictures: Callable[[], list[Feeds]] | None = None,
+    reference: Function | None = None,
+    error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
+) -> Component:
+    """A component that computes a function of an owner's parameters.
+
+    blocks: how the weights of its linear layers are rounded; lowering: to whose operators
+    (``LOWERINGS``). pictures: where given, convolutions are rounded too, in ranges that hold what
+    these feeds give. batch: name of the first dimension, of all inputs and outputs. reference: what
+    its outputs are held against, if not the function's.
+    """
+
+    def example(size: int) -> Feeds:
+        rng = np.random.default_rng(size)
+        return {given.name: given.example(rng, size) for given in inputs}
+
+    def build(_data: Path | None) -> onnx.ModelProto:
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                _Call(owner, function).eval(),
+                tuple(torch.from_numpy(array) for array in example(2).values()),
+                input_names=[given.name for given in inputs],
+                output_names=list(outputs),
+                dynamic_shapes=(tuple({0: torch.export.Dim(batch)} for _ in inputs),),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        assert program is not None
+        proto = program.model_proto
+        proto.ir_version = IR_VERSION
+        if blocks is not None:
+            proto = round_products(proto, blocks, LOWERINGS[lowering])
+        return proto if pictures is None else round_convolutions(proto, pictures())
+
+    def references(examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]:
+        compute, found = reference or function, []
+        low_convolutions = rounded_convolutions(owner) if low and pictures else nullcontext()
+        with rounded(owner, blocks if low else None), low_convolutions, torch.no_grad():
+            for feeds in examples:
+                out = compute(*(torch.from_numpy(array) for array in feeds.values()))
+                parts = out if isinstance(out, tuple) else (out,)
+                found.append([_array(part) for part in parts])
+        return found
+
+    return Component(
+        name=name,
+        outputs=outputs,
+        profile={batch: (1, 2 if batch == "R" else 1, 16 if batch == "R" else 8)},
+        parameters=parameters,
+        build=build,
+        examples=lambda: [example(1), example(2)],
+        references=references,
+        error=error,
+        blocks=CONVOLUTIONS if pictures else blocks,
+        is_low=blocks is not None or pictures is not None,
+    )
+
+
+def _array(part: Tensor) -> np.ndarray:
+    """float32 also of what was computed in bfloat16, which numpy has not."""
+    return (part.float() if part.is_floating_point() else part).numpy()
+
+
+class _Call(nn.Module):
+    """A module around one function of tensors, for the exporter."""
+
+    def __init__(self, owner: nn.Module, function: Function) -> None:
+        super().__init__()
+        self.owner, self.function = owner, function
+
+    def forward(self, *x: Tensor) -> Any:
+        return self.function(*x)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter about its own deprecations, torchvision and shared axis names."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,141 @@
+"""How large keys and values become: the scales of 8-bit caches, a channel of a head each.
+
+What is run through the decoder is what it will be used for: drawings with and without their prompt,
+and a question about a picture. Of a checkpoint that brings samples these are pictures of its own
+kind, else codes or latents at random. Layers are loaded one at a time.
+
+Shapes: R rows, T time, D width, G key-value heads, M cache length, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from janus_edge.export.bundle.samples import samples
+from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.language import LayerCache, rope
+from janus_edge.model.weights import Checkpoint, loaded
+from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
+
+_PROMPT = "a photo of two red circles left of a large blue star on a white background"
+_QUESTION = "describe the picture."
+_TIMES = (0.0, 0.25, 0.5, 0.9)  # of a flow
+_LARGEST = 127
+# What was seen is not the most there is, and a value cut off costs far more than coarser levels
+# (docs/quantization.md).
+_MARGIN = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheScales:
+    """Of a layer: a level's worth of each channel, keys and values, (G, 1, E) float32."""
+
+    keys_G1E: Tensor
+    values_G1E: Tensor
+
+    @classmethod
+    def none(cls) -> CacheScales:
+        """Of a cache that is not rounded: a level is worth itself."""
+        return cls(keys_G1E=torch.ones(1, 1, 1), values_G1E=torch.ones(1, 1, 1))
+
+
+class RoundedCache(LayerCache):
+    """A cache whose positions are rounded to levels as they are written, as the engine's are."""
+
+    def __init__(self, keys_RGME: Tensor, values_RGME: Tensor, scales: CacheScales) -> None:
+        super().__init__(keys_RGME, values_RGME)
+        self._scales = scales
+
+    def write(self, at_RGTE: Tensor, k_RGTE: Tensor, v_RGTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Rounded, then as the base."""
+        k_RGTE = _rounded(k_RGTE, self._scales.keys_G1E)
+        return super().write(at_RGTE, k_RGTE, _rounded(v_RGTE, self._scales.values_G1E))
+
+
+def _rounded(x_RGTE: Tensor, scale_G1E: Tensor) -> Tensor:
+    return (x_RGTE / scale_G1E).round().clamp(-_LARGEST - 1, _LARGEST) * scale_G1E
+
+
+@torch.no_grad()
+def cache_scales(checkpoint: Checkpoint) -> list[CacheScales]:
+    """The scales of every layer."""
+    xs = sequences(checkpoint)
+    decoder, found = checkpoint.model.language_model.model, []
+    config = checkpoint.model.config.language
+    for index, layer in enumerate(decoder.layers):
+        peaks = torch.zeros(2, config.num_key_value_heads, config.head_dim)
+        with loaded(checkpoint, f"language_model.model.layers.{index}."):
+            for i, x_RTD in enumerate(xs):
+                rows, time, _ = x_RTD.shape
+                empty = torch.zeros(rows, config.num_key_value_heads, time, config.head_dim)
+                cache = LayerCache(empty, empty.clone())
+                positions = torch.arange(time)[None].expand(rows, -1)
+                causal = torch.ones(time, time, dtype=torch.bool).tril()
+                turn = rope(config, positions)
+                xs[i] = layer(x_RTD, *turn, causal, cache, positions)
+                seen = torch.stack([_at_any_position(cache.keys_RGME), cache.values_RGME.abs()])
+                peaks = torch.maximum(peaks, seen.amax(dim=(1, 3)))
+        scales = (peaks * _MARGIN / _LARGEST).clamp_min(1e-6)[:, :, None]
+        found.append(CacheScales(keys_G1E=scales[0], values_G1E=scales[1]))
+    return found
+
+
+def _at_any_position(keys_RGTE: Tensor) -> Tensor:
+    """How large turned keys can become: positions turn pairs of channels, each pair as a whole."""
+    one, other = keys_RGTE.chunk(2, dim=-1)
+    return torch.hypot(one, other).repeat(1, 1, 1, 2)
+
+
+@torch.no_grad()
+def sequences(checkpoint: Checkpoint) -> list[Tensor]:
+    """What the decoder is used for, embedded (R, T, D): drawings, then a question."""
+    model = checkpoint.model
+    assert checkpoint.prompt is not None
+    template = PromptTemplate(**checkpoint.prompt)
+    encoder = PromptEncoder.load(checkpoint.tokenizer_json, template)
+    ids_T = encoder.generation(_PROMPT)
+    if isinstance(model, Janus):
+        drawn, pixels = _codes(checkpoint, model)
+        prompts = ids_T, encoder.unconditional(ids_T)
+    else:
+        drawn, pixels = _latents(checkpoint, model)
+        prompts = ids_T[:-1], ids_T[:1]  # t's vector takes the last one's place
+    with loaded(checkpoint, "language_model.model.embed_tokens."):
+        drawings = [
+            torch.cat(
+                (model.embed_text(torch.from_numpy(row_T)[None]).repeat(len(drawn), 1, 1), drawn),
+                dim=1,
+            )
+            for row_T in prompts
+        ]
+        asked = torch.from_numpy(encoder.question(_QUESTION, model.config.vision.num_patches))
+        seeing = ("vision_", "aligner.", "beg_of_und_embed")
+        with loaded(checkpoint, *seeing):
+            question = model.embed_prompt(asked[None], pixels, encoder.ids["image_placeholder"])
+    return [*drawings, question]
+
+
+def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
+    """Pictures' codes as the decoder gets them (P, N, D), and the first one's pixels."""
+    codes_PN = samples(checkpoint)[: 2 if checkpoint.samples is None else 8]
+    with loaded(checkpoint, "gen_vision_model."):
+        pixels = model.gen_vision_model.decode(codes_PN[:1])
+    with loaded(checkpoint, "gen_embed.", "gen_aligner."):
+        return model.embed_codes(codes_PN), pixels
+
+
+def _latents(checkpoint: Checkpoint, model: JanusFlow) -> tuple[Tensor, Tensor]:
+    """t's vector and the tokens of a latent at several times (R, N + 1, D), and its pixels."""
+    latents = samples(checkpoint)
+    with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
+        pixels = model.vae.to_pixels(latents[:1])
+    t_R = torch.tensor(_TIMES)
+    noise = torch.randn(latents[:1].shape, generator=torch.Generator().manual_seed(0))
+    z_RZHW = t_R[:, None, None, None] * latents[:1] + (1 - t_R[:, None, None, None]) * noise
+    with loaded(checkpoint, "vision_gen_enc_"):
+        tokens_RND, t_RD, _ = model.encode_latent(z_RZHW, t_R)
+    return torch.cat((t_RD[:, None], tokens_RND), dim=1), pixels

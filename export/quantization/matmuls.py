@@ -1,0 +1,51 @@
+"""The products of a traced graph with weights, rounded as a built graph's are."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+from janus_edge.export.graph.builder import Graph, Lowering, opsets_of
+from janus_edge.export.quantization.quantize import Blocks
+
+
+def round_products(proto: onnx.ModelProto, blocks: Blocks, lowering: Lowering) -> onnx.ModelProto:
+    """The model with every product with a constant matrix rounded; the rest is as it was."""
+    graph = proto.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    made = Graph(lowering, None, blocks)
+    for node in graph.node:
+        found = _weight_and_bias(node, weights)
+        if found is None:
+            made.nodes.append(node)
+        else:
+            weight_OI, bias_O = (None if x is None else torch.from_numpy(x) for x in found)
+            assert weight_OI is not None
+            made.linear(node.input[0], node.output[0], weight_OI, bias_O)
+    used = {name for node in made.nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    body = helper.make_graph(
+        made.nodes, graph.name, graph.input, graph.output, [*kept, *made.initializers]
+    )
+    (standard,) = (known.version for known in proto.opset_import if not known.domain)
+    opsets = opsets_of(made.nodes, standard)
+    return helper.make_model(body, opset_imports=opsets, ir_version=proto.ir_version)
+
+
+def _weight_and_bias(
+    node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
+) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Weight (O, I) and bias (O,) of a linear layer's product; None of any other node."""
+    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights:
+        return None
+    weight = numpy_helper.to_array(weights[node.input[1]]).copy()
+    if weight.ndim != 2:
+        return None
+    options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    transposed = options.pop("transB", 0)
+    if options not in ({}, {"alpha": 1.0, "beta": 1.0, "transA": 0}):
+        return None
+    bias = numpy_helper.to_array(weights[node.input[2]]).copy() if len(node.input) > 2 else None
+    return (weight if transposed else weight.T), bias

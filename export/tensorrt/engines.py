@@ -1,0 +1,261 @@
+"""A component's portable graph as an engine of TensorRT or TensorRT-RTX.
+
+Large operators compute in halves (quantization/half.py), checked before anything is built; the
+engine itself cannot be run where there is no GPU, so what the parser made of the graph is compared
+with it: inputs, outputs, caches updated in place, attention and its mask.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from janus_edge.export.bundle.entries import tensor_entry
+from janus_edge.export.graph.component import Component, Feeds, Ranges, relative_error
+from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.quantization.half import (
+    ATTENTION,
+    EVERYTHING,
+    in_halves,
+    is_cache,
+    kept_casts,
+)
+from janus_edge.export.tensorrt.network import check_network, limit_attention
+from janus_edge.runtime.backends.tensorrt_library import MODULES, find_library, make_logger
+from janus_edge.runtime.bundle import file_sha256
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.files import whole
+
+PRECISIONS = ("float16", "bfloat16")
+PORTABLE = "any"  # of the GPUs that the library builds for at once
+MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
+TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
+
+# What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
+_PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What engines are built for. precision: of large operators, "float16" or "bfloat16". target:
+    a compute capability as "sm_87"; None: all that the library builds for at once. timings: a file
+    to keep what was timed; None: nowhere. builder: "tensorrt_rtx" or "tensorrt"; None: the first
+    that is installed.
+    """
+
+    precision: str = "float16"
+    target: str | None = None
+    timings: Path | None = None
+    builder: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for what cannot be built here."""
+        if self.precision not in PRECISIONS:
+            raise OptionError(
+                f'precision is "{self.precision}"; give one of {", ".join(PRECISIONS)}'
+            )
+        if self.builder not in (None, *MODULES):
+            raise OptionError(f'builder is "{self.builder}"; give one of {", ".join(MODULES)}')
+        trt = find_library(self.builder)
+        if trt is None:
+            raise OptionError(
+                f"no {self.builder or 'TensorRT'} here; run: pip install "
+                "'janus-edge[export,kernels,tensorrt]'"
+            )
+        if self.target is not None and not re.fullmatch(r"sm_\d{2,3}", self.target):
+            raise OptionError(f'target is "{self.target}"; give a compute capability, as sm_89')
+        known = _capabilities(trt)
+        if self.target is not None and known and self.target not in known:
+            raise OptionError(
+                f"{self.target}: {trt.__name__} {trt.__version__} builds for {', '.join(known)}; "
+                "others take TensorRT itself, on such a device (docs/tensorrt.md)"
+            )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A component's examples, and what PyTorch computes for them."""
+
+    examples: list[Feeds]
+    references: list[list[np.ndarray]]
+
+
+def write_engine(
+    component: Component, path: Path, entry: dict[str, Any], plan: Plan, known: Known
+) -> tuple[dict[str, Any], str]:
+    """Replace a component's graph by its engine; its entry for the manifest, and a line on it.
+
+    Raises ParityError where halves lose too much, or the parser changed what the graph says.
+    """
+    began, trt = time.perf_counter(), find_library(plan.builder)
+    proto, dtype, error = _halved(component, path, plan.precision, known)
+    slots = component.profile.get("M")
+    if slots is not None:  # a cache that is updated in place has one length
+        _fix(proto, "M", slots[2])
+    uses = component.uses or {"all": component.profile}
+    source, engine = path.with_suffix(".halved.onnx"), path.with_suffix(".engine")
+    onnx.save(proto, source)
+    with whole(engine) as part:
+        part.write_bytes(build_engine(trt, source, proto, uses, plan))
+    for left in (path, source, path.with_suffix(".data")):
+        left.unlink(missing_ok=True)
+    ends = {"inputs": proto.graph.input, "outputs": proto.graph.output}
+    made = {key: entry[key] for key in ("weights", "quantization", "profile")} | {
+        "file": engine.name,
+        "sha256": file_sha256(engine),
+        "backend": "tensorrt",
+        "target": plan.target or PORTABLE,
+        "dtype": dtype,
+        **{name: [tensor_entry(value) for value in values] for name, values in ends.items()},
+        "profiles": uses,
+        "builder": {"module": trt.__name__, "version": trt.__version__},
+    }
+    took = time.perf_counter() - began
+    return made, f"ok (error {error:.1e}), {dtype}, {took:.1f} s"
+
+
+def _halved(
+    component: Component, path: Path, precision: str, known: Known
+) -> tuple[onnx.ModelProto, str, float]:
+    """The graph with large operators in halves, what they compute in, and its error."""
+    proto = onnx.load(path, load_external_data=False)
+    attempts = [(precision, precision, EVERYTHING)]
+    if component.name in _PIXELS:  # bfloat16's 8 bits would show in a picture
+        attempts = [] if precision == "bfloat16" else attempts
+        attempts += [("float32", half, ATTENTION) for half in PRECISIONS]
+    for dtype, half, operators in attempts:
+        made = in_halves(proto, half, operators)
+        check = _error_of_bfloat16 if half == "bfloat16" else _error_of_float16
+        try:
+            return made, dtype, check(component, path, made, known)
+        except ParityError as error:
+            failed = error
+    raise ParityError(f"{failed}; try --precision bfloat16, which has the range of float32")
+
+
+def _error_of_float16(
+    component: Component, path: Path, proto: onnx.ModelProto, known: Known
+) -> float:
+    """Of the rewritten graph, run on this machine. Raises ParityError."""
+    examples, references = known.examples, known.references
+    changed = path.with_suffix(".halved.onnx")
+    onnx.save(kept_casts(proto), changed)
+    halves = [
+        {name: array.astype("float16") if is_cache(name) else array for name, array in each.items()}
+        for each in examples
+    ]
+    tolerance = _PIXELS.get(component.name)
+    if tolerance is not None:
+        return check_parity(component, changed, "use", halves, references, tolerance=tolerance)
+    with torch.autocast("cpu", dtype=torch.float16):
+        eager = component.references(examples, low=component.is_low)
+    return check_parity(component, changed, "use", halves, references, eager)
+
+
+def _error_of_bfloat16(
+    component: Component, path: Path, proto: onnx.ModelProto, known: Known
+) -> float:
+    """PyTorch's own: no engine for a CPU runs such graphs. Raises ParityError if it is infinite."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        eager = component.references(known.examples, low=component.is_low)
+    pairs = zip(chain(*eager), chain(*known.references), strict=True)
+    error = max(relative_error(low, exact) for low, exact in pairs)
+    if not np.isfinite(error):
+        raise ParityError(f"{component.name}: not finite in bfloat16")
+    return error
+
+
+def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == dimension:
+                dim.dim_value = size
+
+
+def build_engine(
+    trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], plan: Plan
+) -> Any:
+    """The serialized engine of a graph's file, with an optimization profile a use.
+
+    proto: the same graph, to compare with. Raises ParityError where the parser or the builder
+    refuses it, or has made something else of it.
+    """
+    logger = make_logger(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(source)):
+        reason = parser.get_error(0).desc().splitlines()[0]
+        raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
+    config = builder.create_builder_config()
+    for ranges in uses.values():
+        config.add_optimization_profile(_profile(builder, network, proto, ranges))
+    check_network(trt, network, proto)
+    limit_attention(trt, network)
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to be that
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a step could not be captured
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    _aim(trt, config, plan.target)
+    timed = None if _capabilities(trt) else _timings(config, plan.timings)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        reason = next(iter(logger.errors), "no reason given")
+        raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
+    if timed is not None and plan.timings is not None:
+        _keep(timed, plan.timings)
+    return engine
+
+
+def _timings(config: Any, path: Path | None) -> Any:
+    """What builds before this one have timed, in the configuration. TensorRT-RTX times nothing as
+    it builds."""
+    if path is None:
+        return None
+    cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    config.set_timing_cache(cache, True)  # True: another GPU's are left out, not refused
+    return cache
+
+
+def _keep(timed: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_bytes(bytes(timed.serialize()))
+
+
+def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges) -> Any:
+    profile = builder.create_optimization_profile()
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        shapes = [
+            [ranges[dim.dim_param][i] if dim.dim_param else dim.dim_value for dim in dims]
+            for i in range(3)
+        ]
+        profile.set_shape(value.name, *shapes)
+        if [list(shape) for shape in profile.get_shape(value.name)] != shapes:
+            raise ParityError(f"{value.name}: the builder does not take {shapes} for a profile")
+    return profile
+
+
+def _capabilities(trt: Any) -> list[str]:
+    """What the library builds for without such a GPU; of TensorRT itself nothing."""
+    known = getattr(trt, "ComputeCapability", None)
+    names = () if known is None else known.__members__
+    return sorted((f"sm_{name[2:]}" for name in names if name.startswith("SM")), key=len)
+
+
+def _aim(trt: Any, config: Any, target: str | None) -> None:
+    if not _capabilities(trt):  # TensorRT itself builds for the GPU at hand
+        if target is None:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    elif target is not None:
+        config.num_compute_capabilities = 1
+        capability = getattr(trt.ComputeCapability, target.replace("_", "").upper())
+        config.set_compute_capability(capability, 0)

@@ -1,0 +1,1 @@
+"""The tokenizer of a bundle, and its tables for the C++ core."""

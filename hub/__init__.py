@@ -1,0 +1,1 @@
+"""Download checkpoints from a model hub."""

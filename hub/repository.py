@@ -1,0 +1,217 @@
+"""Downloading files of a repository, and checking every one.
+
+Files lie in huggingface_hub's cache, laid out as its documentation says, so that other programs
+find them too. That library names them by what the answers' headers say and asks again for all of a
+file whose download was cut; here nothing of an answer becomes a path but the listing's hex digits
+and checked names (``listing``), no file exceeds what was listed (``transfer``), and a file gets its
+name when its hash is right.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from huggingface_hub import constants, hf_hub_url
+from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import WeakFileLock, tqdm, validate_repo_id
+
+from janus_edge.hub.listing import ListedFile, UnexpectedAnswer, parse_listing, same_elsewhere
+from janus_edge.hub.transfer import Refused, Silence, download, read_capped
+from janus_edge.runtime.bundle import file_sha256
+from janus_edge.runtime.errors import PullError
+from janus_edge.runtime.files import sync, sync_folder, whole
+
+_LISTING_BYTES = 32 * 2**20
+_LISTING_S = 60.0
+_WEIGHTS = re.compile(r".*\.(safetensors|bin|npy)")
+_SMALL_BYTES = 64 * 2**20  # of every file that is not weights: it is read whole
+_WEIGHTS_BYTES = 2**40
+_LONGEST_REVISION = 255  # characters, as a file's name has
+
+
+def find(
+    repo: str,
+    *,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
+) -> Repository:
+    """Return the commit that a revision means, with the list of its files.
+
+    endpoint, cache_dir: default to HF_ENDPOINT and to huggingface_hub's cache. Raises PullError.
+    """
+    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    if revision is not None and len(revision) > _LONGEST_REVISION:
+        raise PullError(
+            f"{repo}: has no revision of {len(revision)} characters; give a shorter one"
+        )
+    with _one_line(repo, revision, endpoint):
+        validate_repo_id(repo)
+        at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
+        url = f"{endpoint}/api/models/{repo}{at}?blobs=true"
+        raw = read_capped(url, most=_LISTING_BYTES, within_s=_LISTING_S)
+        commit, files = parse_listing(raw)
+    return Repository(
+        repo=repo,
+        commit=commit,
+        endpoint=endpoint,
+        cache_dir=cache_dir or Path(constants.HF_HUB_CACHE),
+        files=files,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """One commit of a repository, its files by name, and the cache that they go to."""
+
+    repo: str
+    commit: str
+    endpoint: str
+    cache_dir: Path
+    files: dict[str, ListedFile]
+
+    def fetch(self, name: str) -> Path:
+        """Return the file in the cache, downloaded if need be and checked. Raises PullError."""
+        file = self.files[name]
+        path = self._folder / "snapshots" / self.commit / name
+        with _one_line(self.repo, self.commit, self.endpoint):
+            if other := same_elsewhere(name, self.files):
+                raise UnexpectedAnswer(f"lists both {name} and {other}, on many systems one file")
+            if path.is_file():
+                self._check(file, path)
+            else:
+                self._add(file, path)
+        return path
+
+    def has_hash(self, name: str) -> bool:
+        """Whether the listing tells what a file must be."""
+        return self.files[name].hash is not None
+
+    @property
+    def _folder(self) -> Path:
+        """Of all that the cache has of the repository."""
+        return self.cache_dir / "--".join(("models", *self.repo.split("/")))
+
+    def _add(self, file: ListedFile, path: Path) -> None:
+        """Download a file that the cache lacks, and lead a snapshot's path to it."""
+        key = file.hash or hashlib.sha256(f"{self.commit}/{file.name}".encode()).hexdigest()
+        blob = self._folder / "blobs" / key
+        lock = self.cache_dir / ".locks" / self._folder.name / f"{key}.lock"
+        for each in (blob, lock, path):
+            each.parent.mkdir(parents=True, exist_ok=True)
+        for each in (blob, path):  # the repository's folder itself may be a link of the user's
+            if not each.parent.resolve().is_relative_to(self._folder.resolve()):
+                raise OSError(errno.EXDEV, "leads out of the cache", str(each.parent))
+        with WeakFileLock(lock):
+            if file.hash is None or not blob.is_file():
+                part = blob.with_name(f"{key}.incomplete")
+                self._download(file, part)
+                self._check(file, part)
+                sync(part)
+                part.replace(blob)
+                sync_folder(blob.parent)
+            _link(blob, path)
+
+    def _download(self, file: ListedFile, part: Path) -> None:
+        url = hf_hub_url(self.repo, file.name, revision=self.commit, endpoint=self.endpoint)
+        had = part.stat().st_size if part.exists() else 0
+        most = _WEIGHTS_BYTES if _WEIGHTS.fullmatch(file.name) else _SMALL_BYTES
+        words = {"unit": "B", "unit_scale": True, "desc": f"…{file.name[-40:]}"}
+        bar = tqdm(total=file.size, initial=had, disable=None, **words)  # type: ignore[no-untyped-call]
+        with bar:
+            download(url, part, file.size, most, bar.update)
+
+    def _check(self, file: ListedFile, path: Path) -> None:
+        """Compare with the listing's hash; a damaged file goes from the cache."""
+        expected = file.hash
+        if expected is None:
+            return
+        found = file_sha256(path) if file.lfs else _git_hash(path)
+        if found != expected:
+            _drop(path, self._folder)
+            kind = "SHA-256" if file.lfs else "git hash"
+            raise PullError(
+                f"{self.repo}: {file.name} is damaged: its {kind} is {found[:12]}…, "
+                f"not {expected[:12]}…; run pull again"
+            )
+
+
+def _git_hash(path: Path) -> str:
+    found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def _link(blob: Path, path: Path) -> None:
+    """Make a snapshot's path lead to a blob, or be a copy of it where links cannot be had."""
+    path.unlink(missing_ok=True)  # a link that leads to nothing
+    try:
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except OSError:
+        with whole(path) as part:
+            shutil.copyfile(blob, part)
+
+
+def _drop(path: Path, folder: Path) -> None:
+    """Delete a file and the links that lead to it, as far as they lie in the folder."""
+    inside = folder.resolve()
+    while (path.parent.resolve() / path.name).is_relative_to(inside):
+        target = path.parent / path.readlink() if path.is_symlink() else None
+        path.unlink(missing_ok=True)
+        if target is None:
+            return
+        path = target
+
+
+@contextmanager
+def _one_line(repo: str, revision: str | None, endpoint: str) -> Iterator[None]:
+    """Turn whatever goes wrong with the hub or the cache into a PullError."""
+    try:
+        yield
+    except (OSError, HTTPError, ValueError, Silence, Refused, UnexpectedAnswer) as error:
+        raise PullError(f"{repo}: {_says(error, repo, revision, endpoint)}") from error
+
+
+_GATED = "gated; accept its terms at {endpoint}/{repo}, then set HF_TOKEN to your token"
+_NONE = "no such repository at {endpoint}, or a private one; check it, or set HF_TOKEN"
+_CODES = {
+    "GatedRepo": _GATED,
+    "RepoNotFound": _NONE,
+    "RevisionNotFound": "has no revision {revision}; give a branch, tag or commit of it",
+}
+_STATUSES = {
+    401: "{endpoint} asks who you are; set HF_TOKEN to a token that it accepts",
+    404: "{endpoint} answered 404; check the name, or HF_ENDPOINT",
+}
+
+
+def _says(error: BaseException, repo: str, revision: str | None, endpoint: str) -> str:
+    match error:
+        case HFValidationError():
+            return "not a repository's name; give it as owner/name"
+        case OfflineModeIsEnabled():
+            return "cannot be downloaded while HF_HUB_OFFLINE is set; unset it"
+        case Refused(status=status, code=code):
+            other = f"{{endpoint}} answered {status}; try again later"
+            words = _CODES.get(code) or _STATUSES.get(status, other)
+            return words.format(endpoint=endpoint, repo=repo, revision=revision)
+        case UnexpectedAnswer():
+            return f"{endpoint} does not answer like a hub: it {error}; check HF_ENDPOINT"
+        case OSError(strerror=str(reason), filename=path):
+            where = path or "huggingface_hub's cache"
+            return f"{where}: {reason}; make room there, or set HF_HOME to another folder"
+        case ValueError():
+            return f"{endpoint} does not answer like a hub; check HF_ENDPOINT"
+    reason = str(error).split("\n")[0] or type(error).__name__
+    return f"{endpoint}: {reason}; check the connection and pull again: it goes on where it stopped"

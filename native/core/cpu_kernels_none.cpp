@@ -1,0 +1,21 @@
+// Where our own decoder cannot run, ONNX Runtime runs the graph.
+#include <stdexcept>
+
+#include "cpu_kernels.hpp"
+
+namespace je {
+
+bool runs_natively(const std::string&, const Manifest&) { return false; }
+
+Pool::Pool(int) : pool_(nullptr) {}
+Pool::~Pool() = default;
+
+std::unique_ptr<DecoderEngine> native_decoder(const Bundle&, std::shared_ptr<Pool>) {
+  throw std::logic_error("no decoder of our own here");
+}
+
+Head native_head(const Bundle&, const std::string&, std::shared_ptr<Pool>) {
+  throw std::logic_error("no decoder of our own here");
+}
+
+}  // namespace je

@@ -1,0 +1,159 @@
+"""The decoder by our own library (native/cpu): 4-bit weights in blocks of 128, mapped; it takes
+what a bundle's graph of the decoder takes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from janus_edge.runtime.backends import Arrays
+from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
+from janus_edge.runtime.manifest import Component, Sizes
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("levels", POINTER),
+        ("scales", POINTER),
+        ("outputs", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+    )
+
+
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+_LEVELS = "weight.levels"
+_PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, POINTER) for name in (*_NORMS, "key_scales", "value_scales")),
+        *((name, _Matrix) for name in _PRODUCTS),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("num_layers", "width", "num_heads")),
+        *((name, ctypes.c_int32) for name in ("num_kv_heads", "head_dim")),
+        ("epsilon", ctypes.c_float),
+        *((name, POINTER) for name in ("cos", "sin", "norm", "layers")),
+    )
+
+
+def runs(component: Component, sizes: Sizes) -> bool:
+    """Whether the loops fit: they take heads by 32 channels and outputs by four."""
+    products = [each for each in component.tensors.values() if each.dtype == "uint8"]
+    fits = sizes.head_dim in range(32, 257, 32) and all(p.shape[0] % 4 == 0 for p in products)
+    return bool(products) and fits
+
+
+class NativeDecoder:
+    """See ``Engine``; its one component is the decoder."""
+
+    def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
+        """Raises BundleError if a weight is missing or lies outside the file."""
+        self._pool, self._sizes, self._library = pool, sizes, pool.library
+        self._weights = weights = Weights(folder, component)
+        width, head = sizes.hidden_size, sizes.head_dim
+        shared = sizes.num_kv_heads * head
+        queries = weights.outputs(f"layers.0.q_proj.{_LEVELS}")  # they say themselves how many
+        inner = weights.outputs(f"layers.0.gate_proj.{_LEVELS}")
+        inputs = {"o_proj": queries, "down_proj": inner}
+        outputs = {"q_proj": queries, "up_proj": inner, "gate_proj": inner}
+        outputs |= {"k_proj": shared, "v_proj": shared}
+        self._layers = (_Layer * sizes.num_layers)()
+        for index, layer in enumerate(self._layers):
+            at = f"layers.{index}"
+            for name in _NORMS:
+                setattr(layer, name, weights(f"{at}.{name}.weight", "float32", (width,)))
+            layer.key_scales = weights(f"k_{index}.scale", "float32", (shared,))
+            layer.value_scales = weights(f"v_{index}.scale", "float32", (shared,))
+            for name in _PRODUCTS:
+                given, made = inputs.get(name, width), outputs.get(name, width)
+                setattr(layer, name, self._matrix(f"{at}.{name}", given, made))
+        heads = self._layers[0].q_proj.outputs // head
+        weights.require(heads * head == self._layers[0].q_proj.outputs)
+        weights.require(heads > 0 and heads % sizes.num_kv_heads == 0)
+        angles = (sizes.max_length, head // 2)
+        self._model = _Model(
+            num_layers=sizes.num_layers,
+            width=width,
+            num_heads=heads,
+            num_kv_heads=sizes.num_kv_heads,
+            head_dim=head,
+            epsilon=sizes.norm_epsilon,
+            cos=weights("cos", "float32", angles),
+            sin=weights("sin", "float32", angles),
+            norm=weights("hidden.weight", "float32", (width,)),
+            layers=ctypes.addressof(self._layers),
+        )
+        self._decoder = self._library.je_decoder_open(ctypes.addressof(self._model), pool.address)
+        if not self._decoder:
+            raise MemoryError("no memory for a decoder")
+
+    def _matrix(self, name: str, inputs: int, outputs: int) -> _Matrix:
+        """A product's weights."""
+        blocks = -(-inputs // 128)
+        return _Matrix(
+            self._weights(f"{name}.{_LEVELS}", "uint8", (outputs, blocks, 64)),
+            self._weights(f"{name}.weight.scales", "float32", (outputs, blocks)),
+            outputs,
+            inputs,
+        )
+
+    def __del__(self) -> None:
+        if getattr(self, "_decoder", None):
+            self._library.je_decoder_close(self._decoder)
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        """All outputs in the manifest's order, in new arrays."""
+        names = [name.removeprefix("past_") for name in inputs if name.startswith("past_")]
+        outputs = {"hidden": np.empty_like(inputs["embeds"])}
+        outputs |= {f"present_{name}": inputs[f"past_{name}"].copy() for name in names}
+        self.bind(inputs, outputs)()
+        return list(outputs.values())
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array."""
+        return np.zeros(shape, dtype)
+
+    def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
+        """A call that reads and writes these arrays where they are; caches only in place, or from
+        past to present."""
+        given = [inputs[name] for name in ("embeds", "positions", "lengths")]
+        names = [f"{part}_{i}" for i in range(self._sizes.num_layers) for part in "kv"]
+        past = [inputs[f"past_{name}"] for name in names]
+        present = [outputs[f"present_{name}"] for name in names]
+        hidden = outputs["hidden"]
+        moved = [(a, b) for a, b in zip(past, present, strict=True) if a is not b]
+        assert all(array.flags.c_contiguous for array in (*given, *present, hidden))
+        rows, time = given[0].shape[:2]
+        caches = (POINTER * len(present))(*(array.ctypes.data for array in present))
+        addresses = [array.ctypes.data for array in given]
+        words = (self._decoder, rows, time, *addresses, present[0].shape[2], caches)
+
+        def call() -> None:
+            for source, target in moved:
+                target[:] = source
+            _check(given[1], given[2], time, present[0].shape[2], self._sizes.max_length)
+            if self._library.je_decoder_run(*words, hidden.ctypes.data):
+                raise MemoryError(f"no memory for {rows} rows of {time} positions")
+
+        return call
+
+
+def _check(positions: np.ndarray, lengths: np.ndarray, time: int, cache: int, angles: int) -> None:
+    """Never write outside the caches, never read outside the tables."""
+    if (
+        max(time, lengths.max()) > cache
+        or lengths.min() < 0
+        or positions.max() >= angles
+        or positions.min() < 0
+    ):
+        raise ValueError(
+            f"positions to {positions.max()} and lengths to {lengths.max()} of {cache}"
+        )

@@ -1,0 +1,95 @@
+"""Heads by our own library (native/cpu/head.c): 8-bit weights in blocks of 32, mapped."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from janus_edge.runtime.backends import Arrays
+from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
+from janus_edge.runtime.manifest import Component, Sizes
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("levels", POINTER),
+        ("scales", POINTER),
+        ("bias", POINTER),
+        ("outputs", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+    )
+
+
+_LAYERS = ("projected", "logits")  # in this order; a head has one or both
+
+
+def runs(component: Component, sizes: Sizes) -> bool:
+    """Whether the loops fit: they take inputs by 64 and outputs by four."""
+    shapes = [each.shape for each in component.tensors.values() if each.dtype == "uint8"]
+    fit = all(len(s) == 3 and s[0] % 4 == s[1] % 2 == 0 and s[2] == 32 for s in shapes)
+    return bool(shapes) and fit and sizes.hidden_size % 64 == 0
+
+
+class NativeHead:
+    """See ``Engine``: hidden (R, D) to logits (R, V)."""
+
+    def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
+        """Raises BundleError if a weight is missing or lies outside the file, or the logits are not
+        as many as the manifest says."""
+        expected = component.outputs[0].shape[-1]
+        self._pool, self._weights = pool, Weights(folder, component)
+        inputs, matrices = sizes.hidden_size, []
+        for name in _LAYERS:
+            if name == "logits" or any(t.startswith(f"{name}.") for t in component.tensors):
+                matrices.append(self._matrix(name, inputs))
+                inputs = matrices[-1].outputs
+        self._weights.require(inputs == expected)
+        self._matrices = (_Matrix * len(matrices))(*matrices)
+        self._outputs = inputs
+
+    def _matrix(self, name: str, inputs: int) -> _Matrix:
+        """A layer; how many outputs, its weights say themselves."""
+        weights, bias = self._weights, f"{name}.bias"
+        product = f"{name}.product" if bias in weights.tensors else name
+        levels = f"{product}.weight.levels"
+        outputs, blocks = weights.outputs(levels), inputs // 32
+        weights.require(inputs % 64 == 0)
+        return _Matrix(
+            levels=weights(levels, "uint8", (outputs, blocks, 32)),
+            scales=weights(f"{product}.weight.scales", "float32", (outputs, blocks)),
+            bias=weights(bias, "float32", (outputs,)) if bias in weights.tensors else None,
+            outputs=outputs,
+            inputs=inputs,
+        )
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        """The logits, in a new array."""
+        logits = np.empty((len(inputs["hidden"]), self._outputs), np.float32)
+        self.bind(inputs, {"logits": logits})()
+        return [logits]
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array."""
+        return np.zeros(shape, dtype)
+
+    def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
+        """A call on fixed arrays."""
+        hidden, logits = inputs["hidden"], outputs["logits"]
+        assert hidden.flags.c_contiguous and logits.flags.c_contiguous
+
+        def call() -> None:
+            failed = self._pool.library.je_head_run(
+                self._pool.address,
+                ctypes.addressof(self._matrices),
+                len(self._matrices),
+                len(hidden),
+                hidden.ctypes.data,
+                logits.ctypes.data,
+            )
+            if failed:
+                raise MemoryError(f"no memory for {len(hidden)} rows of a head")
+
+        return call
