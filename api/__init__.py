@@ -1,4 +1,4 @@
-"""janus-edge: draw pictures and ask about them with compiled bundles of the Janus family.
+"""janus-edge: draw images and ask about them with compiled bundles of the Janus family.
 
     import janus_edge
     session = janus_edge.Session(janus_edge.open_bundle())

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from janus_edge.bench.process import Run, Worker
-from janus_edge.bench.workloads import Opened, Settings, Work, open_works
+from janus_edge.bench.workloads import Opened, Settings, Workload, open_workloads
 from janus_edge.diagnostics.machine import describe, read_rates
 from janus_edge.diagnostics.records import checkout_commit
 
@@ -25,27 +25,29 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """works: what is timed. num_runs of each, after num_warmups that do not count."""
+    """workloads: what is timed. num_runs of each, after num_warmups that do not count."""
 
-    works: tuple[Work, ...]
+    workloads: tuple[Workload, ...]
     num_runs: int
     num_warmups: int
     settings: Settings
 
 
 def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[str, Any]:
-    """Time the works of each bundle; the record. report: called with a line after each round.
+    """Time the workloads of each bundle; the record. report: called with a line after each round.
 
     Raises what opening a bundle and running a request raise.
     """
     machine = describe()  # before the work adds to the load
-    workers = [Worker(open_works, model, plan.settings) for model in models]
-    runs: list[dict[Work, list[Run]]] = [{work: [] for work in plan.works} for _ in workers]
+    workers = [Worker(open_workloads, model, plan.settings) for model in models]
+    runs: list[dict[Workload, list[Run]]] = [
+        {workload: [] for workload in plan.workloads} for _ in workers
+    ]
     rates = read_rates(plan.settings.num_threads)  # other users of the machine change them
     for index in range(plan.num_warmups + plan.num_runs):
-        for work in plan.works:
+        for workload in plan.workloads:
             for worker, kept in zip(workers, runs, strict=True):
-                kept[work].append(worker.run(work))
+                kept[workload].append(worker.run(workload))
                 rates += read_rates(plan.settings.num_threads)
         report(f"round {index + 1} of {plan.num_warmups + plan.num_runs}")
     bandwidth = float(np.median(rates))  # as steps, of which the median counts too
@@ -68,32 +70,32 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
 
 
 def _bundle(
-    worker: Worker, runs: dict[Work, list[Run]], plan: Plan, bandwidth: float
+    worker: Worker, runs: dict[Workload, list[Run]], plan: Plan, bandwidth: float
 ) -> dict[str, Any]:
-    opened, first = worker.opened, plan.works[0]
+    opened, first = worker.opened, plan.workloads[0]
     return {
         "name": opened.name,
         "family": opened.family,
         "sha256": opened.sha256,
         "weights": opened.weights,
         "device": opened.device,
-        "decoder": "native" if opened.is_native else opened.backend,
+        "decoder": "native" if opened.uses_cpu_kernels else opened.backend,
         "prompt_tokens": opened.prompt_tokens,
         "open_ms": round(opened.open_ms, 1),
         # the first request opens the engines that it needs
         "first_ms": round(opened.open_ms + runs[first][0].step_ends_ms[0], 1),
         "peak_mb": round(worker.close() / 1e6),
     } | {
-        work: summary(work, kept[plan.num_warmups :], opened, plan.settings, bandwidth)
-        for work, kept in runs.items()
+        workload: summary(workload, kept[plan.num_warmups :], opened, plan.settings, bandwidth)
+        for workload, kept in runs.items()
     }
 
 
 def summary(
-    work: Work, runs: list[Run], opened: Opened, settings: Settings, bandwidth: float
+    workload: Workload, runs: list[Run], opened: Opened, settings: Settings, bandwidth: float
 ) -> dict[str, Any]:
     """p20, p50 and p80 of a work's runs. TTFT is to the first code, step or token, ITL between any
-    two; "roof" is the part of the memory's speed that the median step reaches.
+    two; "bandwidth_fraction" is the part of the memory's speed that the median step reaches.
     """
     by_run = [np.diff(run.step_ends_ms) for run in runs]
     gaps = np.concatenate(by_run)
@@ -106,14 +108,14 @@ def summary(
         "total_ms": _quantiles([run.total_ms for run in runs]),
         "component_ms": _components(runs),
     }
-    total, read = found["total_ms"]["p50"], opened.step_bytes[work]
-    if work == "draw":
+    total, read = found["total_ms"]["p50"], opened.step_bytes[workload]
+    if workload == "draw":
         found["image_ms"] = {k: round(v / settings.batch, 3) for k, v in found["total_ms"].items()}
         made = settings.batch * steps if opened.family == "janus" else steps
         found["steps_a_second"] = round(made / total * 1e3, 3)
     if read is not None and len(gaps):
         found["step_mb"] = round(read / 1e6, 2)
-        found["roof"] = round(read / (found["itl_ms"]["p50"] / 1e3) / bandwidth, 3)
+        found["bandwidth_fraction"] = round(read / (found["itl_ms"]["p50"] / 1e3) / bandwidth, 3)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Something that works are timed of, in a process of its own, so that memory is its own as well."""
+"""Time workloads in a process of their own, so that its peak memory is theirs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Run:
     component_ms: dict[str, float] = field(default_factory=dict)
 
 
-Works = dict[str, Callable[[], Run]]  # by name
+Workloads = dict[str, Callable[[], Run]]  # by name
 
 
 class Worker:
@@ -32,20 +32,22 @@ class Worker:
     ``JanusEdgeError`` of the process is raised here.
     """
 
-    def __init__(self, open_works: Callable[..., tuple[Any, Works]], *arguments: Any) -> None:
-        """Start the process and call ``open_works`` in it: what was opened, and its works."""
+    def __init__(
+        self, open_workloads: Callable[..., tuple[Any, Workloads]], *arguments: Any
+    ) -> None:
+        """Start the process and call ``open_workloads`` in it."""
         context = get_context("spawn")  # not a copy of this process: its memory would count
         self._pipe, theirs = context.Pipe()
-        inside = (theirs, open_works, arguments)
+        inside = (theirs, open_workloads, arguments)
         self._process = context.Process(target=_serve, args=inside, daemon=True)
         with ignored_by_children():
             self._process.start()
         theirs.close()
         self.opened = self._answer()
 
-    def run(self, work: str) -> Run:
+    def run(self, workload: str) -> Run:
         """One request."""
-        self._pipe.send(work)
+        self._pipe.send(workload)
         run: Run = self._answer()
         return run
 
@@ -71,13 +73,15 @@ class Worker:
 
 
 def _serve(
-    pipe: Connection, open_works: Callable[..., tuple[Any, Works]], arguments: tuple[Any, ...]
+    pipe: Connection,
+    open_workloads: Callable[..., tuple[Any, Workloads]],
+    arguments: tuple[Any, ...],
 ) -> None:
     try:
-        opened, works = open_works(*arguments)
+        opened, workloads = open_workloads(*arguments)
         pipe.send(opened)
-        while (work := pipe.recv()) is not None:
-            pipe.send(works[work]())
+        while (workload := pipe.recv()) is not None:
+            pipe.send(workloads[workload]())
         pipe.send(peak_memory_bytes())
     except JanusEdgeError as error:
         pipe.send(error)

@@ -1,6 +1,6 @@
 """The work that is timed of a bundle.
 
-What it is asked for follows from its family and sizes alone: the same prompt, picture and
+What it is asked for follows from its family and sizes alone: the same prompt, image and
 seed for every bundle of a family.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as PilImage
 from PIL import ImageDraw
 
-from janus_edge.bench.process import Run, Works
+from janus_edge.bench.process import Run, Workloads
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.devices import Device
@@ -26,15 +26,15 @@ from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 
-Work = Literal["draw", "ask"]
-WORKS: tuple[Work, ...] = ("draw", "ask")
+Workload = Literal["draw", "ask"]
+WORKLOADS: tuple[Workload, ...] = ("draw", "ask")
 QUESTION = "describe the picture."
 _WORDS = ("a red circle", " and a blue star", " above a green square", " near a large cross")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """num_threads: 0 lets the engine choose. batch: pictures of one prompt at once. prompt_length:
+    """num_threads: 0 lets the engine choose. batch: images of one prompt at once. prompt_length:
     in tokens, at least; 0: that of a short prompt. num_steps: of a flow; None: the bundle's.
     reference: draw with the papers' settings."""
 
@@ -50,9 +50,9 @@ class Settings:
 @dataclass(frozen=True, kw_only=True)
 class Opened:
     """A bundle as its process found it. open_ms: its manifest, hashes and tokenizer. step_bytes:
-    weights and keys and values that the middle step of the work reads, None where a step is not
-    bound by reading, or reads from another memory than the processor's. is_native: the decoder runs
-    without a graph."""
+    weights and keys and values that the middle step of the workload reads, None where a step is
+    not bound by reading, or reads from another memory than the processor's. uses_cpu_kernels: the
+    decoder runs without a graph."""
 
     folder: str
     name: str
@@ -61,25 +61,27 @@ class Opened:
     weights: str
     device: str
     backend: str
-    is_native: bool
+    uses_cpu_kernels: bool
     open_ms: float
     prompt_tokens: int
     question_tokens: int
-    step_bytes: dict[Work, int | None]
+    step_bytes: dict[Workload, int | None]
 
 
-def open_works(model: str | None, settings: Settings) -> tuple[Opened, Works]:
-    """Open a bundle: what it is, and its works. Raises BundleError for one that cannot be."""
+def open_workloads(model: str | None, settings: Settings) -> tuple[Opened, Workloads]:
+    """Open a bundle: what it is, and its workloads. Raises BundleError for one that cannot be."""
     began = time.perf_counter()
     bundle = open_bundle(model)
     open_ms = (time.perf_counter() - began) * 1e3
     session = Session(bundle, num_threads=settings.num_threads, device=settings.device)
     requests = _requests(bundle, settings)
-    works: Works = {work: partial(_run, session, request) for work, request in requests.items()}
-    return _opened(bundle, session, settings, open_ms), works
+    workloads: Workloads = {
+        workload: partial(_run, session, request) for workload, request in requests.items()
+    }
+    return _opened(bundle, session, settings, open_ms), workloads
 
 
-def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | AskRequest]:
+def _requests(bundle: Bundle, settings: Settings) -> dict[Workload, ImageRequest | AskRequest]:
     drawing = ImageRequest(
         prompt=_prompt(bundle, settings.prompt_length),
         num_images=settings.batch,
@@ -88,7 +90,7 @@ def _requests(bundle: Bundle, settings: Settings) -> dict[Work, ImageRequest | A
     )
     asking = AskRequest(
         question=QUESTION,
-        images=(_picture(bundle.manifest.sizes.image_size),),
+        images=(_image(bundle.manifest.sizes.image_size),),
         max_tokens=settings.max_tokens,
     )
     return {"draw": drawing, "ask": asking}
@@ -125,13 +127,13 @@ def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float
         ),
         device=_device(session.device),
         backend={"onnxruntime": "graph"}.get(decoder.backend, decoder.backend),
-        is_native=session.is_native,
+        uses_cpu_kernels=session.uses_cpu_kernels,
         open_ms=open_ms,
         prompt_tokens=len(prompt),
         question_tokens=len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens)),
         step_bytes=_step_bytes(bundle, settings, len(prompt))
         if session.device.kind == "cpu"
-        else dict.fromkeys(WORKS),
+        else dict.fromkeys(WORKLOADS),
     )
 
 
@@ -142,12 +144,12 @@ def _device(device: Device) -> str:
     return f"{device}, {Cuda(device.ordinal).name}"
 
 
-def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Work, int | None]:
-    """Of each work's middle step. A flow's step takes all of a picture's positions at once: it
+def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Workload, int | None]:
+    """Of each work's middle step. A flow's step takes all of an image's positions at once: it
     waits for arithmetic, not for memory."""
     manifest, sizes = bundle.manifest, bundle.manifest.sizes
     asked = len(bundle.encoder.question(QUESTION, sizes.num_image_tokens))
-    found: dict[Work, int | None] = {
+    found: dict[Workload, int | None] = {
         "draw": None,
         "ask": _weights(bundle, "decoder", "text_head")
         + _cache(bundle, 1, asked + settings.max_tokens // 2),
@@ -191,9 +193,9 @@ def _prompt(bundle: Bundle, length: int) -> str:
     return text
 
 
-def _picture(side: int) -> PilImage.Image:
+def _image(side: int) -> PilImage.Image:
     """A red circle on white."""
-    picture = PilImage.new("RGB", (side, side), "white")
+    image = PilImage.new("RGB", (side, side), "white")
     box = [side // 4, side // 4, side // 2, side // 2]
-    ImageDraw.Draw(picture).ellipse(box, fill="red")
-    return picture
+    ImageDraw.Draw(image).ellipse(box, fill="red")
+    return image

@@ -47,4 +47,4 @@ def top(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Draw pictures and ask about them with the Janus family, compiled."""
+    """Draw images and ask about them with the Janus family, compiled."""

@@ -1,4 +1,4 @@
-"""``janus-edge ask``: a picture and a question to a streamed answer."""
+"""``janus-edge ask``: an image and a question to a streamed answer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from janus_edge.cli.options import Device, Json, user_path
 def ask(
     image: Annotated[
         Path,
-        typer.Argument(
-            help="Picture file; - is standard input.", metavar="IMAGE", parser=user_path
-        ),
+        typer.Argument(help="Image file; - is standard input.", metavar="IMAGE", parser=user_path),
     ],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     more: Annotated[
         list[Path] | None,
         typer.Option(
             "--and",
-            help="One more picture, shown after the first.",
+            help="One more image, shown after the first.",
             metavar="IMAGE",
             parser=user_path,
         ),
@@ -38,9 +36,9 @@ def ask(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Ask a question about a picture."""
+    """Ask a question about an image."""
     from janus_edge.cli.json_output import print_json
-    from janus_edge.cli.standard_input import as_text, pictures_from
+    from janus_edge.cli.standard_input import as_text, images_from
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.events import Finished, Text
     from janus_edge.runtime.requests import AskRequest
@@ -49,7 +47,7 @@ def ask(
 
     request = AskRequest(
         question=as_text(question),
-        images=tuple(pictures_from([image, *(more or ())])),
+        images=tuple(images_from([image, *(more or ())])),
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,

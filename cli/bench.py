@@ -1,4 +1,4 @@
-"""``janus-edge bench``: how long pictures and answers take, and what that is bound by."""
+"""``janus-edge bench``: how long images and answers take, and what that is bound by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from janus_edge.cli.options import Device, Json, user_path
 
 
-class Works(StrEnum):
+class Workloads(StrEnum):
     """What is timed."""
 
     draw = "draw"
@@ -27,12 +27,12 @@ def bench(
         tuple[str, str] | None,
         typer.Option(help="Two bundles instead, in turn.", metavar="BUNDLE BUNDLE"),
     ] = None,
-    work: Annotated[Works, typer.Option(help="What to time.")] = Works.both,
+    workload: Annotated[Workloads, typer.Option(help="What to time.")] = Workloads.both,
     runs: Annotated[int, typer.Option(help="Of each work.", min=1)] = 5,
     warmups: Annotated[int, typer.Option(help="Runs before those.", min=0)] = 1,
     threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
     device: Device = "auto",
-    batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 1,
+    batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,
     prompt_length: Annotated[int, typer.Option(help="At least so many tokens.", min=0)] = 0,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 32,
     steps: Annotated[int | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
@@ -52,7 +52,7 @@ def bench(
     from rich.console import Console
 
     from janus_edge.bench.latency import Plan, measure
-    from janus_edge.bench.workloads import WORKS, Settings
+    from janus_edge.bench.workloads import WORKLOADS, Settings
     from janus_edge.cli.json_output import print_json
     from janus_edge.diagnostics.records import append_record
     from janus_edge.runtime.bundle import find_bundle
@@ -66,7 +66,7 @@ def bench(
         if json and is_standard_output(record):
             raise typer.BadParameter("--json and --record - both want standard output")
     plan = Plan(
-        works=tuple(each for each in WORKS if work in (each, Works.both)),
+        workloads=tuple(each for each in WORKLOADS if workload in (each, Workloads.both)),
         num_runs=runs,
         num_warmups=warmups,
         settings=Settings(
@@ -120,25 +120,25 @@ def _show(result: dict[str, Any]) -> None:
 def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
     """Names and each bundle's value; None where it has none."""
     rows = [(key, [bundle[key] for bundle in bundles]) for key in _GENERAL]
-    for work in ("draw", "ask"):
-        parts = [bundle[work] for bundle in bundles if work in bundle]
+    for workload in ("draw", "ask"):
+        parts = [bundle[workload] for bundle in bundles if workload in bundle]
         if not parts:
             continue
-        for key, name in _OF_A_WORK[work].items():
+        for key, name in _OF_A_WORK[workload].items():
             values = [part.get(key) for part in parts]
             if any(value is not None for value in values):
-                rows.append((f"{work}: {name}", values))
+                rows.append((f"{workload}: {name}", values))
         for name in dict.fromkeys(name for part in parts for name in part["component_ms"]):
             values = [part["component_ms"].get(name) for part in parts]
-            rows.append((f"{work}:   {name}", values))
+            rows.append((f"{workload}:   {name}", values))
     return rows
 
 
 _GENERAL = ("weights", "device", "decoder", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
-_READ = {"step_mb": "MB read a step", "roof": "of the memory's speed"}
+_READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory's speed"}
 _OF_A_WORK = {
-    "draw": _STEPS | {"image_ms": "a picture", "steps_a_second": "steps a second"} | _READ,
+    "draw": _STEPS | {"image_ms": "an image", "steps_a_second": "steps a second"} | _READ,
     "ask": _STEPS | {"total_ms": "an answer"} | _READ,
 }
 

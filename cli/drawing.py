@@ -1,4 +1,4 @@
-"""What ``generate`` does with a request: pictures to files, and a line for each."""
+"""What ``generate`` does with a request: images to files, and a line for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from janus_edge.cli.json_output import print_json
 from janus_edge.cli.terminal import drawing_bar, one_line
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Finished, Image, Preview, Progress
-from janus_edge.runtime.image_file import check_fit, encode, format_of, save_picture
+from janus_edge.runtime.image_file import check_fit, encode, format_of, save_image
 from janus_edge.runtime.output import (
     STANDARD_OUTPUT,
     check_folder,
@@ -31,7 +31,7 @@ from janus_edge.runtime.session import Session
 from janus_edge.runtime.stop import keeping
 
 DEFAULT = Path("out.png")  # never written over; a name that was given is
-_Write = Callable[[int, bytes], Path]  # a picture's place among all, its file's bytes -> its name
+_Write = Callable[[int, bytes], Path]  # an image's place among all, its file's bytes -> its name
 
 
 def draw(
@@ -61,7 +61,7 @@ def draw(
                     case Progress(done=done, total=of, unit=unit):
                         advance(done, of, unit)
                     case Preview(index=index, pixels=pixels, done=done) if previews:
-                        save_picture(pixels, previews / f"{index:03}-{done:04}.png", {})
+                        save_image(pixels, previews / f"{index:03}-{done:04}.png", {})
                     case Image(pixels=pixels, index=index, seed=seed):
                         texts = _texts(session, request, index, seed)
                         path = write(index, encode(pixels, kind, texts))
@@ -79,7 +79,7 @@ def draw(
 
 
 def _check_output(output: Path | None, total: int, json: bool) -> _Write:
-    """Refuse now what cannot be written later; return how a picture is written."""
+    """Refuse now what cannot be written later; return how an image is written."""
     if output is None:
         check_folder(DEFAULT.parent)
         first = None if total == 1 else 1
@@ -91,7 +91,7 @@ def _check_output(output: Path | None, total: int, json: bool) -> _Write:
         if sys.stdout.isatty():
             raise typer.BadParameter("standard output is a terminal; send it to a file or program")
     if is_pipe(output) and total > 1:
-        raise typer.BadParameter(f"{output}: a pipe takes one picture; draw one, or use -o -")
+        raise typer.BadParameter(f"{output}: a pipe takes one image; draw one, or use -o -")
     if total == 1 or is_stream(output):
         names = [output] * total
     else:
@@ -107,7 +107,7 @@ def _check_output(output: Path | None, total: int, json: bool) -> _Write:
 
 
 def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> dict[str, str]:
-    """Return what it takes to draw a picture again, for its file."""
+    """Return what it takes to draw an image again, for its file."""
     settings, manifest = session.image_settings(request), session.bundle.manifest
     return {
         "Software": manifest.created_by,
@@ -120,7 +120,7 @@ def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> di
 
 
 def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:
-    """Print file, seed and prompt of each picture; beside the pictures where they have standard
+    """Print file, seed and prompt of each image; beside the images where they have standard
     output."""
     beside = output is not None and is_standard_output(output)
     for each in drawn:
@@ -129,7 +129,7 @@ def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:
 
 
 def _kept(drawn: list[dict[str, Any]], total: int) -> str:
-    return f"{len(drawn)} of {total} pictures kept" if drawn else "no picture was finished"
+    return f"{len(drawn)} of {total} images kept" if drawn else "no image was finished"
 
 
 def _document(
@@ -142,6 +142,6 @@ def _document(
         "bundle": session.bundle.manifest.name,
         "bundle_sha256": session.bundle.sha256,
         "settings": dataclasses.asdict(session.image_settings(request)),
-        "pictures": drawn,
+        "images": drawn,
         "timings_ms": timings,
     }

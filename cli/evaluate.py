@@ -48,12 +48,12 @@ def shapes(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Save pictures in a grid: PNG, JPEG or WebP.", metavar="FILE", parser=user_path
+            help="Save images in a grid: PNG, JPEG or WebP.", metavar="FILE", parser=user_path
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Draw and answer in the world of shapes; score pictures by their pixels."""
+    """Draw and answer in the world of shapes; score images by their pixels."""
     from janus_edge.cli.json_output import print_json
     from janus_edge.evals.shapes import run
     from janus_edge.runtime.output import is_standard_output

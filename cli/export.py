@@ -47,7 +47,7 @@ def export(
     prefill: Annotated[
         str | None,
         typer.Option(
-            help="int8: a second copy of the decoder, for prompts and pictures asked about."
+            help="int8: a second copy of the decoder, for prompts and images asked about."
         ),
     ] = None,
     lowering: Annotated[

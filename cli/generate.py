@@ -1,4 +1,4 @@
-"""``janus-edge generate``: prompts to picture files."""
+"""``janus-edge generate``: prompts to image files."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def generate(
         ),
     ] = None,
     num_images: Annotated[
-        int, typer.Option("-n", "--num-images", help="Pictures a prompt; the files are numbered.")
+        int, typer.Option("-n", "--num-images", help="Images a prompt; the files are numbered.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="The i-th picture has seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(help="The i-th image has seed + i.")] = 0,
     guidance_scale: Annotated[
         float | None, typer.Option(help="Pull towards the prompt; 1 is none.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest code.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest codes; 0 is all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of a flow: steps a picture.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of a flow: steps an image.")] = None,
     solver: Annotated[
         str | None, typer.Option(help="Of a flow: euler, ab2 or heun.", metavar="NAME")
     ] = None,
@@ -79,7 +79,7 @@ def generate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Draw a picture."""
+    """Draw an image."""
     from janus_edge.cli.drawing import draw
     from janus_edge.cli.standard_input import prompts_from
     from janus_edge.runtime.requests import ImageRequest

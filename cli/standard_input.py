@@ -1,4 +1,4 @@
-"""What ``-`` stands for in a command: prompts, or a picture, from standard input."""
+"""What ``-`` stands for in a command: prompts, or an image, from standard input."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def as_text(word: str) -> str:
     return word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def pictures_from(paths: list[Path]) -> list[Image]:
-    """Return the pictures, that of standard input in place of ``-``. Raise ImageError,
+def images_from(paths: list[Path]) -> list[Image]:
+    """Return the images, that of standard input in place of ``-``. Raise ImageError,
     BadParameter."""
     from janus_edge.runtime.image import load_image
 
     _check_once(paths.count(Path(STANDARD_INPUT)))
-    return [_picture() if path == Path(STANDARD_INPUT) else load_image(path) for path in paths]
+    return [_image() if path == Path(STANDARD_INPUT) else load_image(path) for path in paths]
 
 
-def _picture() -> Image:
+def _image() -> Image:
     from janus_edge.runtime.errors import ImageError
     from janus_edge.runtime.image import decode_image
     from janus_edge.runtime.image_bytes import MAX_BYTES
 
-    content = _read(MAX_BYTES, "a picture")
+    content = _read(MAX_BYTES, "an image")
     if not content:
-        raise ImageError("standard input is empty; give it a picture")
+        raise ImageError("standard input is empty; give it an image")
     return decode_image(content, "standard input")
 
 

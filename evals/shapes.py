@@ -25,7 +25,7 @@ from janus_edge.diagnostics.records import append_record, checkout_commit
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text
-from janus_edge.runtime.image_file import format_of, save_picture
+from janus_edge.runtime.image_file import format_of, save_image
 from janus_edge.runtime.output import check_writable
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
@@ -80,18 +80,18 @@ def questions(split: str, count: int) -> Iterator[tuple[bool, Scene, Question]]:
 
 
 def draw(session: Session, request: ImageRequest) -> Image:
-    """The one picture of a request."""
+    """The one image of a request."""
     (image,) = (e for e in session.generate_image(request) if isinstance(e, Image))
     return image
 
 
 def judge(image: Image, wanted: Caption) -> dict[str, bool]:
-    """Whether a picture is right, by each rule."""
+    """Whether an image is right, by each rule."""
     return {rule: holds_by(image.pixels, wanted) for rule, holds_by in RULES.items()}
 
 
 def answer(session: Session, scene: Scene, asked: Question) -> str:
-    """The model's answer about a scene's picture."""
+    """The model's answer about a scene's image."""
     request = AskRequest(question=asked.text, images=(PilImage.fromarray(render(scene)),))
     return "".join(e.text for e in session.ask(request) if isinstance(e, Text)).strip()
 
@@ -110,7 +110,7 @@ def run(
 ) -> dict[str, Any]:
     """Score a bundle; report a table, append a record, return it.
 
-    settings: how pictures are drawn, by ImageRequest's names; None is the bundle's own. Raises
+    settings: how images are drawn, by ImageRequest's names; None is the bundle's own. Raises
     OptionError.
     """
     check_split(split)
@@ -121,7 +121,7 @@ def run(
         format_of(sheet)
     session = Session(open_bundle(model), device=device)
     chosen = session.image_settings(ImageRequest(prompt="", **settings))
-    scored, pictures = _drawing(session, split, num_prompts, settings)
+    scored, images = _drawing(session, split, num_prompts, settings)
     scored["answering"] = _answering(session, split, num_questions)
     result = _circumstances(session, split) | {"settings": dataclasses.asdict(chosen)} | scored
     for title, scores in scored.items():
@@ -130,7 +130,7 @@ def run(
     if record is not None:
         append_record(record, result)
     if sheet is not None:
-        save_picture(contact_sheet(pictures), sheet, {})
+        save_image(contact_sheet(images), sheet, {})
     return result
 
 
@@ -157,15 +157,15 @@ def check_split(split: str) -> None:
 def _drawing(
     session: Session, split: str, count: int, settings: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], list[np.ndarray]]:
-    """The scores of drawing by each rule, and the pictures."""
+    """The scores of drawing by each rule, and the images."""
     drawn: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
-    pictures = []
+    images = []
     for index, (held_out, wanted) in enumerate(prompts(split, count)):
         image = draw(session, ImageRequest(prompt=wanted.text, seed=index, **settings))
         for rule, right in judge(image, wanted).items():
             drawn[rule].append(Outcome(group=wanted.category, held_out=held_out, right=right))
-        pictures.append(image.pixels)
-    return {rule: summary(outcomes) for rule, outcomes in drawn.items()}, pictures
+        images.append(image.pixels)
+    return {rule: summary(outcomes) for rule, outcomes in drawn.items()}, images
 
 
 def _answering(session: Session, split: str, count: int) -> dict[str, Any]:
@@ -197,10 +197,10 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures side by side, six categories by two a row, the last row filled with white."""
-    white = np.full_like(pictures[0], 255)
-    padded = pictures + [white] * (-len(pictures) % _SHEET_COLUMNS)
+def contact_sheet(images: list[np.ndarray]) -> np.ndarray:
+    """Images side by side, six categories by two a row, the last row filled with white."""
+    white = np.full_like(images[0], 255)
+    padded = images + [white] * (-len(images) % _SHEET_COLUMNS)
     rows = [padded[i : i + _SHEET_COLUMNS] for i in range(0, len(padded), _SHEET_COLUMNS)]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 

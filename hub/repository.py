@@ -28,7 +28,7 @@ from janus_edge.hub.listing import ListedFile, UnexpectedAnswer, parse_listing, 
 from janus_edge.hub.transfer import Refused, Silence, download, read_capped
 from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.errors import PullError
-from janus_edge.runtime.files import sync, sync_folder, whole
+from janus_edge.runtime.files import atomic_write, sync, sync_folder
 
 _LISTING_BYTES = 32 * 2**20
 _LISTING_S = 60.0
@@ -159,7 +159,7 @@ def _link(blob: Path, path: Path) -> None:
     try:
         path.symlink_to(os.path.relpath(blob, path.parent))
     except OSError:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             shutil.copyfile(blob, part)
 
 

@@ -28,7 +28,7 @@ from janus_edge.kernels.look_up import look_up_kernel
 from janus_edge.kernels.nearest_code import nearest_code_kernel
 from janus_edge.kernels.sample import sample_kernel
 from janus_edge.runtime.cuda import ALIGNMENT
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.manifest import CodeSizes, FlowSizes
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
@@ -63,7 +63,7 @@ class Shape:
 
 def specs(shape: Shape) -> tuple[Spec, ...]:
     """All kernels."""
-    counts = ("num_pictures", "num_rows", "num_codes")
+    counts = ("num_images", "num_rows", "num_codes")
     return (
         Spec(
             name="sample",
@@ -72,7 +72,7 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
                 "logits": f"*{shape.logits}",
                 **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
                 **{"scales": "*fp32", "top_ks": "*i32"},
-                **dict.fromkeys(("stream", "num_pictures"), "i32"),
+                **dict.fromkeys(("stream", "num_images"), "i32"),
             },
             constants={
                 "NUM_CODES": shape.num_codes,
@@ -106,8 +106,8 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
             kernel=flow_update_kernel,
             arguments={
                 **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
-                **dict.fromkeys(("before", "clean", "step_factors"), "*fp32"),
-                **{"steps": "*i64", "times": "*fp32", "num_pictures": "i32"},
+                **dict.fromkeys(("before", "denoised", "step_factors"), "*fp32"),
+                **{"steps": "*i64", "times": "*fp32", "num_images": "i32"},
             },
             constants={"SIZE": shape.latent_size, "BLOCK": 1024},
             num_warps=16,
@@ -150,7 +150,7 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
     if scratch != (0, 0):  # the launcher passes no such memory
         raise RuntimeError(f"{spec.name} for sm_{target}: needs {scratch} bytes of scratch memory")
     cubin, path = made.asm["cubin"], folder / f"{spec.name}.sm_{target}.cubin"
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(cubin)
     return {
         "name": spec.name,
@@ -176,7 +176,7 @@ def main(folder: Path, targets: Sequence[int] = TARGETS) -> None:
     entries = [
         compile_kernel(spec, target, folder) for spec in specs(Shape()) for target in targets
     ]
-    with whole(folder / "kernels.json") as part:
+    with atomic_write(folder / "kernels.json") as part:
         part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     print(f"{folder}: {len(entries)} cubins")
 

@@ -1,9 +1,10 @@
 """A step of a flow: guidance, then Euler's or Adams-Bashforth's step, and the preview's estimate.
 
-The solvers of docs/sampling.md (``runtime/flow.py``): ``slope = v + lean (v - v_before)``, with
-lean 0 for Euler's. The factors of all steps lie on the device, so that a captured step serves all.
+The solvers of docs/sampling.md (``runtime/flow.py``): ``slope = v + weight (v - v_before)``, with
+weight 0 for Euler's. The factors of all steps lie on the device, so that a captured step serves
+all.
 
-Shapes: B pictures, C latent channels, H, W latent cells, S steps.
+Shapes: B images, C latent channels, H, W latent cells, S steps.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ def flow_update_kernel(
     latents,
     velocities,
     before,
-    clean,
+    denoised,
     step_factors,
     steps,
     times,
-    num_pictures,
+    num_images,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a picture: no other touches its counter. Without fused multiply-adds."""
-    picture = tl.program_id(0)
-    step = tl.load(steps + picture)
+    """One program an image: no other touches its counter. Without fused multiply-adds."""
+    image = tl.program_id(0)
+    step = tl.load(steps + image)
     row = step_factors + step * NUM_FACTORS
-    guidance_scale, lean = tl.load(row), tl.load(row + 1)
+    guidance_scale, weight = tl.load(row), tl.load(row + 1)
     length, rest, stop = tl.load(row + 2), tl.load(row + 3), tl.load(row + 4)
     for start in range(0, SIZE, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        mask, here = at < SIZE, picture * SIZE + at
+        mask, here = at < SIZE, image * SIZE + at
         v = tl.load(velocities + here, mask=mask).to(tl.float32)
         if guidance_scale != 1.0:
-            uncond = tl.load(velocities + num_pictures * SIZE + here, mask=mask).to(tl.float32)
+            uncond = tl.load(velocities + num_images * SIZE + here, mask=mask).to(tl.float32)
             v = uncond + guidance_scale * (v - uncond)
         slope = v
-        if lean != 0.0:
-            slope = v + lean * (v - tl.load(before + here, mask=mask))
+        if weight != 0.0:
+            slope = v + weight * (v - tl.load(before + here, mask=mask))
         z = tl.load(latents + here, mask=mask) + length * slope
         tl.store(latents + here, z, mask=mask)
         tl.store(before + here, v, mask=mask)
-        tl.store(clean + here, z + rest * v, mask=mask)
+        tl.store(denoised + here, z + rest * v, mask=mask)
     tl.debug_barrier()  # all have read the counter
-    tl.store(steps + picture, step + 1)
-    tl.store(times + picture, stop)
+    tl.store(steps + image, step + 1)
+    tl.store(times + image, stop)
 
 
 def flow_update(
@@ -64,7 +65,7 @@ def flow_update(
     times_B: Tensor,
 ) -> None:
     """Carry latents over a step, in place. velocities: conditional rows, then, of a guided step,
-    unconditional ones. before: this step's velocity, for the next. clean: what the latents would
+    unconditional ones. before: this step's velocity, for the next. denoised: what the latents would
     end as. steps: int64, advanced. times: where each step stopped. float32 but velocities."""
     flow_update_kernel[(len(latents_BCHW),)](
         *(latents_BCHW, velocities_RCHW, before_BCHW, clean_BCHW, factors_S5, steps_B, times_B),
@@ -87,12 +88,12 @@ def reference(
 ) -> None:
     """What ``flow_update`` does, by PyTorch."""
     num = len(latents_BCHW)
-    guidance, lean, length, rest, stop = factors_S5[steps_B].T[:, :, None, None, None]
+    guidance, weight, length, rest, stop = factors_S5[steps_B].T[:, :, None, None, None]
     v = velocities_RCHW[:num].float()
     if len(velocities_RCHW) > num:
         uncond = velocities_RCHW[num:].float()
         v = torch.where(guidance == 1, v, uncond + guidance * (v - uncond))
-    slope = torch.where(lean == 0, v, v + lean * (v - before_BCHW))
+    slope = torch.where(weight == 0, v, v + weight * (v - before_BCHW))
     latents_BCHW += length * slope
     before_BCHW.copy_(v)
     clean_BCHW.copy_(latents_BCHW + rest * v)

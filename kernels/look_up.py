@@ -3,7 +3,7 @@
 With the sampler this makes a decode step a closed circle on the device: no code travels to the host
 before the next step begins.
 
-Shapes: B pictures, R rows (2B under guidance, B without), K codes, D width, N codes a picture.
+Shapes: B images, R rows (2B under guidance, B without), K codes, D width, N codes an image.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ def look_up_kernel(
     positions,
     row_positions,
     row_lengths,
-    num_pictures,
+    num_images,
     num_rows,
     num_codes,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a picture: no other touches its counters."""
-    picture = tl.program_id(0)
-    code, position = tl.load(codes + picture), tl.load(positions + picture)
-    tl.store(drawn + picture * num_codes + position, code, mask=position < num_codes)
+    """One program an image: no other touches its counters."""
+    image = tl.program_id(0)
+    code, position = tl.load(codes + image), tl.load(positions + image)
+    tl.store(drawn + image * num_codes + position, code, mask=position < num_codes)
     code = tl.maximum(code, 0)  # -1: there is none, which the host finds in what was drawn
-    tl.store(positions + picture, position + 1)
+    tl.store(positions + image, position + 1)
     for second in tl.static_range(2):
-        row = picture + second * num_pictures
+        row = image + second * num_images
         if row < num_rows:
             length = tl.load(row_lengths + row)
             tl.store(row_positions + row, length)
@@ -58,10 +58,10 @@ def look_up(
 ) -> None:
     """Write the codes' vectors into the rows of embeds, the codes into drawn at their positions,
     rows' lengths into their positions; advance lengths and positions. All int64 but vectors."""
-    num_pictures, width = len(codes_B), table_KD.shape[1]
-    look_up_kernel[(num_pictures,)](
+    num_images, width = len(codes_B), table_KD.shape[1]
+    look_up_kernel[(num_images,)](
         *(codes_B, table_KD, embeds_RD, drawn_BN, positions_B, row_positions_R, row_lengths_R),
-        *(num_pictures, len(embeds_RD), drawn_BN.shape[1]),
+        *(num_images, len(embeds_RD), drawn_BN.shape[1]),
         WIDTH=width,
         BLOCK=min(2048, triton.next_power_of_2(width)),
         num_warps=16,

@@ -1,4 +1,4 @@
-"""The nearest entry of a codebook: what makes codes of a picture's latent.
+"""The nearest entry of a codebook: what makes codes of an image's latent.
 
 The squared distance, without the term that all entries share, is |e|^2 - 2 x . e; x is
 L2-normalised first where the codebook is (ViT-VQGAN, arXiv 2110.04627; Janus's is 16384 x 8).

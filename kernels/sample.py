@@ -1,10 +1,10 @@
-"""A code a picture in one pass: guidance, temperature, top-k, Gumbel noise, argmax.
+"""A code an image in one pass: guidance, temperature, top-k, Gumbel noise, argmax.
 
 The sampler of docs/sampling.md; for equal logits its codes are those of ``runtime.sampling``. Noise
 in float64 for every code would keep a consumer's GPU busy for long (docs/kernels.md): all codes are
 scored in float32, near the exact score, and the few that could be the largest again in float64.
 
-Shapes: B pictures, R rows of logits (2B under guidance, unconditional ones last), V codes.
+Shapes: B images, R rows of logits (2B under guidance, unconditional ones last), V codes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _kept(scaled, valid, top_k):
     return valid & (ordered >= least)
 
 
-@triton.jit(do_not_specialize=["stream", "num_pictures"])  # a 1 would be no number of the device's
+@triton.jit(do_not_specialize=["stream", "num_images"])  # a 1 would be no number of the device's
 def sample_kernel(
     logits,
     codes,
@@ -95,34 +95,34 @@ def sample_kernel(
     scales,
     top_ks,
     stream,
-    num_pictures,
+    num_images,
     NUM_CODES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program a picture. scales: guidance scale and temperature; top_ks: top_k, all on the
+    """One program an image. scales: guidance scale and temperature; top_ks: top_k, all on the
     device, so that one captured step serves every request. BLOCK: a power of two, at least V.
     Without fused multiply-adds."""
-    picture = tl.program_id(0)
+    image = tl.program_id(0)
     index = tl.arange(0, BLOCK)
     valid = index < NUM_CODES
     guidance_scale, temperature = tl.load(scales), tl.load(scales + 1)
     top_k = tl.load(top_ks)
-    scaled = tl.load(logits + picture * NUM_CODES + index, mask=valid, other=0.0).to(tl.float32)
+    scaled = tl.load(logits + image * NUM_CODES + index, mask=valid, other=0.0).to(tl.float32)
     if guidance_scale != 1.0:
-        row = logits + (num_pictures + picture) * NUM_CODES
+        row = logits + (num_images + image) * NUM_CODES
         uncond = tl.load(row + index, mask=valid, other=0.0).to(tl.float32)
         scaled = uncond + guidance_scale * (scaled - uncond)
     is_unsound = tl.max((valid & ~(tl.abs(scaled) <= LARGEST_LOGIT)).to(tl.int32), 0)  # or NaN
     if is_unsound > 0:
-        tl.store(codes + picture, (tl.zeros_like(is_unsound) - 1).to(tl.int64))
+        tl.store(codes + image, (tl.zeros_like(is_unsound) - 1).to(tl.int64))
     elif temperature < LEAST_TEMPERATURE:
-        tl.store(codes + picture, tl.argmax(tl.where(valid, scaled, float("-inf")), 0).to(tl.int64))
+        tl.store(codes + image, tl.argmax(tl.where(valid, scaled, float("-inf")), 0).to(tl.int64))
     else:
         scaled = tl.div_rn(scaled, tl.zeros_like(scaled) + temperature)
         kept = valid
         if top_k > 0:
             kept = _kept(scaled, valid, top_k)
-        seed, position = tl.load(seeds + picture), tl.load(positions + picture)
+        seed, position = tl.load(seeds + image), tl.load(positions + image)
         noise = _near_gumbel(_noise_bits(position, stream, seed, BLOCK))
         near = tl.where(kept, scaled + noise, float("-inf"))
         largest, found = tl.max(near, 0), tl.argmax(near, 0)
@@ -140,7 +140,7 @@ def sample_kernel(
                 best = tl.where(better, value, best)
                 near = tl.where(here, float("-inf"), near)
                 rivals -= 1
-        tl.store(codes + picture, found.to(tl.int64))
+        tl.store(codes + image, found.to(tl.int64))
 
 
 def sample(
@@ -170,10 +170,10 @@ def launch(
 ) -> Tensor:
     """Return codes (B,) int64 for settings that lie on the device: scales (2,) float32, guidance
     scale and temperature; top_ks (1,) int32."""
-    num_pictures, num_codes = len(seeds_B), logits_RV.shape[1]
-    codes_B = torch.empty(num_pictures, dtype=torch.int64, device=logits_RV.device)
-    sample_kernel[(num_pictures,)](
-        *(logits_RV, codes_B, seeds_B, positions_B, scales, top_ks, stream, num_pictures),
+    num_images, num_codes = len(seeds_B), logits_RV.shape[1]
+    codes_B = torch.empty(num_images, dtype=torch.int64, device=logits_RV.device)
+    sample_kernel[(num_images,)](
+        *(logits_RV, codes_B, seeds_B, positions_B, scales, top_ks, stream, num_images),
         NUM_CODES=num_codes,
         BLOCK=max(4, triton.next_power_of_2(num_codes)),  # four codes share a counter
         num_warps=16,
@@ -193,14 +193,14 @@ def reference(
     stream: int = sampling.STREAMS["image"],
 ) -> Tensor:
     """What ``sample`` computes, by the CPU's sampler."""
-    logits, num_pictures = logits_RV.float().cpu().numpy(), len(seeds_B)
+    logits, num_images = logits_RV.float().cpu().numpy(), len(seeds_B)
     if guidance_scale != 1.0:
-        logits = sampling.guide(logits[:num_pictures], logits[num_pictures:], guidance_scale)
+        logits = sampling.guide(logits[:num_images], logits[num_images:], guidance_scale)
     seeds, places = seeds_B.cpu().numpy().view(np.uint64), positions_B.cpu().numpy()
     noise_BV = np.concatenate(
         [
             sampling.gumbel(seeds[i : i + 1], places[i : i + 1], logits.shape[1], stream)[:, 0]
-            for i in range(num_pictures)
+            for i in range(num_images)
         ]
     )
     return torch.from_numpy(sampling.choose(logits, noise_BV, temperature, top_k))

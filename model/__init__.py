@@ -1,4 +1,4 @@
 """PyTorch reference of the Janus family: trains, exports, and is the oracle of every other backend.
 
-Knows tensors only: no files but its weights, no pictures, no text.
+Knows tensors only: no files but its weights, no images, no text.
 """

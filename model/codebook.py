@@ -103,7 +103,7 @@ _RESIZE: dict[str, type[nn.Module]] = {"downsample": Downsample, "upsample": Ups
 
 
 class Encoder(nn.Module):
-    """Picture (B, 3, H, W) in [-1, 1] to (B, z_channels, H/stride, W/stride)."""
+    """Image (B, 3, H, W) in [-1, 1] to (B, z_channels, H/stride, W/stride)."""
 
     def __init__(self, config: CodebookConfig) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, z_channels, h, w) to a picture (B, 3, h*stride, w*stride), about [-1, 1]."""
+    """(B, z_channels, h, w) to an image (B, 3, h*stride, w*stride), about [-1, 1]."""
 
     def __init__(self, config: CodebookConfig) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class Quantizer(nn.Module):
 
 
 class VQTokenizer(nn.Module):
-    """Pictures to codes and back."""
+    """Images to codes and back."""
 
     def __init__(self, config: CodebookConfig) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class VQTokenizer(nn.Module):
         return self.decoder(self.post_quant_conv(z_BEHW))
 
     def decode(self, codes_BN: Tensor) -> Tensor:
-        """Codes of a square picture (B, N) to pixels (B, 3, H, W), about [-1, 1], not clipped."""
+        """Codes of a square image (B, N) to pixels (B, 3, H, W), about [-1, 1], not clipped."""
         side = int(codes_BN.shape[1] ** 0.5)
         return self.decode_latent(self.quantize.lookup(codes_BN, side, side))
 

@@ -72,7 +72,7 @@ class VisionConfig:
 @dataclass(frozen=True, kw_only=True)
 class CodebookConfig:
     """VQ tokenizer: ``size`` codes of ``dim`` channels; the last of ``*_ch_mult`` is the lowest
-    resolution, each level but that one halves the picture."""
+    resolution, each level but that one halves the image."""
 
     size: int
     dim: int
@@ -187,7 +187,7 @@ class JanusConfig(_Nested):
     gen_aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
 
     def __post_init__(self) -> None:
-        """Refuse pictures that do not split into codes."""
+        """Refuse images that do not split into codes."""
         if self.vision.image_size % self.codebook.stride:
             raise ValueError(
                 f"image_size {self.vision.image_size} is no multiple of the codebook's stride "
@@ -196,12 +196,12 @@ class JanusConfig(_Nested):
 
     @property
     def code_grid(self) -> int:
-        """Codes along a side of a drawn picture."""
+        """Codes along a side of a drawn image."""
         return self.vision.image_size // self.codebook.stride
 
     @property
     def num_codes(self) -> int:
-        """Codes a drawn picture."""
+        """Codes a drawn image."""
         return self.code_grid**2
 
 

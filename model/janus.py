@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.language import LanguageModel
-from janus_edge.model.understanding import Understanding
 from janus_edge.model.vision import Aligner, VisionModel
+from janus_edge.model.vision_language import VisionLanguageModel
 
 
 class ImageHead(nn.Module):
@@ -29,8 +29,8 @@ class ImageHead(nn.Module):
         return self.vision_head(F.gelu(self.output_mlp_projector(x)))
 
 
-class Janus(Understanding):
-    """Understands pictures through SigLIP and draws them as VQ codes."""
+class Janus(VisionLanguageModel):
+    """Understands images through SigLIP and draws them as VQ codes."""
 
     def __init__(self, config: JanusConfig) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Janus(Understanding):
         self.language_model = LanguageModel(config.language)
 
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
-        """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
+        """Images to the vectors that stand at their placeholders, (B, N, D)."""
         return self.aligner(self.vision_model(pixels_BCHW))
 
     def embed_codes(self, codes: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from janus_edge.model.config import JanusFlowConfig
 from janus_edge.model.flow import FlowDecoder, FlowEncoder
 from janus_edge.model.language import LanguageModel
-from janus_edge.model.understanding import Understanding
 from janus_edge.model.vae import VAE, VAEConfig
 from janus_edge.model.vision import VisionModel
+from janus_edge.model.vision_language import VisionLanguageModel
 
 
-class JanusFlow(Understanding):
-    """Understands pictures through SigLIP and draws latents along a velocity field."""
+class JanusFlow(VisionLanguageModel):
+    """Understands images through SigLIP and draws latents along a velocity field."""
 
     def __init__(self, config: JanusFlowConfig, vae: VAEConfig) -> None:
         """Raises ValueError when the autoencoder's latents do not fit the flow."""
@@ -49,20 +49,20 @@ class JanusFlow(Understanding):
 
     @property
     def latent_size(self) -> int:
-        """Cells along a side of a drawn picture's latent."""
+        """Cells along a side of a drawn image's latent."""
         return self.config.vision.image_size // self.vae_config.stride
 
     @property
     def latent_grid(self) -> int:
-        """Tokens along a side of a drawn picture's latent."""
+        """Tokens along a side of a drawn image's latent."""
         return self.latent_size // self.config.flow.patch
 
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
-        """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
+        """Images to the vectors that stand at their placeholders, (B, N, D)."""
         return self.vision_und_enc_aligner(self.vision_und_enc_model(pixels_BCHW))
 
     def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
-        """As the base, with the learned vector in place of the token before each picture."""
+        """As the base, with the learned vector in place of the token before each image."""
         x_RTD = super().embed_prompt(ids_RT, pixels_BCHW, placeholder)
         is_image = ids_RT == placeholder
         begins = is_image.roll(-1, dims=1) & ~is_image

@@ -62,7 +62,7 @@ class Weights:
     files: TensorFiles
     sources: dict[str, tuple[str, ...]]
     beside: Weights | None = None
-    halves: bool = False
+    fp16: bool = False
 
     def read(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Parameters whose names start with a prefix, one at a time, as stored."""
@@ -79,14 +79,14 @@ class Weights:
                     parts = found.pop(name)
                     joined = [parts[of] for of in self.sources[name]]
                     whole_tensor = joined[0] if len(joined) == 1 else torch.cat(joined)
-                    yield name, whole_tensor.half() if self.halves else whole_tensor
+                    yield name, whole_tensor.half() if self.fp16 else whole_tensor
         if self.beside is not None:
             yield from self.beside.read(prefix)
 
-    def in_halves(self) -> Weights:
+    def to_half(self) -> Weights:
         """The same, rounded to half precision."""
-        beside = self.beside and self.beside.in_halves()
-        return dataclasses.replace(self, beside=beside, halves=True)
+        beside = self.beside and self.beside.to_half()
+        return dataclasses.replace(self, beside=beside, fp16=True)
 
 
 def find_weights(

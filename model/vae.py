@@ -48,7 +48,7 @@ _OLD_NAME = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
     """Sizes of the autoencoder; the last of ``block_out_channels`` is the lowest resolution, each
-    level but that one halves the picture. ``scaling_factor`` brings latents to unit variance."""
+    level but that one halves the image. ``scaling_factor`` brings latents to unit variance."""
 
     latent_channels: int
     block_out_channels: tuple[int, ...]
@@ -178,7 +178,7 @@ _RESIZE: dict[str, type[nn.Module]] = {"downsamplers": Downsample, "upsamplers":
 
 
 class Encoder(nn.Module):
-    """Picture (B, 3, H, W) in [-1, 1] to (B, 2 Z, h, w)."""
+    """Image (B, 3, H, W) in [-1, 1] to (B, 2 Z, h, w)."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, Z, h, w) to a picture (B, 3, h * stride, w * stride), about [-1, 1]."""
+    """(B, Z, h, w) to an image (B, 3, h * stride, w * stride), about [-1, 1]."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Pictures to latents and back. Raw latents are the encoder's; scaled ones are the flow's."""
+    """Images to latents and back. Raw latents are the encoder's; scaled ones are the flow's."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Checkpoint folders: config.json, weights with published names, tokenizer.json.
 
 Published folders load as they are, in DeepSeek's naming or transformers'; ours add to config.json
-how to prompt and sample, and ``samples.npy``, codes or latents of some pictures of the kind that
+how to prompt and sample, and ``samples.npy``, codes or latents of some images of the kind that
 the model draws, to which the exporter fits the preview. A JanusFlow's autoencoder is published
 apart, as a folder of diffusers; here it lies in ``vae`` in the checkpoint, or where one says.
 """
@@ -44,7 +44,7 @@ from janus_edge.model.vae import (
     read_vae_config,
     vae_config_json,
 )
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.manifest import DEFAULTS
 from janus_edge.runtime.prompt import PromptTemplate
 
@@ -141,10 +141,10 @@ def _one_line(path: Path, advice: str) -> Iterator[None]:
         raise CheckpointError(f"{path}: not a {what} that can be read: {error}") from None
 
 
-def in_halves(checkpoint: Checkpoint) -> Checkpoint:
+def to_half(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with all weights rounded to half precision; the given one stays as it is."""
     if checkpoint.weights is not None:
-        return dataclasses.replace(checkpoint, weights=checkpoint.weights.in_halves())
+        return dataclasses.replace(checkpoint, weights=checkpoint.weights.to_half())
     model = copy.deepcopy(checkpoint.model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -251,15 +251,15 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
         for n in list(tensors)
         if n.startswith(VAE_PREFIX)
     }
-    with whole(folder / "model.safetensors") as part:
+    with atomic_write(folder / "model.safetensors") as part:
         part.write_bytes(save(tensors))
     if isinstance(model, JanusFlow):
         (folder / VAE_FOLDER).mkdir(exist_ok=True)
         _write(folder / VAE_FOLDER / "config.json", _json(vae_config_json(model.vae_config)))
-        with whole(folder / VAE_FOLDER / "diffusion_pytorch_model.safetensors") as part:
+        with atomic_write(folder / VAE_FOLDER / "diffusion_pytorch_model.safetensors") as part:
             part.write_bytes(save(beside))
     if checkpoint.samples is not None:
-        with whole(folder / "samples.npy") as part, part.open("wb") as file:
+        with atomic_write(folder / "samples.npy") as part, part.open("wb") as file:
             np.save(file, checkpoint.samples)
 
 
@@ -281,7 +281,7 @@ def _load_samples(path: Path, model: Model) -> np.ndarray | None:
         fits = fits and samples.size > 0 and samples.dtype.kind in "iu"
         fits = fits and bool(samples.min() >= 0 and samples.max() < model.config.codebook.size)
     if not fits:
-        raise CheckpointError(f"{path}: not of this model's pictures; leave it out")
+        raise CheckpointError(f"{path}: not of this model's images; leave it out")
     return np.array(samples, np.float32 if isinstance(model, JanusFlow) else np.int64)
 
 
@@ -290,5 +290,5 @@ def _json(content: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")

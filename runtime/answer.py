@@ -1,4 +1,4 @@
-"""Answering: pictures to vectors, the prompt around them, tokens to text. Events out."""
+"""Answering: images to vectors, the prompt around them, tokens to text. Events out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def answer(
     """Text events as they come, to the prompt ``ids_T`` that the request makes."""
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
-    seeing = ("vision_encoder", "vision_aligner") if request.pictures else ()
+    vision = ("vision_encoder", "vision_aligner") if request.images else ()
     with watch.part("open"):
-        engines.open(*engines.decoders(), "text_head", *seeing)
+        engines.open(*engines.decoder_names(), "text_head", *vision)
     text_embed, head = engines.table("text_embed"), engines["text_head"]
     prompt_1TD = text_embed[ids_T][None].astype(np.float32)
-    vectors = [_see(engines, picture, watch) for picture in request.pictures]
+    vectors = [_see(engines, image, watch) for image in request.rgb_images]
     if vectors:
         prompt_1TD[0, ids_T == encoder.ids["image_placeholder"]] = np.concatenate(vectors)
     most = min(request.max_tokens, sizes.max_length - len(ids_T))
     tokens = decode_text(
-        engines.decoder(1, len(ids_T) + most),
+        engines.open_decoder(1, len(ids_T) + most),
         lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
         text_embed,
         prompt_1TD,
@@ -44,10 +44,10 @@ def answer(
         yield Text(text=text, elapsed_ms=watch.elapsed_ms)
 
 
-def _see(engines: Engines, picture: PilImage.Image, watch: Stopwatch) -> np.ndarray:
-    """The vectors (N, D) that stand for a picture."""
+def _see(engines: Engines, image: PilImage.Image, watch: Stopwatch) -> np.ndarray:
+    """The vectors (N, D) that stand for an image."""
     encoder, aligner = engines["vision_encoder"], engines["vision_aligner"]
     with watch.part("vision"):
-        pixels = images.prepare(picture, engines.bundle.manifest.sizes.image_size)
+        pixels = images.prepare(image, engines.bundle.manifest.sizes.image_size)
         (features,) = encoder.run({"pixels": pixels})
         return aligner.run({"features": features})[0][0]

@@ -60,7 +60,7 @@ def _path(value: Any) -> str | Path:
     return value if isinstance(value, str) else Path(value)
 
 
-Whole = Annotated[int, BeforeValidator(_python_number)]
+Integer = Annotated[int, BeforeValidator(_python_number)]
 Number = Annotated[float, BeforeValidator(_python_number)]
 Flag = Annotated[bool, BeforeValidator(_python_number)]
 Text = Annotated[str, BeforeValidator(_text)]

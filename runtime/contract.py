@@ -87,7 +87,7 @@ def _sizes(manifest: Manifest) -> Iterator[str]:
     if isinstance(sizes, FlowSizes) and sizes.latent_size % sizes.latent_grid:
         yield f"sizes do not fit together: latent_size {sizes.latent_size} and latent_grid"
     if sizes.num_drawn >= sizes.max_length:
-        yield f"sizes.max_length {sizes.max_length} has no room for a picture's {sizes.num_drawn}"
+        yield f"sizes.max_length {sizes.max_length} has no room for an image's {sizes.num_drawn}"
 
 
 def _profile(part: Component, at: str, manifest: Manifest) -> Iterator[str]:

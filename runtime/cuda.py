@@ -20,7 +20,7 @@ import numpy as np
 from janus_edge.runtime.driver import import_driver, reason
 from janus_edge.runtime.errors import DeviceError, DeviceWarning
 
-ADVICE = "draw fewer pictures at once, close other programs on the GPU, or use --device cpu"
+ADVICE = "draw fewer images at once, close other programs on the GPU, or use --device cpu"
 _ITEM_BYTES = {"bfloat16": 2}  # what numpy does not know
 _NON_BLOCKING = 1
 ALIGNMENT = 16  # bytes, of every address that a kernel gets: it then loads 16 at once

@@ -1,7 +1,7 @@
 """The decode loops: prefill, then one code or token at a time. Knows no text, file, clock or print.
 
-Shapes: B pictures, R rows (2B under guidance), T time, D width, V codes or tokens, N codes a
-picture, G key-value heads, M cache length, E head width.
+Shapes: B images, R rows (2B under guidance), T time, D width, V codes or tokens, N codes a
+image, G key-value heads, M cache length, E head width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOISE_BLOCK = 2**17  # numbers made at once: of more, the second-level cache hol
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How codes or tokens are chosen; guidance is for pictures only."""
+    """How codes or tokens are chosen; guidance is for images only."""
 
     temperature: float
     guidance_scale: float = 1.0
@@ -38,7 +38,7 @@ class Settings:
 _Ahead = tuple[Callable[[], None], np.ndarray, np.ndarray, np.ndarray]
 
 
-class Decoder:
+class CachedDecoder:
     """The decoder engine with KV caches of its own: static buffers, written in place."""
 
     def __init__(
@@ -48,13 +48,13 @@ class Decoder:
         rows: int,
         max_length: int,
         cache_type: str = "float32",
-        many: Engine | None = None,
+        prefill_engine: Engine | None = None,
     ) -> None:
-        """engine: for steps, and for all else unless there is ``many``, its copy for many positions
-        at once. rows and max_length: of the caches. cache_type: dtype of their numbers. Raises
-        DeviceError where a device has no room."""
+        """engine: for steps, and for all else unless there is ``prefill_engine``, its copy for
+        many positions at once. rows and max_length: of the caches. cache_type: dtype of their
+        numbers. Raises DeviceError where a device has no room."""
         shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
-        self._many, self._rows = many or engine, rows
+        self._prefill_engine, self._rows = prefill_engine or engine, rows
         names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
         caches = {name: engine.zeros(shape, cache_type) for name in names}
         self._past = {f"past_{name}": cache for name, cache in caches.items()}
@@ -76,7 +76,7 @@ class Decoder:
         positions = np.tile(np.arange(time), (self._rows, 1))
         hidden = np.empty_like(embeds_RTD)
         lengths = lengths_R.astype(np.int64)
-        self._bound(self._many, embeds_RTD, positions, lengths, hidden, often=False)()
+        self._bound(self._prefill_engine, embeds_RTD, positions, lengths, hidden, often=False)()
         self._step_lengths[:] = lengths_R
         return hidden[np.arange(self._rows), lengths_R - 1]
 
@@ -99,7 +99,7 @@ class Decoder:
             embeds, hidden = np.empty_like(embeds_RTD), np.empty_like(embeds_RTD)
             lengths = self._step_lengths + embeds_RTD.shape[1]
             positions = positions_RT.copy()
-            call = self._bound(self._many, embeds, positions, lengths, hidden)
+            call = self._bound(self._prefill_engine, embeds, positions, lengths, hidden)
             self._ahead = call, embeds, positions, hidden
         call, embeds, positions, hidden = self._ahead
         embeds[:] = embeds_RTD
@@ -121,7 +121,7 @@ class Decoder:
 
 
 def decode_codes(
-    decoder: Decoder,
+    decoder: CachedDecoder,
     image_head: Callable[[np.ndarray], np.ndarray],
     code_embed_VD: Rows,
     prompt_RTD: np.ndarray,
@@ -134,12 +134,12 @@ def decode_codes(
     prompts are padded on the right."""
     hidden_RD = decoder.prefill(prompt_RTD, lengths_R)
     noise_of = _noise(seeds_B, num_codes, len(code_embed_VD), "image", settings)
-    pictures = len(seeds_B)
+    images = len(seeds_B)
     for position in range(num_codes):
         logits_RV = image_head(hidden_RD)
         if settings.guided:
             logits_BV = sampling.guide(
-                logits_RV[:pictures], logits_RV[pictures:], settings.guidance_scale
+                logits_RV[:images], logits_RV[images:], settings.guidance_scale
             )
         else:
             logits_BV = logits_RV
@@ -157,7 +157,7 @@ def decode_codes(
 
 
 def decode_text(
-    decoder: Decoder,
+    decoder: CachedDecoder,
     text_head: Callable[[np.ndarray], np.ndarray],
     text_embed_VD: Rows,
     prompt_1TD: np.ndarray,

@@ -1,7 +1,7 @@
 """The decode loop of a code model on a GPU: the host starts steps and reads codes in batches.
 
-Decoder, head, sampler and look-up are one captured launch a code; positions, lengths and codes stay
-on the device. Shapes: see ``runtime/decode.py``.
+Decoder, head, sampler and look-up are one captured launch a code; positions, lengths and codes
+stay on the device. Shapes: see ``runtime/decode.py``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Prefill:
                 "lengths": new((rows,), "int64"),
             }
             hidden = new(shape, "float32")
-            send = self._decoder.enqueued(
+            send = self._decoder.prepare_enqueue(
                 {**inputs, **caches.past}, {"hidden": hidden, **caches.present}, often=False
             )
             made = inputs, hidden, send
@@ -94,8 +94,8 @@ class Prefill:
 
 
 class DeviceCodes:
-    """The loop for a number of rows and pictures. Its memory, bindings and captured step are made
-    once and serve one picture, or one batch, after the other."""
+    """The loop for a number of rows and images. Its memory, bindings and captured step are made
+    once and serve one image, or one batch, after the other."""
 
     def __init__(
         self,
@@ -106,16 +106,16 @@ class DeviceCodes:
         cache_type: str,
         code_embed_VD: np.ndarray,
         rows: int,
-        pictures: int,
+        images: int,
     ) -> None:
-        """rows: two a picture under guidance, else one. Raises DeviceError where there is no room,
+        """rows: two an image under guidance, else one. Raises DeviceError where there is no room,
         BundleError where the kernels were compiled for other sizes."""
         gpu.kernels.require("sample", "NUM_CODES", sizes.codebook_size)
         gpu.kernels.require("look_up", "WIDTH", sizes.hidden_size)
         self._cuda, self._grid, self._num = gpu.cuda, sizes.code_grid, sizes.num_codes
         caches = Caches.zeros(decoder, sizes, rows, cache_type)
         self._prefill = Prefill(gpu.cuda, decoder, caches)
-        self._state = _State.of(gpu.cuda, sizes, code_embed_VD, rows, pictures)
+        self._state = _State.of(gpu.cuda, sizes, code_embed_VD, rows, images)
         self._step = _step(gpu, decoder, image_head, caches, self._state)
         self._pages = [gpu.cuda.pinned(self._state.drawn.shape, "int64") for _ in range(2)]
         self._captured: Send | None = None
@@ -128,7 +128,7 @@ class DeviceCodes:
         settings: Settings,
         clock: DeviceClock,
     ) -> Iterator[np.ndarray]:
-        """Yield the codes (B,) of each position, a row of a picture's at once but for the very
+        """Yield the codes (B,) of each position, a row of an image's at once but for the very
         first; rows and prompts: see ``runtime.decode``. top_p of the settings is 1: the kernel has
         no other."""
         assert settings.top_p == 1.0
@@ -198,7 +198,7 @@ class DeviceCodes:
 
 @dataclass(frozen=True)
 class _State:
-    """What a step reads and writes. Rows R, pictures B, codes N."""
+    """What a step reads and writes. Rows R, images B, codes N."""
 
     embeds: DeviceArray  # (R, 1, D)
     positions: DeviceArray  # (R, 1)
@@ -215,7 +215,7 @@ class _State:
 
     @classmethod
     def of(
-        cls, cuda: Cuda, sizes: CodeSizes, table_VD: np.ndarray, rows: int, pictures: int
+        cls, cuda: Cuda, sizes: CodeSizes, table_VD: np.ndarray, rows: int, images: int
     ) -> _State:
         width, new = sizes.hidden_size, cuda.array
         return cls(
@@ -224,12 +224,12 @@ class _State:
             lengths=new((rows,), "int64"),
             hidden=new((rows, 1, width), "float32"),
             logits=new((rows, sizes.codebook_size), "float32"),
-            codes=new((pictures,), "int64"),
-            seeds=new((pictures,), "int64"),
+            codes=new((images,), "int64"),
+            seeds=new((images,), "int64"),
             scales=new((2,), "float32"),
             top_ks=new((1,), "int32"),
-            drawn=cuda.zeros((pictures, sizes.num_codes), "int64"),
-            counters=new((pictures,), "int64"),
+            drawn=cuda.zeros((images, sizes.num_codes), "int64"),
+            counters=new((images,), "int64"),
             table=cuda.uploaded(table_VD, "float16"),
         )
 
@@ -241,19 +241,19 @@ def _step(
     let both be captured."""
     inputs = {name: getattr(state, name) for name in ("embeds", "positions", "lengths")}
     outputs = {"hidden": state.hidden, **caches.present}
-    decode = decoder.enqueued({**inputs, **caches.past}, outputs)
+    decode = decoder.prepare_enqueue({**inputs, **caches.past}, outputs)
     rows, _, width = state.hidden.shape
     hidden = state.hidden.view((rows, width))
-    head = image_head.enqueued({"hidden": hidden}, {"logits": state.logits})
-    pictures, num = state.drawn.shape
+    head = image_head.prepare_enqueue({"hidden": hidden}, {"logits": state.logits})
+    images, num = state.drawn.shape
 
     def choose() -> None:
         head()
         drawing = (state.logits, state.codes, state.seeds, state.counters)
-        numbers = (state.scales, state.top_ks, STREAMS["image"], pictures)
-        gpu.kernels.launch("sample", pictures, *drawing, *numbers)
-        rest = (state.drawn, state.counters, state.positions, state.lengths, pictures, rows, num)
-        gpu.kernels.launch("look_up", pictures, state.codes, state.table, state.embeds, *rest)
+        numbers = (state.scales, state.top_ks, STREAMS["image"], images)
+        gpu.kernels.launch("sample", images, *drawing, *numbers)
+        rest = (state.drawn, state.counters, state.positions, state.lengths, images, rows, num)
+        gpu.kernels.launch("look_up", images, state.codes, state.table, state.embeds, *rest)
 
     return decode, choose, lambda: decode.is_capturable() and head.is_capturable()
 

@@ -16,14 +16,21 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.device_codes import Caches, Prefill, Send
-from janus_edge.runtime.flow import MAX_STEPS, NUM_FACTORS, FlowSettings, Step, factors, times
+from janus_edge.runtime.flow import (
+    MAX_STEPS,
+    NUM_FACTORS,
+    FlowSettings,
+    Step,
+    factors,
+    timestep_schedule,
+)
 from janus_edge.runtime.manifest import FlowSizes
 from janus_edge.runtime.timing import DeviceClock
 
 
 @dataclass(frozen=True)
 class FlowEngines:
-    """What a step runs, in this order. skip_shape: of a picture's, between the outer two."""
+    """What a step runs, in this order. skip_shape: of an image's, between the outer two."""
 
     encoder: TensorRTEngine
     decoder: TensorRTEngine
@@ -47,14 +54,14 @@ class _State:
     drawn: DeviceArray  # (2, N, D): hidden without t's
     velocities: DeviceArray  # (2, Z, H, W)
     before: DeviceArray  # (1, Z, H, W): velocity of the step before
-    clean: DeviceArray  # (1, Z, H, W)
+    denoised: DeviceArray  # (1, Z, H, W)
     factors: DeviceArray  # (MAX_STEPS, NUM_FACTORS), of which the first S are a request's
     counter: DeviceArray  # (1,)
 
 
 class DeviceFlow:
     """The flow's loop. Its memory, bindings and captured steps are made once; a prompt is computed
-    once for all its pictures."""
+    once for all its images."""
 
     def __init__(self, gpu: Gpu, engines: FlowEngines, sizes: FlowSizes, cache_type: str) -> None:
         """Raises DeviceError where there is no room, BundleError where the kernel was compiled for
@@ -69,7 +76,7 @@ class DeviceFlow:
 
     def begin(self, shown_TD: np.ndarray, settings: FlowSettings) -> None:
         """Compute a prompt. shown_TD: without its last token, in whose place t's vector stands.
-        Raises KeyError for a solver that is not among ``runtime.flow.LEANS``."""
+        Raises KeyError for a solver that is not among ``runtime.flow.MULTISTEP_WEIGHTS``."""
         cuda, state, length = self._gpu.cuda, self._state, len(shown_TD)
         self._settings, table = settings, np.zeros(state.factors.shape, np.float32)
         table[: settings.num_steps] = factors(settings)
@@ -82,21 +89,21 @@ class DeviceFlow:
             self._prefill(np.stack([shown_TD] * 2), np.array([length, 1]))
 
     def draw(self, z0_1ZHW: np.ndarray, previews: bool, clock: DeviceClock) -> Iterator[Step]:
-        """Yield each step's end; ``clean`` is up to date only for previews, z only at the last."""
+        """Yield each step's end; ``denoised`` is up to date for previews, z at the last step."""
         cuda, state, settings = self._gpu.cuda, self._state, self._settings
-        borders = times(settings.num_steps, settings.shift).tolist()
-        z, clean = (np.array(z0_1ZHW, np.float32) for _ in range(2))
+        timesteps = timestep_schedule(settings.num_steps, settings.shift).tolist()
+        z, denoised = (np.array(z0_1ZHW, np.float32) for _ in range(2))
         waiting: list[tuple[int, Event]] = []
         with cuda.settled():
             cuda.upload(state.z, z0_1ZHW)
             for array in (state.t, state.counter):
                 cuda.upload(array, np.zeros(array.shape, array.dtype))
             for done in range(1, settings.num_steps + 1):
-                send = self._sent(2 if settings.guided(borders[done - 1]) else 1)
+                send = self._sent(2 if settings.guided(timesteps[done - 1]) else 1)
                 with clock.sending():
                     send()
                 if previews:
-                    cuda.download(clean, state.clean)
+                    cuda.download(denoised, state.denoised)
                 if done == settings.num_steps:
                     cuda.download(z, state.z)
                 waiting.append((done, Event(cuda)))
@@ -104,7 +111,7 @@ class DeviceFlow:
                 while len(waiting) > (0 if previews or done == settings.num_steps else 1):
                     at, event = waiting.pop(0)
                     event.wait()
-                    yield Step(done=at, t=borders[at], z=z, clean=clean)
+                    yield Step(done=at, t=timesteps[at], z=z, denoised=denoised)
 
     def _sent(self, rows: int) -> Send:
         """A step: by itself at first, as engines may set things up then; captured after that."""
@@ -133,7 +140,7 @@ def _state(cuda: Cuda, sizes: FlowSizes, skip_shape: tuple[int, ...]) -> _State:
         drawn=new((2, tokens, width), "float32"),
         velocities=new((2, *sizes.latent_shape), "float32"),
         before=new(latent, "float32"),
-        clean=new(latent, "float32"),
+        denoised=new(latent, "float32"),
         factors=new((MAX_STEPS, NUM_FACTORS), "float32"),
         counter=new((1,), "int64"),
     )
@@ -148,17 +155,17 @@ def _step(
     def first(array: DeviceArray, count: int = rows) -> DeviceArray:
         return array.view((count, *array.shape[1:]))
 
-    encode = engines.encoder.enqueued(
+    encode = engines.encoder.prepare_enqueue(
         {"latent": state.z, "t": state.t},
         {"tokens": state.tokens, "time": first(state.time, 1), "skip": first(state.skip, 1)},
     )
     given, kept = {n: first(getattr(state, n)) for n in _GIVEN}, caches.rows(rows)
-    decode = engines.decoder.enqueued(
+    decode = engines.decoder.prepare_enqueue(
         {**given, **kept.past}, {"hidden": first(state.hidden), **kept.present}
     )
     ends = {"hidden": first(state.drawn), "skip": first(state.skip), "time": first(state.time)}
-    velocity = engines.velocity.enqueued(ends, {"velocity": first(state.velocities)})
-    latents = (state.z, state.velocities, state.before, state.clean)
+    velocity = engines.velocity.prepare_enqueue(ends, {"velocity": first(state.velocities)})
+    latents = (state.z, state.velocities, state.before, state.denoised)
 
     def send() -> None:
         encode()

@@ -11,20 +11,24 @@ from janus_edge.runtime.decode import Settings, decode_codes
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.manifest import CodeSizes
-from janus_edge.runtime.requests import Job
+from janus_edge.runtime.requests import PlannedImage
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
 
 def draw_codes(
-    engines: Engines, settings: Settings, jobs: list[Job], previews: bool, watch: Stopwatch
+    engines: Engines,
+    settings: Settings,
+    planned: list[PlannedImage],
+    previews: bool,
+    watch: Stopwatch,
 ) -> Iterator[Event]:
-    """Draw as many pictures at once as the decoder has rows for."""
-    rows_a_picture = 2 if settings.guided else 1
+    """Draw as many images at once as the decoder has rows for."""
+    rows_a_image = 2 if settings.guided else 1
     most_rows = engines.bundle.manifest.components["decoder"].profile["R"][2]
-    at_once = max(1, most_rows // rows_a_picture)
-    for start in range(0, len(jobs), at_once):
-        batch = jobs[start : start + at_once]
-        yield from _draw_batch(engines, settings, batch, len(jobs), previews, watch)
+    at_once = max(1, most_rows // rows_a_image)
+    for start in range(0, len(planned), at_once):
+        batch = planned[start : start + at_once]
+        yield from _draw_batch(engines, settings, batch, len(planned), previews, watch)
 
 
 def sizes_of(engines: Engines) -> CodeSizes:
@@ -37,8 +41,8 @@ def sizes_of(engines: Engines) -> CodeSizes:
 def _draw_batch(
     engines: Engines,
     settings: Settings,
-    jobs: list[Job],
-    num_jobs: int,
+    planned: list[PlannedImage],
+    num_planned: int,
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
@@ -47,59 +51,59 @@ def _draw_batch(
     with watch.part("open"):
         engines.open("decoder", "image_head")
         clock = DeviceClock()
-        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, jobs, clock)
-    codes_BN = np.zeros((len(jobs), num), np.int64)
+        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, planned, clock)
+    codes_BN = np.zeros((len(planned), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
         drawn = position + 1
         yield Progress(
-            done=jobs[0].index * num + drawn * len(jobs),
-            total=num_jobs * num,
+            done=planned[0].index * num + drawn * len(planned),
+            total=num_planned * num,
             unit="codes",
             elapsed_ms=watch.elapsed_ms,
         )
-        for job, codes_N in zip(jobs, codes_BN, strict=True):
+        for plan, codes_N in zip(planned, codes_BN, strict=True):
             if previews and drawn % grid == 0:
                 pixels = _preview(engines, codes_N[:drawn])
                 yield Preview(
-                    index=job.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
+                    index=plan.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                 )
     if clock.ends_ms:  # codes come in batches from a device, which has timed each
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
     with watch.part("open"):  # only now: on a CPU the caches' memory is free again
         image_decoder = engines["image_decoder"]
-    for job, codes_N in zip(jobs, codes_BN, strict=True):
+    for plan, codes_N in zip(planned, codes_BN, strict=True):
         with watch.part("image_decoder"):
-            (picture,) = image_decoder.run({"codes": codes_N[None]})[0]
+            (image,) = image_decoder.run({"codes": codes_N[None]})[0]
         yield Image(
-            index=job.index,
-            pixels=images.to_pixels(picture),
+            index=plan.index,
+            pixels=images.to_pixels(image),
             codes=codes_N,
-            seed=job.seed,
+            seed=plan.seed,
             elapsed_ms=watch.elapsed_ms,
         )
 
 
 def _code_steps(
-    engines: Engines, settings: Settings, jobs: list[Job], clock: DeviceClock
+    engines: Engines, settings: Settings, planned: list[PlannedImage], clock: DeviceClock
 ) -> Iterator[np.ndarray]:
     """The decode loop of one batch: conditional rows, then unconditional ones. clock: of a
     device, where it runs on one."""
     sizes = sizes_of(engines)
-    rows = [job.ids_T for job in jobs]
+    rows = [plan.ids_T for plan in planned]
     if settings.guided:
         rows += [engines.bundle.encoder.unconditional(ids_T) for ids_T in rows]
     lengths_R = np.array([len(ids_T) for ids_T in rows])
     longest = int(lengths_R.max())
     ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
     prompt_RTD = engines.table("text_embed")[ids_RT].astype(np.float32)
-    seeds_B = np.array([job.seed for job in jobs], np.uint64)
-    if engines.on_device and settings.top_p == 1.0:
+    seeds_B = np.array([plan.seed for plan in planned], np.uint64)
+    if engines.loops_on_gpu and settings.top_p == 1.0:
         return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, clock)
     head = engines["image_head"]
     return decode_codes(
-        engines.decoder(len(rows), longest + sizes.num_codes, many=False),
+        engines.open_decoder(len(rows), longest + sizes.num_codes, prefill=False),
         lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
         engines.table("code_embed"),
         prompt_RTD,
@@ -121,26 +125,26 @@ def _on_device(
     """The same loop, without the host."""
     from janus_edge.runtime.device_codes import DeviceCodes
 
-    sizes, rows, pictures = sizes_of(engines), len(lengths_R), len(seeds_B)
+    sizes, rows, images = sizes_of(engines), len(lengths_R), len(seeds_B)
 
     def make() -> DeviceCodes:
         return DeviceCodes(
             engines.gpu(),
-            engines.bare("decoder"),
-            engines.bare("image_head"),
+            engines.tensorrt_engine("decoder"),
+            engines.tensorrt_engine("image_head"),
             sizes,
             engines.bundle.manifest.cache_type,
             np.asarray(engines.table("code_embed")),
             rows,
-            pictures,
+            images,
         )
 
-    with engines.kept(("codes", rows, pictures), make) as loop:
+    with engines.reused(("codes", rows, images), make) as loop:
         yield from loop.draw(prompt_RTD, lengths_R, seeds_B, settings, clock)
 
 
 def _preview(engines: Engines, codes_N: np.ndarray) -> np.ndarray:
-    """Cells of the codes drawn so far, grey where none is, at the picture's size."""
+    """Cells of the codes drawn so far, grey where none is, at the image's size."""
     grid = sizes_of(engines).code_grid
     cells = np.full((grid * grid, 3), images.PADDING, np.uint8)
     cells[: len(codes_N)] = engines.table("preview")[codes_N].round().clip(0, 255)

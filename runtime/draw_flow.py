@@ -1,6 +1,6 @@
 """Drawing with JanusFlow: a latent along its velocity field, then the VAE's decoder. Events out.
 
-A prompt's keys and values are the same in every step and for every picture, as attention is causal:
+A prompt's keys and values are the same in every step and for every image, as attention is causal:
 they are computed once. What guidance compares with has seen the first token of the prompt alone.
 Rows run one after the other: with hundreds of positions each they gain nothing from each other.
 Shapes: Z latent channels, H, W latent cells, N latent tokens, T their positions (t's vector and N),
@@ -19,9 +19,9 @@ import numpy as np
 from janus_edge.runtime import image as images
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
-from janus_edge.runtime.flow import LEANS, FlowSettings, Step, Velocity, integrate
+from janus_edge.runtime.flow import MULTISTEP_WEIGHTS, FlowSettings, Step, Velocity, integrate
 from janus_edge.runtime.manifest import FlowSizes
-from janus_edge.runtime.requests import Job
+from janus_edge.runtime.requests import PlannedImage
 from janus_edge.runtime.sampling import STREAMS, guide, normal
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
@@ -33,14 +33,18 @@ Steps = Callable[[np.ndarray], Iterator[Step]]
 
 
 def draw_flow(
-    engines: Engines, settings: FlowSettings, jobs: list[Job], previews: bool, watch: Stopwatch
+    engines: Engines,
+    settings: FlowSettings,
+    planned: list[PlannedImage],
+    previews: bool,
+    watch: Stopwatch,
 ) -> Iterator[Event]:
-    """Draw one picture after the other; those of one prompt share its cache."""
-    total = len(jobs) * settings.num_steps
+    """Draw one image after the other; those of one prompt share its cache."""
+    total = len(planned) * settings.num_steps
     with watch.part("open"):
-        engines.open(*engines.decoders(steps=False), "flow_encoder", "flow_decoder")
+        engines.open(*engines.decoder_names(steps=False), "flow_encoder", "flow_decoder")
     with _flows(engines, settings, previews) as flow_of:
-        for _, same in groupby(jobs, key=lambda job: job.ids_T.tobytes()):
+        for _, same in groupby(planned, key=lambda plan: plan.ids_T.tobytes()):
             of_prompt = list(same)
             with watch.part("prefill"):
                 steps_of = flow_of(of_prompt[0].ids_T)
@@ -50,35 +54,35 @@ def draw_flow(
 def _draw_prompt(
     engines: Engines,
     settings: FlowSettings,
-    jobs: list[Job],
+    planned: list[PlannedImage],
     steps_of: Steps,
     total: int,
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
-    for job in jobs:
-        noise = normal(np.array([job.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
+    for plan in planned:
+        noise = normal(np.array([plan.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
         z = noise
         for step in watch.each(steps_of(noise), "flow"):
             z = step.z
-            done = job.index * settings.num_steps + step.done
+            done = plan.index * settings.num_steps + step.done
             yield Progress(done=done, total=total, unit="steps", elapsed_ms=watch.elapsed_ms)
             if previews:
                 yield Preview(
-                    index=job.index,
+                    index=plan.index,
                     done=step.done,
-                    pixels=_preview(engines, step.clean[0]),
+                    pixels=_preview(engines, step.denoised[0]),
                     elapsed_ms=watch.elapsed_ms,
                 )
         with watch.part("open"):
             image_decoder = engines["image_decoder"]
         with watch.part("image_decoder"):
-            (picture,) = image_decoder.run({"latent": z})[0]
+            (image,) = image_decoder.run({"latent": z})[0]
         yield Image(
-            index=job.index,
-            pixels=images.to_pixels(picture),
+            index=plan.index,
+            pixels=images.to_pixels(image),
             latent=z[0],
-            seed=job.seed,
+            seed=plan.seed,
             elapsed_ms=watch.elapsed_ms,
         )
 
@@ -88,10 +92,10 @@ def _flows(
     engines: Engines, settings: FlowSettings, previews: bool
 ) -> Iterator[Callable[[np.ndarray], Steps]]:
     """Lend the flow of a prompt's ids (T,); on the device where it has them."""
-    if not (engines.on_device and settings.solver in LEANS):
+    if not (engines.loops_on_gpu and settings.solver in MULTISTEP_WEIGHTS):
         yield lambda ids_T: _on_host(engines, ids_T, settings)
         return
-    with engines.kept("flow", lambda: _device_flow(engines)) as flow:
+    with engines.reused("flow", lambda: _device_flow(engines)) as flow:
 
         def flow_of(ids_T: np.ndarray) -> Steps:
             flow.begin(engines.table("text_embed")[ids_T[:-1]].astype(np.float32), settings)
@@ -116,9 +120,9 @@ def _device_flow(engines: Engines) -> DeviceFlow:
     manifest = engines.bundle.manifest
     outputs = {each.name: each.shape for each in manifest.components["flow_encoder"].outputs}
     parts = FlowEngines(
-        encoder=engines.bare("flow_encoder"),
-        decoder=engines.bare("decoder"),
-        velocity=engines.bare("flow_decoder"),
+        encoder=engines.tensorrt_engine("flow_encoder"),
+        decoder=engines.tensorrt_engine("decoder"),
+        velocity=engines.tensorrt_engine("flow_decoder"),
         skip_shape=tuple(int(size) for size in outputs["skip"][1:]),
     )
     return DeviceFlow(engines.gpu(), parts, sizes_of(engines), manifest.cache_type)
@@ -134,7 +138,7 @@ def sizes_of(engines: Engines) -> FlowSizes:
 def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> Velocity:
     """The velocity field of a prompt: of a latent (1, Z, H, W), t and whether it is guided.
 
-    The prompt's last id only says that a picture follows: t's vector stands in its place.
+    The prompt's last id only says that an image follows: t's vector stands in its place.
     """
     sizes = sizes_of(engines)
     shown_1TD = engines.table("text_embed")[ids_T[None, :-1]].astype(np.float32)
@@ -145,7 +149,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
     def row(prompt_1TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Hidden states (1, N, D) after a prompt."""
         length = prompt_1TD.shape[1]
-        cached = engines.decoder(1, length + follows, steps=False)
+        cached = engines.open_decoder(1, length + follows, steps=False)
         cached.prefill(prompt_1TD, np.array([length]))
         return lambda embeds_1TD: cached.look_ahead(embeds_1TD, positions_1T)[:, 1:]
 
@@ -166,7 +170,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
 
 
 def _preview(engines: Engines, latent_ZHW: np.ndarray) -> np.ndarray:
-    """The linear map of a latent to colours, at the picture's size (docs/sampling.md)."""
+    """The linear map of a latent to colours, at the image's size (docs/sampling.md)."""
     weights_ZC = engines.table("preview")  # its last row is the constant
     cells = np.broadcast_to(weights_ZC[-1], (*latent_ZHW.shape[1:], 3))
     for channel_HW, weights_C in zip(latent_ZHW, weights_ZC[:-1], strict=True):

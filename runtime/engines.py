@@ -23,7 +23,7 @@ from janus_edge.runtime.backends import (
 from janus_edge.runtime.backends.cpu_library import Pool
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.bundle import Bundle
-from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.decode import CachedDecoder
 from janus_edge.runtime.devices import Device
 from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.manifest import PREFILL
@@ -48,7 +48,7 @@ class Engines:
             raise OptionError(f"num_threads is {num_threads}; give 0 to {MOST_THREADS}")
         self.bundle, self.device = bundle, device or Device()
         self._shared = Shared(num_threads, self.device)
-        ours = any(self._is_ours(name) for name in bundle.manifest.components)
+        ours = any(self._runs_on_cpu_kernels(name) for name in bundle.manifest.components)
         self._pool = Pool(num_threads or num_processors()) if ours else None
         self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
@@ -59,26 +59,26 @@ class Engines:
     def __getitem__(self, name: str) -> Engine:
         """A component's engine. Raises BundleError if it cannot be opened."""
         if name not in self._engines:
-            self._engines[name] = _Timed(self._load(name), name, self.component_ms)
+            self._engines[name] = _TimedEngine(self._load(name), name, self.component_ms)
         return self._engines[name]
 
     def _load(self, name: str) -> Engine:
         bundle, manifest = self.bundle, self.bundle.manifest
         with bundle.unchanged(name):
-            if self._pool and self._is_ours(name):
+            if self._pool and self._runs_on_cpu_kernels(name):
                 return cpu_kernels.load(name, bundle.folder, manifest, self._pool)
             return load_engine(bundle.path(name), manifest.components[name], self._shared)
 
-    def _is_ours(self, name: str) -> bool:
+    def _runs_on_cpu_kernels(self, name: str) -> bool:
         return self.device.kind == "cpu" and cpu_kernels.runs(name, self.bundle.manifest)
 
     @property
-    def is_native(self) -> bool:
+    def uses_cpu_kernels(self) -> bool:
         """Whether the decoder is our own, not the graph's."""
-        return self._is_ours("decoder")
+        return self._runs_on_cpu_kernels("decoder")
 
     @property
-    def on_device(self) -> bool:
+    def loops_on_gpu(self) -> bool:
         """Whether the loops can stay on the GPU: engines are TensorRT's, kernels are there."""
         return bool(self.bundle.manifest.kernels)
 
@@ -96,7 +96,7 @@ class Engines:
         return Gpu(self._shared.cuda, self._kernels)
 
     @contextmanager
-    def kept(self, key: Hashable, make: Callable[[], Kept]) -> Iterator[Kept]:
+    def reused(self, key: Hashable, make: Callable[[], Kept]) -> Iterator[Kept]:
         """Lend what a loop on the GPU has set up, made if there is none for this key. The latest is
         kept until another is needed or room is short; after an error it is not."""
         made = cast("Kept | None", self._kept.pop(key, None))
@@ -111,9 +111,9 @@ class Engines:
             if is_sound:
                 self._kept[key] = made
 
-    def bare(self, name: str) -> TensorRTEngine:
+    def tensorrt_engine(self, name: str) -> TensorRTEngine:
         """A component's engine of TensorRT, for loops that enqueue it."""
-        engine = cast(_Timed, self[name]).engine
+        engine = cast(_TimedEngine, self[name]).engine
         return cast("TensorRTEngine", engine)
 
     def open(self, *names: str) -> None:
@@ -127,31 +127,31 @@ class Engines:
             with ThreadPoolExecutor(num_processors()) as pool:
                 list(pool.map(self.__getitem__, closed))
 
-    def decoder(
-        self, rows: int, max_length: int, *, steps: bool = True, many: bool = True
-    ) -> Decoder:
-        """The decoder, with caches of its own; steps, many: see ``decoders``. Raises BundleError if
-        it cannot be opened."""
-        names, manifest = self.decoders(steps=steps, many=many), self.bundle.manifest
+    def open_decoder(
+        self, rows: int, max_length: int, *, steps: bool = True, prefill: bool = True
+    ) -> CachedDecoder:
+        """The decoder, with caches of its own; steps, prefill: see ``decoder_names``. Raises
+        BundleError if it cannot be opened."""
+        names, manifest = self.decoder_names(steps=steps, prefill=prefill), self.bundle.manifest
         self.open(*names)
-        step, wide = (self[name] for name in names)
+        step, prefill_engine = (self[name] for name in names)
         slots = manifest.cache_slots or max_length
-        return Decoder(step, manifest.sizes, rows, slots, manifest.cache_type, wide)
+        return CachedDecoder(step, manifest.sizes, rows, slots, manifest.cache_type, prefill_engine)
 
-    def decoders(self, *, steps: bool = True, many: bool = True) -> tuple[str, str]:
+    def decoder_names(self, *, steps: bool = True, prefill: bool = True) -> tuple[str, str]:
         """Which component takes the decoder's steps, and which takes many positions at once: its
         copy for them, where the bundle has one, memory has room for it and the decoder is not our
         own, which is as fast without.
 
-        steps: whether there will be steps; many: whether so many positions that it is worth opening
-        the copy for them. What is not needed stays closed.
+        steps: whether there will be steps; prefill: whether so many positions that it is worth
+        opening the copy for them. What is not needed stays closed.
         """
-        wide = "decoder"
-        if many and PREFILL in self.bundle.manifest.components and not self.is_native:
+        prefill_name = "decoder"
+        if prefill and PREFILL in self.bundle.manifest.components and not self.uses_cpu_kernels:
             is_open = PREFILL in self._engines
             if is_open or self.bundle.num_bytes(PREFILL) < free_memory():
-                wide = PREFILL
-        return "decoder" if steps else wide, wide
+                prefill_name = PREFILL
+        return "decoder" if steps else prefill_name, prefill_name
 
     def table(self, name: str) -> Table:
         """A look-up table. Raises BundleError if it is not what it was as the bundle was opened."""
@@ -166,7 +166,7 @@ def _forget(engines: Engines | None) -> None:
         engines._kept.clear()
 
 
-class _Timed:
+class _TimedEngine:
     """An engine that adds up its time under its component's name; see ``Engine``."""
 
     def __init__(self, engine: Engine, name: str, spent_ms: dict[str, float]) -> None:

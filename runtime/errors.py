@@ -3,7 +3,7 @@
 JanusEdgeError
 ├── BundleError     a bundle that is missing, damaged or of another version
 ├── PromptError     an empty or too long prompt or question
-├── ImageError      a file that is no picture, or too large a one
+├── ImageError      a file that is no image, or too large a one
 ├── OptionError     a value outside its range
 ├── DeviceError     a GPU or provider that is missing, does not fit or is out of memory
 ├── PullError       a repository that cannot be downloaded, or arrives damaged
@@ -37,11 +37,11 @@ class PromptError(JanusEdgeError):
 
 
 class ImageError(JanusEdgeError):
-    """A file that is no picture, or too large a one."""
+    """A file that is no image, or too large a one."""
 
 
 class ImageWarning(UserWarning):
-    """A picture that is read although its end is missing."""
+    """An image that is read although its end is missing."""
 
 
 class OptionError(JanusEdgeError):

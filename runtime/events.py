@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """``done`` of ``total`` codes or steps of all pictures, as ``unit`` says."""
+    """``done`` of ``total`` codes or steps of all images, as ``unit`` says."""
 
     done: int
     total: int
@@ -19,7 +19,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The picture after ``done`` codes or steps of its own, by the linear preview map: (H, W, 3)
+    """The image after ``done`` codes or steps of its own, by the linear preview map: (H, W, 3)
     uint8. Of a flow it shows where the latent is heading."""
 
     index: int
@@ -30,7 +30,7 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A finished picture (H, W, 3) uint8, its seed, and what it was decoded from: codes (N,) int64,
+    """A finished image (H, W, 3) uint8, its seed, and what it was decoded from: codes (N,) int64,
     or a latent (Z, H', W') float32."""
 
     index: int

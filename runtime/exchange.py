@@ -14,7 +14,7 @@ _RENAME_EXCHANGE = 2
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # to the kernel, or the disk
 
 
-def put(new: Path, path: Path) -> None:
+def put_in_place(new: Path, path: Path) -> None:
     """Give a finished folder its place; what stood there goes into the private folder around it.
 
     new: in a private folder of ``path``'s parent (``files.private``, with ``path`` as its target).

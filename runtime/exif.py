@@ -1,4 +1,4 @@
-"""Which way up a picture is: the tag Orientation of Exif 2.32. Equal to native/core/exif.cpp."""
+"""Which way up an image is: the tag Orientation of Exif 2.32. Equal to native/core/exif.cpp."""
 
 from __future__ import annotations
 

@@ -30,13 +30,13 @@ _SETTLED_S = 2.0  # the longest wait for a lock that others hold for millisecond
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a private path to write a file, link or folder to; it becomes ``path`` at the end.
 
     It is on the disk before it replaces what stood there: a crash leaves the old or the new. A
     block that fails leaves the old. Raises OSError.
     """
-    with private(path.parent) as room:
+    with private_folder(path.parent) as room:
         part = room / f"new{path.suffix[:16]}"
         yield part
         sync(part)
@@ -45,7 +45,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def private(parent: Path, *, target: str | None = None) -> Iterator[Path]:
+def private_folder(parent: Path, *, target: str | None = None) -> Iterator[Path]:
     """Make a folder of our own in ``parent``, which goes with all it holds at the end.
 
     target: a name in ``parent`` that nobody else may write meanwhile. What killed writers left goes

@@ -5,7 +5,7 @@ v = x - z0. The formulas and test vectors are in docs/sampling.md. Sources: rect
 2209.03003; JanusFlow, arXiv 2411.07975; the shift, arXiv 2403.03206; the guidance interval, arXiv
 2404.07724.
 
-Shapes: B pictures, C latent channels, H, W latent cells.
+Shapes: B images, C latent channels, H, W latent cells.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Solver = Callable[
     [Field, np.ndarray, np.ndarray, float, float, Past | None], tuple[np.ndarray, np.ndarray]
 ]
 """field, z, its velocity, the step's start and stop and the step before (None: there is none to
-lean on) to the slope that carries z over the step, and the newest velocity known."""
+multistep_weight on) to the slope that carries z over the step, and the newest velocity known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,38 +55,40 @@ class FlowSettings:
 
 # Solvers whose steps are sums with factors that are known beforehand: what each leans on the step
 # before.
-LEANS = {"euler": 0.0, "ab2": 1.0}
+MULTISTEP_WEIGHTS = {"euler": 0.0, "ab2": 1.0}
 NUM_FACTORS = 5  # of a step, for ``factors``
 MAX_STEPS = 10000  # of a request
 
 
 def factors(settings: FlowSettings) -> np.ndarray:
-    """(S, 5) float32, rounded from float64, of each step of a solver of ``LEANS``: guidance scale
-    (1: conditional velocities alone), lean, length, what is left after it, and where it stops:
-    ``slope = v + lean (v - v_before)``. Raises KeyError for another solver."""
-    full, rows, before = LEANS[settings.solver], [], None
-    for start, stop in pairwise(times(settings.num_steps, settings.shift).tolist()):
+    """Return the factors (S, 5) float32 of each step, rounded from float64.
+
+    In order: guidance scale (1: conditional velocities alone), weight of the step before, length,
+    what is left after it, and where it stops; ``slope = v + weight (v - v_before)``. Raises
+    KeyError for a solver that MULTISTEP_WEIGHTS does not have."""
+    full, rows, before = MULTISTEP_WEIGHTS[settings.solver], [], None
+    for start, stop in pairwise(timestep_schedule(settings.num_steps, settings.shift).tolist()):
         guided, length = settings.guided(start), stop - start
-        lean = full * length / (2 * before[1]) if before and before[0] == guided else 0.0
+        weight = full * length / (2 * before[1]) if before and before[0] == guided else 0.0
         scale = settings.guidance_scale if guided else 1.0
-        rows.append((scale, lean, length, 1 - stop, stop))
+        rows.append((scale, weight, length, 1 - stop, stop))
         before = guided, length
     return np.array(rows, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The latent z (B, C, H, W) at ``t``, after ``done`` steps, and ``clean``, what it would end as
-    if the newest velocity held."""
+    """The latent z (B, C, H, W) at ``t``, after ``done`` steps, and ``denoised``, what it would
+    end as if the newest velocity held."""
 
     done: int
     t: float
     z: np.ndarray
-    clean: np.ndarray
+    denoised: np.ndarray
 
 
-def times(num_steps: int, shift: float) -> np.ndarray:
-    """The steps' borders (num_steps + 1,) float64, rising from exactly 0 to exactly 1.
+def timestep_schedule(num_steps: int, shift: float) -> np.ndarray:
+    """The steps' timesteps (num_steps + 1,) float64, rising from exactly 0 to exactly 1.
 
     shift 1: uniform; above 1: more steps near noise. The noise level s = 1 - t becomes
     shift * s / (1 + (shift - 1) * s) (arXiv 2403.03206); written in t it is exact at both ends.
@@ -134,9 +136,9 @@ def integrate(velocity: Velocity, z0_BCHW: np.ndarray, settings: FlowSettings) -
     for velocities that are not finite.
     """
     solve = SOLVERS[settings.solver]
-    borders = times(settings.num_steps, settings.shift).tolist()
+    timesteps = timestep_schedule(settings.num_steps, settings.shift).tolist()
     z, past, was_guided = z0_BCHW, None, None
-    for done, (start, stop) in enumerate(pairwise(borders), 1):
+    for done, (start, stop) in enumerate(pairwise(timesteps), 1):
         guided = settings.guided(start)
         if guided != was_guided:  # another field: its velocities and the past ones don't mix
             past, was_guided = None, guided
@@ -145,7 +147,7 @@ def integrate(velocity: Velocity, z0_BCHW: np.ndarray, settings: FlowSettings) -
         slope, newest = solve(field, z, v, start, stop, past)
         past = (v, stop - start)
         z = z + (stop - start) * slope
-        yield Step(done=done, t=stop, z=z, clean=z + (1 - stop) * newest)
+        yield Step(done=done, t=stop, z=z, denoised=z + (1 - stop) * newest)
 
 
 def _evaluate(velocity: Velocity, guided: bool, z: np.ndarray, t: float) -> np.ndarray:

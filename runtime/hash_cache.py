@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.reading import is_regular, read_regular
 
 Stamp = list[int]
@@ -84,7 +84,7 @@ def _read(note: Path) -> dict[str, list[str | Stamp]]:
 def _write(note: Path, found: dict[str, list[str | Stamp]]) -> None:
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        with whole(note) as part:
+        with atomic_write(note) as part:
             part.write_text(json.dumps(found), encoding="utf-8")
     except OSError:  # a home that cannot be written: the next start hashes again
         return

@@ -1,4 +1,4 @@
-"""Picture files in, and the pixel arithmetic on both sides of the model."""
+"""Image files in, and the pixel arithmetic on both sides of the model."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ UPRIGHT = {
 
 @checked
 def load_image(path: PathOrName) -> Image.Image:
-    """Open a picture's first frame as RGB, upright, transparency over white.
+    """Open an image's first frame as RGB, upright, transparency over white.
 
     A PNG or JPEG whose end is missing is read if half of it is there, the rest is grey, and an
-    ImageWarning says so (docs/prompts.md, "Picture files"). Raises ImageError.
+    ImageWarning says so (docs/prompts.md, "Image files"). Raises ImageError.
     """
     return decode_image(read_bytes(path), str(path))
 
@@ -59,7 +59,7 @@ def decode_image(raw: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and sizes; damage raises
-            picture, note = _DECODERS.get(kind, _decode_any)(raw, kind)
+            image, note = _DECODERS.get(kind, _decode_any)(raw, kind)
     except ImageError as error:
         advice = "" if ";" in str(error) else "; give a whole PNG or JPEG file"
         raise ImageError(f"{name}: {error}{advice}") from None
@@ -73,8 +73,8 @@ def decode_image(raw: bytes, name: str) -> Image.Image:
         ) from None
     if note:
         warnings.warn(f"{name}: cut short: {note}", ImageWarning, stacklevel=3)
-    picture.info.clear()  # its EXIF tag would turn the picture a second time
-    return picture
+    image.info.clear()  # its EXIF tag would turn the image a second time
+    return image
 
 
 def check_size(width: int, height: int) -> None:
@@ -87,19 +87,19 @@ def check_size(width: int, height: int) -> None:
 
 def _decode_png(raw: bytes, kind: str) -> tuple[Image.Image, str]:
     found = png.essence(raw, check_size)
-    picture = _opened(found.file, "PNG")
-    note = _fill(picture, found.num_rows)
-    return _turned(picture, orientation_of(found.exif)), note
+    image = _opened(found.file, "PNG")
+    note = _fill(image, found.num_rows)
+    return _turned(image, orientation_of(found.exif)), note
 
 
 def _decode_jpeg(raw: bytes, kind: str) -> tuple[Image.Image, str]:
     found = jpeg.essence(raw, check_size)
-    picture, note = _opened(found.file, "JPEG"), ""
+    image, note = _opened(found.file, "JPEG"), ""
     if found.is_coarse:
-        note = "its last scans are missing, the picture is coarse"
+        note = "its last scans are missing, the image is coarse"
     if found.unit:
-        note = _fill(picture, _rows_there(np.asarray(picture) != found.grey, *found.unit))
-    return _turned(picture, orientation_of(found.exif)), note
+        note = _fill(image, _rows_there(np.asarray(image) != found.grey, *found.unit))
+    return _turned(image, orientation_of(found.exif)), note
 
 
 def _opened(file: bytes, kind: str) -> Image.Image:
@@ -124,17 +124,17 @@ def _rows_there(is_other: np.ndarray, unit_width: int, unit_height: int) -> int:
     return min(units * unit_height, height)
 
 
-def _fill(picture: Image.Image, num_rows: int) -> str:
+def _fill(image: Image.Image, num_rows: int) -> str:
     """Make the rows from ``num_rows`` on grey; a note on it, "" if there are none.
 
     Raises ImageError if less than half is there.
     """
-    if num_rows == picture.height:
+    if num_rows == image.height:
         return ""
-    if 2 * num_rows < picture.height:
-        raise ImageError(f"cut short: {num_rows} of {picture.height} rows are there")
-    picture.paste((MISSING,) * 3, (0, num_rows, picture.width, picture.height))
-    return f"{num_rows} of {picture.height} rows are there, the rest is grey"
+    if 2 * num_rows < image.height:
+        raise ImageError(f"cut short: {num_rows} of {image.height} rows are there")
+    image.paste((MISSING,) * 3, (0, num_rows, image.width, image.height))
+    return f"{num_rows} of {image.height} rows are there, the rest is grey"
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -144,8 +144,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 def _decode_any(raw: bytes, kind: str) -> tuple[Image.Image, str]:
     """By Pillow alone, of the formats that it reads soundly."""
     if kind not in READ_BY_PILLOW:
-        what = f"{kind} is not read" if kind else "not a picture that can be read"
-        raise ImageError(f"{what}; save the picture as PNG or JPEG")
+        what = f"{kind} is not read" if kind else "not an image that can be read"
+        raise ImageError(f"{what}; save the image as PNG or JPEG")
     with Image.open(io.BytesIO(raw), formats=[READ_BY_PILLOW[kind]]) as opened:
         check_size(*opened.size)
         if opened.mode == "F" or (opened.mode == "I" and opened.format == "TIFF"):
@@ -163,13 +163,13 @@ def _upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose: it also rewrites the EXIF data and fails where that is odd.
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # the metadata is damaged, not the picture
+    except Exception:  # the metadata is damaged, not the image
         orientation = 1
     return _turned(image, orientation)
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A new picture in RGB: transparency over white, of 16 bits the upper 8."""
+    """A new image in RGB: transparency over white, of 16 bits the upper 8."""
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
         deep = np.asarray(image)
         grey = (deep >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit colour
@@ -182,7 +182,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def prepare(image: Image.Image, size: int) -> np.ndarray:
-    """A picture as the vision encoder takes it, (1, 3, size, size) float32 in [-1, 1].
+    """An image as the vision encoder takes it, (1, 3, size, size) float32 in [-1, 1].
 
     The long side is scaled to ``size`` (bicubic, truncated), the rest is grey. Source: the
     published image processor (docs/prompts.md).

@@ -1,4 +1,4 @@
-"""A picture file's bytes: of regular files alone, so that nothing can hang or have no end."""
+"""An image file's bytes: of regular files alone, so that nothing can hang or have no end."""
 
 from __future__ import annotations
 
@@ -27,6 +27,4 @@ def read_bytes(path: str | Path) -> bytes:
 def _no_addresses(scheme: str, rest: str) -> str:
     """The line about an address, whose slashes a path may have lost."""
     slashes = ":///" if scheme.lower() == "file" else "://"
-    return (
-        f"{scheme}{slashes}{rest}: addresses are not read; download the picture and give its path"
-    )
+    return f"{scheme}{slashes}{rest}: addresses are not read; download the image and give its path"

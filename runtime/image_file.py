@@ -1,4 +1,4 @@
-"""Pictures as files: the format of their name, with the settings they were drawn by inside."""
+"""Images as files: the format of their name, with the settings they were drawn by inside."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def format_of(path: Path) -> str:
 
 
 def encode(pixels_HWC: np.ndarray, kind: str, texts: dict[str, str]) -> bytes:
-    """Return a picture (H, W, 3) uint8 as a file of a format, with its settings inside.
+    """Return an image (H, W, 3) uint8 as a file of a format, with its settings inside.
 
     PNG has a text chunk for each, JPEG and WebP have all as one JSON object in EXIF's UserComment.
     Raise OptionError where they are too long for EXIF.
@@ -62,8 +62,8 @@ def check_fit(kind: str, texts: dict[str, str]) -> None:
         _exif(texts)
 
 
-def save_picture(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> None:
-    """Write a picture (H, W, 3) uint8 in the format of its name, by the rules of
+def save_image(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> None:
+    """Write an image (H, W, 3) uint8 in the format of its name, by the rules of
     ``write_output``. Raise OutputError, OptionError."""
     write_output(path, encode(pixels_HWC, format_of(path), texts))
 

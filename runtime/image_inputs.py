@@ -1,4 +1,4 @@
-"""What an embedding program gives as a picture, as a PIL image in RGB."""
+"""What an embedding program gives as an image, as a PIL image in RGB."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from janus_edge.runtime.arguments import shown
 from janus_edge.runtime.errors import ImageError, OptionError
 from janus_edge.runtime.events import Image, Preview
 
-PictureLike = str | os.PathLike[str] | PilImage.Image | Image | Preview | np.ndarray
+ImageLike = str | os.PathLike[str] | PilImage.Image | Image | Preview | np.ndarray
 
 _GIVE = (
     "give a path, a PIL image, an Image event or an array (H, W), (H, W, 3) or (H, W, 4) of uint8"
 )
 
 
-def to_pictures(given: Any) -> tuple[PilImage.Image, ...]:
-    """One picture, or several in a tuple or list, each as RGB. Raises ImageError, OptionError."""
+def to_images(given: Any) -> tuple[PilImage.Image, ...]:
+    """One image, or several in a tuple or list, each as RGB. Raises ImageError, OptionError."""
     several = given if isinstance(given, tuple | list) else (given,)
-    return tuple(_to_picture(each, f"images[{i}]") for i, each in enumerate(several))
+    return tuple(_to_image(each, f"images[{i}]") for i, each in enumerate(several))
 
 
-def _to_picture(given: Any, name: str) -> PilImage.Image:
+def _to_image(given: Any, name: str) -> PilImage.Image:
     if isinstance(given, str | os.PathLike):
         return images.load_image(given)  # type: ignore[arg-type] # it says so if it is of bytes
     if isinstance(given, Image | Preview):

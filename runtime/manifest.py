@@ -132,10 +132,10 @@ class CodeSizes(Sizes):
 
     @property
     def num_codes(self) -> int:
-        """Codes a drawn picture."""
+        """Codes a drawn image."""
         return self.code_grid**2
 
-    num_drawn = num_codes  # positions that a drawn picture takes after its prompt
+    num_drawn = num_codes  # positions that a drawn image takes after its prompt
 
 
 class FlowSizes(Sizes):
@@ -147,12 +147,12 @@ class FlowSizes(Sizes):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of a picture's latent."""
+        """Channels, rows and columns of an image's latent."""
         return self.latent_channels, self.latent_size, self.latent_size
 
     @property
     def num_latent_tokens(self) -> int:
-        """Tokens of a picture's latent."""
+        """Tokens of an image's latent."""
         return self.latent_grid**2
 
     num_drawn = num_latent_tokens  # t's vector takes the place of the prompt's last token

@@ -1,4 +1,4 @@
-"""Files at paths that a user names: pictures, previews, records (docs/cli.md, "Written files").
+"""Files at paths that a user names: images, previews, records (docs/cli.md, "Written files").
 
 A regular file appears whole or not at all, and what stands there before keeps its permissions. A
 link stays and its target is replaced. A pipe or character device is written through. ``-`` is
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.files import append_line, private, sync, sync_folder, whole
+from janus_edge.runtime.files import append_line, atomic_write, private_folder, sync, sync_folder
 
 STANDARD_OUTPUT = Path("-")
 _READER_S = 10.0  # the longest that a pipe waits for a program that reads it
@@ -90,7 +90,7 @@ def write_output(path: Path, content: bytes) -> None:
         elif _is_through(_mode(path)):
             _write_through(path, content)
         else:
-            _write_whole(path, content)
+            _atomic_write(path, content)
 
 
 def append_output(path: Path, line: bytes) -> None:
@@ -108,7 +108,7 @@ def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:
     first: where to start, None at ``path`` itself. Two programs never take one name. Return the
     name. Raise OutputError.
     """
-    with _one_line(path), private(path.parent) as room:
+    with _one_line(path), private_folder(path.parent) as room:
         part = room / "new"
         part.write_bytes(content)
         sync(part)
@@ -183,9 +183,9 @@ def _open_through(path: Path) -> int:
         time.sleep(0.02)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def _atomic_write(path: Path, content: bytes) -> None:
     target = _target(path)
-    with whole(target) as part:
+    with atomic_write(target) as part:
         part.write_bytes(content)
         if target.exists():
             shutil.copymode(target, part)

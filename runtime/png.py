@@ -18,7 +18,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KINDS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PASSES = (  # of an interlaced picture: first column and row, steps between them
+_PASSES = (  # of an interlaced image: first column and row, steps between them
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
     (0, 1, 1, 2),
 )
@@ -101,7 +101,7 @@ def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
 
 
 def _chunks(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:
-    """The first of each kind that counts, and the picture's data, whose end may be missing."""
+    """The first of each kind that counts, and the image's data, whose end may be missing."""
     found: dict[bytes, bytes] = {}
     data = []
     at = len(SIGNATURE)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass as validated
 from tokenizers import Tokenizer
 
-from janus_edge.runtime.arguments import STRICT, Text, Whole, in_range, one_line
+from janus_edge.runtime.arguments import STRICT, Integer, Text, in_range, one_line
 from janus_edge.runtime.errors import BundleError, PromptError
 from janus_edge.runtime.text import well_formed
 from janus_edge.runtime.tokenizer_json import is_panic, load_tokenizer
@@ -40,13 +40,13 @@ class PromptTemplate:
 @one_line
 @validated(frozen=True, kw_only=True, config=STRICT)
 class Turn:
-    """A message about some pictures, and what was answered; None: to be answered.
+    """A message about some images, and what was answered; None: to be answered.
 
     Raises OptionError for values out of range or of another type.
     """
 
     message: Text
-    num_images: Whole = 0
+    num_images: Integer = 0
     answer: Text | None = None
 
     def __post_init__(self) -> None:
@@ -118,11 +118,11 @@ class PromptEncoder:
         return ids_T
 
     def question(self, text: str, num_image_tokens: int) -> np.ndarray:
-        """Ids (T,) of a question about one picture."""
+        """Ids (T,) of a question about one image."""
         return self.conversation([Turn(message=text, num_images=1)], num_image_tokens)
 
     def text(self, message: str) -> np.ndarray:
-        """Ids (T,) of a message without a picture."""
+        """Ids (T,) of a message without an image."""
         return self.conversation([Turn(message=message)], 0)
 
     def answer(self, text: str) -> np.ndarray:

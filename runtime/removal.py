@@ -8,7 +8,7 @@ from pathlib import Path
 
 from janus_edge.runtime.bundle import COMPILED, bundles_folder, pulled_bundles, shipped_bundles
 from janus_edge.runtime.errors import BundleError, OutputError
-from janus_edge.runtime.files import private, sync_folder
+from janus_edge.runtime.files import private_folder, sync_folder
 
 _IN_BUNDLES = re.compile(
     r"manifest\.(json|sha256)|tokenizer\.(json|bin)|\w[\w.-]*\.(onnx|data|npy|engine|cubin)|\.DS_Store"
@@ -29,7 +29,7 @@ def _is_ours(path: Path) -> bool:
 def remove_bundle(name: str) -> None:
     """Delete a pulled bundle. Raises BundleError if there is none, OutputError if it must stay."""
     folder = bundles_folder()
-    with suppress(OSError), private(folder):
+    with suppress(OSError), private_folder(folder):
         pass  # what a killed removal has left goes, also where there is nothing else to remove
     there = pulled_bundles()
     if name not in there:
@@ -40,7 +40,7 @@ def remove_bundle(name: str) -> None:
     try:
         _check_foreign(folder / name)
         # First out of sight, so that nobody finds half of it.
-        with private(folder, target=name) as room:
+        with private_folder(folder, target=name) as room:
             (folder / name).rename(room / "removed")
             sync_folder(folder)
     except OSError as error:

@@ -11,10 +11,10 @@ from PIL import Image as PilImage
 from pydantic import BeforeValidator, PlainValidator
 from pydantic.dataclasses import dataclass as validated
 
-from janus_edge.runtime.arguments import STRICT, Flag, Number, Text, Whole, in_range, one_line
+from janus_edge.runtime.arguments import STRICT, Flag, Integer, Number, Text, in_range, one_line
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.flow import MAX_STEPS, SOLVERS
-from janus_edge.runtime.image_inputs import PictureLike, to_pictures
+from janus_edge.runtime.image_inputs import ImageLike, to_images
 from janus_edge.runtime.prompt import Turn
 
 MAX_SEED = 2**63 - 1
@@ -31,7 +31,7 @@ def _tuple(value: object) -> object:
 @one_line
 @validated(frozen=True, kw_only=True, config=STRICT)
 class ImageRequest:
-    """Draw ``num_images`` pictures of each prompt; the i-th has seed ``seed + i``.
+    """Draw ``num_images`` images of each prompt; the i-th has seed ``seed + i``.
 
     Settings that are None are the bundle's own defaults, or with ``reference`` those of the papers.
     temperature, top_k and top_p are of models that draw codes; num_steps, solver, shift and the
@@ -42,13 +42,13 @@ class ImageRequest:
     """
 
     prompt: Text | Texts
-    num_images: Whole = 1
-    seed: Whole = 0
+    num_images: Integer = 1
+    seed: Integer = 0
     guidance_scale: Number | None = None
     temperature: Number | None = None
-    top_k: Whole | None = None
+    top_k: Integer | None = None
     top_p: Number | None = None
-    num_steps: Whole | None = None
+    num_steps: Integer | None = None
     solver: Text | None = None
     shift: Number | None = None
     guidance_start: Number | None = None
@@ -58,7 +58,7 @@ class ImageRequest:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """One or several, in the order of their pictures."""
+        """One or several, in the order of their images."""
         return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
 
     @property
@@ -78,8 +78,8 @@ class ImageRequest:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One picture of a request: its place among all, its seed, its prompt's ids (T,)."""
+class PlannedImage:
+    """One image of a request: its place among all, its seed, its prompt's ids (T,)."""
 
     index: int
     seed: int
@@ -102,34 +102,34 @@ _SETTINGS = (*_RANGES, "solver")
 @one_line
 @validated(frozen=True, kw_only=True, config=STRICT)
 class AskRequest:
-    """A question about some pictures, or none. temperature 0 takes the likeliest token each time.
+    """A question about some images, or none. temperature 0 takes the likeliest token each time.
 
-    images: of all turns, in order: one, a tuple or a list of paths of picture files, PIL images,
+    images: of all turns, in order: one, a tuple or a list of paths of image files, PIL images,
     ``Image`` or ``Preview`` events, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8.
     They are read and copied at once. history: what was asked and answered before. Raises
-    OptionError for values out of range or of another type, ImageError for what is no picture.
+    OptionError for values out of range or of another type, ImageError for what is no image.
     """
 
     question: Text
-    images: Annotated[PictureLike | Sequence[PictureLike], PlainValidator(to_pictures)] = ()
+    images: Annotated[ImageLike | Sequence[ImageLike], PlainValidator(to_images)] = ()
     history: Turns = ()
-    max_tokens: Whole = 128
+    max_tokens: Integer = 128
     temperature: Number = 0.0
     top_p: Number = 1.0
-    seed: Whole = 0
+    seed: Integer = 0
 
     def __post_init__(self) -> None:
         """Refuse what no loop could run."""
         if any(turn.answer is None for turn in self.history):
             raise OptionError("a turn of the history has no answer; ask its question first")
-        in_range("number of images", len(self.pictures), self._images_before, 1024)
+        in_range("number of images", len(self.rgb_images), self._images_before, 1024)
         in_range("max_tokens", self.max_tokens, 1, 2**31)
         in_range("temperature", self.temperature, 0, 100)
         in_range("top_p", self.top_p, 1e-6, 1)
         in_range("seed", self.seed, 0, MAX_SEED)
 
     @property
-    def pictures(self) -> tuple[PilImage.Image, ...]:
+    def rgb_images(self) -> tuple[PilImage.Image, ...]:
         """The images as RGB."""
         return cast(tuple[PilImage.Image, ...], self.images)
 
@@ -139,6 +139,6 @@ class AskRequest:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The history and the question, which is about the pictures that are left."""
-        left = len(self.pictures) - self._images_before
+        """The history and the question, which is about the images that are left."""
+        left = len(self.rgb_images) - self._images_before
         return (*self.history, Turn(message=self.question, num_images=left))

@@ -4,7 +4,7 @@ Noise comes from a counter-based generator (Philox4x32-10), keyed by the seed an
 position and code, so it is the same in every batch, on every backend, in any order of positions.
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
-Shapes: B pictures, P positions, V codes or tokens.
+Shapes: B images, P positions, V codes or tokens.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import InstanceOf
 
 from janus_edge.runtime.answer import answer
-from janus_edge.runtime.arguments import Text, Whole, checked
+from janus_edge.runtime.arguments import Integer, Text, checked
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.devices import AUTO, choose
@@ -21,7 +21,7 @@ from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished
 from janus_edge.runtime.flow import FlowSettings
 from janus_edge.runtime.manifest import REFERENCE
-from janus_edge.runtime.requests import AskRequest, ImageRequest, Job
+from janus_edge.runtime.requests import AskRequest, ImageRequest, PlannedImage
 from janus_edge.runtime.timing import Stopwatch
 
 # How each family draws: its settings, and the loop that takes them.
@@ -40,7 +40,7 @@ class Session:
 
     @checked
     def __init__(
-        self, bundle: InstanceOf[Bundle], *, num_threads: Whole = 0, device: Text = AUTO
+        self, bundle: InstanceOf[Bundle], *, num_threads: Integer = 0, device: Text = AUTO
     ) -> None:
         """num_threads: of the engines; 0 lets the backend choose. device: "cpu", "cuda:1" and the
         like (runtime/devices.py); "auto": what suits the bundle and is there. Raises OptionError
@@ -72,21 +72,21 @@ class Session:
 
     @checked
     def generate_image(self, request: InstanceOf[ImageRequest]) -> Iterator[Event]:
-        """Draw: Progress (and Preview) events, an Image for each picture, Finished.
+        """Draw: Progress (and Preview) events, an Image for each image, Finished.
 
         Raises PromptError for an empty or too long prompt, OptionError for a setting of another
         family, before any work.
         """
         settings = self.image_settings(request)
-        jobs: list[Job] = []
+        planned: list[PlannedImage] = []
         for prompt in request.prompts:
             ids_T = self._encoder.generation(prompt)
             self._check_length("prompt", ids_T, self._sizes.num_drawn)
             for i in range(request.num_images):
-                jobs.append(Job(len(jobs), request.seed + i, ids_T))
+                planned.append(PlannedImage(len(planned), request.seed + i, ids_T))
         _, draw = _FAMILIES[self.bundle.manifest.family]
         watch = Stopwatch()
-        events = draw(self._engines, settings, jobs, request.previews, watch)
+        events = draw(self._engines, settings, planned, request.previews, watch)
         return _Events(_finished(events, watch), self._lock)
 
     @checked
@@ -102,9 +102,9 @@ class Session:
         return _Events(_finished(events, watch), self._lock)
 
     @property
-    def is_native(self) -> bool:
+    def uses_cpu_kernels(self) -> bool:
         """Whether the decoder runs without a graph (docs/cpu-kernels.md)."""
-        return self._engines.is_native
+        return self._engines.uses_cpu_kernels
 
     @property
     def component_ms(self) -> dict[str, float]:

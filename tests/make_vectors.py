@@ -19,7 +19,7 @@ from PIL import Image
 
 from janus_edge.runtime import image as images
 from janus_edge.runtime.errors import BundleError
-from janus_edge.runtime.flow import SOLVERS, FlowSettings, integrate, times
+from janus_edge.runtime.flow import SOLVERS, FlowSettings, integrate, timestep_schedule
 from janus_edge.runtime.formats import SIGNATURES, name_format
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate, Turn
 from janus_edge.runtime.sampling import (
@@ -193,13 +193,13 @@ def flow() -> dict[str, Any]:
             found.append(
                 {"solver": solver, "guidance_scale": 1.5, **chosen}
                 | {"z": [float(step.z[0, 0, 0, 0]) for step in steps]}
-                | {"clean": [float(step.clean[0, 0, 0, 0]) for step in steps]}
+                | {"denoised": [float(step.denoised[0, 0, 0, 0]) for step in steps]}
             )
-    borders = [
-        {"num_steps": count, "shift": shift, "times": times(count, shift).tolist()}
+    timesteps = [
+        {"num_steps": count, "shift": shift, "times": timestep_schedule(count, shift).tolist()}
         for count, shift in ((1, 1.0), (5, 0.3), (30, 3.0))
     ]
-    return {"times": borders, "integrate": found}
+    return {"times": timesteps, "integrate": found}
 
 
 def _field(z: np.ndarray, t: float, guided: bool) -> np.ndarray:
@@ -311,28 +311,28 @@ def pixels(width: int, height: int, channels: int, seed: int) -> np.ndarray:
     return made.reshape(height, width, channels)
 
 
-def pictures() -> dict[str, Any]:
-    """docs/prompts.md, "Pictures": Pillow's own resizing and alpha, and what becomes of them."""
+def image_arithmetic() -> dict[str, Any]:
+    """docs/prompts.md, "Images": Pillow's own resizing and alpha, and what becomes of them."""
     sizes = [(1, 1, 5, 3), (7, 5, 7, 5), (64, 64, 64, 64), (100, 60, 64, 38), (61, 200, 20, 64)]
     sizes += [(3, 500, 14, 384), (640, 427, 384, 256), (17, 19, 384, 343), (900, 11, 64, 14)]
     found: dict[str, Any] = {"resize": [], "prepare": [], "rgb": [], "upright": [], "to_pixels": []}
     for seed, (width, height, to_width, to_height) in enumerate(sizes):
-        picture = Image.fromarray(pixels(width, height, 3, seed))
-        made = images.resize(picture, to_width, to_height)
+        image = Image.fromarray(pixels(width, height, 3, seed))
+        made = images.resize(image, to_width, to_height)
         given = {"width": width, "height": height, "seed": seed}
         to = {"to_width": to_width, "to_height": to_height}
         found["resize"].append(given | to | {"sha256": _sha256(np.asarray(made))})
         side = max(to_width, to_height, 14)
-        values = images.prepare(picture, side)[0]
+        values = images.prepare(image, side)[0]
         found["prepare"].append(given | {"side": side, "sha256": _sha256(values)})
     for channels, mode in ((1, "L"), (3, "RGB"), (4, "RGBA")):
         raw = pixels(23, 9, channels, 40)
-        picture = Image.fromarray(raw[..., 0] if channels == 1 else raw, mode)
-        made = images.rgb(picture)
+        image = Image.fromarray(raw[..., 0] if channels == 1 else raw, mode)
+        made = images.rgb(image)
         found["rgb"].append({"channels": channels, "sha256": _sha256(np.asarray(made))})
     for orientation in range(1, 9):
-        picture = Image.fromarray(pixels(6, 4, 3, 41))
-        turned = picture.transpose(images.UPRIGHT[orientation]) if orientation > 1 else picture
+        image = Image.fromarray(pixels(6, 4, 3, 41))
+        turned = image.transpose(images.UPRIGHT[orientation]) if orientation > 1 else image
         found["upright"].append({"orientation": orientation, "sha256": _sha256(np.asarray(turned))})
     values = np.linspace(-1.5, 1.5, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8)
     found["to_pixels"].append({"side": 8, "values": values.flatten().tolist()})
@@ -360,7 +360,7 @@ def _sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-MADE = {"sampling": sampling, "flow": flow, "prompts": prompts, "pictures": pictures}
+MADE = {"sampling": sampling, "flow": flow, "prompts": prompts, "images": image_arithmetic}
 
 
 def main() -> None:

@@ -151,10 +151,10 @@ def by_native(folder: Path, library: str) -> bytes:
     from tests.native.capi import Api
 
     api = Api(Path(library))
-    with api.engine(folder, device=b"cpu") as engine:
-        flow = {"num_steps": 2} if api.info(engine).family == b"janusflow" else {}
-        drawn = api.draw(engine, prompt=PROMPT.encode(), seed=SEED, previews=1, **flow)
-        said = api.ask(engine, prompt=QUESTION.encode(), max_tokens=4)
+    with api.session(folder, device=b"cpu") as session:
+        flow = {"num_steps": 2} if api.info(session).family == b"janusflow" else {}
+        drawn = api.draw(session, prompt=PROMPT.encode(), seed=SEED, previews=1, **flow)
+        said = api.ask(session, prompt=QUESTION.encode(), max_tokens=4)
     assert drawn[0].pixels is not None
     return drawn[0].pixels.tobytes() + said
 

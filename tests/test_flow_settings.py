@@ -65,7 +65,7 @@ def line(
 
 
 def right(count: int) -> str:
-    """So many of 100 pictures."""
+    """So many of 100 images."""
     return "1" * count + "0" * (100 - count)
 
 
@@ -99,7 +99,7 @@ def test_no_default_without_the_published_setting() -> None:
         flow_plot.default_of([line(16, right(80))])
 
 
-def test_settings_are_compared_picture_by_picture() -> None:
+def test_settings_are_compared_image_by_image() -> None:
     gain, error = flow_plot.difference(line(16, "1100"), line(60, "1010"))
     assert gain == 0 and error == pytest.approx((2 / 3) ** 0.5 / 2)
     assert flow_plot.difference(EULER_30, EULER_30) == (0, 0)

@@ -17,7 +17,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def parts(path: Path) -> list[Found]:
-    """What a picture shows."""
+    """What an image shows."""
     with Image.open(path) as image:
         return find(np.asarray(image))[1]
 

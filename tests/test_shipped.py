@@ -1,4 +1,4 @@
-"""The bundles that ship draw what the README asks of them, and are right about pictures."""
+"""The bundles that ship draw what the README asks of them, and are right about images."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def session(request: pytest.FixtureRequest) -> Session:
     return Session(open_bundle(request.param), num_threads=1)
 
 
-def test_the_readmes_picture_is_right(session: Session) -> None:
+def test_the_readmes_image_is_right(session: Session) -> None:
     wanted = README[session.bundle.manifest.name]
     assert all(judge(draw(session, ImageRequest(prompt=wanted.text)), wanted).values())
 
 
-def test_most_pictures_and_answers_are_right(session: Session) -> None:
+def test_most_images_and_answers_are_right(session: Session) -> None:
     """Of a few only; docs/training.md has the scores, by ``janus-edge eval shapes``."""
     drawn = [
         judge(draw(session, ImageRequest(prompt=wanted.text, seed=seed)), wanted)["geneval"]

@@ -129,7 +129,7 @@ def test_the_published_7b_draws_and_answers(tmp_path: Path) -> None:
     written = (tmp_path / "janus-pro-7b" / "config.json").read_bytes()
     assert written == (PUBLISHED / "config-janus-pro-7b.json").read_bytes()
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["picture"] == {"codes": 576}
+    assert result["image"] == {"codes": 576}
     assert result["bundle_mb"] < 5000
     with Image.open(tmp_path / "janus-pro-7b.png") as drawn:
         assert drawn.size == (384, 384)

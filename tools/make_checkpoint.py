@@ -27,7 +27,7 @@ from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.published import read_config
 from janus_edge.model.vae import SDXL, VAEConfig, vae_config_json
 from janus_edge.model.weights import VAE_FOLDER, Model, family_of
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 from janus_edge.train.text import make_tokenizer
 
 CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "published"
@@ -162,7 +162,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -194,7 +194,7 @@ def _write_shards(
     if len(groups) == 1:
         names = [file]
     for shard, group in zip(names, groups, strict=True):
-        with whole(folder / shard) as part:
+        with atomic_write(folder / shard) as part:
             SAVE[suffix](dict(random_tensors(group, num_layers, dtype)), part)
         print(folder / shard, flush=True)
     if len(groups) > 1:

@@ -1,4 +1,4 @@
-"""Draw the README's sheet of pictures: ``python tools/sheet.py docs/sheet.png``."""
+"""Draw the README's sheet of images: ``python tools/sheet.py docs/sheet.png``."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import janus_edge
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 
 PROMPTS = (
     "three red circles",
@@ -35,7 +35,7 @@ def wrapped(text: str, font: ImageFont.ImageFont, width: int) -> str:
 
 
 def draw(session: janus_edge.Session, prompt: str) -> np.ndarray:
-    """The picture of seed 0."""
+    """The image of seed 0."""
     request = janus_edge.ImageRequest(prompt=prompt)
     (event,) = (e for e in session.generate_image(request) if isinstance(e, janus_edge.Image))
     return event.pixels
@@ -44,19 +44,19 @@ def draw(session: janus_edge.Session, prompt: str) -> np.ndarray:
 def main() -> None:
     """Draw all prompts and lay them out with their words below."""
     session, font = janus_edge.Session(janus_edge.open_bundle()), ImageFont.load_default(13)
-    pictures = [Image.fromarray(draw(session, prompt)) for prompt in PROMPTS]
-    side = pictures[0].width * ZOOM
+    images = [Image.fromarray(draw(session, prompt)) for prompt in PROMPTS]
+    side = images[0].width * ZOOM
     rows = -(-len(PROMPTS) // COLUMNS)
     size = (COLUMNS * (side + GAP) + GAP, rows * (side + LABEL + GAP) + GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (prompt, picture) in enumerate(zip(PROMPTS, pictures, strict=True)):
+    for index, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
         x = GAP + index % COLUMNS * (side + GAP)
         y = GAP + index // COLUMNS * (side + LABEL + GAP)
-        sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
+        sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (x, y))
         pen.rectangle((x, y, x + side - 1, y + side - 1), outline="lightgrey")
         pen.multiline_text((x, y + side + 2), wrapped(prompt, font, side), "black", font, spacing=1)
-    with whole(Path(sys.argv[1])) as part:
+    with atomic_write(Path(sys.argv[1])) as part:
         sheet.save(part, format="PNG", optimize=True)
 
 

@@ -19,8 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.weights import save_checkpoint
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.exchange import put
-from janus_edge.runtime.files import private
+from janus_edge.runtime.exchange import put_in_place
+from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.stop import Stopped, keeping, stoppable
 from janus_edge.train.recipes import RECIPES, Made
 
@@ -47,7 +47,7 @@ def main() -> None:
         parser.error("--start CHECKPOINT goes with --model janusflow, and it with --start")
     options.run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with _one_line(options.run_dir), private(options.run_dir, target=_STATES):
+        with _one_line(options.run_dir), private_folder(options.run_dir, target=_STATES):
             _train(options, parser)
     except OutputError as error:  # another training in this folder, or a full disk
         sys.exit(f"error: {error}")
@@ -77,7 +77,7 @@ def write(run_dir: Path, made: Made, words: list[str]) -> None:
         "stages": [dataclasses.asdict(stage) for stage in made.stages],
     }
     folder = run_dir / "checkpoint"
-    with _one_line(folder), private(run_dir, target=folder.name) as room:
+    with _one_line(folder), private_folder(run_dir, target=folder.name) as room:
         part = room / "new"
         save_checkpoint(made.checkpoint, part, torch.float16)
         shutil.copy(run_dir / "log.jsonl", part / "log.jsonl")
@@ -86,7 +86,7 @@ def write(run_dir: Path, made: Made, words: list[str]) -> None:
             if not (part / each.name).exists():
                 copy = shutil.copytree if each.is_dir() else shutil.copy2
                 copy(each, part / each.name)
-        put(part, folder)
+        put_in_place(part, folder)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.files import append_line, sync, whole
+from janus_edge.runtime.files import append_line, atomic_write, sync
 from janus_edge.runtime.stop import keeping
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
@@ -225,7 +225,7 @@ def _kept(path: Path, stage: Stage) -> str:
 def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
     states = [each.state_dict() for each in optimizers]
     state = {"step": step, "model": model.state_dict(), "optimizers": states}
-    with whole(path) as part:
+    with atomic_write(path) as part:
         content = io.BytesIO()  # torch itself does not say why a file cannot be written
         torch.save(state, content)
         part.write_bytes(content.getbuffer())
@@ -239,7 +239,7 @@ def _drop_later_lines(log: Path, stage: str, start: int) -> None:
     if not log.exists():
         return
     kept = [line for line in _lines(log) if line["stage"] != stage or line["step"] <= start]
-    with whole(log) as part:
+    with atomic_write(log) as part:
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 

@@ -33,7 +33,7 @@ from janus_edge.export.bundle.writer import export_folder
 from janus_edge.runtime.backends import cpu_kernels, cpu_library
 from janus_edge.runtime.backends.cpu_library import Pool
 from janus_edge.runtime.bundle import MANIFEST, Bundle, open_bundle
-from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.decode import CachedDecoder
 
 SCHEMA = "busy/1"
 TINY = Path(__file__).resolve().parents[2] / "checkpoints/tiny-janus"
@@ -41,14 +41,16 @@ ROWS, PROMPT = 2, 20
 SPIN = "while True: pass"
 
 
-def decoder_of(bundle: Bundle, length: int, library: Path | None, num_threads: int) -> Decoder:
+def decoder_of(
+    bundle: Bundle, length: int, library: Path | None, num_threads: int
+) -> CachedDecoder:
     """Return a decoder with caches of this length. library: another than the package's."""
     found = cpu_library.open_library(library) if library else cpu_library.library()
     if found is None:
         sys.exit(f"busy: {library or 'the package'}: no decoder library that runs here")
     manifest = bundle.manifest
     engine = cpu_kernels.load("decoder", bundle.folder, manifest, Pool(num_threads, found))
-    return Decoder(engine, manifest.sizes, ROWS, length, manifest.cache_type)
+    return CachedDecoder(engine, manifest.sizes, ROWS, length, manifest.cache_type)
 
 
 @contextmanager
@@ -64,7 +66,7 @@ def neighbours(count: int) -> Iterator[None]:
             process.wait()
 
 
-def turn(decoder: Decoder, width: int, steps: int) -> list[float]:
+def turn(decoder: CachedDecoder, width: int, steps: int) -> list[float]:
     """Start over with a prompt; return each step's milliseconds."""
     prompt_RTD = np.random.default_rng(0).standard_normal((ROWS, PROMPT, width), np.float32)
     decoder.prefill(prompt_RTD, np.full(ROWS, PROMPT))

@@ -1,6 +1,6 @@
-/* What bench/programs/c_api.py times of the C API: opening, and pictures in chunks of codes or steps.
+/* What bench/programs/c_api.py times of the C API: opening, and images in chunks of codes or steps.
  * usage: native BUNDLE ONNXRUNTIME THREADS
- * A line of its input, a number, draws as far as so many codes on, or as the end of the picture for 0. It answers with the time
+ * A line of its input, a number, draws as far as so many codes on, or as the end of the image for 0. It answers with the time
  * that took as JSON; before the very first code is told, with a line. At the end: what opening took, the most memory held. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,15 +24,15 @@ static long peak_kb(void) {
     return found;
 }
 
-/* Go on with a picture by so many codes or steps, 0: all that are left; a new one where none is under way. 0, or -1 where it
+/* Go on with an image by so many codes or steps, 0: all that are left; a new one where none is under way. 0, or -1 where it
  * fails. */
-static int draw(je_engine *engine, je_job **job, int count) {
+static int draw(je_session *session, je_job **job, int count) {
     static double first_ms = -1;
     const double began = now_ms();
     je_request request;
     je_request_init(&request, sizeof request);
     request.prompt = "a red circle";
-    if (!*job && je_job_start(engine, &request, job)) return -1;
+    if (!*job && je_job_start(session, &request, job)) return -1;
     je_event event = {.size = sizeof event};
     je_status status;
     int done = 0;
@@ -60,16 +60,16 @@ int main(int argc, char **argv) {
     je_options_init(&options, sizeof options);
     options.onnxruntime = argv[2];
     options.num_threads = atoi(argv[3]);
-    je_engine *engine = NULL;
+    je_session *session = NULL;
     je_job *job = NULL;
     const double began = now_ms();
-    if (je_engine_open(argv[1], &options, &engine)) return fprintf(stderr, "%s\n", je_error()), 1;
+    if (je_session_open(argv[1], &options, &session)) return fprintf(stderr, "%s\n", je_error()), 1;
     const double open_ms = now_ms() - began;
     char line[16];
     while (fgets(line, sizeof line, stdin))
-        if (draw(engine, &job, atoi(line))) return fprintf(stderr, "%s\n", je_error()), 1;
+        if (draw(session, &job, atoi(line))) return fprintf(stderr, "%s\n", je_error()), 1;
     printf("{\"open_ms\": %.3f, \"peak_kb\": %ld}\n", open_ms, peak_kb());
     je_job_free(job);
-    je_engine_close(engine);
+    je_session_close(session);
     return 0;
 }

@@ -1,10 +1,10 @@
-r"""What the C API costs beside Python: library, opening, first code, pictures, memory.
+r"""What the C API costs beside Python: library, opening, first code, images, memory.
 
-    python bench/programs/c_api.py LIBRARY BUNDLE... [--starts 5] [--pictures 2] \
+    python bench/programs/c_api.py LIBRARY BUNDLE... [--starts 5] [--images 2] \
         [--record FILE]
 
 LIBRARY is a built libjanus_edge (scripts/build-native, docs/c-api.md). A round starts a process of
-each, which opens the bundle and draws a picture; then both draw more, by turns of CHUNK codes or
+each, which opens the bundle and draws an image; then both draw more, by turns of CHUNK codes or
 steps, as the memory's speed drifts within seconds here. Several rounds, as each process has its own
 luck with memory. Both use the ONNX Runtime library of Python's package. Values are medians over the
 rounds; the last line of each bundle is one JSON document.
@@ -70,7 +70,7 @@ class Side:
     """One of the two programs, running."""
 
     def __init__(self, command: list[str]) -> None:
-        """Start it and draw a picture: its times, and the time from here to its first code."""
+        """Start it and draw an image: its times, and the time from here to its first code."""
         began, pipe = time.perf_counter(), subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8")
         self._send(0)
@@ -78,11 +78,11 @@ class Side:
             sys.exit("native: a program failed")
         started_ms = (time.perf_counter() - began) * 1e3
         found = json.loads(self._line())
-        self.start = {"first_ms": found["first_ms"], "picture_ms": found["ms"]}
+        self.start = {"first_ms": found["first_ms"], "image_ms": found["ms"]}
         self.start["started_ms"] = started_ms
 
     def go_on(self, chunk: int) -> tuple[float, bool]:
-        """By so many codes: milliseconds, and whether a picture is finished."""
+        """By so many codes: milliseconds, and whether an image is finished."""
         self._send(chunk)
         found = json.loads(self._line())
         return found["ms"], bool(found["is_finished"])
@@ -109,7 +109,7 @@ def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict
     drawn: dict[str, list[float]] = {name: [] for name in commands}
     for index in range(options.starts + 1):
         sides = {name: Side(commands[name]) for name in _order(commands, index)}
-        for _ in range(options.pictures):
+        for _ in range(options.images):
             took = _in_turn(sides, options.chunk)
             if index:  # the first round warms the file cache
                 for name, ms in took.items():
@@ -121,7 +121,7 @@ def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict
         print(f"start {index} of {options.starts}", file=sys.stderr, flush=True)
     medians = {
         name: {key: round(statistics.median(run[key] for run in rows), 1) for key in rows[0]}
-        | {"warm_picture_ms": round(statistics.median(drawn[name]), 1)}
+        | {"warm_image_ms": round(statistics.median(drawn[name]), 1)}
         for name, rows in kept.items()
     }
     pairs = zip(drawn["c_api"], drawn["python_api"], strict=True)
@@ -129,13 +129,13 @@ def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict
     return medians | {
         "c_over_python": {
             **{key: round(c[key] / python[key], 3) for key in c},
-            "warm_picture_by_pairs": round(statistics.median(a / b for a, b in pairs), 3),
+            "warm_image_by_pairs": round(statistics.median(a / b for a, b in pairs), 3),
         }
     }
 
 
 def _in_turn(sides: dict[str, Side], chunk: int) -> dict[str, float]:
-    """A picture of each, a chunk of one after a chunk of the other; milliseconds of each."""
+    """An image of each, a chunk of one after a chunk of the other; milliseconds of each."""
     total, is_finished, turn = dict.fromkeys(sides, 0.0), False, 0
     while not is_finished:
         for name in _order(sides, turn):
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--starts", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--chunk", type=int, default=8, help="codes or steps a turn")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
@@ -190,7 +190,7 @@ def main() -> None:
                 "threads": options.threads,
                 "warmup_runs": 1,
                 "starts": options.starts,
-                "pictures": options.pictures,
+                "images": options.images,
                 "chunk": options.chunk,
                 "library_bytes": library.stat().st_size,
                 "onnxruntime_bytes": ort.stat().st_size,

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 
 Record = dict[str, Any]
 
@@ -77,7 +77,7 @@ def default_of(records: list[Record]) -> Record:
 
 def difference(record: Record, other: Record) -> tuple[float, float]:
     """How much more it scores, and the standard error of that: both drew the same prompts from the
-    same noise, so they are compared picture by picture."""
+    same noise, so they are compared image by image."""
     verdicts = (each["verdicts"]["geneval"] for each in (record, other))
     gains = [int(mine) - int(others) for mine, others in zip(*verdicts, strict=True)]
     return fmean(gains), stdev(gains) / len(gains) ** 0.5
@@ -162,7 +162,7 @@ def plot(records: list[Record], base: Record, chosen: Record, path: Path) -> Non
     from matplotlib.figure import Figure  # here: the rule and the tables work without it
 
     figure = Figure(figsize=(11, 6.4), layout="constrained")
-    figure.supxlabel("rows that the network computes for a picture", fontsize="medium")
+    figure.supxlabel("rows that the network computes for an image", fontsize="medium")
     axes = figure.subplots(2, len(SOLVERS), sharex=True, sharey="row")
     bar = score(base)
     for (name, title), pair in zip(SOLVERS.items(), axes.T, strict=True):
@@ -186,7 +186,7 @@ def plot(records: list[Record], base: Record, chosen: Record, path: Path) -> Non
         labels |= dict(zip(texts, handles, strict=True))
     order = sorted(labels)
     figure.legend([labels[text] for text in order], order, loc="outside right upper", frameon=False)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=110)
 
 

@@ -3,8 +3,8 @@
     python bench/programs/flow_settings.py BUNDLE --record bench/records/flow-settings.jsonl \\
         [--prompts 120] [--split validation] [--guidance-scale 1.5 2 ...] [--threads 1] [--part 1 2]
 
-For each setting of a table: the shape score of one picture a prompt (evals/shapes.py), how many
-rows the network computes and how long a picture takes, and how far its latents are from 300 Euler
+For each setting of a table: the shape score of one image a prompt (evals/shapes.py), how many
+rows the network computes and how long an image takes, and how far its latents are from 300 Euler
 steps of the same field: same prompt, seed, guidance scale and interval, so that only the solver's
 error is counted. A setting's line is appended as soon as it is measured; those that the record
 already has for this bundle, split and number of prompts are skipped, so the same command goes on
@@ -84,7 +84,7 @@ def _counted(steps: dict[str, tuple[int, ...]]) -> list[tuple[str, int]]:
 
 
 def velocity_rows(settings: FlowSettings) -> int:
-    """Rows that the network computes for a picture: 2 a guided velocity, 1 an unguided one."""
+    """Rows that the network computes for an image: 2 a guided velocity, 1 an unguided one."""
     rows = 0
 
     def velocity(z: np.ndarray, t: float, guided: bool) -> np.ndarray:
@@ -104,7 +104,7 @@ def relative_error(latent: np.ndarray, reference: np.ndarray) -> float:
 
 
 def request_of(settings: FlowSettings, caption: Caption, seed: int) -> ImageRequest:
-    """A picture as ``janus-edge eval shapes`` draws it: a prompt's place is its seed."""
+    """An image as ``janus-edge eval shapes`` draws it: a prompt's place is its seed."""
     return ImageRequest(prompt=caption.text, seed=seed, **dataclasses.asdict(settings))
 
 
@@ -119,9 +119,9 @@ def reference_latents(session: Session, settings: FlowSettings, cases: list[Case
 def measure(
     session: Session, settings: FlowSettings, cases: list[Case], references: Latents
 ) -> dict[str, Any]:
-    """Draw every prompt once: cost, scores by each rule, each picture's verdicts, latent error.
+    """Draw every prompt once: cost, scores by each rule, each image's verdicts, latent error.
 
-    A verdict a picture ("1": right) lets two settings be compared picture by picture.
+    A verdict an image ("1": right) lets two settings be compared image by image.
     """
     outcomes: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
     images = []

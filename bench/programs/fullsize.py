@@ -1,4 +1,4 @@
-"""A published shape from end to end on this machine: checkpoint, export, one picture, one answer.
+"""A published shape from end to end on this machine: checkpoint, export, one image, one answer.
 
     python bench/programs/fullsize.py janus-pro-1b DIR [--record bench/records/fullsize.jsonl]
     python bench/programs/fullsize.py janus-pro-7b DIR --quantize int4
@@ -8,7 +8,7 @@ Random weights (tools/make_checkpoint.py), so what is drawn means nothing; time 
 command is a process of its own; its peak memory is the kernel's count (ru_maxrss), which includes
 the parts of mapped files that it touched. The last line is one JSON document. A JanusFlow draws in
 two steps unless --steps says otherwise. (Records of schema fullsize/1 count 1,024,000 bytes a MB,
-later ones 1,000,000; from fullsize/3 on they say of how many codes or steps the picture is.)
+later ones 1,000,000; from fullsize/3 on they say of how many codes or steps the image is.)
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ def measured(*words: str) -> dict[str, Any]:
     return {"seconds": seconds, "peak_mb": round(usage.ru_maxrss * 1024 / 1e6), "said": said}
 
 
-def picture_of(checkpoint: Path, steps: int) -> dict[str, int]:
-    """How many codes the checkpoint's pictures are, or of a flow the steps to draw in."""
+def image_of(checkpoint: Path, steps: int) -> dict[str, int]:
+    """How many codes the checkpoint's images are, or of a flow the steps to draw in."""
     config = read_config(read_object(checkpoint / "config.json"))
     return {"codes": config.num_codes} if isinstance(config, JanusConfig) else {"steps": steps}
 
 
 def commands(
-    folder: Path, name: str, picture: dict[str, int], how: list[str]
+    folder: Path, name: str, image: dict[str, int], how: list[str]
 ) -> dict[str, list[str]]:
     """What is measured, in order. how: more words of the export."""
     bundle, png = str(folder / f"{name}-bundle"), str(folder / f"{name}.png")
-    steps = ["--steps", str(picture["steps"])] if "steps" in picture else []
+    steps = ["--steps", str(image["steps"])] if "steps" in image else []
     return {
         "export": ["export", str(folder / name), bundle, "--replace", *how],
         "generate": ["generate", "a red circle", "--model", bundle, "-o", png, *steps],
@@ -78,11 +78,11 @@ def main() -> None:
     checkpoint, bundle = options.folder / options.name, options.folder / f"{options.name}-bundle"
     if not checkpoint.exists():
         measured(sys.executable, MAKE, options.name, str(checkpoint))
-    picture = picture_of(checkpoint, options.steps)
+    image = image_of(checkpoint, options.steps)
     how = ENGINES if options.engines else ["--quantize", options.quantize]
     runs = {
         name: measured(COMMAND, *words)
-        for name, words in commands(options.folder, options.name, picture, how).items()
+        for name, words in commands(options.folder, options.name, image, how).items()
         if options.only in (None, name)
     }
     said = {name: run.pop("said") for name, run in runs.items()}
@@ -96,7 +96,7 @@ def main() -> None:
         "onnxruntime": onnxruntime.__version__,
         "checkpoint_mb": _size_mb(checkpoint),
         "bundle_mb": _size_mb(bundle),
-        "picture": picture,
+        "image": image,
         **runs,
         "parity": [line for line in said.get("export", "").splitlines() if "error" in line],
         "answer": said.get("ask", "").strip(),
@@ -111,7 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", help="export, generate or ask; the others have run before")
-    parser.add_argument("--steps", type=int, default=FLOW_STEPS, help="of a flow's picture")
+    parser.add_argument("--steps", type=int, default=FLOW_STEPS, help="of a flow's image")
     parser.add_argument("--engines", action="store_true", help="TensorRT's, of 4-bit weights")
     parser.add_argument("--quantize", default="fp32", help="the export's preset")
     parser.add_argument("--record", type=Path)

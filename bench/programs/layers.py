@@ -3,7 +3,7 @@
     python bench/programs/layers.py --record bench/records/layers.jsonl [--threads 2] [--repeats 15]
 
 Random weights, through the product's own graphs and decoder: a step of two rows near the start and
-near the end of a picture, the prompt of a question about a picture, a short prompt of two rows, and
+near the end of an image, the prompt of a question about an image, a short prompt of two rows, and
 the tokens of one velocity behind a short prompt. Each round runs all kinds in turn; the median of
 the rounds, in ms a layer, is printed and appended as a line of the record.
 """
@@ -29,13 +29,13 @@ from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.decoder import decoder_graph
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import Blocks
+from janus_edge.export.quantization.quantize import QuantSpec
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import Engine
 from janus_edge.runtime.backends.onnxruntime import load_graph
-from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.decode import CachedDecoder
 from janus_edge.runtime.manifest import Sizes
 from janus_edge.train.config import TINY
 
@@ -54,17 +54,17 @@ LANGUAGE = LanguageConfig(
 # Weights and cache.
 KINDS = {
     "fp32, fp32 cache": (None, "float32"),
-    "int4 in blocks of 64, fp32 cache": (Blocks(bits=4, size=64), "float32"),
-    "int4 in blocks of 64, int8 cache": (Blocks(bits=4, size=64), "int8"),
-    "int4 in blocks of 128, fp32 cache": (Blocks(bits=4, size=128), "float32"),
-    "int4 in blocks of 128, int8 cache": (Blocks(bits=4, size=128), "int8"),
-    "int8 in blocks of 128, fp32 cache": (Blocks(bits=8, size=128), "float32"),
-    "int8 outputs, fp32 cache": (Blocks(bits=8, size=0), "float32"),
-    "int8 outputs, int8 cache": (Blocks(bits=8, size=0), "int8"),
+    "int4 in blocks of 64, fp32 cache": (QuantSpec(bits=4, block_size=64), "float32"),
+    "int4 in blocks of 64, int8 cache": (QuantSpec(bits=4, block_size=64), "int8"),
+    "int4 in blocks of 128, fp32 cache": (QuantSpec(bits=4, block_size=128), "float32"),
+    "int4 in blocks of 128, int8 cache": (QuantSpec(bits=4, block_size=128), "int8"),
+    "int8 in blocks of 128, fp32 cache": (QuantSpec(bits=8, block_size=128), "float32"),
+    "int8 outputs, fp32 cache": (QuantSpec(bits=8), "float32"),
+    "int8 outputs, int8 cache": (QuantSpec(bits=8), "int8"),
 }
 
 
-def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], Decoder]]:
+def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], CachedDecoder]]:
     """By kind: a decoder for so many rows."""
     torch.manual_seed(0)
     config = dataclasses.replace(TINY, language=LANGUAGE)
@@ -72,23 +72,23 @@ def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], Decode
     level = torch.full((LANGUAGE.num_key_value_heads, 1, LANGUAGE.head_dim), 0.02)
     scales = [CacheScales(keys_G1E=level, values_G1E=level)] * LAYERS
     sizes = sizes_of(checkpoint.model, LENGTH)
-    found: dict[str, Callable[[int], Decoder]] = {}
-    for name, (blocks, cache) in KINDS.items():
+    found: dict[str, Callable[[int], CachedDecoder]] = {}
+    for name, (spec, cache) in KINDS.items():
         path = folder / f"{len(found)}.onnx"
         own = scales if cache == "int8" else None
         save_graph(
-            decoder_graph(checkpoint, LENGTH, LOWERINGS["onnxruntime"], None, blocks, own), path
+            decoder_graph(checkpoint, LENGTH, LOWERINGS["onnxruntime"], None, spec, own), path
         )
         engine = load_graph(path, num_threads)
         found[name] = partial(_decoder, engine, sizes, cache)
     return found
 
 
-def _decoder(engine: Engine, sizes: Sizes, cache: str, rows: int) -> Decoder:
-    return Decoder(engine, sizes, rows, LENGTH, cache)
+def _decoder(engine: Engine, sizes: Sizes, cache: str, rows: int) -> CachedDecoder:
+    return CachedDecoder(engine, sizes, rows, LENGTH, cache)
 
 
-def works(make: Callable[[int], Decoder]) -> dict[str, Callable[[], object]]:
+def workloads(make: Callable[[int], CachedDecoder]) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     rng, width = np.random.default_rng(0), LANGUAGE.hidden_size
     found: dict[str, Callable[[], object]] = {}
@@ -119,24 +119,24 @@ def main() -> None:
     before = describe()
     with tempfile.TemporaryDirectory() as folder:
         kinds = {
-            name: works(made) for name, made in decoders(Path(folder), options.threads).items()
+            name: workloads(made) for name, made in decoders(Path(folder), options.threads).items()
         }
         spent: dict[str, dict[str, list[float]]] = {
             n: {w: [] for w in ws} for n, ws in kinds.items()
         }
-        for work in next(iter(kinds.values())):
+        for workload in next(iter(kinds.values())):
             for turn in range(options.repeats + 2):  # two to warm up
                 for name, calls in kinds.items():
                     began = time.perf_counter()
-                    calls[work]()
+                    calls[workload]()
                     if turn > 1:
-                        spent[name][work].append((time.perf_counter() - began) * 1e3 / LAYERS)
+                        spent[name][workload].append((time.perf_counter() - began) * 1e3 / LAYERS)
     medians = {
-        name: {work: round(float(np.median(ms)), 3) for work, ms in works.items()}
-        for name, works in spent.items()
+        name: {workload: round(float(np.median(ms)), 3) for workload, ms in workloads.items()}
+        for name, workloads in spent.items()
     }
     for name, row in medians.items():
-        print(f"{name:36}", *(f"{work} {ms:8.3f}" for work, ms in row.items()), sep="  ")
+        print(f"{name:36}", *(f"{workload} {ms:8.3f}" for workload, ms in row.items()), sep="  ")
     append_record(
         options.record,
         {

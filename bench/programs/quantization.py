@@ -4,10 +4,10 @@
         --record bench/records/quantization.jsonl [--prompts 60] [--split validation] [--threads 1]
 
 EXACT is the bundle exported with ``--quantize fp32``; the others are of the same checkpoint. It
-draws a picture a prompt; every bundle then says for each of its positions, after the codes before
+draws an image a prompt; every bundle then says for each of its positions, after the codes before
 it, which code it would draw: KL(exact || rounded) of the guided logits at the drawing's guidance
 and temperature, in nats, over the first row of codes and over the rest; and how often the same
-noise picks the same code. A line a bundle is appended. Scores of whole pictures and of answers are
+noise picks the same code. A line a bundle is appended. Scores of whole images and of answers are
 ``janus-edge eval shapes``'s.
 """
 
@@ -40,11 +40,11 @@ SCHEMA = "quantization/1"
 def guided_logits(
     engines: Engines, prompt: str, codes_N: np.ndarray, guidance_scale: float
 ) -> np.ndarray:
-    """Guided logits (N, V) of each position of a picture, after its codes before that."""
+    """Guided logits (N, V) of each position of an image, after its codes before that."""
     encoder, sizes = engines.bundle.encoder, sizes_of(engines)
     ids_T = encoder.generation(prompt)
     ids_2T = np.stack([ids_T, encoder.unconditional(ids_T)])
-    decoder = engines.decoder(2, len(ids_T) + sizes.num_codes)
+    decoder = engines.open_decoder(2, len(ids_T) + sizes.num_codes)
     embeds = engines.table("text_embed")[ids_2T].astype(np.float32)
     hidden_2D = decoder.prefill(embeds, np.full(2, len(ids_T)))
     logits = []

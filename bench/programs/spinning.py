@@ -2,7 +2,7 @@
 
     python bench/programs/spinning.py --record bench/records/spinning.jsonl [--rounds 3]
 
-A picture's loop runs decoder and head in turn, each an engine with threads of its own. Here up to
+An image's loop runs decoder and head in turn, each an engine with threads of its own. Here up to
 three engines of two decoder layers of Janus-Pro-1B's shape (int4 in blocks of 64, random weights)
 take a step in turn: milliseconds a step, the median of all rounds. Each setting's rounds are
 processes of their own, in turn with the others'. A line is appended to the record.

@@ -3,7 +3,7 @@
     python bench/programs/startup.py [--runs 20] [--record bench/records/startup.jsonl]
 
 Times, in turn, so that a drifting machine drifts for all: an empty Python process (the floor),
-``import janus_edge``, ``janus-edge --help``, one drawn picture, one answered question. The last
+``import janus_edge``, ``janus-edge --help``, one drawn image, one answered question. The last
 line is one JSON document.
 """
 
@@ -28,7 +28,7 @@ COMMAND = str(Path(sys.executable).parent / "janus-edge")
 
 
 def commands(folder: str) -> dict[str, list[str]]:
-    """What is timed; the question is about the picture that the drawing makes."""
+    """What is timed; the question is about the image that the drawing makes."""
     return {
         "python_ms": [sys.executable, "-c", ""],
         "import_ms": [sys.executable, "-c", "import janus_edge"],

@@ -20,7 +20,7 @@ def graph_entry(
     """What the manifest says of a graph. weights: dtype of most, where they are not rounded."""
     beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
     listed = {"tensors": _stored(proto)} if component.is_listed else {}
-    blocks = component.blocks
+    spec = component.spec
     return {
         "file": path.name,
         "sha256": file_sha256(path),
@@ -28,9 +28,9 @@ def graph_entry(
         "backend": "onnxruntime",
         "target": TARGET if any(each.domain for each in proto.opset_import) else ANY_TARGET,
         "dtype": "float32",
-        "weights": weights if blocks is None else blocks.dtype,
-        "upcast": "load" if data is None or blocks else "use",
-        "quantization": "none" if blocks is None else blocks.scales,
+        "weights": weights if spec is None else spec.dtype,
+        "upcast": "load" if data is None or spec else "use",
+        "quantization": "none" if spec is None else spec.granularity,
         "inputs": [tensor_entry(value) for value in proto.graph.input],
         "outputs": [tensor_entry(value) for value in proto.graph.output],
         "profile": component.profile,

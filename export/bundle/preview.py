@@ -36,7 +36,7 @@ def preview(checkpoint: Checkpoint, report: Report) -> Iterator[tuple[str, np.nd
 
 
 def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor, report: Report) -> np.ndarray:
-    """RGB of every code, (K, 3) float32 in 0..255, by least squares on the pictures of some codes.
+    """RGB of every code, (K, 3) float32 in 0..255, by least squares on the images of some codes.
 
     The map is linear in the code's vector; stored as the table it gives, since the codes are known.
     """
@@ -61,10 +61,10 @@ def _colours(
     decode: Callable[[Tensor], Tensor], samples_P: Tensor, side: int, report: Report
 ) -> Tensor:
     """Mean colours (P * side * side, 3) of the cells of what samples decode to, ``side`` cells a
-    side, each picture's in a row; decoded in batches."""
+    side, each image's in a row; decoded in batches."""
     found: list[Tensor] = []
     done, width, told = 0, 1, time.monotonic()
-    report(f"preview: decodes {len(samples_P)} pictures to be fitted to")
+    report(f"preview: decodes {len(samples_P)} images to be fitted to")
     while done < len(samples_P):
         with torch.no_grad():
             pixels_B3HW = decode(samples_P[done : done + width]).clamp(-1, 1)
@@ -74,7 +74,7 @@ def _colours(
         done += len(pixels_B3HW)
         if time.monotonic() - told > REPORT_S and done < len(samples_P):
             told = time.monotonic()
-            report(f"preview: {done} of {len(samples_P)} pictures")
+            report(f"preview: {done} of {len(samples_P)} images")
     return torch.cat(found)
 
 

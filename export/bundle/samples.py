@@ -1,6 +1,6 @@
 """What a model draws, for what is fitted or calibrated at export: the checkpoint's own or random.
 
-Shapes: P pictures, N codes, Z latent channels, H, W latent cells.
+Shapes: P images, N codes, Z latent channels, H, W latent cells.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ def random_samples(checkpoint: Checkpoint) -> Tensor:
 def random_codes(size: int, num_codes: int) -> Tensor:
     """Codes (P, N) where a checkpoint brings no samples.
 
-    Each picture is one code all over with others in half of its cells, so that every code is seen
-    both filling a picture and among strangers.
+    Each image is one code all over with others in half of its cells, so that every code is seen
+    both filling an image and among strangers.
     """
-    num_pictures = min(64, max(8, 4096 // num_codes))
+    num_images = min(64, max(8, 4096 // num_codes))
     generator = torch.Generator().manual_seed(0)
-    plain = torch.randint(size, (num_pictures, 1), generator=generator)
-    others = torch.randint(size, (num_pictures, num_codes), generator=generator)
-    mixed = torch.rand(num_pictures, num_codes, generator=generator) < 0.5
+    plain = torch.randint(size, (num_images, 1), generator=generator)
+    others = torch.randint(size, (num_images, num_codes), generator=generator)
+    mixed = torch.rand(num_images, num_codes, generator=generator) < 0.5
     return torch.where(mixed, others, plain)
 
 
 def random_latents(channels: int, size: int) -> Tensor:
     """Latents (P, Z, H, W) of unit variance where a checkpoint brings no samples: coarse noise, as
-    pictures have areas, and a little fine noise."""
+    images have areas, and a little fine noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(
         NUM_LATENTS, channels, max(1, size // 4), max(1, size // 4), generator=generator

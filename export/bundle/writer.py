@@ -32,14 +32,14 @@ from janus_edge.model.weights import (
     Checkpoint,
     Model,
     family_of,
-    in_halves,
     load_checkpoint,
     loaded,
+    to_half,
 )
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError, OutputError
-from janus_edge.runtime.exchange import put
-from janus_edge.runtime.files import private
+from janus_edge.runtime.exchange import put_in_place
+from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 from janus_edge.runtime.removal import foreign
@@ -121,7 +121,7 @@ def export_bundle(
     for standard operators alone. engines: for TensorRT, with its kernels, in place of graphs.
     report: called with a line after each component. Raises ParityError when a component differs
     from PyTorch, OutputError when the folder exists (and replace is False) or cannot be written,
-    OptionError when max_length holds no picture or there is no such preset.
+    OptionError when max_length holds no image or there is no such preset.
     """
     preset = preset_of(
         quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
@@ -136,10 +136,10 @@ def export_bundle(
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
     with _replacing(folder, replace) as part:
-        stored = in_halves(checkpoint) if preset.halves else checkpoint
+        stored = to_half(checkpoint) if preset.fp16 else checkpoint
         components = graph_components(stored, max_length, preset)
         entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
-        entries |= _write_tables(stored, part, report, preset.halves)
+        entries |= _write_tables(stored, part, report, preset.fp16)
         kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
         (part / TOKENIZER_BIN).write_bytes(compiled)
@@ -167,8 +167,12 @@ def _write_graphs(
             del proto  # as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)
-            rounded = component.references(examples, low=True) if component.is_low else None
-        parity = measure_parity(component, path, entry["upcast"], examples, references, rounded)
+            fake_quantized = None
+            if component.is_quantized:
+                fake_quantized = component.references(examples, fake_quantize=True)
+        parity = measure_parity(
+            component, path, entry["upcast"], examples, references, fake_quantized
+        )
         line = str(parity)
         if engines is not None:
             with loaded(checkpoint, *component.parameters):
@@ -195,13 +199,11 @@ def _write_kernels(
     return entries
 
 
-def _write_tables(
-    checkpoint: Checkpoint, part: Path, report: Report, halves: bool
-) -> dict[str, Any]:
+def _write_tables(checkpoint: Checkpoint, part: Path, report: Report, fp16: bool) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for name, table in chain(tables(checkpoint), preview(checkpoint, report)):
         path = part / f"{name}.npy"
-        entries[name] = write_table(table.astype(np.float16) if halves else table, path)
+        entries[name] = write_table(table.astype(np.float16) if fp16 else table, path)
         report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")
     return entries
 
@@ -237,10 +239,10 @@ def _write_manifest(
 
 
 def check_length(model: Model, max_length: int) -> None:
-    """Raise OptionError where the KV cache has no room for a picture and a short prompt."""
+    """Raise OptionError where the KV cache has no room for an image and a short prompt."""
     drawn = sizes_of(model, max_length).num_drawn
     if max_length < drawn + 16:
-        raise OptionError(f"max_length {max_length} has no room for a picture's {drawn} positions")
+        raise OptionError(f"max_length {max_length} has no room for an image's {drawn} positions")
 
 
 def check_place(folder: Path, replace: bool) -> None:
@@ -263,13 +265,13 @@ def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
     made = [each for each in place.parents if not each.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with private(place.parent, target=place.name) as room:
+        with private_folder(place.parent, target=place.name) as room:
             check_place(place, replace)
             part = room / "new"
             part.mkdir()
             yield part
             check_place(place, replace)
-            put(part, place)
+            put_in_place(part, place)
     except OSError as error:  # a folder that cannot be written, or a full disk
         reason = error.strerror or str(error)
         raise OutputError(f"{folder}: {reason}; make room there, or choose another one") from error

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from janus_edge.export.graph.storage import halve
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import Blocks
+from janus_edge.export.quantization.quantize import QuantSpec
 from janus_edge.model.config import LanguageConfig
 
 OPSET = 24
@@ -36,14 +36,14 @@ Shape = list[str | int]
 @dataclass(frozen=True, kw_only=True)
 class Lowering:
     """product: x (..., I) times rounded weights (O, I); takes the graph, x, the result's name, the
-    weights and their blocks. prepare: adds what all layers share; "cos", "sin", "positions",
+    weights and their spec. prepare: adds what all layers share; "cos", "sin", "positions",
     "lengths" and the caches are there. attention: of a layer; takes the graph, its index, the names
     of queries, keys and values (R, T, D), and the scales of 8-bit caches; the name of its result.
     has_slices: whether weights that lie as halves beside the graph are multiplied in slices, for a
     processor's cache.
     """
 
-    product: Callable[[Graph, str, str, np.ndarray, Blocks], str]
+    matmul: Callable[[Graph, str, str, np.ndarray, QuantSpec], str]
     prepare: Callable[[Graph], None]
     attention: Callable[[Graph, int, tuple[str, str, str], LanguageConfig, CacheScales | None], str]
     has_slices: bool
@@ -53,21 +53,21 @@ class Graph:
     """Nodes and initializers; every call returns the name of what it made."""
 
     def __init__(
-        self, lowering: Lowering, data: Path | None = None, blocks: Blocks | None = None
+        self, lowering: Lowering, data: Path | None = None, spec: QuantSpec | None = None
     ) -> None:
-        """data: the file to write the products' weights to; None: in the graph. blocks: how they
+        """data: the file to write the products' weights to; None: in the graph. spec: how they
         are rounded; None: not at all."""
         self.lowering = lowering
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.rows: dict[str, tuple[str, str]] = {}  # rounded inputs, shared by products
-        self._data, self._blocks = data, blocks
+        self._data, self._spec = data, spec
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
     @property
-    def is_wide(self) -> bool:
+    def is_for_prefill(self) -> bool:
         """Whether it is made for many rows at once: its weights are rounded as whole outputs."""
-        return self._blocks is not None and not self._blocks.size
+        return self._spec is not None and not self._spec.block_size
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """An array in the graph."""
@@ -108,8 +108,8 @@ class Graph:
             product = self.linear(x, f"{name}.product", weight_OI)
             bias = self.weight(f"{name}.bias", bias_O.detach().numpy())
             return self.node("Add", [product, bias], [name])
-        if self._blocks is not None:
-            return self.lowering.product(self, x, name, weight_OI.detach().numpy(), self._blocks)
+        if self._spec is not None:
+            return self.lowering.matmul(self, x, name, weight_OI.detach().numpy(), self._spec)
         weight_IO = weight_OI.detach().numpy().T
         if self._file is None:
             return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from janus_edge.export.quantization.quantize import Blocks
+from janus_edge.export.quantization.quantize import QuantSpec
 
 Feeds = dict[str, np.ndarray]
 Ranges = dict[str, tuple[int, int, int]]
@@ -30,7 +30,9 @@ def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
 class References(Protocol):
     """See ``Component``."""
 
-    def __call__(self, examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]: ...
+    def __call__(
+        self, examples: list[Feeds], fake_quantize: bool = False
+    ) -> list[list[np.ndarray]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,10 @@ class Component:
     where there are several. parameters: prefixes of those that must be
     in memory for ``build`` and ``references``. build: takes the file for the weights beside the
     graph, or None. references: PyTorch's outputs for the examples, which are feeds of several
-    sizes; low: with everything rounded that the graph rounds. error: of an output against its
-    reference. blocks: how the weights are rounded. is_low: whether anything is. is_listed: whether
-    the manifest says where each weight lies, for a backend that needs no graph. cuts: tensors at
-    which the graph can be run in pieces, where it may be larger than memory.
+    sizes; fake_quantize: with everything quantized that the graph quantizes. error: of an output
+    against its reference. spec: how the weights are quantized. is_quantized: whether anything is.
+    is_listed: whether the manifest says where each weight lies, for a backend without a graph.
+    cuts: tensors at which the graph can be run in pieces, where it may be larger than memory.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Component:
     uses: dict[str, Ranges] = field(default_factory=dict)
     num_weights: int = 0  # of those that can lie beside the graph
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
-    blocks: Blocks | None = None
-    is_low: bool = False
+    spec: QuantSpec | None = None
+    is_quantized: bool = False
     is_listed: bool = False
     cuts: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from janus_edge.export.graph.component import Component, Feeds
 from janus_edge.export.graph.decoder import decoder_components
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.graph.traced import Input, traced
-from janus_edge.export.quantization.quantize import PRESETS, Blocks, Preset
+from janus_edge.export.quantization.quantize import PRESETS, Preset, QuantSpec
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Checkpoint, Model, loaded
@@ -43,17 +43,17 @@ def graph_components(
     ]
     if isinstance(model, JanusFlow):
         see, align = "vision_und_enc_model", "vision_und_enc_aligner"
-        return [*_seeing(model, see, align, preset), *shared, *_flow(model, preset)]
+        return [*_vision(model, see, align, preset), *shared, *_flow(model, preset)]
     return [
-        *_seeing(model, "vision_model", "aligner", preset),
+        *_vision(model, "vision_model", "aligner", preset),
         *shared,
         _image_head(model, preset),
         *_codes(checkpoint, preset),
     ]
 
 
-def _seeing(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Component]:
-    """Pixels to patch features, and those to the vectors that stand at a picture's placeholders."""
+def _vision(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Component]:
+    """Pixels to patch features, and those to the vectors that stand at an image's placeholders."""
     config = model.config
     side = config.vision.image_size
     see, align = model.get_submodule(encoder), model.get_submodule(aligner)
@@ -67,7 +67,7 @@ def _seeing(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Co
             part,
             (given,),
             (output,),
-            blocks=preset.many,
+            spec=preset.vision_and_flow,
             lowering=preset.lowering,
         )
         for name, of, part, given, output in (
@@ -107,17 +107,17 @@ def _head(
     model: Model,
     head: nn.Module,
     fill: Callable[[Graph], None],
-    blocks: Blocks | None,
+    spec: QuantSpec | None,
     lowering: str,
 ) -> Component:
     """Hidden states (R, D) to logits (R, V). fill: adds the nodes from "hidden" to "logits"."""
     width = model.config.language.hidden_size
     hidden = Input(name="hidden", shape=(width,))
     outputs = ("logits",)
-    plain = traced(name, parameters, head, head, (hidden,), outputs, batch="R", blocks=blocks)
+    plain = traced(name, parameters, head, head, (hidden,), outputs, batch="R", spec=spec)
 
     def build(data: Path | None) -> onnx.ModelProto:
-        graph = Graph(LOWERINGS[lowering], data, blocks)
+        graph = Graph(LOWERINGS[lowering], data, spec)
         fill(graph)
         sizes = [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
         return graph.model(
@@ -130,12 +130,12 @@ def _head(
         plain,
         build=build,
         num_weights=sum(p.numel() for p in head.parameters()),
-        is_listed=blocks == Blocks(bits=8, size=32) and lowering == "onnxruntime",
+        is_listed=spec == QuantSpec(bits=8, block_size=32) and lowering == "onnxruntime",
     )
 
 
 def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
-    """What draws codes and turns them into pictures and back."""
+    """What draws codes and turns them into images and back."""
     model = checkpoint.model
     assert isinstance(model, Janus)
     config, vq, side = model.config, model.gen_vision_model, model.config.vision.image_size
@@ -153,7 +153,7 @@ def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
             vq.decode,
             (codes,),
             ("pixels",),
-            pictures=partial(_pictures, checkpoint) if preset.pixels else None,
+            images=partial(_images, checkpoint) if preset.convolutions else None,
         ),
         # Two codes may be equally near: what counts is how much farther the chosen one is.
         traced(
@@ -190,7 +190,7 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
             model.encode_latent,
             (latent, Input(name="t", shape=(), least=0.0)),
             ("tokens", "time", "skip"),
-            blocks=preset.many,
+            spec=preset.vision_and_flow,
             lowering=preset.lowering,
         ),
         traced(
@@ -204,7 +204,7 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
                 Input(name="time", shape=(width,)),
             ),
             ("velocity",),
-            blocks=preset.many,
+            spec=preset.vision_and_flow,
             lowering=preset.lowering,
         ),
         traced(
@@ -218,8 +218,8 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
     ]
 
 
-def _pictures(checkpoint: Checkpoint) -> list[Feeds]:
-    """Some of what an image decoder will see: pictures as the checkpoint knows them, and others."""
+def _images(checkpoint: Checkpoint) -> list[Feeds]:
+    """Some of what an image decoder will see: images as the checkpoint knows them, and others."""
     codes = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
     return [{"codes": each[None].numpy()} for each in codes]
 
@@ -245,7 +245,7 @@ def tables(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _text_table(checkpoint: Checkpoint) -> np.ndarray:
-    """Token embeddings. A JanusFlow's begin-of-image token stands before pictures that are seen
+    """Token embeddings. A JanusFlow's begin-of-image token stands before images that are seen
     and nowhere else, so the vector it has learned for that place is the token's own here."""
     model = checkpoint.model
     table_VD = model.language_model.model.embed_tokens.weight.detach().numpy()

@@ -26,18 +26,18 @@ from janus_edge.export.graph.component import Component, Feeds, Ranges
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.calibrate import (
     CacheScales,
-    RoundedCache,
+    QuantizedCache,
     cache_scales,
     sequences,
 )
-from janus_edge.export.quantization.quantize import PRESETS, Blocks, Preset, rounded
+from janus_edge.export.quantization.quantize import PRESETS, Preset, QuantSpec, fake_quantized
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
 from janus_edge.model.weights import Checkpoint, loaded
 from janus_edge.runtime.manifest import PREFILL
 
 _PREFIX = "language_model.model."
-PROMPT_LENGTH = 640  # positions: a picture that is asked about or drawn by a flow, and some text
+PROMPT_LENGTH = 640  # positions: an image that is asked about or drawn by a flow, and some text
 CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
 
 
@@ -52,7 +52,7 @@ def decoder_components(
     def scales() -> list[CacheScales] | None:
         return cache_scales(checkpoint) if cache == "int8" else None
 
-    def made(name: str, blocks: Blocks | None) -> Component:
+    def made(name: str, spec: QuantSpec | None) -> Component:
         return Component(
             name=name,
             outputs=("hidden", *(f"present_{name}" for name in _cache_names(config))),
@@ -70,15 +70,15 @@ def decoder_components(
                 if name.startswith(f"{_PREFIX}layers.")
             ),
             build=lambda data: decoder_graph(
-                checkpoint, max_length, LOWERINGS[preset.lowering], data, blocks, scales()
+                checkpoint, max_length, LOWERINGS[preset.lowering], data, spec, scales()
             ),
             examples=lambda: _examples(checkpoint, min(max_length, CHECKED_LENGTH), cache),
-            references=lambda examples, low=False: _references(
-                checkpoint, examples, blocks if low else None, scales(), low
+            references=lambda examples, fake_quantize=False: _references(
+                checkpoint, examples, spec if fake_quantize else None, scales(), fake_quantize
             ),
-            blocks=blocks,
-            is_low=blocks is not None or cache != "float32",
-            is_listed=blocks == Blocks(bits=4, size=128) and cache == "int8",
+            spec=spec,
+            is_quantized=spec is not None or cache != "float32",
+            is_listed=spec == QuantSpec(bits=4, block_size=128) and cache == "int8",
         )
 
     found = [made("decoder", preset.decoder)]
@@ -101,12 +101,12 @@ def decoder_graph(
     max_length: int,
     lowering: Lowering,
     data: Path | None = None,
-    blocks: Blocks | None = None,
+    spec: QuantSpec | None = None,
     scales: list[CacheScales] | None = None,
 ) -> onnx.ModelProto:
-    """Build the graph for caches of at most ``max_length`` positions; data and blocks: see
+    """Build the graph for caches of at most ``max_length`` positions; data and spec: see
     ``Graph``. scales: of 8-bit caches, a layer each."""
-    decoder, graph = checkpoint.model.language_model.model, Graph(lowering, data, blocks)
+    decoder, graph = checkpoint.model.language_model.model, Graph(lowering, data, spec)
     config = decoder.config
     with torch.no_grad():
         cos, sin = rope(config, torch.arange(max_length))
@@ -208,9 +208,9 @@ def _examples(checkpoint: Checkpoint, length: int, cached: str) -> list[Feeds]:
 def _references(
     checkpoint: Checkpoint,
     examples: list[Feeds],
-    blocks: Blocks | None,
+    spec: QuantSpec | None,
     scales: list[CacheScales] | None,
-    low: bool,
+    fake_quantize: bool,
 ) -> list[list[np.ndarray]]:
     """What PyTorch computes for every example, each layer loaded once, its weights rounded; low:
     what is cached, too. Of 8-bit caches in levels, which need not be whole numbers."""
@@ -221,7 +221,7 @@ def _references(
     caches: list[list[np.ndarray]] = [[] for _ in examples]
     for index, layer in enumerate(decoder.layers):
         part = loaded(checkpoint, f"{_PREFIX}layers.{index}.")
-        with part, rounded(layer, blocks), torch.no_grad():
+        with part, fake_quantized(layer, spec), torch.no_grad():
             own = scales[index] if scales else CacheScales.none()
             level = own.keys_G1E, own.values_G1E
             for i, feeds in enumerate(examples):
@@ -230,8 +230,8 @@ def _references(
                     for part, scale in zip("kv", level, strict=True)
                 )
                 cache = LayerCache(keys, values)
-                if low and scales:
-                    cache = RoundedCache(keys, values, own)
+                if fake_quantize and scales:
+                    cache = QuantizedCache(keys, values, own)
                 turn = rope(decoder.config, positions[i])
                 slots_M = torch.arange(keys.shape[2])
                 mask = (slots_M <= slots[i][..., None])[:, None]

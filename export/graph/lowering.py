@@ -12,7 +12,7 @@ from janus_edge.export.quantization.quantize import LOWERING_NAMES
 
 LOWERINGS = {
     name: Lowering(
-        product=ops.product,
+        matmul=ops.matmul,
         prepare=ops.prepare,
         attention=ops.attention,
         has_slices=name == "onnxruntime",

@@ -7,18 +7,18 @@ from onnx import TensorProto, numpy_helper
 
 from janus_edge.export.graph.builder import MICROSOFT, Graph
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import Blocks, pack, pack_signed
+from janus_edge.export.quantization.quantize import QuantSpec, pack, pack_signed
 from janus_edge.model.config import LanguageConfig
 
 
-def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
-    """MatMulNBits of blocks, MatMulIntegerToFloat of whole outputs."""
-    if not blocks.size:
-        signed_IO, scales_KO = pack_signed(weight_OI, blocks)
+def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSpec) -> str:
+    """MatMulNBits of spec, MatMulIntegerToFloat of whole outputs."""
+    if not spec.block_size:
+        signed_IO, scales_KO = pack_signed(weight_OI, spec)
         levels_IO = graph.weight(f"{name}.weight.levels", signed_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
         return _integers(graph, x, name, levels_IO, scales_O, weight_OI.shape[1])
-    levels, scales_OK = pack(weight_OI, blocks)
+    levels, scales_OK = pack(weight_OI, spec)
     stored = [
         graph.weight(f"{name}.weight.levels", levels),
         graph.weight(f"{name}.weight.scales", scales_OK),
@@ -30,8 +30,8 @@ def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Bloc
         domain=MICROSOFT,
         K=weight_OI.shape[1],
         N=weight_OI.shape[0],
-        bits=blocks.bits,
-        block_size=blocks.size,
+        bits=spec.bits,
+        block_size=spec.block_size,
         accuracy_level=4,
     )
 
@@ -45,7 +45,7 @@ def _integers(
     ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
     much for that.
     """
-    integers, scales = rounded_rows(graph, x, num_inputs)
+    integers, scales = quantized_rows(graph, x, num_inputs)
     of_levels = graph.node(
         "MatMulIntegerToFloat",
         [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
@@ -55,7 +55,7 @@ def _integers(
     return graph.node("Mul", [of_levels, scales], [name])
 
 
-def rounded_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
+def quantized_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
     """x (..., I) as uint8 around 128, and a scale a row (..., 1); made once for all products."""
     if x in graph.rows:
         return graph.rows[x]
@@ -88,7 +88,7 @@ def prepare(graph: Graph) -> None:
     one = graph.constant("one", np.array(1, np.int32))
     graph.node("Sub", [narrow, one], ["last_index"])
     graph.node("ReduceMax", [narrow], ["longest"], keepdims=0)
-    if graph.is_wide:
+    if graph.is_for_prefill:
         new = graph.node("Shape", ["embeds"], ["new"], start=1, end=2)
         before = graph.node("Sub", ["lengths", new], ["lengths.before"])
         graph.node("Max", [before, graph.constant("zero", np.array(0))], ["start"])
@@ -112,7 +112,7 @@ def attention(
     if scales is None:
         return _attention(graph, at, qkv, caches, config)
     levels = dict(zip(names, (scales.keys_G1E.numpy(), scales.values_G1E.numpy()), strict=True))
-    if graph.is_wide:
+    if graph.is_for_prefill:
         return _attention_of_levels(graph, at, qkv, levels, config)
     stored = [graph.weight(f"{name}.scale", scale.flatten()) for name, scale in levels.items()]
     per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}

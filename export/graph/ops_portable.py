@@ -6,21 +6,21 @@ import numpy as np
 from onnx import TensorProto
 
 from janus_edge.export.graph.builder import Graph
-from janus_edge.export.graph.ops_onnxruntime import rounded_rows
+from janus_edge.export.graph.ops_onnxruntime import quantized_rows
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import Blocks, pack_signed
+from janus_edge.export.quantization.quantize import QuantSpec, pack_signed
 from janus_edge.model.config import LanguageConfig
 
 
-def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Blocks) -> str:
-    """DequantizeLinear and MatMul of blocks, which engines fuse, and MatMulInteger of whole
+def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSpec) -> str:
+    """DequantizeLinear and MatMul of spec, which engines fuse, and MatMulInteger of whole
     outputs."""
-    levels_IO, scales_KO = pack_signed(weight_OI, blocks)
-    if not blocks.size:
+    levels_IO, scales_KO = pack_signed(weight_OI, spec)
+    if not spec.block_size:
         stored = graph.weight(f"{name}.weight.levels", levels_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
         return _integers(graph, x, name, stored, scales_O, weight_OI.shape[1])
-    store = graph.nibbles if blocks.bits == 4 else graph.weight
+    store = graph.nibbles if spec.bits == 4 else graph.weight
     stored = store(f"{name}.weight.levels", levels_IO)
     scales = graph.constant(f"{name}.weight.scales", scales_KO)  # for export/quantization/half.py
     weight = graph.node(
@@ -28,7 +28,7 @@ def product(graph: Graph, x: str, name: str, weight_OI: np.ndarray, blocks: Bloc
         [stored, scales],
         [f"{name}.weight"],
         axis=0,
-        block_size=blocks.size,
+        block_size=spec.block_size,
     )
     return graph.node("MatMul", [x, weight], [name])
 
@@ -37,7 +37,7 @@ def _integers(
     graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
 ) -> str:
     """A product of integers, and the scales of weights and rows after it."""
-    integers, scales = rounded_rows(graph, x, num_inputs)
+    integers, scales = quantized_rows(graph, x, num_inputs)
     whole = graph.node("MatMulInteger", [integers, levels_IO, "rows.zero"], [f"{name}.whole"])
     wide = graph.node("Cast", [whole], [f"{name}.of_levels"], to=TensorProto.FLOAT)
     scaled = graph.node("Mul", [wide, scales_O], [f"{name}.of_rows"])

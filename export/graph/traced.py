@@ -20,11 +20,11 @@ from janus_edge.export.graph.component import Component, Feeds, relative_error
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.convolutions import (
     CONVOLUTIONS,
-    round_convolutions,
-    rounded_convolutions,
+    fake_quantized_convolutions,
+    quantize_convolutions,
 )
-from janus_edge.export.quantization.matmuls import round_products
-from janus_edge.export.quantization.quantize import Blocks, rounded
+from janus_edge.export.quantization.matmuls import quantize_matmuls
+from janus_edge.export.quantization.quantize import QuantSpec, fake_quantized
 
 Function = Callable[..., Any]
 
@@ -56,16 +56,16 @@ def traced(
     outputs: tuple[str, ...],
     *,
     batch: str = "B",
-    blocks: Blocks | None = None,
+    spec: QuantSpec | None = None,
     lowering: str = "onnxruntime",
-    pictures: Callable[[], list[Feeds]] | None = None,
+    images: Callable[[], list[Feeds]] | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
     """A component that computes a function of an owner's parameters.
 
-    blocks: how the weights of its linear layers are rounded; lowering: to whose operators
-    (``LOWERINGS``). pictures: where given, convolutions are rounded too, in ranges that hold what
+    spec: how the weights of its linear layers are rounded; lowering: to whose operators
+    (``LOWERINGS``). images: where given, convolutions are rounded too, in ranges that hold what
     these feeds give. batch: name of the first dimension, of all inputs and outputs. reference: what
     its outputs are held against, if not the function's.
     """
@@ -90,14 +90,16 @@ def traced(
         assert program is not None
         proto = program.model_proto
         proto.ir_version = IR_VERSION
-        if blocks is not None:
-            proto = round_products(proto, blocks, LOWERINGS[lowering])
-        return proto if pictures is None else round_convolutions(proto, pictures())
+        if spec is not None:
+            proto = quantize_matmuls(proto, spec, LOWERINGS[lowering])
+        return proto if images is None else quantize_convolutions(proto, images())
 
-    def references(examples: list[Feeds], low: bool = False) -> list[list[np.ndarray]]:
+    def references(examples: list[Feeds], fake_quantize: bool = False) -> list[list[np.ndarray]]:
         compute, found = reference or function, []
-        low_convolutions = rounded_convolutions(owner) if low and pictures else nullcontext()
-        with rounded(owner, blocks if low else None), low_convolutions, torch.no_grad():
+        convolutions = (
+            fake_quantized_convolutions(owner) if fake_quantize and images else nullcontext()
+        )
+        with fake_quantized(owner, spec if fake_quantize else None), convolutions, torch.no_grad():
             for feeds in examples:
                 out = compute(*(torch.from_numpy(array) for array in feeds.values()))
                 parts = out if isinstance(out, tuple) else (out,)
@@ -113,8 +115,8 @@ def traced(
         examples=lambda: [example(1), example(2)],
         references=references,
         error=error,
-        blocks=CONVOLUTIONS if pictures else blocks,
-        is_low=blocks is not None or pictures is not None,
+        spec=CONVOLUTIONS if images else spec,
+        is_quantized=spec is not None or images is not None,
     )
 
 

@@ -1,7 +1,7 @@
 """How large keys and values become: the scales of 8-bit caches, a channel of a head each.
 
 What is run through the decoder is what it will be used for: drawings with and without their prompt,
-and a question about a picture. Of a checkpoint that brings samples these are pictures of its own
+and a question about an image. Of a checkpoint that brings samples these are images of its own
 kind, else codes or latents at random. Layers are loaded one at a time.
 
 Shapes: R rows, T time, D width, G key-value heads, M cache length, E head width.
@@ -43,7 +43,7 @@ class CacheScales:
         return cls(keys_G1E=torch.ones(1, 1, 1), values_G1E=torch.ones(1, 1, 1))
 
 
-class RoundedCache(LayerCache):
+class QuantizedCache(LayerCache):
     """A cache whose positions are rounded to levels as they are written, as the engine's are."""
 
     def __init__(self, keys_RGME: Tensor, values_RGME: Tensor, scales: CacheScales) -> None:
@@ -120,7 +120,7 @@ def sequences(checkpoint: Checkpoint) -> list[Tensor]:
 
 
 def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
-    """Pictures' codes as the decoder gets them (P, N, D), and the first one's pixels."""
+    """Images' codes as the decoder gets them (P, N, D), and the first one's pixels."""
     codes_PN = samples(checkpoint)[: 2 if checkpoint.samples is None else 8]
     with loaded(checkpoint, "gen_vision_model."):
         pixels = model.gen_vision_model.decode(codes_PN[:1])

@@ -1,6 +1,6 @@
 """An image decoder's convolutions in 8 bits, and what goes in and out of them.
 
-One scale an output for weights; for the rest one range a tensor, found on pictures at export, as
+One scale an output for weights; for the rest one range a tensor, found on images at export, as
 ONNX Runtime's fused operator wants its output's range before it computes. 3x3 kernels alone: the
 others cost next to nothing; and not the last, which makes the pixels.
 """
@@ -20,36 +20,36 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from janus_edge.export.graph.component import Feeds
-from janus_edge.export.quantization.quantize import Blocks, as_stored
+from janus_edge.export.quantization.quantize import QuantSpec, with_dequantized_weights
 
-CONVOLUTIONS = Blocks(bits=8, size=0)
+CONVOLUTIONS = QuantSpec(bits=8)
 _LEVELS = 255
 
 
-class _Pictures(CalibrationDataReader):
+class _Images(CalibrationDataReader):
     def __init__(self, feeds: list[Feeds]) -> None:
         self._left = iter(feeds)
 
     def get_next(self) -> Feeds | None:
-        """The library's name: another picture, None after the last."""
+        """The library's name: another image, None after the last."""
         return next(self._left, None)
 
 
-def round_convolutions(proto: onnx.ModelProto, pictures: list[Feeds]) -> onnx.ModelProto:
+def quantize_convolutions(proto: onnx.ModelProto, images: list[Feeds]) -> onnx.ModelProto:
     """The model with its convolutions between QuantizeLinear and DequantizeLinear, which engines
-    fuse; ranges are those of the pictures."""
+    fuse; ranges are those of the images."""
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     chosen = [
         node.name
         for node in proto.graph.node
-        if node.op_type == "Conv" and _is_rounded(shapes[node.input[1]])
+        if node.op_type == "Conv" and _is_quantized(shapes[node.input[1]])
     ]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "rounded.onnx"
         quantize_static(
             proto,
             path,
-            _Pictures(pictures),
+            _Images(images),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=chosen,
             per_channel=True,
@@ -61,26 +61,26 @@ def round_convolutions(proto: onnx.ModelProto, pictures: list[Feeds]) -> onnx.Mo
 
 
 @contextmanager
-def rounded_convolutions(module: nn.Module) -> Iterator[None]:
+def fake_quantized_convolutions(module: nn.Module) -> Iterator[None]:
     """The module with convolutions that compute from rounded weights and inputs, and round their
     outputs, each tensor in its own range. Afterwards it is as it was."""
     convolutions = [  # those in memory: an encoder's may be left in their file
         m
         for m in module.modules()
-        if isinstance(m, nn.Conv2d) and not m.weight.is_meta and _is_rounded(m.weight.shape)
+        if isinstance(m, nn.Conv2d) and not m.weight.is_meta and _is_quantized(m.weight.shape)
     ]
-    with as_stored(convolutions, CONVOLUTIONS, _round_ends):
+    with with_dequantized_weights(convolutions, CONVOLUTIONS, _fake_quantize_ends):
         yield
 
 
-def _round_ends(convolution: nn.Module) -> list[RemovableHandle]:
+def _fake_quantize_ends(convolution: nn.Module) -> list[RemovableHandle]:
     return [
         convolution.register_forward_pre_hook(lambda _, given: (_rounded(given[0]),)),
         convolution.register_forward_hook(lambda _, _given, made: _rounded(made)),
     ]
 
 
-def _is_rounded(shape: list[int] | torch.Size) -> bool:
+def _is_quantized(shape: list[int] | torch.Size) -> bool:
     """Of a weight (O, I, height, width)."""
     return tuple(shape[2:]) == (3, 3) and shape[0] > 3
 

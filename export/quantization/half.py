@@ -14,7 +14,7 @@ from ml_dtypes import bfloat16
 from onnx import TensorProto, helper, numpy_helper
 
 # What computes in halves: which of its inputs are rounded.
-_HALVED = {
+_HALF_INPUTS = {
     "Attention": (0, 1, 2),
     "Conv": (0, 1, 2),
     "DequantizeLinear": (1,),
@@ -23,22 +23,22 @@ _HALVED = {
     "TensorScatter": (0, 1),
 }
 ATTENTION = frozenset({"Attention"})  # TensorRT has no kernel for it in float32
-EVERYTHING = frozenset(_HALVED)
-HALVES = {
+EVERYTHING = frozenset(_HALF_INPUTS)
+HALF_TYPES = {
     "float16": (TensorProto.FLOAT16, np.dtype(np.float16)),
     "bfloat16": (TensorProto.BFLOAT16, np.dtype(bfloat16)),
 }
 
 
-def in_halves(
+def to_half(
     proto: onnx.ModelProto, dtype: str, operators: frozenset[str] = EVERYTHING
 ) -> onnx.ModelProto:
     """The model with some operators in "float16" or "bfloat16"; float32 weights are to be in the
     graph, not beside it."""
-    return _Halving(proto.graph, dtype, operators).model(proto)
+    return _HalfConversion(proto.graph, dtype, operators).model(proto)
 
 
-def kept_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
+def keep_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with an Identity on the halves' side of every cast to and from float32.
 
     ONNX Runtime's CPU provider computes most of halves in float32, between casts of its own, and
@@ -68,12 +68,12 @@ def is_cache(name: str) -> bool:
     return name.startswith(("past_", "present_"))
 
 
-class _Halving:
+class _HalfConversion:
     """The new graph in the making. ``_halves``: the rounded form of a tensor, by its name."""
 
     def __init__(self, graph: onnx.GraphProto, dtype: str, operators: frozenset[str]) -> None:
         self._graph, self._operators = graph, operators
-        self._type, self._numpy = HALVES[dtype]
+        self._type, self._numpy = HALF_TYPES[dtype]
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._upcast = {
             node.output[0]: node.input[0]
@@ -108,7 +108,7 @@ class _Halving:
             self._nodes.append(node)
             return
         inputs = list(node.input)
-        for place in _HALVED[node.op_type]:
+        for place in _HALF_INPUTS[node.op_type]:
             if place < len(inputs) and inputs[place]:
                 inputs[place] = self._half(inputs[place])
         made = onnx.NodeProto()

@@ -8,14 +8,16 @@ import torch
 from onnx import helper, numpy_helper
 
 from janus_edge.export.graph.builder import Graph, Lowering, opsets_of
-from janus_edge.export.quantization.quantize import Blocks
+from janus_edge.export.quantization.quantize import QuantSpec
 
 
-def round_products(proto: onnx.ModelProto, blocks: Blocks, lowering: Lowering) -> onnx.ModelProto:
+def quantize_matmuls(
+    proto: onnx.ModelProto, spec: QuantSpec, lowering: Lowering
+) -> onnx.ModelProto:
     """The model with every product with a constant matrix rounded; the rest is as it was."""
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    made = Graph(lowering, None, blocks)
+    made = Graph(lowering, None, spec)
     for node in graph.node:
         found = _weight_and_bias(node, weights)
         if found is None:

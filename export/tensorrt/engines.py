@@ -24,22 +24,22 @@ from janus_edge.export.graph.parity import ParityError, check_parity
 from janus_edge.export.quantization.half import (
     ATTENTION,
     EVERYTHING,
-    in_halves,
     is_cache,
-    kept_casts,
+    keep_casts,
+    to_half,
 )
 from janus_edge.export.tensorrt.network import check_network, limit_attention
 from janus_edge.runtime.backends.tensorrt_library import MODULES, find_library, make_logger
 from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 
 PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once
-MAX_LENGTH = 1024  # positions of the caches, which are read in full: a picture and some text
+MAX_LENGTH = 1024  # positions of the caches, which are read in full: an image and some text
 TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
 
-# What ends as a picture, or as codes: float32 but for attention, unless halves come as near.
+# What ends as an image, or as codes: float32 but for attention, unless halves come as near.
 _PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
 
 
@@ -103,7 +103,7 @@ def write_engine(
     uses = component.uses or {"all": component.profile}
     source, engine = path.with_suffix(".halved.onnx"), path.with_suffix(".engine")
     onnx.save(proto, source)
-    with whole(engine) as part:
+    with atomic_write(engine) as part:
         part.write_bytes(build_engine(trt, source, proto, uses, plan))
     for left in (path, source, path.with_suffix(".data")):
         left.unlink(missing_ok=True)
@@ -128,11 +128,11 @@ def _halved(
     """The graph with large operators in halves, what they compute in, and its error."""
     proto = onnx.load(path, load_external_data=False)
     attempts = [(precision, precision, EVERYTHING)]
-    if component.name in _PIXELS:  # bfloat16's 8 bits would show in a picture
+    if component.name in _PIXELS:  # bfloat16's 8 bits would show in an image
         attempts = [] if precision == "bfloat16" else attempts
         attempts += [("float32", half, ATTENTION) for half in PRECISIONS]
     for dtype, half, operators in attempts:
-        made = in_halves(proto, half, operators)
+        made = to_half(proto, half, operators)
         check = _error_of_bfloat16 if half == "bfloat16" else _error_of_float16
         try:
             return made, dtype, check(component, path, made, known)
@@ -147,7 +147,7 @@ def _error_of_float16(
     """Of the rewritten graph, run on this machine. Raises ParityError."""
     examples, references = known.examples, known.references
     changed = path.with_suffix(".halved.onnx")
-    onnx.save(kept_casts(proto), changed)
+    onnx.save(keep_casts(proto), changed)
     halves = [
         {name: array.astype("float16") if is_cache(name) else array for name, array in each.items()}
         for each in examples
@@ -156,7 +156,7 @@ def _error_of_float16(
     if tolerance is not None:
         return check_parity(component, changed, "use", halves, references, tolerance=tolerance)
     with torch.autocast("cpu", dtype=torch.float16):
-        eager = component.references(examples, low=component.is_low)
+        eager = component.references(examples, fake_quantize=component.is_quantized)
     return check_parity(component, changed, "use", halves, references, eager)
 
 
@@ -165,7 +165,7 @@ def _error_of_bfloat16(
 ) -> float:
     """PyTorch's own: no engine for a CPU runs such graphs. Raises ParityError if it is infinite."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        eager = component.references(known.examples, low=component.is_low)
+        eager = component.references(known.examples, fake_quantize=component.is_quantized)
     pairs = zip(chain(*eager), chain(*known.references), strict=True)
     error = max(relative_error(low, exact) for low, exact in pairs)
     if not np.isfinite(error):
@@ -226,7 +226,7 @@ def _timings(config: Any, path: Path | None) -> Any:
 
 def _keep(timed: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(bytes(timed.serialize()))
 
 

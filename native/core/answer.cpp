@@ -1,4 +1,4 @@
-// Answering: pictures to vectors, the prompt around them, tokens to text. Equal to runtime/answer.py and decode_text of
+// Answering: images to vectors, the prompt around them, tokens to text. Equal to runtime/answer.py and decode_text of
 // runtime/decode.py.
 #include <algorithm>
 
@@ -8,7 +8,7 @@
 namespace je {
 namespace {
 
-class Answer : public Work {
+class Answer : public Task {
  public:
   Answer(std::shared_ptr<Engines> engines, Question question)
       : engines_(std::move(engines)),
@@ -30,10 +30,10 @@ class Answer : public Work {
 
  private:
   void begin(const Cancel& cancel) {
-    const Decoders names = engines_->decoders(true, true);
+    const DecoderNames names = engines_->decoder_names(true, true);
     std::vector<std::string> needed{names.step, "text_head"};
-    if (names.wide != names.step) needed.push_back(names.wide);
-    if (!question_.pictures.empty()) needed.insert(needed.end(), {"vision_encoder", "vision_aligner"});
+    if (names.prefill != names.step) needed.push_back(names.prefill);
+    if (!question_.images.empty()) needed.insert(needed.end(), {"vision_encoder", "vision_aligner"});
     engines_->open(needed);
     const std::vector<float> embeds = prompt(cancel);
     const int64_t length = static_cast<int64_t>(question_.ids.size());
@@ -41,12 +41,12 @@ class Answer : public Work {
     hidden_ = decoder_->prefill(embeds, {length}, cancel);
   }
 
-  // The prompt's embeddings, with the vectors of the pictures in their places.
+  // The prompt's embeddings, with the vectors of the images in their places.
   std::vector<float> prompt(const Cancel& cancel) {
     const size_t width = static_cast<size_t>(sizes_.hidden_size);
     std::vector<float> embeds, vectors;
     embed(engines_->table("text_embed"), question_.ids, width, embeds);
-    for (const Picture& each : question_.pictures) see(each, vectors, cancel);
+    for (const Image& each : question_.images) see(each, vectors, cancel);
     size_t next = 0;
     for (size_t i = 0; i < question_.ids.size() && next < vectors.size(); ++i) {
       if (question_.ids[i] != engines_->bundle().encoder->image_placeholder()) continue;
@@ -57,14 +57,14 @@ class Answer : public Work {
     return embeds;
   }
 
-  // The vectors (N, D) that stand for a picture, behind those of the others.
-  void see(const Picture& picture, std::vector<float>& vectors, const Cancel& cancel) {
+  // The vectors (N, D) that stand for an image, behind those of the others.
+  void see(const Image& image, std::vector<float>& vectors, const Cancel& cancel) {
     const int64_t side = sizes_.image_size, tokens = sizes_.num_image_tokens, width = sizes_.hidden_size;
     const TensorInfo* out = engines_->bundle().component("vision_encoder").output("features");
     if (out == nullptr || out->shape.size() != 3)
       fail(JE_E_BUNDLE, engines_->bundle().manifest_file(), ": vision_encoder: no features; export the bundle again");
     const int64_t channels = out->shape[2].size;
-    const std::vector<float> pixels = prepare(picture, static_cast<int>(side));
+    const std::vector<float> pixels = prepare(image, static_cast<int>(side));
     std::vector<float> features(static_cast<size_t>(tokens * channels));
     const Tensor between = floats("features", {1, tokens, channels}, features.data());
     engines_->graph("vision_encoder").run({floats("pixels", {1, 3, side, side}, pixels.data())}, {between}, cancel);
@@ -107,7 +107,7 @@ class Answer : public Work {
   const Sizes& sizes_;
   Question question_;
   TextStream stream_;
-  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<CachedDecoder> decoder_;
   const float* hidden_ = nullptr;
   std::vector<float> logits_;
   int64_t most_, position_ = 0, token_ = 0;
@@ -116,7 +116,7 @@ class Answer : public Work {
 
 }  // namespace
 
-std::unique_ptr<Work> answer(std::shared_ptr<Engines> engines, Question question) {
+std::unique_ptr<Task> answer(std::shared_ptr<Engines> engines, Question question) {
   return std::make_unique<Answer>(std::move(engines), std::move(question));
 }
 

@@ -9,7 +9,7 @@
 #include "guard.hpp"
 #include "request.hpp"
 
-struct je_engine {
+struct je_session {
   std::shared_ptr<je::Engines> engines;
   std::string device, onnxruntime;
 };
@@ -24,7 +24,7 @@ enum class Use { kNone, kBusy, kGivenUp };
 struct je_job {
   std::shared_ptr<je::Engines> engines;
   je::Cancel cancel;
-  std::unique_ptr<je::Work> work;
+  std::unique_ptr<je::Task> task;
   je::Events events;
   je::Event told;  // what the last event's pointers point into
   std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
@@ -81,7 +81,7 @@ je_request default_request() {
   je_request request{};
   request.size = sizeof request;
   request.task = JE_TASK_DRAW;
-  request.num_pictures = 1;
+  request.num_images = 1;
   request.top_k = request.num_steps = -1;
   request.temperature = request.top_p = request.guidance_scale = unset;
   request.shift = request.guidance_start = request.guidance_end = unset;
@@ -104,7 +104,7 @@ je_event view(const je_job& job) {
   event.seed = told.seed;
   if (!told.text.empty()) event.text = told.text.c_str();
   event.text_length = told.text.size();
-  if (!told.picture.pixels.empty()) event.image = told.picture.view();
+  if (!told.image.pixels.empty()) event.image = told.image.view();
   if (!told.codes.empty()) event.codes = told.codes.data();
   event.num_codes = told.codes.size();
   if (!told.latent.empty()) event.latent = told.latent.data();
@@ -116,7 +116,7 @@ je_event view(const je_job& job) {
 je_status work_on(je_job& job) {
   while (job.events.empty()) {
     job.cancel.check();
-    if (!job.work->advance(job.events, job.cancel)) return JE_DONE;
+    if (!job.task->advance(job.events, job.cancel)) return JE_DONE;
   }
   job.cancel.check();
   job.told = std::move(job.events.front());
@@ -134,7 +134,7 @@ je_event next_of(je_job& job, je_status& status) {
       job.reason = je_error();
       return JE_OK;
     });
-    job.work.reset();  // and its memory
+    job.task.reset();  // and its memory
     job.events.clear();
     job.told = {};
   }
@@ -160,10 +160,10 @@ void je_options_init(je_options* options, uint32_t size) {
   je::give(options, je_options{}, size);
 }
 
-je_status je_engine_open(const char* bundle, const je_options* options, je_engine** engine) {
+je_status je_session_open(const char* bundle, const je_options* options, je_session** session) {
   return guarded([&]() -> je_status {
-    need(engine, "engine");
-    *engine = nullptr;
+    need(session, "session");
+    *session = nullptr;
     need(bundle, "bundle");
     const je_options given =
         options == nullptr ? je_options{} : je::taken(*options, je::kLeastOptions, je_options{}, "je_options");
@@ -171,46 +171,46 @@ je_status je_engine_open(const char* bundle, const je_options* options, je_engin
     je::Bundle opened = je::open_bundle(bundle, given.check_all != 0);
     je::load_onnxruntime(given.onnxruntime == nullptr ? "" : given.onnxruntime);
     je::Device device = je::choose_device(opened.manifest, given.device == nullptr ? "auto" : given.device);
-    auto made = std::make_unique<je_engine>();
+    auto made = std::make_unique<je_session>();
     made->device = device.text();
     made->onnxruntime = je::onnxruntime_version();
     made->engines = std::make_shared<je::Engines>(std::move(opened), std::move(device), given);
-    *engine = made.release();
+    *session = made.release();
     return JE_OK;
   });
 }
 
-void je_engine_close(je_engine* engine) { delete engine; }
+void je_session_close(je_session* session) { delete session; }
 
-je_status je_engine_info(const je_engine* engine, je_info* info) {
+je_status je_session_info(const je_session* session, je_info* info) {
   return guarded([&]() -> je_status {
-    need(engine, "engine");
+    need(session, "session");
     need(info, "info");
     je::check_size(info->size, je::kLeastInfo, "je_info");
-    const je::Manifest& manifest = engine->engines->bundle().manifest;
+    const je::Manifest& manifest = session->engines->bundle().manifest;
     je_info found{};
     found.image_size = static_cast<int32_t>(manifest.sizes.image_size);
     found.num_codes = static_cast<int32_t>(manifest.sizes.code_grid * manifest.sizes.code_grid);
     found.max_length = static_cast<int32_t>(manifest.sizes.max_length);
-    found.is_native = engine->engines->is_native();
+    found.uses_cpu_kernels = session->engines->uses_cpu_kernels();
     found.num_components = static_cast<int32_t>(manifest.components.size());
     found.name = manifest.name.c_str();
     found.family = manifest.is_flow ? "janusflow" : "janus";
-    found.sha256 = engine->engines->bundle().sha256.c_str();
-    found.device = engine->device.c_str();
-    found.onnxruntime = engine->onnxruntime.c_str();
+    found.sha256 = session->engines->bundle().sha256.c_str();
+    found.device = session->device.c_str();
+    found.onnxruntime = session->onnxruntime.c_str();
     je::give(info, found, info->size);
     return JE_OK;
   });
 }
 
-je_status je_tokenize(const je_engine* engine, const char* text, uint32_t* ids, size_t capacity, size_t* count) {
+je_status je_tokenize(const je_session* session, const char* text, uint32_t* ids, size_t capacity, size_t* count) {
   return guarded([&]() -> je_status {
-    need(engine, "engine");
+    need(session, "session");
     need(text, "text");
     need(count, "count");
     if (capacity > 0) need(ids, "ids");
-    const std::vector<uint32_t> found = engine->engines->bundle().encoder->tokenizer().encode(text);
+    const std::vector<uint32_t> found = session->engines->bundle().encoder->tokenizer().encode(text);
     *count = found.size();
     std::copy_n(found.begin(), std::min(capacity, found.size()), ids);
     return JE_OK;
@@ -222,17 +222,17 @@ void je_request_init(je_request* request, uint32_t size) {
   je::give(request, je::default_request(), size);
 }
 
-je_status je_job_start(je_engine* engine, const je_request* request, je_job** job) {
+je_status je_job_start(je_session* session, const je_request* request, je_job** job) {
   return guarded([&]() -> je_status {
     need(job, "job");
     *job = nullptr;
-    need(engine, "engine");
+    need(session, "session");
     need(request, "request");
     const je_request given = je::taken(*request, je::kLeastRequest, je::default_request(), "je_request");
     if (given.reserved != 0 || given.reserved_too != 0) je::refuse_unknown("je_request");
     auto made = std::make_unique<je_job>();
-    made->engines = engine->engines;
-    made->work = je::start_work(engine->engines, given);
+    made->engines = session->engines;
+    made->task = je::start_task(session->engines, given);
     *job = made.release();
     return JE_OK;
   });

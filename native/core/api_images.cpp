@@ -1,4 +1,4 @@
-// The functions of janus_edge.h on picture files.
+// The functions of janus_edge.h on image files.
 #include <cstring>
 
 #include "guard.hpp"
@@ -16,7 +16,7 @@ je_status je_image_load(const char* path, je_image* image) {
     *image = {};
     need(path, "path");
     std::string note;
-    const je::Picture found = je::load_image(path, &note);
+    const je::Image found = je::load_image(path, &note);
     auto* pixels = new uint8_t[found.pixels.size()];
     std::memcpy(pixels, found.pixels.data(), found.pixels.size());
     *image = found.view();

@@ -172,7 +172,7 @@ bool write_synced(const fs::path& path, const fs::path& before, const uint8_t* b
 
 }  // namespace
 
-bool write_whole(const std::string& path, const uint8_t* bytes, size_t size) {
+bool atomic_write(const std::string& path, const uint8_t* bytes, size_t size) {
   const fs::path target(path), parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
   const Private room(parent);
   if (!room.is_there() || !write_synced(room.part(), target, bytes, size)) return false;

@@ -1,8 +1,8 @@
 #include "bundle.hpp"
 
-#include "hash_cache.hpp"
 #include "contract.hpp"
 #include "error.hpp"
+#include "hash_cache.hpp"
 #include "limits.hpp"
 #include "sha256.hpp"
 #include "tokenizer.hpp"

@@ -10,10 +10,10 @@
 namespace je {
 
 // A decoder with caches of its own.
-class Decoder {
+class CachedDecoder {
  public:
-  // step, wide: the engines for steps, and for all else. Throws Error JE_E_MEMORY.
-  Decoder(const DecoderEngine& step, const DecoderEngine& wide, int64_t width, int64_t rows, int64_t length);
+  // step, prefill: the engines for steps, and for everything else. Throws Error JE_E_MEMORY.
+  CachedDecoder(const DecoderEngine& step, const DecoderEngine& prefill, int64_t width, int64_t rows, int64_t length);
 
   // Start over with prompts (R, T, D), each padded on the right from its length on; the hidden states (R, D) of their
   // last positions.
@@ -30,7 +30,7 @@ class Decoder {
   const float* run(const DecoderEngine& engine, int64_t time, const float* embeds,
                    const std::vector<int64_t>& positions, const std::vector<int64_t>& lengths, const Cancel& cancel);
 
-  const DecoderEngine &step_, &wide_;
+  const DecoderEngine &step_, &prefill_;
   size_t width_, rows_;
   std::unique_ptr<Caches> caches_;
   std::vector<int64_t> lengths_;

@@ -56,7 +56,7 @@ class Contract {
     if (manifest_.is_flow && s.latent_size % s.latent_grid != 0)
       wrong("sizes do not fit together: latent_size ", s.latent_size, " and latent_grid");
     if (s.num_drawn() >= s.max_length)
-      wrong("sizes.max_length ", s.max_length, " has no room for a picture's ", s.num_drawn());
+      wrong("sizes.max_length ", s.max_length, " has no room for an image's ", s.num_drawn());
   }
 
   void check_component(const std::string& name, const ComponentInfo& part) {

@@ -6,8 +6,8 @@
 #include "error.hpp"
 
 extern "C" {
-#include "../decoder/decoder.h"
-#include "../decoder/head.h"
+#include "../cpu/decoder.h"
+#include "../cpu/head.h"
 }
 
 namespace je {
@@ -59,7 +59,7 @@ class NativeCaches : public Caches {
   NativeCaches(size_t count, size_t bytes, int64_t length) : length_(length) {
     for (size_t i = 0; i < count; ++i) {
       memory_.emplace_back(static_cast<int8_t*>(std::calloc(bytes, 1)), std::free);
-      if (!memory_.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer pictures at once");
+      if (!memory_.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer images at once");
       pointers_.push_back(memory_.back().get());
     }
   }
@@ -73,9 +73,9 @@ class NativeCaches : public Caches {
   int64_t length_;
 };
 
-class NativeDecoder : public DecoderEngine {
+class CpuDecoder : public DecoderEngine {
  public:
-  NativeDecoder(const Bundle& bundle, std::shared_ptr<Pool> pool)
+  CpuDecoder(const Bundle& bundle, std::shared_ptr<Pool> pool)
       : sizes_(bundle.manifest.sizes), weights_(bundle, bundle.component("decoder")), pool_(std::move(pool)) {
     const int64_t width = sizes_.hidden_size, head = sizes_.head_dim;
     const int64_t shared = sizes_.num_kv_heads * head;
@@ -111,7 +111,7 @@ class NativeDecoder : public DecoderEngine {
     if (decoder_ == nullptr) throw std::bad_alloc();
   }
 
-  ~NativeDecoder() override { je_decoder_close(decoder_); }
+  ~CpuDecoder() override { je_decoder_close(decoder_); }
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     const int64_t bytes = rows * length * sizes_.num_kv_heads * sizes_.head_dim;
@@ -199,18 +199,18 @@ Pool::Pool(int num_threads) : pool_(je_pool_open(num_threads)) {
 
 Pool::~Pool() { je_pool_close(pool_); }
 
-bool runs_natively(const std::string& name, const Manifest& manifest) {
+bool runs_on_cpu_kernels(const std::string& name, const Manifest& manifest) {
   if (je_decoder_runs_here() != JE_DECODER_VERSION) return false;
   const ComponentInfo& part = manifest.components.at(name);
   if (name == "decoder") return decoder_fits(part, manifest.sizes);
   return (name == "image_head" || name == "text_head") && head_fits(part, manifest.sizes);
 }
 
-std::unique_ptr<DecoderEngine> native_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool) {
-  return std::make_unique<NativeDecoder>(bundle, std::move(pool));
+std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool) {
+  return std::make_unique<CpuDecoder>(bundle, std::move(pool));
 }
 
-Head native_head(const Bundle& bundle, const std::string& name, std::shared_ptr<Pool> pool) {
+Head cpu_head(const Bundle& bundle, const std::string& name, std::shared_ptr<Pool> pool) {
   const ComponentInfo& part = bundle.component(name);
   auto weights = std::make_shared<Weights>(bundle, part);
   int64_t inputs = bundle.manifest.sizes.hidden_size;

@@ -13,7 +13,7 @@ struct je_pool;
 namespace je {
 
 // Whether this component of a bundle can be opened here.
-bool runs_natively(const std::string& component, const Manifest& manifest);
+bool runs_on_cpu_kernels(const std::string& component, const Manifest& manifest);
 
 // Threads that decoders and heads share, one of them at a time.
 class Pool {
@@ -31,7 +31,7 @@ class Pool {
 };
 
 // Throw Error JE_E_BUNDLE if a weight is missing or lies outside the file.
-std::unique_ptr<DecoderEngine> native_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool);
-Head native_head(const Bundle& bundle, const std::string& component, std::shared_ptr<Pool> pool);
+std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool);
+Head cpu_head(const Bundle& bundle, const std::string& component, std::shared_ptr<Pool> pool);
 
 }  // namespace je

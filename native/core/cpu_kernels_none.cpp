@@ -5,16 +5,16 @@
 
 namespace je {
 
-bool runs_natively(const std::string&, const Manifest&) { return false; }
+bool runs_on_cpu_kernels(const std::string&, const Manifest&) { return false; }
 
 Pool::Pool(int) : pool_(nullptr) {}
 Pool::~Pool() = default;
 
-std::unique_ptr<DecoderEngine> native_decoder(const Bundle&, std::shared_ptr<Pool>) {
+std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle&, std::shared_ptr<Pool>) {
   throw std::logic_error("no decoder of our own here");
 }
 
-Head native_head(const Bundle&, const std::string&, std::shared_ptr<Pool>) {
+Head cpu_head(const Bundle&, const std::string&, std::shared_ptr<Pool>) {
   throw std::logic_error("no decoder of our own here");
 }
 

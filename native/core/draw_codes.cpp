@@ -1,5 +1,5 @@
-// Drawing with Janus and Janus-Pro: codes one after the other, then the VQ decoder. Equal to runtime/draw_codes.py and
-// decode_codes of runtime/decode.py.
+// PlannedImage with Janus and Janus-Pro: codes one after the other, then the VQ decoder. Equal to runtime/draw_codes.py
+// and decode_codes of runtime/decode.py.
 #include <algorithm>
 
 #include "task.hpp"
@@ -7,29 +7,29 @@
 namespace je {
 namespace {
 
-// Pictures that are drawn together: conditional rows, then unconditional ones.
+// Images that are drawn together: conditional rows, then unconditional ones.
 struct Batch {
-  std::vector<Drawing> drawings;
-  std::unique_ptr<Decoder> decoder;  // gone, with its caches, once all codes are there
-  const float* hidden = nullptr;     // (R, D) of the newest positions
+  std::vector<PlannedImage> planned;
+  std::unique_ptr<CachedDecoder> decoder;  // gone, with its caches, once all codes are there
+  const float* hidden = nullptr;           // (R, D) of the newest positions
   std::vector<std::vector<int64_t>> codes;
   size_t num_decoded = 0;
 };
 
-class DrawCodes : public Work {
+class DrawCodes : public Task {
  public:
-  DrawCodes(std::shared_ptr<Engines> engines, const CodeSettings& settings, std::vector<Drawing> drawings,
+  DrawCodes(std::shared_ptr<Engines> engines, const CodeSettings& settings, std::vector<PlannedImage> planned,
             bool has_previews)
       : engines_(std::move(engines)),
         sizes_(engines_->sizes()),
         settings_(settings),
-        drawings_(std::move(drawings)),
+        planned_(std::move(planned)),
         has_previews_(has_previews),
         num_codes_(static_cast<size_t>(sizes_.code_grid * sizes_.code_grid)) {}
 
   bool advance(Events& events, const Cancel& cancel) override {
-    if (batch_.num_decoded == batch_.drawings.size()) {
-      if (next_ == drawings_.size()) return false;
+    if (batch_.num_decoded == batch_.planned.size()) {
+      if (next_ == planned_.size()) return false;
       begin(cancel);
     } else if (batch_.codes[0].size() < num_codes_) {
       draw_code(events, cancel);
@@ -40,14 +40,14 @@ class DrawCodes : public Work {
   }
 
  private:
-  size_t num_rows() const { return batch_.drawings.size() * (settings_.is_guided() ? 2 : 1); }
+  size_t num_rows() const { return batch_.planned.size() * (settings_.is_guided() ? 2 : 1); }
 
   void begin(const Cancel& cancel) {
     const size_t most_rows = static_cast<size_t>(engines_->bundle().component("decoder").profile.at("R").most);
     const size_t at_once = std::max<size_t>(1, most_rows / (settings_.is_guided() ? 2 : 1));
-    const size_t count = std::min(at_once, drawings_.size() - next_);
+    const size_t count = std::min(at_once, planned_.size() - next_);
     batch_ = {};
-    for (size_t i = 0; i < count; ++i) batch_.drawings.push_back(drawings_[next_++]);
+    for (size_t i = 0; i < count; ++i) batch_.planned.push_back(planned_[next_++]);
     batch_.codes.resize(count);
     engines_->open({"decoder", "image_head"});
     prefill(cancel);
@@ -55,9 +55,10 @@ class DrawCodes : public Work {
 
   void prefill(const Cancel& cancel) {
     std::vector<Ids> rows;
-    for (const Drawing& each : batch_.drawings) rows.push_back(each.ids);
+    for (const PlannedImage& each : batch_.planned) rows.push_back(each.ids);
     if (settings_.is_guided())
-      for (const Drawing& each : batch_.drawings) rows.push_back(engines_->bundle().encoder->unconditional(each.ids));
+      for (const PlannedImage& each : batch_.planned)
+        rows.push_back(engines_->bundle().encoder->unconditional(each.ids));
     size_t longest = 0;
     std::vector<int64_t> lengths;
     for (const Ids& each : rows) {
@@ -75,7 +76,7 @@ class DrawCodes : public Work {
   }
 
   void draw_code(Events& events, const Cancel& cancel) {
-    const size_t position = batch_.codes[0].size(), count = batch_.drawings.size();
+    const size_t position = batch_.codes[0].size(), count = batch_.planned.size();
     if (position > 0) step(cancel);
     const size_t size = static_cast<size_t>(sizes_.codebook_size);
     logits_.resize(num_rows() * size);
@@ -83,7 +84,7 @@ class DrawCodes : public Work {
     for (size_t i = 0; i < count; ++i) {
       float* logits = logits_.data() + i * size;
       if (settings_.is_guided()) guide(logits, logits + count * size, settings_.guidance_scale, size);
-      const NoiseAt noise{batch_.drawings[i].seed, Stream::kImage, static_cast<uint32_t>(position)};
+      const NoiseAt noise{batch_.planned[i].seed, Stream::kImage, static_cast<uint32_t>(position)};
       batch_.codes[i].push_back(choose(logits, size, settings_.choice, noise));
     }
     tell(events);
@@ -99,27 +100,27 @@ class DrawCodes : public Work {
   }
 
   void tell(Events& events) {
-    const int64_t count = static_cast<int64_t>(batch_.drawings.size());
+    const int64_t count = static_cast<int64_t>(batch_.planned.size());
     const int64_t each = static_cast<int64_t>(num_codes_);
     const int64_t drawn = static_cast<int64_t>(batch_.codes[0].size());
     Event& progress = events.emplace_back();
     progress.unit = "codes";
-    progress.done = batch_.drawings[0].index * each + drawn * count;
-    progress.total = static_cast<int64_t>(drawings_.size()) * each;
+    progress.done = batch_.planned[0].index * each + drawn * count;
+    progress.total = static_cast<int64_t>(planned_.size()) * each;
     if (!has_previews_ || drawn % sizes_.code_grid != 0) return;
-    for (size_t i = 0; i < batch_.drawings.size(); ++i) {
+    for (size_t i = 0; i < batch_.planned.size(); ++i) {
       Event& preview = events.emplace_back();
       preview.kind = JE_EVENT_PREVIEW;
-      preview.index = batch_.drawings[i].index;
+      preview.index = batch_.planned[i].index;
       preview.done = drawn;
       preview.total = each;
       preview.unit = "codes";
-      preview.picture = preview_of(batch_.codes[i]);
+      preview.image = preview_of(batch_.codes[i]);
     }
   }
 
   // Cells of the codes drawn so far, grey where none is.
-  Picture preview_of(const std::vector<int64_t>& codes) {
+  Image preview_of(const std::vector<int64_t>& codes) {
     std::vector<float> cells(3 * num_codes_, kPadding);
     const Table& table = engines_->table("preview");
     for (size_t i = 0; i < codes.size(); ++i) table.copy_row(codes[i], cells.data() + 3 * i);
@@ -130,19 +131,19 @@ class DrawCodes : public Work {
     const size_t i = batch_.num_decoded++;
     const std::vector<int64_t>& codes = batch_.codes[i];
     const std::vector<int64_t> shape{1, static_cast<int64_t>(codes.size())};
-    Picture picture = decode_picture(*engines_, integers("codes", shape, codes.data()), cancel);
-    Event& image = events.emplace_back();
-    image.kind = JE_EVENT_IMAGE;
-    image.picture = std::move(picture);
-    image.index = batch_.drawings[i].index;
-    image.seed = batch_.drawings[i].seed;
-    for (const int64_t code : codes) image.codes.push_back(static_cast<int32_t>(code));
+    Image image = decode_image(*engines_, integers("codes", shape, codes.data()), cancel);
+    Event& event = events.emplace_back();
+    event.kind = JE_EVENT_IMAGE;
+    event.image = std::move(image);
+    event.index = batch_.planned[i].index;
+    event.seed = batch_.planned[i].seed;
+    for (const int64_t code : codes) event.codes.push_back(static_cast<int32_t>(code));
   }
 
   std::shared_ptr<Engines> engines_;
   const Sizes& sizes_;
   CodeSettings settings_;
-  std::vector<Drawing> drawings_;
+  std::vector<PlannedImage> planned_;
   bool has_previews_;
   size_t num_codes_, next_ = 0;
   Batch batch_;
@@ -151,9 +152,9 @@ class DrawCodes : public Work {
 
 }  // namespace
 
-std::unique_ptr<Work> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
-                                 std::vector<Drawing> drawings, bool has_previews) {
-  return std::make_unique<DrawCodes>(std::move(engines), settings, std::move(drawings), has_previews);
+std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
+                                 std::vector<PlannedImage> planned, bool has_previews) {
+  return std::make_unique<DrawCodes>(std::move(engines), settings, std::move(planned), has_previews);
 }
 
 }  // namespace je

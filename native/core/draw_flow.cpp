@@ -1,5 +1,5 @@
-// Drawing with JanusFlow: a latent along its velocity field, then the VAE's decoder. Equal to runtime/draw_flow.py,
-// which says why it is done so.
+// PlannedImage with JanusFlow: a latent along its velocity field, then the VAE's decoder. Equal to
+// runtime/draw_flow.py, which says why it is done so.
 #include <algorithm>
 
 #include "error.hpp"
@@ -13,7 +13,7 @@ class Field {
  public:
   Field(Engines& engines, const Ids& ids, double guidance_scale, const Cancel& cancel)
       : engines_(engines), sizes_(engines.sizes()), guidance_scale_(guidance_scale), cancel_(cancel) {
-    const Ids shown(ids.begin(), ids.end() - 1);  // the last only says that a picture follows: t's vector is there
+    const Ids shown(ids.begin(), ids.end() - 1);  // the last only says that an image follows: t's vector is there
     for (int64_t i = 0; i <= num_tokens(); ++i) positions_.push_back(static_cast<int64_t>(shown.size()) + i);
     conditional_ = prefilled(shown);
     unconditional_ = prefilled({shown[0]});
@@ -61,7 +61,7 @@ class Field {
   int64_t num_tokens() const { return sizes_.latent_grid * sizes_.latent_grid; }
   std::vector<int64_t> skip_shape(int64_t rows) const { return {rows, skip_[0], skip_[1], skip_[2]}; }
 
-  std::unique_ptr<Decoder> prefilled(const Ids& ids) {
+  std::unique_ptr<CachedDecoder> prefilled(const Ids& ids) {
     const int64_t length = static_cast<int64_t>(ids.size());
     auto made = make_decoder(engines_, 1, length + num_tokens() + 1, false, true);
     std::vector<float> embeds;
@@ -75,21 +75,21 @@ class Field {
   double guidance_scale_;
   const Cancel& cancel_;
   std::vector<int64_t> positions_, skip_;
-  std::unique_ptr<Decoder> conditional_, unconditional_;
+  std::unique_ptr<CachedDecoder> conditional_, unconditional_;
 };
 
-class DrawFlow : public Work {
+class DrawFlow : public Task {
  public:
-  DrawFlow(std::shared_ptr<Engines> engines, const FlowSettings& settings, std::vector<Drawing> drawings,
+  DrawFlow(std::shared_ptr<Engines> engines, const FlowSettings& settings, std::vector<PlannedImage> planned,
            bool has_previews)
       : engines_(std::move(engines)),
         sizes_(engines_->sizes()),
         settings_(settings),
-        drawings_(std::move(drawings)),
+        planned_(std::move(planned)),
         has_previews_(has_previews) {}
 
   bool advance(Events& events, const Cancel& cancel) override {
-    if (next_ == drawings_.size()) return false;
+    if (next_ == planned_.size()) return false;
     if (!flow_)
       begin(cancel);
     else if (!flow_->is_done())
@@ -101,9 +101,9 @@ class DrawFlow : public Work {
 
  private:
   void begin(const Cancel& cancel) {
-    const Drawing& drawing = drawings_[next_];
-    if (!field_ || drawing.ids != drawings_[next_ - 1].ids) {
-      const Decoders names = engines_->decoders(false, true);
+    const PlannedImage& drawing = planned_[next_];
+    if (!field_ || drawing.ids != planned_[next_ - 1].ids) {
+      const DecoderNames names = engines_->decoder_names(false, true);
       engines_->open({names.step, "flow_encoder", "flow_decoder"});
       field_.reset();
       field_ = std::make_unique<Field>(*engines_, drawing.ids, settings_.guidance_scale, cancel);
@@ -117,11 +117,11 @@ class DrawFlow : public Work {
 
   void step(Events& events) {
     flow_->step();
-    const Drawing& drawing = drawings_[next_];
+    const PlannedImage& drawing = planned_[next_];
     Event& progress = events.emplace_back();
     progress.unit = "steps";
     progress.done = drawing.index * settings_.num_steps + flow_->done();
-    progress.total = static_cast<int64_t>(drawings_.size()) * settings_.num_steps;
+    progress.total = static_cast<int64_t>(planned_.size()) * settings_.num_steps;
     if (!has_previews_) return;
     Event& preview = events.emplace_back();
     preview.kind = JE_EVENT_PREVIEW;
@@ -129,11 +129,11 @@ class DrawFlow : public Work {
     preview.done = flow_->done();
     preview.total = settings_.num_steps;
     preview.unit = "steps";
-    preview.picture = preview_of(flow_->clean());
+    preview.image = preview_of(flow_->denoised());
   }
 
   // The linear map of a latent to colours: the constant, then one channel after the other.
-  Picture preview_of(const Latent& latent) {
+  Image preview_of(const Latent& latent) {
     const Table& table = engines_->table("preview");
     const size_t side = static_cast<size_t>(sizes_.latent_size), plane = side * side;
     std::vector<float> cells(3 * plane);
@@ -151,13 +151,13 @@ class DrawFlow : public Work {
 
   void finish(Events& events, const Cancel& cancel) {
     const Latent& z = flow_->z();
-    Picture picture = decode_picture(*engines_, floats("latent", field_->latent_shape(1), z.data()), cancel);
-    Event& image = events.emplace_back();
-    image.kind = JE_EVENT_IMAGE;
-    image.picture = std::move(picture);
-    image.index = drawings_[next_].index;
-    image.seed = drawings_[next_].seed;
-    image.latent = z;
+    Image image = decode_image(*engines_, floats("latent", field_->latent_shape(1), z.data()), cancel);
+    Event& event = events.emplace_back();
+    event.kind = JE_EVENT_IMAGE;
+    event.image = std::move(image);
+    event.index = planned_[next_].index;
+    event.seed = planned_[next_].seed;
+    event.latent = z;
     flow_.reset();
     ++next_;
   }
@@ -165,7 +165,7 @@ class DrawFlow : public Work {
   std::shared_ptr<Engines> engines_;
   const Sizes& sizes_;
   FlowSettings settings_;
-  std::vector<Drawing> drawings_;
+  std::vector<PlannedImage> planned_;
   bool has_previews_;
   size_t next_ = 0;
   std::unique_ptr<Field> field_;
@@ -174,9 +174,9 @@ class DrawFlow : public Work {
 
 }  // namespace
 
-std::unique_ptr<Work> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
-                                std::vector<Drawing> drawings, bool has_previews) {
-  return std::make_unique<DrawFlow>(std::move(engines), settings, std::move(drawings), has_previews);
+std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
+                                std::vector<PlannedImage> planned, bool has_previews) {
+  return std::make_unique<DrawFlow>(std::move(engines), settings, std::move(planned), has_previews);
 }
 
 }  // namespace je

@@ -32,16 +32,17 @@ Engines::Engines(Bundle bundle, Device device, const je_options& options)
     : bundle_(std::move(bundle)), device_(std::move(device)), options_(options) {
   if (options.num_threads < 0 || options.num_threads > kMostThreads)
     fail(JE_E_ARGUMENT, "num_threads is ", options.num_threads, "; give 0 to ", kMostThreads);
-  bool is_any_ours = false;
+  bool is_any_on_cpu_kernels = false;
   for (const auto& [name, part] : bundle_.manifest.components) {
     slots_[name];
-    is_any_ours = is_any_ours || is_ours(name);
+    is_any_on_cpu_kernels = is_any_on_cpu_kernels || is_on_cpu_kernels(name);
   }
-  if (is_any_ours) pool_ = std::make_shared<Pool>(options.num_threads > 0 ? options.num_threads : num_processors());
+  if (is_any_on_cpu_kernels)
+    pool_ = std::make_shared<Pool>(options.num_threads > 0 ? options.num_threads : num_processors());
 }
 
-bool Engines::is_ours(const std::string& name) const {
-  return device_.is_cpu() && runs_natively(name, bundle_.manifest);
+bool Engines::is_on_cpu_kernels(const std::string& name) const {
+  return device_.is_cpu() && runs_on_cpu_kernels(name, bundle_.manifest);
 }
 
 void Engines::log(int32_t level, const std::string& line) const {
@@ -60,7 +61,8 @@ const Kind& Engines::opened(const std::string& name, std::unique_ptr<Kind> Slot:
     slot.*kind = make();
     bundle_.check_unchanged(name);
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
-    log(JE_LOG_INFO, join(name, " opened in ", took.count(), " ms", is_ours(name) ? ", by our own code" : ""));
+    log(JE_LOG_INFO,
+        join(name, " opened in ", took.count(), " ms", is_on_cpu_kernels(name) ? ", by our CPU kernels" : ""));
   }
   return *(slot.*kind);
 }
@@ -79,13 +81,13 @@ const Graph& Engines::graph(const std::string& name) {
 
 const DecoderEngine& Engines::decoder(const std::string& name) {
   return opened(name, &Slot::decoder, [&] {
-    return is_ours(name) ? native_decoder(bundle_, pool_) : graph_decoder(bundle_, name, graph_options(name));
+    return is_on_cpu_kernels(name) ? cpu_decoder(bundle_, pool_) : graph_decoder(bundle_, name, graph_options(name));
   });
 }
 
 const Head& Engines::head(const std::string& name) {
   return opened(name, &Slot::head, [&] {
-    return std::make_unique<Head>(is_ours(name) ? native_head(bundle_, name, pool_) : graph_head(name));
+    return std::make_unique<Head>(is_on_cpu_kernels(name) ? cpu_head(bundle_, name, pool_) : graph_head(name));
   });
 }
 
@@ -121,15 +123,15 @@ void Engines::open(const std::vector<std::string>& names) {
   for (size_t i = 0; i < names.size(); ++i) open_one(i);  // by one thread: a GPU's work has an order
 }
 
-Decoders Engines::decoders(bool needs_steps, bool has_many) {
-  std::string wide = "decoder";
+DecoderNames Engines::decoder_names(bool needs_steps, bool has_prefill) {
+  std::string prefill = "decoder";
   const auto found = slots_.find(kPrefill);
-  if (has_many && found != slots_.end() && !is_native()) {
+  if (has_prefill && found != slots_.end() && !uses_cpu_kernels()) {
     const std::unique_lock<std::mutex> lock(found->second.mutex);
     const bool is_open = found->second.decoder != nullptr;
-    if (is_open || static_cast<double>(bundle_.num_bytes(kPrefill)) < free_memory()) wide = kPrefill;
+    if (is_open || static_cast<double>(bundle_.num_bytes(kPrefill)) < free_memory()) prefill = kPrefill;
   }
-  return {needs_steps ? "decoder" : wide, wide};
+  return {needs_steps ? "decoder" : prefill, prefill};
 }
 
 }  // namespace je

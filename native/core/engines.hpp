@@ -8,15 +8,15 @@
 #include <string>
 
 #include "bundle.hpp"
-#include "decoder_engine.hpp"
 #include "cpu_kernels.hpp"
+#include "decoder_engine.hpp"
 #include "onnxruntime.hpp"
 
 namespace je {
 
 // Which component takes the decoder's steps, and which takes many positions at once.
-struct Decoders {
-  std::string step, wide;
+struct DecoderNames {
+  std::string step, prefill;
 };
 
 // Any number of threads may use one.
@@ -28,7 +28,7 @@ class Engines {
   const Bundle& bundle() const { return bundle_; }
   const Sizes& sizes() const { return bundle_.manifest.sizes; }
   const Device& device() const { return device_; }
-  bool is_native() const { return is_ours("decoder"); }
+  bool uses_cpu_kernels() const { return is_on_cpu_kernels("decoder"); }
 
   // Open components ahead of their use; on a CPU side by side, as each takes one processor.
   void open(const std::vector<std::string>& names);
@@ -39,9 +39,9 @@ class Engines {
   const Head& head(const std::string& name);
   const Table& table(const std::string& name);
 
-  // needs_steps: whether there will be steps; has_many: whether so many positions that it is worth opening the copy
+  // needs_steps: whether there will be steps; has_prefill: whether so many positions that it is worth opening the copy
   // for them, where the bundle has one.
-  Decoders decoders(bool needs_steps, bool has_many);
+  DecoderNames decoder_names(bool needs_steps, bool has_prefill);
 
   void log(int32_t level, const std::string& line) const;
 
@@ -56,7 +56,7 @@ class Engines {
 
   template <class Kind, class Make>
   const Kind& opened(const std::string& name, std::unique_ptr<Kind> Slot::* kind, const Make& make);
-  bool is_ours(const std::string& name) const;
+  bool is_on_cpu_kernels(const std::string& name) const;
   GraphOptions graph_options(const std::string& name) const;
   Head graph_head(const std::string& name);
 

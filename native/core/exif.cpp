@@ -46,24 +46,24 @@ class Tiff {
 
 int orientation_of(std::string_view tiff) { return tiff.empty() ? 1 : Tiff(tiff).orientation(); }
 
-Picture upright(Picture picture, int orientation) {
-  if (orientation <= 1) return picture;
+Image upright(Image image, int orientation) {
+  if (orientation <= 1) return image;
   // 2, 4, 5, 7 are mirrored; 5 to 8 lie on their side
   const bool is_turned = orientation >= 5;
-  const int width = is_turned ? picture.height : picture.width;
-  const int height = is_turned ? picture.width : picture.height;
+  const int width = is_turned ? image.height : image.width;
+  const int height = is_turned ? image.width : image.height;
   const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
   const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-  Picture found{width, height, std::vector<uint8_t>(picture.pixels.size())};
+  Image found{width, height, std::vector<uint8_t>(image.pixels.size())};
   uint8_t* to = found.pixels.data();
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x, to += 3) {
       const int column = is_turned ? y : x, row = is_turned ? x : y;
-      const int from_x = from_right ? picture.width - 1 - column : column;
-      const int from_y = from_below ? picture.height - 1 - row : row;
+      const int from_x = from_right ? image.width - 1 - column : column;
+      const int from_y = from_below ? image.height - 1 - row : row;
       const size_t at =
-          (static_cast<size_t>(from_y) * static_cast<size_t>(picture.width) + static_cast<size_t>(from_x)) * 3;
-      std::copy_n(picture.pixels.data() + at, 3, to);
+          (static_cast<size_t>(from_y) * static_cast<size_t>(image.width) + static_cast<size_t>(from_x)) * 3;
+      std::copy_n(image.pixels.data() + at, 3, to);
     }
   return found;
 }

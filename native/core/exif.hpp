@@ -1,4 +1,4 @@
-// Which way up a picture is: the tag Orientation of Exif 2.32.
+// Which way up an image is: the tag Orientation of Exif 2.32.
 #pragma once
 
 #include <string_view>
@@ -10,6 +10,6 @@ namespace je {
 // 1 (upright) to 8, of a TIFF header and its first directory; 1 where there is none.
 int orientation_of(std::string_view tiff);
 
-Picture upright(Picture picture, int orientation);
+Image upright(Image image, int orientation);
 
 }  // namespace je

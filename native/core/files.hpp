@@ -47,7 +47,7 @@ constexpr int64_t kAnySize = INT64_MAX;
 std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice, int64_t most = kAnySize);
 
 // The file gets its own name only when all of it is there. False, with errno, where it cannot be.
-bool write_whole(const std::string& path, const uint8_t* bytes, size_t size);
+bool atomic_write(const std::string& path, const uint8_t* bytes, size_t size);
 
 // What changes when a file does: size, times of content and inode in ns, inode.
 struct Stamp {

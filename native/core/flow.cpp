@@ -13,7 +13,7 @@ struct Step {
   const Latent& z;
   const Latent& v;  // at its start
   double start, stop;
-  const Latent* before;  // the velocity at the start of the step before; nullptr: there is none to lean on
+  const Latent* before;  // the velocity at the start of the step before; nullptr: there is none to multistep_weight on
   double length_before;
 };
 
@@ -58,7 +58,7 @@ Solver solver_of(const std::string& name) {
 
 }  // namespace
 
-std::vector<double> times(int64_t num_steps, double shift) {
+std::vector<double> timestep_schedule(int64_t num_steps, double shift) {
   std::vector<double> found;
   for (int64_t k = 0; k <= num_steps; ++k) {
     const double uniform = static_cast<double>(k) / static_cast<double>(num_steps);
@@ -78,12 +78,12 @@ std::string solver_names() {
 Flow::Flow(Velocity velocity, Latent noise, const FlowSettings& settings)
     : velocity_(std::move(velocity)),
       settings_(settings),
-      borders_(times(settings.num_steps, settings.shift)),
+      timesteps_(timestep_schedule(settings.num_steps, settings.shift)),
       z_(std::move(noise)) {}
 
 void Flow::step() {
-  const double start = borders_[static_cast<size_t>(done_)];
-  const double stop = borders_[static_cast<size_t>(done_) + 1];
+  const double start = timesteps_[static_cast<size_t>(done_)];
+  const double stop = timesteps_[static_cast<size_t>(done_) + 1];
   const bool is_guided = settings_.guides(start);
   if (was_guided_ != is_guided) past_.reset();  // another field: its velocities and the past ones don't mix
   was_guided_ = is_guided;
@@ -101,6 +101,6 @@ void Flow::step() {
   ++done_;
 }
 
-Latent Flow::clean() const { return moved(z_, 1 - borders_[static_cast<size_t>(done_)], newest_); }
+Latent Flow::denoised() const { return moved(z_, 1 - timesteps_[static_cast<size_t>(done_)], newest_); }
 
 }  // namespace je

@@ -23,8 +23,8 @@ struct FlowSettings {
   bool guides(double t) const { return guidance_scale != 1 && guidance_start <= t && t < guidance_end; }
 };
 
-// The steps' borders, rising from exactly 0 to exactly 1.
-std::vector<double> times(int64_t num_steps, double shift);
+// The steps' timesteps, rising from exactly 0 to exactly 1.
+std::vector<double> timestep_schedule(int64_t num_steps, double shift);
 
 bool is_solver(const std::string& name);
 std::string solver_names();  // "euler, ab2, heun"
@@ -39,7 +39,7 @@ class Flow {
   void step();
 
   const Latent& z() const { return z_; }
-  Latent clean() const;  // what it would end as if the newest velocity held
+  Latent denoised() const;  // what it would end as if the newest velocity held
 
  private:
   struct Past {
@@ -48,7 +48,7 @@ class Flow {
   };
   Velocity velocity_;
   FlowSettings settings_;
-  std::vector<double> borders_;
+  std::vector<double> timesteps_;
   Latent z_, newest_;
   std::optional<Past> past_;
   std::optional<bool> was_guided_;

@@ -51,7 +51,7 @@ class GraphDecoder : public DecoderEngine {
     const size_t numbers = static_cast<size_t>(rows * sizes_.num_kv_heads * length * sizes_.head_dim);
     for (int64_t i = 0; i < 2 * sizes_.num_layers; ++i) {
       made->memory.emplace_back(std::calloc(numbers, item_bytes_), std::free);
-      if (!made->memory.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer pictures at once");
+      if (!made->memory.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer images at once");
       made->past.push_back(value_of({"", type_, shape, made->memory.back().get()}));
       if (is_on_device_) made->present.push_back(graph_.device_value(shape, type_));
     }

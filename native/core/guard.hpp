@@ -21,7 +21,7 @@ je_status guarded(const Function& function) noexcept {
   } catch (const Error& error) {
     return note(error.status, error.what());
   } catch (const std::bad_alloc&) {
-    return note(JE_E_MEMORY, "no memory left; draw fewer pictures at once");
+    return note(JE_E_MEMORY, "no memory left; draw fewer images at once");
   } catch (const std::exception& error) {
     return note(JE_E_RUNTIME, error.what());
   } catch (...) {

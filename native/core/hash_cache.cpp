@@ -76,7 +76,7 @@ std::map<std::string, Stamp> check_changed(const std::string& folder, const std:
   std::error_code ignored;
   fs::create_directories(note->parent_path(), ignored);
   const std::string text = found.dump();
-  write_whole(*note, reinterpret_cast<const uint8_t*>(text.data()), text.size());
+  atomic_write(*note, reinterpret_cast<const uint8_t*>(text.data()), text.size());
   return stamps;
 }
 

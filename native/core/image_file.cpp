@@ -53,7 +53,7 @@ constexpr const char* kGive = "give a whole PNG or JPEG file";
 using Bytes = std::vector<uint8_t>;
 
 // By stb; false: it is damaged.
-bool decode(const Bytes& file, Picture& to) {
+bool decode(const Bytes& file, Image& to) {
   int width = 0, height = 0, channels = 0;
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
       stbi_load_from_memory(file.data(), static_cast<int>(file.size()), &width, &height, &channels, 3),
@@ -72,10 +72,10 @@ Decoded decode_upper(const Jpeg& jpeg) {
   const JpegUnits units = count_units(jpeg);
   found.num_rows = units.num_rows;
   found.num_there = jpeg.is_open ? units.num_there : jpeg.height;
-  if (found.num_rows > 0 && !decode(upper_jpeg(jpeg, units.data, found.num_rows), found.picture)) found.num_rows = 0;
-  found.picture.width = jpeg.width;
-  found.picture.height = jpeg.height;
-  found.picture.pixels.resize(size_t{3} * static_cast<size_t>(jpeg.width) * static_cast<size_t>(jpeg.height));
+  if (found.num_rows > 0 && !decode(upper_jpeg(jpeg, units.data, found.num_rows), found.image)) found.num_rows = 0;
+  found.image.width = jpeg.width;
+  found.image.height = jpeg.height;
+  found.image.pixels.resize(size_t{3} * static_cast<size_t>(jpeg.width) * static_cast<size_t>(jpeg.height));
   return found;
 }
 
@@ -84,7 +84,7 @@ Decoded decode_jpeg(std::string_view file) {
   Decoded found;
   bool is_there = false;
   for (size_t count = jpeg.is_one && jpeg.is_open ? 0 : jpeg.scans.size(); count > 0 && !is_there; --count)
-    is_there = decode(jpeg_file(jpeg, count), found.picture);
+    is_there = decode(jpeg_file(jpeg, count), found.image);
   if (is_there)
     found.num_rows = found.num_there = jpeg.height;
   else
@@ -105,47 +105,46 @@ bool is_address(const std::string& path) {
 
 // The rows that are missing become grey; a note on it.
 std::string fill(Decoded& made) {
-  const int height = made.picture.height;
-  if (made.is_coarse && made.num_rows == height) return "its last scans are missing, the picture is coarse";
+  const int height = made.image.height;
+  if (made.is_coarse && made.num_rows == height) return "its last scans are missing, the image is coarse";
   if (made.num_rows == height) return "";
   if (2 * made.num_there < height) fail(JE_E_IMAGE, "cut short: ", made.num_there, " of ", height, " rows are there");
-  const size_t start = size_t{3} * static_cast<size_t>(made.picture.width) * static_cast<size_t>(made.num_rows);
-  std::fill(made.picture.pixels.begin() + static_cast<std::ptrdiff_t>(start), made.picture.pixels.end(), kMissing);
+  const size_t start = size_t{3} * static_cast<size_t>(made.image.width) * static_cast<size_t>(made.num_rows);
+  std::fill(made.image.pixels.begin() + static_cast<std::ptrdiff_t>(start), made.image.pixels.end(), kMissing);
   return join(made.num_rows, " of ", height, " rows are there, the rest is grey");
 }
 
 }  // namespace
 
-Picture load_image(const std::string& path, std::string* note) {
+Image load_image(const std::string& path, std::string* note) {
   if (is_address(path) && !stamp_of(path))
-    fail(JE_E_IMAGE, path, ": addresses are not read; download the picture and give its path");
-  return decode_image(read_file(path, JE_E_IMAGE, kGive, kMostPictureBytes), path, note);
+    fail(JE_E_IMAGE, path, ": addresses are not read; download the image and give its path");
+  return decode_image(read_file(path, JE_E_IMAGE, kGive, kMostImageBytes), path, note);
 }
 
-Picture decode_image(const Bytes& bytes, const std::string& path, std::string* note) {
+Image decode_image(const Bytes& bytes, const std::string& path, std::string* note) {
   const std::string_view file(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   const std::string kind = name_format(file);
   if (kind != "PNG" && kind != "JPEG")
-    fail(JE_E_IMAGE, path, ": ", kind.empty() ? "not a picture that can be read" : kind + " is not read",
-         "; save the picture as PNG or JPEG");
+    fail(JE_E_IMAGE, path, ": ", kind.empty() ? "not an image that can be read" : kind + " is not read",
+         "; save the image as PNG or JPEG");
   try {
     Decoded made = kind == "PNG" ? decode_png(bytes) : decode_jpeg(file);
     const std::string said = fill(made);
     if (note != nullptr && !said.empty()) *note = path + ": cut short: " + said;
-    return upright(std::move(made.picture), made.orientation);
+    return upright(std::move(made.image), made.orientation);
   } catch (const Error& error) {
     const std::string what = error.what(), advice = what.find(';') == std::string::npos ? join("; ", kGive) : "";
     fail(error.status == JE_E_ARGUMENT ? JE_E_IMAGE : error.status, path, ": ", what, advice);
   }
 }
 
-void save_png(const std::string& path, const Picture& picture,
+void save_png(const std::string& path, const Image& image,
               const std::vector<std::pair<std::string, std::string>>& texts) {
   check_is_png(path);
   int size = 0;
   const std::unique_ptr<unsigned char, void (*)(void*)> made(
-      stbi_write_png_to_mem(picture.pixels.data(), picture.width * 3, picture.width, picture.height, 3, &size),
-      std::free);
+      stbi_write_png_to_mem(image.pixels.data(), image.width * 3, image.width, image.height, 3, &size), std::free);
   if (!made) throw std::bad_alloc();
   Bytes file(made.get(), made.get() + kBehindHeader);
   for (const auto& [key, text] : texts) {

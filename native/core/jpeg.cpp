@@ -113,7 +113,7 @@ class Reader {
       if (!is_sound || wide % each.across != 0 || tall % each.down != 0) refuse_header();
     }
     if (names.size() < count) refuse_header();
-    check_picture_size(found_.width, found_.height);
+    check_image_size(found_.width, found_.height);
     if (count == 1) found_.components[0].across = found_.components[0].down = 1;
     found_.is_progressive = marker == 0xC2;
     std::string made(body.substr(0, 6));

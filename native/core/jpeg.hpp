@@ -37,7 +37,7 @@ struct Jpeg {
   std::array<JpegCode, 8> codes;  // as they are at the first scan: 4 for DC, 4 for AC
   std::string_view exif;
   std::string start;     // of a file of what is needed
-  size_t height_at = 0;  // in the first scan's head, where the picture's height stands
+  size_t height_at = 0;  // in the first scan's head, where the image's height stands
 };
 
 // Throws Error JE_E_IMAGE, without the file's name.

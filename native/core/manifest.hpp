@@ -56,7 +56,7 @@ struct Sizes {
   int64_t code_grid = 0, codebook_size = 0;                       // of a Janus
   int64_t latent_channels = 0, latent_size = 0, latent_grid = 0;  // of a JanusFlow
 
-  // Positions that a drawn picture takes after its prompt.
+  // Positions that a drawn image takes after its prompt.
   int64_t num_drawn() const { return code_grid * code_grid + latent_grid * latent_grid; }
 };
 

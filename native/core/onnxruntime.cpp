@@ -222,7 +222,7 @@ void Graph::run_values(const std::vector<const char*>& input_names, const std::v
   } catch (const Ort::Exception& error) {
     cancel.check();
     const std::string reason = reason_of(error);
-    if (is_shortage(reason)) fail(JE_E_MEMORY, path_, ": ", reason, "; draw fewer pictures at once");
+    if (is_shortage(reason)) fail(JE_E_MEMORY, path_, ": ", reason, "; draw fewer images at once");
     fail(JE_E_RUNTIME, path_, ": ONNX Runtime ", onnxruntime_version(), ": ", reason, "; export the bundle again");
   }
 }
@@ -257,7 +257,7 @@ Ort::Value Graph::device_value(const std::vector<int64_t>& shape, ONNXTensorElem
     return Ort::Value::CreateTensor(device_memory_, shape.data(), shape.size(), type);
   } catch (const Ort::Exception& error) {
     fail(JE_E_MEMORY, path_, ": ", device_.text(), " has no room for keys and values: ", reason_of(error),
-         "; draw fewer pictures at once, or use the device cpu");
+         "; draw fewer images at once, or use the device cpu");
   }
 }
 

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 constexpr std::chrono::seconds kReader(10);  // the longest that a pipe waits for a program that reads it
 constexpr int kMostLinks = 40;               // as Linux follows
 
-constexpr std::array<std::string_view, 25> kOtherPictures = {
+constexpr std::array<std::string_view, 25> kOtherImages = {
     ".avif", ".bmp", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2",  ".jpe", ".jpeg",
     ".jpg",  ".jxl", ".pgm", ".pnm", ".ppm", ".psd",  ".qoi",  ".svg", ".tga", ".tif",  ".tiff", ".webp"};
 
@@ -104,7 +104,7 @@ void check_is_png(const std::string& path) {
   std::string suffix = fs::path(path).extension();
   std::transform(suffix.begin(), suffix.end(), suffix.begin(),
                  [](unsigned char each) { return static_cast<char>(std::tolower(each)); });
-  if (std::find(kOtherPictures.begin(), kOtherPictures.end(), suffix) != kOtherPictures.end())
+  if (std::find(kOtherImages.begin(), kOtherImages.end(), suffix) != kOtherImages.end())
     fail(JE_E_ARGUMENT, path, ": ", suffix, " is not written; name a .png file");
 }
 
@@ -118,7 +118,7 @@ void write_output(const std::string& path, const uint8_t* bytes, size_t size) {
   if (S_ISBLK(found.st_mode) || S_ISSOCK(found.st_mode)) fail(JE_E_OUTPUT, path, ": is a disk or socket; name a file");
   if (S_ISFIFO(found.st_mode) || S_ISCHR(found.st_mode))
     write_through(path, bytes, size);
-  else if (!write_whole(target_of(path), bytes, size))
+  else if (!atomic_write(target_of(path), bytes, size))
     fail_writing(path);
 }
 

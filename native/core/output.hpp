@@ -7,7 +7,7 @@
 
 namespace je {
 
-// Throws Error JE_E_ARGUMENT for a name with another picture's suffix than PNG's.
+// Throws Error JE_E_ARGUMENT for a name with another image's suffix than PNG's.
 void check_is_png(const std::string& path);
 
 // A regular file appears whole or not at all, a link's target likewise; a pipe or character device is written through.

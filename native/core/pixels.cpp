@@ -61,30 +61,30 @@ uint8_t mixed(const uint8_t* from, size_t step, const Taps& taps) {
   return rounded(sum);
 }
 
-Picture blank(int width, int height) {
+Image blank(int width, int height) {
   return {width, height, std::vector<uint8_t>(static_cast<size_t>(width) * static_cast<size_t>(height) * 3)};
 }
 
-Picture widened(const Picture& picture, int width) {
-  if (width == picture.width) return picture;
-  Picture found = blank(width, picture.height);
-  const std::vector<Taps> taps = taps_of(picture.width, width);
+Image widened(const Image& image, int width) {
+  if (width == image.width) return image;
+  Image found = blank(width, image.height);
+  const std::vector<Taps> taps = taps_of(image.width, width);
   uint8_t* to = found.pixels.data();
-  for (int y = 0; y < picture.height; ++y) {
-    const uint8_t* row = picture.pixels.data() + static_cast<size_t>(y) * static_cast<size_t>(picture.width) * 3;
+  for (int y = 0; y < image.height; ++y) {
+    const uint8_t* row = image.pixels.data() + static_cast<size_t>(y) * static_cast<size_t>(image.width) * 3;
     for (const Taps& each : taps)
       for (int c = 0; c < 3; ++c) *to++ = mixed(row + each.first * 3 + c, 3, each);
   }
   return found;
 }
 
-Picture heightened(const Picture& picture, int height) {
-  if (height == picture.height) return picture;
-  Picture found = blank(picture.width, height);
-  const size_t stride = static_cast<size_t>(picture.width) * 3;
+Image heightened(const Image& image, int height) {
+  if (height == image.height) return image;
+  Image found = blank(image.width, height);
+  const size_t stride = static_cast<size_t>(image.width) * 3;
   uint8_t* to = found.pixels.data();
-  for (const Taps& each : taps_of(picture.height, height)) {
-    const uint8_t* from = picture.pixels.data() + static_cast<size_t>(each.first) * stride;
+  for (const Taps& each : taps_of(image.height, height)) {
+    const uint8_t* from = image.pixels.data() + static_cast<size_t>(each.first) * stride;
     for (size_t x = 0; x < stride; ++x) *to++ = mixed(from + x, stride, each);
   }
   return found;
@@ -99,7 +99,7 @@ uint8_t over_white(unsigned colour, unsigned alpha) {
 
 }  // namespace
 
-Picture to_rgb(const je_image& image) {
+Image to_rgb(const je_image& image) {
   const bool is_known = image.channels == 1 || image.channels == 3 || image.channels == 4;
   const int64_t width = image.width, height = image.height;
   if (image.pixels == nullptr || width < 1 || height < 1 || !is_known || image.stride < width * image.channels)
@@ -107,7 +107,7 @@ Picture to_rgb(const je_image& image) {
          " channels and a stride of ", image.stride, "; give pixels of 1, 3 or 4 channels");
   if (width * height > kMaxPixels)
     fail(JE_E_ARGUMENT, "a picture of ", width, " x ", height, " pixels; make it smaller than 100 megapixels");
-  Picture found = blank(image.width, image.height);
+  Image found = blank(image.width, image.height);
   uint8_t* to = found.pixels.data();
   for (int64_t y = 0; y < height; ++y) {
     const uint8_t* from = image.pixels + static_cast<ptrdiff_t>(y * image.stride);
@@ -118,18 +118,18 @@ Picture to_rgb(const je_image& image) {
   return found;
 }
 
-Picture resize(const Picture& picture, int width, int height) {
-  const int shrinks = picture.height - height;
-  if (shrinks > std::max(0, 2 * (picture.width - width))) return widened(heightened(picture, height), width);
-  return heightened(widened(picture, width), height);
+Image resize(const Image& image, int width, int height) {
+  const int shrinks = image.height - height;
+  if (shrinks > std::max(0, 2 * (image.width - width))) return widened(heightened(image, height), width);
+  return heightened(widened(image, width), height);
 }
 
-std::vector<float> prepare(const Picture& picture, int size) {
-  const int longest = std::max(picture.width, picture.height);
+std::vector<float> prepare(const Image& image, int size) {
+  const int longest = std::max(image.width, image.height);
   const auto scaled = [&](int side) {  // in this order, as the published image processor has it
     return std::max(static_cast<int>(static_cast<double>(side) / longest * size), kMinSide);
   };
-  const Picture found = resize(picture, scaled(picture.width), scaled(picture.height));
+  const Image found = resize(image, scaled(image.width), scaled(image.height));
   const int left = (size - found.width) / 2, top = (size - found.height) / 2;
   const auto normal = [](float value) { return (value / 255 - 0.5f) / 0.5f; };
   const size_t side = static_cast<size_t>(size), plane = side * side;
@@ -143,8 +143,8 @@ std::vector<float> prepare(const Picture& picture, int size) {
   return values;
 }
 
-Picture to_picture(const float* values, int size) {
-  Picture found = blank(size, size);
+Image to_image(const float* values, int size) {
+  Image found = blank(size, size);
   const size_t plane = static_cast<size_t>(size) * static_cast<size_t>(size);
   check_sound(values, 3 * plane, "pixels");
   for (size_t i = 0; i < plane; ++i)
@@ -155,8 +155,8 @@ Picture to_picture(const float* values, int size) {
   return found;
 }
 
-Picture enlarge(const std::vector<float>& cells, int side, int factor) {
-  Picture found = blank(side * factor, side * factor);
+Image enlarge(const std::vector<float>& cells, int side, int factor) {
+  Image found = blank(side * factor, side * factor);
   uint8_t* to = found.pixels.data();
   for (int y = 0; y < found.height; ++y)
     for (int x = 0; x < found.width; ++x)

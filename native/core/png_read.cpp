@@ -88,7 +88,7 @@ Header header_of(std::string_view body) {
   if (colour == 3) fits = depth == 1 || depth == 2 || depth == 4 || depth == 8;
   if (!fits || byte(10) != 0 || byte(11) != 0 || byte(12) > 1 || width == 0 || height == 0)
     fail(JE_E_IMAGE, "damaged: a header that means nothing");
-  check_picture_size(width, height);
+  check_image_size(width, height);
   return {static_cast<int>(width), static_cast<int>(height), depth, colour, channels, byte(12) == 1};
 }
 
@@ -228,7 +228,7 @@ Bytes pixels_of(const Header& header, const Colours& colours, Bytes& rows) {
 
 }  // namespace
 
-void check_picture_size(int64_t width, int64_t height) {
+void check_image_size(int64_t width, int64_t height) {
   if (height > kMaxPixels / width) fail(JE_E_IMAGE, width, "x", height, " pixels; make it smaller than 100 megapixels");
 }
 
@@ -251,7 +251,7 @@ Decoded decode_png(const Bytes& file) {
   rows = {};
   const auto exif = chunks.first.find("eXIf");
   if (exif != chunks.first.end()) found.orientation = orientation_of(exif->second);
-  found.picture = to_rgb({pixels.data(), header.width, header.height, header.width * 4, 4});
+  found.image = to_rgb({pixels.data(), header.width, header.height, header.width * 4, 4});
   return found;
 }
 

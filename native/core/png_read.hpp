@@ -9,9 +9,9 @@
 
 namespace je {
 
-// A picture as a file has it, before it is turned.
+// An image as a file has it, before it is turned.
 struct Decoded {
-  Picture picture;
+  Image image;
   int num_rows = 0;   // that could be decoded; the others become grey
   int num_there = 0;  // in the file
   int orientation = 1;
@@ -22,7 +22,7 @@ struct Decoded {
 inline constexpr uint8_t kMissing = 128;
 
 // By a header, before anything is decoded. Throws Error JE_E_IMAGE, without the file's name, as all functions here do.
-void check_picture_size(int64_t width, int64_t height);
+void check_image_size(int64_t width, int64_t height);
 
 Decoded decode_png(const std::vector<uint8_t>& file);
 

@@ -13,7 +13,7 @@
 
 namespace je {
 
-// A message about some pictures, and what was answered; nothing: to be answered.
+// A message about some images, and what was answered; nothing: to be answered.
 struct Turn {
   std::string message;
   size_t num_images = 0;

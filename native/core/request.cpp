@@ -8,7 +8,7 @@ namespace je {
 namespace {
 
 constexpr uint64_t kMostSeed = INT64_MAX;
-constexpr int64_t kMostPictures = 1024, kMostTokens = int64_t{1} << 31;
+constexpr int64_t kMostImages = 1024, kMostTokens = int64_t{1} << 31;
 
 template <class Number>
 void check_range(const char* name, Number value, Number least, Number most) {
@@ -81,36 +81,36 @@ void check_list(const Item* items, size_t count, const char* name, int64_t most)
   check_range(name, static_cast<int64_t>(std::min<size_t>(count, INT64_MAX)), int64_t{0}, most);
 }
 
-std::vector<Drawing> drawings_of(const je_request& request, const Engines& engines) {
+std::vector<PlannedImage> drawings_of(const je_request& request, const Engines& engines) {
   std::vector<std::string> prompts{text_of(request.prompt, "prompt")};
   for (size_t i = 0; i < request.num_more_prompts; ++i)
     prompts.push_back(text_of(request.more_prompts[i], "more_prompts"));
-  std::vector<Drawing> found;
+  std::vector<PlannedImage> found;
   for (const std::string& prompt : prompts) {
     const Ids ids = engines.bundle().encoder->generation(prompt);
     check_length("prompt", ids, engines.sizes().num_drawn(), engines.sizes());
-    for (int32_t i = 0; i < request.num_pictures; ++i)
+    for (int32_t i = 0; i < request.num_images; ++i)
       found.push_back({static_cast<int64_t>(found.size()), request.seed + static_cast<uint64_t>(i), ids});
   }
   return found;
 }
 
-std::unique_ptr<Work> start_drawing(std::shared_ptr<Engines> engines, const je_request& request) {
-  check_list(request.more_prompts, request.num_more_prompts, "more_prompts", kMostPictures - 1);
-  check_range("num_pictures", int64_t{request.num_pictures}, int64_t{1}, kMostPictures);
-  check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_pictures));
+std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_request& request) {
+  check_list(request.more_prompts, request.num_more_prompts, "more_prompts", kMostImages - 1);
+  check_range("num_images", int64_t{request.num_images}, int64_t{1}, kMostImages);
+  check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_images));
   const Manifest& manifest = engines->bundle().manifest;
   Sampling chosen = request.reference != 0 ? reference_sampling(manifest.is_flow) : manifest.sampling;
   take_settings(request, manifest, chosen);
-  std::vector<Drawing> drawings = drawings_of(request, *engines);
+  std::vector<PlannedImage> planned = drawings_of(request, *engines);
   const bool has_previews = request.previews != 0;
   if (manifest.is_flow) {
     const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
                                 chosen.shift,          chosen.guidance_start, chosen.guidance_end};
-    return draw_flow(std::move(engines), settings, std::move(drawings), has_previews);
+    return draw_flow(std::move(engines), settings, std::move(planned), has_previews);
   }
   const CodeSettings settings{chosen.guidance_scale, {chosen.temperature, chosen.top_p, chosen.top_k}};
-  return draw_codes(std::move(engines), settings, std::move(drawings), has_previews);
+  return draw_codes(std::move(engines), settings, std::move(planned), has_previews);
 }
 
 std::vector<Turn> turns_of(const je_request& request) {
@@ -120,17 +120,17 @@ std::vector<Turn> turns_of(const je_request& request) {
     const je_turn& turn = request.history[i];
     if (turn.answer == nullptr) fail(JE_E_ARGUMENT, "a turn of the history has no answer; ask its question first");
     turns.push_back({text_of(turn.message, "message"), turn.num_images, text_of(turn.answer, "answer")});
-    if (turn.num_images > request.num_images - before)
-      fail(JE_E_ARGUMENT, "the history is about more images than the ", request.num_images,
+    if (turn.num_images > request.num_input_images - before)
+      fail(JE_E_ARGUMENT, "the history is about more images than the ", request.num_input_images,
            " that are there; give those of all turns");
     before += turn.num_images;
   }
-  turns.push_back({text_of(request.prompt, "prompt"), request.num_images - before, std::nullopt});
+  turns.push_back({text_of(request.prompt, "prompt"), request.num_input_images - before, std::nullopt});
   return turns;
 }
 
-std::unique_ptr<Work> start_asking(std::shared_ptr<Engines> engines, const je_request& request) {
-  check_list(request.images, request.num_images, "images", kMostPictures);
+std::unique_ptr<Task> start_asking(std::shared_ptr<Engines> engines, const je_request& request) {
+  check_list(request.input_images, request.num_input_images, "input_images", kMostImages);
   check_list(request.history, request.num_history, "history", kMostTokens);
   check_range("max_tokens", int64_t{request.max_tokens}, int64_t{1}, kMostTokens);
   check_range("seed", request.seed, uint64_t{0}, kMostSeed);
@@ -144,7 +144,7 @@ std::unique_ptr<Work> start_asking(std::shared_ptr<Engines> engines, const je_re
   const Sizes& sizes = engines->sizes();
   question.ids = engines->bundle().encoder->conversation(turns_of(request), sizes.num_image_tokens);
   check_length("question", question.ids, 1, sizes);
-  for (size_t i = 0; i < request.num_images; ++i) question.pictures.push_back(to_rgb(request.images[i]));
+  for (size_t i = 0; i < request.num_input_images; ++i) question.images.push_back(to_rgb(request.input_images[i]));
   return answer(std::move(engines), std::move(question));
 }
 
@@ -156,9 +156,9 @@ void check_unset(std::initializer_list<std::pair<const char*, bool>> settings, c
 
 }  // namespace
 
-std::unique_ptr<Work> start_work(std::shared_ptr<Engines> engines, const je_request& request) {
+std::unique_ptr<Task> start_task(std::shared_ptr<Engines> engines, const je_request& request) {
   if (request.task == JE_TASK_DRAW) {
-    check_unset({{"images", request.num_images > 0},
+    check_unset({{"input_images", request.num_input_images > 0},
                  {"history", request.num_history > 0},
                  {"max_tokens", request.max_tokens != kUsualTokens}},
                 "draw");
@@ -166,7 +166,7 @@ std::unique_ptr<Work> start_work(std::shared_ptr<Engines> engines, const je_requ
   }
   if (request.task != JE_TASK_ASK) fail(JE_E_ARGUMENT, "task is ", request.task, "; give JE_TASK_DRAW or JE_TASK_ASK");
   check_unset({{"more_prompts", request.num_more_prompts > 0},
-               {"num_pictures", request.num_pictures != 1},
+               {"num_images", request.num_images != 1},
                {"previews", request.previews != 0},
                {"reference", request.reference != 0},
                {"top_k", request.top_k != -1},

@@ -23,22 +23,22 @@ struct Event {
   std::string text;
   int64_t index = 0;
   uint64_t seed = 0;
-  Picture picture;
+  Image image;
   std::vector<int32_t> codes;
   Latent latent;
 };
 using Events = std::deque<Event>;
 
-class Work {
+class Task {
  public:
-  virtual ~Work() = default;
+  virtual ~Task() = default;
 
-  // One piece: a prefill, a code, a step, a token, a picture. False: there was none left. Throws Error, Cancelled.
+  // One piece: a prefill, a code, a step, a token, an image. False: there was none left. Throws Error, Cancelled.
   virtual bool advance(Events& events, const Cancel& cancel) = 0;
 };
 
-// One picture of a request: its place among all, its seed, its prompt's ids.
-struct Drawing {
+// One image of a request: its place among all, its seed, its prompt's ids.
+struct PlannedImage {
   int64_t index;
   uint64_t seed;
   Ids ids;
@@ -53,29 +53,31 @@ struct CodeSettings {
 
 struct Question {
   Ids ids;
-  std::vector<Picture> pictures;
+  std::vector<Image> images;
   int64_t max_tokens;
   uint64_t seed;
   Choice choice;
 };
 
-// Janus: codes one after the other, as many pictures at once as the decoder has rows for.
-std::unique_ptr<Work> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
-                                 std::vector<Drawing> drawings, bool has_previews);
+// Janus: codes one after the other, as many images at once as the decoder has rows for.
+std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
+                                 std::vector<PlannedImage> planned, bool has_previews);
 
-// JanusFlow: one picture after the other; those of one prompt share its cache.
-std::unique_ptr<Work> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
-                                std::vector<Drawing> drawings, bool has_previews);
+// JanusFlow: one image after the other; those of one prompt share its cache.
+std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
+                                std::vector<PlannedImage> planned, bool has_previews);
 
-std::unique_ptr<Work> answer(std::shared_ptr<Engines> engines, Question question);
+std::unique_ptr<Task> answer(std::shared_ptr<Engines> engines, Question question);
 
 // Rows of a prompt's embeddings (T, D), behind what is there already.
 void embed(const Table& table, const Ids& ids, size_t width, std::vector<float>& to);
 
-// The decoder with caches of its own for so many rows and positions; needs_steps, has_many: see Engines::decoders.
-std::unique_ptr<Decoder> make_decoder(Engines& engines, int64_t rows, int64_t length, bool needs_steps, bool has_many);
+// The decoder with caches of its own for so many rows and positions; needs_steps, has_prefill: see
+// Engines::decoder_names.
+std::unique_ptr<CachedDecoder> make_decoder(Engines& engines, int64_t rows, int64_t length, bool needs_steps,
+                                            bool has_prefill);
 
-// The image decoder's picture of codes or a latent.
-Picture decode_picture(Engines& engines, const Tensor& from, const Cancel& cancel);
+// The image decoder's image of codes or a latent.
+Image decode_image(Engines& engines, const Tensor& from, const Cancel& cancel);
 
 }  // namespace je

@@ -1,4 +1,4 @@
-// Work on several threads at once.
+// Task on several threads at once.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Draws several pictures of a prompt at once, by janus_edge.hpp; Ctrl-C ends it.
+// Draws several images of a prompt at once, by janus_edge.hpp; Ctrl-C ends it.
 //
 // usage: draw BUNDLE PROMPT NUMBER [ONNXRUNTIME]
 #include <csignal>
@@ -15,14 +15,14 @@ volatile std::sig_atomic_t is_interrupted = 0;
 int draw(int argc, char** argv) {
   je_options options = janus_edge::default_options();
   options.onnxruntime = argc > 4 ? argv[4] : nullptr;
-  const janus_edge::Engine engine(argv[1], options);
-  const je_info info = engine.info();
+  const janus_edge::Session session(argv[1], options);
+  const je_info info = session.info();
   std::cerr << info.name << " on " << info.device << ", ONNX Runtime " << info.onnxruntime << '\n';
 
   je_request request = janus_edge::default_request();
   request.prompt = argv[2];
-  request.num_pictures = std::atoi(argv[3]);
-  janus_edge::Job job = engine.start(request);
+  request.num_images = std::atoi(argv[3]);
+  janus_edge::Job job = session.start(request);
   for (const je_event& event : job) {
     if (is_interrupted) job.cancel();
     if (event.kind != JE_EVENT_IMAGE) continue;

@@ -1,4 +1,4 @@
-// Draws two pictures at once, each on a thread of its own, over the raw ABI; rustc alone builds it:
+// Draws two images at once, each on a thread of its own, over the raw ABI; rustc alone builds it:
 //
 //     rustc -O draw.rs -L DIR -l janus_edge -C link-arg=-Wl,-rpath,DIR
 //
@@ -43,7 +43,7 @@ mod ffi {
         pub top_p: f64,
         pub more_prompts: *const *const c_char,
         pub num_more_prompts: usize,
-        pub num_pictures: i32,
+        pub num_images: i32,
         pub previews: i32,
         pub reference: i32,
         pub top_k: i32,
@@ -54,8 +54,8 @@ mod ffi {
         pub shift: f64,
         pub guidance_start: f64,
         pub guidance_end: f64,
-        pub images: *const Image,
-        pub num_images: usize,
+        pub input_images: *const Image,
+        pub num_input_images: usize,
         pub history: *const c_void,
         pub num_history: usize,
         pub max_tokens: i32,
@@ -87,10 +87,10 @@ mod ffi {
     extern "C" {
         pub fn je_error() -> *const c_char;
         pub fn je_options_init(options: *mut Options, size: u32);
-        pub fn je_engine_open(bundle: *const c_char, options: *const Options, engine: *mut *mut c_void) -> i32;
-        pub fn je_engine_close(engine: *mut c_void);
+        pub fn je_session_open(bundle: *const c_char, options: *const Options, session: *mut *mut c_void) -> i32;
+        pub fn je_session_close(session: *mut c_void);
         pub fn je_request_init(request: *mut Request, size: u32);
-        pub fn je_job_start(engine: *mut c_void, request: *const Request, job: *mut *mut c_void) -> i32;
+        pub fn je_job_start(session: *mut c_void, request: *const Request, job: *mut *mut c_void) -> i32;
         pub fn je_job_next(job: *mut c_void, event: *mut Event) -> i32;
         pub fn je_job_free(job: *mut c_void);
         pub fn je_image_save(path: *const c_char, image: *const Image, texts: *const *const c_char, count: usize) -> i32;
@@ -105,26 +105,26 @@ fn check(status: i32) -> Result<i32, String> {
 }
 
 /// An open bundle; several threads may use one.
-struct Engine(*mut c_void);
-unsafe impl Send for Engine {}
-unsafe impl Sync for Engine {}
+struct Session(*mut c_void);
+unsafe impl Send for Session {}
+unsafe impl Sync for Session {}
 
-impl Engine {
-    fn open(bundle: &CStr, onnxruntime: Option<&CStr>) -> Result<Engine, String> {
-        let mut engine = ptr::null_mut();
+impl Session {
+    fn open(bundle: &CStr, onnxruntime: Option<&CStr>) -> Result<Session, String> {
+        let mut session = ptr::null_mut();
         unsafe {
             let mut options: ffi::Options = std::mem::zeroed();
             ffi::je_options_init(&mut options, size_of::<ffi::Options>() as u32);
             options.onnxruntime = onnxruntime.map_or(ptr::null(), CStr::as_ptr);
-            check(ffi::je_engine_open(bundle.as_ptr(), &options, &mut engine))?;
+            check(ffi::je_session_open(bundle.as_ptr(), &options, &mut session))?;
         }
-        Ok(Engine(engine))
+        Ok(Session(session))
     }
 }
 
-impl Drop for Engine {
+impl Drop for Session {
     fn drop(&mut self) {
-        unsafe { ffi::je_engine_close(self.0) }
+        unsafe { ffi::je_session_close(self.0) }
     }
 }
 
@@ -136,8 +136,8 @@ impl Drop for Job {
     }
 }
 
-/// Draw one picture to a file; how many events there were.
-fn draw(engine: &Engine, prompt: &CStr, seed: u64, path: &CStr) -> Result<usize, String> {
+/// Draw one image to a file; how many events there were.
+fn draw(session: &Session, prompt: &CStr, seed: u64, path: &CStr) -> Result<usize, String> {
     let mut job = Job(ptr::null_mut());
     let mut count = 0;
     unsafe {
@@ -145,7 +145,7 @@ fn draw(engine: &Engine, prompt: &CStr, seed: u64, path: &CStr) -> Result<usize,
         ffi::je_request_init(&mut request, size_of::<ffi::Request>() as u32);
         request.prompt = prompt.as_ptr();
         request.seed = seed;
-        check(ffi::je_job_start(engine.0, &request, &mut job.0))?;
+        check(ffi::je_job_start(session.0, &request, &mut job.0))?;
         let mut event: ffi::Event = std::mem::zeroed();
         event.size = size_of::<ffi::Event>() as u32;
         while check(ffi::je_job_next(job.0, &mut event))? == 0 {
@@ -159,14 +159,14 @@ fn draw(engine: &Engine, prompt: &CStr, seed: u64, path: &CStr) -> Result<usize,
 }
 
 fn run(words: &[CString]) -> Result<(), String> {
-    let engine = Engine::open(&words[1], words.get(3).map(|word| word.as_c_str()))?;
+    let session = Session::open(&words[1], words.get(3).map(|word| word.as_c_str()))?;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2u64)
             .map(|seed| {
-                let (engine, prompt) = (&engine, &words[2]);
+                let (session, prompt) = (&session, &words[2]);
                 scope.spawn(move || {
                     let path = CString::new(format!("out-{seed}.png")).unwrap();
-                    draw(engine, prompt, seed, &path)
+                    draw(session, prompt, seed, &path)
                 })
             })
             .collect();

@@ -1,4 +1,4 @@
-/* Draws a picture, showing how far it is and what it looks like so far, then asks about it.
+/* Draws an image, showing how far it is and what it looks like so far, then asks about it.
  *
  * usage: draw_and_ask BUNDLE PROMPT OUT.png QUESTION [ONNXRUNTIME] */
 #include <stdio.h>
@@ -11,14 +11,14 @@ static int failed(void) {
     return 1;
 }
 
-/* OUT.png itself is written over by each preview, so that a viewer that follows it sees the picture appear. */
-static int draw(je_engine *engine, const char *prompt, const char *path) {
+/* OUT.png itself is written over by each preview, so that a viewer that follows it sees the image appear. */
+static int draw(je_session *session, const char *prompt, const char *path) {
     je_request request;
     je_request_init(&request, sizeof request);
     request.prompt = prompt;
     request.previews = 1;
     je_job *job = NULL;
-    if (je_job_start(engine, &request, &job)) return failed();
+    if (je_job_start(session, &request, &job)) return failed();
     je_event event = {.size = sizeof event};
     je_status status;
     int previews = 0;
@@ -37,17 +37,17 @@ static int draw(je_engine *engine, const char *prompt, const char *path) {
     return status != JE_DONE;
 }
 
-static int ask(je_engine *engine, const char *path, const char *question) {
+static int ask(je_session *session, const char *path, const char *question) {
     je_image image;
     if (je_image_load(path, &image)) return failed();
     je_request request;
     je_request_init(&request, sizeof request);
     request.task = JE_TASK_ASK;
     request.prompt = question;
-    request.images = &image;
-    request.num_images = 1;
+    request.input_images = &image;
+    request.num_input_images = 1;
     je_job *job = NULL;
-    je_status status = je_job_start(engine, &request, &job);
+    je_status status = je_job_start(session, &request, &job);
     je_image_free(&image); /* it was read while the job was started */
     if (status) return failed();
     je_event event = {.size = sizeof event};
@@ -69,9 +69,9 @@ int main(int argc, char **argv) {
     je_options options;
     je_options_init(&options, sizeof options);
     options.onnxruntime = argc > 5 ? argv[5] : NULL;
-    je_engine *engine = NULL;
-    if (je_engine_open(argv[1], &options, &engine)) return failed();
-    const int code = draw(engine, argv[2], argv[3]) || ask(engine, argv[3], argv[4]);
-    je_engine_close(engine);
+    je_session *session = NULL;
+    if (je_session_open(argv[1], &options, &session)) return failed();
+    const int code = draw(session, argv[2], argv[3]) || ask(session, argv[3], argv[4]);
+    je_session_close(session);
     return code;
 }

@@ -1,21 +1,21 @@
-/* janus_edge.h - draw pictures and ask about them with a bundle of janus-edge, from C99.
+/* janus_edge.h - draw images and ask about them with a bundle of janus-edge, from C99.
  *
- *     je_engine *engine = NULL;
- *     if (je_engine_open("bundles/tiny-janus", NULL, &engine)) return fprintf(stderr, "%s\n", je_error());
+ *     je_session *session = NULL;
+ *     if (je_session_open("bundles/tiny-janus", NULL, &session)) return fprintf(stderr, "%s\n", je_error());
  *
  *     je_request request;
  *     je_request_init(&request, sizeof request);
  *     request.prompt = "three red circles";
  *
  *     je_job *job = NULL;
- *     if (je_job_start(engine, &request, &job)) return fprintf(stderr, "%s\n", je_error());
+ *     if (je_job_start(session, &request, &job)) return fprintf(stderr, "%s\n", je_error());
  *     je_event event = {.size = sizeof event};
  *     je_status status;
  *     while ((status = je_job_next(job, &event)) == JE_OK)
  *         if (event.kind == JE_EVENT_IMAGE) je_image_save("out.png", &event.image, NULL, 0);
  *     if (status < 0) fprintf(stderr, "%s\n", je_error());
  *     je_job_free(job);
- *     je_engine_close(engine);
+ *     je_session_close(session);
  *
  * Text is UTF-8 and ends with a zero. Strings, arrays and structs that are passed in are read during the
  * call and may go afterwards. Nothing here throws; nothing prints. Functions that return a je_status leave
@@ -44,7 +44,7 @@ extern "C" {
 
 /* A bundle and the engines of its components, opened when first needed. Immutable: any number of threads may
  * use one at once. */
-typedef struct je_engine je_engine;
+typedef struct je_session je_session;
 
 /* A request that runs. For one thread at a time, but for je_job_cancel and je_job_free. */
 typedef struct je_job je_job;
@@ -60,7 +60,7 @@ enum {
     JE_E_MEMORY = -4,   /* no memory left, or no more files may be open */
     JE_E_ABI = -5,      /* a struct that was not initialised, or sets fields this library does not know, as reserved */
     JE_E_DEVICE = -6,   /* a device that is missing, or cannot run the bundle */
-    JE_E_IMAGE = -7,    /* a file that is no picture, or too large a one */
+    JE_E_IMAGE = -7,    /* a file that is no image, or too large a one */
     JE_E_OUTPUT = -8    /* a file that cannot be written */
 };
 
@@ -72,7 +72,7 @@ JE_API const char *je_error(void);
 JE_API uint32_t je_abi(void);
 JE_API const char *je_version(void);
 
-/* ---- Pictures ------------------------------------------------------------------------------------------ */
+/* ---- Images ------------------------------------------------------------------------------------------ */
 
 /* Rows from the top, `stride` bytes apart; channels: 1 grey, 3 RGB, or 4 RGB with alpha, which is laid over
  * white. 8 bits each. This struct does not grow. */
@@ -82,26 +82,26 @@ typedef struct {
 } je_image;
 
 /* Read a PNG or JPEG file as RGB: upright, transparency over white, of 16 bits the upper 8. Where the end of the file is
- * missing, but half of the picture is there, it is read, the rest is grey, and je_error() says so; else je_error() is
+ * missing, but half of the image is there, it is read, the rest is grey, and je_error() says so; else je_error() is
  * "" after JE_OK. `image` must be given back to je_image_free. Any thread. JE_E_IMAGE, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_load(const char *path, je_image *image);
 
-/* Frees what je_image_load gave, and clears `image`. No other picture may be passed. */
+/* Frees what je_image_load gave, and clears `image`. No other image may be passed. */
 JE_API void je_image_free(je_image *image);
 
 /* Write a PNG file; it appears whole or not at all. A link stays and its target is replaced; a named pipe or a
  * character device is written through (a pipe waits up to 10 s for a program that reads it). A name with another
- * picture's suffix, as .jpg, is refused. texts: keys and values in turn, num_texts pairs, for the file's text chunks;
+ * image's suffix, as .jpg, is refused. texts: keys and values in turn, num_texts pairs, for the file's text chunks;
  * may be NULL. Any thread. JE_E_OUTPUT, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_save(const char *path, const je_image *image, const char *const *texts,
                                size_t num_texts);
 
-/* ---- Engines ------------------------------------------------------------------------------------------- */
+/* ---- Sessions ------------------------------------------------------------------------------------------- */
 
 enum { JE_LOG_INFO = 0, JE_LOG_WARNING = 1, JE_LOG_ERROR = 2 };
 
-/* A line of what an engine does: which component it opened, how long that took, what ONNX Runtime says. Called
- * on any thread that uses the engine, and on ONNX Runtime's; several at once. It must not call je_*. */
+/* A line of what a session does: which component it opened, how long that took, what ONNX Runtime says. Called
+ * on any thread that uses the session, and on ONNX Runtime's; several at once. It must not call je_*. */
 typedef void (*je_log)(void *context, int32_t level, const char *line);
 
 typedef struct {
@@ -120,24 +120,24 @@ JE_API void je_options_init(je_options *options, uint32_t size);
 
 /* Open the folder of a bundle: read its manifest, compare hashes (files that were found right before and were not
  * touched are remembered in JANUS_EDGE_HOME, else ~/.cache/janus-edge), load ONNX Runtime. options: NULL for
- * the defaults; `log` and its context must live as long as the engine and its jobs. *engine is NULL on failure.
+ * the defaults; `log` and its context must live as long as the session and its jobs. *session is NULL on failure.
  * Any thread. JE_E_ARGUMENT, JE_E_BUNDLE, JE_E_RUNTIME, JE_E_MEMORY, JE_E_ABI, JE_E_DEVICE.
  *
  * A process has one ONNX Runtime: the first that was opened. So that it sends no usage data, the variable
  * ORT_DISABLE_TELEMETRY is set to 1 in the process's environment before it loads, unless the variable is set already. */
-JE_API je_status je_engine_open(const char *bundle, const je_options *options, je_engine **engine);
+JE_API je_status je_session_open(const char *bundle, const je_options *options, je_session **session);
 
-/* Give the engine up. Jobs that still run keep what they need. NULL is allowed. Not while another thread calls a
+/* Give the session up. Jobs that still run keep what they need. NULL is allowed. Not while another thread calls a
  * function with this very pointer. */
-JE_API void je_engine_close(je_engine *engine);
+JE_API void je_session_close(je_session *session);
 
-/* What an engine is. Strings live as long as the engine. */
+/* What a session is. Strings live as long as the session. */
 typedef struct {
     uint32_t size;           /* set it to sizeof the struct */
-    int32_t image_size;      /* pixels a side, of pictures drawn and seen */
-    int32_t num_codes;       /* of a drawn picture; 0: the model draws by a flow */
+    int32_t image_size;      /* pixels a side, of images drawn and seen */
+    int32_t num_codes;       /* of a drawn image; 0: the model draws by a flow */
     int32_t max_length;      /* tokens of a prompt and what follows it */
-    int32_t is_native;       /* the decoder runs in code of our own, not by ONNX Runtime (docs/cpu-kernels.md) */
+    int32_t uses_cpu_kernels;       /* the decoder runs in code of our own, not by ONNX Runtime (docs/cpu-kernels.md) */
     int32_t num_components;  /* files that can be opened */
     const char *name;        /* "tiny-janus" */
     const char *family;      /* "janus" or "janusflow" */
@@ -147,11 +147,11 @@ typedef struct {
 } je_info;
 
 /* Any thread. JE_E_ARGUMENT, JE_E_ABI. */
-JE_API je_status je_engine_info(const je_engine *engine, je_info *info);
+JE_API je_status je_session_info(const je_session *session, je_info *info);
 
 /* Ids of a text by the bundle's tokenizer; nothing is put around it. Up to `capacity` of them are written to
  * `ids` (which may be NULL when that is 0), their number to `count`. Any thread. JE_E_ARGUMENT, JE_E_MEMORY. */
-JE_API je_status je_tokenize(const je_engine *engine, const char *text, uint32_t *ids, size_t capacity,
+JE_API je_status je_tokenize(const je_session *session, const char *text, uint32_t *ids, size_t capacity,
                              size_t *count);
 
 /* ---- Requests ------------------------------------------------------------------------------------------ */
@@ -170,14 +170,14 @@ typedef struct {
     uint32_t size;          /* set by je_request_init */
     int32_t task;           /* JE_TASK_DRAW (default) or JE_TASK_ASK */
     const char *prompt;     /* what to draw, or the question */
-    uint64_t seed;          /* 0 (default) to 2^63 - 1; the i-th picture of a prompt has seed + i */
+    uint64_t seed;          /* 0 (default) to 2^63 - 1; the i-th image of a prompt has seed + i */
     double temperature;     /* of codes and answers; 0 takes the likeliest; unset: of answers 0 */
     double top_p;           /* likewise; above 0 to 1 (off); unset: of answers 1 */
 
     /* to draw */
     const char *const *more_prompts; /* drawn in the same batch, after `prompt` */
     size_t num_more_prompts;         /* 0 (default) */
-    int32_t num_pictures;            /* of each prompt; 1 (default) to 1024 */
+    int32_t num_images;            /* of each prompt; 1 (default) to 1024 */
     int32_t previews;                /* not 0: preview events after each row of codes, or each step */
     int32_t reference;               /* not 0: unset settings are the papers', not the bundle's */
     int32_t top_k;                   /* of codes; 0: off */
@@ -190,8 +190,8 @@ typedef struct {
     double guidance_end;
 
     /* to ask */
-    const je_image *images; /* of all turns, in order */
-    size_t num_images;      /* 0 (default) */
+    const je_image *input_images; /* of all turns, in order */
+    size_t num_input_images;      /* 0 (default) */
     const je_turn *history; /* what was asked and answered before */
     size_t num_history;     /* 0 (default) */
     int32_t max_tokens;     /* of the answer; 128 (default) */
@@ -204,10 +204,10 @@ JE_API void je_request_init(je_request *request, uint32_t size);
 /* ---- Jobs ---------------------------------------------------------------------------------------------- */
 
 enum {
-    JE_EVENT_PROGRESS = 0, /* `done` of `total` codes or steps of all pictures, as `unit` says */
+    JE_EVENT_PROGRESS = 0, /* `done` of `total` codes or steps of all images, as `unit` says */
     JE_EVENT_TEXT = 1,     /* the next piece of an answer, of whole UTF-8 characters */
-    JE_EVENT_PREVIEW = 2,  /* picture `index` after `done` codes or steps of its own */
-    JE_EVENT_IMAGE = 3     /* a finished picture */
+    JE_EVENT_PREVIEW = 2,  /* image `index` after `done` codes or steps of its own */
+    JE_EVENT_IMAGE = 3     /* a finished image */
 };
 
 /* Pointers are valid until the next call with the job; what does not belong to the kind is 0. */
@@ -219,8 +219,8 @@ typedef struct {
     const char *unit; /* "codes" or "steps" */
     const char *text; /* text_length bytes, and a zero */
     size_t text_length;
-    int64_t index; /* of the picture among all of the request, from 0 */
-    uint64_t seed; /* of a finished picture, */
+    int64_t index; /* of the image among all of the request, from 0 */
+    uint64_t seed; /* of a finished image, */
     je_image image;
     const int32_t *codes; /* what it was decoded from: num_codes codes, or */
     size_t num_codes;
@@ -228,10 +228,10 @@ typedef struct {
     size_t num_latent;
 } je_event;
 
-/* Check a request and start it; the work is done by je_job_next. The job keeps the engine's parts alive, also after
- * je_engine_close. *job is NULL on failure. Any thread. JE_E_ARGUMENT, JE_E_BUNDLE (its tokenizer does not read the
+/* Check a request and start it; the work is done by je_job_next. The job keeps the session's parts alive, also after
+ * je_session_close. *job is NULL on failure. Any thread. JE_E_ARGUMENT, JE_E_BUNDLE (its tokenizer does not read the
  * model's own tokens), JE_E_MEMORY, JE_E_ABI. */
-JE_API je_status je_job_start(je_engine *engine, const je_request *request, je_job **job);
+JE_API je_status je_job_start(je_session *session, const je_request *request, je_job **job);
 
 /* Work until there is something to tell: JE_OK and an event; JE_DONE: the request is finished; JE_CANCELLED; or an
  * error, with which the job ends, too. Afterwards the same again. An event that is NULL (JE_E_ARGUMENT) or whose size

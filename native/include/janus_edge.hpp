@@ -1,8 +1,8 @@
 // janus_edge.hpp - janus_edge.h for C++17: what is opened is closed, errors are exceptions. Header only; only the C
 // functions are called, so a program may be built with another compiler than the library.
 //
-//     janus_edge::Engine engine("bundles/tiny-janus");
-//     janus_edge::Job job = engine.draw("three red circles");
+//     janus_edge::Session session("bundles/tiny-janus");
+//     janus_edge::Job job = session.draw("three red circles");
 //     for (const je_event& event : job)
 //       if (event.kind == JE_EVENT_IMAGE) janus_edge::save(event.image, "out.png");
 //
@@ -35,7 +35,7 @@ inline je_status check(je_status status) {
   return status;
 }
 
-// A picture that was read from a file.
+// An image that was read from a file.
 class Image {
  public:
   explicit Image(const std::string& path) { check(je_image_load(path.c_str(), &image_)); }
@@ -71,9 +71,9 @@ inline je_request default_request() {
 
 class Job {
  public:
-  Job(je_engine* engine, const je_request& request) {
+  Job(je_session* session, const je_request& request) {
     je_job* job = nullptr;
-    check(je_job_start(engine, &request, &job));
+    check(je_job_start(session, &request, &job));
     job_.reset(job);
     event_->size = sizeof *event_;
   }
@@ -118,34 +118,34 @@ class Job {
   bool is_cancelled_ = false;
 };
 
-class Engine {
+class Session {
  public:
-  explicit Engine(const std::string& bundle, const je_options& options = default_options()) {
-    je_engine* engine = nullptr;
-    check(je_engine_open(bundle.c_str(), &options, &engine));
-    engine_.reset(engine);
+  explicit Session(const std::string& bundle, const je_options& options = default_options()) {
+    je_session* session = nullptr;
+    check(je_session_open(bundle.c_str(), &options, &session));
+    session_.reset(session);
   }
 
-  je_engine* get() const { return engine_.get(); }
+  je_session* get() const { return session_.get(); }
 
   je_info info() const {
     je_info info{};
     info.size = sizeof info;
-    check(je_engine_info(engine_.get(), &info));
+    check(je_session_info(session_.get(), &info));
     return info;
   }
 
   std::vector<uint32_t> tokenize(const std::string& text) const {
     std::vector<uint32_t> ids(text.size() + 1);
     size_t count = 0;
-    check(je_tokenize(engine_.get(), text.c_str(), ids.data(), ids.size(), &count));
+    check(je_tokenize(session_.get(), text.c_str(), ids.data(), ids.size(), &count));
     const bool has_all = count <= ids.size();  // not of a text whose normal form is longer
     ids.resize(count);
-    if (!has_all) check(je_tokenize(engine_.get(), text.c_str(), ids.data(), ids.size(), &count));
+    if (!has_all) check(je_tokenize(session_.get(), text.c_str(), ids.data(), ids.size(), &count));
     return ids;
   }
 
-  Job start(const je_request& request) const { return Job(engine_.get(), request); }
+  Job start(const je_request& request) const { return Job(session_.get(), request); }
 
   Job draw(const std::string& prompt, uint64_t seed = 0) const {
     je_request request = default_request();
@@ -159,16 +159,16 @@ class Engine {
     je_request request = default_request();
     request.task = JE_TASK_ASK;
     request.prompt = question.c_str();
-    request.images = images.data();
-    request.num_images = images.size();
+    request.input_images = images.data();
+    request.num_input_images = images.size();
     return start(request);
   }
 
  private:
   struct Close {
-    void operator()(je_engine* engine) const { je_engine_close(engine); }
+    void operator()(je_session* session) const { je_session_close(session); }
   };
-  std::unique_ptr<je_engine, Close> engine_;
+  std::unique_ptr<je_session, Close> session_;
 };
 
 }  // namespace janus_edge

@@ -51,7 +51,7 @@ def runs(component: Component, sizes: Sizes) -> bool:
     return bool(products) and fits
 
 
-class NativeDecoder:
+class CpuDecoder:
     """See ``Engine``; its one component is the decoder."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:

@@ -33,7 +33,7 @@ def runs(component: Component, sizes: Sizes) -> bool:
     return bool(shapes) and fit and sizes.hidden_size % 64 == 0
 
 
-class NativeHead:
+class CpuHead:
     """See ``Engine``: hidden (R, D) to logits (R, V)."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from janus_edge.runtime.backends import Engine, cpu_decoder, cpu_head
-from janus_edge.runtime.backends.cpu_decoder import NativeDecoder
-from janus_edge.runtime.backends.cpu_head import NativeHead
+from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
+from janus_edge.runtime.backends.cpu_head import CpuHead
 from janus_edge.runtime.backends.cpu_library import Pool, library
 from janus_edge.runtime.manifest import Manifest
 
 # By component: the module that says whether it runs one, and what it opens.
 _KINDS: dict[str, tuple[Any, Any]] = {
-    "decoder": (cpu_decoder, NativeDecoder),
-    "image_head": (cpu_head, NativeHead),
-    "text_head": (cpu_head, NativeHead),
+    "decoder": (cpu_decoder, CpuDecoder),
+    "image_head": (cpu_head, CpuHead),
+    "text_head": (cpu_head, CpuHead),
 }
 
 

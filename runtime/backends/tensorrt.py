@@ -22,7 +22,7 @@ from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library
 from janus_edge.runtime.bundle import COMPILED
 from janus_edge.runtime.cuda import Cuda, DeviceArray
 from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.manifest import Component
 
 _KEPT_SHAPES = 4  # of ``run``: bindings for so many different inputs
@@ -119,7 +119,7 @@ class TensorRTEngine:
 
         given = {name: on_device(array) for name, array in inputs.items()}
         made = {name: on_device(array) for name, array in outputs.items()}
-        send = self.enqueued(given, made, often=often)
+        send = self.prepare_enqueue(given, made, often=often)
         sent, fetched = (
             [(device[n], array) for n, array in named.items() if isinstance(array, np.ndarray)]
             for device, named in ((given, inputs), (made, outputs))
@@ -135,13 +135,13 @@ class TensorRTEngine:
 
         return call
 
-    def enqueued(
+    def prepare_enqueue(
         self,
         inputs: Mapping[str, DeviceArray],
         outputs: Mapping[str, DeviceArray],
         *,
         often: bool = True,
-    ) -> Enqueued:
+    ) -> EnqueueCall:
         """A call that puts the work into the stream and does not wait for it; often: see ``bind``,
         and True where it is captured."""
         arrays, check = {**inputs, **outputs}, self._check
@@ -150,7 +150,7 @@ class TensorRTEngine:
         for name, array in arrays.items():
             check(context.set_tensor_address(name, array.address), f"the address of {name}")
         kept = (arrays, self._scratch(context), self._kept, self._engine)
-        return Enqueued(context, check, kept)
+        return EnqueueCall(context, check, kept)
 
     def _context(self, shapes: dict[str, tuple[int, ...]], often: bool) -> Any:
         """For the narrowest profile that holds these shapes. Raises OptionError if none does."""
@@ -211,7 +211,7 @@ class TensorRTEngine:
 
 
 @dataclass(frozen=True)
-class Enqueued:
+class EnqueueCall:
     """A binding: called, it puts its work into the stream. kept: what it reads and writes."""
 
     context: Any
@@ -279,5 +279,5 @@ def _keep(cache: Any, path: Path, cuda: Cuda) -> None:
         content = bytes(cache.serialize() or b"")
         if len(content) > (path.stat().st_size if path.exists() else 0):
             path.parent.mkdir(exist_ok=True)
-            with whole(path) as part:
+            with atomic_write(path) as part:
                 part.write_bytes(content)

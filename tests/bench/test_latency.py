@@ -8,7 +8,7 @@ import pytest
 
 from janus_edge.bench.latency import Plan, measure, summary
 from janus_edge.bench.process import Run, Worker
-from janus_edge.bench.workloads import Opened, Settings, open_works
+from janus_edge.bench.workloads import Opened, Settings, open_workloads
 from janus_edge.diagnostics import machine
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError
@@ -21,7 +21,7 @@ OPENED = Opened(
     weights="int4",
     device="cpu",
     backend="graph",
-    is_native=False,
+    uses_cpu_kernels=False,
     open_ms=1.0,
     prompt_tokens=5,
     question_tokens=70,
@@ -40,11 +40,11 @@ def test_what_runs_come_to() -> None:
     assert found["itl_ms"]["p50"] == 3.0  # of gaps 4 and 2
     assert found["image_ms"]["p50"] == 15.0  # two at once in 30
     assert found["steps_a_second"] == pytest.approx(2 * 3 / 0.030)
-    assert found["roof"] == pytest.approx(1e6 / 3e-3 / 1e9, abs=1e-3)
+    assert found["bandwidth_fraction"] == pytest.approx(1e6 / 3e-3 / 1e9, abs=1e-3)
     assert found["component_ms"] == {"decoder": 15.0, "rest": 15.0}
 
 
-def test_what_a_step_costs_as_a_picture_grows() -> None:
+def test_what_a_step_costs_as_a_image_grows() -> None:
     ends = np.cumsum([5, *np.repeat(np.arange(10.0), 2)])
     runs = [_run(*ends, total=1), _run(*(ends * 3), total=1), _run(*(ends * 2), total=1)]
     found = summary("draw", runs, OPENED, Settings(), bandwidth=1e9)
@@ -54,11 +54,13 @@ def test_what_a_step_costs_as_a_picture_grows() -> None:
 
 def test_an_answer_of_one_token_has_no_itl() -> None:
     found = summary("ask", [_run(10, total=11)], OPENED, Settings(), bandwidth=1e9)
-    assert found["itl_ms"] is None and "roof" not in found and "image_ms" not in found
+    assert found["itl_ms"] is None and "bandwidth_fraction" not in found and "image_ms" not in found
 
 
 def test_a_worker_counts_every_code_and_component(bundle_dir: Path) -> None:
-    worker = Worker(open_works, str(bundle_dir), Settings(num_threads=1, batch=2, prompt_length=20))
+    worker = Worker(
+        open_workloads, str(bundle_dir), Settings(num_threads=1, batch=2, prompt_length=20)
+    )
     sizes = open_bundle(bundle_dir).manifest.sizes
     drawn, asked = worker.run("draw"), worker.run("ask")
     assert len(drawn.step_ends_ms) == sizes.num_codes
@@ -74,7 +76,7 @@ def test_a_worker_counts_every_code_and_component(bundle_dir: Path) -> None:
 def test_more_positions_and_rows_are_more_bytes(bundle_dir: Path) -> None:
     found = []
     for settings in (Settings(), Settings(prompt_length=30), Settings(batch=4)):
-        worker = Worker(open_works, str(bundle_dir), settings)
+        worker = Worker(open_workloads, str(bundle_dir), settings)
         found.append(worker.opened.step_bytes["draw"])
         worker.close()
     short, long, many = found
@@ -86,7 +88,7 @@ def test_more_positions_and_rows_are_more_bytes(bundle_dir: Path) -> None:
 
 
 def test_what_cannot_be_opened_is_raised_here(tmp_path: Path) -> None:
-    plan = Plan(works=("draw",), num_runs=1, num_warmups=0, settings=Settings())
+    plan = Plan(workloads=("draw",), num_runs=1, num_warmups=0, settings=Settings())
     with pytest.raises(BundleError, match="no such bundle"):
         measure((str(tmp_path / "none"),), plan, lambda line: None)
 

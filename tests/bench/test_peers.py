@@ -63,16 +63,16 @@ def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -
         measure(OURS, "flow", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
 
 
-def test_the_middle_of_a_picture() -> None:
+def test_the_middle_of_a_image() -> None:
     slow_middle = Run(total_ms=30, step_ends_ms=(1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20))
     found = summary([slow_middle])
     assert (found["ttft_ms"], found["itl_ms"], found["itl_mid_ms"]) == (1, 1, 5.5)
 
 
 def test_the_same_codes_for_everyone(tmp_path: Path) -> None:
-    prompt, picture = codes(make_setup(None, tmp_path))
-    assert (len(prompt), len(picture)) == (12, 576)
-    assert (codes(make_setup(None, tmp_path))[1] == picture).all()
+    prompt, image = codes(make_setup(None, tmp_path))
+    assert (len(prompt), len(image)) == (12, 576)
+    assert (codes(make_setup(None, tmp_path))[1] == image).all()
 
 
 def test_the_report_compares_with_ours_and_takes_the_newest() -> None:
@@ -90,11 +90,11 @@ def test_the_report_compares_with_ours_and_takes_the_newest() -> None:
     newer = made | {"date": "2026-02-01T00:00:00"}
     (found,) = newest([made, newer], lambda record: record["work"])
     text = side_by_side(found)
-    assert "## A whole picture, small" in text and "2026-02-01" in text
+    assert "## A whole image, small" in text and "2026-02-01" in text
     assert "| other | 30 | 2 | 1.50 | 1.00 | 10 | 2 |" in text and "- other: its version" in text
     bundle = {"name": "b", "weights": "int4", "prompt_tokens": 9, "first_ms": 1.4, "peak_mb": 7}
     ours = bundle | {"decoder": "native"}
-    draw = {"image_ms": {"p50": 12.5}, "itl_ms": {"p50": 1.25}, "roof": 0.876}
+    draw = {"image_ms": {"p50": 12.5}, "itl_ms": {"p50": 1.25}, "bandwidth_fraction": 0.876}
     own = [{"settings": {"batch": 2}, "bundles": [ours | {"draw": draw}, bundle]}]
     assert "| b | int4 | native | 2 | 9 | 12.5 | 1.25 | 88% | 1 | 7 |" in alone(own)
 

@@ -9,16 +9,16 @@ from PIL import Image
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     Image.new("RGB", (50, 30), "red").save(tmp_path / "p.png")
     return tmp_path / "p.png"
 
 
-def test_answers(cli, bundle_dir: Path, picture: Path) -> None:
-    done = cli("ask", picture, "what is it?", "--model", bundle_dir, "--max-tokens", "5")
+def test_answers(cli, bundle_dir: Path, image: Path) -> None:
+    done = cli("ask", image, "what is it?", "--model", bundle_dir, "--max-tokens", "5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    again = cli("ask", picture, "what is it?", "--model", bundle_dir, "--max-tokens", "5")
+    again = cli("ask", image, "what is it?", "--model", bundle_dir, "--max-tokens", "5")
     assert again.stdout == done.stdout
 
 
@@ -29,7 +29,7 @@ def test_answers(cli, bundle_dir: Path, picture: Path) -> None:
         (["ask", "p.png", "star " * 200], "make it shorter"),
         (["ask", "none.png", "what?"], "none.png: No such file"),
         (["ask", ".", "what?"], "Is a directory"),
-        (["ask", "text.png", "what?"], "not a picture"),
+        (["ask", "text.png", "what?"], "not an image"),
         (["ask", "cut.png", "what?"], "cut.png"),
         (["ask", "p.png", "what?", "--temperature", "-2"], "temperature is -2"),
         (["ask", "p.png", "what?", "--max-tokens", "0"], "max_tokens is 0"),
@@ -37,30 +37,30 @@ def test_answers(cli, bundle_dir: Path, picture: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    cli, bundle_dir: Path, picture: Path, words: list[str], says: str
+    cli, bundle_dir: Path, image: Path, words: list[str], says: str
 ) -> None:
-    picture.with_name("text.png").write_text("hello", encoding="utf-8")
-    picture.with_name("cut.png").write_bytes(picture.read_bytes()[:60])
+    image.with_name("text.png").write_text("hello", encoding="utf-8")
+    image.with_name("cut.png").write_bytes(image.read_bytes()[:60])
     assert says in cli.fails(*words, "--model", bundle_dir)
 
 
-def test_a_picture_from_standard_input(bundle_dir: Path, picture: Path) -> None:
+def test_a_image_from_standard_input(bundle_dir: Path, image: Path) -> None:
     words = [sys.executable, "-m", "janus_edge", "ask", "-", "what is it?", "--model", bundle_dir]
 
     def run(given: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [*words, "--max-tokens", "5", *more],
-            cwd=picture.parent,
+            cwd=image.parent,
             input=given,
             capture_output=True,
         )
 
     named = subprocess.run(
         [word if word != "-" else "p.png" for word in words] + ["--max-tokens", "5"],
-        cwd=picture.parent,
+        cwd=image.parent,
         capture_output=True,
     )
-    assert named.stdout and run(picture.read_bytes()).stdout == named.stdout
-    assert run(b"").stderr == b"error: standard input is empty; give it a picture\n"
-    assert run(b"hello").stderr.startswith(b"error: standard input: not a picture")
-    assert b"can be read once" in run(picture.read_bytes(), "--and", "-").stderr
+    assert named.stdout and run(image.read_bytes()).stdout == named.stdout
+    assert run(b"").stderr == b"error: standard input is empty; give it an image\n"
+    assert run(b"hello").stderr.startswith(b"error: standard input: not an image")
+    assert b"can be read once" in run(image.read_bytes(), "--and", "-").stderr

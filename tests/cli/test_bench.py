@@ -23,7 +23,7 @@ def test_a_line_for_programs(cli, bundle_dir: Path, flow_bundle_dir: Path, tmp_p
     result = json.loads(done.stdout)
     janus, flow = result["bundles"]
     assert (janus["family"], flow["family"]) == ("janus", "janusflow")
-    assert janus["draw"]["roof"] > 0 and "roof" not in flow["draw"]
+    assert janus["draw"]["bandwidth_fraction"] > 0 and "bandwidth_fraction" not in flow["draw"]
     assert "ask" not in janus and result["settings"]["num_threads"] == 1
     assert janus["first_ms"] > janus["open_ms"] > 0 and janus["peak_mb"] > 10
 

@@ -33,7 +33,7 @@ def test_same_command_same_bytes(cli, bundle_dir: Path, tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_several_pictures_and_previews(cli, bundle_dir: Path, tmp_path: Path) -> None:
+def test_several_images_and_previews(cli, bundle_dir: Path, tmp_path: Path) -> None:
     done = cli(
         *("generate", "a star", "-n", "2", "-o", "s.png", "--previews", "p/q"),
         *("--model", bundle_dir),
@@ -47,9 +47,7 @@ def test_several_pictures_and_previews(cli, bundle_dir: Path, tmp_path: Path) ->
     assert (pixels[16:] == 127).all() and not (pixels[:16] == 127).all()
 
 
-def test_second_picture_is_the_first_of_the_next_seed(
-    cli, bundle_dir: Path, tmp_path: Path
-) -> None:
+def test_second_image_is_the_first_of_the_next_seed(cli, bundle_dir: Path, tmp_path: Path) -> None:
     cli("generate", "a star", "-n", "2", "-o", "s.png", "--seed", "3", "--model", bundle_dir)
     cli("generate", "a star", "-o", "t.png", "--seed", "4", "--model", bundle_dir)
     assert (tmp_path / "s-2.png").read_bytes() == (tmp_path / "t.png").read_bytes()
@@ -58,15 +56,15 @@ def test_second_picture_is_the_first_of_the_next_seed(
 def test_several_prompts_are_drawn_together_as_each_alone(
     cli, bundle_dir: Path, tmp_path: Path
 ) -> None:
-    """Prompts of different lengths in one batch: neither changes the other's picture."""
+    """Prompts of different lengths in one batch: neither changes the other's image."""
     prompts = ["a star", "two small green circles and a big blue square on a black background"]
     words = ["--model", str(bundle_dir), "-n", "2", "--seed", "7"]
     assert cli("generate", *prompts, *words, "-o", "both.png").returncode == 0
     for i, prompt in enumerate(prompts):
         assert cli("generate", prompt, *words, "-o", "one.png").returncode == 0
-        for picture in (1, 2):
-            both = Image.open(tmp_path / f"both-{2 * i + picture}.png")
-            alone = Image.open(tmp_path / f"one-{picture}.png")
+        for image in (1, 2):
+            both = Image.open(tmp_path / f"both-{2 * i + image}.png")
+            alone = Image.open(tmp_path / f"one-{image}.png")
             assert both.tobytes() == alone.tobytes()
             assert both.text == alone.text and both.text["prompt"] == prompt
 
@@ -194,8 +192,8 @@ def test_prompts_from_standard_input(bundle_dir: Path, tmp_path: Path) -> None:
     assert run(b"a star\n" * 1025).stderr.startswith(b"error: number of prompts is 1025")
 
 
-def test_a_picture_to_standard_output(bundle_dir: Path, tmp_path: Path) -> None:
-    """The picture's bytes and nothing else; also by another path to it."""
+def test_a_image_to_standard_output(bundle_dir: Path, tmp_path: Path) -> None:
+    """The image's bytes and nothing else; also by another path to it."""
     words = [sys.executable, "-m", "janus_edge", "generate", "a star", "--model", bundle_dir]
     file = subprocess.run([*words, "-o", "a.png"], cwd=tmp_path, check=True, capture_output=True)
     expected = (tmp_path / "a.png").read_bytes()

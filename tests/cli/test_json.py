@@ -39,14 +39,14 @@ def test_generate_and_ask(cli, bundle_dir: Path, tmp_path: Path) -> None:
     words = ("--model", bundle_dir, "--json")
     drawn = document(cli("generate", "ein Stern ★", "a circle", "-n", "2", "--seed", "5", *words))
     assert set(drawn) == documented("generate")
-    assert set(drawn["pictures"][0]) == documented("generate", inner=True)
-    assert [(p["file"], p["prompt"], p["seed"]) for p in drawn["pictures"]] == [
+    assert set(drawn["images"][0]) == documented("generate", inner=True)
+    assert [(p["file"], p["prompt"], p["seed"]) for p in drawn["images"]] == [
         ("out-1.png", "ein Stern ★", 5),
         ("out-2.png", "ein Stern ★", 6),
         ("out-3.png", "a circle", 5),
         ("out-4.png", "a circle", 6),
     ]
-    assert all((tmp_path / p["file"]).is_file() for p in drawn["pictures"])
+    assert all((tmp_path / p["file"]).is_file() for p in drawn["images"])
     assert drawn["settings"]["temperature"] == 0.9 and drawn["timings_ms"]["total"] > 0
     plain = cli("ask", "out-1.png", "what?", "--model", bundle_dir, "--max-tokens", "4").stdout
     told = document(cli("ask", "out-1.png", "what?", "--max-tokens", "4", *words))

@@ -84,7 +84,7 @@ def test_generate(tmp_path: Path, number: int, code: int) -> None:
     terminal = Terminal(["generate", "a star", "-n", "500"], tmp_path)
     terminal.read(lambda: "drawing" in terminal.shown)
     assert terminal.stop(number) == code
-    ends_cleanly(terminal, "no picture was finished|[0-9]+ of 500 pictures kept")
+    ends_cleanly(terminal, "no image was finished|[0-9]+ of 500 images kept")
     left = sorted(path.name for path in tmp_path.iterdir())
     assert all(re.fullmatch(r"out-[0-9]+\.png", name) for name in left)
     assert len(re.findall(r"out-[0-9]+\.png\tseed", terminal.shown.expandtabs(1)) or left) == len(
@@ -92,7 +92,7 @@ def test_generate(tmp_path: Path, number: int, code: int) -> None:
     )
 
 
-def test_ask_while_it_waits_for_a_picture(tmp_path: Path) -> None:
+def test_ask_while_it_waits_for_a_image(tmp_path: Path) -> None:
     terminal = Terminal(["ask", "-", "what is it?"], tmp_path)
     terminal.read(lambda: "Ctrl-D ends it" in terminal.shown)
     assert terminal.stop(signal.SIGINT) == 130

@@ -1,6 +1,6 @@
 """Run a writer again and again, stopped at each of its file operations; print what went wrong.
 
-    echo '["kill", "picture", "/tmp/new", 1]' | LD_PRELOAD=shim.so python -m tests.crash.runner
+    echo '["kill", "image", "/tmp/new", 1]' | LD_PRELOAD=shim.so python -m tests.crash.runner
 
 Words: how, a writer, a folder to make, and a step: only every so many-th operation is tried. Each
 run is a fork of this warm process. kill: a run is killed at its n-th operation, then another
@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from janus_edge.runtime.errors import JanusEdgeError
-from janus_edge.runtime.files import PREFIX, private
+from janus_edge.runtime.files import PREFIX, private_folder
 from tests.crash.writers import WRITERS, Writer
 
 KILL, PAUSE, COUNT = 0, -1, -2
@@ -118,7 +118,7 @@ class Trial:
         if (status, words) != (0, ""):
             self.wrong.append(f"{where}: the next run: {status} {words[-900:]}")
         if self.name in ("notes", "draw"):  # nothing is left to note: the next write is another's
-            with private(self.folder / "checked"):
+            with private_folder(self.folder / "checked"):
                 pass
         self.look(self.folder, f"{where}, then run again")
         ended = self.writer.check(self.folder)
@@ -152,7 +152,7 @@ def look(trial: Trial, step: int) -> int:
             return
         shutil.copytree(trial.folder, copy, symlinks=True)
         trial.look(copy, where)
-        with private(copy):  # what the next writer does first
+        with private_folder(copy):  # what the next writer does first
             pass
         trial.look(copy, f"{where}, swept", trial.swept)
         if left := litter(copy):

@@ -30,8 +30,8 @@ from janus_edge.model.weights import Checkpoint, load_checkpoint
 from janus_edge.runtime import exchange
 from janus_edge.runtime.bundle import open_bundle, pulled_bundles
 from janus_edge.runtime.errors import BundleError
-from janus_edge.runtime.files import private
-from janus_edge.runtime.image_file import save_picture
+from janus_edge.runtime.files import private_folder
+from janus_edge.runtime.image_file import save_image
 from janus_edge.runtime.removal import remove_bundle
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
@@ -54,17 +54,17 @@ class Writer:
     check: Callable[[Path], str]
 
 
-# ---- a picture
+# ---- an image
 
 
 def _paint(folder: Path, value: int) -> None:
-    save_picture(np.full((32, 32, 3), value, np.uint8), folder / "a.png", {"prompt": str(value)})
+    save_image(np.full((32, 32, 3), value, np.uint8), folder / "a.png", {"prompt": str(value)})
 
 
-def _seen_picture(folder: Path) -> str:
-    with Image.open(folder / "a.png") as picture:
-        values = np.unique(np.asarray(picture))
-        assert [str(value) for value in values] == [picture.text["prompt"]]
+def _seen_image(folder: Path) -> str:
+    with Image.open(folder / "a.png") as image:
+        values = np.unique(np.asarray(image))
+        assert [str(value) for value in values] == [image.text["prompt"]]
     return {1: "old", 2: "new"}[int(values[0])]
 
 
@@ -83,7 +83,7 @@ STAGE = Stage(name="s", num_steps=4, batch_size=1, learning_rate=0.1, trainable=
 def _train(folder: Path) -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    with _one_line(folder), private(folder, target="states"):  # as train.__main__ does
+    with _one_line(folder), private_folder(folder, target="states"):  # as train.__main__ does
         run_stage(
             model,
             STAGE,
@@ -256,7 +256,7 @@ def _seen_files(folder: Path) -> str:
 
 
 WRITERS = {
-    "picture": Writer(lambda f: _paint(f, 1), lambda f: _paint(f, 2), _seen_picture),
+    "image": Writer(lambda f: _paint(f, 1), lambda f: _paint(f, 2), _seen_image),
     "record": Writer(
         lambda f: append_record(f / "r.jsonl", {"old": 1}),
         lambda f: append_record(f / "r.jsonl", {"new": "x" * 5000}),

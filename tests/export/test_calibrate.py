@@ -15,7 +15,7 @@ from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.decoder import decoder_components
 from janus_edge.export.graph.parity import ParityError, check_parity
 from janus_edge.export.quantization import calibrate
-from janus_edge.export.quantization.calibrate import CacheScales, RoundedCache, cache_scales
+from janus_edge.export.quantization.calibrate import CacheScales, QuantizedCache, cache_scales
 from janus_edge.export.quantization.quantize import Preset
 from janus_edge.model.weights import Checkpoint, load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
@@ -64,7 +64,7 @@ def test_keys_fit_at_any_position(checkpoint: Checkpoint) -> None:
 
 def test_a_rounded_cache_holds_whole_levels() -> None:
     scales = CacheScales(keys_G1E=torch.full((1, 1, 4), 0.5), values_G1E=torch.full((1, 1, 4), 2.0))
-    cache = RoundedCache(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4), scales)
+    cache = QuantizedCache(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4), scales)
     at = torch.full((1, 1, 1, 4), 1)
     new = torch.tensor([0.6, -0.3, 400.0, -400.0]).view(1, 1, 1, 4)
     keys, values = cache.write(at, new, new)
@@ -96,7 +96,7 @@ def test_bundles_with_8_bit_caches_draw_and_answer(
 
 
 def test_the_velocity_hardly_changes(flow_dir: Path, flow_bundle_dir: Path, tmp_path: Path) -> None:
-    """A flow writes a picture's positions anew in every step, behind the prompt's."""
+    """A flow writes an image's positions anew in every step, behind the prompt's."""
     export_folder(
         flow_dir, tmp_path / "b", kv_cache="int8", max_length=96, report=lambda line: None
     )
@@ -112,7 +112,7 @@ def test_wrong_scales_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
     (part,) = decoder_components(checkpoint, 96, Preset(cache="int8"))
     examples = part.examples()
     assert examples[1]["past_k_0"].dtype == np.int8
-    exact, low = part.references(examples), part.references(examples, low=True)
+    exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     proto = part.build(None)
     save_graph(proto, tmp_path / "right.onnx")
     check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low)
@@ -133,5 +133,5 @@ def test_scales_are_found_once(checkpoint: Checkpoint, monkeypatch: pytest.Monke
     examples = part.examples()
     part.build(None)
     part.references(examples)
-    part.references(examples, low=True)
+    part.references(examples, fake_quantize=True)
     assert len(calls) == 1

@@ -15,7 +15,7 @@ from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.components import graph_components
 from janus_edge.export.graph.parity import ParityError, check_parity
-from janus_edge.export.quantization.convolutions import rounded_convolutions
+from janus_edge.export.quantization.convolutions import fake_quantized_convolutions
 from janus_edge.export.quantization.quantize import PRESETS
 from janus_edge.model.weights import Checkpoint
 
@@ -30,7 +30,7 @@ def test_all_but_the_pixels_are_rounded(checkpoint: Checkpoint, tmp_path: Path) 
             is_rounded = node.input[1] in made_by  # by a DequantizeLinear
             assert is_rounded == _is_wide(node, made_by, shapes)
     examples = part.examples()
-    exact, low = part.references(examples), part.references(examples, low=True)
+    exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     save_graph(proto, tmp_path / "d.onnx")
     error = check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
     assert 0 < error < 0.3
@@ -38,13 +38,13 @@ def test_all_but_the_pixels_are_rounded(checkpoint: Checkpoint, tmp_path: Path) 
 
 def test_a_flows_autoencoder_stays_exact(flow_checkpoint: Checkpoint) -> None:
     (part,) = _image_decoder(flow_checkpoint)
-    assert part.blocks is None and not part.is_low
+    assert part.spec is None and not part.is_quantized
 
 
 def test_wrong_ranges_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (part,) = _image_decoder(checkpoint)
     proto, examples = part.build(None), part.examples()
-    exact, low = part.references(examples), part.references(examples, low=True)
+    exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     outputs = {name for n in proto.graph.node if n.op_type == "Conv" for name in n.output}
     (scale, *_) = [
         n.input[1]
@@ -65,13 +65,13 @@ def test_a_rounded_module_is_close_and_becomes_what_it_was() -> None:
     module, x = torch.nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 9, 9)
     with torch.no_grad():
         exact = module(x).numpy()
-        with rounded_convolutions(module):
+        with fake_quantized_convolutions(module):
             error = relative_error(module(x).numpy(), exact)
         assert 1e-4 < error < 0.02 and np.array_equal(module(x).numpy(), exact)
 
 
 def _image_decoder(checkpoint: Checkpoint) -> list:  # type: ignore[type-arg]
-    preset = dataclasses.replace(PRESETS["fp32"], pixels=True)
+    preset = dataclasses.replace(PRESETS["fp32"], convolutions=True)
     parts = graph_components(checkpoint, 96, preset)
     return [part for part in parts if part.name == "image_decoder"]
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from janus_edge.export.graph.parity import ParityError
 from janus_edge.export.graph.traced import Input, traced
-from janus_edge.export.quantization.half import ATTENTION, in_halves, kept_casts
+from janus_edge.export.quantization.half import ATTENTION, keep_casts, to_half
 from janus_edge.export.tensorrt import engines as tensorrt_engines
 from janus_edge.runtime.backends.onnxruntime import load_graph
 
@@ -55,10 +55,10 @@ def _half(x: np.ndarray) -> np.ndarray:
 def test_products_are_rounded_and_nothing_else(tmp_path: Path) -> None:
     weight = RNG.standard_normal((8, 8)).astype(np.float32)
     x = RNG.standard_normal((3, 8)).astype(np.float32)
-    made = in_halves(_graph(weight), "float16")
+    made = to_half(_graph(weight), "float16")
     types = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
     assert types == {"w.halved": TensorProto.FLOAT16, "b": TensorProto.FLOAT}
-    found = _run(kept_casts(made), tmp_path / "half.onnx", x)
+    found = _run(keep_casts(made), tmp_path / "half.onnx", x)
     w = _half(weight)
     y = 1 / (1 + np.exp(-(_half(_half(x) @ w) + 1))) + x
     assert np.allclose(found, _half(_half(y) @ w), rtol=0, atol=1e-6)
@@ -68,15 +68,15 @@ def test_products_are_rounded_and_nothing_else(tmp_path: Path) -> None:
 
 def test_the_library_would_not_have_rounded(tmp_path: Path) -> None:
     """Why casts are kept: without that a product that is too large goes unseen."""
-    made = in_halves(_graph(np.full((8, 8), 1e4, np.float32)), "float16")
+    made = to_half(_graph(np.full((8, 8), 1e4, np.float32)), "float16")
     x = np.ones((1, 8), np.float32)
     assert np.isfinite(_run(made, tmp_path / "plain.onnx", x)).all()
-    assert not np.isfinite(_run(kept_casts(made), tmp_path / "kept.onnx", x)).all()
+    assert not np.isfinite(_run(keep_casts(made), tmp_path / "kept.onnx", x)).all()
 
 
 def test_other_operators_are_left_alone() -> None:
     graph = _graph(np.eye(8, dtype=np.float32))
-    assert in_halves(graph, "bfloat16", ATTENTION).graph.node == graph.graph.node
+    assert to_half(graph, "bfloat16", ATTENTION).graph.node == graph.graph.node
 
 
 def known(component: Any) -> tensorrt_engines.Known:

@@ -16,7 +16,7 @@ from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.files import private
+from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.removal import remove_bundle
 from tests.crash.writers import copied_parts
 from tests.hub.conftest import line_of
@@ -106,7 +106,7 @@ def test_a_failed_export_leaves_no_folders(
 
 
 def hold(folder: Path, ready: multiprocessing.Event) -> None:
-    with private(folder, target="x"):
+    with private_folder(folder, target="x"):
         ready.set()
         signal.pause()
 

@@ -40,8 +40,8 @@ def test_a_linear_world_is_recovered(
     table = fit_codes(world, random_codes(40, 16), said.append)  # type: ignore[arg-type]
     assert batches == [1, 24, 24, 15]
     assert said == [
-        "preview: decodes 64 pictures to be fitted to",
-        *(f"preview: {done} of 64 pictures" for done in (1, 25, 49)),
+        "preview: decodes 64 images to be fitted to",
+        *(f"preview: {done} of 64 images" for done in (1, 25, 49)),
     ]
     expected = (world.quantize.table().detach() @ world.mix + 1) * 127.5
     assert table == pytest.approx(expected.numpy(), abs=0.05)

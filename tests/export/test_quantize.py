@@ -18,8 +18,8 @@ from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.graph.parity import ParityError, check_parity
 from janus_edge.export.quantization import quantize
 from janus_edge.export.quantization.convolutions import CONVOLUTIONS
-from janus_edge.export.quantization.matmuls import round_products
-from janus_edge.export.quantization.quantize import PRESETS, Blocks, pack, rounded, unpack
+from janus_edge.export.quantization.matmuls import quantize_matmuls
+from janus_edge.export.quantization.quantize import PRESETS, QuantSpec, fake_quantized, pack, unpack
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
@@ -28,22 +28,22 @@ from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 
-WHOLE = Blocks(bits=8, size=0)
-ALL = [*(Blocks(bits=bits, size=size) for bits in (4, 8) for size in (32, 64, 128)), WHOLE]
+WHOLE = QuantSpec(bits=8)
+ALL = [*(QuantSpec(bits=bits, block_size=size) for bits in (4, 8) for size in (32, 64, 128)), WHOLE]
 
 
-@pytest.mark.parametrize("blocks", ALL, ids=str)
-def test_weights_come_back_within_a_step(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("spec", ALL, ids=str)
+def test_weights_come_back_within_a_step(spec: QuantSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "_AT_ONCE", 1000)  # several parts, the last one smaller
     monkeypatch.setitem(quantize._SHRINKS, 4, np.ones(1))
     weight = np.random.default_rng(0).standard_normal((13, 200), np.float32)
     weight[3] = 0
-    levels, scales = pack(weight, blocks)
-    size = blocks.size or 200
+    levels, scales = pack(weight, spec)
+    size = spec.block_size or 200
     num_blocks = -(-200 // size)
-    assert levels.shape == (13, num_blocks, size * blocks.bits // 8)
+    assert levels.shape == (13, num_blocks, size * spec.bits // 8)
     assert scales.shape == (13, num_blocks) and levels.dtype == np.uint8
-    back = unpack(levels, scales, blocks, 200)
+    back = unpack(levels, scales, spec, 200)
     step = np.abs(np.repeat(scales, size, axis=1))[:, :200]
     # half a step, but a whole one at the end that has one level less
     assert (np.abs(back - weight) <= step * 1.0001).all()
@@ -53,32 +53,32 @@ def test_weights_come_back_within_a_step(blocks: Blocks, monkeypatch: pytest.Mon
 
 def test_the_scale_is_searched_for() -> None:
     weight = np.random.default_rng(0).standard_normal((64, 256), np.float32)
-    blocks = Blocks(bits=4, size=64)
-    found = unpack(*pack(weight, blocks), blocks, 256)
+    spec = QuantSpec(bits=4, block_size=64)
+    found = unpack(*pack(weight, spec), spec, 256)
     quantize_plainly = {4: np.ones(1)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantize, "_SHRINKS", quantize_plainly)
-        plain = unpack(*pack(weight, blocks), blocks, 256)
+        plain = unpack(*pack(weight, spec), spec, 256)
     assert np.square(found - weight).sum() < 0.95 * np.square(plain - weight).sum()
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["in the graph", "beside it"])
 @pytest.mark.parametrize("lowering", LOWERINGS)
-@pytest.mark.parametrize("blocks", ALL, ids=str)
+@pytest.mark.parametrize("spec", ALL, ids=str)
 def test_the_engine_computes_what_is_stored(
-    blocks: Blocks, lowering: str, beside: bool, tmp_path: Path
+    spec: QuantSpec, lowering: str, beside: bool, tmp_path: Path
 ) -> None:
     """ONNX Runtime's product of the packed weights is PyTorch's of the rounded ones."""
     torch.manual_seed(0)
     layer = nn.Linear(200, 48)
-    graph = Graph(LOWERINGS[lowering], tmp_path / "linear.data" if beside else None, blocks)
+    graph = Graph(LOWERINGS[lowering], tmp_path / "linear.data" if beside else None, spec)
     graph.linear("x", "y", layer.weight, layer.bias)
     ends = [info("x", TensorProto.FLOAT, ["R", 200])], [info("y", TensorProto.FLOAT, ["R", 48])]
     save_graph(graph.model("linear", *ends), tmp_path / "linear.onnx")
     x = np.random.default_rng(0).standard_normal((5, 200), np.float32)
     (found,) = load_graph(tmp_path / "linear.onnx", 1).run({"x": x})
     before = layer.weight
-    with rounded(layer, blocks), torch.no_grad():
+    with fake_quantized(layer, spec), torch.no_grad():
         assert layer.weight is not before
         low = layer(torch.from_numpy(x)).numpy()
     assert layer.weight is before and not layer._forward_pre_hooks
@@ -123,9 +123,9 @@ def test_traced_products_are_rounded(either: str, request: pytest.FixtureRequest
         if part.name in ("image_decoder", "image_encoder"):
             assert not integers
             is_rounded = (part.name, either) == ("image_decoder", "checkpoint")
-            assert part.blocks == (CONVOLUTIONS if is_rounded else None)
+            assert part.spec == (CONVOLUTIONS if is_rounded else None)
         else:
-            assert part.blocks == WHOLE and integers and not exact
+            assert part.spec == WHOLE and integers and not exact
 
 
 def test_products_that_are_no_linear_layers_stay() -> None:
@@ -137,7 +137,7 @@ def test_products_that_are_no_linear_layers_stay() -> None:
     ends = [info("x", TensorProto.FLOAT, ["R", 4])], [info("y", TensorProto.FLOAT, ["R", 4])]
     proto = helper.make_model(helper.make_graph(nodes, "g", *ends, [weight]))
     assert [
-        n.op_type for n in round_products(proto, WHOLE, LOWERINGS["onnxruntime"]).graph.node
+        n.op_type for n in quantize_matmuls(proto, WHOLE, LOWERINGS["onnxruntime"]).graph.node
     ] == ["Gemm", "MatMul"]
 
 
@@ -146,7 +146,7 @@ def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
         c for c in graph_components(checkpoint, 96, PRESETS["int8"]) if c.name == "image_head"
     )
     proto, examples = part.build(None), part.examples()
-    exact, low = part.references(examples), part.references(examples, low=True)
+    exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     save_graph(proto, tmp_path / "right.onnx")
     assert check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low) < 0.05
     (levels,) = [i for i in proto.graph.initializer if i.name == "projected.product.weight.levels"]
@@ -165,7 +165,7 @@ def test_pieces_of_a_rounded_graph_give_what_the_whole_gives(
         c for c in graph_components(checkpoint, 96, PRESETS["int4"]) if c.name == "decoder"
     )
     examples = whole.examples()
-    exact, low = whole.references(examples), whole.references(examples, low=True)
+    exact, low = whole.references(examples), whole.references(examples, fake_quantize=True)
     save_graph(whole.build(tmp_path / "decoder.data"), tmp_path / "decoder.onnx")
     found = []
     for part in (whole, dataclasses.replace(whole, cuts=("layers.0",))):
@@ -263,7 +263,7 @@ def test_what_there_is_not_is_refused(
 
 def test_a_block_size_is_the_decoders() -> None:
     preset = quantize.preset_of("int4", block_size=128)
-    assert preset.decoder == Blocks(bits=4, size=128)
+    assert preset.decoder == QuantSpec(bits=4, block_size=128)
     assert preset.image_head == PRESETS["int4"].image_head
 
 

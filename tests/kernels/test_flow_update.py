@@ -43,17 +43,17 @@ def test_a_flow(settings: FlowSettings, shape: tuple[int, ...]) -> None:
     z0 = np.random.default_rng(0).standard_normal(shape, np.float32) / 2
     for run in (flow_update.flow_update, flow_update.reference):
         z = torch.from_numpy(z0.copy()).to(DEVICE)
-        before, clean = torch.full_like(z, float("nan")), torch.empty_like(z)
+        before, denoised = torch.full_like(z, float("nan")), torch.empty_like(z)
         steps = torch.zeros(shape[0], dtype=torch.int64, device=DEVICE)
         table, t = torch.from_numpy(factors(settings)).to(DEVICE), 0.0
         times = torch.zeros(shape[0], device=DEVICE)
         for step in _by_runtime(z0, settings):
             rows = np.concatenate(_field(z.cpu().numpy(), t, settings.guided(t)))
-            run(z, torch.from_numpy(rows).to(DEVICE), before, clean, table, steps, times)
+            run(z, torch.from_numpy(rows).to(DEVICE), before, denoised, table, steps, times)
             t = step.t
             assert times.tolist() == [np.float32(t)] * shape[0]
             assert np.array_equal(z.cpu().numpy(), step.z)
-            assert np.array_equal(clean.cpu().numpy(), step.clean)
+            assert np.array_equal(denoised.cpu().numpy(), step.denoised)
         assert steps.tolist() == [settings.num_steps] * shape[0]
 
 

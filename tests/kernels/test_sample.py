@@ -96,7 +96,7 @@ def test_near_scores_are_decided_exactly() -> None:
 
 
 def test_logits_that_are_no_numbers_have_no_code() -> None:
-    """-1, which the loop turns into the CPU's error; the other picture draws its own."""
+    """-1, which the loop turns into the CPU's error; the other image draws its own."""
     for wrong in (float("nan"), float("inf"), -float("inf"), 2e30):
         logits, (seeds, positions) = _inputs(2, 300, torch.float32, 1), _counters(2, 4)
         expected = sample.reference(logits, seeds, positions).tolist()

@@ -38,7 +38,7 @@ def pixels(count: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def test_text_logits_about_two_pictures(pair: Pair) -> None:
+def test_text_logits_about_two_images(pair: Pair) -> None:
     prompt = ids(2, 45)
     prompt[:, 4:20] = PLACEHOLDER
     shown = pixels(2)
@@ -76,7 +76,7 @@ def test_image_logits_and_guided_logits(pair: Pair) -> None:
 
 
 @torch.no_grad()
-def test_picture_to_codes_and_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_to_codes_and_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers forgets to normalise before it looks for the nearest code (the recorded codes of
     the published code in tests/golden say otherwise), so ours must not either for this."""
     vq, their_vq = pair.ours.gen_vision_model, pair.theirs.model.vqmodel
@@ -166,7 +166,7 @@ def test_at_the_shape_of_janus_pro_1b(tmp_path: Path) -> None:
     expected = {
         "text logits": theirs(input_ids=prompt, pixel_values=shown).logits[:, 580:],
         "image logits": theirs.model.generation_head(code_hidden),
-        "picture": theirs.model.vqmodel.decode(codes),
+        "image": theirs.model.vqmodel.decode(codes),
     }
     their_vq = theirs.model.vqmodel
     expected["latent"] = their_vq.quant_conv(their_vq.encoder(shown))
@@ -176,7 +176,7 @@ def test_at_the_shape_of_janus_pro_1b(tmp_path: Path) -> None:
     found = {
         "text logits": ours.text_logits(ours.hidden(x)[:, 580:]),
         "image logits": ours.image_logits(ours.hidden(ours.embed_codes(codes[:, :20]))),
-        "picture": ours.gen_vision_model.decode(codes),
+        "image": ours.gen_vision_model.decode(codes),
         "latent": ours.gen_vision_model.latent(shown),
     }
     for name, theirs_value in expected.items():

@@ -255,5 +255,5 @@ def test_each_fault_of_the_autoencoder_gives_one_line(
 
 def test_samples_of_another_size(copy: Path) -> None:
     np.save(copy / "samples.npy", np.zeros((2, 4, 3, 3), np.float32))
-    with pytest.raises(CheckpointError, match=r"samples\.npy: not of this model's pictures"):
+    with pytest.raises(CheckpointError, match=r"samples\.npy: not of this model's images"):
         load_checkpoint(copy, lazy=True)

@@ -1,4 +1,4 @@
-"""janus_edge.h by ctypes: what drives the conformance tests. Pictures and arrays are copied out of
+"""janus_edge.h by ctypes: what drives the conformance tests. Images and arrays are copied out of
 every event."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROGRESS, TEXT, PREVIEW, IMAGE = range(4)
 Log = c.CFUNCTYPE(None, c.c_void_p, c.c_int32, c.c_char_p)
 
 
-class Picture(c.Structure):
+class Image(c.Structure):
     _fields_ = (
         ("pixels", c.POINTER(c.c_uint8)),
         *((name, c.c_int32) for name in ("width", "height", "stride", "channels")),
@@ -44,7 +44,10 @@ class Options(c.Structure):
 class Info(c.Structure):
     _fields_ = (
         ("size", c.c_uint32),
-        *((name, c.c_int32) for name in ("image_size", "num_codes", "max_length", "is_native")),
+        *(
+            (name, c.c_int32)
+            for name in ("image_size", "num_codes", "max_length", "uses_cpu_kernels")
+        ),
         ("num_components", c.c_int32),
         *((name, c.c_char_p) for name in ("name", "family", "sha256", "device", "onnxruntime")),
     )
@@ -64,14 +67,14 @@ class Request(c.Structure):
         ("top_p", c.c_double),
         ("more_prompts", c.POINTER(c.c_char_p)),
         ("num_more_prompts", c.c_size_t),
-        *((name, c.c_int32) for name in ("num_pictures", "previews", "reference", "top_k")),
+        *((name, c.c_int32) for name in ("num_images", "previews", "reference", "top_k")),
         ("guidance_scale", c.c_double),
         ("num_steps", c.c_int32),
         ("reserved", c.c_int32),
         ("solver", c.c_char_p),
         *((name, c.c_double) for name in ("shift", "guidance_start", "guidance_end")),
-        ("images", c.POINTER(Picture)),
-        ("num_images", c.c_size_t),
+        ("input_images", c.POINTER(Image)),
+        ("num_input_images", c.c_size_t),
         ("history", c.POINTER(Turn)),
         ("num_history", c.c_size_t),
         ("max_tokens", c.c_int32),
@@ -91,7 +94,7 @@ class RawEvent(c.Structure):
         ("text_length", c.c_size_t),
         ("index", c.c_int64),
         ("seed", c.c_uint64),
-        ("image", Picture),
+        ("image", Image),
         ("codes", c.POINTER(c.c_int32)),
         ("num_codes", c.c_size_t),
         ("latent", c.POINTER(c.c_float)),
@@ -99,7 +102,7 @@ class RawEvent(c.Structure):
     )
 
 
-STRUCTS = {"je_image": Picture, "je_options": Options, "je_info": Info, "je_turn": Turn}
+STRUCTS = {"je_image": Image, "je_options": Options, "je_info": Info, "je_turn": Turn}
 STRUCTS |= {"je_request": Request, "je_event": RawEvent}
 
 
@@ -134,15 +137,15 @@ def onnxruntime_library() -> Path:
     return found
 
 
-def picture(pixels: np.ndarray) -> Picture:
+def image(pixels: np.ndarray) -> Image:
     """(H, W), (H, W, 3) or (H, W, 4) uint8; the array must live on."""
     assert pixels.flags.c_contiguous and pixels.dtype == np.uint8
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     at = pixels.ctypes.data_as(c.POINTER(c.c_uint8))
-    return Picture(at, pixels.shape[1], pixels.shape[0], pixels.strides[0], channels)
+    return Image(at, pixels.shape[1], pixels.shape[0], pixels.strides[0], channels)
 
 
-def array(image: Picture) -> np.ndarray:
+def array(image: Image) -> np.ndarray:
     """A copy (H, W, channels)."""
     size = image.stride * image.height
     rows = np.ctypeslib.as_array(image.pixels, (size,)).reshape(image.height, image.stride)
@@ -159,11 +162,11 @@ class Api:
         self.je.je_tokenize.argtypes = (
             *(c.c_void_p, c.c_char_p, c.c_void_p, c.c_size_t, c.POINTER(c.c_size_t)),
         )
-        for name in ("je_engine_close", "je_job_cancel", "je_job_free"):
+        for name in ("je_session_close", "je_job_cancel", "je_job_free"):
             getattr(self.je, name).argtypes = (c.c_void_p,)
             getattr(self.je, name).restype = None
         self.je.je_job_next.argtypes = (c.c_void_p, c.c_void_p)
-        self.je.je_engine_info.argtypes = (c.c_void_p, c.c_void_p)
+        self.je.je_session_info.argtypes = (c.c_void_p, c.c_void_p)
         self.je.je_job_start.argtypes = (c.c_void_p, c.c_void_p, c.c_void_p)
 
     def check(self, status: int) -> int:
@@ -172,7 +175,7 @@ class Api:
         return status
 
     @contextmanager
-    def engine(self, bundle: Path | str, log: Any = None, **options: Any) -> Iterator[c.c_void_p]:
+    def session(self, bundle: Path | str, log: Any = None, **options: Any) -> Iterator[c.c_void_p]:
         given, made = Options(), c.c_void_p()
         self.je.je_options_init(c.byref(given), c.sizeof(given))
         given.onnxruntime = str(onnxruntime_library()).encode()
@@ -181,35 +184,35 @@ class Api:
             given.log = log
         for name, value in options.items():
             setattr(given, name, value)
-        opened = self.je.je_engine_open(str(bundle).encode(), c.byref(given), c.byref(made))
+        opened = self.je.je_session_open(str(bundle).encode(), c.byref(given), c.byref(made))
         self.check(opened)
         try:
             yield made
         finally:
-            self.je.je_engine_close(made)
+            self.je.je_session_close(made)
 
-    def info(self, engine: c.c_void_p) -> Info:
+    def info(self, session: c.c_void_p) -> Info:
         found = Info(size=c.sizeof(Info))
-        self.check(self.je.je_engine_info(engine, c.byref(found)))
+        self.check(self.je.je_session_info(session, c.byref(found)))
         return found
 
-    def tokenize(self, engine: c.c_void_p, text: bytes, capacity: int = 4096) -> list[int]:
+    def tokenize(self, session: c.c_void_p, text: bytes, capacity: int = 4096) -> list[int]:
         ids, count = (c.c_uint32 * capacity)(), c.c_size_t()
-        self.check(self.je.je_tokenize(engine, text, ids, capacity, c.byref(count)))
+        self.check(self.je.je_tokenize(session, text, ids, capacity, c.byref(count)))
         return ids[: min(capacity, count.value)]
 
     def request(self, **settings: Any) -> Request:
-        """By names of je_request: more_prompts, images (arrays) and history (message, answer,
+        """By names of je_request: more_prompts, input_images (arrays) and history (message, answer,
         number of images) as lists, whose number follows."""
         made = Request()
         self.je.je_request_init(c.byref(made), c.sizeof(made))
         assert math.isnan(made.guidance_scale) and made.top_k == -1
         lists: dict[str, Any] = {
             "more_prompts": lambda each: each,
-            "images": picture,
+            "input_images": image,
             "history": lambda each: Turn(*each),
         }
-        kinds: dict[str, Any] = {"more_prompts": c.c_char_p, "images": Picture, "history": Turn}
+        kinds: dict[str, Any] = {"more_prompts": c.c_char_p, "input_images": Image, "history": Turn}
         for name, value in settings.items():
             if name not in lists:
                 setattr(made, name, value)
@@ -221,9 +224,9 @@ class Api:
         return made
 
     @contextmanager
-    def job(self, engine: c.c_void_p, **settings: Any) -> Iterator[c.c_void_p]:
+    def job(self, session: c.c_void_p, **settings: Any) -> Iterator[c.c_void_p]:
         made, given = c.c_void_p(), self.request(**settings)
-        self.check(self.je.je_job_start(engine, c.byref(given), c.byref(made)))
+        self.check(self.je.je_job_start(session, c.byref(given), c.byref(made)))
         try:
             yield made
         finally:
@@ -246,10 +249,10 @@ class Api:
             latent=np.array(raw.latent[: raw.num_latent] if raw.num_latent else [], np.float32),
         )
 
-    def events(self, engine: c.c_void_p, **settings: Any) -> list[Event]:
+    def events(self, session: c.c_void_p, **settings: Any) -> list[Event]:
         """All of a request."""
         found = []
-        with self.job(engine, **settings) as job:
+        with self.job(session, **settings) as job:
             while True:
                 status, event = self.next(job)
                 if status != OK:
@@ -257,10 +260,10 @@ class Api:
                     return found
                 found.append(event)
 
-    def draw(self, engine: c.c_void_p, **settings: Any) -> list[Event]:
-        """The finished pictures."""
-        return [e for e in self.events(engine, task=DRAW, **settings) if e.kind == IMAGE]
+    def draw(self, session: c.c_void_p, **settings: Any) -> list[Event]:
+        """The finished images."""
+        return [e for e in self.events(session, task=DRAW, **settings) if e.kind == IMAGE]
 
-    def ask(self, engine: c.c_void_p, **settings: Any) -> bytes:
+    def ask(self, session: c.c_void_p, **settings: Any) -> bytes:
         """The whole answer."""
-        return b"".join(e.text for e in self.events(engine, task=ASK, **settings))
+        return b"".join(e.text for e in self.events(session, task=ASK, **settings))

@@ -140,5 +140,5 @@ def shipped(request: pytest.FixtureRequest) -> Reference:
     return reference(request.param)
 
 
-def as_picture(pixels: np.ndarray) -> PilImage.Image:
+def as_image(pixels: np.ndarray) -> PilImage.Image:
     return PilImage.fromarray(pixels)

@@ -47,7 +47,7 @@ int take(dl_phdr_info* info, size_t, void* library) {
   return 0;
 }
 
-bool is_ours(const void* caller) {
+bool runs_on_cpu_kernels void* caller) {
   if (ours.holds(caller)) return true;
   if (!cpp.holds(caller) || is_inside) return false;
   is_inside = true;  // for whom the C++ runtime allocates, the stack says

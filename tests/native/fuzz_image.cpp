@@ -1,4 +1,4 @@
-// Any bytes as a picture file: it is refused by an Error, or a picture of the size it says.
+// Any bytes as an image file: it is refused by an Error, or a picture of the size it says.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -9,7 +9,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   try {
-    const je::Picture found = je::decode_image(std::vector<uint8_t>(bytes, bytes + size), "a.png");
+    const je::Image found = je::decode_image(std::vector<uint8_t>(bytes, bytes + size), "a.png");
     if (found.pixels.size() != size_t{3} * static_cast<size_t>(found.width) * static_cast<size_t>(found.height))
       std::abort();
   } catch (const je::Error& error) {

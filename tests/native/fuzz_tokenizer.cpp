@@ -20,7 +20,7 @@ void read_and_say(const je::Tokenizer& tokenizer) {
 }
 
 void prompt(je::Tokenizer tokenizer) {
-  constexpr int64_t kVectors = 3;  // of a picture
+  constexpr int64_t kVectors = 3;  // of an image
   const je::PromptEncoder encoder(std::move(tokenizer), {"<|User|>", "<|Assistant|>", "You are helpful."});
   const je::Ids ids = encoder.generation("three red circles");
   if (ids.size() < 2 || encoder.unconditional(ids).size() != ids.size()) std::abort();

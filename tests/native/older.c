@@ -9,8 +9,8 @@ int main(int argc, char **argv) {
     je_options options;
     je_options_init(&options, sizeof options);
     options.onnxruntime = argv[2];
-    je_engine *engine = NULL;
-    if (je_engine_open(argv[1], &options, &engine)) return fprintf(stderr, "%s\n", je_error()), 1;
+    je_session *engine = NULL;
+    if (je_session_open(argv[1], &options, &engine)) return fprintf(stderr, "%s\n", je_error()), 1;
     /* canaries: what lies behind a struct is not ours to write */
     struct { je_request request; uint64_t behind; } given = {.behind = 0x5A5A5A5A};
     je_request_init(&given.request, sizeof given.request);
@@ -26,7 +26,7 @@ int main(int argc, char **argv) {
             for (long i = 0; i < (long)told.event.image.stride * told.event.image.height; i++)
                 sum += told.event.image.pixels[i];
     je_job_free(job);
-    je_engine_close(engine);
+    je_session_close(engine);
     if (status != JE_DONE || given.behind != 0x5A5A5A5A || told.behind != 0x5A5A5A5A) return 1;
     printf("%ld %zu %zu %zu\n", sum, sizeof options, sizeof given.request, sizeof told.event);
     return 0;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "../../native/decoder/pool.h"
+#include "../../native/cpu/pool.h"
 
 #define MOST 500
 #define THREADS 64

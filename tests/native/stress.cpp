@@ -1,7 +1,7 @@
 // The library as a program uses it, for sanitizers and for memory: the conformance cases, several jobs at once,
 // cancelling, opening and closing.
 //
-// usage: stress ONNXRUNTIME BUNDLE cases FILE    each line "draw SEED PROMPT" or "ask SEED PICTURE QUESTION", tabs
+// usage: stress ONNXRUNTIME BUNDLE cases FILE    each line "draw SEED PROMPT" or "ask SEED IMAGE QUESTION", tabs
 // between;
 //                                                prints what came out of each, a line
 //        stress ONNXRUNTIME BUNDLE at-once       two jobs on two threads give what they give alone
@@ -34,11 +34,11 @@ namespace {
 
 const char* onnxruntime = nullptr;
 
-janus_edge::Engine open(const std::string& bundle) {
+janus_edge::Session open(const std::string& bundle) {
   je_options options = janus_edge::default_options();
   options.onnxruntime = onnxruntime;
   options.num_threads = 2;
-  return janus_edge::Engine(bundle, options);
+  return janus_edge::Session(bundle, options);
 }
 
 // Of all bytes of a result (FNV-1a).
@@ -67,44 +67,44 @@ std::string result_of(janus_edge::Job& job) {
   return found.str();
 }
 
-std::string draw(const janus_edge::Engine& engine, uint64_t seed, const std::string& prompt) {
-  janus_edge::Job job = engine.draw(prompt, seed);
+std::string draw(const janus_edge::Session& session, uint64_t seed, const std::string& prompt) {
+  janus_edge::Job job = session.draw(prompt, seed);
   return result_of(job);
 }
 
-void run_cases(const janus_edge::Engine& engine, const char* path) {
+void run_cases(const janus_edge::Session& session, const char* path) {
   std::ifstream file(path);
-  std::string kind, seed, picture, text;
+  std::string kind, seed, path_of_image, text;
   while (std::getline(file, kind, '\t') && std::getline(file, seed, '\t')) {
     std::string found;
     if (kind == "ask") {
-      std::getline(file, picture, '\t');
+      std::getline(file, path_of_image, '\t');
       std::getline(file, text);
-      const janus_edge::Image image(picture);
-      janus_edge::Job job = engine.ask(text, {image.get()});
+      const janus_edge::Image image(path_of_image);
+      janus_edge::Job job = session.ask(text, {image.get()});
       found = result_of(job);
     } else {
       std::getline(file, text);
-      found = draw(engine, std::strtoull(seed.c_str(), nullptr, 10), text);
+      found = draw(session, std::strtoull(seed.c_str(), nullptr, 10), text);
     }
     std::cout << kind << '\t' << found << '\n';
   }
 }
 
-void run_at_once(const janus_edge::Engine& engine) {
+void run_at_once(const janus_edge::Session& session) {
   const std::string prompts[] = {"a red circle", "two blue squares"};
   std::string alone[2], together[2];
-  for (size_t i = 0; i < 2; ++i) alone[i] = draw(engine, i, prompts[i]);
-  std::thread other([&] { together[1] = draw(engine, 1, prompts[1]); });
-  together[0] = draw(engine, 0, prompts[0]);
+  for (size_t i = 0; i < 2; ++i) alone[i] = draw(session, i, prompts[i]);
+  std::thread other([&] { together[1] = draw(session, 1, prompts[1]); });
+  together[0] = draw(session, 0, prompts[0]);
   other.join();
   if (alone[0] != together[0] || alone[1] != together[1]) throw std::runtime_error("drew otherwise at once");
 }
 
-void run_cancel(const janus_edge::Engine& engine, int count) {
+void run_cancel(const janus_edge::Session& session, int count) {
   int num_cancelled = 0;
   for (int i = 0; i < count; ++i) {
-    janus_edge::Job job = engine.draw("a green star", static_cast<uint64_t>(i));
+    janus_edge::Job job = session.draw("a green star", static_cast<uint64_t>(i));
     std::thread other([&job, i] {
       std::this_thread::sleep_for(std::chrono::milliseconds(i % 40));
       job.cancel();
@@ -143,21 +143,21 @@ void take_events(je_job* job, Shared& shared) {
   }
 }
 
-je_job* start(const janus_edge::Engine& engine, const char* prompt, int num_pictures) {
+je_job* start(const janus_edge::Session& session, const char* prompt, int num_images) {
   je_request request = janus_edge::default_request();
   request.prompt = prompt;
-  request.num_pictures = num_pictures;
+  request.num_images = num_images;
   je_job* job = nullptr;
-  janus_edge::check(je_job_start(engine.get(), &request, &job));
+  janus_edge::check(je_job_start(session.get(), &request, &job));
   return job;
 }
 
-void run_one_job(const janus_edge::Engine& engine) {
+void run_one_job(const janus_edge::Session& session) {
   Shared alone, shared;
-  je_job* job = start(engine, "a red circle", 2);
+  je_job* job = start(session, "a red circle", 2);
   take_events(job, alone);
   je_job_free(job);
-  job = start(engine, "a red circle", 2);
+  job = start(session, "a red circle", 2);
   std::vector<std::thread> threads;
   for (int i = 0; i < 3; ++i) threads.emplace_back([&] { take_events(job, shared); });
   for (std::thread& each : threads) each.join();
@@ -196,15 +196,15 @@ struct Gate {
   }
 };
 
-// Freed and its engine closed while a thread is in je_job_next: that call returns JE_CANCELLED, and nothing leaks.
+// Freed and its session closed while a thread is in je_job_next: that call returns JE_CANCELLED, and nothing leaks.
 void run_freed(const std::string& bundle) {
   Gate gate;
   je_options options = janus_edge::default_options();
   options.onnxruntime = onnxruntime;
   options.log = Gate::line;
   options.log_context = &gate;
-  janus_edge::Engine engine(bundle, options);
-  je_job* job = start(engine, "a red circle", 1);
+  janus_edge::Session session(bundle, options);
+  je_job* job = start(session, "a red circle", 1);
   gate.arm();
   je_status status = JE_OK;
   je_event event{};
@@ -213,7 +213,7 @@ void run_freed(const std::string& bundle) {
   gate.await();
   je_job_free(job);
   {
-    const janus_edge::Engine closed = std::move(engine);
+    const janus_edge::Session closed = std::move(session);
   }
   gate.open();
   other.join();
@@ -235,29 +235,29 @@ Memory memory() {
 
 void run_reopen(const std::string& bundle, int count) {
   for (int i = 1; i <= count; ++i) {
-    const janus_edge::Engine engine = open(bundle);
-    if (i % 20 == 1) draw(engine, static_cast<uint64_t>(i), "a cross");
+    const janus_edge::Session session = open(bundle);
+    if (i % 20 == 1) draw(session, static_cast<uint64_t>(i), "a cross");
     if (i % (count / 10) == 0) std::cout << memory().resident_kb << '\n';
   }
 }
 
-void run_without_memory(const janus_edge::Engine& engine) {
+void run_without_memory(const janus_edge::Session& session) {
   const rlimit none{static_cast<rlim_t>(memory().mapped_kb) * 1024, RLIM_INFINITY}, any{RLIM_INFINITY, RLIM_INFINITY};
   setrlimit(RLIMIT_AS, &none);
   bool has_failed = false;
   try {
-    draw(engine, 0, "a cross");
+    draw(session, 0, "a cross");
   } catch (const janus_edge::Error& error) {
     if (error.status() != JE_E_MEMORY) throw;
     has_failed = true;
   }
   if (!has_failed) throw std::runtime_error("drew without memory");
   setrlimit(RLIMIT_AS, &any);
-  draw(engine, 0, "a cross");
+  draw(session, 0, "a cross");
 }
 
-void run_tokenize(const janus_edge::Engine& engine, const char* text) {
-  for (const uint32_t id : engine.tokenize(text)) std::cout << id << '\n';
+void run_tokenize(const janus_edge::Session& session, const char* text) {
+  for (const uint32_t id : session.tokenize(text)) std::cout << id << '\n';
 }
 
 }  // namespace

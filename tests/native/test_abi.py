@@ -23,8 +23,8 @@ def test_an_older_program_still_runs(api: Api, release: Build) -> None:
     total, *sizes = map(int, checked(*words).split())
     now = [ctypes.sizeof(each) for each in (capi.Options, capi.Request, capi.RawEvent)]
     assert all(then < size for then, size in zip(sizes, now, strict=True))
-    with api.engine(JANUS) as engine:
-        (event,) = api.draw(engine, prompt=b"three red circles", seed=3)
+    with api.session(JANUS) as session:
+        (event,) = api.draw(session, prompt=b"three red circles", seed=3)
     assert event.pixels is not None and total == event.pixels.astype(int).sum()
 
 
@@ -37,8 +37,8 @@ def test_a_newer_program_is_told(api: Api) -> None:
     given, job = Newer(), ctypes.c_void_p()
     api.je.je_request_init(ctypes.byref(given), ctypes.sizeof(given))
     given.request.prompt = b"a star"
-    with api.engine(JANUS) as engine:
-        start = (engine, ctypes.byref(given), ctypes.byref(job))
+    with api.session(JANUS) as session:
+        start = (session, ctypes.byref(given), ctypes.byref(job))
         assert api.je.je_job_start(*start) == capi.OK
         api.je.je_job_free(job)
         given.unknown = 1

@@ -41,13 +41,13 @@ WRONG: list[tuple[Path, dict[str, Any], str]] = [
     (JANUS, DRAWN | {"top_p": 0.0}, "top_p is 0"),
     (JANUS, DRAWN | {"top_k": -2}, "top_k is -2"),
     (JANUS, DRAWN | {"guidance_scale": 101.0}, "from 0 to 100"),
-    (JANUS, DRAWN | {"num_pictures": 0}, "num_pictures is 0"),
-    (JANUS, DRAWN | {"num_pictures": 1025}, "num_pictures is 1025"),
+    (JANUS, DRAWN | {"num_images": 0}, "num_images is 0"),
+    (JANUS, DRAWN | {"num_images": 1025}, "num_images is 1025"),
     (JANUS, DRAWN | {"seed": 2**63}, "seed is"),
     (JANUS, DRAWN | {"num_steps": 3}, "num_steps means nothing to tiny-janus"),
     (JANUS, DRAWN | {"solver": b"euler"}, "solver means nothing"),
     (JANUS, DRAWN | {"max_tokens": 9}, "max_tokens means nothing to a request to draw"),
-    (JANUS, DRAWN | {"images": [np.zeros((2, 2), np.uint8)]}, "images means nothing"),
+    (JANUS, DRAWN | {"input_images": [np.zeros((2, 2), np.uint8)]}, "input_images means nothing"),
     (FLOW, DRAWN | {"top_k": 3}, "top_k means nothing to tiny-flow"),
     (FLOW, DRAWN | {"solver": b"rk4"}, "euler, ab2, heun"),
     (FLOW, DRAWN | {"shift": 0.0}, "shift is 0"),
@@ -57,9 +57,9 @@ WRONG: list[tuple[Path, dict[str, Any], str]] = [
     (JANUS, ASKED | {"previews": 1}, "previews means nothing"),
     (JANUS, ASKED | {"history": [(b"b", None, 0)]}, "no answer"),
     (JANUS, ASKED | {"history": [(b"b", b"c", 1)]}, "more images than the 0"),
-    (JANUS, ASKED | {"num_images": 1}, "images is NULL"),
-    (JANUS, ASKED | {"images": [np.zeros((0, 2), np.uint8)]}, "a picture of 2 x 0"),
-    (JANUS, ASKED | {"images": [np.zeros((2, 2, 2), np.uint8)]}, "2 channels"),
+    (JANUS, ASKED | {"num_input_images": 1}, "input_images is NULL"),
+    (JANUS, ASKED | {"input_images": [np.zeros((0, 2), np.uint8)]}, "a picture of 2 x 0"),
+    (JANUS, ASKED | {"input_images": [np.zeros((2, 2, 2), np.uint8)]}, "2 channels"),
 ]
 
 
@@ -67,10 +67,10 @@ WRONG: list[tuple[Path, dict[str, Any], str]] = [
 def test_wrong_requests_are_one_line(
     api: Api, bundle: Path, settings: dict[str, Any], says: str
 ) -> None:
-    with api.engine(bundle) as engine:
+    with api.session(bundle) as session:
 
         def start() -> None:
-            with api.job(engine, **settings):
+            with api.job(session, **settings):
                 raise AssertionError("it started")
 
         status, line = refused(api, start)
@@ -96,10 +96,10 @@ def test_wrong_options_are_one_line(
     api: Api, options: dict[str, Any], status: int, says: str
 ) -> None:
     def start() -> None:
-        with api.engine(JANUS, **options):
+        with api.session(JANUS, **options):
             raise AssertionError("it opened")
 
-    with api.engine(JANUS):  # with the library that the process stays with
+    with api.session(JANUS):  # with the library that the process stays with
         found, line = refused(api, start)
     assert found == status and says in line, line
 
@@ -108,16 +108,16 @@ def test_wrong_options_are_one_line(
 def test_reserved_fields_are_zero(api: Api, name: str) -> None:
     """Programs that set them will mean something that this library does not know."""
     with (
-        api.engine(JANUS) as engine,
+        api.session(JANUS) as session,
         pytest.raises(ApiError, match="use a newer one") as caught,
-        api.job(engine, prompt=b"a star", **{name: 1}),
+        api.job(session, prompt=b"a star", **{name: 1}),
     ):
         pass
     assert caught.value.status == capi.E_ABI
 
 
 def test_a_wrong_event_leaves_the_job(api: Api) -> None:
-    with api.engine(JANUS) as engine, api.job(engine, prompt=b"a star") as job:
+    with api.session(JANUS) as session, api.job(session, prompt=b"a star") as job:
         wrong = capi.RawEvent(size=3)
         assert api.je.je_job_next(job, ctypes.byref(wrong)) == capi.E_ABI
         assert api.je.je_job_next(job, None) == capi.E_ARGUMENT
@@ -127,17 +127,17 @@ def test_a_wrong_event_leaves_the_job(api: Api) -> None:
 def test_null_is_refused(api: Api) -> None:
     je, nothing = api.je, None
     je.je_job_next.argtypes = je.je_job_start.argtypes = None
-    assert je.je_engine_open(nothing, nothing, nothing) == capi.E_ARGUMENT
+    assert je.je_session_open(nothing, nothing, nothing) == capi.E_ARGUMENT
     made = ctypes.c_void_p(1)
-    assert je.je_engine_open(nothing, nothing, ctypes.byref(made)) == capi.E_ARGUMENT
+    assert je.je_session_open(nothing, nothing, ctypes.byref(made)) == capi.E_ARGUMENT
     assert made.value is None
     assert je.je_job_next(nothing, nothing) == capi.E_ARGUMENT
     assert je.je_job_start(nothing, nothing, nothing) == capi.E_ARGUMENT
-    assert je.je_engine_info(nothing, nothing) == capi.E_ARGUMENT
+    assert je.je_session_info(nothing, nothing) == capi.E_ARGUMENT
     assert je.je_tokenize(nothing, nothing, nothing, 0, nothing) == capi.E_ARGUMENT
     assert je.je_image_load(nothing, nothing) == capi.E_ARGUMENT
     assert je.je_image_save(nothing, nothing, nothing, 0) == capi.E_ARGUMENT
-    for ends in (je.je_engine_close, je.je_job_cancel, je.je_job_free, je.je_image_free):
+    for ends in (je.je_session_close, je.je_job_cancel, je.je_job_free, je.je_image_free):
         ends(nothing)
     je.je_options_init(nothing, 0)
     je.je_request_init(nothing, 0)
@@ -146,8 +146,8 @@ def test_null_is_refused(api: Api) -> None:
 @pytest.mark.parametrize("task", [capi.DRAW, capi.ASK])
 def test_cancelled_from_another_thread(api: Api, task: int) -> None:
     settings: dict[str, Any] = {"task": task, "prompt": b"a red circle"}
-    settings |= {"num_pictures": 50} if task == capi.DRAW else {"max_tokens": 10000}
-    with api.engine(FLOW) as engine, api.job(engine, **settings) as job:
+    settings |= {"num_images": 50} if task == capi.DRAW else {"max_tokens": 10000}
+    with api.session(FLOW) as session, api.job(session, **settings) as job:
         timer = threading.Timer(0.05, api.je.je_job_cancel, (job,))
         timer.start()
         while (status := api.next(job)[0]) == capi.OK:
@@ -159,7 +159,7 @@ def test_cancelled_from_another_thread(api: Api, task: int) -> None:
 
 
 def test_cancelled_before_it_began(api: Api) -> None:
-    with api.engine(JANUS) as engine, api.job(engine, prompt=b"a star") as job:
+    with api.session(JANUS) as session, api.job(session, prompt=b"a star") as job:
         api.je.je_job_cancel(job)
         assert api.next(job)[0] == capi.CANCELLED
 
@@ -168,9 +168,9 @@ def test_several_jobs_on_one_engine(api: Api) -> None:
     """At once, each on a thread, they give what they give alone."""
 
     def draw(seed: int) -> list[Event]:
-        return api.draw(engine, prompt=b"two blue squares", seed=seed)
+        return api.draw(session, prompt=b"two blue squares", seed=seed)
 
-    with api.engine(JANUS) as engine:
+    with api.session(JANUS) as session:
         alone = [draw(seed)[0].pixels for seed in range(4)]
         found: dict[int, np.ndarray] = {}
         threads = [
@@ -185,11 +185,11 @@ def test_several_jobs_on_one_engine(api: Api) -> None:
 
 
 def test_jobs_in_turn_do_not_disturb_each_other(api: Api) -> None:
-    with api.engine(JANUS) as engine:
-        alone = [api.draw(engine, prompt=b"a star", seed=seed)[0].pixels for seed in (1, 2)]
+    with api.session(JANUS) as session:
+        alone = [api.draw(session, prompt=b"a star", seed=seed)[0].pixels for seed in (1, 2)]
         with (
-            api.job(engine, prompt=b"a star", seed=1) as one,
-            api.job(engine, prompt=b"a star", seed=2) as two,
+            api.job(session, prompt=b"a star", seed=1) as one,
+            api.job(session, prompt=b"a star", seed=2) as two,
         ):
             for _ in range(64):
                 api.next(one)
@@ -199,13 +199,15 @@ def test_jobs_in_turn_do_not_disturb_each_other(api: Api) -> None:
 
 
 def test_a_job_keeps_what_it_needs(api: Api) -> None:
-    """The engine is closed, and what the request pointed to is gone, before the first event."""
-    with api.engine(JANUS) as engine:
-        expected = api.ask(engine, prompt=b"what is it?", images=[np.full((9, 9), 7, np.uint8)])
+    """The session is closed, and what the request pointed to is gone, before the first event."""
+    with api.session(JANUS) as session:
+        expected = api.ask(
+            session, prompt=b"what is it?", input_images=[np.full((9, 9), 7, np.uint8)]
+        )
         job = ctypes.c_void_p()
         pixels = np.full((9, 9), 7, np.uint8)
-        given = api.request(task=capi.ASK, prompt=b"what is it?", images=[pixels])
-        api.check(api.je.je_job_start(engine, ctypes.byref(given), ctypes.byref(job)))
+        given = api.request(task=capi.ASK, prompt=b"what is it?", input_images=[pixels])
+        api.check(api.je.je_job_start(session, ctypes.byref(given), ctypes.byref(job)))
     pixels[:] = 200
     del given
     texts = []
@@ -217,7 +219,7 @@ def test_a_job_keeps_what_it_needs(api: Api) -> None:
 
 def test_errors_are_the_threads_own(api: Api) -> None:
     seen = []
-    with pytest.raises(ApiError), api.engine("/nonexistent"):
+    with pytest.raises(ApiError), api.session("/nonexistent"):
         pass
     other = threading.Thread(target=lambda: seen.append(api.je.je_error()))
     other.start()
@@ -228,8 +230,8 @@ def test_errors_are_the_threads_own(api: Api) -> None:
 def test_a_log(api: Api) -> None:
     lines: list[tuple[int, str]] = []
     log = capi.Log(lambda context, level, line: lines.append((level, line.decode())))
-    with api.engine(JANUS, log=log) as engine:
-        api.draw(engine, prompt=b"a star")
+    with api.session(JANUS, log=log) as session:
+        api.draw(session, prompt=b"a star")
     opened = [line.split()[0] for level, line in lines if level == 0 and " opened in " in line]
     assert sorted(opened) == [
         "decoder",

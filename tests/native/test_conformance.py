@@ -17,17 +17,17 @@ from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.shapes.scenes import render
 from tests.native import capi
 from tests.native.capi import Api
-from tests.native.conftest import Reference, as_picture, reference
+from tests.native.conftest import Reference, as_image, reference
 
 COUNT = 20
 PROMPTS = [wanted.text for _, wanted in prompts("validation", COUNT)]
 QUESTIONS = [(render(scene), asked.text) for _, scene, asked in questions("validation", COUNT)]
 
 
-def same_pictures(api: Api, bundle: Reference, **settings: Any) -> None:
-    """Draw by both; all pictures are equal."""
-    with api.engine(bundle.folder) as engine:
-        found = api.draw(engine, **_c(settings))
+def same_images(api: Api, bundle: Reference, **settings: Any) -> None:
+    """Draw by both; all images are equal."""
+    with api.session(bundle.folder) as session:
+        found = api.draw(session, **_c(settings))
     expected = bundle.drawn(ImageRequest(**settings))
     assert len(found) == len(expected) > 0
     for event, image in zip(found, expected, strict=True):
@@ -47,25 +47,23 @@ def _c(settings: dict[str, Any]) -> dict[str, Any]:
     found["prompt"] = first.encode()
     if more:
         found["more_prompts"] = [text.encode() for text in more]
-    if "num_images" in found:
-        found["num_pictures"] = found.pop("num_images")
     if "solver" in found:
         found["solver"] = found["solver"].encode()
     return found
 
 
 @pytest.mark.parametrize("index", range(COUNT))
-def test_pictures(api: Api, shipped: Reference, index: int) -> None:
-    same_pictures(api, shipped, prompt=PROMPTS[index], seed=index * 1000)
+def test_images(api: Api, shipped: Reference, index: int) -> None:
+    same_images(api, shipped, prompt=PROMPTS[index], seed=index * 1000)
 
 
 @pytest.mark.parametrize("index", range(COUNT))
 def test_answers(api: Api, shipped: Reference, index: int) -> None:
     pixels, question = QUESTIONS[index]
-    with api.engine(shipped.folder) as engine:
-        found = api.ask(engine, prompt=question.encode(), images=[pixels])
+    with api.session(shipped.folder) as session:
+        found = api.ask(session, prompt=question.encode(), input_images=[pixels])
     assert found.decode() == shipped.answer(
-        AskRequest(question=question, images=(as_picture(pixels),))
+        AskRequest(question=question, images=(as_image(pixels),))
     )
 
 
@@ -90,19 +88,19 @@ OF_FAMILY: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("index", range(5))
 def test_settings(api: Api, shipped: Reference, index: int) -> None:
     settings = OF_FAMILY[shipped.session.bundle.manifest.family][index]
-    same_pictures(api, shipped, prompt="a green cross", seed=2**40 + 7, **settings)
+    same_images(api, shipped, prompt="a green cross", seed=2**40 + 7, **settings)
 
 
 def test_several_prompts_at_once(api: Api, shipped: Reference) -> None:
     texts = ("a red circle", "two blue squares above a yellow star", "a cross")
-    same_pictures(api, shipped, prompt=texts, num_images=2, seed=3)
+    same_images(api, shipped, prompt=texts, num_images=2, seed=3)
 
 
 def test_previews_and_progress(api: Api, shipped: Reference) -> None:
     request = ImageRequest(prompt="two stars", previews=True, seed=4)
     expected = shipped.previews(request)
-    with api.engine(shipped.folder) as engine:
-        events = api.events(engine, prompt=b"two stars", previews=1, seed=4)
+    with api.session(shipped.folder) as session:
+        events = api.events(session, prompt=b"two stars", previews=1, seed=4)
     found = [event for event in events if event.kind == capi.PREVIEW]
     assert [event.done for event in found] == [preview.done for preview in expected]
     for event, preview in zip(found, expected, strict=True):
@@ -116,18 +114,18 @@ def test_previews_and_progress(api: Api, shipped: Reference) -> None:
 
 
 def test_conversations(api: Api, shipped: Reference) -> None:
-    """Several pictures, turns before, and sampled tokens."""
-    pixels = [picture for picture, _ in QUESTIONS[:3]]
+    """Several images, turns before, and sampled tokens."""
+    pixels = [image for image, _ in QUESTIONS[:3]]
     turns = [("what is it?", "a red circle", 2), ("sure?", "yes", 0)]
     history = tuple(Turn(message=m, answer=a, num_images=n) for m, a, n in turns)
-    images = tuple(map(as_picture, pixels))
-    with api.engine(shipped.folder) as engine:
+    images = tuple(map(as_image, pixels))
+    with api.session(shipped.folder) as session:
         for seed in range(4):
             chosen = {"temperature": 1.5, "top_p": 0.9, "seed": seed, "max_tokens": 12}
             found = api.ask(
-                engine,
+                session,
                 prompt=b"and this one?",
-                images=pixels,
+                input_images=pixels,
                 history=[(m.encode(), a.encode(), n) for m, a, n in turns],
                 **chosen,
             )
@@ -136,13 +134,13 @@ def test_conversations(api: Api, shipped: Reference) -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 90, 3), (64, 64), (30, 47, 4), (200, 61, 3)])
-def test_pictures_of_any_shape(api: Api, shipped: Reference, shape: tuple[int, ...]) -> None:
-    """Grey and alpha, wide and tall; sampled, as then every bit of the picture counts."""
+def test_images_of_any_shape(api: Api, shipped: Reference, shape: tuple[int, ...]) -> None:
+    """Grey and alpha, wide and tall; sampled, as then every bit of the image counts."""
     pixels = np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
     chosen: dict[str, Any] = {"temperature": 1.0, "seed": 5, "max_tokens": 16}
-    with api.engine(shipped.folder) as engine:
-        found = api.ask(engine, prompt=b"what is it?", images=[pixels], **chosen)
-    request = AskRequest(question="what is it?", images=(as_picture(pixels),), **chosen)
+    with api.session(shipped.folder) as session:
+        found = api.ask(session, prompt=b"what is it?", input_images=[pixels], **chosen)
+    request = AskRequest(question="what is it?", images=(as_image(pixels),), **chosen)
     assert found.decode(errors="replace") == shipped.answer(request)
 
 
@@ -150,12 +148,12 @@ def test_pictures_of_any_shape(api: Api, shipped: Reference, shape: tuple[int, .
 def test_our_own_decoder(api: Api, int4_dir: Path, index: int) -> None:
     """In 4 bits, by the same code in C as Python's, where it can run; else the graph's."""
     bundle = reference(int4_dir)
-    with api.engine(int4_dir) as engine:
-        assert bool(api.info(engine).is_native) == bundle.session.is_native
+    with api.session(int4_dir) as session:
+        assert bool(api.info(session).uses_cpu_kernels) == bundle.session.uses_cpu_kernels
         pixels, question = QUESTIONS[index]
-        answer = api.ask(engine, prompt=question.encode(), images=[pixels])
-    same_pictures(api, bundle, prompt=PROMPTS[index], seed=index, num_images=1 + index)
-    asked = AskRequest(question=question, images=(as_picture(pixels),))
+        answer = api.ask(session, prompt=question.encode(), input_images=[pixels])
+    same_images(api, bundle, prompt=PROMPTS[index], seed=index, num_images=1 + index)
+    asked = AskRequest(question=question, images=(as_image(pixels),))
     assert answer.decode() == bundle.answer(asked)
 
 
@@ -164,10 +162,10 @@ def test_tokens(api: Api, shipped: Reference) -> None:
     tokenizer: Tokenizer = shipped.session.bundle.encoder.tokenizer
     texts = [text for text in dict.fromkeys(corpus(tokenizer, 12_000)) if "\0" not in text]
     assert len(texts) >= 10_000
-    with api.engine(shipped.folder) as engine:
+    with api.session(shipped.folder) as session:
         for text in texts:
             expected = tokenizer.encode(text, add_special_tokens=False).ids
-            assert api.tokenize(engine, text.encode()) == expected, text
+            assert api.tokenize(session, text.encode()) == expected, text
 
 
 @pytest.mark.parametrize(
@@ -177,11 +175,11 @@ def test_bytes_that_are_no_utf8(api: Api, shipped: Reference, raw: bytes) -> Non
     """What a command line gives is read as C reads the same bytes: prompt, question, history."""
     text = raw.decode("utf-8", "surrogateescape")
     encoder = shipped.session.bundle.encoder
-    with api.engine(shipped.folder) as engine:
-        assert api.tokenize(engine, raw) == encoder._encode(text)
-        (found,) = api.draw(engine, prompt=raw, seed=3)
+    with api.session(shipped.folder) as session:
+        assert api.tokenize(session, raw) == encoder._encode(text)
+        (found,) = api.draw(session, prompt=raw, seed=3)
         chosen = {"temperature": 1.0, "seed": 5, "max_tokens": 8}
-        said = api.ask(engine, prompt=raw, history=[(raw, raw, 0)], **chosen)
+        said = api.ask(session, prompt=raw, history=[(raw, raw, 0)], **chosen)
     (expected,) = shipped.drawn(ImageRequest(prompt=text, seed=3))
     assert np.array_equal(found.pixels, expected.pixels)
     history = (Turn(message=text, answer=text),)
@@ -190,8 +188,8 @@ def test_bytes_that_are_no_utf8(api: Api, shipped: Reference, raw: bytes) -> Non
 
 def test_what_an_engine_says_of_itself(api: Api, shipped: Reference) -> None:
     bundle, sizes = shipped.session.bundle, shipped.session.bundle.manifest.sizes
-    with api.engine(shipped.folder) as engine:
-        info = api.info(engine)
+    with api.session(shipped.folder) as session:
+        info = api.info(session)
         assert (info.name.decode(), info.family.decode()) == (
             bundle.manifest.name,
             bundle.manifest.family,

@@ -24,7 +24,7 @@ FILES = sorted(path.name for path in JANUS.iterdir() if path.suffix != ".py")
 
 
 def line_of(api: Api, folder: Path, **options: Any) -> str:
-    with pytest.raises(ApiError) as caught, api.engine(folder, **options):
+    with pytest.raises(ApiError) as caught, api.session(folder, **options):
         pass
     assert caught.value.status == capi.E_BUNDLE
     line = str(caught.value)
@@ -61,7 +61,7 @@ def test_every_byte_of_every_file_counts(
         # of a manifest and its checksum either may be the damaged one
         assert name in said or (name == "manifest.sha256" and "manifest.json" in said)
     (copy / name).write_bytes(raw)
-    with api.engine(copy):
+    with api.session(copy):
         pass
 
 
@@ -73,7 +73,7 @@ def test_every_file_must_be_there(api: Api, copy: Path, name: str) -> None:
 
 def test_touched_files_are_hashed_again(api: Api, copy: Path) -> None:
     """One that was found right stays so only while it is not touched; check_all asks anew."""
-    with api.engine(copy):
+    with api.session(copy):
         pass
     path = copy / "decoder.onnx"
     raw = path.read_bytes()
@@ -81,7 +81,7 @@ def test_touched_files_are_hashed_again(api: Api, copy: Path) -> None:
     assert "decoder.onnx: damaged" in line_of(api, copy)
     assert "decoder.onnx: damaged" in line_of(api, copy, check_all=1)
     path.write_bytes(raw)
-    with api.engine(copy, check_all=1):
+    with api.session(copy, check_all=1):
         pass
 
 
@@ -92,7 +92,7 @@ def test_python_and_c_share_what_they_found_right(
     from janus_edge.runtime import bundle
 
     monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path / "home"))
-    with api.engine(copy):
+    with api.session(copy):
         pass
     (note,) = (tmp_path / "home/checked").iterdir()
     written = json.loads(note.read_bytes())
@@ -133,8 +133,8 @@ def test_more_wrong_manifests(
     folder = rewrite(JANUS, tmp_path, change)
 
     def use() -> None:
-        with api.engine(folder) as engine:  # a table is opened when it is needed
-            api.draw(engine, prompt=b"a")
+        with api.session(folder) as session:  # a table is opened when it is needed
+            api.draw(session, prompt=b"a")
 
     with pytest.raises(ApiError, match=says) as caught:
         use()
@@ -149,13 +149,13 @@ def test_a_tokenizer_that_does_not_read_the_models_tokens(api: Api, tmp_path: Pa
     sha256 = hashlib.sha256(raw).hexdigest()
     folder = rewrite(JANUS, tmp_path, lambda m: m["tokenizer_bin"].update(sha256=sha256))
     (folder / "tokenizer.bin").write_bytes(raw)
-    with api.engine(folder) as engine:
+    with api.session(folder) as session:
         with pytest.raises(ApiError, match="does not read <begin_of_image>") as caught:
-            api.draw(engine, prompt=b"a star")
+            api.draw(session, prompt=b"a star")
         assert caught.value.status == capi.E_BUNDLE
-        picture = np.zeros((9, 9), np.uint8)
+        image = np.zeros((9, 9), np.uint8)
         with pytest.raises(ApiError, match="does not read <image_placeholder>") as caught:
-            api.ask(engine, prompt=b"what is it?", images=[picture])
+            api.ask(session, prompt=b"what is it?", input_images=[image])
         assert caught.value.status == capi.E_BUNDLE
 
 

@@ -42,19 +42,19 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Drawing:
-    """The example draws, saves and asks, in a folder where an older picture lies."""
+    """The example draws, saves and asks, in a folder where an older image lies."""
 
     def __init__(self, build: Build, shim: Path, bundle: Path, folder: Path) -> None:
         self.program, self.shim, self.bundle = build.program("draw_and_ask"), shim, bundle
-        self.folder, self.picture = folder / "out", folder / "out" / "out.png"
+        self.folder, self.image = folder / "out", folder / "out" / "out.png"
         self.folder.mkdir()
         self.home, self.count = folder / "home", folder / "count"
-        Image.new("RGB", (5, 5)).save(self.picture)
-        self.old = self.picture.read_bytes()
+        Image.new("RGB", (5, 5)).save(self.image)
+        self.old = self.image.read_bytes()
 
     def __call__(self, kind: str, at: int, every: bool) -> subprocess.CompletedProcess[str]:
-        self.picture.write_bytes(self.old)
-        words = [self.program, self.bundle, "a star", self.picture, "what is it?"]
+        self.image.write_bytes(self.old)
+        words = [self.program, self.bundle, "a star", self.image, "what is it?"]
         env = os.environ | {
             "LD_PRELOAD": str(self.shim),
             "JANUS_EDGE_HOME": str(self.home),
@@ -77,9 +77,9 @@ class Drawing:
         assert len(lines) == done.returncode and all(len(line) > 15 for line in lines), where
         assert [path.name for path in self.folder.iterdir()] == ["out.png"], where
         assert not list(self.home.rglob("*.part")), where
-        if self.picture.read_bytes() != self.old:
-            with Image.open(self.picture) as picture:
-                picture.load()
+        if self.image.read_bytes() != self.old:
+            with Image.open(self.image) as image:
+                image.load()
 
 
 @pytest.mark.parametrize("most", [6, MANY])

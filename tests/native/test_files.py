@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from janus_edge.runtime.files import MARKER, PREFIX, private
+from janus_edge.runtime.files import MARKER, PREFIX, private_folder
 from tests.native.conftest import Api
 from tests.native.test_images import save
 from tests.runtime.test_files import left_by_a_killed_writer, names
@@ -39,7 +39,7 @@ def test_what_is_not_ours_or_in_use_stays(api: Api, tmp_path: Path) -> None:
     for name in others:
         (tmp_path / name).mkdir()
         (tmp_path / name / "precious").touch()
-    with private(tmp_path) as room:
+    with private_folder(tmp_path) as room:
         (room / "new").touch()
         save(api, tmp_path / "a.png", PIXELS)
         assert (room / "new").exists()
@@ -50,7 +50,7 @@ def test_what_a_writer_of_a_folder_left_is_for_python(api: Api, tmp_path: Path) 
     left = left_by_a_killed_writer(tmp_path)
     save(api, tmp_path / "a.png", PIXELS)
     assert (left / "new").exists()
-    with private(tmp_path):
+    with private_folder(tmp_path):
         assert not left.exists()
 
 

@@ -35,9 +35,9 @@ def janus(tmp_path: Path) -> Path:
 
 
 def refused(api: Api, folder: Path, draws: bool = False) -> str:
-    with pytest.raises(ApiError) as caught, api.engine(folder) as engine:
+    with pytest.raises(ApiError) as caught, api.session(folder) as session:
         if draws:
-            api.draw(engine, prompt=b"a star")
+            api.draw(session, prompt=b"a star")
     assert caught.value.status == capi.E_BUNDLE
     line = str(caught.value)
     assert "\n" not in line
@@ -95,28 +95,28 @@ def test_tables_must_be_what_they_should(api: Api, janus: Path, tmp_path: Path, 
 
 
 def test_tables_by_column_are_read(api: Api, janus: Path, tmp_path: Path) -> None:
-    """Of halves too; the same picture comes out."""
-    with api.engine(janus) as engine:
-        (expected,) = api.draw(engine, prompt=b"a star")
+    """Of halves too; the same image comes out."""
+    with api.session(janus) as session:
+        (expected,) = api.draw(session, prompt=b"a star")
     for name in ("text_embed.npy", "code_embed.npy"):
         table = np.asfortranarray(np.load(janus / name))
         write(janus, name, _npy(table, tmp_path / "made.npy"))
-    with api.engine(seal(janus)) as engine:
-        (found,) = api.draw(engine, prompt=b"a star")
+    with api.session(seal(janus)) as session:
+        (found,) = api.draw(session, prompt=b"a star")
     assert np.array_equal(found.codes, expected.codes)
 
 
 @pytest.mark.parametrize("name", ["decoder.onnx", "image_head.onnx", "code_embed.npy"])
 def test_a_file_that_is_replaced_after_opening_is_noticed(api: Api, janus: Path, name: str) -> None:
-    with api.engine(janus) as engine:
+    with api.session(janus) as session:
         raw = bytearray((janus / name).read_bytes())
         write(janus, name, bytes(raw))  # a copy is as good
-        api.draw(engine, prompt=b"a star")
-    with api.engine(janus) as engine:
+        api.draw(session, prompt=b"a star")
+    with api.session(janus) as session:
         raw[-1] ^= 1
         write(janus, name, bytes(raw))
         with pytest.raises(ApiError, match="is another file since the bundle was opened") as caught:
-            api.draw(engine, prompt=b"a star")
+            api.draw(session, prompt=b"a star")
         assert caught.value.status == capi.E_BUNDLE
 
 
@@ -128,7 +128,7 @@ def test_graphs_must_be_what_the_manifest_says(
     assert f"{name}: " in refused(api, seal(janus), draws=True)
 
 
-def test_a_graph_that_computes_no_numbers_is_no_picture(api: Api, janus: Path) -> None:
+def test_a_graph_that_computes_no_numbers_is_no_image(api: Api, janus: Path) -> None:
     raw = (janus / "image_head.onnx").read_bytes()
     half = np.frombuffer(raw, np.float16, offset=len(raw) % 2).copy()
     half[len(half) // 2 : len(half) // 2 + 2000] = np.float16("nan")

@@ -22,7 +22,7 @@ from tests.native.capi import Api, ApiError
 
 
 def load(api: Api, path: Path) -> np.ndarray:
-    image = capi.Picture()
+    image = capi.Image()
     api.check(api.je.je_image_load(str(path).encode(), ctypes.byref(image)))
     found = capi.array(image)
     api.je.je_image_free(ctypes.byref(image))
@@ -30,7 +30,7 @@ def load(api: Api, path: Path) -> np.ndarray:
     return found
 
 
-def picture(mode: str) -> Image.Image:
+def image(mode: str) -> Image.Image:
     if mode == "P":
         return Image.fromarray(pixels(19, 13, 3, 1)).quantize(16)
     if mode == "I;16":
@@ -45,13 +45,13 @@ def picture(mode: str) -> Image.Image:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_png_is_read_as_pillow_reads_it(api: Api, tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.png"
-    picture(mode).save(path)
+    image(mode).save(path)
     assert np.array_equal(load(api, path), np.asarray(load_image(path)))
 
 
 def test_a_palette_with_transparency(api: Api, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    picture("P").save(path, transparency=3)
+    image("P").save(path, transparency=3)
     assert np.array_equal(load(api, path), np.asarray(load_image(path)))
 
 
@@ -90,7 +90,7 @@ def test_jpeg_is_close_to_pillows(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_pictures_are_upright(api: Api, tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_images_are_upright(api: Api, tmp_path: Path, orientation: int, suffix: str) -> None:
     path, exif = tmp_path / f"a.{suffix}", Image.Exif()
     exif[0x0112] = orientation
     corner = Image.new("RGB", (40, 24), "white")
@@ -116,13 +116,13 @@ def test_turned_as_a_number_of_any_size(api: Api, tmp_path: Path, kind: int) -> 
 
 def bytes_of(suffix: str) -> bytes:
     file = io.BytesIO()
-    picture("RGB").save(file, format={"png": "PNG", "jpg": "JPEG"}[suffix])
+    image("RGB").save(file, format={"png": "PNG", "jpg": "JPEG"}[suffix])
     return file.getvalue()
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_damage_is_one_line(api: Api, tmp_path: Path, suffix: str) -> None:
-    """Cut it is refused, or read with a note; with a flipped bit a JPEG may still be a picture."""
+    """Cut it is refused, or read with a note; with a flipped bit a JPEG may still be an image."""
     raw, path = bytes_of(suffix), tmp_path / f"a.{suffix}"
     for size in range(0, len(raw) - 2, 7):
         path.write_bytes(raw[:size])
@@ -163,7 +163,7 @@ def test_a_cut_file_is_read_as_python_reads_it(
     assert differing <= (64 if suffix == "jpg" else 0)  # the unit that is cut
 
 
-def test_what_is_no_picture(api: Api, tmp_path: Path) -> None:
+def test_what_is_no_image(api: Api, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     huge = bytearray(bytes_of("png"))
     huge[16:24] = (20000).to_bytes(4, "big") * 2
@@ -172,8 +172,8 @@ def test_what_is_no_picture(api: Api, tmp_path: Path) -> None:
     (tmp_path / "huge.png").write_bytes(huge)
     (tmp_path / "a.svg").write_text("<svg/>", encoding="utf-8")
     for name, says in (
-        ("a.txt", "not a picture"),
-        ("a.svg", "SVG is not read; save the picture as PNG or JPEG"),
+        ("a.txt", "not an image"),
+        ("a.svg", "SVG is not read; save the image as PNG or JPEG"),
         ("pipe", "Not a regular file"),
         ("/dev/zero", "Not a regular file"),
         ("none.png", "No such file"),
@@ -186,7 +186,7 @@ def test_what_is_no_picture(api: Api, tmp_path: Path) -> None:
 
 
 def save(api: Api, path: Path, raw: np.ndarray, *texts: str) -> None:
-    image = capi.picture(raw)
+    image = capi.image(raw)
     words = (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))
     done = api.je.je_image_save(
         str(path).encode(), ctypes.byref(image), words, ctypes.c_size_t(len(texts) // 2)
@@ -195,7 +195,7 @@ def save(api: Api, path: Path, raw: np.ndarray, *texts: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_saved_pictures(api: Api, tmp_path: Path, channels: int) -> None:
+def test_saved_images(api: Api, tmp_path: Path, channels: int) -> None:
     path, raw = tmp_path / "a.png", pixels(33, 21, channels, 6)
     save(api, path, raw, "prompt", "drei Kätzchen\n日本", "seed", "7")
     with Image.open(path) as opened:

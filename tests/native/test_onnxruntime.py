@@ -68,11 +68,11 @@ def test_one_library_by_any_name(release: Build, api: Api, tmp_path: Path) -> No
     link, copy = tmp_path / "linked.so", tmp_path / "copied.so"
     link.symlink_to(capi.onnxruntime_library())
     shutil.copy(capi.onnxruntime_library(), copy)
-    with api.engine(JANUS), api.engine(JANUS, onnxruntime=str(link).encode()):
+    with api.session(JANUS), api.session(JANUS, onnxruntime=str(link).encode()):
         pass
     with (
         pytest.raises(ApiError, match="name that one"),
-        api.engine(JANUS, onnxruntime=str(copy).encode()),
+        api.session(JANUS, onnxruntime=str(copy).encode()),
     ):
         pass
 

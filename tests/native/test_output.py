@@ -23,7 +23,7 @@ from tests.native.test_images import pixels, save
 PIXELS = pixels(40, 30, 3, 7)
 
 
-def is_picture(content: bytes) -> bool:
+def is_image(content: bytes) -> bool:
     with Image.open(io.BytesIO(content)) as image:
         return image.format == "PNG" and np.array_equal(np.asarray(image), PIXELS)
 
@@ -44,7 +44,7 @@ def test_other_formats_are_refused(api: Api, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "a.PNG", "a.png.new", f"{'n' * 246}.png"])
 def test_other_names_are_png(api: Api, tmp_path: Path, name: str) -> None:
     save(api, tmp_path / name, PIXELS)
-    assert is_picture((tmp_path / name).read_bytes())
+    assert is_image((tmp_path / name).read_bytes())
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -55,12 +55,12 @@ def test_a_links_target_is_replaced_and_the_link_stays(api: Api, tmp_path: Path)
     link.symlink_to("real.png")
     second.symlink_to(link)
     save(api, second, PIXELS)
-    assert is_picture(target.read_bytes()) and link.is_symlink() and second.is_symlink()
+    assert is_image(target.read_bytes()) and link.is_symlink() and second.is_symlink()
     assert target.stat().st_mode & 0o777 == 0o600
     dangling = tmp_path / "c.png"
     dangling.symlink_to("new.png")
     save(api, dangling, PIXELS)
-    assert dangling.is_symlink() and is_picture((tmp_path / "new.png").read_bytes())
+    assert dangling.is_symlink() and is_image((tmp_path / "new.png").read_bytes())
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "lost").symlink_to("nowhere/out.png")
     for name in ("loop", "lost"):
@@ -74,7 +74,7 @@ def test_a_pipe_is_written_through(api: Api, tmp_path: Path) -> None:
     reader.start()
     save(api, pipe, PIXELS)
     reader.join()
-    assert is_picture(got[0]) and pipe.is_fifo()
+    assert is_image(got[0]) and pipe.is_fifo()
 
 
 def test_a_pipe_whose_reader_goes(api: Api, tmp_path: Path) -> None:

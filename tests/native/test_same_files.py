@@ -1,4 +1,4 @@
-"""The same mutated picture files in Python and in C: both read them or both refuse, and PNG comes
+"""The same mutated image files in Python and in C: both read them or both refuse, and PNG comes
 out the same. Nothing crashes."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def in_python(path: Path) -> np.ndarray | None:
 
 
 def in_c(api: Api, path: Path) -> np.ndarray | None:
-    image = capi.Picture()
+    image = capi.Image()
     try:
         api.check(api.je.je_image_load(str(path).encode(), ctypes.byref(image)))
     except ApiError as error:

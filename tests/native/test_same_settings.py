@@ -67,9 +67,9 @@ def as_text(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def taken(api: Api, engine: Any, task: int, settings: dict[str, Any]) -> bool:
+def taken(api: Api, session: Any, task: int, settings: dict[str, Any]) -> bool:
     try:
-        with api.job(engine, task=task, **settings):
+        with api.job(session, task=task, **settings):
             return True
     except ApiError as error:
         assert error.status == capi.E_ARGUMENT and "\n" not in str(error), error
@@ -80,12 +80,10 @@ def taken(api: Api, engine: Any, task: int, settings: dict[str, Any]) -> bool:
 def test_drawing(api: Api, shipped: Reference, seed: int) -> None:
     family, rng, drawn = shipped.session.bundle.manifest.family, random.Random(seed), 0
     counts = {True: 0, False: 0}
-    with api.engine(shipped.folder) as engine:
+    with api.session(shipped.folder) as session:
         for _ in range(400):
             settings = chosen(rng, DRAWN, family)
-            given = {name: value for name, value in settings.items() if name != "num_images"}
-            if "num_images" in settings:
-                given["num_pictures"] = settings["num_images"]
+            given = dict(settings)
             text = as_text(settings)
             try:
                 request = ImageRequest(**text)
@@ -93,12 +91,12 @@ def test_drawing(api: Api, shipped: Reference, seed: int) -> None:
                 is_taken = True
             except JanusEdgeError:
                 is_taken = False
-            assert taken(api, engine, capi.DRAW, given) == is_taken, settings
+            assert taken(api, session, capi.DRAW, given) == is_taken, settings
             counts[is_taken] += 1
             small = settings.get("num_images", 1) < 3 and settings.get("num_steps", 1) < 8
             if is_taken and small and drawn < 6:
                 drawn += 1
-                found, expected = api.draw(engine, **given), shipped.drawn(request)
+                found, expected = api.draw(session, **given), shipped.drawn(request)
                 for one, other in zip(found, expected, strict=True):
                     assert np.array_equal(one.pixels, other.pixels), settings
     assert min(counts.values()) > 50
@@ -107,7 +105,7 @@ def test_drawing(api: Api, shipped: Reference, seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_asking(api: Api, shipped: Reference, seed: int) -> None:
     family, rng, asked = shipped.session.bundle.manifest.family, random.Random(seed), 0
-    with api.engine(shipped.folder) as engine:
+    with api.session(shipped.folder) as session:
         for _ in range(400):
             settings = chosen(rng, ASKED, family)
             text = as_text(settings)
@@ -118,9 +116,9 @@ def test_asking(api: Api, shipped: Reference, seed: int) -> None:
                 is_taken = True
             except JanusEdgeError:
                 is_taken = False
-            assert taken(api, engine, capi.ASK, settings) == is_taken, settings
+            assert taken(api, session, capi.ASK, settings) == is_taken, settings
             if is_taken and settings.get("max_tokens", 128) < 6 and asked < 10:
                 asked += 1
-                said = api.ask(engine, **settings).decode("utf-8", "replace")
+                said = api.ask(session, **settings).decode("utf-8", "replace")
                 assert said == shipped.answer(request), settings
     assert asked == 10

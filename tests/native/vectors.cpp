@@ -109,7 +109,7 @@ void check_extremes(const json& given) {
 
 void check_flow(const json& given) {
   for (const json& each : given["times"])
-    same(je::times(each["num_steps"], each["shift"]), each["times"].get<std::vector<double>>(), "times");
+    same(je::timestep_schedule(each["num_steps"], each["shift"]), each["times"].get<std::vector<double>>(), "times");
   const auto field = [](const je::Latent& z, double t, bool is_guided) {
     const float weight = is_guided ? 1.5f : 1.0f;
     return je::Latent{weight * (static_cast<float>(t) - z[0] * z[0])};
@@ -121,7 +121,7 @@ void check_flow(const json& given) {
     for (size_t i = 0; !flow.is_done(); ++i) {
       flow.step();
       same(flow.z()[0], each["z"][i].get<float>(), settings.solver + ", z");
-      same(flow.clean()[0], each["clean"][i].get<float>(), settings.solver + ", clean");
+      same(flow.denoised()[0], each["denoised"][i].get<float>(), settings.solver + ", denoised");
     }
   }
 }
@@ -206,15 +206,15 @@ std::string hash(const std::vector<Number>& numbers) {
   return je::sha256(reinterpret_cast<const uint8_t*>(numbers.data()), numbers.size() * sizeof(Number));
 }
 
-void check_pictures(const json& given) {
-  const auto picture = [](const json& each) {
-    return je::Picture{each["width"], each["height"], pixels(each["width"], each["height"], 3, each["seed"])};
+void check_images(const json& given) {
+  const auto image = [](const json& each) {
+    return je::Image{each["width"], each["height"], pixels(each["width"], each["height"], 3, each["seed"])};
   };
   for (const json& each : given["resize"])
-    same(hash(je::resize(picture(each), each["to_width"], each["to_height"]).pixels), each["sha256"].get<std::string>(),
+    same(hash(je::resize(image(each), each["to_width"], each["to_height"]).pixels), each["sha256"].get<std::string>(),
          "resize " + each.dump());
   for (const json& each : given["prepare"])
-    same(hash(je::prepare(picture(each), each["side"])), each["sha256"].get<std::string>(), "prepare " + each.dump());
+    same(hash(je::prepare(image(each), each["side"])), each["sha256"].get<std::string>(), "prepare " + each.dump());
   for (const json& each : given["rgb"]) {
     const int channels = each["channels"];
     const std::vector<uint8_t> raw = pixels(23, 9, channels, 40);
@@ -225,7 +225,7 @@ void check_pictures(const json& given) {
     same(hash(je::upright({6, 4, pixels(6, 4, 3, 41)}, each["orientation"]).pixels), each["sha256"].get<std::string>(),
          "upright " + each.dump());
   for (const json& each : given["to_pixels"])
-    same(hash(je::to_picture(each["values"].get<std::vector<float>>().data(), each["side"]).pixels),
+    same(hash(je::to_image(each["values"].get<std::vector<float>>().data(), each["side"]).pixels),
          each["sha256"].get<std::string>(), "to_pixels");
 }
 
@@ -239,8 +239,8 @@ int main(int argc, char** argv) {
   check_flow(read(folder + "/flow.json"));
   check_prompts(read(folder + "/prompts.json"), folder);
   check_utf8(read(folder + "/prompts.json")["utf8"]);
-  check_pictures(read(folder + "/pictures.json"));
-  check_formats(read(folder + "/pictures.json")["formats"]);
+  check_images(read(folder + "/images.json"));
+  check_formats(read(folder + "/images.json")["formats"]);
   std::cout << num_checked << " checked, " << num_wrong << " wrong\n";
   return num_wrong > 0;
 }

@@ -17,8 +17,8 @@ from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import manifest
 from janus_edge.runtime.backends import cpu_library
-from janus_edge.runtime.backends.cpu_decoder import NativeDecoder
-from janus_edge.runtime.decode import Decoder
+from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
+from janus_edge.runtime.decode import CachedDecoder
 from janus_edge.train.stages import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM
@@ -51,7 +51,7 @@ SIZES = {
 
 def checkpoint_of(name: str) -> Checkpoint:
     torch.manual_seed(1)
-    wide = ImageHeadConfig(image_token_embed=640)  # more blocks than there is room for scales
+    wide = ImageHeadConfig(image_token_embed=640)  # more spec than there is room for scales
     model = Janus(dataclasses.replace(RANDOM, language=SIZES[name], gen_head=wide))
     initialise(model)
     return Checkpoint(
@@ -72,11 +72,11 @@ class Made:
     sizes: manifest.Sizes
     folder: Path
 
-    def open(self, num_threads: int = 2) -> NativeDecoder:
-        return NativeDecoder(self.folder, self.entry, self.sizes, cpu_library.Pool(num_threads))
+    def open(self, num_threads: int = 2) -> CpuDecoder:
+        return CpuDecoder(self.folder, self.entry, self.sizes, cpu_library.Pool(num_threads))
 
-    def decoder(self, rows: int, num_threads: int = 2) -> Decoder:
-        return Decoder(self.open(num_threads), self.sizes, rows, LENGTH, "int8")
+    def decoder(self, rows: int, num_threads: int = 2) -> CachedDecoder:
+        return CachedDecoder(self.open(num_threads), self.sizes, rows, LENGTH, "int8")
 
     def embeds(self, rows: int, time: int, start: int = 0) -> np.ndarray:
         """What keys and values were calibrated with."""

@@ -289,24 +289,24 @@ def _sample(
     scales: int,
     top_ks: int,
     stream: int,
-    pictures: int,
+    images: int,
     *scratch: int,
 ) -> None:
     scale, temperature = driver.at(scales, np.float32, 2).tolist()
     (top_k,), size = driver.at(top_ks, np.int32, 1).tolist(), driver.codebook_size
-    rows = pictures if scale == 1.0 else 2 * pictures
+    rows = images if scale == 1.0 else 2 * images
     x = driver.at(logits, np.float32, rows * size).reshape(rows, size)
     if scale != 1.0:
-        x = sampling.guide(x[:pictures], x[pictures:], scale)
-    keys = driver.at(seeds, np.uint64, pictures)
-    places = driver.at(positions, np.int64, pictures)
+        x = sampling.guide(x[:images], x[images:], scale)
+    keys = driver.at(seeds, np.uint64, images)
+    places = driver.at(positions, np.int64, images)
     noise = np.concatenate(
         [
             sampling.gumbel(keys[i : i + 1], places[i : i + 1], size, stream)[:, 0]
-            for i in range(pictures)
+            for i in range(images)
         ]
     )
-    drawn = driver.at(codes, np.int64, pictures)
+    drawn = driver.at(codes, np.int64, images)
     drawn[:] = -1 if driver.is_unsound else sampling.choose(x, noise, temperature, top_k)
 
 
@@ -320,22 +320,22 @@ def _look_up(
     positions: int,
     row_positions: int,
     row_lengths: int,
-    pictures: int,
+    images: int,
     rows: int,
     num_codes: int,
     *scratch: int,
 ) -> None:
     width = driver.width
-    chosen, at = driver.at(codes, np.int64, pictures), driver.at(positions, np.int64, pictures)
+    chosen, at = driver.at(codes, np.int64, images), driver.at(positions, np.int64, images)
     vectors = np.stack(
         [driver.at(table + 2 * width * max(int(c), 0), np.float16, width) for c in chosen]
     )
     out = driver.at(embeds, np.float32, rows * width).reshape(rows, width)
-    out[:] = np.tile(vectors, (rows // pictures, 1))
-    pages = driver.at(drawn, np.int64, pictures * num_codes).reshape(pictures, num_codes)
-    for picture in range(pictures):
-        if at[picture] < num_codes:
-            pages[picture, at[picture]] = chosen[picture]
+    out[:] = np.tile(vectors, (rows // images, 1))
+    pages = driver.at(drawn, np.int64, images * num_codes).reshape(images, num_codes)
+    for image in range(images):
+        if at[image] < num_codes:
+            pages[image, at[image]] = chosen[image]
     at += 1
     lengths = driver.at(row_lengths, np.int64, rows)
     driver.at(row_positions, np.int64, rows)[:] = lengths
@@ -348,26 +348,28 @@ def _flow_update(
     latents: int,
     velocities: int,
     before: int,
-    clean: int,
+    denoised: int,
     table: int,
     steps: int,
     times: int,
-    pictures: int,
+    images: int,
     *scratch: int,
 ) -> None:
-    assert pictures == programs == 1
+    assert images == programs == 1
     size, step = driver.latent_size, driver.at(steps, np.int64, 1)
-    scale, lean, length, rest, stop = driver.at(table + 20 * int(step[0]), np.float32, 5)
+    scale, multistep_weight, length, rest, stop = driver.at(
+        table + 20 * int(step[0]), np.float32, 5
+    )
     v = driver.at(velocities, np.float32, size).copy()
     if scale != 1.0:
         v = sampling.guide(v, driver.at(velocities + 4 * size, np.float32, size), float(scale))
     slope, past = v, driver.at(before, np.float32, size)
-    if lean != 0.0:
-        slope = v + lean * (v - past)
+    if multistep_weight != 0.0:
+        slope = v + multistep_weight * (v - past)
     z = driver.at(latents, np.float32, size)
     z += length * slope
     past[:] = v
-    driver.at(clean, np.float32, size)[:] = z + rest * v
+    driver.at(denoised, np.float32, size)[:] = z + rest * v
     step += 1
     driver.at(times, np.float32, 1)[:] = stop
 

@@ -79,18 +79,18 @@ struct Launch {
 };
 
 void sample(const Launch& launch) {
-  const size_t pictures = launch.programs;
+  const size_t images = launch.programs;
   const float* scales = launch.array<float>(4, 2);
   const int32_t top_k = *launch.array<int32_t>(5, 1);
   const bool guided = scales[0] != 1;
-  const float* logits = launch.array<float>(0, kCodes * pictures * (guided ? 2 : 1));
-  for (size_t p = 0; p < pictures; ++p) {
+  const float* logits = launch.array<float>(0, kCodes * images * (guided ? 2 : 1));
+  for (size_t p = 0; p < images; ++p) {
     std::vector<float> x(logits + p * kCodes, logits + (p + 1) * kCodes);
-    const float* uncond = logits + (pictures + p) * kCodes;
+    const float* uncond = logits + (images + p) * kCodes;
     if (guided)
       for (size_t i = 0; i < kCodes; ++i) x[i] = uncond[i] + scales[0] * (x[i] - uncond[i]);
     const bool is_sound = std::all_of(x.begin(), x.end(), [](float each) { return std::fabs(each) <= 1e30f; });
-    int64_t& code = launch.array<int64_t>(1, pictures)[p];
+    int64_t& code = launch.array<int64_t>(1, images)[p];
     if (!is_sound) {
       code = -1;
       continue;
@@ -103,8 +103,8 @@ void sample(const Launch& launch) {
         for (float& each : x)
           if (each < sorted[static_cast<size_t>(top_k) - 1]) each = -INFINITY;
       }
-      const uint64_t seed = launch.array<uint64_t>(2, pictures)[p];
-      const int64_t position = launch.array<int64_t>(3, pictures)[p];
+      const uint64_t seed = launch.array<uint64_t>(2, images)[p];
+      const int64_t position = launch.array<int64_t>(3, images)[p];
       for (size_t i = 0; i < kCodes; ++i) x[i] += gumbel_of(seed, position, static_cast<uint32_t>(launch.values[6]), i);
     }
     code = std::max_element(x.begin(), x.end()) - x.begin();
@@ -119,16 +119,16 @@ float half_to_float(uint16_t half) {
 }
 
 void look_up(const Launch& launch) {
-  const size_t pictures = launch.programs;
+  const size_t images = launch.programs;
   const auto rows = static_cast<size_t>(launch.number(8)), num = static_cast<size_t>(launch.number(9));
   const uint16_t* table = launch.array<uint16_t>(1, kCodes * kWidth);
-  for (size_t p = 0; p < pictures; ++p) {
-    const int64_t code = launch.array<int64_t>(0, pictures)[p];
-    int64_t& position = launch.array<int64_t>(4, pictures)[p];
+  for (size_t p = 0; p < images; ++p) {
+    const int64_t code = launch.array<int64_t>(0, images)[p];
+    int64_t& position = launch.array<int64_t>(4, images)[p];
     if (position < static_cast<int64_t>(num))
-      launch.array<int64_t>(3, pictures * num)[p * num + static_cast<size_t>(position)] = code;
+      launch.array<int64_t>(3, images * num)[p * num + static_cast<size_t>(position)] = code;
     ++position;
-    for (size_t row = p; row < rows; row += pictures) {
+    for (size_t row = p; row < rows; row += images) {
       int64_t& length = launch.array<int64_t>(6, rows)[row];
       launch.array<int64_t>(5, rows)[row] = length++;
       const uint16_t* entry = table + static_cast<size_t>(std::max<int64_t>(code, 0)) * kWidth;
@@ -159,11 +159,11 @@ void nearest_code(const Launch& launch) {
 }
 
 void flow_update(const Launch& launch) {
-  const size_t pictures = launch.programs, count = pictures * kLatent;
+  const size_t images = launch.programs, count = images * kLatent;
   float *z = launch.array<float>(0, count), *before = launch.array<float>(2, count);
-  float* clean = launch.array<float>(3, count);
-  for (size_t p = 0; p < pictures; ++p) {
-    int64_t& step = launch.array<int64_t>(5, pictures)[p];
+  float* denoised = launch.array<float>(3, count);
+  for (size_t p = 0; p < images; ++p) {
+    int64_t& step = launch.array<int64_t>(5, images)[p];
     const float* row = launch.array<float>(4, static_cast<size_t>(step + 1) * 5) + step * 5;
     const float* v = launch.array<float>(1, count * (row[0] != 1 ? 2 : 1));
     for (size_t i = p * kLatent; i < (p + 1) * kLatent; ++i) {
@@ -171,9 +171,9 @@ void flow_update(const Launch& launch) {
       const float slope = row[1] != 0 ? here + row[1] * (here - before[i]) : here;
       z[i] += row[2] * slope;
       before[i] = here;
-      clean[i] = z[i] + row[3] * here;
+      denoised[i] = z[i] + row[3] * here;
     }
-    launch.array<float>(6, pictures)[p] = row[4];
+    launch.array<float>(6, images)[p] = row[4];
     ++step;
   }
 }

@@ -141,24 +141,24 @@ def test_numpys_numbers_are_taken() -> None:
     assert type(request.seed) is int and type(request.temperature) is float
 
 
-def test_what_is_a_picture(tmp_path: Path) -> None:
-    """Every kind comes out as the same RGB picture, and is a copy."""
+def test_what_is_a_image(tmp_path: Path) -> None:
+    """Every kind comes out as the same RGB image, and is a copy."""
     RED.save(tmp_path / "a.png")
     pixels = np.asarray(RED)
     clear = np.dstack([pixels, np.full((4, 5), 255, np.uint8)])
     event = janus_edge.Image(index=0, pixels=pixels, seed=0, elapsed_ms=0.0)
     given = (str(tmp_path / "a.png"), tmp_path / "a.png", RED, event, pixels, clear)
     for images in (given, list(given)):
-        found = AskRequest(question="a", images=images).pictures
+        found = AskRequest(question="a", images=images).images
         assert len(found) == 6 and all(np.array_equal(np.asarray(each), pixels) for each in found)
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     (found,), (also,) = (
-        AskRequest(question="a", images=each).pictures for each in (grey, grey[..., None])
+        AskRequest(question="a", images=each).images for each in (grey, grey[..., None])
     )
     grey[:] = 99
     for each in (found, also):
         assert each.mode == "RGB" and np.asarray(each)[1, 2].tolist() == [5, 5, 5]
-    assert AskRequest(question="a", images=pixels[::-1, ::2]).pictures[0].size == (3, 4)
+    assert AskRequest(question="a", images=pixels[::-1, ::2]).images[0].size == (3, 4)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])

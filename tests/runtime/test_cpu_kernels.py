@@ -19,8 +19,8 @@ from janus_edge.export.graph.components import graph_components
 from janus_edge.export.quantization.quantize import PRESETS
 from janus_edge.runtime import manifest
 from janus_edge.runtime.backends import cpu_head, cpu_kernels, cpu_library
-from janus_edge.runtime.backends.cpu_decoder import NativeDecoder
-from janus_edge.runtime.backends.cpu_head import NativeHead
+from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
+from janus_edge.runtime.backends.cpu_head import CpuHead
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError, OptionError
@@ -60,9 +60,9 @@ def test_it_computes_what_pytorch_does(
             cache = np.rint(rng.standard_normal(shape, np.float32) * 20).astype(np.int8)
             cache[:, :, past:] = 0
             feeds[f"past_{part}_{index}"] = cache
-    (rounded,) = made.component.references([feeds], low=True)
+    (fake_quantized,) = made.component.references([feeds], fake_quantize=True)
     for name, found, expected in zip(
-        made.component.outputs, made.open().run(feeds), rounded, strict=True
+        made.component.outputs, made.open().run(feeds), fake_quantized, strict=True
     ):
         assert relative_error(found, expected) < 0.025, name  # between two levels: either way
 
@@ -74,7 +74,7 @@ def test_a_prompt_is_the_same_behind_padding_and_with_any_threads(made: Made) ->
     states = together.prefill(embeds, lengths)
     next_states = together.step(made.embeds(2, 1, start=50)[:, 0])
     for row, length in enumerate(lengths):
-        alone = made.decoder(1, num_threads=3 - row)
+        alone = made.open_decoder(1, num_threads=3 - row)
         state = alone.prefill(embeds[row : row + 1, :length], np.array([length]))
         assert np.array_equal(state[0], states[row])
         step = alone.step(made.embeds(2, 1, start=50)[row])
@@ -156,7 +156,7 @@ def test_wrong_places_are_refused(
     tensors = damage(made.entry, "layers.0.up_proj.weight.levels")
     entry = made.entry.model_copy(update={"tensors": tensors})
     with pytest.raises(BundleError, match=rf"decoder\.data: .*{words}"):
-        NativeDecoder(made.folder, entry, made.sizes, cpu_library.Pool(1))
+        CpuDecoder(made.folder, entry, made.sizes, cpu_library.Pool(1))
 
 
 @needs_library
@@ -174,7 +174,7 @@ def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
     rng, graph = np.random.default_rng(0), load_graph(path, 1)
     for rows, num_threads in ((1, 1), (2, 3), (7, 2), (16, 2)):  # groups of four, two and one
         hidden = rng.standard_normal((rows, sizes.hidden_size), np.float32)
-        ours = NativeHead(tmp_path, entry, sizes, cpu_library.Pool(num_threads))
+        ours = CpuHead(tmp_path, entry, sizes, cpu_library.Pool(num_threads))
         (found,), (expected,) = ours.run({"hidden": hidden}), graph.run({"hidden": hidden})
         assert relative_error(found, expected) < 1e-5
         (exact,) = component.references([{"hidden": hidden}], low=True)[0]
@@ -183,7 +183,7 @@ def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
     gone = {key: value for key, value in entry.tensors.items() if not key.startswith("logits.")}
     damaged = entry.model_copy(update={"tensors": gone})
     with pytest.raises(BundleError, match=r"head\.data: no logits"):
-        NativeHead(tmp_path, damaged, sizes, cpu_library.Pool(1))
+        CpuHead(tmp_path, damaged, sizes, cpu_library.Pool(1))
 
 
 @needs_library
@@ -218,12 +218,12 @@ def test_a_bundle_draws_and_answers_with_and_without_it(
     if not ours:
         monkeypatch.setattr(cpu_kernels, "library", lambda: None)
     session = Session(open_bundle(bundle_folder), num_threads=1)
-    assert session.is_native == ours
-    pictures = list(session.generate_image(ImageRequest(prompt="a star", num_images=2)))
-    assert sum(isinstance(event, Image) for event in pictures) == 2
+    assert session.uses_cpu_kernels == ours
+    images = list(session.generate_image(ImageRequest(prompt="a star", num_images=2)))
+    assert sum(isinstance(event, Image) for event in images) == 2
     asked = session.ask(AskRequest(question="how many?", max_tokens=3))
     assert any(isinstance(event, Text) for event in asked)
 
 
 def test_other_storages_go_through_the_graph(bundle_dir: Path) -> None:
-    assert not Session(open_bundle(bundle_dir), num_threads=1).is_native
+    assert not Session(open_bundle(bundle_dir), num_threads=1).uses_cpu_kernels

@@ -25,7 +25,7 @@ from tests.runtime.fake_tensorrt import FakeTensorRT
 def _by_host(machine: Machine, request: ImageRequest, patch: pytest.MonkeyPatch) -> np.ndarray:
     """The same engines, driven by the loops that every backend has."""
     with patch.context() as apart:
-        apart.setattr("janus_edge.runtime.engines.Engines.on_device", False)
+        apart.setattr("janus_edge.runtime.engines.Engines.loops_on_gpu", False)
         return results(drawn(machine.session(), request))
 
 
@@ -81,7 +81,7 @@ def test_the_guidance_interval_has_a_step_of_its_own(machine: Machine) -> None:
 
 @pytest.mark.parametrize("solver", ["ab2", "heun"])
 def test_other_solvers(machine: Machine, solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AB2's steps lean on the ones before, across a change of guidance; Heun's run on the host."""
+    """AB2 uses the step before, across a change of guidance; Heun's steps run on the host."""
     if machine.bundle.manifest.family != "janusflow":
         pytest.skip("of a flow")
     request = ImageRequest(prompt="a star", num_steps=6, guidance_end=0.6, solver=solver)
@@ -109,7 +109,7 @@ def test_previews_show_each_step(machine: Machine, monkeypatch: pytest.MonkeyPat
     request = ImageRequest(prompt="a star", previews=True, seed=2)
     found = [e.pixels for e in drawn(machine.session(), request) if isinstance(e, Preview)]
     with monkeypatch.context() as apart:
-        apart.setattr("janus_edge.runtime.engines.Engines.on_device", False)
+        apart.setattr("janus_edge.runtime.engines.Engines.loops_on_gpu", False)
         events = drawn(machine.session(), request)
     expected = [event.pixels for event in events if isinstance(event, Preview)]
     assert len(found) == len(expected) > 1
@@ -158,9 +158,7 @@ def test_a_kernel_of_other_sizes_is_refused(exported: Bundle, monkeypatch: Any) 
         drawn(machine.session(), PROMPTS)
 
 
-def test_a_picture_needs_no_host_for_top_k(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_image_needs_no_host_for_top_k(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     if machine.bundle.manifest.family != "janus":
         pytest.skip("of codes")
     for more in ({"top_k": 5}, {"top_p": 0.7}, {"temperature": 0.0}):

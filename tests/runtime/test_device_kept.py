@@ -1,4 +1,4 @@
-"""What the loops on a GPU keep for the next picture, and what they give back: on a fake one."""
+"""What the loops on a GPU keep for the next image, and what they give back: on a fake one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_memory_is_that_of_the_latest_loop(machine: Machine) -> None:
     assert machine.driver.held() == 0 and not machine.driver.hosts
 
 
-def test_a_second_picture_needs_no_setting_up(machine: Machine) -> None:
+def test_a_second_image_needs_no_setting_up(machine: Machine) -> None:
     """The same memory, contexts and captured step, for other settings, seeds and words as well."""
     session, janus = machine.session(), machine.bundle.manifest.family == "janus"
     drawn(session, ImageRequest(prompt="a small red star", seed=1))
@@ -53,7 +53,7 @@ def test_a_second_picture_needs_no_setting_up(machine: Machine) -> None:
     assert np.array_equal(found, fresh)
 
 
-def test_two_pictures_at_once_have_a_loop_each(machine: Machine) -> None:
+def test_two_images_at_once_have_a_loop_each(machine: Machine) -> None:
     """Their events read in turn; neither draws into the other's memory."""
     requests = [ImageRequest(prompt="a star", seed=seed) for seed in (1, 2)]
     expected = [results(drawn(machine.session(), each)) for each in requests]

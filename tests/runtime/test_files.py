@@ -13,14 +13,14 @@ import pytest
 
 from janus_edge.runtime import exchange
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.exchange import put
-from janus_edge.runtime.files import MARKER, PREFIX, append_line, private, whole
+from janus_edge.runtime.exchange import put_in_place
+from janus_edge.runtime.files import MARKER, PREFIX, append_line, atomic_write, private_folder
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from janus_edge.runtime.files import private
-with private(Path(sys.argv[1]), target="a") as room:
+from janus_edge.runtime.files import private_folder
+with private_folder(Path(sys.argv[1]), target="a") as room:
     (room / "new").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -40,7 +40,7 @@ def left_by_a_killed_writer(folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["a", "a.png", "ä" * 125, "n" * 250, "n" * 100 + "." + "x" * 150])
 def test_a_file_gets_any_name_that_a_file_can_have(tmp_path: Path, name: str) -> None:
     for content in ("old", "new"):
-        with whole(tmp_path / name) as part:
+        with atomic_write(tmp_path / name) as part:
             part.write_text(content, encoding="utf-8")
             assert len(part.name) < 25
     assert (tmp_path / name).read_text(encoding="utf-8") == "new"
@@ -48,14 +48,14 @@ def test_a_file_gets_any_name_that_a_file_can_have(tmp_path: Path, name: str) ->
 
 
 def test_the_suffix_stays_where_it_is_short(tmp_path: Path) -> None:
-    with whole(tmp_path / "a.png") as part:
+    with atomic_write(tmp_path / "a.png") as part:
         part.touch()
         assert part.suffix == ".png"
 
 
 def test_a_failed_block_leaves_the_old(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old", encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "a") as part:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a") as part:
         part.write_text("half", encoding="utf-8")
         raise ZeroDivisionError
     assert names(tmp_path) == {"a"}
@@ -64,7 +64,7 @@ def test_a_failed_block_leaves_the_old(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
     assert names(left_by_a_killed_writer(tmp_path)) == {"new", MARKER}
-    with whole(tmp_path / "b") as part:
+    with atomic_write(tmp_path / "b") as part:
         part.touch()
     assert names(tmp_path) == {"b"}
 
@@ -76,7 +76,7 @@ def test_nothing_that_is_not_ours_goes(tmp_path: Path) -> None:
         (tmp_path / name / "precious").touch()
     (tmp_path / f"{PREFIX}z").symlink_to(tmp_path / "a.old")
     (tmp_path / f"{PREFIX}x" / MARKER).write_text('{"by": "someone"}', encoding="utf-8")
-    with whole(tmp_path / "a") as part:
+    with atomic_write(tmp_path / "a") as part:
         part.touch()
     assert names(tmp_path) == {*mine, "a", f"{PREFIX}z"}
     assert all((tmp_path / name / "precious").exists() for name in mine)
@@ -90,23 +90,23 @@ def test_an_unfinished_marker(tmp_path: Path, marker: str, is_alone: bool) -> No
     (left / MARKER).write_text(marker, encoding="utf-8")
     if not is_alone:
         (left / "precious").touch()
-    with private(tmp_path):
+    with private_folder(tmp_path):
         pass
     assert left.exists() != (is_alone and marker != "mine")
 
 
 def test_what_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    with private(tmp_path, target="a") as room:
+    with private_folder(tmp_path, target="a") as room:
         (room / "new").touch()
-        with private(tmp_path, target="b"), whole(tmp_path / "a") as part:
+        with private_folder(tmp_path, target="b"), atomic_write(tmp_path / "a") as part:
             part.touch()
         assert (room / "new").exists()
         with (
             pytest.raises(OutputError, match=rf"a: process {os.getpid()} is writing it"),
-            private(tmp_path, target="a"),
+            private_folder(tmp_path, target="a"),
         ):
             pass
-    with private(tmp_path, target="a"):
+    with private_folder(tmp_path, target="a"):
         pass
     assert names(tmp_path) == {"a"}
 
@@ -117,7 +117,7 @@ def test_one_of_many_threads_gets_a_target(tmp_path: Path) -> None:
     def write() -> None:
         start.wait()
         try:
-            with private(tmp_path, target="a"):
+            with private_folder(tmp_path, target="a"):
                 got.append("written")
                 end.wait()
         except OutputError:
@@ -146,8 +146,8 @@ def test_a_folder_takes_the_place_of_another(
     if not can_exchange:
         monkeypatch.setattr(exchange, "_exchange", lambda *_: False)
     for content in ("old", "new"):
-        with private(tmp_path, target="a") as room:
-            put(make(room / "new", content), tmp_path / "a")
+        with private_folder(tmp_path, target="a") as room:
+            put_in_place(make(room / "new", content), tmp_path / "a")
     assert (tmp_path / "a" / "file").read_text(encoding="utf-8") == "new"
     assert names(tmp_path) == {"a"}
 
@@ -164,7 +164,7 @@ def test_the_old_folder_comes_back_after_a_kill_between_two_renames(tmp_path: Pa
     make(tmp_path / "a", "old")
     room = left_by_a_killed_writer(tmp_path)
     (tmp_path / "a").rename(room / "old")  # where the writer stops
-    with whole(tmp_path / "b") as part:
+    with atomic_write(tmp_path / "b") as part:
         part.touch()
     assert (tmp_path / "a" / "file").read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == {"a", "b"}
@@ -177,7 +177,7 @@ def test_a_marker_leads_nowhere_else(tmp_path: Path) -> None:
     make(room / "old", "x")
     words = {"by": "janus-edge", "process": 1, "target": "../there"}
     (room / MARKER).write_text(json.dumps(words), encoding="utf-8")
-    with private(folder):
+    with private_folder(folder):
         pass
     assert names(tmp_path) == {"here"} and not names(folder)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from janus_edge.runtime.flow import SOLVERS, FlowSettings, Step, integrate, times
+from janus_edge.runtime.flow import SOLVERS, FlowSettings, Step, integrate, timestep_schedule
 from janus_edge.runtime.sampling import STREAMS, normal
 
 EVALUATIONS = {"euler": 1, "ab2": 1, "heun": 2}
@@ -80,7 +80,7 @@ def test_euler_is_the_plain_loop_of_the_reference() -> None:
     for k, step in enumerate(steps):
         z = z + dt * field(z, k / 30, False)
         assert np.array_equal(step.z, z)
-        assert step.z.dtype == step.clean.dtype == np.float32
+        assert step.z.dtype == step.denoised.dtype == np.float32
     assert [step.done for step in steps] == list(range(1, 31))
     assert [step.t for step in steps] == [k / 30 for k in range(1, 31)]
 
@@ -103,23 +103,23 @@ def test_vectors_of_the_document(solver: str) -> None:
     steps = run(solver, 4, z0, field, shift=3.0, guidance_scale=2.0, guidance_start=0.2)
     assert [step.t for step in steps] == pytest.approx(TABLE_T)
     for step, expected in zip(steps, TABLE[solver], strict=True):
-        assert (step.z.item(), step.clean.item()) == pytest.approx(expected, abs=2e-6)
+        assert (step.z.item(), step.denoised.item()) == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 1.7, 3.0, 10.0])
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 30, 49])
 def test_times_rise_from_0_to_1(num_steps: int, shift: float) -> None:
-    borders = times(num_steps, shift)
-    assert borders.shape == (num_steps + 1,) and borders.dtype == np.float64
-    assert borders[0] == 0.0 and borders[-1] == 1.0
-    assert (np.diff(borders) > 0).all()
+    timesteps = timestep_schedule(num_steps, shift)
+    assert timesteps.shape == (num_steps + 1,) and timesteps.dtype == np.float64
+    assert timesteps[0] == 0.0 and timesteps[-1] == 1.0
+    assert (np.diff(timesteps) > 0).all()
     noise = 1 - np.arange(num_steps + 1) / num_steps
-    assert 1 - borders == pytest.approx(shift * noise / (1 + (shift - 1) * noise), abs=1e-15)
+    assert 1 - timesteps == pytest.approx(shift * noise / (1 + (shift - 1) * noise), abs=1e-15)
 
 
 def test_shift_spends_steps_near_noise() -> None:
-    assert times(30, 1.0).tolist() == [k / 30 for k in range(31)]
-    assert times(4, 3.0) == pytest.approx([0, 0.1, 0.25, 0.5, 1])
+    assert timestep_schedule(30, 1.0).tolist() == [k / 30 for k in range(31)]
+    assert timestep_schedule(4, 3.0) == pytest.approx([0, 0.1, 0.25, 0.5, 1])
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -166,8 +166,8 @@ def test_a_straight_flow_is_exact_and_its_end_known_at_once(solver: str) -> None
     z0, x = normal(np.array([1, 2]), (2, 4, 3, 3), STREAMS["latent"]).astype(np.float64)
     for step in run(solver, 5, z0, lambda z, t, guided: x - z0, shift=2.0):
         assert step.z == pytest.approx(step.t * x + (1 - step.t) * z0, abs=1e-12)
-        assert step.clean == pytest.approx(x, abs=1e-12)
-    assert np.array_equal(step.z, step.clean)
+        assert step.denoised == pytest.approx(x, abs=1e-12)
+    assert np.array_equal(step.z, step.denoised)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -182,11 +182,11 @@ def test_what_was_yielded_stays_and_buffers_may_be_reused(solver: str) -> None:
     z0, copies, steps = Z0.copy(), [], []
     for step in integrate(field, z0, settings(solver, 6)):
         steps.append(step)
-        copies.append((step.z.copy(), step.clean.copy()))
+        copies.append((step.z.copy(), step.denoised.copy()))
     assert np.array_equal(z0, Z0)
-    for step, (z, clean), again in zip(steps, copies, run(solver, 6), strict=True):
-        assert np.array_equal(step.z, z) and np.array_equal(step.clean, clean)
-        assert np.array_equal(step.z, again.z) and np.array_equal(step.clean, again.clean)
+    for step, (z, denoised), again in zip(steps, copies, run(solver, 6), strict=True):
+        assert np.array_equal(step.z, z) and np.array_equal(step.denoised, denoised)
+        assert np.array_equal(step.z, again.z) and np.array_equal(step.denoised, again.denoised)
 
 
 def test_unknown_solver() -> None:

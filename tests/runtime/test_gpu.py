@@ -80,7 +80,7 @@ def test_the_loops_agree(
 ) -> None:
     request = ImageRequest(prompt=PROMPTS.prompt, seed=1, **more)
     found = _drawn(engines, request=request)
-    monkeypatch.setattr("janus_edge.runtime.engines.Engines.on_device", False)
+    monkeypatch.setattr("janus_edge.runtime.engines.Engines.loops_on_gpu", False)
     expected = _drawn(engines, request=request)
     if found.dtype.kind == "i":
         assert np.array_equal(found, expected)
@@ -125,7 +125,7 @@ def test_onnx_runtime_on_cuda(model: str, tmp_path: Path) -> None:
 def _hidden(bundle: Bundle, device: str) -> np.ndarray:
     """Hidden states (T, R, D) of a prompt's end and of steps after it, the same on both devices."""
     engines = Session(bundle, device=device)._engines
-    decoder, made = engines.decoder(2, 64), np.random.default_rng(3)
+    decoder, made = engines.open_decoder(2, 64), np.random.default_rng(3)
     width = bundle.manifest.sizes.hidden_size
     prompt = made.standard_normal((2, 9, width), np.float32)
     states = [decoder.prefill(prompt, np.array([9, 7])).copy()]

@@ -92,16 +92,16 @@ def _logits(rows: int, seed: int, spread: float = 3.0) -> torch.Tensor:
         {"guidance_scale": 1.5, "temperature": 50.0, "top_k": 10**6},
     ],
 )
-@pytest.mark.parametrize("pictures", [1, 5])
-def test_sample(gpu: Gpu, pictures: int, how: dict[str, float]) -> None:
+@pytest.mark.parametrize("images", [1, 5])
+def test_sample(gpu: Gpu, images: int, how: dict[str, float]) -> None:
     for seed in range(8):
-        logits = _logits((2 if how["guidance_scale"] != 1.0 else 1) * pictures, seed)
-        found, expected = _sampled(gpu, logits, pictures, seed, how)
+        logits = _logits((2 if how["guidance_scale"] != 1.0 else 1) * images, seed)
+        found, expected = _sampled(gpu, logits, images, seed, how)
         assert found.tolist() == expected.tolist()
 
 
 def test_unsound_logits_have_no_code(gpu: Gpu) -> None:
-    """-1, which the loop turns into an error (docs/sampling.md); other pictures draw theirs."""
+    """-1, which the loop turns into an error (docs/sampling.md); other images draw theirs."""
     for wrong in (np.nan, np.inf, -np.inf, 2e30):
         logits, (seeds, positions) = _logits(3, 2), _counters(3, 2)
         logits[1, 77] = wrong
@@ -133,49 +133,49 @@ def test_sample_of_near_scores(gpu: Gpu) -> None:
         assert found.tolist() == expected.tolist()
 
 
-def _noise(pictures: int, seed: int) -> np.ndarray:
-    seeds, positions = _counters(pictures, seed)
+def _noise(images: int, seed: int) -> np.ndarray:
+    seeds, positions = _counters(images, seed)
     keys = seeds.numpy().view(np.uint64)
     return np.concatenate(
         [
             sample.sampling.gumbel(keys[i : i + 1], positions.numpy()[i : i + 1], CODES, 0)[:, 0]
-            for i in range(pictures)
+            for i in range(images)
         ]
     )
 
 
-def _counters(pictures: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.arange(pictures) * 2**33 + seed - 2**62, torch.arange(pictures) * 71 + seed
+def _counters(images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(images) * 2**33 + seed - 2**62, torch.arange(images) * 71 + seed
 
 
 def _sampled(
-    gpu: Gpu, logits: torch.Tensor, pictures: int, seed: int, how: dict[str, float]
+    gpu: Gpu, logits: torch.Tensor, images: int, seed: int, how: dict[str, float]
 ) -> tuple[np.ndarray, torch.Tensor]:
-    seeds, positions = _counters(pictures, seed)
-    codes = gpu.up(np.full(pictures, -1))
+    seeds, positions = _counters(images, seed)
+    codes = gpu.up(np.full(images, -1))
     scales = np.array([how["guidance_scale"], how["temperature"]], np.float32)
     arrays = (gpu.up(logits), codes, gpu.up(seeds), gpu.up(positions), gpu.up(scales))
     top_ks = gpu.up(np.array([how["top_k"]], np.int32))
-    gpu.kernels.launch("sample", pictures, *arrays, top_ks, 0, pictures)
+    gpu.kernels.launch("sample", images, *arrays, top_ks, 0, images)
     return gpu.down(codes), sample.reference(logits, seeds, positions, **how)
 
 
-@pytest.mark.parametrize(("pictures", "rows"), [(1, 1), (1, 2), (7, 14)])
-def test_look_up(gpu: Gpu, pictures: int, rows: int) -> None:
+@pytest.mark.parametrize(("images", "rows"), [(1, 1), (1, 2), (7, 14)])
+def test_look_up(gpu: Gpu, images: int, rows: int) -> None:
     made = torch.Generator().manual_seed(rows)
     table = torch.randn(CODES, WIDTH, generator=made).half()
-    codes = torch.randint(0, CODES, (pictures,), generator=made)
+    codes = torch.randint(0, CODES, (images,), generator=made)
     state = [
         torch.full((rows, WIDTH), 7.0),
-        torch.full((pictures, 576), -1),
-        torch.arange(pictures),
+        torch.full((images, 576), -1),
+        torch.arange(images),
         torch.full((rows,), -1),
         torch.arange(rows) + 100,
     ]
     device = [gpu.up(array) for array in state]
-    given, counts = (gpu.up(codes), gpu.up(table)), (pictures, rows, 576)
+    given, counts = (gpu.up(codes), gpu.up(table)), (images, rows, 576)
     for _ in range(3):
-        gpu.kernels.launch("look_up", pictures, *given, *device, *counts)
+        gpu.kernels.launch("look_up", images, *given, *device, *counts)
         look_up.reference(codes, table, *state)
     for found, expected in zip(map(gpu.down, device), state, strict=True):
         assert np.array_equal(found, expected.numpy())
@@ -201,12 +201,14 @@ def test_flow_update(gpu: Gpu, solver: str) -> None:
     state = [torch.randn(2, *LATENT, generator=made) for _ in range(3)]
     velocities = torch.randn(4, *LATENT, generator=made)
     counters = [torch.zeros(2, dtype=torch.int64), torch.zeros(2)]
-    z, before, clean, steps, times = (gpu.up(each) for each in (*state, *counters))
+    z, before, denoised, steps, times = (gpu.up(each) for each in (*state, *counters))
     given, kept = gpu.up(velocities), gpu.up(table)
     for _ in range(9):
-        gpu.kernels.launch("flow_update", 2, z, given, before, clean, kept, steps, times, 2)
+        gpu.kernels.launch("flow_update", 2, z, given, before, denoised, kept, steps, times, 2)
         flow_update.reference(state[0], velocities, *state[1:], table, *counters)
-    for found, expected in zip((z, before, clean, steps, times), (*state, *counters), strict=True):
+    for found, expected in zip(
+        (z, before, denoised, steps, times), (*state, *counters), strict=True
+    ):
         assert np.array_equal(gpu.down(found), expected.numpy())  # rounds as a CPU does
 
 

@@ -420,7 +420,7 @@ def test_graphs_must_be_what_the_manifest_says(janus: Path, name: str, other: st
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_graph_that_computes_no_numbers_is_no_picture(janus: Path) -> None:
+def test_a_graph_that_computes_no_numbers_is_no_image(janus: Path) -> None:
     """Weights are not looked at as it is opened; what comes out is."""
     raw = (janus / "image_head.onnx").read_bytes()
     half = np.frombuffer(raw, np.float16, offset=len(raw) % 2).copy()

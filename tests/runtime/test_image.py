@@ -33,7 +33,7 @@ def test_the_rest_is_grey(size: tuple[int, int], box: tuple[int, int, int, int])
     assert out[:, ~inside] == pytest.approx(127 / 127.5 - 1, abs=1e-6)
 
 
-def test_thin_pictures_keep_14_pixels() -> None:
+def test_thin_images_keep_14_pixels() -> None:
     out = images.prepare(Image.new("RGB", (1000, 3), "white"), 32)[0]
     assert (out[0] == 1).sum() == 14 * 32
 
@@ -57,7 +57,7 @@ def save(path: Path, image: Image.Image, **options: object) -> Path:
 
 
 def row(path: Path) -> list[tuple[int, ...]]:
-    """The loaded picture's first row."""
+    """The loaded image's first row."""
     image = images.load_image(path)
     assert image.mode == "RGB"
     return [tuple(pixel) for pixel in np.asarray(image)[0].tolist()]
@@ -227,9 +227,9 @@ assert len(BOMB) < 100
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a picture that can be read; save the picture as PNG or JPEG"),
-        (b"\0" * 1000, "not a picture that can be read; save the picture as PNG or JPEG"),
-        (b"hello", "not a picture that can be read; save the picture as PNG or JPEG"),
+        (b"", "not an image that can be read; save the image as PNG or JPEG"),
+        (b"\0" * 1000, "not an image that can be read; save the image as PNG or JPEG"),
+        (b"hello", "not an image that can be read; save the image as PNG or JPEG"),
         (BOMB, "30000x30000 pixels; make it smaller than 100 megapixels"),
         (png(10_001, 10_000, 8, 2, b"\0"), "10001x10000 pixels; make it smaller than 100 "),
         (png(0, 5, 8, 2, b"\0"), "damaged: a header that means nothing; give a whole PNG"),
@@ -238,7 +238,7 @@ assert len(BOMB) < 100
         (damaged("GIF"), "damaged: image file is truncated"),
         (damaged("BMP"), "damaged: image file is truncated"),
         (damaged("TIFF"), "damaged: "),
-        (damaged("EPS"), "PostScript is not read; save the picture as PNG or JPEG"),
+        (damaged("EPS"), "PostScript is not read; save the image as PNG or JPEG"),
     ],
     ids=range(12),
 )
@@ -277,7 +277,7 @@ def test_the_limit_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_any_damage_is_an_image_error(tmp_path: Path) -> None:
-    """Changed bytes give a picture or one line, whatever Pillow's readers raise."""
+    """Changed bytes give an image or one line, whatever Pillow's readers raise."""
     rng = np.random.default_rng(0)
     exif = Image.Exif()
     exif[images.ORIENTATION] = 6

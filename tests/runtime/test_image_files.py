@@ -168,7 +168,7 @@ def test_wrong_parts_are_refused() -> None:
     ],
 )
 def test_other_formats_are_named(head: bytes, name: str) -> None:
-    assert refused(head) == f"a: {name} is not read; save the picture as PNG or JPEG"
+    assert refused(head) == f"a: {name} is not read; save the image as PNG or JPEG"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Our picture input against transformers' Janus image processor, on files of many kinds."""
+"""Our image input against transformers' Janus image processor, on files of many kinds."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write(folder: Path, size: tuple[int, int], mode: str, suffix: str, options: 
         exif = Image.Exif()
         exif[0x0112] = options["exif"]
         options = {"exif": exif}
-    path = folder / f"picture.{suffix}"
+    path = folder / f"image.{suffix}"
     image.save(path, **options)
     return path
 

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from janus_edge.runtime import output as outputs
 from janus_edge.runtime.errors import OptionError, OutputError
-from janus_edge.runtime.image_file import check_fit, encode, format_of, save_picture
+from janus_edge.runtime.image_file import check_fit, encode, format_of, save_image
 from janus_edge.runtime.output import append_output, check_writable, write_new, write_output
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
@@ -44,7 +44,7 @@ def settings_in(path: Path) -> dict[str, str]:
 )
 def test_the_format_of_the_name(tmp_path: Path, name: str, kind: str, loses: bool) -> None:
     for path in (tmp_path / name, tmp_path / f"b{name}"):
-        save_picture(PIXELS, path, TEXTS)
+        save_image(PIXELS, path, TEXTS)
         with Image.open(path) as image:
             assert image.format == kind
             difference = np.abs(np.asarray(image).astype(int) - PIXELS).max()

@@ -70,14 +70,14 @@ def test_guidance_one_equals_the_conditional_row(checkpoint: Checkpoint, session
 @torch.no_grad()
 def test_pixels_equal_pytorchs(checkpoint: Checkpoint, session: Session) -> None:
     (image,) = drawn(session, ImageRequest(prompt=PROMPTS[1]))
-    (picture,) = checkpoint.model.gen_vision_model.decode(torch.from_numpy(image.codes)[None])
-    expected = ((picture + 1) / 2 * 255).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    (image,) = checkpoint.model.gen_vision_model.decode(torch.from_numpy(image.codes)[None])
+    expected = ((image + 1) / 2 * 255).clamp(0, 255).byte().permute(1, 2, 0).numpy()
     difference = np.abs(image.pixels.astype(int) - expected)
     assert difference.max() <= 1  # truncation may fall either way
     assert (difference > 0).mean() < 0.01
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(session: Session) -> None:
+def test_a_image_does_not_depend_on_its_neighbours(session: Session) -> None:
     many = drawn(session, ImageRequest(prompt=PROMPTS[2], seed=40, num_images=11))
     assert [image.seed for image in many] == list(range(40, 51))
     for image in (many[0], many[9], many[10]):
@@ -88,20 +88,20 @@ def test_a_picture_does_not_depend_on_its_neighbours(session: Session) -> None:
 @pytest.mark.parametrize("family", ["", "flow_"])
 @torch.no_grad()
 def test_answers_equal_pytorchs(request: pytest.FixtureRequest, family: str) -> None:
-    """Of a JanusFlow too: the learned vector before a picture is in the bundle's token table."""
+    """Of a JanusFlow too: the learned vector before an image is in the bundle's token table."""
     checkpoint: Checkpoint = request.getfixturevalue(f"{family}checkpoint")
     session: Session = request.getfixturevalue(f"{family}session")
     model, encoder = checkpoint.model, session.bundle.encoder
     rng = np.random.default_rng(3)
-    picture = PilImage.fromarray(rng.integers(0, 256, (40, 20, 3), np.uint8))
+    image = PilImage.fromarray(rng.integers(0, 256, (40, 20, 3), np.uint8))
     ids = encoder.question("what is it?", model.config.vision.num_patches)
-    pixels = torch.from_numpy(prepare(picture, model.config.vision.image_size))
+    pixels = torch.from_numpy(prepare(image, model.config.vision.image_size))
     x = model.embed_prompt(torch.from_numpy(ids)[None], pixels, encoder.ids["image_placeholder"])
     said: list[int] = []
     while len(said) < 12:
         token = int(model.text_logits(model.hidden(x)[0, -1]).argmax())
         said.append(token)
         x = torch.cat([x, model.embed_text(torch.tensor([[token]]))], dim=1)
-    asked = AskRequest(images=(picture,), question="what is it?", max_tokens=12)
+    asked = AskRequest(images=(image,), question="what is it?", max_tokens=12)
     answer = "".join(event.text for event in session.ask(asked) if isinstance(event, Text))
     assert answer and answer == encoder.decode(said).lstrip()

@@ -37,7 +37,7 @@ def test_questions_have_one(encoder: PromptEncoder) -> None:
     assert read(encoder, ids.tolist()) == expected
 
 
-def test_several_turns_and_pictures(encoder: PromptEncoder) -> None:
+def test_several_turns_and_images(encoder: PromptEncoder) -> None:
     turns = [
         Turn(message=" what is it? ", num_images=2, answer=" a cat "),
         Turn(message="are you sure?", answer="yes"),

@@ -105,7 +105,7 @@ def test_sampled_answers_follow_the_seed(session: Session) -> None:
     assert len({said(seed) for seed in range(4)}) > 1
 
 
-def test_asks_on_with_more_pictures(session: Session) -> None:
+def test_asks_on_with_more_images(session: Session) -> None:
     before = Turn(message="what?", num_images=1, answer="a star")
     request = AskRequest(images=(GREY, GREY), question="and?", history=(before,), max_tokens=4)
     assert [turn.num_images for turn in request.turns] == [1, 1]

@@ -68,7 +68,7 @@ def measured(case: Case, bandwidth: float) -> dict[str, Any]:
         "shape": case.shape,
         **found,
         "ratio": round(eager / ours, 2),
-        "roof": round(case.num_bytes / (ours / 1e6) / bandwidth, 4),
+        "bandwidth_fraction": round(case.num_bytes / (ours / 1e6) / bandwidth, 4),
     }
 
 

@@ -77,23 +77,23 @@ def main() -> None:
 
 
 def _cases(cuda: Cuda, kernels: Kernels) -> Iterator[Case]:
-    for pictures, top_k in ((1, 0), (1, 256), (8, 0)):
-        yield _sample(cuda, kernels, pictures, top_k)
-    for pictures in (1, 8):
-        yield _look_up(cuda, kernels, pictures)
-    for pictures in (1, 8):
-        yield _flow_update(cuda, kernels, pictures)
+    for images, top_k in ((1, 0), (1, 256), (8, 0)):
+        yield _sample(cuda, kernels, images, top_k)
+    for images in (1, 8):
+        yield _look_up(cuda, kernels, images)
+    for images in (1, 8):
+        yield _flow_update(cuda, kernels, images)
 
 
 def _random(cuda: Cuda, *shape: int) -> DeviceArray:
     return cuda.uploaded(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
-def _sample(cuda: Cuda, kernels: Kernels, pictures: int, top_k: int) -> Case:
-    rows, codes = 2 * pictures, SHAPE.num_codes
-    pages = _random(cuda, PAGES // pictures, rows, codes)
-    views = [pages.view((rows, codes), i * rows * codes) for i in range(PAGES // pictures)]
-    drawn, seeds, positions = (cuda.uploaded(np.arange(pictures)) for _ in range(3))
+def _sample(cuda: Cuda, kernels: Kernels, images: int, top_k: int) -> Case:
+    rows, codes = 2 * images, SHAPE.num_codes
+    pages = _random(cuda, PAGES // images, rows, codes)
+    views = [pages.view((rows, codes), i * rows * codes) for i in range(PAGES // images)]
+    drawn, seeds, positions = (cuda.uploaded(np.arange(images)) for _ in range(3))
     scales, top_ks = (
         cuda.uploaded(np.array([5.0, 0.9], np.float32)),
         cuda.uploaded(np.array([top_k], np.int32)),
@@ -102,51 +102,51 @@ def _sample(cuda: Cuda, kernels: Kernels, pictures: int, top_k: int) -> Case:
     def launch(turn: int) -> None:
         logits = views[turn % len(views)]
         arrays = (logits, drawn, seeds, positions, scales, top_ks)
-        kernels.launch("sample", pictures, *arrays, 0, pictures)
+        kernels.launch("sample", images, *arrays, 0, images)
 
-    shape = f"{pictures} pictures of {codes} codes" + (f", top-k {top_k}" if top_k else "")
+    shape = f"{images} images of {codes} codes" + (f", top-k {top_k}" if top_k else "")
     return Case(kernel="sample", shape=shape, launch=launch, num_bytes=views[0].nbytes)
 
 
-def _look_up(cuda: Cuda, kernels: Kernels, pictures: int) -> Case:
-    rows, width = 2 * pictures, SHAPE.width
+def _look_up(cuda: Cuda, kernels: Kernels, images: int) -> Case:
+    rows, width = 2 * images, SHAPE.width
     table = cuda.zeros((SHAPE.num_codes, width), "float16")
-    made = np.random.default_rng(1).integers(0, SHAPE.num_codes, (PAGES, pictures))
-    drawn = cuda.zeros((pictures, 10**6), "int64")
-    counters = [cuda.uploaded(np.zeros(size, np.int64)) for size in (pictures, rows, rows)]
+    made = np.random.default_rng(1).integers(0, SHAPE.num_codes, (PAGES, images))
+    drawn = cuda.zeros((images, 10**6), "int64")
+    counters = [cuda.uploaded(np.zeros(size, np.int64)) for size in (images, rows, rows)]
     embeds = cuda.array((rows, width), "float32")
     codes = [cuda.uploaded(each) for each in made]
 
     def launch(turn: int) -> None:
         arrays = (codes[turn % PAGES], table, embeds, drawn, *counters)
-        kernels.launch("look_up", pictures, *arrays, pictures, rows, 10**6)
+        kernels.launch("look_up", images, *arrays, images, rows, 10**6)
 
-    moved = pictures * width * 2 + embeds.nbytes
+    moved = images * width * 2 + embeds.nbytes
     return Case(
         kernel="look_up",
-        shape=f"{pictures} pictures, width {width}",
+        shape=f"{images} images, width {width}",
         launch=launch,
         num_bytes=moved,
     )
 
 
-def _flow_update(cuda: Cuda, kernels: Kernels, pictures: int) -> Case:
+def _flow_update(cuda: Cuda, kernels: Kernels, images: int) -> Case:
     size = SHAPE.latent_size
-    pages = PAGES // pictures
-    state = [[_random(cuda, pictures, size) for _ in range(3)] for _ in range(pages)]
-    velocities = [_random(cuda, 2 * pictures, size) for _ in range(pages)]
+    pages = PAGES // images
+    state = [[_random(cuda, images, size) for _ in range(3)] for _ in range(pages)]
+    velocities = [_random(cuda, 2 * images, size) for _ in range(pages)]
     steps = (LAUNCHES + 1) * (REPLAYS + 2)
     table = cuda.uploaded(np.tile(np.array([2, 0.5, 1e-6, 0.5, 0.5], np.float32), (steps, 1)))
     assert table.shape[1] == NUM_FACTORS
-    counters = [cuda.uploaded(np.zeros(pictures, kind)) for kind in (np.int64, np.float32)]
+    counters = [cuda.uploaded(np.zeros(images, kind)) for kind in (np.int64, np.float32)]
 
     def launch(turn: int) -> None:
-        z, before, clean = state[turn % pages]
-        arrays = (z, velocities[turn % pages], before, clean, table, *counters)
-        kernels.launch("flow_update", pictures, *arrays, pictures)
+        z, before, denoised = state[turn % pages]
+        arrays = (z, velocities[turn % pages], before, denoised, table, *counters)
+        kernels.launch("flow_update", images, *arrays, images)
 
     moved = 5 * state[0][0].nbytes + velocities[0].nbytes
-    shape = f"{pictures} latents of {size}"
+    shape = f"{images} latents of {size}"
     return Case(kernel="flow_update", shape=shape, launch=launch, num_bytes=moved)
 
 
@@ -161,17 +161,17 @@ def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
     """Return microseconds a launch and the part of the memory's speed that it reaches."""
     case.launch(0)  # loads the cubin
 
-    def work() -> None:
+    def launches() -> None:
         for turn in range(LAUNCHES):
             case.launch(turn)
 
-    times_us = np.array(_times(cuda, cuda.capture(work))) * 1e3 / LAUNCHES
+    times_us = np.array(_times(cuda, cuda.capture(launches))) * 1e3 / LAUNCHES
     p20, p50, p80 = np.percentile(times_us, [20, 50, 80]).round(3).tolist()
     return {
         "kernel": case.kernel,
         "shape": case.shape,
         "us": {"p20": p20, "p50": p50, "p80": p80},
-        "roof": round(case.num_bytes / (p50 / 1e6) / speed, 4),
+        "bandwidth_fraction": round(case.num_bytes / (p50 / 1e6) / speed, 4),
     }
 
 

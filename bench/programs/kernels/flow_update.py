@@ -12,19 +12,19 @@ from janus_edge.runtime.flow import FlowSettings, factors
 
 
 def cases(device: str) -> Iterator[Case]:
-    """JanusFlow-1.3B's latent of one picture, and of eight, guided, by the second-order solver."""
+    """JanusFlow-1.3B's latent of one image, and of eight, guided, by the second-order solver."""
     for num in (1, 8):
         yield _case(device, num)
 
 
 def _case(device: str, num: int) -> Case:
     settings = FlowSettings(guidance_scale=2.0, num_steps=30, solver="ab2")
-    z, before, clean = (torch.randn(num, 4, 48, 48, device=device) for _ in range(3))
+    z, before, denoised = (torch.randn(num, 4, 48, 48, device=device) for _ in range(3))
     velocities = torch.randn(2 * num, 4, 48, 48, device=device)
     table = torch.from_numpy(factors(settings)).to(device)
 
     def call(run: Callable[..., object]) -> Callable[[], object]:
-        state = [z.clone(), velocities, before.clone(), clean.clone(), table]
+        state = [z.clone(), velocities, before.clone(), denoised.clone(), table]
         steps, times = torch.full((num,), 5, device=device), torch.zeros(num, device=device)
 
         def one() -> None:

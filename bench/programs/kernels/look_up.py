@@ -11,7 +11,7 @@ from janus_edge.kernels.look_up import look_up, reference
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Pictures at once."""
+    """Images at once."""
     for num in (1, 8):
         yield _case(device, num)
 
@@ -29,7 +29,7 @@ def _case(device: str, num: int) -> Case:
         return lambda: run(codes_B, table_KD, embeds_RD, drawn, *counters)
 
     return Case(
-        shape=f"{num} pictures, width 2048",
+        shape=f"{num} images, width 2048",
         ours=call(look_up),
         eager=call(reference),
         num_bytes=num * 2048 * 2 + embeds_RD.nbytes,

@@ -12,7 +12,7 @@ from janus_edge.kernels.sample import launch
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Pictures at once, with and without top-k."""
+    """Images at once, with and without top-k."""
     for num, top_k in ((1, 0), (1, 256), (8, 0)):
         yield _case(device, num, top_k)
 
@@ -34,7 +34,7 @@ def _case(device: str, num: int, top_k: int) -> Case:
         return (probs / torch.empty_like(probs).exponential_()).argmax(-1)
 
     return Case(
-        shape=f"{num} pictures of 16384 codes" + (f", top-k {top_k}" if top_k else ""),
+        shape=f"{num} images of 16384 codes" + (f", top-k {top_k}" if top_k else ""),
         ours=lambda: launch(logits_RV, seeds, positions, scales, top_ks),
         eager=eager,
         num_bytes=logits_RV.nbytes,

@@ -6,7 +6,7 @@
     python -m janus_edge.bench.programs.peers MADE codes --bundle MADE/janus-pro-1b-int4 \\
         --record bench/records/peers.jsonl
 
-Works are ``codes``, ``draw``, ``flow`` and ``ask`` (``setup.py`` says what each is). MADE keeps
+Workloads are ``codes``, ``draw``, ``flow`` and ``ask`` (``setup.py`` says what each is). MADE keeps
 what peers make once. Every peer has a process of its own, open for the whole run; a round runs each
 in turn, and the first round does not count. A peer whose first run took longer than --patience
 seconds is not run again: its first run is what is recorded, with one as the number of its runs.
@@ -33,22 +33,22 @@ from janus_edge.runtime.errors import JanusEdgeError, OptionError
 from janus_edge.runtime.output import check_writable
 
 SCHEMA = "peers/1"
-MIDDLE = (0.4, 0.6)  # the part of a picture's steps that "mid-image" means
+MIDDLE = (0.4, 0.6)  # the part of an image's steps that "mid-image" means
 
 
 def measure(
-    files: dict[str, str], work: str, setup: Setup, num_runs: int, patience: float
+    files: dict[str, str], workload: str, setup: Setup, num_runs: int, patience: float
 ) -> dict[str, dict[str, Any]]:
     """Each peer's numbers. files: the peers' by their names. Raises OptionError for a peer without
     this work."""
     workers = {}
     for name, file in files.items():
         _say(f"opening {name}")
-        workers[name] = Worker(open_named, file, name, work, setup)
-        _, works = workers[name].opened
-        if work not in works:
-            raise OptionError(f"{name} has no work {work}; it has {', '.join(works)}")
-    first = {name: worker.run(work) for name, worker in workers.items()}
+        workers[name] = Worker(open_named, file, name, workload, setup)
+        _, workloads = workers[name].opened
+        if workload not in workloads:
+            raise OptionError(f"{name} has no work {workload}; it has {', '.join(workloads)}")
+    first = {name: worker.run(workload) for name, worker in workers.items()}
     for name, run in first.items():
         _say(f"{name}: {run.total_ms / 1e3:.1f} s, which does not count if it runs again")
     kept: dict[str, list[Run]] = {
@@ -57,7 +57,7 @@ def measure(
     again = [name for name, runs in kept.items() if not runs]
     for index in range(num_runs):
         for name in again:
-            kept[name].append(workers[name].run(work))
+            kept[name].append(workers[name].run(workload))
         _say(f"round {index + 1} of {num_runs}")
     return {
         name: {"about": workers[name].opened[0], "runs": len(runs)}
@@ -86,11 +86,11 @@ def summary(runs: list[Run]) -> dict[str, float]:
 def main() -> None:
     """Parse, measure, print, record."""
     options = _options()
-    found, missing = peers(options.work)
+    found, missing = peers(options.workload)
     for name, why in missing.items():
         _say(f"{name}.py is left out: {why}; the extra peers has it")
     try:
-        files = _chosen(options.peers, found, options.work)
+        files = _chosen(options.peers, found, options.workload)
         check_writable(options.record)
         options.made.mkdir(parents=True, exist_ok=True)
         setup = Setup(
@@ -102,7 +102,7 @@ def main() -> None:
             device=options.device,
         )
         before, rates = describe(), read_rates(options.threads)
-        rows = measure(files, options.work, setup, options.runs, options.patience)
+        rows = measure(files, options.workload, setup, options.runs, options.patience)
     except JanusEdgeError as error:
         sys.exit(f"peers: {error}")
     append_record(
@@ -114,7 +114,7 @@ def main() -> None:
             "commit": checkout_commit(),
             **before,
             "read_gb_s": round(statistics.median(rates) / 1e9, 2),
-            "work": options.work,
+            "work": options.workload,
             "threads": options.threads,
             "device": options.device,
             "prompt_tokens": options.prompt_tokens,
@@ -126,11 +126,11 @@ def main() -> None:
         print(f"{name}: {numbers}")
 
 
-def _chosen(wanted: list[str] | None, found: dict[str, str], work: str) -> dict[str, str]:
+def _chosen(wanted: list[str] | None, found: dict[str, str], workload: str) -> dict[str, str]:
     """Raises OptionError for a name that is not there."""
     for name in wanted or ():
         if name not in found:
-            raise OptionError(f"no peer {name!r} here for {work}; there are {', '.join(found)}")
+            raise OptionError(f"no peer {name!r} here for {workload}; there are {', '.join(found)}")
     return {name: found[name] for name in wanted} if wanted else found
 
 

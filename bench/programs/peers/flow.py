@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from janus_edge.bench.process import Run, Works
+from janus_edge.bench.process import Run, Workloads
 from janus_edge.bench.programs.peers.setup import SEED, Peers, Setup
 from janus_edge.model.janusflow import JanusFlow, unconditional_rows
 from janus_edge.model.weights import load_checkpoint
@@ -21,7 +21,7 @@ CHECKPOINT = "janusflow-1.3b"  # in Setup.made: python tools/make_checkpoint.py 
 STEPS, GUIDANCE = 30, 2.0
 
 
-def open_flow(setup: Setup) -> tuple[str, Works]:
+def open_flow(setup: Setup) -> tuple[str, Workloads]:
     """``flow``. Raises OptionError where the checkpoint has not been made."""
     folder = setup.made / CHECKPOINT
     if not folder.exists():
@@ -33,8 +33,8 @@ def open_flow(setup: Setup) -> tuple[str, Works]:
     model.to(torch.bfloat16)
     model.vae.float()
     model.to(setup.device)
-    works: Works = {"flow": partial(_draw, model.eval(), setup)}
-    return f"torch {torch.__version__}, {STEPS} Euler steps, nothing cached", works
+    workloads: Workloads = {"flow": partial(_draw, model.eval(), setup)}
+    return f"torch {torch.__version__}, {STEPS} Euler steps, nothing cached", workloads
 
 
 @torch.inference_mode()

@@ -11,16 +11,16 @@ import torch
 import transformers
 from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
-from janus_edge.bench.process import Run, Works
+from janus_edge.bench.process import Run, Workloads
 from janus_edge.bench.programs.peers.setup import (
     EPSILON,
     HEADS,
     HIDDEN,
+    IMAGE,
     IMAGE_SIZE,
     INTERMEDIATE,
     LAYERS,
     NUM_CODES,
-    PICTURE,
     SEED,
     THETA,
     VOCABULARY,
@@ -32,7 +32,9 @@ from janus_edge.bench.programs.peers.setup import (
 BOS, EOS, PAD, BEGIN, PLACEHOLDER = 100000, 100001, 100015, 100016, 100581
 
 
-def open_janus(setup: Setup, *, dtype: torch.dtype, compiled: bool = False) -> tuple[str, Works]:
+def open_janus(
+    setup: Setup, *, dtype: torch.dtype, compiled: bool = False
+) -> tuple[str, Workloads]:
     """``draw`` with guidance 5 and ``ask``; image decoder and vision encoder in the same dtype.
     compiled: the language model by torch.compile; its caches grow, so shapes are dynamic."""
     torch.set_num_threads(setup.num_threads)
@@ -40,8 +42,11 @@ def open_janus(setup: Setup, *, dtype: torch.dtype, compiled: bool = False) -> t
     model = _model(dtype).to(setup.device)
     if compiled:
         model.model.language_model.compile(dynamic=True)
-    works: Works = {"draw": partial(_draw, model, setup), "ask": partial(_ask, model, setup)}
-    return f"transformers {transformers.__version__}, torch {torch.__version__}", works
+    workloads: Workloads = {
+        "draw": partial(_draw, model, setup),
+        "ask": partial(_ask, model, setup),
+    }
+    return f"transformers {transformers.__version__}, torch {torch.__version__}", workloads
 
 
 def _model(dtype: torch.dtype) -> Any:
@@ -68,7 +73,7 @@ def _model(dtype: torch.dtype) -> Any:
             "image_size": IMAGE_SIZE,
             "patch_size": 16,
             "projection_dim": HIDDEN,
-            "num_image_tokens": PICTURE,
+            "num_image_tokens": IMAGE,
             "depth": 2,
         },
         vq_config={
@@ -137,7 +142,7 @@ def _draw(model: Any, setup: Setup) -> Run:
         guidance_scale=5.0,
         do_sample=True,
         top_k=0,
-        max_length=setup.prompt_tokens + PICTURE,
+        max_length=setup.prompt_tokens + IMAGE,
         pad_token_id=PAD,
         bos_token_id=BOS,
     )
@@ -165,8 +170,8 @@ def _draw(model: Any, setup: Setup) -> Run:
 @torch.inference_mode()
 def _ask(model: Any, setup: Setup) -> Run:
     words = torch.randint(10, 1000, (1, setup.prompt_tokens - 1))
-    picture = torch.full((1, PICTURE), PLACEHOLDER)
-    prompt = torch.cat([torch.tensor([[BOS]]), picture, words], dim=1).to(setup.device)
+    image = torch.full((1, IMAGE), PLACEHOLDER)
+    prompt = torch.cat([torch.tensor([[BOS]]), image, words], dim=1).to(setup.device)
     pixels = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=model.dtype, device=setup.device)
     pixels = pixels * 2 - 1
     clock = _Clock(skip=1)  # the prompt comes first

@@ -16,33 +16,33 @@ import gguf
 import llama_cpp
 import numpy as np
 
-from janus_edge.bench.process import Run, Works
+from janus_edge.bench.process import Run, Workloads
 from janus_edge.bench.programs.peers.setup import (
     EPSILON,
     HEADS,
     HIDDEN,
+    IMAGE,
     INTERMEDIATE,
     LAYERS,
     NUM_CODES,
-    PICTURE,
     SEED,
     THETA,
     Peers,
     Setup,
     codes,
 )
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 
 FILE = "codes-q4_0.gguf"
 BLOCK, BLOCK_BYTES = 32, 18  # of Q4_0: a float16 scale and 32 levels
 ROWS = 2
 
 
-def open_llama(setup: Setup) -> tuple[str, Works]:
+def open_llama(setup: Setup) -> tuple[str, Workloads]:
     """``codes``: two sequences in one batch a step."""
     path = setup.made / FILE
     if not path.exists():
-        with whole(path) as part:
+        with atomic_write(path) as part:
             _write(part)
     quiet = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -51,23 +51,23 @@ def open_llama(setup: Setup) -> tuple[str, Works]:
         str(path).encode(), llama_cpp.llama_model_default_params()
     )
     options = llama_cpp.llama_context_default_params()
-    options.n_ctx = ROWS * (setup.prompt_tokens + PICTURE + 64)
+    options.n_ctx = ROWS * (setup.prompt_tokens + IMAGE + 64)
     options.n_seq_max = ROWS
     options.n_batch = options.n_ubatch = 512
     options.n_threads = options.n_threads_batch = setup.num_threads
     context = llama_cpp.llama_init_from_model(model, options)
     if not context:
         raise RuntimeError("llama.cpp made no context")
-    works: Works = {"codes": partial(_draw, context, setup, quiet)}
-    return f"llama-cpp-python {llama_cpp.__version__}", works
+    workloads: Workloads = {"codes": partial(_draw, context, setup, quiet)}
+    return f"llama-cpp-python {llama_cpp.__version__}", workloads
 
 
 def _draw(context: Any, setup: Setup, _quiet: Any) -> Run:
-    prompt, picture = codes(setup)
+    prompt, image = codes(setup)
     llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
     began, ends_ms = time.perf_counter(), []
     _decode(context, np.tile(prompt, ROWS), np.tile(np.arange(len(prompt)), ROWS), len(prompt))
-    for position, code in enumerate(picture[:-1], len(prompt)):
+    for position, code in enumerate(image[:-1], len(prompt)):
         ends_ms.append((time.perf_counter() - began) * 1e3)
         _decode(context, np.full(ROWS, code), np.full(ROWS, position), 1)
     ends_ms.append((time.perf_counter() - began) * 1e3)

@@ -20,7 +20,7 @@ from openvino import opset13
 from openvino._offline_transformations import apply_make_stateful_transformation
 from torch import Tensor, nn
 
-from janus_edge.bench.process import Run, Works
+from janus_edge.bench.process import Run, Workloads
 from janus_edge.bench.programs.peers.setup import (
     EPSILON,
     HEADS,
@@ -36,7 +36,7 @@ from janus_edge.bench.programs.peers.setup import (
 )
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import LanguageModel, rope
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 
 ROWS = 2
 CONFIG = LanguageConfig(
@@ -85,25 +85,25 @@ class _Step(nn.Module):
         return (logits, *(part for cache in caches for part in (cache.keys, cache.values)))
 
 
-def open_openvino(setup: Setup, *, group: int) -> tuple[str, Works]:
+def open_openvino(setup: Setup, *, group: int) -> tuple[str, Workloads]:
     """``codes``. The float32 model and the compressed one are made once."""
     folder = setup.made / f"codes-openvino-int4-{group}"
     if not folder.exists():
-        with whole(folder) as part:
+        with atomic_write(folder) as part:
             ov.save_model(_compressed(group), part / "model.xml", compress_to_fp16=False)
         gc.collect()
     options = {"INFERENCE_NUM_THREADS": setup.num_threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(folder / "model.xml", "CPU", options)
-    works: Works = {"codes": partial(_draw, compiled.create_infer_request(), setup)}
-    return f"OpenVINO {ov.__version__}", works
+    workloads: Workloads = {"codes": partial(_draw, compiled.create_infer_request(), setup)}
+    return f"OpenVINO {ov.__version__}", workloads
 
 
 def _draw(request: Any, setup: Setup) -> Run:
-    prompt, picture = codes(setup)
+    prompt, image = codes(setup)
     request.reset_state()
     began, ends_ms = time.perf_counter(), []
     _infer(request, np.tile(prompt, (ROWS, 1)), 0)
-    for position, code in enumerate(picture[:-1], len(prompt)):
+    for position, code in enumerate(image[:-1], len(prompt)):
         ends_ms.append((time.perf_counter() - began) * 1e3)
         _infer(request, np.full((ROWS, 1), code), position)
     ends_ms.append((time.perf_counter() - began) * 1e3)

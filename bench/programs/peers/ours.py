@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from janus_edge.bench.process import Works
+from janus_edge.bench.process import Workloads
 from janus_edge.bench.programs.peers.setup import Peers, Setup
-from janus_edge.bench.workloads import Settings, open_works
+from janus_edge.bench.workloads import Settings, open_workloads
 from janus_edge.runtime.errors import OptionError
 
-_DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # works that are its drawing
+_DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # workloads that are its drawing
 
 
-def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Works]:
+def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Workloads]:
     """A bundle's works; reference: drawing with the papers' settings. Raises OptionError where no
     bundle was named."""
     if setup.bundle is None:
@@ -24,16 +24,16 @@ def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Works]:
         max_tokens=setup.max_tokens,
         reference=reference,
     )
-    opened, works = open_works(setup.bundle, settings)
-    drawing = works.pop("draw")
-    works |= dict.fromkeys(_DRAWN[opened.family], drawing)
+    opened, workloads = open_workloads(setup.bundle, settings)
+    drawing = workloads.pop("draw")
+    workloads |= dict.fromkeys(_DRAWN[opened.family], drawing)
     lengths = f"{opened.prompt_tokens} tokens of prompt, {opened.question_tokens} of a question"
     drawn = "the papers' settings" if reference else "its own settings"
-    return f"{opened.name}, {opened.weights}, {lengths}, {drawn}", works
+    return f"{opened.name}, {opened.weights}, {lengths}, {drawn}", workloads
 
 
 PEERS: Peers = {
-    **{work: {"janus-edge": open_ours} for work in ("codes", "draw", "ask")},
+    **{workload: {"janus-edge": open_ours} for workload in ("codes", "draw", "ask")},
     # a flow takes as long as its steps: as many as the reference loop's, and its own
     "flow": {
         "janus-edge": partial(open_ours, reference=True),

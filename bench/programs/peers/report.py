@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from janus_edge.diagnostics.records import read_records
-from janus_edge.runtime.files import whole
+from janus_edge.runtime.files import atomic_write
 
 Record = dict[str, Any]
 
 OURS = "janus-edge"
 TITLES = {
     "codes": "One code after another",
-    "draw": "A whole picture",
-    "flow": "A whole picture by a flow",
-    "ask": "An answer about a 384x384 picture",
+    "draw": "A whole image",
+    "flow": "A whole image by a flow",
+    "ask": "An answer about a 384x384 image",
 }
 COLUMNS = {  # of a work: key and title; the first is the one that is compared
-    "codes": {"itl_mid_ms": "ms a code, mid-picture", "itl_ms": "ms a code, all"},
-    "draw": {"total_ms": "ms a picture", "itl_ms": "ms a step"},
-    "flow": {"total_ms": "ms a picture", "itl_ms": "ms a step"},
+    "codes": {"itl_mid_ms": "ms a code, mid-image", "itl_ms": "ms a code, all"},
+    "draw": {"total_ms": "ms an image", "itl_ms": "ms a step"},
+    "flow": {"total_ms": "ms an image", "itl_ms": "ms a step"},
     "ask": {"ttft_ms": "TTFT, ms", "itl_ms": "ITL, ms"},
 }
 
@@ -50,21 +50,21 @@ def _lines(path: Path, schema: str) -> list[Record]:
 
 
 def _bundles(record: Record) -> list[list[str]]:
-    """Of each its name, and what else is said of it: which works were timed."""
+    """Of each its name, and what else is said of it: which workloads were timed."""
     return [[bundle["name"], *bundle] for bundle in record["bundles"]]
 
 
 def _title(record: Record) -> str:
-    """The work, and the bundle that ours is."""
+    """The workload, and the bundle that ours is."""
     about = record["peers"].get(OURS, {}).get("about", "")
     return f"{TITLES[record['work']]}, {about.split(',')[0]}"
 
 
 def side_by_side(record: Record) -> str:
     """A section of the report: a table of a work's peers."""
-    work, peers = record["work"], record["peers"]
-    first, *others = COLUMNS[work]
-    titles = [COLUMNS[work][key] for key in (first, *others)]
+    workload, peers = record["work"], record["peers"]
+    first, *others = COLUMNS[workload]
+    titles = [COLUMNS[workload][key] for key in (first, *others)]
     head = [
         "",
         *titles,
@@ -97,14 +97,14 @@ def _shown(value: float) -> str:
 
 
 def alone(records: list[Record]) -> str:
-    """A section: what our own pictures cost, by bundle and settings."""
+    """A section: what our own images cost, by bundle and settings."""
     head = [
         "bundle",
         "weights",
         "decoder",
-        "pictures at once",
+        "images at once",
         "prompt",
-        "ms a picture",
+        "ms an image",
         "ms a step",
     ]
     head += ["of the memory's speed", "first code after, ms", "peak MB"]
@@ -123,20 +123,20 @@ def alone(records: list[Record]) -> str:
                     str(bundle["prompt_tokens"]),
                     _shown(draw["image_ms"]["p50"]),
                     _shown(draw["itl_ms"]["p50"]),
-                    f"{draw['roof']:.0%}" if "roof" in draw else "",
+                    f"{draw['roof']:.0%}" if "bandwidth_fraction" in draw else "",
                     f"{bundle['first_ms']:.0f}",
                     str(bundle["peak_mb"]),
                 ]
             )
     return (
-        "## Our own pictures\n\n`janus-edge bench`, p50; one line a bundle and setting.\n\n"
+        "## Our own images\n\n`janus-edge bench`, p50; one line a bundle and setting.\n\n"
         + "\n".join("| " + " | ".join(row) + " |" for row in rows)
         + "\n"
     )
 
 
 def plot(peers: list[Record], own: list[Record], path: Path) -> None:
-    """Bars of what is side by side, curves of our own: by pictures at once, and by position."""
+    """Bars of what is side by side, curves of our own: by images at once, and by position."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -153,7 +153,7 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         axis.set_title(f"{_title(record)}\n{COLUMNS[record['work']][key]}", fontsize=9)
         axis.set_xlim(0, 1.25 * max(values))
         axis.invert_yaxis()
-    drawn = [  # pictures at once, of which bundle and prompt, and what it took
+    drawn = [  # images at once, of which bundle and prompt, and what it took
         (
             record["settings"]["batch"],
             f"{bundle['name']}, prompt of {bundle['prompt_tokens']}",
@@ -171,15 +171,15 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
     for batch, name, draw in drawn:
         if draw.get("itl_tenths_ms") and batch == 1:
             positions.plot([5 + 10 * i for i in range(10)], draw["itl_tenths_ms"], label=name)
-    batches.set(title="ms a picture, by pictures at once", ylim=(0, None))
-    positions.set(title="ms a step, by % of the picture", ylim=(0, None))
+    batches.set(title="ms an image, by images at once", ylim=(0, None))
+    positions.set(title="ms a step, by % of the image", ylim=(0, None))
     for axis in (batches, positions):
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
         axis.legend(fontsize=7, loc="upper left")
     for axis in spots:
         axis.axis("off")
     figure.tight_layout()
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=100)
 
 
@@ -205,7 +205,7 @@ def main() -> None:
             alone(own),
         ]
     )
-    with whole(options.report) as part:
+    with atomic_write(options.report) as part:
         part.write_text(text, encoding="utf-8")
     plot(peers, own, options.plot)
 

@@ -1,10 +1,10 @@
 // janus_edge.h for C# (.NET 8 or later, unsafe code allowed). Not run by the project's tests: there is no .NET there.
 //
-//     using var engine = new JanusEdge.Engine("tiny-janus");
-//     foreach (var told in engine.Draw("three red circles"))
+//     using var session = new JanusEdge.Session("tiny-janus");
+//     foreach (var told in session.Draw("three red circles"))
 //         if (told is JanusEdge.Drawn drawn) File.WriteAllBytes("out.rgb", drawn.Pixels);
 //
-// Pixels and text are copied out of each event. An Engine may be used by several threads; an enumeration by one, and
+// Pixels and text are copied out of each event. An Session may be used by several threads; an enumeration by one, and
 // leaving it early ends its job.
 using System;
 using System.Collections.Generic;
@@ -18,11 +18,11 @@ public sealed class JanusEdgeException(int status, string line) : Exception(line
     public int Status { get; } = status;
 }
 
-public abstract record Told(double ElapsedMs);
-public sealed record Progress(double ElapsedMs, long Done, long Total) : Told(ElapsedMs);
-public sealed record Text(double ElapsedMs, string Piece) : Told(ElapsedMs);
-public sealed record Preview(double ElapsedMs, long Index, byte[] Pixels, int Width, int Height) : Told(ElapsedMs);
-public sealed record Drawn(double ElapsedMs, long Index, ulong Seed, byte[] Pixels, int Width, int Height) : Told(ElapsedMs);
+public abstract record JanusEvent(double ElapsedMs);
+public sealed record Progress(double ElapsedMs, long Done, long Total) : JanusEvent(ElapsedMs);
+public sealed record Text(double ElapsedMs, string Piece) : JanusEvent(ElapsedMs);
+public sealed record Preview(double ElapsedMs, long Index, byte[] Pixels, int Width, int Height) : JanusEvent(ElapsedMs);
+public sealed record Drawn(double ElapsedMs, long Index, ulong Seed, byte[] Pixels, int Width, int Height) : JanusEvent(ElapsedMs);
 
 internal static unsafe class Native
 {
@@ -55,13 +55,13 @@ internal static unsafe class Native
         public double Temperature, TopP;
         public byte** MorePrompts;
         public nuint NumMorePrompts;
-        public int NumPictures, Previews, Reference, TopK;
+        public int NumImages, Previews, Reference, TopK;
         public double GuidanceScale;
         public int NumSteps, Reserved;
         public byte* Solver;
         public double Shift, GuidanceStart, GuidanceEnd;
-        public Image* Images;
-        public nuint NumImages;
+        public Image* InputImages;
+        public nuint NumInputImages;
         public void* History;
         public nuint NumHistory;
         public int MaxTokens, ReservedToo;
@@ -87,11 +87,11 @@ internal static unsafe class Native
 
     [DllImport(Library)] internal static extern byte* je_error();
     [DllImport(Library)] internal static extern void je_options_init(Options* options, uint size);
-    [DllImport(Library)] internal static extern int je_engine_open(byte* bundle, Options* options, IntPtr* engine);
-    [DllImport(Library)] internal static extern void je_engine_close(IntPtr engine);
+    [DllImport(Library)] internal static extern int je_session_open(byte* bundle, Options* options, IntPtr* session);
+    [DllImport(Library)] internal static extern void je_session_close(IntPtr session);
     [DllImport(Library)] internal static extern void je_request_init(Request* request, uint size);
-    [DllImport(Library)] internal static extern int je_job_start(IntPtr engine, Request* request, IntPtr* job);
-    [DllImport(Library)] internal static extern int je_job_next(IntPtr job, Event* told);
+    [DllImport(Library)] internal static extern int je_job_start(IntPtr session, Request* request, IntPtr* job);
+    [DllImport(Library)] internal static extern int je_job_next(IntPtr job, Event* next);
     [DllImport(Library)] internal static extern void je_job_free(IntPtr job);
 
     internal static int Check(int status) =>
@@ -99,29 +99,29 @@ internal static unsafe class Native
 
     internal static byte[] Utf8(string text) => Encoding.UTF8.GetBytes(text + '\0');
 
-    internal static Told Copied(in Event told)
+    internal static JanusEvent Copied(in Event source)
     {
-        byte[] pixels = told.Image.Pixels == null
+        byte[] pixels = source.Image.Pixels == null
             ? []
-            : new ReadOnlySpan<byte>(told.Image.Pixels, told.Image.Stride * told.Image.Height).ToArray();
-        return told.Kind switch
+            : new ReadOnlySpan<byte>(source.Image.Pixels, source.Image.Stride * source.Image.Height).ToArray();
+        return source.Kind switch
         {
-            0 => new Progress(told.ElapsedMs, told.Done, told.Total),
-            1 => new Text(told.ElapsedMs, Encoding.UTF8.GetString(told.Text, (int)told.TextLength)),
-            2 => new Preview(told.ElapsedMs, told.Index, pixels, told.Image.Width, told.Image.Height),
-            _ => new Drawn(told.ElapsedMs, told.Index, told.Seed, pixels, told.Image.Width, told.Image.Height),
+            0 => new Progress(source.ElapsedMs, source.Done, source.Total),
+            1 => new Text(source.ElapsedMs, Encoding.UTF8.GetString(source.Text, (int)source.TextLength)),
+            2 => new Preview(source.ElapsedMs, source.Index, pixels, source.Image.Width, source.Image.Height),
+            _ => new Drawn(source.ElapsedMs, source.Index, source.Seed, pixels, source.Image.Width, source.Image.Height),
         };
     }
 }
 
-/// <summary>An RGB picture, rows from the top without gaps.</summary>
-public sealed record Picture(byte[] Pixels, int Width, int Height);
+/// <summary>An RGB image, rows from the top without gaps.</summary>
+public sealed record Image(byte[] Pixels, int Width, int Height);
 
-public sealed class Engine : IDisposable
+public sealed class Session : IDisposable
 {
-    private IntPtr _engine;
+    private IntPtr _session;
 
-    public unsafe Engine(string bundle, string? onnxRuntime = null, int numThreads = 0)
+    public unsafe Session(string bundle, string? onnxRuntime = null, int numThreads = 0)
     {
         Native.Options options;
         Native.je_options_init(&options, (uint)sizeof(Native.Options));
@@ -129,50 +129,50 @@ public sealed class Engine : IDisposable
         fixed (byte* path = Native.Utf8(bundle), library = onnxRuntime is null ? null : Native.Utf8(onnxRuntime))
         {
             options.OnnxRuntime = library;
-            IntPtr engine;
-            Native.Check(Native.je_engine_open(path, &options, &engine));
-            _engine = engine;
+            IntPtr session;
+            Native.Check(Native.je_session_open(path, &options, &session));
+            _session = session;
         }
     }
 
-    /// <summary>Progress, previews if wanted, and each finished picture.</summary>
-    public IEnumerable<Told> Draw(string prompt, ulong seed = 0, int numPictures = 1, bool previews = false) =>
-        Events(Start(0, prompt, seed, [], numPictures, previews));
+    /// <summary>Progress, previews if wanted, and each finished image.</summary>
+    public IEnumerable<JanusEvent> Draw(string prompt, ulong seed = 0, int numImages = 1, bool previews = false) =>
+        Events(Start(0, prompt, seed, [], numImages, previews));
 
-    /// <summary>An answer about pictures, in pieces as it comes.</summary>
-    public IEnumerable<Told> Ask(string question, params Picture[] pictures) =>
-        Events(Start(1, question, 0, pictures, 1, false));
+    /// <summary>An answer about images, in pieces as it comes.</summary>
+    public IEnumerable<JanusEvent> Ask(string question, params Image[] images) =>
+        Events(Start(1, question, 0, images, 1, false));
 
-    private unsafe IntPtr Start(int task, string prompt, ulong seed, Picture[] pictures, int numPictures, bool previews)
+    private unsafe IntPtr Start(int task, string prompt, ulong seed, Image[] images, int numImages, bool previews)
     {
-        ObjectDisposedException.ThrowIf(_engine == IntPtr.Zero, this);
+        ObjectDisposedException.ThrowIf(_session == IntPtr.Zero, this);
         Native.Request request;
         Native.je_request_init(&request, (uint)sizeof(Native.Request));
         var pins = new List<GCHandle>();
         try
         {
-            var images = new Native.Image[pictures.Length];
-            for (int i = 0; i < pictures.Length; i++)
+            var nativeImages = new Native.Image[images.Length];
+            for (int i = 0; i < images.Length; i++)
             {
-                pins.Add(GCHandle.Alloc(pictures[i].Pixels, GCHandleType.Pinned));
-                images[i] = new Native.Image
+                pins.Add(GCHandle.Alloc(images[i].Pixels, GCHandleType.Pinned));
+                nativeImages[i] = new Native.Image
                 {
-                    Pixels = (byte*)pins[i].AddrOfPinnedObject(), Width = pictures[i].Width,
-                    Height = pictures[i].Height, Stride = pictures[i].Width * 3, Channels = 3,
+                    Pixels = (byte*)pins[i].AddrOfPinnedObject(), Width = images[i].Width,
+                    Height = images[i].Height, Stride = images[i].Width * 3, Channels = 3,
                 };
             }
             fixed (byte* text = Native.Utf8(prompt))
-            fixed (Native.Image* first = images)
+            fixed (Native.Image* first = nativeImages)
             {
                 request.Task = task;
                 request.Prompt = text;
                 request.Seed = seed;
-                request.NumPictures = numPictures;
+                request.NumImages = numImages;
                 request.Previews = previews ? 1 : 0;
-                request.Images = first;
-                request.NumImages = (nuint)images.Length;
+                request.InputImages = first;
+                request.NumInputImages = (nuint)images.Length;
                 IntPtr job;
-                Native.Check(Native.je_job_start(_engine, &request, &job)); // reads all of it
+                Native.Check(Native.je_job_start(_session, &request, &job)); // reads all of it
                 return job;
             }
         }
@@ -182,7 +182,7 @@ public sealed class Engine : IDisposable
         }
     }
 
-    private static IEnumerable<Told> Events(IntPtr job)
+    private static IEnumerable<JanusEvent> Events(IntPtr job)
     {
         try
         {
@@ -194,7 +194,7 @@ public sealed class Engine : IDisposable
         }
     }
 
-    private static unsafe Told? Next(IntPtr job)
+    private static unsafe JanusEvent? Next(IntPtr job)
     {
         Native.Event told = default;
         told.Size = (uint)sizeof(Native.Event);
@@ -203,10 +203,10 @@ public sealed class Engine : IDisposable
 
     public void Dispose()
     {
-        Native.je_engine_close(_engine);
-        _engine = IntPtr.Zero;
+        Native.je_session_close(_session);
+        _session = IntPtr.Zero;
         GC.SuppressFinalize(this);
     }
 
-    ~Engine() => Native.je_engine_close(_engine);
+    ~Session() => Native.je_session_close(_session);
 }

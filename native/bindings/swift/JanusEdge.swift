@@ -2,9 +2,9 @@
 //
 //     swiftc JanusEdge.swift main.swift -I DIR -L LIB     with module.modulemap and janus_edge.h in DIR
 //
-//     let engine = try Engine("tiny-janus")
-//     for try await event in engine.draw("three red circles") {
-//         if case .image(let picture, let seed) = event { print(picture.width, seed) }
+//     let session = try Session("tiny-janus")
+//     for try await event in session.draw("three red circles") {
+//         if case .image(let image, let seed) = event { print(image.width, seed) }
 //     }
 //
 // Pixels and text are copied out of each event. Work is done on a thread of its own; leaving the loop cancels it.
@@ -17,7 +17,7 @@ public struct JanusEdgeError: Error, CustomStringConvertible {
 }
 
 /// RGB, rows from the top without gaps.
-public struct Picture: Sendable {
+public struct Image: Sendable {
     public let pixels: [UInt8]
     public let width: Int
     public let height: Int
@@ -36,8 +36,8 @@ public struct Picture: Sendable {
 public enum Event: Sendable {
     case progress(done: Int, total: Int)
     case text(String)
-    case preview(Picture, index: Int)
-    case image(Picture, seed: UInt64)
+    case preview(Image, index: Int)
+    case image(Image, seed: UInt64)
 }
 
 @discardableResult
@@ -47,8 +47,8 @@ func check(_ status: je_status) throws -> je_status {
 }
 
 /// An open bundle; several tasks may use one.
-public final class Engine: @unchecked Sendable {
-    private var engine: OpaquePointer?
+public final class Session: @unchecked Sendable {
+    private var session: OpaquePointer?
 
     public init(_ bundle: String, onnxRuntime: String? = nil) throws {
         var options = je_options()
@@ -56,10 +56,10 @@ public final class Engine: @unchecked Sendable {
         let library = onnxRuntime.flatMap { strdup($0) }
         defer { free(library) }
         options.onnxruntime = library.map { UnsafePointer($0) }
-        try check(je_engine_open(bundle, &options, &engine))
+        try check(je_session_open(bundle, &options, &session))
     }
 
-    deinit { je_engine_close(engine) }
+    deinit { je_session_close(session) }
 
     public func draw(_ prompt: String, seed: UInt64 = 0, previews: Bool = false) -> AsyncThrowingStream<Event, Error> {
         events(of: prompt) { request in
@@ -68,21 +68,21 @@ public final class Engine: @unchecked Sendable {
         }
     }
 
-    public func ask(_ question: String, about picture: Picture) -> AsyncThrowingStream<Event, Error> {
-        events(of: question, about: picture) { $0.task = Int32(JE_TASK_ASK) }
+    public func ask(_ question: String, about image: Image) -> AsyncThrowingStream<Event, Error> {
+        events(of: question, about: image) { $0.task = Int32(JE_TASK_ASK) }
     }
 
     private func events(
-        of prompt: String, about picture: Picture? = nil, set: (inout je_request) -> Void
+        of prompt: String, about image: Image? = nil, set: (inout je_request) -> Void
     ) -> AsyncThrowingStream<Event, Error> {
         var request = je_request()
         je_request_init(&request, UInt32(MemoryLayout<je_request>.size))
         set(&request)
         var job: OpaquePointer?
-        let started = Result { try start(&request, prompt, picture, &job) }
+        let started = Result { try start(&request, prompt, image, &job) }
         return AsyncThrowingStream { stream in
             if case .failure(let error) = started { return stream.finish(throwing: error) }
-            let running = Running(job: job, engine: self)
+            let running = Running(job: job, session: self)
             stream.onTermination = { _ in running.cancel() }
             Thread.detachNewThread { running.run(into: stream) }
         }
@@ -90,22 +90,22 @@ public final class Engine: @unchecked Sendable {
 
     // What the request points to is read during the call.
     private func start(
-        _ request: inout je_request, _ prompt: String, _ picture: Picture?, _ job: inout OpaquePointer?
+        _ request: inout je_request, _ prompt: String, _ image: Image?, _ job: inout OpaquePointer?
     ) throws {
         try prompt.withCString { text in
             request.prompt = text
-            guard let picture else {
-                try check(je_job_start(engine, &request, &job))
+            guard let image else {
+                try check(je_job_start(session, &request, &job))
                 return
             }
-            try picture.pixels.withUnsafeBufferPointer { pixels in
-                let (width, height) = (Int32(picture.width), Int32(picture.height))
+            try image.pixels.withUnsafeBufferPointer { pixels in
+                let (width, height) = (Int32(image.width), Int32(image.height))
                 let image = je_image(
                     pixels: pixels.baseAddress, width: width, height: height, stride: width * 3, channels: 3)
                 try withUnsafePointer(to: image) { first in
-                    request.images = first
-                    request.num_images = 1
-                    try check(je_job_start(engine, &request, &job))
+                    request.input_images = first
+                    request.num_input_images = 1
+                    try check(je_job_start(session, &request, &job))
                 }
             }
         }
@@ -115,9 +115,9 @@ public final class Engine: @unchecked Sendable {
 /// A job, freed when its thread and whoever may cancel it are done with it.
 private final class Running: @unchecked Sendable {
     private let job: OpaquePointer?
-    private let engine: Engine
+    private let session: Session
 
-    init(job: OpaquePointer?, engine: Engine) { (self.job, self.engine) = (job, engine) }
+    init(job: OpaquePointer?, session: Session) { (self.job, self.session) = (job, session) }
     deinit { je_job_free(job) }
 
     func cancel() { je_job_cancel(job) }
@@ -139,8 +139,8 @@ private final class Running: @unchecked Sendable {
         switch Int(event.kind) {
         case JE_EVENT_PROGRESS: return .progress(done: Int(event.done), total: Int(event.total))
         case JE_EVENT_TEXT: return .text(String(cString: event.text))
-        case JE_EVENT_PREVIEW: return .preview(Picture(event.image), index: Int(event.index))
-        default: return .image(Picture(event.image), seed: event.seed)
+        case JE_EVENT_PREVIEW: return .preview(Image(event.image), index: Int(event.index))
+        default: return .image(Image(event.image), seed: event.seed)
         }
     }
 }

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct je_engine je_engine;
+typedef struct je_session je_session;
 typedef struct je_job je_job;
 typedef int32_t je_status;
 enum { JE_OK = 0, JE_DONE = 1 };
@@ -32,7 +32,7 @@ typedef struct {
     double top_p;
     const char *const *more_prompts;
     size_t num_more_prompts;
-    int32_t num_pictures;
+    int32_t num_images;
     int32_t previews;
 } je_request;
 
@@ -51,10 +51,10 @@ typedef struct {
 
 const char *je_error(void);
 void je_options_init(je_options *options, uint32_t size);
-je_status je_engine_open(const char *bundle, const je_options *options, je_engine **engine);
-void je_engine_close(je_engine *engine);
+je_status je_session_open(const char *bundle, const je_options *options, je_session **engine);
+void je_session_close(je_session *engine);
 void je_request_init(je_request *request, uint32_t size);
-je_status je_job_start(je_engine *engine, const je_request *request, je_job **job);
+je_status je_job_start(je_session *engine, const je_request *request, je_job **job);
 je_status je_job_next(je_job *job, je_event *event);
 void je_job_free(je_job *job);
 

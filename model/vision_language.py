@@ -1,4 +1,4 @@
-"""What every Janus does with text and pictures that it sees; the families add how they draw.
+"""What every Janus does with text and images that it sees; the families add how they draw.
 
 Shapes: B batch, R rows, T time, N image tokens, D width, V vocabulary.
 """
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from janus_edge.model.language import LanguageModel
 
 
-class Understanding(nn.Module, ABC):
-    """A language model that is shown pictures as vectors at their placeholders."""
+class VisionLanguageModel(nn.Module, ABC):
+    """A language model that is shown images as vectors at their placeholders."""
 
     language_model: LanguageModel
 
@@ -23,10 +23,10 @@ class Understanding(nn.Module, ABC):
 
     @abstractmethod
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
-        """Pictures to the vectors that stand at their placeholders, (B, N, D)."""
+        """Images to the vectors that stand at their placeholders, (B, N, D)."""
 
     def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
-        """Text embeddings with the pictures' vectors at the placeholders, in order, (R, T, D)."""
+        """Text embeddings with the images' vectors at the placeholders, in order, (R, T, D)."""
         x_RTD = self.embed_text(ids_RT)
         vectors = self.embed_images(pixels_BCHW).flatten(0, 1).to(x_RTD.dtype)
         where = (ids_RT == placeholder)[..., None].expand_as(x_RTD)
