@@ -29,7 +29,7 @@ from janus_edge.kernels.nearest_code import nearest_code_kernel
 from janus_edge.kernels.sample import sample_kernel
 from janus_edge.runtime.cuda import ALIGNMENT
 from janus_edge.runtime.files import atomic_write
-from janus_edge.runtime.manifest import CodeSizes, FlowSizes
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
 

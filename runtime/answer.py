@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image as PilImage
 
-from janus_edge.runtime import image as images
 from janus_edge.runtime.decode import Settings, decode_text
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Text
 from janus_edge.runtime.requests import AskRequest
 from janus_edge.runtime.timing import Stopwatch
+from janus_edge.runtime.vision import COMPONENTS, vision_step
 
 
 def answer(
@@ -21,18 +20,20 @@ def answer(
     """Text events as they come, to the prompt ``ids_T`` that the request makes."""
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
-    vision = ("vision_encoder", "vision_aligner") if request.images else ()
+    vision = COMPONENTS if request.rgb_images else ()
     with watch.part("open"):
         engines.open(*engines.decoder_names(), "text_head", *vision)
-    text_embed, head = engines.table("text_embed"), engines["text_head"]
+    text_embed = engines.table("text_embed")
     prompt_1TD = text_embed[ids_T][None].astype(np.float32)
-    vectors = [_see(engines, image, watch) for image in request.rgb_images]
-    if vectors:
+    if request.rgb_images:
+        with watch.part("vision"):
+            embed = vision_step(engines)
+            vectors = [embed(image).copy() for image in request.rgb_images]
         prompt_1TD[0, ids_T == encoder.ids["image_placeholder"]] = np.concatenate(vectors)
     most = min(request.max_tokens, sizes.max_length - len(ids_T))
     tokens = decode_text(
         engines.open_decoder(1, len(ids_T) + most),
-        lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
+        engines.head("text_head", 1),
         text_embed,
         prompt_1TD,
         most,
@@ -42,12 +43,3 @@ def answer(
     )
     for text in encoder.stream(watch.steps(tokens)):
         yield Text(text=text, elapsed_ms=watch.elapsed_ms)
-
-
-def _see(engines: Engines, image: PilImage.Image, watch: Stopwatch) -> np.ndarray:
-    """The vectors (N, D) that stand for an image."""
-    encoder, aligner = engines["vision_encoder"], engines["vision_aligner"]
-    with watch.part("vision"):
-        pixels = images.prepare(image, engines.bundle.manifest.sizes.image_size)
-        (features,) = encoder.run({"pixels": pixels})
-        return aligner.run({"features": features})[0][0]

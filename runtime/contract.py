@@ -12,16 +12,9 @@ from dataclasses import dataclass, field
 
 from janus_edge.runtime import limits
 from janus_edge.runtime.errors import BundleError
-from janus_edge.runtime.manifest import (
-    COMPONENTS,
-    PREFILL,
-    CodeSizes,
-    Component,
-    FlowSizes,
-    Manifest,
-    Tensor,
-)
-from janus_edge.runtime.prompt import TOKEN_STRINGS
+from janus_edge.runtime.kv_cache import past_names, present_names
+from janus_edge.runtime.manifest import COMPONENTS, PREFILL, Component, Manifest, Tensor
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 # Of a shape: a size, a capital letter for what varies, "?name" for a size that only the components
 # know, and that is the same wherever it is named so.
@@ -53,8 +46,6 @@ def check_contract(manifest: Manifest, where: str) -> None:
 
 def _problems(manifest: Manifest) -> Iterator[str]:
     yield from _sizes(manifest)
-    if manifest.special_tokens != TOKEN_STRINGS:
-        yield "special_tokens are not those that prompts are made of"
     known = (*COMPONENTS[manifest.family], PREFILL)
     decoder = manifest.components["decoder"]
     tables, compare = table_shapes(manifest), _Comparison()
@@ -127,7 +118,6 @@ def _decoder(manifest: Manifest) -> Ends:
     sizes = manifest.sizes
     slots = manifest.sizes.max_length if manifest.cache_slots else "M"
     shape: Shape = ("R", sizes.num_kv_heads, slots, sizes.head_dim)
-    names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
     kinds = _CACHE_TYPES.get(manifest.components["decoder"].backend, ())
     kind = manifest.cache_type if manifest.cache_type in kinds else " or ".join(kinds)
     width: Shape = ("R", "T", sizes.hidden_size)
@@ -137,8 +127,11 @@ def _decoder(manifest: Manifest) -> Ends:
         ("lengths", "int64", ("R",)),
     ]
     return (
-        [*given, *((f"past_{name}", kind, shape) for name in names)],
-        [("hidden", "float32", width), *((f"present_{name}", kind, shape) for name in names)],
+        [*given, *((name, kind, shape) for name in past_names(sizes.num_layers))],
+        [
+            ("hidden", "float32", width),
+            *((name, kind, shape) for name in present_names(sizes.num_layers)),
+        ],
     )
 
 

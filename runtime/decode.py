@@ -13,7 +13,8 @@ import numpy as np
 
 from janus_edge.runtime import sampling
 from janus_edge.runtime.backends import Engine
-from janus_edge.runtime.manifest import Sizes
+from janus_edge.runtime.kv_cache import KVCache
+from janus_edge.runtime.sizes import Sizes
 from janus_edge.runtime.tables import Rows
 
 NOISE_BLOCK = 2**17  # numbers made at once: of more, the second-level cache holds too little
@@ -53,12 +54,8 @@ class CachedDecoder:
         """engine: for steps, and for all else unless there is ``prefill_engine``, its copy for
         many positions at once. rows and max_length: of the caches. cache_type: dtype of their
         numbers. Raises DeviceError where a device has no room."""
-        shape = (rows, sizes.num_kv_heads, max_length, sizes.head_dim)
         self._prefill_engine, self._rows = prefill_engine or engine, rows
-        names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
-        caches = {name: engine.zeros(shape, cache_type) for name in names}
-        self._past = {f"past_{name}": cache for name, cache in caches.items()}
-        self._present = {f"present_{name}": cache for name, cache in caches.items()}
+        self._cache = KVCache.zeros(engine, sizes, rows, max_length, cache_type)
         self._step_embeds = np.zeros((rows, 1, sizes.hidden_size), np.float32)
         self._step_positions = np.zeros((rows, 1), np.int64)
         self._step_lengths = np.zeros(rows, np.int64)
@@ -116,8 +113,8 @@ class CachedDecoder:
         hidden: np.ndarray,
         often: bool = True,
     ) -> Callable[[], None]:
-        inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._past}
-        return engine.bind(inputs, {"hidden": hidden, **self._present}, often=often)
+        inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._cache.past}
+        return engine.bind(inputs, {"hidden": hidden, **self._cache.present}, often=often)
 
 
 def decode_codes(

@@ -16,47 +16,20 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
-from janus_edge.runtime.manifest import CodeSizes, Sizes
+from janus_edge.runtime.kv_cache import KVCache
 from janus_edge.runtime.sampling import STREAMS, is_greedy, unsound
+from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock
 
 Send = Callable[[], None]  # puts work into the stream
 _KEPT_LENGTHS = 4  # of prompts
 
 
-@dataclass(frozen=True)
-class Caches:
-    """A decoder's keys and values on the device, (R, G, M, E) each, by the names of its inputs and
-    outputs."""
-
-    past: dict[str, DeviceArray]
-    present: dict[str, DeviceArray]
-
-    @classmethod
-    def zeros(cls, decoder: TensorRTEngine, sizes: Sizes, rows: int, dtype: str) -> Caches:
-        """Empty ones. Raises DeviceError where there is no room."""
-        shape = (rows, sizes.num_kv_heads, sizes.max_length, sizes.head_dim)
-        names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
-        made = {name: decoder.zeros(shape, dtype) for name in names}
-        return cls(
-            {f"past_{name}": array for name, array in made.items()},
-            {f"present_{name}": array for name, array in made.items()},
-        )
-
-    def rows(self, count: int) -> Caches:
-        """The first rows of all."""
-        past, present = (
-            {name: array.view((count, *array.shape[1:])) for name, array in side.items()}
-            for side in (self.past, self.present)
-        )
-        return Caches(past, present)
-
-
 class Prefill:
     """Fills the first rows of caches with prompts. What a prompt's length needs is kept for the
     next prompt of that length, of the latest ``_KEPT_LENGTHS``."""
 
-    def __init__(self, cuda: Cuda, decoder: TensorRTEngine, caches: Caches) -> None:
+    def __init__(self, cuda: Cuda, decoder: TensorRTEngine, caches: KVCache) -> None:
         self._cuda, self._decoder, self._caches = cuda, decoder, caches
         self._bound: dict[tuple[int, int], tuple[dict[str, DeviceArray], DeviceArray, Send]] = {}
 
@@ -113,7 +86,7 @@ class DeviceCodes:
         gpu.kernels.require("sample", "NUM_CODES", sizes.codebook_size)
         gpu.kernels.require("look_up", "WIDTH", sizes.hidden_size)
         self._cuda, self._grid, self._num = gpu.cuda, sizes.code_grid, sizes.num_codes
-        caches = Caches.zeros(decoder, sizes, rows, cache_type)
+        caches = KVCache.zeros(decoder, sizes, rows, sizes.max_length, cache_type)
         self._prefill = Prefill(gpu.cuda, decoder, caches)
         self._state = _State.of(gpu.cuda, sizes, code_embed_VD, rows, images)
         self._step = _step(gpu, decoder, image_head, caches, self._state)
@@ -133,13 +106,13 @@ class DeviceCodes:
         no other."""
         assert settings.top_p == 1.0
         cuda, num = self._cuda, self._num
-        borders = sorted({0, 1, *range(self._grid, num, self._grid), num})
+        ends = sorted({0, 1, *range(self._grid, num, self._grid), num})
         waiting: list[tuple[np.ndarray, list[Event], int]] = []
         with cuda.settled():
             start = Event(cuda)
             self._begin(prompt_RTD, lengths_R, seeds_B, settings)
             sender = self._sends()
-            for index, (first, stop) in enumerate(pairwise(borders)):
+            for index, (first, stop) in enumerate(pairwise(ends)):
                 events = []
                 for _ in range(first, stop):
                     send = next(sender)
@@ -235,7 +208,7 @@ class _State:
 
 
 def _step(
-    gpu: Gpu, decoder: TensorRTEngine, image_head: TensorRTEngine, caches: Caches, state: _State
+    gpu: Gpu, decoder: TensorRTEngine, image_head: TensorRTEngine, caches: KVCache, state: _State
 ) -> tuple[Send, Send, Callable[[], bool]]:
     """Return the decoder's part of a step, the rest (head, sampler, look-up), and whether engines
     let both be captured."""

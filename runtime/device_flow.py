@@ -15,7 +15,7 @@ import numpy as np
 from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
-from janus_edge.runtime.device_codes import Caches, Prefill, Send
+from janus_edge.runtime.device_codes import Prefill, Send
 from janus_edge.runtime.flow import (
     MAX_STEPS,
     NUM_FACTORS,
@@ -24,7 +24,8 @@ from janus_edge.runtime.flow import (
     factors,
     timestep_schedule,
 )
-from janus_edge.runtime.manifest import FlowSizes
+from janus_edge.runtime.kv_cache import KVCache
+from janus_edge.runtime.sizes import FlowSizes
 from janus_edge.runtime.timing import DeviceClock
 
 
@@ -69,7 +70,7 @@ class DeviceFlow:
         gpu.kernels.require("flow_update", "SIZE", math.prod(sizes.latent_shape))
         self._gpu, self._engines = gpu, engines
         self._state = _state(gpu.cuda, sizes, engines.skip_shape)
-        self._caches = Caches.zeros(engines.decoder, sizes, 2, cache_type)
+        self._caches = KVCache.zeros(engines.decoder, sizes, 2, sizes.max_length, cache_type)
         self._prefill = Prefill(gpu.cuda, engines.decoder, self._caches)
         self._warm: dict[int, tuple[Send, Callable[[], bool]]] = {}  # by rows: has run once
         self._captured: dict[int, Send] = {}
@@ -147,7 +148,7 @@ def _state(cuda: Cuda, sizes: FlowSizes, skip_shape: tuple[int, ...]) -> _State:
 
 
 def _step(
-    gpu: Gpu, engines: FlowEngines, state: _State, caches: Caches, rows: int
+    gpu: Gpu, engines: FlowEngines, state: _State, caches: KVCache, rows: int
 ) -> tuple[Send, Callable[[], bool]]:
     """Return a step, and whether its engines let it be captured."""
     cuda, (_, follows, width) = gpu.cuda, state.embeds.shape

@@ -10,8 +10,8 @@ from janus_edge.runtime import image as images
 from janus_edge.runtime.decode import Settings, decode_codes
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
-from janus_edge.runtime.manifest import CodeSizes
 from janus_edge.runtime.requests import PlannedImage
+from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
 
@@ -101,10 +101,9 @@ def _code_steps(
     seeds_B = np.array([plan.seed for plan in planned], np.uint64)
     if engines.loops_on_gpu and settings.top_p == 1.0:
         return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, clock)
-    head = engines["image_head"]
     return decode_codes(
         engines.open_decoder(len(rows), longest + sizes.num_codes, prefill=False),
-        lambda hidden_RD: head.run({"hidden": hidden_RD})[0],
+        engines.head("image_head", len(rows)),
         engines.table("code_embed"),
         prompt_RTD,
         lengths_R,

@@ -20,9 +20,9 @@ from janus_edge.runtime import image as images
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.flow import MULTISTEP_WEIGHTS, FlowSettings, Step, Velocity, integrate
-from janus_edge.runtime.manifest import FlowSizes
 from janus_edge.runtime.requests import PlannedImage
 from janus_edge.runtime.sampling import STREAMS, guide, normal
+from janus_edge.runtime.sizes import FlowSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -17,10 +17,9 @@ from janus_edge.runtime.backends import (
     Buffers,
     Engine,
     Shared,
-    cpu_kernels,
+    backend_of,
     load_engine,
 )
-from janus_edge.runtime.backends.cpu_library import Pool
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import CachedDecoder
@@ -48,8 +47,8 @@ class Engines:
             raise OptionError(f"num_threads is {num_threads}; give 0 to {MOST_THREADS}")
         self.bundle, self.device = bundle, device or Device()
         self._shared = Shared(num_threads, self.device)
-        ours = any(self._runs_on_cpu_kernels(name) for name in bundle.manifest.components)
-        self._pool = Pool(num_threads or num_processors()) if ours else None
+        if any(map(self._runs_on_cpu_kernels, bundle.manifest.components)):
+            _ = self._shared.pool  # refuses now what the system has no threads for
         self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, Table] = {}
@@ -63,14 +62,11 @@ class Engines:
         return self._engines[name]
 
     def _load(self, name: str) -> Engine:
-        bundle, manifest = self.bundle, self.bundle.manifest
-        with bundle.unchanged(name):
-            if self._pool and self._runs_on_cpu_kernels(name):
-                return cpu_kernels.load(name, bundle.folder, manifest, self._pool)
-            return load_engine(bundle.path(name), manifest.components[name], self._shared)
+        with self.bundle.unchanged(name):
+            return load_engine(self.bundle, name, self._shared)
 
     def _runs_on_cpu_kernels(self, name: str) -> bool:
-        return self.device.kind == "cpu" and cpu_kernels.runs(name, self.bundle.manifest)
+        return backend_of(self.bundle.manifest, name, self.device) == "cpu_kernels"
 
     @property
     def uses_cpu_kernels(self) -> bool:
@@ -153,12 +149,36 @@ class Engines:
                 prefill_name = PREFILL
         return "decoder" if steps else prefill_name, prefill_name
 
+    def head(self, name: str, rows: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a head, bound once: hidden states (R, D) to logits (R, V), valid until its next
+        call. Raises BundleError if it cannot be opened."""
+        manifest = self.bundle.manifest
+        outputs = int(manifest.components[name].outputs[0].shape[-1])
+        hidden_RD = np.zeros((rows, manifest.sizes.hidden_size), np.float32)
+        logits_RV = np.zeros((rows, outputs), np.float32)
+        call = self[name].bind({"hidden": hidden_RD}, {"logits": logits_RV})
+
+        def head(given_RD: np.ndarray) -> np.ndarray:
+            hidden_RD[:] = given_RD
+            call()
+            check_finite(name, (logits_RV,))
+            return logits_RV
+
+        return head
+
     def table(self, name: str) -> Table:
         """A look-up table. Raises BundleError if it is not what it was as the bundle was opened."""
         if name not in self._tables:
             with self.bundle.unchanged(name):
                 self._tables[name] = self.bundle.tables[name]
         return self._tables[name]
+
+
+def check_finite(name: str, arrays: Iterable[np.ndarray]) -> None:
+    """Raise BundleError where a component has computed what is no finite number: what followed
+    would be noise."""
+    if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
+        raise BundleError(f"{name}: computes what is no finite number; export the bundle again")
 
 
 def _forget(engines: Engines | None) -> None:
@@ -177,10 +197,7 @@ class _TimedEngine:
         what followed would be noise."""
         with self._clock():
             found = self.engine.run(inputs)
-        if not all(np.isfinite(array).all() for array in found if array.dtype.kind == "f"):
-            raise BundleError(
-                f"{self._name}: computes what is no finite number; export the bundle again"
-            )
+        check_finite(self._name, found)
         return found
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:

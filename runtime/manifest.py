@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from janus_edge.runtime import limits
 from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.kv_cache import PAST
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes, ManifestPart
 
-FORMAT = 1
+FORMAT = 2
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -27,15 +29,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,255}$")]
 Role = Annotated[str, Field(max_length=limits.MOST_ROLE)]
 
 
-def _size(name: str) -> Any:
-    return Field(ge=1, le=limits.MOST_SIZES[name])
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Tensor(_Part):
+class Tensor(ManifestPart):
     """An input or output; a named dimension may vary, a number may not."""
 
     name: Identifier
@@ -43,14 +37,14 @@ class Tensor(_Part):
     shape: Annotated[tuple[Positive | Identifier, ...], Field(max_length=limits.MOST_AXES)]
 
 
-class File(_Part):
+class File(ManifestPart):
     """A file and what it must hold."""
 
     file: FileName
     sha256: Sha256
 
 
-class Stored(_Part):
+class Stored(ManifestPart):
     """A weight in a component's ``data``, row-major, from its offset on, in bytes."""
 
     dtype: Literal["float32", "uint8"]
@@ -58,7 +52,7 @@ class Stored(_Part):
     offset: Annotated[int, Field(ge=0, le=limits.MOST_OFFSET)]
 
 
-class Builder(_Part):
+class Builder(ManifestPart):
     """What built an engine, and must open it: a module of Python and its version."""
 
     module: Literal["tensorrt_rtx", "tensorrt"]
@@ -68,7 +62,7 @@ class Builder(_Part):
 Ranges = dict[Identifier, tuple[Positive, Positive, Positive]]
 
 
-class Component(_Part):
+class Component(ManifestPart):
     """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension;
     ``profiles`` those of an engine's optimization profiles, in their order.
 
@@ -86,16 +80,16 @@ class Component(_Part):
     dtype: Literal["float32", "float16", "bfloat16"]
     weights: Literal["float32", "float16", "int8", "int4"]
     upcast: Literal["load", "use"] = "load"
-    quantization: Annotated[str, Field(pattern=r"^(none|outputs|blocks of (32|64|128))$")]
+    quantization: Annotated[str, Field(pattern=r"^(none|per-channel|blocks of (32|64|128))$")]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    profile: Ranges = {}
-    profiles: dict[Identifier, Ranges] = {}
+    profile: Ranges = Field(default_factory=dict)
+    profiles: dict[Identifier, Ranges] = Field(default_factory=dict)
     builder: Builder | None = None
-    tensors: dict[Identifier, Stored] = {}
+    tensors: dict[Identifier, Stored] = Field(default_factory=dict)
 
 
-class Kernel(_Part):
+class Kernel(ManifestPart):
     """A kernel compiled for a compute capability; ``arguments`` are their types, in order, as
     Triton names them (docs/kernels.md)."""
 
@@ -110,55 +104,7 @@ class Kernel(_Part):
     constants: dict[Identifier, Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | bool]
 
 
-class Sizes(_Part):
-    """Sizes that every loop needs; ``max_length`` is the KV cache's, in positions."""
-
-    hidden_size: Annotated[int, _size("hidden_size")]
-    vocab_size: Annotated[int, _size("vocab_size")]
-    num_layers: Annotated[int, _size("num_layers")]
-    num_kv_heads: Annotated[int, _size("num_kv_heads")]
-    head_dim: Annotated[int, _size("head_dim")]
-    norm_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-6
-    max_length: Annotated[int, _size("max_length")]
-    image_size: Annotated[int, _size("image_size")]
-    num_image_tokens: Annotated[int, _size("num_image_tokens")]
-
-
-class CodeSizes(Sizes):
-    """Of a model that draws codes: ``code_grid`` codes along a side."""
-
-    code_grid: Annotated[int, _size("code_grid")]
-    codebook_size: Annotated[int, _size("codebook_size")]
-
-    @property
-    def num_codes(self) -> int:
-        """Codes a drawn image."""
-        return self.code_grid**2
-
-    num_drawn = num_codes  # positions that a drawn image takes after its prompt
-
-
-class FlowSizes(Sizes):
-    """Of a model that draws by a flow: latent cells and tokens along a side."""
-
-    latent_channels: Annotated[int, _size("latent_channels")]
-    latent_size: Annotated[int, _size("latent_size")]
-    latent_grid: Annotated[int, _size("latent_grid")]
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of an image's latent."""
-        return self.latent_channels, self.latent_size, self.latent_size
-
-    @property
-    def num_latent_tokens(self) -> int:
-        """Tokens of an image's latent."""
-        return self.latent_grid**2
-
-    num_drawn = num_latent_tokens  # t's vector takes the place of the prompt's last token
-
-
-class Prompt(_Part):
+class Prompt(ManifestPart):
     """Roles and the system prompt of questions."""
 
     user_role: Role
@@ -171,7 +117,7 @@ Scale = Annotated[float, Field(ge=0, le=100)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class CodeSampling(_Part):
+class CodeSampling(ManifestPart):
     """How codes are chosen where a request does not say: the settings that scored best."""
 
     guidance_scale: Scale
@@ -180,7 +126,7 @@ class CodeSampling(_Part):
     top_p: Annotated[float, Field(ge=1e-6, le=1)] = 1.0
 
 
-class FlowSampling(_Part):
+class FlowSampling(ManifestPart):
     """How a flow is followed where a request does not say: see docs/sampling.md."""
 
     guidance_scale: Scale
@@ -191,14 +137,13 @@ class FlowSampling(_Part):
     guidance_end: Fraction = 1.0
 
 
-class _Manifest(_Part):
+class _Manifest(ManifestPart):
     """What manifest.json holds for every family."""
 
-    format: Literal[1]
+    format: Literal[2]
     name: Word
     created_by: Word
     prompt: Prompt
-    special_tokens: dict[str, str]
     tokenizer: File
     tokenizer_bin: File | None = None  # the same for native code; older bundles have none
     components: dict[str, Component]
@@ -208,7 +153,7 @@ class _Manifest(_Part):
     def _caches(self) -> list[Tensor]:
         """Of the decoder's inputs: keys and values (rows, heads, slots, numbers)."""
         inputs = self.components["decoder"].inputs
-        return [given for given in inputs if given.name.startswith("past_")]
+        return [given for given in inputs if given.name.startswith(PAST)]
 
     @property
     def has_caches(self) -> bool:
@@ -268,7 +213,6 @@ COMPONENTS = {
         "image_head",
         "code_embed",
         "image_decoder",
-        "image_encoder",
         "preview",
     ),
     "janusflow": (*_SHARED, "flow_encoder", "flow_decoder", "image_decoder", "preview"),
@@ -278,7 +222,8 @@ COMPONENTS = {
 def parse_manifest(raw: bytes, where: str) -> Manifest:
     """Validate the bytes of a manifest. Raises BundleError naming the first wrong key."""
     try:
-        json.loads(raw, object_pairs_hook=_without_twins)  # which pydantic's reader lets pass
+        found = json.loads(raw, object_pairs_hook=_without_twins)  # pydantic's reader takes twins
+        _check_format(found, where)
         manifest = _SCHEMA.validate_json(raw, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -295,6 +240,18 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
             f"{where}: components.decoder.inputs have no cache; export the bundle again"
         )
     return manifest
+
+
+def _check_format(found: object, where: str) -> None:
+    """Raise BundleError for the manifest of another version, with what to do."""
+    number = found.get("format") if isinstance(found, dict) else None
+    if type(number) is not int or not 0 <= number < 2**31 or number == FORMAT:
+        return
+    older = "run: janus-edge export CHECKPOINT BUNDLE --replace"
+    raise BundleError(
+        f"{where}: format {number}, but this version reads format {FORMAT}; "
+        f"{older if number < FORMAT else 'update janus-edge'}"
+    )
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -30,7 +30,8 @@ import numpy as np
 from janus_edge.diagnostics.machine import describe
 from janus_edge.diagnostics.records import append_record, program, to_line
 from janus_edge.export.bundle.writer import export_folder
-from janus_edge.runtime.backends import cpu_kernels, cpu_library
+from janus_edge.runtime.backends import cpu_library
+from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
 from janus_edge.runtime.backends.cpu_library import Pool
 from janus_edge.runtime.bundle import MANIFEST, Bundle, open_bundle
 from janus_edge.runtime.decode import CachedDecoder
@@ -49,7 +50,9 @@ def decoder_of(
     if found is None:
         sys.exit(f"busy: {library or 'the package'}: no decoder library that runs here")
     manifest = bundle.manifest
-    engine = cpu_kernels.load("decoder", bundle.folder, manifest, Pool(num_threads, found))
+    engine: Any = CpuDecoder(
+        bundle.folder, manifest.components["decoder"], manifest.sizes, Pool(num_threads, found)
+    )
     return CachedDecoder(engine, manifest.sizes, ROWS, length, manifest.cache_type)
 
 

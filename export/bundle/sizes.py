@@ -7,7 +7,7 @@ from typing import Any
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Model
-from janus_edge.runtime.manifest import CodeSizes, FlowSizes
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 
 def sizes_of(model: Model, max_length: int) -> CodeSizes | FlowSizes:

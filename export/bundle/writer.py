@@ -41,7 +41,6 @@ from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.exchange import put_in_place
 from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
-from janus_edge.runtime.prompt import TOKEN_STRINGS
 from janus_edge.runtime.removal import foreign
 
 TOKENIZER_BIN = "tokenizer.bin"
@@ -224,7 +223,6 @@ def _write_manifest(
         "sizes": sizes_of(checkpoint.model, max_length).model_dump(),
         "prompt": checkpoint.prompt,
         "sampling": checkpoint.sampling,
-        "special_tokens": TOKEN_STRINGS,
         **{
             key: {"file": name, "sha256": file_sha256(part / name)}
             for key, name in (("tokenizer", "tokenizer.json"), ("tokenizer_bin", TOKENIZER_BIN))

@@ -35,15 +35,22 @@ Shape = list[str | int]
 
 @dataclass(frozen=True, kw_only=True)
 class Lowering:
-    """product: x (..., I) times rounded weights (O, I); takes the graph, x, the result's name, the
-    weights and their spec. prepare: adds what all layers share; "cos", "sin", "positions",
-    "lengths" and the caches are there. attention: of a layer; takes the graph, its index, the names
-    of queries, keys and values (R, T, D), and the scales of 8-bit caches; the name of its result.
-    has_slices: whether weights that lie as halves beside the graph are multiplied in slices, for a
-    processor's cache.
+    """What two sets of operators say differently.
+
+    Attributes:
+        matmul: adds x (..., I) times quantized weights (O, I). Takes the graph, the name of x, the
+            layer's name (its stored weights are named after it), the result's name, the weights and
+            their spec; returns the result's name.
+        prepare: adds what all layers share. "cos", "sin", "positions", "lengths" and the caches are
+            in the graph by then.
+        attention: adds a layer's attention. Takes the graph, the layer's index, the names of
+            queries, keys and values (R, T, D), and the scales of an int8 cache; returns the
+            result's name.
+        has_slices: whether fp16 weights beside the graph are multiplied slice by slice, so that
+            each slice is upcast in the processor's cache.
     """
 
-    matmul: Callable[[Graph, str, str, np.ndarray, QuantSpec], str]
+    matmul: Callable[[Graph, str, str, str, np.ndarray, QuantSpec], str]
     prepare: Callable[[Graph], None]
     attention: Callable[[Graph, int, tuple[str, str, str], LanguageConfig, CacheScales | None], str]
     has_slices: bool
@@ -79,17 +86,17 @@ class Graph:
         keep = self.constant if self._file is None else self._external
         return keep(name, np.ascontiguousarray(array))
 
-    def nibbles(self, name: str, levels: np.ndarray) -> str:
-        """Levels of -8 to 7 (int8, an even number of them) as 4-bit weights."""
-        flat = levels.reshape(-1).view(np.uint8) & 15
+    def nibbles(self, name: str, quantized: np.ndarray) -> str:
+        """Store int8 values of -8 to 7, an even number of them, as 4-bit weights."""
+        flat = quantized.reshape(-1).view(np.uint8) & 15
         packed = flat[0::2] | flat[1::2] << 4
         if self._file is not None:
-            return self._external(name, packed, TensorProto.INT4, levels.shape)
+            return self._external(name, packed, TensorProto.INT4, quantized.shape)
         self.initializers.append(
             TensorProto(
                 name=name,
                 data_type=TensorProto.INT4,
-                dims=levels.shape,
+                dims=quantized.shape,
                 raw_data=packed.tobytes(),
             )
         )
@@ -103,23 +110,30 @@ class Graph:
         return outputs[0]
 
     def linear(self, x: str, name: str, weight_OI: Tensor, bias_O: Tensor | None = None) -> str:
-        """x (..., I) times the transposed weight, and a bias."""
-        if bias_O is not None:
-            product = self.linear(x, f"{name}.product", weight_OI)
-            bias = self.weight(f"{name}.bias", bias_O.detach().numpy())
-            return self.node("Add", [product, bias], [name])
+        """Return x (..., I) times the transposed weight (O, I), plus a bias (O,).
+
+        The stored weights are named after the layer: ``{name}.weight...`` and ``{name}.bias``.
+        """
+        weight = weight_OI.detach().numpy()
+        if bias_O is None:
+            return self._matmul(x, name, name, weight)
+        product = self._matmul(x, name, f"{name}.matmul", weight)
+        bias = self.weight(f"{name}.bias", bias_O.detach().numpy())
+        return self.node("Add", [product, bias], [name])
+
+    def _matmul(self, x: str, name: str, output: str, weight_OI: np.ndarray) -> str:
         if self._spec is not None:
-            return self.lowering.matmul(self, x, name, weight_OI.detach().numpy(), self._spec)
-        weight_IO = weight_OI.detach().numpy().T
+            return self.lowering.matmul(self, x, name, output, weight_OI, self._spec)
+        weight_IO = weight_OI.T
         if self._file is None:
-            return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [name])
+            return self.node("MatMul", [x, self.constant(f"{name}.weight", weight_IO)], [output])
         rows, width = weight_IO.shape
         step = max(1, SLICE // rows) if self.lowering.has_slices else width
         parts = []
         for index, start in enumerate(range(0, width, step)):
             weight = self._slice(f"{name}.weight.{index}", weight_IO[:, start : start + step])
             parts.append(self.node("MatMul", [x, weight], [f"{name}.{index}"]))
-        return self.node("Concat", parts, [name], axis=-1)
+        return self.node("Concat", parts, [output], axis=-1)
 
     def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
         """Root-mean-square norm over the last axis."""

@@ -34,6 +34,7 @@ from janus_edge.export.quantization.quantize import PRESETS, Preset, QuantSpec, 
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
 from janus_edge.model.weights import Checkpoint, loaded
+from janus_edge.runtime.kv_cache import past_names, present_names
 from janus_edge.runtime.manifest import PREFILL
 
 _PREFIX = "language_model.model."
@@ -55,7 +56,7 @@ def decoder_components(
     def made(name: str, spec: QuantSpec | None) -> Component:
         return Component(
             name=name,
-            outputs=("hidden", *(f"present_{name}" for name in _cache_names(config))),
+            outputs=("hidden", *present_names(config.num_hidden_layers)),
             profile={
                 "R": (1, 2, 16),
                 "T": (1, 1, max_length),
@@ -86,12 +87,11 @@ def decoder_components(
 
 
 def _uses(max_length: int) -> dict[str, Ranges]:
-    """A prompt, or a flow's latent; a step; several codes of which some will be right."""
+    """Return the ranges of R, T and M: of a prompt or a flow's latent, and of a decode step."""
     rows, slots = (1, 2, 16), (max_length,) * 3
     lengths = {
         "prefill": (1, min(PROMPT_LENGTH, max_length), max_length),
         "step": (1, 1, 1),
-        "speculative": (2, 8, 16),
     }
     return {name: {"R": rows, "T": length, "M": slots} for name, length in lengths.items()}
 
@@ -122,17 +122,17 @@ def decoder_graph(
     with loaded(checkpoint, f"{_PREFIX}norm."):
         graph.norm(x, "hidden", decoder.norm.weight, config.rms_norm_eps)
     cache: Shape = ["R", config.num_key_value_heads, "M", config.head_dim]
-    names, cached = _cache_names(config), TensorProto.INT8 if scales else TensorProto.FLOAT
+    layers, cached = config.num_hidden_layers, TensorProto.INT8 if scales else TensorProto.FLOAT
     width: Shape = ["R", "T", config.hidden_size]
     inputs = [
         info("embeds", TensorProto.FLOAT, width),
         info("positions", TensorProto.INT64, ["R", "T"]),
         info("lengths", TensorProto.INT64, ["R"]),
-        *(info(f"past_{name}", cached, cache) for name in names),
+        *(info(name, cached, cache) for name in past_names(layers)),
     ]
     outputs = [
         info("hidden", TensorProto.FLOAT, width),
-        *(info(f"present_{name}", cached, cache) for name in names),
+        *(info(name, cached, cache) for name in present_names(layers)),
     ]
     return graph.model("decoder", inputs, outputs)
 
@@ -171,10 +171,6 @@ def _layer(
     )
 
 
-def _cache_names(config: LanguageConfig) -> list[str]:
-    return [f"{part}_{index}" for index in range(config.num_hidden_layers) for part in "kv"]
-
-
 def _examples(checkpoint: Checkpoint, length: int, cached: str) -> list[Feeds]:
     """A prefill, a step after it, a step of a single row, and several positions after a gap; of
     embeddings that it will see, as keys and values of others go beyond a calibrated cache."""
@@ -189,12 +185,12 @@ def _examples(checkpoint: Checkpoint, length: int, cached: str) -> list[Feeds]:
             "positions": np.tile(gap + np.arange(past, past + time), (rows, 1)),
             "lengths": np.full(rows, past + time),
         }
-        for name in _cache_names(config):
+        for name in past_names(config.num_hidden_layers):
             cache = rng.standard_normal(shape, np.float32)
             if cached == "int8":
                 cache = np.rint(cache * 20)  # levels: below 127
             cache[:, :, past:] = 0
-            feeds[f"past_{name}"] = cache.astype(cached)
+            feeds[name] = cache.astype(cached)
         return feeds
 
     return [
@@ -219,6 +215,7 @@ def _references(
     positions = [torch.from_numpy(feeds["positions"]) for feeds in examples]
     slots = [_slots(feeds) for feeds in examples]
     caches: list[list[np.ndarray]] = [[] for _ in examples]
+    names = past_names(decoder.config.num_hidden_layers)
     for index, layer in enumerate(decoder.layers):
         part = loaded(checkpoint, f"{_PREFIX}layers.{index}.")
         with part, fake_quantized(layer, spec), torch.no_grad():
@@ -226,8 +223,8 @@ def _references(
             level = own.keys_G1E, own.values_G1E
             for i, feeds in enumerate(examples):
                 keys, values = (
-                    torch.from_numpy(feeds[f"past_{part}_{index}"].astype(np.float32)) * scale
-                    for part, scale in zip("kv", level, strict=True)
+                    torch.from_numpy(feeds[name].astype(np.float32)) * scale
+                    for name, scale in zip(names[2 * index : 2 * index + 2], level, strict=True)
                 )
                 cache = LayerCache(keys, values)
                 if fake_quantize and scales:

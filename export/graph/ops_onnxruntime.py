@@ -11,22 +11,24 @@ from janus_edge.export.quantization.quantize import QuantSpec, pack, pack_signed
 from janus_edge.model.config import LanguageConfig
 
 
-def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSpec) -> str:
-    """MatMulNBits of spec, MatMulIntegerToFloat of whole outputs."""
+def matmul(
+    graph: Graph, x: str, name: str, output: str, weight_OI: np.ndarray, spec: QuantSpec
+) -> str:
+    """Add MatMulNBits for blocks, MatMulIntegerToFloat for one scale per output."""
     if not spec.block_size:
         signed_IO, scales_KO = pack_signed(weight_OI, spec)
-        levels_IO = graph.weight(f"{name}.weight.levels", signed_IO)
+        quantized_IO = graph.weight(f"{name}.weight.quantized", signed_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
-        return _integers(graph, x, name, levels_IO, scales_O, weight_OI.shape[1])
-    levels, scales_OK = pack(weight_OI, spec)
+        return _integers(graph, x, output, quantized_IO, scales_O, weight_OI.shape[1])
+    quantized, scales_OK = pack(weight_OI, spec)
     stored = [
-        graph.weight(f"{name}.weight.levels", levels),
+        graph.weight(f"{name}.weight.quantized", quantized),
         graph.weight(f"{name}.weight.scales", scales_OK),
     ]
     return graph.node(
         "MatMulNBits",
         [x, *stored],
-        [name],
+        [output],
         domain=MICROSOFT,
         K=weight_OI.shape[1],
         N=weight_OI.shape[0],
@@ -37,7 +39,7 @@ def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSp
 
 
 def _integers(
-    graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
+    graph: Graph, x: str, name: str, quantized_IO: str, scales_O: str, num_inputs: int
 ) -> str:
     """A product of integers; the weights' scales are the operator's, the rows' come after it.
 
@@ -46,13 +48,13 @@ def _integers(
     much for that.
     """
     integers, scales = quantized_rows(graph, x, num_inputs)
-    of_levels = graph.node(
+    unscaled = graph.node(
         "MatMulIntegerToFloat",
-        [integers, levels_IO, "rows.one", scales_O, "rows.zero"],
-        [f"{name}.of_levels"],
+        [integers, quantized_IO, "rows.one", scales_O, "rows.zero"],
+        [f"{name}.unscaled"],
         domain=MICROSOFT,
     )
-    return graph.node("Mul", [of_levels, scales], [name])
+    return graph.node("Mul", [unscaled, scales], [name])
 
 
 def quantized_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:

@@ -12,16 +12,18 @@ from janus_edge.export.quantization.quantize import QuantSpec, pack_signed
 from janus_edge.model.config import LanguageConfig
 
 
-def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSpec) -> str:
-    """DequantizeLinear and MatMul of spec, which engines fuse, and MatMulInteger of whole
-    outputs."""
-    levels_IO, scales_KO = pack_signed(weight_OI, spec)
+def matmul(
+    graph: Graph, x: str, name: str, output: str, weight_OI: np.ndarray, spec: QuantSpec
+) -> str:
+    """Add DequantizeLinear and MatMul for blocks, which engines fuse, and MatMulInteger for one
+    scale per output."""
+    quantized_IO, scales_KO = pack_signed(weight_OI, spec)
     if not spec.block_size:
-        stored = graph.weight(f"{name}.weight.levels", levels_IO)
+        stored = graph.weight(f"{name}.weight.quantized", quantized_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
-        return _integers(graph, x, name, stored, scales_O, weight_OI.shape[1])
+        return _integers(graph, x, output, stored, scales_O, weight_OI.shape[1])
     store = graph.nibbles if spec.bits == 4 else graph.weight
-    stored = store(f"{name}.weight.levels", levels_IO)
+    stored = store(f"{name}.weight.quantized", quantized_IO)
     scales = graph.constant(f"{name}.weight.scales", scales_KO)  # for export/quantization/half.py
     weight = graph.node(
         "DequantizeLinear",
@@ -30,17 +32,17 @@ def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSp
         axis=0,
         block_size=spec.block_size,
     )
-    return graph.node("MatMul", [x, weight], [name])
+    return graph.node("MatMul", [x, weight], [output])
 
 
 def _integers(
-    graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
+    graph: Graph, x: str, name: str, quantized_IO: str, scales_O: str, num_inputs: int
 ) -> str:
     """A product of integers, and the scales of weights and rows after it."""
     integers, scales = quantized_rows(graph, x, num_inputs)
-    whole = graph.node("MatMulInteger", [integers, levels_IO, "rows.zero"], [f"{name}.whole"])
-    wide = graph.node("Cast", [whole], [f"{name}.of_levels"], to=TensorProto.FLOAT)
-    scaled = graph.node("Mul", [wide, scales_O], [f"{name}.of_rows"])
+    summed = graph.node("MatMulInteger", [integers, quantized_IO, "rows.zero"], [f"{name}.summed"])
+    unscaled = graph.node("Cast", [summed], [f"{name}.unscaled"], to=TensorProto.FLOAT)
+    scaled = graph.node("Mul", [unscaled, scales_O], [f"{name}.scaled"])
     return graph.node("Mul", [scaled, scales], [name])
 
 

@@ -13,6 +13,8 @@ import onnx
 from ml_dtypes import bfloat16
 from onnx import TensorProto, helper, numpy_helper
 
+from janus_edge.runtime.kv_cache import is_cache
+
 # What computes in halves: which of its inputs are rounded.
 _HALF_INPUTS = {
     "Attention": (0, 1, 2),
@@ -61,11 +63,6 @@ def keep_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
             made.graph.node.append(helper.make_node("Cast", [given], [same], to=to))
             made.graph.node.append(helper.make_node("Identity", [same], [result]))
     return made
-
-
-def is_cache(name: str) -> bool:
-    """Whether a graph's input or output holds keys or values."""
-    return name.startswith(("past_", "present_"))
 
 
 class _HalfConversion:

@@ -47,7 +47,7 @@ class QuantSpec:
     @property
     def granularity(self) -> str:
         """What has one scale, as the manifest says it."""
-        return f"blocks of {self.block_size}" if self.block_size else "outputs"
+        return f"blocks of {self.block_size}" if self.block_size else "per-channel"
 
 
 CACHE_TYPES = ("float32", "int8")

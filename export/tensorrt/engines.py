@@ -24,7 +24,6 @@ from janus_edge.export.graph.parity import ParityError, check_parity
 from janus_edge.export.quantization.half import (
     ATTENTION,
     EVERYTHING,
-    is_cache,
     keep_casts,
     to_half,
 )
@@ -33,6 +32,7 @@ from janus_edge.runtime.backends.tensorrt_library import MODULES, find_library, 
 from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.files import atomic_write
+from janus_edge.runtime.kv_cache import is_cache
 
 PRECISIONS = ("float16", "bfloat16")
 PORTABLE = "any"  # of the GPUs that the library builds for at once

@@ -35,7 +35,6 @@ class Contract {
 
   void check() {
     check_sizes();
-    if (manifest_.special_tokens != special_tokens()) wrong("special_tokens are not those that prompts are made of");
     for (const auto& [name, part] : manifest_.components) check_component(name, part);
   }
 
@@ -176,15 +175,5 @@ std::map<std::string, TableShape> table_shapes(const Manifest& manifest) {
 }
 
 void check_contract(const Manifest& manifest, const std::string& file) { Contract(manifest, file).check(); }
-
-const std::map<std::string, std::string>& special_tokens() {
-  static const std::map<std::string, std::string> kTokens = {{"bos", "<｜begin▁of▁sentence｜>"},
-                                                             {"eos", "<｜end▁of▁sentence｜>"},
-                                                             {"pad", "<｜▁pad▁｜>"},
-                                                             {"image_placeholder", "<image_placeholder>"},
-                                                             {"begin_of_image", "<begin_of_image>"},
-                                                             {"end_of_image", "<end_of_image>"}};
-  return kTokens;
-}
 
 }  // namespace je

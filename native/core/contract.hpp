@@ -18,7 +18,4 @@ std::map<std::string, TableShape> table_shapes(const Manifest& manifest);
 // file: of the manifest, for errors. Throws Error JE_E_BUNDLE naming the first thing that does not fit.
 void check_contract(const Manifest& manifest, const std::string& file);
 
-// The texts of the tokens that prompts are made of, by their names in a manifest.
-const std::map<std::string, std::string>& special_tokens();
-
 }  // namespace je

@@ -137,10 +137,10 @@ class CpuDecoder : public DecoderEngine {
  private:
   // outputs 0: as many as there are.
   je_matrix matrix(const std::string& name, int64_t inputs, int64_t outputs = 0) const {
-    const std::string levels = name + ".weight.levels";
-    const int64_t found = weights_.outputs(levels), blocks = (inputs + kBlock - 1) / kBlock;
+    const std::string quantized = name + ".weight.quantized";
+    const int64_t found = weights_.outputs(quantized), blocks = (inputs + kBlock - 1) / kBlock;
     check(outputs == 0 || found == outputs);
-    return {weights_.at<uint8_t>(levels, {found, blocks, kBlock / 2}),
+    return {weights_.at<uint8_t>(quantized, {found, blocks, kBlock / 2}),
             weights_.at<float>(name + ".weight.scales", {found, blocks}), static_cast<int32_t>(found),
             static_cast<int32_t>(inputs)};
   }
@@ -181,10 +181,10 @@ bool head_fits(const ComponentInfo& part, const Sizes& sizes) {
 je_byte_matrix head_layer(const Weights& weights, const std::string& name, int64_t inputs) {
   const bool has_bias = weights.has(name + ".bias");
   if (inputs % 64 != 0) fail(JE_E_BUNDLE, name, ": has ", inputs, " inputs, not by 64; export the bundle again");
-  const std::string product = (has_bias ? name + ".product" : name) + ".weight.";
-  const int64_t outputs = weights.outputs(product + "levels"), blocks = inputs / kHeadBlock;
-  return {weights.at<uint8_t>(product + "levels", {outputs, blocks, kHeadBlock}),
-          weights.at<float>(product + "scales", {outputs, blocks}),
+  const std::string at = name + ".weight.";
+  const int64_t outputs = weights.outputs(at + "quantized"), blocks = inputs / kHeadBlock;
+  return {weights.at<uint8_t>(at + "quantized", {outputs, blocks, kHeadBlock}),
+          weights.at<float>(at + "scales", {outputs, blocks}),
           has_bias ? weights.at<float>(name + ".bias", {outputs}) : nullptr, static_cast<int32_t>(outputs),
           static_cast<int32_t>(inputs)};
 }

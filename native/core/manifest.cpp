@@ -112,7 +112,7 @@ ComponentInfo component_of(ObjectReader from) {
   from.word("dtype", {"float32", "float16", "bfloat16"});
   found.weights = from.word("weights", {"float32", "float16", "int8", "int4"});
   found.upcasts_on_use = from.has("upcast") && from.word("upcast", {"load", "use"}) == "use";
-  from.word("quantization", {"none", "outputs", "blocks of 32", "blocks of 64", "blocks of 128"});
+  from.word("quantization", {"none", "per-channel", "blocks of 32", "blocks of 64", "blocks of 128"});
   found.inputs = tensors_of(from, "inputs");
   found.outputs = tensors_of(from, "outputs");
   if (from.has("profile")) found.profile = ranges_of(from.object("profile"));
@@ -191,7 +191,7 @@ Sampling sampling_of(ObjectReader from, bool is_flow) {
 // What a bundle of each family must hold.
 constexpr const char* kShared[] = {"vision_encoder", "vision_aligner", "text_embed", "decoder",
                                    "text_head",      "image_decoder",  "preview"};
-constexpr const char* kJanus[] = {"image_head", "code_embed", "image_encoder"};
+constexpr const char* kJanus[] = {"image_head", "code_embed"};
 constexpr const char* kFlow[] = {"flow_encoder", "flow_decoder"};
 
 void check_components(const Manifest& manifest, const ObjectReader& from) {
@@ -263,13 +263,19 @@ nlohmann::json parsed(std::string_view text, const std::string& file) {
   fail(JE_E_BUNDLE, file, ": is no JSON, or a key stands there twice; export the bundle again");
 }
 
+void check_format(int64_t format, const std::string& file) {
+  if (format == kFormat) return;
+  fail(JE_E_BUNDLE, file, ": format ", format, ", but this version reads format ", kFormat,
+       format < kFormat ? "; run: janus-edge export CHECKPOINT BUNDLE --replace" : "; update janus-edge");
+}
+
 }  // namespace
 
 Manifest parse_manifest(std::string_view text, const std::string& file) {
   const Tree tree(parsed(text, file));
   ObjectReader from(tree.root, file, "");
   Manifest found;
-  from.integer("format", 1, 1);
+  check_format(from.integer("format", 0, INT32_MAX), file);
   found.is_flow = from.word("family", {"janus", "janusflow"}) == "janusflow";
   found.name = from.shown("name", 1, limits::kWord);
   found.created_by = from.shown("created_by", 1, limits::kWord);
@@ -279,8 +285,6 @@ Manifest parse_manifest(std::string_view text, const std::string& file) {
                   prompt.text_to("system_prompt", limits::kPrompt)};
   prompt.done();
   found.sampling = sampling_of(from.object("sampling"), found.is_flow);
-  ObjectReader specials = from.object("special_tokens");
-  for (const std::string& key : specials.keys()) found.special_tokens[key] = specials.text(key.c_str());
   found.tokenizer = lone_file(from.object("tokenizer"));
   if (from.has_value("tokenizer_bin")) found.tokenizer_bin = lone_file(from.object("tokenizer_bin"));
   from.each("components", [&](const std::string& name, ObjectReader each) {

@@ -9,6 +9,7 @@
 
 namespace je {
 
+inline constexpr int64_t kFormat = 2;  // of the manifest (docs/bundle.md)
 inline constexpr const char* kPrefill = "decoder_prefill";  // the decoder again, for many positions at once
 
 struct Dimension {
@@ -82,7 +83,6 @@ struct Manifest {
   FileInfo tokenizer, tokenizer_bin;
   std::map<std::string, ComponentInfo> components;
   std::vector<FileInfo> kernels;
-  std::map<std::string, std::string> special_tokens;
   TensorInfo cache;  // of the decoder's inputs: keys of the first layer (rows, heads, slots, numbers)
 
   // Throws Error JE_E_BUNDLE where there is none.

@@ -1,4 +1,4 @@
-"""Engine kinds behind one protocol, found by the manifest's ``backend``."""
+"""Backends behind one protocol: what each runs, and one table of them in order of preference."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from janus_edge.runtime.devices import Device
+from janus_edge.runtime.resources import num_processors
 
 if TYPE_CHECKING:
+    from janus_edge.runtime.backends.cpu_library import Pool
+    from janus_edge.runtime.bundle import Bundle
     from janus_edge.runtime.cuda import Cuda
-    from janus_edge.runtime.manifest import Component
+    from janus_edge.runtime.manifest import Manifest
 
 Arrays = dict[str, np.ndarray]
 Buffer = Any  # an array of numpy's, or memory that ``Engine.zeros`` has given
@@ -41,7 +43,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Shared:
-    """What a session's engines share. num_threads: of each; 0 lets the backend choose."""
+    """What a session's engines share.
+
+    Attributes:
+        num_threads: of each engine; 0 lets the backend choose.
+        device: where engines run.
+    """
 
     num_threads: int = 0
     device: Device = field(default_factory=Device)
@@ -53,15 +60,59 @@ class Shared:
 
         return Cuda(self.device.ordinal)
 
+    @cached_property
+    def pool(self) -> Pool:
+        """The threads of the CPU kernels, started when first asked for. Raises OptionError."""
+        from janus_edge.runtime.backends.cpu_library import Pool
 
-# Each module has ``load(path, component, shared) -> Engine``; it is imported when first needed.
+        return Pool(self.num_threads or num_processors())
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What executes components.
+
+    Attributes:
+        module: has ``load(bundle, name, shared) -> Engine``; imported when first needed.
+        runs: returns True if it executes this component of a bundle on this device.
+    """
+
+    module: str
+    runs: Callable[[Manifest, str, Device], bool]
+
+
+def _named(backend: str) -> Callable[[Manifest, str, Device], bool]:
+    """Return a rule that is true where the manifest names the backend."""
+    return lambda manifest, name, device: manifest.components[name].backend == backend
+
+
+def _has_cpu_kernels(manifest: Manifest, name: str, device: Device) -> bool:
+    from janus_edge.runtime.backends import cpu_kernels
+
+    return device.kind == "cpu" and cpu_kernels.runs(name, manifest)
+
+
+# In order of preference: the first one that runs a component executes it.
 BACKENDS = {
-    "onnxruntime": "janus_edge.runtime.backends.onnxruntime",
-    "tensorrt": "janus_edge.runtime.backends.tensorrt",
+    "cpu_kernels": Backend("janus_edge.runtime.backends.cpu_kernels", _has_cpu_kernels),
+    "onnxruntime": Backend("janus_edge.runtime.backends.onnxruntime", _named("onnxruntime")),
+    "tensorrt": Backend("janus_edge.runtime.backends.tensorrt", _named("tensorrt")),
 }
 
 
-def load_engine(path: Path, component: Component, shared: Shared) -> Engine:
-    """Open a component's file. Raises BundleError, DeviceError."""
-    engine: Engine = import_module(BACKENDS[component.backend]).load(path, component, shared)
+def backend_of(manifest: Manifest, name: str, device: Device) -> str:
+    """Return the name of the backend that executes a component on a device.
+
+    A component without one (a table) has the backend that the manifest names.
+    """
+    for backend, each in BACKENDS.items():
+        if each.runs(manifest, name, device):
+            return backend
+    return manifest.components[name].backend
+
+
+def load_engine(bundle: Bundle, name: str, shared: Shared) -> Engine:
+    """Open a component. Raises BundleError, DeviceError."""
+    backend = BACKENDS[backend_of(bundle.manifest, name, shared.device)]
+    engine: Engine = import_module(backend.module).load(bundle, name, shared)
     return engine

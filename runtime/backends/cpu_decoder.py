@@ -11,12 +11,14 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
-from janus_edge.runtime.manifest import Component, Sizes
+from janus_edge.runtime.kv_cache import KVCache, past_names, present_names
+from janus_edge.runtime.manifest import Component
+from janus_edge.runtime.sizes import Sizes
 
 
 class _Matrix(ctypes.Structure):
     _fields_ = (
-        ("levels", POINTER),
+        ("quantized", POINTER),
         ("scales", POINTER),
         ("outputs", ctypes.c_int32),
         ("inputs", ctypes.c_int32),
@@ -24,7 +26,7 @@ class _Matrix(ctypes.Structure):
 
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
-_LEVELS = "weight.levels"
+_QUANTIZED = "weight.quantized"
 _PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -60,8 +62,8 @@ class CpuDecoder:
         self._weights = weights = Weights(folder, component)
         width, head = sizes.hidden_size, sizes.head_dim
         shared = sizes.num_kv_heads * head
-        queries = weights.outputs(f"layers.0.q_proj.{_LEVELS}")  # they say themselves how many
-        inner = weights.outputs(f"layers.0.gate_proj.{_LEVELS}")
+        queries = weights.outputs(f"layers.0.q_proj.{_QUANTIZED}")  # they say themselves how many
+        inner = weights.outputs(f"layers.0.gate_proj.{_QUANTIZED}")
         inputs = {"o_proj": queries, "down_proj": inner}
         outputs = {"q_proj": queries, "up_proj": inner, "gate_proj": inner}
         outputs |= {"k_proj": shared, "v_proj": shared}
@@ -99,7 +101,7 @@ class CpuDecoder:
         """A product's weights."""
         blocks = -(-inputs // 128)
         return _Matrix(
-            self._weights(f"{name}.{_LEVELS}", "uint8", (outputs, blocks, 64)),
+            self._weights(f"{name}.{_QUANTIZED}", "uint8", (outputs, blocks, 64)),
             self._weights(f"{name}.weight.scales", "float32", (outputs, blocks)),
             outputs,
             inputs,
@@ -111,9 +113,9 @@ class CpuDecoder:
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """All outputs in the manifest's order, in new arrays."""
-        names = [name.removeprefix("past_") for name in inputs if name.startswith("past_")]
-        outputs = {"hidden": np.empty_like(inputs["embeds"])}
-        outputs |= {f"present_{name}": inputs[f"past_{name}"].copy() for name in names}
+        layers = self._sizes.num_layers
+        caches = KVCache.of(layers, (inputs[name].copy() for name in past_names(layers)))
+        outputs = {"hidden": np.empty_like(inputs["embeds"]), **caches.present}
         self.bind(inputs, outputs)()
         return list(outputs.values())
 
@@ -125,9 +127,8 @@ class CpuDecoder:
         """A call that reads and writes these arrays where they are; caches only in place, or from
         past to present."""
         given = [inputs[name] for name in ("embeds", "positions", "lengths")]
-        names = [f"{part}_{i}" for i in range(self._sizes.num_layers) for part in "kv"]
-        past = [inputs[f"past_{name}"] for name in names]
-        present = [outputs[f"present_{name}"] for name in names]
+        past = [inputs[name] for name in past_names(self._sizes.num_layers)]
+        present = [outputs[name] for name in present_names(self._sizes.num_layers)]
         hidden = outputs["hidden"]
         moved = [(a, b) for a, b in zip(past, present, strict=True) if a is not b]
         assert all(array.flags.c_contiguous for array in (*given, *present, hidden))

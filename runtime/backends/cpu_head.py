@@ -10,12 +10,13 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
-from janus_edge.runtime.manifest import Component, Sizes
+from janus_edge.runtime.manifest import Component
+from janus_edge.runtime.sizes import Sizes
 
 
 class _Matrix(ctypes.Structure):
     _fields_ = (
-        ("levels", POINTER),
+        ("quantized", POINTER),
         ("scales", POINTER),
         ("bias", POINTER),
         ("outputs", ctypes.c_int32),
@@ -53,13 +54,12 @@ class CpuHead:
     def _matrix(self, name: str, inputs: int) -> _Matrix:
         """A layer; how many outputs, its weights say themselves."""
         weights, bias = self._weights, f"{name}.bias"
-        product = f"{name}.product" if bias in weights.tensors else name
-        levels = f"{product}.weight.levels"
-        outputs, blocks = weights.outputs(levels), inputs // 32
+        quantized = f"{name}.weight.quantized"
+        outputs, blocks = weights.outputs(quantized), inputs // 32
         weights.require(inputs % 64 == 0)
         return _Matrix(
-            levels=weights(levels, "uint8", (outputs, blocks, 32)),
-            scales=weights(f"{product}.weight.scales", "float32", (outputs, blocks)),
+            quantized=weights(quantized, "uint8", (outputs, blocks, 32)),
+            scales=weights(f"{name}.weight.scales", "float32", (outputs, blocks)),
             bias=weights(bias, "float32", (outputs,)) if bias in weights.tensors else None,
             outputs=outputs,
             inputs=inputs,

@@ -1,19 +1,22 @@
-"""Components that our own library computes without a graph, where the processor has the
-instructions and the package was built with a C compiler (docs/cpu-kernels.md)."""
+"""The backend of our C library: the int4 decoder and 8-bit heads, executed without a graph.
+
+It runs where the processor has the instructions and the package was built with a C compiler
+(docs/cpu-kernels.md).
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from janus_edge.runtime.backends import Engine, cpu_decoder, cpu_head
+from janus_edge.runtime.backends import Engine, Shared, cpu_decoder, cpu_head
 from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
 from janus_edge.runtime.backends.cpu_head import CpuHead
-from janus_edge.runtime.backends.cpu_library import Pool, library
+from janus_edge.runtime.backends.cpu_library import library
+from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.manifest import Manifest
 
 # By component: the module that says whether it runs one, and what it opens.
-_KINDS: dict[str, tuple[Any, Any]] = {
+_ENGINES: dict[str, tuple[Any, Any]] = {
     "decoder": (cpu_decoder, CpuDecoder),
     "image_head": (cpu_head, CpuHead),
     "text_head": (cpu_head, CpuHead),
@@ -21,15 +24,16 @@ _KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def runs(name: str, manifest: Manifest) -> bool:
-    """Whether this component of a bundle can be opened here."""
-    if name not in _KINDS or library() is None:
+    """Return True if this component of a bundle can be executed here."""
+    if name not in _ENGINES or library() is None:
         return False
-    module, _ = _KINDS[name]
+    module, _ = _ENGINES[name]
     return bool(module.runs(manifest.components[name], manifest.sizes))
 
 
-def load(name: str, folder: Path, manifest: Manifest, pool: Pool) -> Engine:
+def load(bundle: Bundle, name: str, shared: Shared) -> Engine:
     """Map a component's weights. Raises BundleError if one is missing or lies outside the file."""
-    _, kind = _KINDS[name]
-    engine: Engine = kind(folder, manifest.components[name], manifest.sizes, pool)
+    _, kind = _ENGINES[name]
+    manifest = bundle.manifest
+    engine: Engine = kind(bundle.folder, manifest.components[name], manifest.sizes, shared.pool)
     return engine

@@ -13,9 +13,9 @@ import onnxruntime as ort
 
 from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
 from janus_edge.runtime.backends.graph_ends import check_ends
+from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.devices import PROVIDERS, Device
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
-from janus_edge.runtime.manifest import Component
 
 ort.disable_telemetry_events()  # where a program imported it before janus_edge could set a variable
 
@@ -30,9 +30,10 @@ _OPTIONS = {"cuda": {"use_tf32": "0"}}  # float32 is to be that, as everywhere e
 _SHOWN = 200  # characters of a reason, which can be pages
 
 
-def load(path: Path, component: Component, shared: Shared) -> OrtEngine:
-    """See ``load_graph``. Raises BundleError also where the graph has other inputs or outputs than
-    the manifest says."""
+def load(bundle: Bundle, name: str, shared: Shared) -> OrtEngine:
+    """Open a component's graph, see ``load_graph``. Raises BundleError also where the graph has
+    other inputs or outputs than the manifest says."""
+    path, component = bundle.path(name), bundle.manifest.components[name]
     engine = load_graph(path, shared.num_threads, component.upcast, shared.device)
     check_ends(path, component, engine.session)
     return engine

@@ -19,19 +19,19 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
 from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library, make_logger
-from janus_edge.runtime.bundle import COMPILED
+from janus_edge.runtime.bundle import COMPILED, Bundle
 from janus_edge.runtime.cuda import Cuda, DeviceArray
 from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
 from janus_edge.runtime.files import atomic_write
-from janus_edge.runtime.manifest import Component
+from janus_edge.runtime.kv_cache import is_cache
 
 _KEPT_SHAPES = 4  # of ``run``: bindings for so many different inputs
 
 
-def load(path: Path, component: Component, shared: Shared) -> TensorRTEngine:
+def load(bundle: Bundle, name: str, shared: Shared) -> TensorRTEngine:
     """Open an engine. Raises DeviceError where what built it is missing, of another version, or
     cannot open it on this GPU."""
-    builder, cuda = component.builder, shared.cuda
+    path, builder, cuda = bundle.path(name), bundle.manifest.components[name].builder, shared.cuda
     if builder is None:
         raise BundleError(f"{path}: the manifest does not say what built it; export it again")
     trt = import_library(builder.module)
@@ -193,7 +193,7 @@ class TensorRTEngine:
             if fits:
                 fitting.append((size, index))
         if not fitting:
-            shown = ", ".join(f"{n} {s}" for n, s in shapes.items() if not n.startswith("past_"))
+            shown = ", ".join(f"{n} {s}" for n, s in shapes.items() if not is_cache(n))
             raise OptionError(
                 f"{self._path}: not built for {shown}; ask for less at once, or export the bundle "
                 "with a larger --max-length"

@@ -3,14 +3,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from janus_edge.runtime.backends import Engine, load_engine
-from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.backends import Engine, Shared, load_engine
+from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
 from janus_edge.runtime.prompt import Turn
@@ -44,9 +43,9 @@ def test_engines_open_when_they_are_needed(
 ) -> None:
     opened: list[str] = []
 
-    def load(path: Path, *options: Any) -> Engine:
-        opened.append(path.stem)
-        return load_engine(path, *options)
+    def load(bundle: Bundle, name: str, shared: Shared) -> Engine:
+        opened.append(name)
+        return load_engine(bundle, name, shared)
 
     monkeypatch.setattr("janus_edge.runtime.engines.load_engine", load)
     events = Session(open_bundle(bundle_dir)).generate_image(ImageRequest(prompt="a star"))
