@@ -21,7 +21,7 @@ from torch import Tensor
 
 from janus_edge.export.graph.storage import halve
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import QuantSpec
+from janus_edge.export.quantization.quantize import Packer, QuantSpec, pack
 from janus_edge.model.config import LanguageConfig
 
 OPSET = 24
@@ -60,14 +60,25 @@ class Graph:
     """Nodes and initializers; every call returns the name of what it made."""
 
     def __init__(
-        self, lowering: Lowering, data: Path | None = None, spec: QuantSpec | None = None
+        self,
+        lowering: Lowering,
+        data: Path | None = None,
+        spec: QuantSpec | None = None,
+        packer: Packer | None = None,
     ) -> None:
-        """data: the file to write the products' weights to; None: in the graph. spec: how they
-        are rounded; None: not at all."""
+        """Begin an empty graph.
+
+        Args:
+            lowering: to whose operators.
+            data: file for the weights of matrix products; None: they lie in the graph.
+            spec: how those are quantized; None: not at all.
+            packer: what quantizes them, and keeps the result for others; None: nobody else asks.
+        """
         self.lowering = lowering
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.rows: dict[str, tuple[str, str]] = {}  # rounded inputs, shared by products
+        self.rows: dict[str, tuple[str, str]] = {}  # quantized inputs, shared by matrix products
+        self.pack = pack if packer is None else packer.pack
         self._data, self._spec = data, spec
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
