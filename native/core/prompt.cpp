@@ -132,29 +132,30 @@ std::string PromptEncoder::required(const std::string& text, const char* what) c
   return found;
 }
 
-std::u32string TextStream::said() const {
-  return left_stripped(to_points(encoder_.tokenizer().decode(ids_.data(), ids_.size())));
+std::u32string TextStream::unshown() const {
+  const std::u32string text = held_ + to_points(pending_);
+  return has_begun_ ? text : left_stripped(text);
 }
 
 std::string TextStream::take(int64_t id) {
-  ids_.push_back(static_cast<uint32_t>(id));
-  const std::u32string text = said();
+  const uint32_t token = static_cast<uint32_t>(id);
+  const Tokenizer& tokenizer = encoder_.tokenizer();
+  if (!tokenizer.is_special(token)) pending_ += tokenizer.text_of(token);
+  const std::u32string text = unshown();
   const std::u32string& stop = encoder_.stop_text();
   const size_t stopped = stop.empty() ? std::u32string::npos : text.find(stop);
   if (stopped != std::u32string::npos) {
     is_over_ = true;
-    return stopped > shown_ ? to_utf8(right_stripped(text.substr(shown_, stopped - shown_))) : "";
+    return to_utf8(right_stripped(text.substr(0, stopped)));
   }
+  if (!text.empty() && text.back() == kReplacement) return "";
   const size_t safe = text.size() - begun(text, stop);
-  if (safe <= shown_ || text.back() == kReplacement) return "";
-  const size_t start = shown_;
-  shown_ = safe;
-  return to_utf8(text.substr(start, safe - start));
+  has_begun_ = has_begun_ || safe > 0;
+  pending_.clear();
+  held_ = text.substr(safe);
+  return to_utf8(text.substr(0, safe));
 }
 
-std::string TextStream::rest() {
-  const std::u32string text = said();
-  return is_over_ || text.size() <= shown_ ? "" : to_utf8(text.substr(shown_));
-}
+std::string TextStream::rest() { return is_over_ ? "" : to_utf8(unshown()); }
 
 }  // namespace je

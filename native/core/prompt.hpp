@@ -66,10 +66,12 @@ class TextStream {
   bool is_over() const { return is_over_; }
 
  private:
-  std::u32string said() const;
+  std::u32string unshown() const;
+
   const PromptEncoder& encoder_;
-  std::vector<uint32_t> ids_;
-  size_t shown_ = 0;  // characters
+  std::string pending_;     // bytes whose last character is not complete
+  std::u32string held_;     // what may become the stop text
+  bool has_begun_ = false;  // something was shown: white space is kept from now on
   bool is_over_ = false;
 };
 
