@@ -5,7 +5,7 @@
 
 #include "attention.h"
 #include "pool.h"
-#include "product.h"
+#include "matmul.h"
 
 struct je_decoder {
     const je_model *model;
@@ -74,19 +74,19 @@ static je_part part_of(const run_of *run, int number, float **y) {
     return (je_part){0};
 }
 
-static void product_task(void *context, je_piece piece) {
+static void matmul_task(void *context, je_piece piece) {
     const run_of *run = context;
     uint8_t *panel = (uint8_t *)run->scratch + piece.worker * run->scratch_bytes;
     float *y, *next_y;
     const je_part part = part_of(run, piece.number, &y), next = part_of(run, piece.next, &next_y);
     if (!piece.is_next) je_prefetch(part, &run->rows);
     if (!run->gate) {
-        je_product(part, next, &run->rows, y, run->stride, run->epilogue, panel);
+        je_matmul(part, next, &run->rows, y, run->stride, run->epilogue, panel);
         return;
     }
     const je_part gate = {run->gate, part.first, part.outputs};
-    je_product(part, gate, &run->rows, y, run->stride, JE_STORE, panel);
-    je_product(gate, next, &run->rows, y, run->stride, JE_GATE, panel);
+    je_matmul(part, gate, &run->rows, y, run->stride, JE_STORE, panel);
+    je_matmul(gate, next, &run->rows, y, run->stride, JE_GATE, panel);
 }
 
 static void attention_task(void *context, je_piece piece) {
@@ -142,7 +142,7 @@ static void multiply(je_decoder *decoder, run_of *run, const je_matrix *const ma
     run->epilogue = epilogue;
     int count = 0;
     for (int i = 0; i < 3 && matrices[i]; i++) count += num_parts(run, matrices[i]);
-    je_pool_run(decoder->pool, product_task, run, count);
+    je_pool_run(decoder->pool, matmul_task, run, count);
 }
 
 static void run_layer(je_decoder *decoder, run_of *run) {

@@ -104,7 +104,7 @@ static void gelu(float *y, int count) {
     for (int i = 0; i < count; i++) y[i] *= 0.5f * (1 + erff(y[i] * 0.70710678f));
 }
 
-static void product_task(void *context, je_piece piece) {
+static void matmul_task(void *context, je_piece piece) {
     const run_of *run = context;
     const je_byte_matrix *matrix = run->matrix;
     const rows_of *rows = run->rows;
@@ -140,7 +140,7 @@ int je_head_run(je_pool *pool, const je_byte_matrix *matrices, int32_t num_matri
         for (int row = 0; row < rows; row++)
             round_row(&rounded, row, (i ? memory : hidden) + (size_t)row * matrices[i].inputs);
         run_of run = {.matrix = &matrices[i], .rows = &rounded, .y = last ? logits : memory, .gelu = !last};
-        je_pool_run(pool, product_task, &run, (matrices[i].outputs + SHARE - 1) / SHARE);
+        je_pool_run(pool, matmul_task, &run, (matrices[i].outputs + SHARE - 1) / SHARE);
     }
     free(memory);
     return 0;

@@ -1,4 +1,4 @@
-#include "product.h"
+#include "matmul.h"
 
 #include <math.h>
 
@@ -204,7 +204,7 @@ static void many_rows(je_part part, je_part next, const je_rows *rows, float *y,
         multiply(panel, scales, rows, row, y, stride, part.outputs, epilogue, 1);
 }
 
-void je_product(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_epilogue epilogue,
+void je_matmul(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_epilogue epilogue,
                 uint8_t *panel) {
     if (rows->count <= JE_FEW)
         few_rows(part, next, rows, y, stride, epilogue);

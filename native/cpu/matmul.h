@@ -1,6 +1,6 @@
 /* Products of rounded activations with 4-bit weights. */
-#ifndef JE_PRODUCT_H
-#define JE_PRODUCT_H
+#ifndef JE_MATMUL_H
+#define JE_MATMUL_H
 
 #include <stddef.h>
 
@@ -18,7 +18,7 @@ typedef struct {
 
 /* y (rows, stride): where the part's first output goes. next: the part that the same thread takes next, or
  * one of no outputs; its first weights are asked for in time. panel: je_panel_bytes(), for many rows only. */
-void je_product(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_epilogue epilogue,
+void je_matmul(je_part part, je_part next, const je_rows *rows, float *y, size_t stride, je_epilogue epilogue,
                 uint8_t *panel);
 
 /* Ask for the first weights of a part that no other came before. */
