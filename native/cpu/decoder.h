@@ -21,23 +21,23 @@
 /* Weights (O, I): levels (O, K, 64), two a byte, the even input in the lower nibble, 8 standing for zero;
  * scales (O, K), of either sign. */
 typedef struct {
-    const uint8_t *levels;
-    const float *scales;
-    int32_t outputs, inputs;
+  const uint8_t* levels;
+  const float* scales;
+  int32_t outputs, inputs;
 } je_matrix;
 
 /* Norms (D); what a level of each channel of a cached head is worth (G, E). */
 typedef struct {
-    const float *attention_norm, *mlp_norm, *key_scales, *value_scales;
-    je_matrix q, k, v, o, gate, up, down;
+  const float *attention_norm, *mlp_norm, *key_scales, *value_scales;
+  je_matrix q, k, v, o, gate, up, down;
 } je_layer;
 
 /* cos and sin: (positions, E / 2). E is a multiple of 32, at most 256. */
 typedef struct {
-    int32_t num_layers, width, num_heads, num_kv_heads, head_dim;
-    float epsilon;
-    const float *cos, *sin, *norm;
-    const je_layer *layers;
+  int32_t num_layers, width, num_heads, num_kv_heads, head_dim;
+  float epsilon;
+  const float *cos, *sin, *norm;
+  const je_layer* layers;
 } je_model;
 
 /* Threads that decoders and heads share, one of them at a time. */
@@ -51,11 +51,11 @@ typedef struct je_decoder je_decoder;
 JE_PUBLIC int je_decoder_runs_here(void);
 
 /* num_threads: with the caller's. NULL when there is no memory or thread left. */
-JE_PUBLIC je_pool *je_pool_open(int32_t num_threads);
-JE_PUBLIC void je_pool_close(je_pool *pool);
+JE_PUBLIC je_pool* je_pool_open(int32_t num_threads);
+JE_PUBLIC void je_pool_close(je_pool* pool);
 
 /* The pool, the model and all it points to must outlive the decoder. NULL when there is no memory left. */
-JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, je_pool *pool);
+JE_PUBLIC je_decoder* je_decoder_open(const je_model* model, je_pool* pool);
 
 /* embeds (R, T, D) to final-normed hidden states (R, T, D); one thread at a time.
  *
@@ -64,13 +64,13 @@ JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, je_pool *pool);
  * states mean nothing). caches: keys, then values of each layer (R, G, M, E), updated in place.
  * 0, or -1 when there is no memory left; nothing has been changed then. 1: it was stopped, and what it wrote means
  * nothing. */
-JE_PUBLIC int je_decoder_run(je_decoder *decoder, int32_t rows, int32_t time, const float *embeds,
-                             const int64_t *positions, const int64_t *lengths, int32_t cache_length,
-                             int8_t *const *caches, float *hidden);
+JE_PUBLIC int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float* embeds,
+                             const int64_t* positions, const int64_t* lengths, int32_t cache_length,
+                             int8_t* const* caches, float* hidden);
 
 /* Runs end after the layer in which another thread sets *flag. NULL: they don't ask. */
-JE_PUBLIC void je_decoder_stop_by(je_decoder *decoder, const int *flag);
+JE_PUBLIC void je_decoder_stop_by(je_decoder* decoder, const int* flag);
 
-JE_PUBLIC void je_decoder_close(je_decoder *decoder);
+JE_PUBLIC void je_decoder_close(je_decoder* decoder);
 
 #endif

@@ -30,227 +30,225 @@
 #define MARKED INT64_MAX /* To be sent away as soon as the run is over. */
 
 typedef struct {
-    _Alignas(64) _Atomic uint64_t left; /* the range of its pieces that nobody took: first << 32 | end */
-    atomic_uint run;                    /* another number: there is work */
-    atomic_bool is_busy, is_asleep;
-    je_pool *pool;
-    int index;
-    int64_t away_until; /* for the caller alone */
-    je_thread thread;
-    je_condition wake;
+  _Alignas(64) _Atomic uint64_t left; /* the range of its pieces that nobody took: first << 32 | end */
+  atomic_uint run;                    /* another number: there is work */
+  atomic_bool is_busy, is_asleep;
+  je_pool* pool;
+  int index;
+  int64_t away_until; /* for the caller alone */
+  je_thread thread;
+  je_condition wake;
 } worker;
 
 struct je_pool {
-    int size; /* with the caller */
-    je_task task;
-    void *context;
-    int64_t away_ns, shared_ns, lost_ns; /* workers were last sent away for; runs took; waits of these */
-    atomic_bool is_closing, is_running;
-    _Atomic int64_t caller_late_since; /* when a worker began to wait for the caller, or 0 */
-    je_mutex mutex;               /* of falling asleep */
-    _Alignas(64) atomic_int done; /* pieces of the run, by other threads than the caller */
-    worker workers[];             /* the first: the caller */
+  int size; /* with the caller */
+  je_task task;
+  void* context;
+  int64_t away_ns, shared_ns, lost_ns; /* workers were last sent away for; runs took; waits of these */
+  atomic_bool is_closing, is_running;
+  _Atomic int64_t caller_late_since; /* when a worker began to wait for the caller, or 0 */
+  je_mutex mutex;                    /* of falling asleep */
+  _Alignas(64) atomic_int done;      /* pieces of the run, by other threads than the caller */
+  worker workers[];                  /* the first: the caller */
 };
 
 /* Claim a piece of a range, its first or for another thread its last. The run cannot end before a claimed piece is
  * done, and only after the claim is anything else of the run read: so it does not matter if the range is by then
  * one of a later run than the thread came for. */
-static bool claim(worker *from, bool is_own, je_piece *piece) {
-    uint64_t left = atomic_load_explicit(&from->left, memory_order_acquire), then;
-    int first, end;
-    do {
-        first = (int)(left >> 32);
-        end = (int)(uint32_t)left;
-        if (first >= end) return false;
-        then = is_own ? left + (UINT64_C(1) << 32) : left - 1;
-    } while (!atomic_compare_exchange_weak_explicit(&from->left, &left, then, memory_order_acq_rel,
-                                                    memory_order_acquire));
-    const int number = is_own ? first : end - 1, next = is_own ? first + 1 : end - 2;
-    *piece = (je_piece){.number = number,
-                        .next = end - first > 1 ? next : -1,
-                        .worker = piece->worker,
-                        .is_next = piece->next == number};
-    return true;
+static bool claim(worker* from, bool is_own, je_piece* piece) {
+  uint64_t left = atomic_load_explicit(&from->left, memory_order_acquire), then;
+  int first, end;
+  do {
+    first = (int)(left >> 32);
+    end = (int)(uint32_t)left;
+    if (first >= end) return false;
+    then = is_own ? left + (UINT64_C(1) << 32) : left - 1;
+  } while (
+      !atomic_compare_exchange_weak_explicit(&from->left, &left, then, memory_order_acq_rel, memory_order_acquire));
+  const int number = is_own ? first : end - 1, next = is_own ? first + 1 : end - 2;
+  *piece = (je_piece){
+      .number = number, .next = end - first > 1 ? next : -1, .worker = piece->worker, .is_next = piece->next == number};
+  return true;
 }
 
 /* A thread's own pieces, then the others'. Return how many it did. */
-static int work(je_pool *pool, int index) {
-    int count = 0;
-    je_piece piece = {.worker = index, .next = -1};
-    for (int i = 0; i < pool->size; i++)
-        for (worker *from = &pool->workers[(index + i) % pool->size]; claim(from, i == 0, &piece); count++)
-            pool->task(pool->context, piece);
-    return count;
+static int work(je_pool* pool, int index) {
+  int count = 0;
+  je_piece piece = {.worker = index, .next = -1};
+  for (int i = 0; i < pool->size; i++)
+    for (worker* from = &pool->workers[(index + i) % pool->size]; claim(from, i == 0, &piece); count++)
+      pool->task(pool->context, piece);
+  return count;
 }
 
-static void sleep_until_run(worker *self, unsigned seen) {
-    je_lock(&self->pool->mutex);
-    atomic_store(&self->is_asleep, true);
-    while (atomic_load(&self->run) == seen) je_sleep_until_signal(&self->wake, &self->pool->mutex);
-    atomic_store(&self->is_asleep, false);
-    je_unlock(&self->pool->mutex);
+static void sleep_until_run(worker* self, unsigned seen) {
+  je_lock(&self->pool->mutex);
+  atomic_store(&self->is_asleep, true);
+  while (atomic_load(&self->run) == seen) je_sleep_until_signal(&self->wake, &self->pool->mutex);
+  atomic_store(&self->is_asleep, false);
+  je_unlock(&self->pool->mutex);
 }
 
 /* Until there is another run than the one seen last. worked_ns: what its pieces took in that one, 0 without any. */
-static void wait_for_run(worker *self, unsigned seen, int64_t worked_ns) {
-    je_pool *pool = self->pool;
-    const int64_t since = je_now_ns();
-    for (int spins = 1; atomic_load(&self->run) == seen; spins++) {
-        je_pause();
-        if (spins % SPINS) continue;
-        const bool is_waiting = worked_ns && atomic_load_explicit(&pool->is_running, memory_order_relaxed);
-        if (je_now_ns() - since < (is_waiting ? 2 * worked_ns + LATE_NS : SPIN_NS)) continue;
-        if (is_waiting) atomic_store_explicit(&pool->caller_late_since, since, memory_order_relaxed);
-        sleep_until_run(self, seen);
-    }
+static void wait_for_run(worker* self, unsigned seen, int64_t worked_ns) {
+  je_pool* pool = self->pool;
+  const int64_t since = je_now_ns();
+  for (int spins = 1; atomic_load(&self->run) == seen; spins++) {
+    je_pause();
+    if (spins % SPINS) continue;
+    const bool is_waiting = worked_ns && atomic_load_explicit(&pool->is_running, memory_order_relaxed);
+    if (je_now_ns() - since < (is_waiting ? 2 * worked_ns + LATE_NS : SPIN_NS)) continue;
+    if (is_waiting) atomic_store_explicit(&pool->caller_late_since, since, memory_order_relaxed);
+    sleep_until_run(self, seen);
+  }
 }
 
 /* A worker that falls asleep says so before it looks at the run, and we look at that after we changed the run. */
-static void call(worker *each) {
-    atomic_fetch_add(&each->run, 1);
-    if (!atomic_load(&each->is_asleep)) return;
-    je_lock(&each->pool->mutex);
-    je_unlock(&each->pool->mutex);
-    je_signal(&each->wake);
+static void call(worker* each) {
+  atomic_fetch_add(&each->run, 1);
+  if (!atomic_load(&each->is_asleep)) return;
+  je_lock(&each->pool->mutex);
+  je_unlock(&each->pool->mutex);
+  je_signal(&each->wake);
 }
 
-static JE_THREAD_RESULT serve(void *argument) {
-    worker *self = argument;
-    je_pool *pool = self->pool;
-    int64_t worked_ns = 0;
-    for (unsigned seen = 0;;) {
-        wait_for_run(self, seen, worked_ns);
-        seen = atomic_load(&self->run);
-        if (atomic_load(&pool->is_closing)) return 0;
-        atomic_store_explicit(&self->is_busy, true, memory_order_relaxed);
-        const int64_t began_ns = je_now_ns();
-        const int count = work(pool, self->index);
-        worked_ns = count ? je_now_ns() - began_ns : 0;
-        atomic_store_explicit(&self->is_busy, false, memory_order_relaxed);
-        if (count) atomic_fetch_add_explicit(&pool->done, count, memory_order_release);
+static JE_THREAD_RESULT serve(void* argument) {
+  worker* self = argument;
+  je_pool* pool = self->pool;
+  int64_t worked_ns = 0;
+  for (unsigned seen = 0;;) {
+    wait_for_run(self, seen, worked_ns);
+    seen = atomic_load(&self->run);
+    if (atomic_load(&pool->is_closing)) return 0;
+    atomic_store_explicit(&self->is_busy, true, memory_order_relaxed);
+    const int64_t began_ns = je_now_ns();
+    const int count = work(pool, self->index);
+    worked_ns = count ? je_now_ns() - began_ns : 0;
+    atomic_store_explicit(&self->is_busy, false, memory_order_relaxed);
+    if (count) atomic_fetch_add_explicit(&pool->done, count, memory_order_release);
+  }
+}
+
+int je_pool_size(const je_pool* pool) { return pool->size; }
+
+je_pool* je_pool_open(int32_t num_threads) {
+  je_pool* pool = aligned_alloc(64, sizeof(je_pool) + (size_t)num_threads * sizeof(worker));
+  if (!pool) return NULL;
+  memset(pool, 0, sizeof(je_pool) + sizeof(worker));
+  pool->away_ns = AWAY_NS / 4;
+  je_mutex_open(&pool->mutex);
+  for (pool->size = 1; pool->size < num_threads; pool->size++) {
+    worker* each = &pool->workers[pool->size];
+    memset(each, 0, sizeof *each);
+    each->pool = pool;
+    each->index = pool->size;
+    je_condition_open(&each->wake);
+    if (!je_thread_start(&each->thread, serve, each)) {
+      je_condition_close(&each->wake);
+      je_pool_close(pool);
+      return NULL;
     }
+  }
+  return pool;
 }
 
-int je_pool_size(const je_pool *pool) { return pool->size; }
-
-je_pool *je_pool_open(int32_t num_threads) {
-    je_pool *pool = aligned_alloc(64, sizeof(je_pool) + (size_t)num_threads * sizeof(worker));
-    if (!pool) return NULL;
-    memset(pool, 0, sizeof(je_pool) + sizeof(worker));
-    pool->away_ns = AWAY_NS / 4;
-    je_mutex_open(&pool->mutex);
-    for (pool->size = 1; pool->size < num_threads; pool->size++) {
-        worker *each = &pool->workers[pool->size];
-        memset(each, 0, sizeof *each);
-        each->pool = pool;
-        each->index = pool->size;
-        je_condition_open(&each->wake);
-        if (!je_thread_start(&each->thread, serve, each)) {
-            je_condition_close(&each->wake);
-            je_pool_close(pool);
-            return NULL;
-        }
-    }
-    return pool;
-}
-
-static bool is_here(const worker *each, int64_t now) { return now >= each->away_until; }
+static bool is_here(const worker* each, int64_t now) { return now >= each->away_until; }
 
 /* Those that are late now. */
-static void mark_late(je_pool *pool, int64_t now) {
-    for (worker *each = pool->workers + 1; each < pool->workers + pool->size; each++)
-        if (is_here(each, now) && atomic_load_explicit(&each->is_busy, memory_order_relaxed)) each->away_until = MARKED;
+static void mark_late(je_pool* pool, int64_t now) {
+  for (worker* each = pool->workers + 1; each < pool->workers + pool->size; each++)
+    if (is_here(each, now) && atomic_load_explicit(&each->is_busy, memory_order_relaxed)) each->away_until = MARKED;
 }
 
 /* The last one that is here; where there is none the caller, of whom this is not read. */
-static void mark_last(je_pool *pool, int64_t now) {
-    worker *each = pool->workers + pool->size - 1;
-    while (each > pool->workers && !is_here(each, now)) each--;
-    each->away_until = MARKED;
+static void mark_last(je_pool* pool, int64_t now) {
+  worker* each = pool->workers + pool->size - 1;
+  while (each > pool->workers && !is_here(each, now)) each--;
+  each->away_until = MARKED;
 }
 
 /* What a run took, and how much of that a late thread made others wait. Send the marked workers away if it is too
  * much. */
-static void judge(je_pool *pool, int64_t now, int64_t took_ns, int64_t lost_ns) {
-    pool->shared_ns += took_ns;
-    pool->lost_ns += lost_ns;
-    int64_t until = 0;
-    if (lost_ns && pool->shared_ns > TRIAL_NS && pool->lost_ns * PARTS > pool->shared_ns) {
-        pool->away_ns = 4 * pool->away_ns < LONGEST_AWAY_NS ? 4 * pool->away_ns : LONGEST_AWAY_NS;
-        until = now + pool->away_ns;
-        pool->shared_ns = pool->lost_ns = 0;
-    } else if (pool->shared_ns > WINDOW_NS) {
-        pool->shared_ns /= 2;
-        pool->lost_ns /= 2;
-        pool->away_ns = pool->away_ns > AWAY_NS / 2 ? pool->away_ns / 2 : AWAY_NS / 4;
-    }
-    for (worker *each = pool->workers + 1; lost_ns && each < pool->workers + pool->size; each++)
-        if (each->away_until == MARKED) each->away_until = until;
+static void judge(je_pool* pool, int64_t now, int64_t took_ns, int64_t lost_ns) {
+  pool->shared_ns += took_ns;
+  pool->lost_ns += lost_ns;
+  int64_t until = 0;
+  if (lost_ns && pool->shared_ns > TRIAL_NS && pool->lost_ns * PARTS > pool->shared_ns) {
+    pool->away_ns = 4 * pool->away_ns < LONGEST_AWAY_NS ? 4 * pool->away_ns : LONGEST_AWAY_NS;
+    until = now + pool->away_ns;
+    pool->shared_ns = pool->lost_ns = 0;
+  } else if (pool->shared_ns > WINDOW_NS) {
+    pool->shared_ns /= 2;
+    pool->lost_ns /= 2;
+    pool->away_ns = pool->away_ns > AWAY_NS / 2 ? pool->away_ns / 2 : AWAY_NS / 4;
+  }
+  for (worker* each = pool->workers + 1; lost_ns && each < pool->workers + pool->size; each++)
+    if (each->away_until == MARKED) each->away_until = until;
 }
 
 /* Until others have done so many pieces. began_ns: when the run did. Return how long it took if one was late, else 0.
  * The naps leave our processor to a worker that waits for another one. */
-static int64_t wait_for_others(je_pool *pool, int count, int64_t began_ns) {
-    const int64_t since = je_now_ns(), late = since + 2 * (since - began_ns) + LATE_NS;
-    bool is_late = false;
-    for (int spins = 1; atomic_load_explicit(&pool->done, memory_order_acquire) < count; spins++) {
-        je_pause();
-        if (is_late) je_nap(LATE_NS);
-        if (is_late || spins % SPINS || je_now_ns() < late) continue;
-        is_late = true;
-        mark_late(pool, je_now_ns());
-    }
-    return is_late ? je_now_ns() - since : 0;
+static int64_t wait_for_others(je_pool* pool, int count, int64_t began_ns) {
+  const int64_t since = je_now_ns(), late = since + 2 * (since - began_ns) + LATE_NS;
+  bool is_late = false;
+  for (int spins = 1; atomic_load_explicit(&pool->done, memory_order_acquire) < count; spins++) {
+    je_pause();
+    if (is_late) je_nap(LATE_NS);
+    if (is_late || spins % SPINS || je_now_ns() < late) continue;
+    is_late = true;
+    mark_late(pool, je_now_ns());
+  }
+  return is_late ? je_now_ns() - since : 0;
 }
 
 /* Divide the pieces among the caller and the workers that are here. Return false if there is none. */
-static bool share(je_pool *pool, int count, int64_t now) {
-    worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
-    int64_t index = 0, threads = 1;
-    for (worker *each = first; each < end; each++) threads += is_here(each, now);
-    if (threads == 1) return false;
-    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->is_running, true, memory_order_relaxed);
-    for (worker *each = pool->workers; each < end; each++) {
-        if (each >= first && !is_here(each, now)) continue;
-        const uint64_t from = (uint64_t)(count * index / threads), to = (uint64_t)(count * ++index / threads);
-        atomic_store_explicit(&each->left, from << 32 | to, memory_order_release);
-    }
-    for (worker *each = first; each < end; each++)
-        if (is_here(each, now)) call(each);
-    return true;
+static bool share(je_pool* pool, int count, int64_t now) {
+  worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
+  int64_t index = 0, threads = 1;
+  for (worker* each = first; each < end; each++) threads += is_here(each, now);
+  if (threads == 1) return false;
+  atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+  atomic_store_explicit(&pool->is_running, true, memory_order_relaxed);
+  for (worker* each = pool->workers; each < end; each++) {
+    if (each >= first && !is_here(each, now)) continue;
+    const uint64_t from = (uint64_t)(count * index / threads), to = (uint64_t)(count * ++index / threads);
+    atomic_store_explicit(&each->left, from << 32 | to, memory_order_release);
+  }
+  for (worker* each = first; each < end; each++)
+    if (is_here(each, now)) call(each);
+  return true;
 }
 
-void je_pool_run(je_pool *pool, je_task task, void *context, int count) {
-    const int64_t now = pool->size > 1 && count > 1 ? je_now_ns() : 0;
-    pool->task = task;
-    pool->context = context;
-    if (!now || !share(pool, count, now)) {
-        for (int i = 0; i < count; i++)
-            task(context, (je_piece){.number = i, .next = i + 1 < count ? i + 1 : -1, .is_next = i > 0});
-        return;
-    }
-    const int own = work(pool, 0);
-    int64_t lost_ns = own < count ? wait_for_others(pool, count - own, now) : 0;
-    atomic_store_explicit(&pool->is_running, false, memory_order_relaxed);
-    const int64_t end = je_now_ns();
-    const int64_t since = atomic_exchange_explicit(&pool->caller_late_since, 0, memory_order_relaxed);
-    if (since >= now) { /* else of an earlier run: it had been over by then */
-        lost_ns += end - since + 1;
-        mark_last(pool, end);
-    }
-    judge(pool, end, end - now, lost_ns);
+void je_pool_run(je_pool* pool, je_task task, void* context, int count) {
+  const int64_t now = pool->size > 1 && count > 1 ? je_now_ns() : 0;
+  pool->task = task;
+  pool->context = context;
+  if (!now || !share(pool, count, now)) {
+    for (int i = 0; i < count; i++)
+      task(context, (je_piece){.number = i, .next = i + 1 < count ? i + 1 : -1, .is_next = i > 0});
+    return;
+  }
+  const int own = work(pool, 0);
+  int64_t lost_ns = own < count ? wait_for_others(pool, count - own, now) : 0;
+  atomic_store_explicit(&pool->is_running, false, memory_order_relaxed);
+  const int64_t end = je_now_ns();
+  const int64_t since = atomic_exchange_explicit(&pool->caller_late_since, 0, memory_order_relaxed);
+  if (since >= now) { /* else of an earlier run: it had been over by then */
+    lost_ns += end - since + 1;
+    mark_last(pool, end);
+  }
+  judge(pool, end, end - now, lost_ns);
 }
 
-void je_pool_close(je_pool *pool) {
-    if (!pool) return;
-    atomic_store(&pool->is_closing, true);
-    worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
-    for (worker *each = first; each < end; each++) call(each);
-    for (worker *each = first; each < end; each++) {
-        je_thread_join(each->thread);
-        je_condition_close(&each->wake);
-    }
-    je_mutex_close(&pool->mutex);
-    free(pool);
+void je_pool_close(je_pool* pool) {
+  if (!pool) return;
+  atomic_store(&pool->is_closing, true);
+  worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
+  for (worker* each = first; each < end; each++) call(each);
+  for (worker* each = first; each < end; each++) {
+    je_thread_join(each->thread);
+    je_condition_close(&each->wake);
+  }
+  je_mutex_close(&pool->mutex);
+  free(pool);
 }
