@@ -1,8 +1,9 @@
-/* Work stealing. Each thread has a range of a run's pieces and takes them from its front; a thread without pieces
- * takes from the ends of the others' ranges. A run is over when all pieces are done, whoever did them: a worker
- * that the system lets run too late finds none left, and nobody waits for it. One that is taken off its processor
- * within a piece keeps the others waiting: there are more threads than processors, and the next runs go without one
- * worker for a while. */
+/* A pool with work stealing.
+ *
+ * Each thread has a range of a run's pieces and takes them from its front. A thread without pieces takes them from the
+ * ends of the other ranges. A run is over when all pieces are done. A worker that the system schedules too late finds
+ * no piece left, and nobody waits for it. A worker that is preempted within a piece makes the others wait. Then there
+ * are more threads than idle processors, and the next runs do without one worker for a while. */
 #include "pool.h"
 
 #include <stdatomic.h>
@@ -11,50 +12,52 @@
 
 #include "system.h"
 
-/* A step is some 120 short runs: threads that slept between them would cost as much as the work. After this
- * long without one they do sleep, as whatever comes next may need the processor (docs/benchmark.md). */
+/* How long a worker spins between runs before it sleeps. A decode step has some 120 short runs; sleeping between them
+ * would cost as much as the work. After this time other code may need the processor (docs/benchmark.md). */
 #define SPIN_NS 100000
-#define SPINS 64 /* between two looks at the clock: 1 to 3 us */
+#define SPINS 64 /* pauses between two readings of the clock: 1 to 3 us */
 
-/* A thread is late when another waits twice as long for the end of its piece as all of its own took, and this
- * longer. */
+/* A thread is late when another one waits for its piece longer than twice the time of the waiting thread's own pieces
+ * plus LATE_NS. */
 #define LATE_NS 50000
-/* Where such waits are more than one of so many parts of the time that runs take, the late worker is sent away: the
- * next runs go without it. */
+/* If such waits take more than 1 / PARTS of the time of the runs, the late worker is sent away: the next runs do not
+ * use it. */
 #define PARTS 6
-#define TRIAL_NS 16000000   /* of runs, so that the scheduler has time to place a thread that has slept */
-#define WINDOW_NS 100000000 /* of runs; what is older counts half */
-/* A worker is away for this long at first, and each time for four times as long, less a half per good window. */
+#define TRIAL_NS 16000000   /* time of runs before that is judged, so that the scheduler can place threads that slept */
+#define WINDOW_NS 100000000 /* time of runs after which older times count half */
+/* A worker is away for AWAY_NS at first and for four times as long each time that it happens again. Each window of runs
+ * without it halves that time. */
 #define AWAY_NS 20000000
 #define LONGEST_AWAY_NS 640000000
-#define MARKED INT64_MAX /* To be sent away as soon as the run is over. */
+#define IS_MARKED INT64_MAX /* will be sent away as soon as the run is over */
 
 typedef struct {
-  _Alignas(64) _Atomic uint64_t left; /* the range of its pieces that nobody took: first << 32 | end */
-  atomic_uint run;                    /* another number: there is work */
+  _Alignas(64) _Atomic uint64_t left; /* the pieces of its range that nobody took: first << 32 | end */
+  atomic_uint run;                    /* counts runs; a new number means that there is work */
   atomic_bool is_busy, is_asleep;
   je_pool* pool;
   int index;
-  int64_t away_until; /* for the caller alone */
+  int64_t away_until; /* used by the caller alone */
   je_thread thread;
   je_condition wake;
 } worker;
 
 struct je_pool {
-  int size; /* with the caller */
+  int size; /* number of threads, the caller included */
   je_task task;
   void* context;
-  int64_t away_ns, shared_ns, lost_ns; /* workers were last sent away for; runs took; waits of these */
+  int64_t away_ns, shared_ns, lost_ns; /* how long a worker was last sent away; time of the runs; time they waited */
   atomic_bool is_closing, is_running;
-  _Atomic int64_t caller_late_since; /* when a worker began to wait for the caller, or 0 */
-  je_mutex mutex;                    /* of falling asleep */
-  _Alignas(64) atomic_int done;      /* pieces of the run, by other threads than the caller */
-  worker workers[];                  /* the first: the caller */
+  _Atomic int64_t caller_late_since; /* when a worker began to wait for a late caller, or 0 */
+  je_mutex mutex;                    /* held while a worker falls asleep */
+  _Alignas(64) atomic_int done;      /* pieces of the run that workers did */
+  worker workers[];                  /* workers[0] is the caller */
 };
 
-/* Claim a piece of a range, its first or for another thread its last. The run cannot end before a claimed piece is
- * done, and only after the claim is anything else of the run read: so it does not matter if the range is by then
- * one of a later run than the thread came for. */
+/* Claim a piece of a range: the first for its owner, the last for another thread. Return false if there is none.
+ *
+ * The run cannot end before a claimed piece is done, and a thread reads nothing else of the run before it has claimed
+ * one. So it is harmless if the range belongs to a later run by then. */
 static bool claim(worker* from, bool is_own, je_piece* piece) {
   uint64_t left = atomic_load_explicit(&from->left, memory_order_acquire), then;
   int first, end;
@@ -71,7 +74,7 @@ static bool claim(worker* from, bool is_own, je_piece* piece) {
   return true;
 }
 
-/* A thread's own pieces, then the others'. Return how many it did. */
+/* Do the thread's own pieces, then those of the others. Return how many it did. */
 static int work(je_pool* pool, int index) {
   int count = 0;
   je_piece piece = {.worker = index, .next = -1};
@@ -89,7 +92,8 @@ static void sleep_until_run(worker* self, unsigned seen) {
   je_unlock(&self->pool->mutex);
 }
 
-/* Until there is another run than the one seen last. worked_ns: what its pieces took in that one, 0 without any. */
+/* Wait until there is a newer run than `seen`. worked_ns: how long this worker's pieces of that run took, 0 if it had
+ * none. */
 static void wait_for_run(worker* self, unsigned seen, int64_t worked_ns) {
   je_pool* pool = self->pool;
   const int64_t since = je_now_ns();
@@ -103,8 +107,9 @@ static void wait_for_run(worker* self, unsigned seen, int64_t worked_ns) {
   }
 }
 
-/* A worker that falls asleep says so before it looks at the run, and we look at that after we changed the run. */
-static void call(worker* each) {
+/* Start a worker's run. No wake-up is lost: the worker sets is_asleep before it reads `run`, and this function reads
+ * is_asleep after it changed `run`. */
+static void wake_for_run(worker* each) {
   atomic_fetch_add(&each->run, 1);
   if (!atomic_load(&each->is_asleep)) return;
   je_lock(&each->pool->mutex);
@@ -154,22 +159,22 @@ je_pool* je_pool_open(int32_t num_threads) {
 
 static bool is_here(const worker* each, int64_t now) { return now >= each->away_until; }
 
-/* Those that are late now. */
+/* Mark the workers that are busy now, which are late. */
 static void mark_late(je_pool* pool, int64_t now) {
   for (worker* each = pool->workers + 1; each < pool->workers + pool->size; each++)
-    if (is_here(each, now) && atomic_load_explicit(&each->is_busy, memory_order_relaxed)) each->away_until = MARKED;
+    if (is_here(each, now) && atomic_load_explicit(&each->is_busy, memory_order_relaxed)) each->away_until = IS_MARKED;
 }
 
-/* The last one that is here; where there is none the caller, of whom this is not read. */
+/* Mark the last worker that is not away. If all are, the caller is marked, which nobody reads. */
 static void mark_last(je_pool* pool, int64_t now) {
   worker* each = pool->workers + pool->size - 1;
   while (each > pool->workers && !is_here(each, now)) each--;
-  each->away_until = MARKED;
+  each->away_until = IS_MARKED;
 }
 
-/* What a run took, and how much of that a late thread made others wait. Send the marked workers away if it is too
- * much. */
-static void judge(je_pool* pool, int64_t now, int64_t took_ns, int64_t lost_ns) {
+/* Add the time of a run and the time that it waited for late threads. If such waits are too large a part, send the
+ * marked workers away. */
+static void send_late_away(je_pool* pool, int64_t now, int64_t took_ns, int64_t lost_ns) {
   pool->shared_ns += took_ns;
   pool->lost_ns += lost_ns;
   int64_t until = 0;
@@ -183,11 +188,11 @@ static void judge(je_pool* pool, int64_t now, int64_t took_ns, int64_t lost_ns) 
     pool->away_ns = pool->away_ns > AWAY_NS / 2 ? pool->away_ns / 2 : AWAY_NS / 4;
   }
   for (worker* each = pool->workers + 1; lost_ns && each < pool->workers + pool->size; each++)
-    if (each->away_until == MARKED) each->away_until = until;
+    if (each->away_until == IS_MARKED) each->away_until = until;
 }
 
-/* Until others have done so many pieces. began_ns: when the run did. Return how long it took if one was late, else 0.
- * The naps leave our processor to a worker that waits for another one. */
+/* Wait until workers have done `count` pieces. began_ns: when the run began. Return how long the wait took if a worker
+ * was late, else 0. The naps leave the caller's processor to a worker that was preempted. */
 static int64_t wait_for_others(je_pool* pool, int count, int64_t began_ns) {
   const int64_t since = je_now_ns(), late = since + 2 * (since - began_ns) + LATE_NS;
   bool is_late = false;
@@ -201,8 +206,8 @@ static int64_t wait_for_others(je_pool* pool, int count, int64_t began_ns) {
   return is_late ? je_now_ns() - since : 0;
 }
 
-/* Divide the pieces among the caller and the workers that are here. Return false if there is none. */
-static bool share(je_pool* pool, int count, int64_t now) {
+/* Divide the pieces among the caller and the workers that are not away. Return false if all are away. */
+static bool divide(je_pool* pool, int count, int64_t now) {
   worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
   int64_t index = 0, threads = 1;
   for (worker* each = first; each < end; each++) threads += is_here(each, now);
@@ -215,7 +220,7 @@ static bool share(je_pool* pool, int count, int64_t now) {
     atomic_store_explicit(&each->left, from << 32 | to, memory_order_release);
   }
   for (worker* each = first; each < end; each++)
-    if (is_here(each, now)) call(each);
+    if (is_here(each, now)) wake_for_run(each);
   return true;
 }
 
@@ -223,7 +228,7 @@ void je_pool_run(je_pool* pool, je_task task, void* context, int count) {
   const int64_t now = pool->size > 1 && count > 1 ? je_now_ns() : 0;
   pool->task = task;
   pool->context = context;
-  if (!now || !share(pool, count, now)) {
+  if (!now || !divide(pool, count, now)) {
     for (int i = 0; i < count; i++)
       task(context, (je_piece){.number = i, .next = i + 1 < count ? i + 1 : -1, .is_next = i > 0});
     return;
@@ -233,18 +238,18 @@ void je_pool_run(je_pool* pool, je_task task, void* context, int count) {
   atomic_store_explicit(&pool->is_running, false, memory_order_relaxed);
   const int64_t end = je_now_ns();
   const int64_t since = atomic_exchange_explicit(&pool->caller_late_since, 0, memory_order_relaxed);
-  if (since >= now) { /* else of an earlier run: it had been over by then */
+  if (since >= now) { /* otherwise it belongs to an earlier run, which was over by then */
     lost_ns += end - since + 1;
     mark_last(pool, end);
   }
-  judge(pool, end, end - now, lost_ns);
+  send_late_away(pool, end, end - now, lost_ns);
 }
 
 void je_pool_close(je_pool* pool) {
   if (!pool) return;
   atomic_store(&pool->is_closing, true);
   worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
-  for (worker* each = first; each < end; each++) call(each);
+  for (worker* each = first; each < end; each++) wake_for_run(each);
   for (worker* each = first; each < end; each++) {
     je_thread_join(each->thread);
     je_condition_close(&each->wake);
