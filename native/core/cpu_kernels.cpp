@@ -13,10 +13,10 @@ extern "C" {
 namespace je {
 namespace {
 
-constexpr int64_t kBlock = 128;  // inputs that share a scale; of heads
+constexpr int64_t kBlock = 128;  // inputs that share a scale: in the decoder, in heads
 constexpr int64_t kHeadBlock = 32;
 
-// The arrays of a component's data, mapped.
+// The arrays of a component's data file, which is mapped.
 class Weights {
  public:
   Weights(const Bundle& bundle, const ComponentInfo& component)
@@ -32,7 +32,7 @@ class Weights {
     const char* type = sizeof(Number) == 1 ? "uint8" : "float32";
     if (found == tensors_.end() || found->second.dtype != type || found->second.shape != shape)
       fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
-    double size = sizeof(Number);  // which cannot overflow
+    double size = sizeof(Number);  // a double cannot overflow
     for (const int64_t each : shape) size *= static_cast<double>(each);
     const uint64_t offset = found->second.offset;
     if (static_cast<double>(offset) + size > static_cast<double>(file_.size()) || offset % 4 != 0)
@@ -40,7 +40,7 @@ class Weights {
     return reinterpret_cast<const Number*>(file_.data() + offset);
   }
 
-  // How many outputs a product has, as its weights say themselves; 0: there are none.
+  // Return the number of outputs of a matrix, the first size of its weights; 0 if there are no such weights.
   int64_t outputs(const std::string& name) const {
     const auto found = tensors_.find(name);
     return found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
@@ -120,9 +120,9 @@ class CpuDecoder : public DecoderEngine {
 
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {
     const auto& ours = static_cast<const NativeCaches&>(caches);
-    for (int64_t i = 0; i < call.rows; ++i)  // never write outside the caches,
+    for (int64_t i = 0; i < call.rows; ++i)  // never write outside of the caches
       check(call.lengths[i] >= 0 && call.lengths[i] <= ours.length() && call.time <= ours.length());
-    for (int64_t i = 0; i < call.rows * call.time; ++i)  // never read outside the tables
+    for (int64_t i = 0; i < call.rows * call.time; ++i)  // never read outside of the tables cos and sin
       check(call.positions[i] >= 0 && call.positions[i] < sizes_.max_length);
     const std::lock_guard<std::mutex> lock(pool_->mutex());
     cancel.check();
@@ -215,7 +215,7 @@ Head cpu_head(const Bundle& bundle, const std::string& name, std::shared_ptr<Poo
   auto weights = std::make_shared<Weights>(bundle, part);
   int64_t inputs = bundle.manifest.sizes.hidden_size;
   std::vector<je_byte_matrix> layers;
-  for (const char* layer : {"projected", "logits"}) {  // in this order; a head has one or both
+  for (const char* layer : {"projected", "logits"}) {  // in this order; a head has `logits` and may have `projected`
     const std::string at = std::string(layer) + ".";
     const bool is_there = std::any_of(part.tensors.begin(), part.tensors.end(),
                                       [&](const auto& each) { return each.first.rfind(at, 0) == 0; });
