@@ -14,8 +14,10 @@ class Cancel {
     __atomic_store_n(&is_asked_, 1, __ATOMIC_RELAXED);
     options_.SetTerminate();
   }
+
   // Return true once ask() was called.
   bool is_asked() const { return __atomic_load_n(&is_asked_, __ATOMIC_RELAXED) != 0; }
+
   // Throw Cancelled once ask() was called.
   void check() const {
     if (is_asked()) throw Cancelled();
@@ -23,6 +25,7 @@ class Cancel {
 
   // Return the flag, for the CPU kernels (je_decoder_stop_by).
   const int* flag() const { return &is_asked_; }
+
   // Return the options that ONNX Runtime runs with.
   const Ort::RunOptions& options() const { return options_; }
 

@@ -165,8 +165,8 @@ void load_onnxruntime(const std::string& file) {
       fail(JE_E_RUNTIME, file, ": this process has opened ", ort.file, " before; name that one");
     return;
   }
-  setenv("ORT_DISABLE_TELEMETRY", "1",
-         0);  // the library reads it when it starts; the API's switch comes after a first event
+  // the library reads it when it starts; the API's switch comes after a first event
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
   std::string opened;
   void* handle = open_first(file, opened);
   const auto base_of = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));

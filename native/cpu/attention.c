@@ -89,12 +89,12 @@ JE_INLINE void add_products(__m512i sums[QUERIES][2], const int32_t* a, size_t a
   }
 }
 
-/* What attend_tile reads of up to QUERIES queries of one head. */
+/* What attend_tile reads of up to QUERIES queries of one head. queries: (QUERIES, E / 2) with stride E. keys, values:
+ * as widen() makes them. */
 typedef struct {
-  const int32_t *queries, *keys,
-      *values;               /* queries: (QUERIES, E / 2) with stride E; keys, values: as widen() makes them */
+  const int32_t *queries, *keys, *values;
   float* scores;             /* (QUERIES, slots) */
-  const float* query_scales; /* the scale of each query */
+  const float* query_scales; /* (QUERIES): the scale of each query */
   size_t slots;
 } query_tile;
 

@@ -4,11 +4,11 @@
 
 #include "vectors.h"
 
-#define ROWS_AT_ONCE 12 /* many rows: 24 sums, the weights and one row fill the 32 registers */
-#define MAX_PREFETCH_ROWS \
-  128 /* from this many rows on, the next panel's weights would leave the cache before they are used */
-#define FEW_ROWS_AT_ONCE 4 /* few rows */
-#define OUTPUTS_AT_ONCE 4
+#define ROWS_AT_ONCE 12 /* of many rows: 24 sums, the weights and one row fill the 32 registers */
+/* From this many rows on, the next panel's weights would leave the cache before they are used. */
+#define MAX_PREFETCH_ROWS 128
+#define FEW_ROWS_AT_ONCE 4 /* of few rows */
+#define OUTPUTS_AT_ONCE 4  /* of few rows */
 
 /* Write a vector of products p to y, as the epilogue says. */
 JE_INLINE void apply(float* y, __m512 p, __mmask16 mask, je_epilogue epilogue) {

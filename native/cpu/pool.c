@@ -23,10 +23,11 @@
 /* If such waits take more than 1 / PARTS of the time of the runs, the late worker is sent away: the next runs do not
  * use it. */
 #define PARTS 6
-#define TRIAL_NS 16000000   /* time of runs before that is judged, so that the scheduler can place threads that slept */
+#define TRIAL_NS \
+  16000000 /* time of runs before a worker is sent away, so that the scheduler can place threads that slept */
 #define WINDOW_NS 100000000 /* time of runs after which older times count half */
 /* A worker is away for AWAY_NS at first and for four times as long each time that it happens again. Each window of runs
- * without it halves that time. */
+ * without late threads halves that time. */
 #define AWAY_NS 20000000
 #define LONGEST_AWAY_NS 640000000
 #define IS_MARKED INT64_MAX /* will be sent away as soon as the run is over */

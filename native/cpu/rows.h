@@ -6,8 +6,8 @@
 
 #define JE_BLOCK 128 /* inputs that share a scale */
 #define JE_TILE 32   /* outputs computed together: two vectors */
-#define JE_FEW_ROWS \
-  8 /* up to this many rows, weights are read once as they are; with more, they are unpacked to bytes first */
+/* Up to this many rows, weights are read once as they are. With more rows they are unpacked to bytes first. */
+#define JE_FEW_ROWS 8
 
 /* Quantized rows. The even inputs of a block stand before the odd ones: that is the order in which nibbles unpack.
  * zeros: -8 times the sum of a block's quantized values, because a 4-bit weight of 8 stands for zero. */
