@@ -12,7 +12,7 @@ constexpr const char *kBos = "<｜begin▁of▁sentence｜>", *kEos = "<｜end�
                      *kPlaceholder = "<image_placeholder>", *kBegin = "<begin_of_image>", *kEnd = "<end_of_image>";
 constexpr char32_t kReplacement = 0xFFFD;
 
-// What Python's str.strip() takes away: docs/prompts.md lists it.
+// The characters that Python's str.strip() removes; docs/prompts.md lists them.
 bool is_space(char32_t point) {
   return (point >= 0x09 && point <= 0x0D) || (point >= 0x1C && point <= 0x20) || point == 0x85 || point == 0xA0 ||
          point == 0x1680 || (point >= 0x2000 && point <= 0x200A) || point == 0x2028 || point == 0x2029 ||
@@ -38,12 +38,12 @@ int64_t id_of(const Tokenizer& tokenizer, std::string_view text) {
   throw std::runtime_error("tokenizer.bin: no token " + std::string(text) + "; export the bundle again");
 }
 
-// Its tables are well formed, and yet a prompt's tokens do not come out.
+// Refuse a tokenizer whose tables are well formed, but which does not read the tokens of a prompt.
 [[noreturn]] void misread(const char* token) {
   fail(JE_E_BUNDLE, "tokenizer.bin: does not read ", token, " as the model's token; export the bundle again");
 }
 
-// How many of the last characters could be the beginning of a stop text.
+// Return how many of the last characters could be the beginning of the stop text.
 size_t begun(const std::u32string& text, const std::u32string& stop) {
   for (size_t count = std::min(text.size(), stop.empty() ? 0 : stop.size() - 1); count > 0; --count)
     if (text.compare(text.size() - count, count, stop, 0, count) == 0) return count;
@@ -62,13 +62,13 @@ PromptEncoder::PromptEncoder(Tokenizer tokenizer, Template roles)
       specials_{kBos, kEos, kPad, kPlaceholder, kBegin, kEnd} {
   id_of(tokenizer_, kEnd);
   stop_ids_.insert(id_of(tokenizer_, kEos));
-  bool is_token = false;  // not where the role is a mere word of the vocabulary
+  bool is_token = false;  // false if the role is an ordinary word of the vocabulary
   for (const uint32_t id : tokenizer_.added()) {
     if (tokenizer_.text_of(id) == roles_.user_role) {
       stop_ids_.insert(id);
       is_token = true;
     }
-    // other added tokens are text: some tokenizers add ü
+    // other added tokens are ordinary text: some tokenizers add ü
     if (tokenizer_.is_special(id)) specials_.emplace_back(tokenizer_.text_of(id));
   }
   if (!is_token) stop_text_ = to_points(roles_.user_role + ":");
@@ -102,7 +102,7 @@ Ids PromptEncoder::unconditional(const Ids& ids) const {
   return found;
 }
 
-// A conversation whose last answer is open.
+// Return the text of a conversation whose last answer is open.
 std::string PromptEncoder::chat(const std::vector<Turn>& turns, const std::string& system,
                                 const std::string& image) const {
   std::string text = system.empty() ? "" : system + "\n\n";
@@ -122,7 +122,7 @@ Ids PromptEncoder::ids(const std::string& text) const {
   return found;
 }
 
-// Without the space around it, and not a text that would be read as a token.
+// Return the text without white space around it. Refuse an empty text, and one that would be read as a special token.
 std::string PromptEncoder::required(const std::string& text, const char* what) const {
   std::string found = stripped(text);
   if (found.empty()) fail(JE_E_ARGUMENT, "the ", what, " is empty; say what you want in words");
