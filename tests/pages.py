@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,8 +16,6 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-# What pages write for a path of the reader's own, and what it is here.
-PLACEHOLDERS = {"CHECKPOINT": "checkpoints/tiny-janus", "BUNDLE": "tiny-janus"}
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,12 @@ def commands(block: Block) -> list[Command]:
 
 
 def make_folder(folder: Path) -> None:
-    """Lay out what commands expect where a checkout is: the environment, bundles, checkpoints."""
+    """Lay out what commands expect: parts of a checkout, a reader's BUNDLE and CHECKPOINT."""
     (folder / ".venv").symlink_to(sys.prefix)
     for name in ("bundles", "checkpoints", "docs", "native", "tests", "tools"):
         (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "bundles/tiny-janus", folder / "BUNDLE")
+    (folder / "CHECKPOINT").symlink_to(ROOT / "checkpoints/tiny-janus")
 
 
 def run_command(command: Command, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -77,9 +78,8 @@ def run_command(command: Command, folder: Path) -> subprocess.CompletedProcess[s
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "JANUS_EDGE_HOME": str(folder / "home"),
     }
-    text = command.text
-    for word, value in PLACEHOLDERS.items():
-        text = re.sub(rf"\b{word}\b", value, text)
+    # a page that shows several exports to one place shows each on its own
+    text = re.sub(r"^(janus-edge export \S+ BUNDLE)", r"\1 --replace", command.text)
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
@@ -87,5 +87,5 @@ def run_command(command: Command, folder: Path) -> subprocess.CompletedProcess[s
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=600,
     )

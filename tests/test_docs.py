@@ -4,13 +4,16 @@ reason why not. A page's blocks run in their order in one folder, as a reader wo
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from tests.pages import PAGES, ROOT, Block, blocks, commands, make_folder, run_command
+from janus_edge.cli.app import app
+from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, make_folder, run_command
 
 SHELL = ("sh", "console", "")
 NOT_CODE = {"text": "formulas, layouts, output", "json": "data"}
@@ -36,14 +39,23 @@ NOT_RUN = {
     r"python tools/make_checkpoint": "gigabytes of random weights",
     r"python (-m janus_edge\.)?bench[/.]programs": "minutes to hours",
     r"python -m janus_edge\.train": "hours; tests/train",
-    r"janus-edge eval shapes (?!.*--num-prompts)": "600 images: minutes; tests/evals",
+    r"janus-edge eval shapes .*(--solver NAME|--record bench)": "placeholders; writes a record",
     r".*\b(sdxl-vae|JanusFlow-1)": "needs published weights; tests/hub, tests/export",
+}
+# Commands that run with ``pytest -m slow`` alone.
+SLOW = {
+    r"janus-edge export ": "half a minute of two cores each",
+    r"janus-edge eval shapes": "600 images: minutes",
 }
 
 
 def why_not_run(command: str) -> str | None:
-    """Return why a command does not run here, None if it does."""
-    return next((why for what, why in NOT_RUN.items() if re.match(what, command)), None)
+    """Return why a command does not run in the quick form, None if it does."""
+    return _reason(command, NOT_RUN | SLOW)
+
+
+def _reason(command: str, table: dict[str, str]) -> str | None:
+    return next((why for what, why in table.items() if re.match(what, command)), None)
 
 
 def place(block: Block) -> str:
@@ -56,7 +68,10 @@ def test_blocks(page: Path, tmp_path: Path) -> None:
     make_folder(tmp_path)
     for block in blocks(page):
         if block.language in SHELL:
-            _run_shell(block, tmp_path)
+            for command in commands(block):
+                _check_options(command.text, block)
+                if why_not_run(command.text) is None:
+                    _run(command, block, tmp_path)
         elif block.language == "python":
             _run_python(block, tmp_path)
         elif block.language == "c":
@@ -65,12 +80,33 @@ def test_blocks(page: Path, tmp_path: Path) -> None:
             assert block.language in NOT_CODE, f"{place(block)}: how is {block.language} run?"
 
 
-def _run_shell(block: Block, folder: Path) -> None:
-    for command in commands(block):
-        if why_not_run(command.text) is None:
-            done = run_command(command, folder)
-            assert done.returncode == 0, f"{place(block)}: {command.text}\n{done.stderr}"
-            assert command.output in ("", done.stdout), f"{place(block)}: {command.text}"
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_slow_blocks(page: Path, tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    for block in blocks(page):
+        for command in commands(block) if block.language in SHELL else ():
+            if _reason(command.text, NOT_RUN) is None:
+                _run(command, block, tmp_path)
+
+
+def _run(command: Command, block: Block, folder: Path) -> None:
+    done = run_command(command, folder)
+    assert done.returncode == 0, f"{place(block)}: {command.text}\n{done.stderr}"
+    assert command.output in ("", done.stdout), f"{place(block)}: {command.text}"
+
+
+def _check_options(command: str, block: Block) -> None:
+    """Options of a command of ours exist, also where it does not run here."""
+    name, *words = shlex.split(re.sub(r"^(\w+=\S* )*(\S*/)?", "", command))
+    if name != "janus-edge":
+        return
+    parser = typer.main.get_command(app)
+    while (inner := getattr(parser, "commands", {})) and words and words[0] in inner:
+        parser = inner[words.pop(0)]
+    known = {"--help", *(option for each in parser.params for option in each.opts)}
+    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert given <= known, f"{place(block)}: {name} has no {', '.join(sorted(given - known))}"
 
 
 def _run_python(block: Block, folder: Path) -> None:
