@@ -20,10 +20,10 @@ CODE += ("runtime", "shapes", "tools", "train")
 QUOTES = ("docs/design.md", "tools/check_style.py")  # name the phrases that they replace
 
 RULES = {  # a phrase, and what to write
-    r"halves|half[- ]precision": "fp16",
-    r"rounded weights|weights (are )?rounded to": "quantized weights",
-    r"[Oo]f a (Janus|JanusFlow)(?![\w-])": "JanusFlow's",
-    r"(our|of our|its) own (decoder|code)|a decoder of our own|native decoder": "CPU kernels",
+    r"halves(?! the)": "fp16, or half precision for fp16 and bf16",
+    r"rounded weights|weights (are )?rounded to (\d|int|few)": "quantized weights",
+    r"(Of|(?<=[.,;:(] )of) an? (Janus|JanusFlow|flow)": "JanusFlow's, or a whole sentence",
+    r"our own (decoder|code)|code of our own|a decoder of our own|native decoder": "CPU kernels",
     r"memory's speed": "memory bandwidth",
     r"pictures?": "image",
     r"without a word": "silently, or without a warning",
