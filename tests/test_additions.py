@@ -84,7 +84,9 @@ def test_a_backend(tmp_path: Path) -> None:
 
 def test_a_model_of_an_existing_family(monkeypatch: pytest.MonkeyPatch) -> None:
     """A config whose vision encoder has a name of its own takes a row of the table of names."""
-    raw = json.loads((ROOT / "tests/published/config-janus-pro-1b.json").read_text("utf-8"))
+    raw = json.loads(
+        (ROOT / "tests/published/config-janus-pro-1b.json").read_text(encoding="utf-8")
+    )
     name = "siglip_small_patch16_384"
     raw["vision_config"]["params"]["model_name"] = name
     with pytest.raises(ValueError, match=name):
