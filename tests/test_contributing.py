@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tests.pages import ROOT, blocks
 
 PAGE = ROOT / "CONTRIBUTING.md"
+ROOMS = ("api", "bench", "cli", "export", "model", "runtime")
 ROWS = {
     cells[1].strip(): cells[2]
     for line in PAGE.read_text(encoding="utf-8").partition("| to add |")[2].splitlines()
@@ -42,3 +43,21 @@ def test_the_example_of_a_command() -> None:
     app.command("count")(names["count"])
     done = CliRunner().invoke(app, ["three red circles"])
     assert done.exit_code == 0 and int(done.output) > 3
+
+
+def test_the_words_of_the_vocabulary_exist() -> None:
+    """Each name in docs/design.md's table of words stands in the language that it is said of."""
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    table = text.partition("## Words")[2].partition("\n## ")[0]
+    rows = [line.split("|")[3:6] for line in table.splitlines() if line.startswith("| ")][1:]
+    sources = [
+        [path for room in ROOMS for path in (ROOT / room).rglob("*.py")],
+        [ROOT / "native/include/janus_edge.h"],
+        [*(ROOT / "native/core").iterdir(), *(ROOT / "native/include").iterdir()],
+    ]
+    for column, files in enumerate(sources):
+        code = "".join(f"{path.name}\n{path.read_text(encoding='utf-8')}" for path in files)
+        words = [word for row in rows for word in re.findall(r"`([^`]+)`", row[column])]
+        assert len(words) > 5
+        names = [re.split(r"[.*]", word.strip("-"))[0] for word in words]
+        assert [name for name in names if name and name not in code] == []
