@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 
 from janus_edge.export.graph.component import Component, Feeds, Ranges
 from janus_edge.export.graph.decoder_graph import PREFIX, DecoderGraph
@@ -94,7 +95,8 @@ class _Export:
         self, examples: list[Feeds], fake_quantize: bool = False
     ) -> list[list[np.ndarray]]:
         """Return PyTorch's outputs for examples, known already for those of ``build``."""
-        if examples is self.examples and fake_quantize in self._known:
+        is_exact = not torch.is_autocast_enabled("cpu")  # else half precision is asked about
+        if examples is self.examples and fake_quantize in self._known and is_exact:
             return self._known[fake_quantize]
         answer = self._begin(examples, fake_quantize)
         for index, layer, scales in self._layers():

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "error.hpp"
+#include "kv_cache.hpp"
 #include "limits.hpp"
 
 namespace je {
@@ -130,12 +131,10 @@ class Contract {
     Ends found{
         {floats_of("embeds", width), integers_of("positions", shape("R", "T")), integers_of("lengths", shape("R"))},
         {floats_of("hidden", width)}};
-    for (int64_t i = 0; i < sizes_.num_layers; ++i)
-      for (const char* part : {"k", "v"}) {
-        const std::string name = join(part, "_", i), dtype = known.count(kind) > 0 ? kind : "a known type";
-        found.inputs.push_back({"past_" + name, dtype, cache});
-        found.outputs.push_back({"present_" + name, dtype, cache});
-      }
+    const std::string dtype = known.count(kind) > 0 ? kind : "a known type";
+    for (const std::string& name : cache_names(kPast, sizes_.num_layers)) found.inputs.push_back({name, dtype, cache});
+    for (const std::string& name : cache_names(kPresent, sizes_.num_layers))
+      found.outputs.push_back({name, dtype, cache});
     return found;
   }
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "error.hpp"
+#include "kv_cache.hpp"
 
 extern "C" {
 #include "../cpu/decoder.h"
@@ -56,19 +57,16 @@ class Weights {
 
 class CpuCaches : public Caches {
  public:
-  CpuCaches(size_t count, size_t bytes, int64_t length) : length_(length) {
-    for (size_t i = 0; i < count; ++i) {
-      memory_.emplace_back(static_cast<int8_t*>(std::calloc(bytes, 1)), std::free);
-      if (!memory_.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer images at once");
-      pointers_.push_back(memory_.back().get());
-    }
+  CpuCaches(int64_t num_layers, size_t bytes, int64_t length)
+      : memory_(allocate_caches(num_layers, bytes)), length_(length) {
+    for (const auto& each : memory_) pointers_.push_back(static_cast<int8_t*>(each.get()));
   }
 
   int8_t* const* pointers() const { return pointers_.data(); }
   int64_t length() const { return length_; }
 
  private:
-  std::vector<std::unique_ptr<int8_t, void (*)(void*)>> memory_;
+  CacheMemory memory_;
   std::vector<int8_t*> pointers_;
   int64_t length_;
 };
@@ -115,7 +113,7 @@ class CpuDecoder : public DecoderEngine {
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     const int64_t bytes = rows * length * sizes_.num_kv_heads * sizes_.head_dim;
-    return std::make_unique<CpuCaches>(2 * layers_.size(), static_cast<size_t>(bytes), length);
+    return std::make_unique<CpuCaches>(sizes_.num_layers, static_cast<size_t>(bytes), length);
   }
 
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "error.hpp"
+#include "kv_cache.hpp"
 
 namespace je {
 namespace {
@@ -21,7 +22,7 @@ ONNXTensorElementDataType type_of(const std::string& dtype) {
 
 // The KV caches of a graph. On a device, the first run reads zeros from the host and writes to the device.
 struct GraphCaches : Caches {
-  std::vector<std::unique_ptr<void, void (*)(void*)>> memory;  // of `past`, on the host
+  CacheMemory memory;               // of `past`, on the host
   std::vector<Ort::Value> past;     // inputs of the next run, also its outputs if `present` is empty
   std::vector<Ort::Value> present;  // outputs of the first run on a device with its own memory
 };
@@ -36,24 +37,17 @@ class GraphDecoder : public DecoderEngine {
                                                                      : 1),
         is_on_device_(options.device.has_memory()),
         graph_(bundle.path(bundle.component(name)), bundle.component(name), options) {
-    for (int64_t i = 0; i < sizes_.num_layers; ++i)
-      for (const char* kind : {"k", "v"}) {
-        names_.push_back(join("past_", kind, "_", i));
-        names_.push_back(join("present_", kind, "_", i));
-      }
-    inputs_ = {"embeds", "positions", "lengths"};
-    outputs_ = {"hidden"};
-    for (size_t i = 0; i < names_.size(); ++i) (i % 2 ? outputs_ : inputs_).push_back(names_[i].c_str());
+    for (const std::string& name : past_) inputs_.push_back(name.c_str());
+    for (const std::string& name : present_) outputs_.push_back(name.c_str());
   }
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     auto made = std::make_unique<GraphCaches>();
     const std::vector<int64_t> shape{rows, sizes_.num_kv_heads, length, sizes_.head_dim};
     const size_t numbers = static_cast<size_t>(rows * sizes_.num_kv_heads * length * sizes_.head_dim);
-    for (int64_t i = 0; i < 2 * sizes_.num_layers; ++i) {
-      made->memory.emplace_back(std::calloc(numbers, item_bytes_), std::free);
-      if (!made->memory.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer images at once");
-      made->past.push_back(value_of({"", type_, shape, made->memory.back().get()}));
+    made->memory = allocate_caches(sizes_.num_layers, numbers * item_bytes_);
+    for (const auto& each : made->memory) {
+      made->past.push_back(value_of({"", type_, shape, each.get()}));
       if (is_on_device_) made->present.push_back(graph_.device_value(shape, type_));
     }
     return made;
@@ -84,8 +78,9 @@ class GraphDecoder : public DecoderEngine {
   size_t item_bytes_;
   bool is_on_device_;
   Graph graph_;
-  std::vector<std::string> names_;
-  std::vector<const char*> inputs_, outputs_;
+  std::vector<std::string> past_ = cache_names(kPast, sizes_.num_layers);
+  std::vector<std::string> present_ = cache_names(kPresent, sizes_.num_layers);
+  std::vector<const char*> inputs_{"embeds", "positions", "lengths"}, outputs_{"hidden"};
 };
 
 }  // namespace

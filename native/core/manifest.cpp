@@ -4,6 +4,7 @@
 #include <set>
 
 #include "json_reader.hpp"
+#include "kv_cache.hpp"
 #include "limits.hpp"
 
 namespace je {
@@ -208,7 +209,7 @@ void check_components(const Manifest& manifest, const ObjectReader& from) {
 TensorInfo cache_of(const Manifest& manifest, const ObjectReader& from) {
   TensorInfo first;
   for (const TensorInfo& each : manifest.components.at("decoder").inputs) {
-    if (each.name.rfind("past_", 0) != 0) continue;
+    if (each.name.rfind(kPast, 0) != 0) continue;
     if (each.shape.size() != 4) from.wrong("components.decoder.inputs", "have no cache");
     if (first.name.empty()) first = each;
   }
