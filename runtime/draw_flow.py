@@ -187,7 +187,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
 
 
 def _preview(engines: Engines, latent_ZHW: np.ndarray) -> np.ndarray:
-    """Return a latent's colours by the linear preview map, at the image's size (docs/sampling.md)."""
+    """Return a latent's colours by the linear preview map, at the image's size."""
     weights_ZC = engines.table("preview")  # its last row is the constant
     cells = np.broadcast_to(weights_ZC[-1], (*latent_ZHW.shape[1:], 3))
     for channel_HW, weights_C in zip(latent_ZHW, weights_ZC[:-1], strict=True):

@@ -64,3 +64,19 @@ def reason(driver: Any, code: Any) -> str:
     """
     found = [driver.cuGetErrorName(code), driver.cuGetErrorString(code)]
     return ": ".join((text or b"unknown").decode() for _, text in found)
+
+
+def close_gpu(driver: Any, context: Any, device: Any, stream: Any) -> None:
+    """Give a GPU back: its stream, and this process's use of its context.
+
+    Args:
+        driver: The module of the driver API.
+        context: The GPU's primary context.
+        device: The GPU.
+        stream: The stream to destroy.
+    """
+    code, *_ = driver.cuCtxPushCurrent(context)
+    if int(code) == 0:
+        driver.cuStreamDestroy(stream)
+        driver.cuCtxPopCurrent()
+    driver.cuDevicePrimaryCtxRelease(device)

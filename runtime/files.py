@@ -139,7 +139,7 @@ def _fsync(descriptor: int) -> None:
 
 @contextmanager
 def _settled(parent: Path) -> Iterator[None]:
-    """Keep others from looking for leftovers while a private folder is made but not yet locked.
+    """Keep others from looking for leftovers while a private folder is not yet locked.
 
     Locks the parent itself, for some milliseconds. If that is not possible (the folder cannot be
     read, or a script has locked it), the private folder is made without the lock.
@@ -160,7 +160,7 @@ def _wait_for(descriptor: int) -> None:
 
 
 def _claim(parent: Path, target: str | None) -> tuple[Path, int]:
-    """Make a private folder with its marker; return the folder and the marker's locked descriptor."""
+    """Make a private folder with its marker; return it and the marker's locked descriptor."""
     room = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
         lock = os.open(room / MARKER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)

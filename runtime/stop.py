@@ -1,4 +1,4 @@
-"""Ctrl-C and ``kill`` end a program cleanly: its blocks clean up, and it says what it kept."""
+"""Let Ctrl-C and ``kill`` end a program cleanly: its blocks clean up, and it says what it kept."""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):  # no Exception, and no KeyboardInterrupt, which libraries catch
-    """The program is to end. code: its exit status. kept: what it leaves, as words."""
+    """The program is to end.
+
+    Attributes:
+        code: Its exit status.
+        kept: What it leaves behind, in words.
+    """
 
     def __init__(self, number: int) -> None:
-        """number: of the signal."""
+        """Set the exit status to 128 and the signal's number."""
         super().__init__(number)
         self.code = 128 + number
         self.kept = ""
 
     def __str__(self) -> str:
-        """Return the line to end with."""
+        """Return the line that the program ends with."""
         return f"stopped; {self.kept}" if self.kept else "stopped"
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise Stopped in the block at the first Ctrl-C or SIGTERM; the second ends it at once.
+    """Raise Stopped in the block at the first Ctrl-C or SIGTERM; the second ends the program.
 
-    A signal that is ignored, as by nohup, stays so. For the main thread.
+    A signal that is ignored, as by nohup, stays ignored. Only for the main thread.
     """
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     handled = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
@@ -50,7 +55,11 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def keeping(say: Callable[[], str]) -> Iterator[None]:
-    """Where the block is stopped, note what it keeps, as ``say`` words it then."""
+    """Note what the block keeps if it is stopped.
+
+    Args:
+        say: Returns the words, called when the block is stopped.
+    """
     try:
         yield
     except Stopped as stop:
@@ -60,9 +69,8 @@ def keeping(say: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def ignored_by_children() -> Iterator[None]:
-    """Let processes started in the block live through a terminal's Ctrl-C: their starter ends
-    them."""
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    """Let processes started in the block survive a terminal's Ctrl-C; their starter ends them."""
+    if threading.current_thread() is not threading.main_thread():  # only it can set a handler
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,118 @@
+"""A prompt on a GPU: the decoder's KV caches on the device, and the prefill that fills them.
+
+Shapes: see ``runtime/decode.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+from janus_edge.runtime.cuda import Cuda, DeviceArray
+from janus_edge.runtime.manifest import Sizes
+
+Send = Callable[[], None]  # sends work to the stream
+_KEPT_LENGTHS = 4  # prompt lengths whose buffers and bindings are kept
+
+
+@dataclass(frozen=True)
+class Caches:
+    """A decoder's KV caches on the device, each (R, G, M, E).
+
+    Attributes:
+        past: By the name of the decoder's input.
+        present: By the name of the decoder's output.
+    """
+
+    past: dict[str, DeviceArray]
+    present: dict[str, DeviceArray]
+
+    @classmethod
+    def zeros(cls, decoder: TensorRTEngine, sizes: Sizes, rows: int, dtype: str) -> Caches:
+        """Return empty caches.
+
+        Args:
+            decoder: The engine that reads and writes them.
+            sizes: The sizes of the bundle.
+            rows: R.
+            dtype: Of the caches, as the manifest names it.
+
+        Raises:
+            DeviceError: The GPU has no room.
+        """
+        shape = (rows, sizes.num_kv_heads, sizes.max_length, sizes.head_dim)
+        names = [f"{part}_{i}" for i in range(sizes.num_layers) for part in "kv"]
+        made = {name: decoder.zeros(shape, dtype) for name in names}
+        return cls(
+            {f"past_{name}": array for name, array in made.items()},
+            {f"present_{name}": array for name, array in made.items()},
+        )
+
+    def rows(self, count: int) -> Caches:
+        """Return views of the first rows of all caches."""
+        past, present = (
+            {name: array.view((count, *array.shape[1:])) for name, array in side.items()}
+            for side in (self.past, self.present)
+        )
+        return Caches(past, present)
+
+
+class Prefill:
+    """Fills the first rows of caches with prompts.
+
+    Buffers and bindings are made per prompt length; those of the latest ``_KEPT_LENGTHS`` lengths
+    are kept.
+    """
+
+    def __init__(self, cuda: Cuda, decoder: TensorRTEngine, caches: Caches) -> None:
+        """Prepare nothing yet: bindings are made for the first prompt of each length.
+
+        Args:
+            cuda: The GPU.
+            decoder: The decoder's engine.
+            caches: The caches to fill.
+        """
+        self._cuda, self._decoder, self._caches = cuda, decoder, caches
+        self._bound: dict[tuple[int, int], tuple[dict[str, DeviceArray], DeviceArray, Send]] = {}
+
+    def __call__(self, prompt_RTD: np.ndarray, lengths_R: np.ndarray) -> DeviceArray:
+        """Send the prefill to the stream and return the hidden states (R, T, D), without waiting.
+
+        The next call may write over the hidden states.
+
+        Args:
+            prompt_RTD: Embeddings of prompts, padded on the right.
+            lengths_R: The prompts' lengths without padding.
+        """
+        rows, time, _ = prompt_RTD.shape
+        inputs, hidden, send = self._binding(rows, time, prompt_RTD.shape)
+        values = (prompt_RTD, np.tile(np.arange(time), (rows, 1)), lengths_R)
+        for array, value in zip(inputs.values(), values, strict=True):
+            self._cuda.upload(array, value)
+        send()
+        return hidden
+
+    def _binding(
+        self, rows: int, time: int, shape: tuple[int, ...]
+    ) -> tuple[dict[str, DeviceArray], DeviceArray, Send]:
+        """Return the inputs, the hidden states and the launch for prompts of a length."""
+        made = self._bound.pop((rows, time), None)
+        if made is None:
+            if len(self._bound) == _KEPT_LENGTHS:
+                self._bound.pop(next(iter(self._bound)))
+            new, caches = self._cuda.array, self._caches.rows(rows)
+            inputs = {
+                "embeds": new(shape, "float32"),
+                "positions": new((rows, time), "int64"),
+                "lengths": new((rows,), "int64"),
+            }
+            hidden = new(shape, "float32")
+            send = self._decoder.prepare_enqueue(
+                {**inputs, **caches.past}, {"hidden": hidden, **caches.present}, often=False
+            )
+            made = inputs, hidden, send
+        self._bound[rows, time] = made  # the latest stands last
+        return made
