@@ -1,4 +1,4 @@
-"""Answering: images to vectors, the prompt around them, tokens to text. Events out."""
+"""Answer: images to vectors, the prompt around them, tokens to text. Yields events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from janus_edge.runtime.timing import Stopwatch
 def answer(
     engines: Engines, request: AskRequest, ids_T: np.ndarray, watch: Stopwatch
 ) -> Iterator[Event]:
-    """Text events as they come, to the prompt ``ids_T`` that the request makes."""
+    """Yield Text events as tokens are decoded.
+
+    Args:
+        engines: The bundle's engines.
+        request: The question.
+        ids_T: Token ids of its prompt.
+        watch: Takes the time of each part.
+    """
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
     vision = ("vision_encoder", "vision_aligner") if request.images else ()
@@ -45,7 +52,7 @@ def answer(
 
 
 def _see(engines: Engines, image: PilImage.Image, watch: Stopwatch) -> np.ndarray:
-    """The vectors (N, D) that stand for an image."""
+    """Return the vectors (N, D) that stand for an image."""
     encoder, aligner = engines["vision_encoder"], engines["vision_aligner"]
     with watch.part("vision"):
         pixels = images.prepare(image, engines.bundle.manifest.sizes.image_size)

@@ -1,8 +1,8 @@
-"""What the loops need of a bundle, compared with its manifest when it is opened.
+"""Compare what the loops need of a bundle with its manifest when the bundle is opened.
 
 The manifest's sizes must fit together, and each component's inputs and outputs must be what the
-loops bind to them; that a graph has those, its engine says when it opens. native/core/contract.cpp
-compares the same.
+loops bind. That a graph really has them is checked when its engine opens.
+native/core/contract.cpp compares the same.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from janus_edge.runtime.manifest import (
 )
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
-# Of a shape: a size, a capital letter for what varies, "?name" for a size that only the components
-# know, and that is the same wherever it is named so.
+# A dimension is a size, a capital letter if it varies, or "?name" for a size that only the
+# components know; it is the same wherever it has this name.
 Shape = tuple[int | str, ...]
 End = tuple[str, str, Shape]  # name, dtype, shape
 Ends = tuple[list[End], list[End]]  # inputs and outputs
@@ -46,7 +46,12 @@ def table_shapes(manifest: Manifest) -> dict[str, tuple[int, int]]:
 
 
 def check_contract(manifest: Manifest, where: str) -> None:
-    """Raises BundleError naming the first thing that does not fit."""
+    """Raise BundleError naming the first thing that does not fit.
+
+    Args:
+        manifest: The manifest.
+        where: Its path, for the error.
+    """
     for problem in _problems(manifest):
         raise BundleError(f"{where}: {problem}; export the bundle again")
 
@@ -174,11 +179,12 @@ def _of_flow(sizes: FlowSizes) -> dict[str, Ends]:
 
 @dataclass
 class _Comparison:
-    """Of lists of inputs or outputs; remembers the sizes that only the components know."""
+    """Compares lists of inputs or outputs; remembers the sizes that only the components know."""
 
     sizes: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, at: str, found: tuple[Tensor, ...], wanted: list[End]) -> Iterator[str]:
+        """Yield how the inputs or outputs that were found differ from the wanted ones."""
         names = [each.name for each in found], [name for name, *_ in wanted]
         if names[0] != names[1]:
             count = sum(a == b for a, b in zip(*names, strict=False))

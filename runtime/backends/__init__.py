@@ -1,4 +1,4 @@
-"""Engine kinds behind one protocol, found by the manifest's ``backend``."""
+"""Backends behind one protocol, found by the manifest's ``backend``."""
 
 from __future__ import annotations
 
@@ -18,43 +18,53 @@ if TYPE_CHECKING:
     from janus_edge.runtime.manifest import Component
 
 Arrays = dict[str, np.ndarray]
-Buffer = Any  # an array of numpy's, or memory that ``Engine.zeros`` has given
+Buffer = Any  # a numpy array, or memory that ``Engine.zeros`` returned
 Buffers = Mapping[str, Buffer]
 
 
 class Engine(Protocol):
-    """One compiled component."""
+    """One component, opened for execution by a backend."""
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs in the manifest's order, in new arrays."""
+        """Return all outputs in the manifest's order, in new arrays."""
 
     def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
-        """A call that reads and writes these arrays where they are, as often as wanted.
+        """Return a call that reads and writes these arrays where they are, any number of times.
 
-        One array may be an input and an output: it is then updated in place. often: False where it
-        is wanted once, and nothing should be prepared for its shapes.
+        One array may be an input and an output: it is then updated in place.
+
+        Args:
+            inputs: Arrays by the name of the input.
+            outputs: Arrays by the name of the output.
+            often: False if the call is needed only once, so that nothing is prepared for its
+                shapes.
         """
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """Cleared memory for keys and values, where the engine has them nearest."""
+        """Return cleared memory for keys and values, where it is nearest to the engine."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a session's engines share. num_threads: of each; 0 lets the backend choose."""
+    """What a session's engines share.
+
+    Attributes:
+        num_threads: Threads of each engine; 0 lets the backend choose.
+        device: Where they run.
+    """
 
     num_threads: int = 0
     device: Device = field(default_factory=Device)
 
     @cached_property
     def cuda(self) -> Cuda:
-        """The GPU, opened when first asked for. Raises DeviceError."""
+        """The GPU, opened when first needed. Raises DeviceError."""
         from janus_edge.runtime.cuda import Cuda
 
         return Cuda(self.device.ordinal)
 
 
-# Each module has ``load(path, component, shared) -> Engine``; it is imported when first needed.
+# Each module has ``load(path, component, shared) -> Engine`` and is imported when first needed.
 BACKENDS = {
     "onnxruntime": "janus_edge.runtime.backends.onnxruntime",
     "tensorrt": "janus_edge.runtime.backends.tensorrt",
@@ -62,6 +72,16 @@ BACKENDS = {
 
 
 def load_engine(path: Path, component: Component, shared: Shared) -> Engine:
-    """Open a component's file. Raises BundleError, DeviceError."""
+    """Open a component's file.
+
+    Args:
+        path: The file.
+        component: What the manifest says of it.
+        shared: What the session's engines share.
+
+    Raises:
+        BundleError: The file cannot be opened.
+        DeviceError: The device is missing, or cannot run it.
+    """
     engine: Engine = import_module(BACKENDS[component.backend]).load(path, component, shared)
     return engine
