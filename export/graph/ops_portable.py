@@ -1,4 +1,4 @@
-"""Standard ONNX, opset 24: what any engine of that opset runs, and TensorRT's parser fuses."""
+"""Lower to standard ONNX, opset 24, which all engines of that opset run and TensorRT fuses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,21 @@ from janus_edge.model.config import LanguageConfig
 
 
 def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSpec) -> str:
-    """DequantizeLinear and MatMul of spec, which engines fuse, and MatMulInteger of whole
-    outputs."""
+    """Add a matmul with quantized weights.
+
+    For blocks it is DequantizeLinear and MatMul, which engines fuse; per channel it is
+    MatMulInteger.
+
+    Args:
+        graph: Takes the nodes.
+        x: Name of the input (..., I).
+        name: Name of the result (..., O).
+        weight_OI: The weights.
+        spec: How they are quantized.
+
+    Returns:
+        The name of the result.
+    """
     levels_IO, scales_KO = pack_signed(weight_OI, spec)
     if not spec.block_size:
         stored = graph.weight(f"{name}.weight.levels", levels_IO)
@@ -22,7 +35,8 @@ def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSp
         return _integers(graph, x, name, stored, scales_O, weight_OI.shape[1])
     store = graph.nibbles if spec.bits == 4 else graph.weight
     stored = store(f"{name}.weight.levels", levels_IO)
-    scales = graph.constant(f"{name}.weight.scales", scales_KO)  # for export/quantization/half.py
+    # In the graph, not beside it: export/quantization/half.py converts the scales.
+    scales = graph.constant(f"{name}.weight.scales", scales_KO)
     weight = graph.node(
         "DequantizeLinear",
         [stored, scales],
@@ -36,7 +50,7 @@ def matmul(graph: Graph, x: str, name: str, weight_OI: np.ndarray, spec: QuantSp
 def _integers(
     graph: Graph, x: str, name: str, levels_IO: str, scales_O: str, num_inputs: int
 ) -> str:
-    """A product of integers, and the scales of weights and rows after it."""
+    """Add a matmul of integers, then the scales of weights and rows."""
     integers, scales = quantized_rows(graph, x, num_inputs)
     whole = graph.node("MatMulInteger", [integers, levels_IO, "rows.zero"], [f"{name}.whole"])
     wide = graph.node("Cast", [whole], [f"{name}.of_levels"], to=TensorProto.FLOAT)
@@ -45,15 +59,16 @@ def _integers(
 
 
 def prepare(graph: Graph) -> None:
-    """Where new positions are written: behind what is valid, or of a padded prompt from 0 on; and
-    which slots each may attend to, those up to its own (R, 1, T, M).
+    """Add where new positions are written, and the mask (R, 1, T, M) of what each may attend to.
 
-    The mask is explicit: TensorRT's parser ignored Attention's ``nonpad_kv_seqlen``.
+    New positions are written after the valid ones, those of a padded prompt from 0 on. A position
+    attends to the slots up to its own. The mask is explicit, as TensorRT's parser ignores
+    Attention's ``nonpad_kv_seqlen``.
     """
     graph.constant("i64.0", np.array(0))
     for name, axes in (("axes.0", [0]), ("axes.1", [1]), ("axes.last", [-1])):
         graph.constant(name, np.array(axes))
-    # cut from a constant: Range is refused by ONNX Runtime where a cache's length is fixed
+    # Slices of a constant: ONNX Runtime refuses Range if a cache's length is fixed.
     (most,) = (tensor.dims[0] for tensor in graph.initializers if tensor.name == "cos")
     graph.constant("index", np.arange(most))
     sizes = {
@@ -79,7 +94,18 @@ def attention(
     config: LanguageConfig,
     scales: CacheScales | None,
 ) -> str:
-    """RotaryEmbedding, TensorScatter into the caches, Attention."""
+    """Add RotaryEmbedding, TensorScatter into the KV caches, and Attention.
+
+    Args:
+        graph: Takes the nodes.
+        index: The layer.
+        qkv: Names of queries, keys and values (R, T, D).
+        config: The language model's.
+        scales: None: standard operators have no 8-bit caches.
+
+    Returns:
+        The name of the result (R, T, D).
+    """
     assert scales is None, "refused by preset_of"
     at, heads = f"layers.{index}", config.num_attention_heads
     queries, keys, values = (
@@ -103,7 +129,7 @@ def attention(
 
 
 def _by_heads(graph: Graph, name: str, num_heads: int, head_dim: int) -> str:
-    """(R, T, D) to (R, heads, T, E)."""
+    """Reshape (R, T, D) to (R, heads, T, E)."""
     shape = graph.constant(f"{name}.shape", np.array([0, 0, num_heads, head_dim]))
     split = graph.node("Reshape", [name, shape], [f"{name}.split"])
     return graph.node("Transpose", [split], [f"{name}.heads"], perm=[0, 2, 1, 3])

@@ -76,7 +76,7 @@ def is_cache(name: str) -> bool:
 
 
 class _HalfConversion:
-    """The new graph while it is made. ``_converted``: from a tensor's name to its converted form."""
+    """The new graph while it is made. ``_converted``: a tensor's converted form by its name."""
 
     def __init__(self, graph: onnx.GraphProto, dtype: str, operators: frozenset[str]) -> None:
         """Find the graph's weights and caches.

@@ -159,7 +159,7 @@ class TensorRTEngine:
         return EnqueueCall(context, check, kept)
 
     def _context(self, shapes: dict[str, tuple[int, ...]], often: bool) -> Any:
-        """Return a context for the narrowest profile that holds the shapes, or raise OptionError."""
+        """Return a context for the narrowest profile that holds the shapes; raise OptionError."""
         missing = set(self._inputs) - set(shapes)
         if missing:
             raise BundleError(f"{self._path}: also takes {', '.join(sorted(missing))}")
