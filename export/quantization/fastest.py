@@ -12,5 +12,5 @@ def fastest_preset() -> tuple[str, str]:
     Runtime computes many rows sooner with a second copy of the decoder.
     """
     if library() is not None:
-        return "int4", "the fastest here, as our own 4-bit decoder runs on this processor"
-    return "int4-int8", "the fastest here, as our own 4-bit decoder does not run on this processor"
+        return "int4", "the fastest here, as the CPU kernels run on this processor"
+    return "int4-int8", "the fastest here, as the CPU kernels do not run on this processor"

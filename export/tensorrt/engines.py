@@ -171,16 +171,16 @@ def _error_of_float16(
     examples, references = known.examples, known.references
     changed = path.with_suffix(".halved.onnx")
     onnx.save(keep_casts(proto), changed)
-    halves = [
+    converted = [
         {name: array.astype("float16") if is_cache(name) else array for name, array in each.items()}
         for each in examples
     ]
     tolerance = _PIXELS.get(component.name)
     if tolerance is not None:
-        return check_parity(component, changed, "use", halves, references, tolerance=tolerance)
+        return check_parity(component, changed, "use", converted, references, tolerance=tolerance)
     with torch.autocast("cpu", dtype=torch.float16):
         eager = component.references(examples, fake_quantize=component.is_quantized)
-    return check_parity(component, changed, "use", halves, references, eager)
+    return check_parity(component, changed, "use", converted, references, eager)
 
 
 def _error_of_bfloat16(
