@@ -57,6 +57,7 @@ def check_contract(manifest: Manifest, where: str) -> None:
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:
+    """Yield what does not fit, most basic things first."""
     yield from _sizes(manifest)
     if manifest.special_tokens != TOKEN_STRINGS:
         yield "special_tokens are not those that prompts are made of"
@@ -129,6 +130,7 @@ def _ends(name: str, manifest: Manifest) -> Ends:
 
 
 def _decoder(manifest: Manifest) -> Ends:
+    """Return the inputs and outputs of the decoder and of its copy for prefill."""
     sizes = manifest.sizes
     slots = manifest.sizes.max_length if manifest.cache_slots else "M"
     shape: Shape = ("R", sizes.num_kv_heads, slots, sizes.head_dim)
@@ -148,6 +150,7 @@ def _decoder(manifest: Manifest) -> Ends:
 
 
 def _of_codes(sizes: CodeSizes) -> dict[str, Ends]:
+    """Return those of the components that only a code model has."""
     pixels: End = ("pixels", "float32", ("B", 3, sizes.image_size, sizes.image_size))
     codes: End = ("codes", "int64", ("B", sizes.num_codes))
     hidden: End = ("hidden", "float32", ("R", sizes.hidden_size))
@@ -159,6 +162,7 @@ def _of_codes(sizes: CodeSizes) -> dict[str, Ends]:
 
 
 def _of_flow(sizes: FlowSizes) -> dict[str, Ends]:
+    """Return those of the components that only a flow model has."""
     pixels: End = ("pixels", "float32", ("B", 3, sizes.image_size, sizes.image_size))
     tokens: Shape = ("B", sizes.num_latent_tokens, sizes.hidden_size)
     latent: Shape = ("B", *sizes.latent_shape)

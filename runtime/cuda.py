@@ -267,6 +267,7 @@ class Cuda:
             return work
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Capture ``work`` in a CUDA graph and return what launches it."""
         relaxed = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         was_collecting = gc.isenabled()
         gc.disable()  # freeing what TensorRT holds would also end the capture

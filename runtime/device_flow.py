@@ -161,6 +161,7 @@ class DeviceFlow:
 
 
 def _state(cuda: Cuda, sizes: FlowSizes, skip_shape: tuple[int, ...]) -> _State:
+    """Return buffers on the device, for both rows."""
     width, tokens = sizes.hidden_size, sizes.num_latent_tokens
     follows, latent, new = tokens + 1, (1, *sizes.latent_shape), cuda.array
     return _State(

@@ -103,6 +103,7 @@ def _portable(manifest: Manifest) -> bool:
 
 
 def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
+    """Return why ONNX Runtime cannot run on a device, None if it can."""
     import onnxruntime as ort
 
     from janus_edge.runtime.driver import has_driver
@@ -116,6 +117,7 @@ def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
 
 
 def _why_no_engines(manifest: Manifest, device: Device) -> str | None:
+    """Return why TensorRT engines cannot run on a device, None if they can."""
     from janus_edge.runtime.backends.tensorrt_library import import_library
     from janus_edge.runtime.cuda import Cuda
 

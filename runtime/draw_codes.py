@@ -57,6 +57,7 @@ def _draw_batch(
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
+    """Draw images whose rows fit into one batch."""
     sizes = sizes_of(engines)
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):

@@ -72,6 +72,7 @@ def _draw_prompt(
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
+    """Draw the images of one prompt."""
     for plan in planned:
         noise = normal(np.array([plan.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
         z = noise

@@ -183,8 +183,8 @@ class Engines:
         kernels are as fast without the copy.
 
         Args:
-            steps: Whether there will be decode steps.
-            prefill: Whether there are so many positions that it is worth opening the copy.
+            steps: True if there will be decode steps.
+            prefill: True if there are so many positions that it is worth opening the copy.
         """
         prefill_name = "decoder"
         if prefill and PREFILL in self.bundle.manifest.components and not self.uses_cpu_kernels:

@@ -35,6 +35,7 @@ def to_images(given: Any) -> tuple[PilImage.Image, ...]:
 
 
 def _to_image(given: Any, name: str) -> PilImage.Image:
+    """Return one image as RGB; ``name`` is what errors call it."""
     if isinstance(given, str | os.PathLike):
         return images.load_image(given)  # type: ignore[arg-type] # it refuses a path of bytes
     if isinstance(given, Image | Preview):

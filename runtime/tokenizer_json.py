@@ -62,6 +62,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(raw: Any) -> None:
+    """Raise ValueError for anything but a byte-level BPE of the kinds that are known."""
     model = raw["model"]
     if model["type"] != "BPE":
         raise ValueError(f"a {model['type']} model; only BPE is known")

@@ -170,6 +170,7 @@ def _write_graphs(
     upcast_at_use: int,
     engines: Plan | None,
 ) -> dict[str, Any]:
+    """Export and check each component; return the manifest's entries."""
     entries: dict[str, Any] = {}
     for component in components:
         path, data = part / f"{component.name}.onnx", None
@@ -232,6 +233,7 @@ def _write_manifest(
     entries: dict[str, Any],
     kernels: list[dict[str, Any]],
 ) -> None:
+    """Write manifest.json and its checksum."""
     manifest = {
         "format": FORMAT,
         "family": family_of(checkpoint.model),

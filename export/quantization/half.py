@@ -118,6 +118,7 @@ class _HalfConversion:
         )
 
     def _rewrite(self, node: onnx.NodeProto) -> None:
+        """Add a node to the new graph, in half precision if its operator is one of those."""
         if node.op_type not in self._operators:
             self._nodes.append(node)
             return

@@ -68,10 +68,10 @@ class Preset:
 
     Attributes:
         vision_and_flow: The parts that see all rows of an image at once.
-        convolutions: Whether the VQ decoder's are quantized (convolutions.py).
+        convolutions: True if those of the VQ decoder are quantized (convolutions.py).
         prefill: A second copy of the decoder for prompts; None has no copy.
         cache: Dtype of keys and values; int8 has one scale per channel (calibrate.py).
-        fp16: Whether everything else, tables too, becomes fp16.
+        fp16: True if everything else, tables too, becomes fp16.
         lowering: A name of ``LOWERING_NAMES``.
     """
 
@@ -190,6 +190,7 @@ def pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray
 
 
 def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize some outputs; see ``pack``."""
     half = 2 ** (spec.bits - 1)
     size = spec.block_size or weight_OI.shape[1]
     filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % size)))

@@ -114,6 +114,7 @@ class Kernels:
         return image
 
     def _open(self, name: str) -> tuple[Kernel, Any]:
+        """Return a kernel with its loaded function."""
         kernel = self._found.get(name)
         if kernel is None:
             cuda = self._cuda

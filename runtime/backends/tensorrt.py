@@ -189,6 +189,7 @@ class TensorRTEngine:
         return context
 
     def _profile(self, shapes: dict[str, tuple[int, ...]]) -> int:
+        """Return the number of the narrowest profile that holds the shapes."""
         fitting = []
         for index in range(self._engine.num_optimization_profiles):
             size, fits = 1, True
