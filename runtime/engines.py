@@ -177,10 +177,11 @@ class Engines:
         return CachedDecoder(step, manifest.sizes, rows, slots, manifest.cache_type, prefill_engine)
 
     def decoder_names(self, *, steps: bool = True, prefill: bool = True) -> tuple[str, str]:
-        """Return the component for decode steps and the component for prefill; others stay closed.
+        """Return the component for decode steps and the component for prefill.
 
-        Prefill has a copy of the decoder if the bundle has one and memory has room for it. The CPU
-        kernels are as fast without the copy.
+        Prefill uses a copy of the decoder if the bundle has one, memory has room for it, and the
+        CPU kernels do not run the decoder: they are as fast without the copy. A component that is
+        not needed stays closed.
 
         Args:
             steps: True if there will be decode steps.

@@ -1,4 +1,4 @@
-"""Keep only what of a JPEG file makes its pixels, checked (ITU T.81, JFIF 1.02, Adobe's APP14).
+"""Check a JPEG file and keep only what its pixels need (ITU T.81, JFIF 1.02, Adobe's APP14).
 
 Decoders agree on what is left; they differ in what they forgive. Everything else, such as colour
 profiles and previews, is left out. Mirrors native/core/jpeg.cpp; docs/prompts.md has the rules.
@@ -25,7 +25,7 @@ _MOST_BLOCKS = 10  # in an interleaved unit
 
 @dataclass(frozen=True)
 class Essence:
-    """What of a file makes its pixels.
+    """The part of a file that its pixels need.
 
     Attributes:
         file: A complete JPEG file of it.
@@ -44,7 +44,7 @@ class Essence:
 
 
 def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
-    """Check a JPEG file and return what makes its pixels.
+    """Check a JPEG file and return the part that its pixels need.
 
     Args:
         raw: The whole file.

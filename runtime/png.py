@@ -1,4 +1,4 @@
-"""Keep only what of a PNG file makes its pixels, checked (PNG, third edition).
+"""Check a PNG file and keep only what its pixels need (PNG, third edition).
 
 Everything else, such as texts and colour profiles, is left out unread, so its size does not matter.
 Mirrors native/core/png_read.cpp; docs/prompts.md has the rules.
@@ -78,7 +78,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Essence:
-    """What of a file makes its pixels.
+    """The part of a file that its pixels need.
 
     Attributes:
         file: A complete PNG file of it; rows that are missing are zeros.
@@ -92,7 +92,7 @@ class Essence:
 
 
 def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
-    """Check a PNG file and return what makes its pixels.
+    """Check a PNG file and return the part that its pixels need.
 
     Args:
         raw: The whole file.
