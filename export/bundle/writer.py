@@ -45,7 +45,7 @@ from janus_edge.runtime.prompt import TOKEN_STRINGS
 from janus_edge.runtime.removal import foreign
 
 TOKENIZER_BIN = "tokenizer.bin"
-UPCAST_AT_USE = 2**27  # weights; of a component with more they stay fp16 in memory
+UPCAST_AT_USE = 2**27  # a component with more weights keeps them fp16 in memory
 Report = Callable[[str], None]
 
 
@@ -129,10 +129,10 @@ def export_bundle(
         kv_cache: "float32" or "int8"; None takes the preset's.
         prefill: "int8" adds a copy of the decoder that is faster for many positions at once.
         lowering: "onnxruntime", or "portable" for standard operators alone.
-        engines: Writes TensorRT engines and GPU kernels instead of graphs.
+        engines: If given, TensorRT engines and GPU kernels are written instead of graphs.
         report: Called with a line after each component.
-        replace: Replace a bundle that is there.
-        upcast_at_use: Weights of a component from which they stay fp16 in memory.
+        replace: Replace a bundle that is already there.
+        upcast_at_use: A component with more weights than this keeps them fp16 in memory.
 
     Raises:
         ParityError: A component differs from PyTorch.
