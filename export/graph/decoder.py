@@ -1,13 +1,14 @@
-"""The decoder as one ONNX graph: all layers, rotary positions, the KV cache inside the contract.
+"""The decoder as one ONNX graph: all layers, rotary positions, KV caches as inputs and outputs.
 
-embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G, M, E) to the final-
-normed hidden states (R, T, D) and the same caches, written in place where the caller binds one
-buffer as past and present. Caches are float32, or int8 with a scale a channel. ``lengths`` counts
-the valid positions after the call, so rolling back is passing a smaller one; ``positions`` only
-turn keys and queries, and may leave a gap. Attention and rounded products are lowered to ONNX
-Runtime's operators or to standard ones (export/graph/lowering.py).
+Inputs are embeds (R, T, D), positions (R, T), lengths (R,) and past keys and values (R, G, M, E).
+Outputs are the final-normed hidden states (R, T, D) and the same caches, written in place if the
+caller binds one buffer as past and present. Caches are float32, or int8 with one scale per channel.
 
-Layers are taken one at a time, both for the graph and for PyTorch's answer to the examples: a
+``lengths`` counts the valid positions after the call, so a smaller one rolls back. ``positions``
+only rotate keys and queries, and may leave a gap. Attention and quantized matmuls are lowered to
+ONNX Runtime's operators or to standard ones (export/graph/lowering.py).
+
+Layers are loaded one at a time, both for the graph and for PyTorch's answer to the examples: a
 checkpoint's weights need not fit into memory.
 """
 
@@ -39,14 +40,21 @@ from janus_edge.runtime.manifest import PREFILL
 
 _PREFIX = "language_model.model."
 PROMPT_LENGTH = 640  # positions: an image that is asked about or drawn by a flow, and some text
-CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
+CHECKED_LENGTH = 64  # the most positions of the caches that parity is checked with
 
 
 def decoder_components(
     checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
 ) -> list[Component]:
-    """All decoder layers for caches of at most ``max_length`` positions; a second time, with the
-    same inputs, outputs and caches, where the preset has a copy for prefill."""
+    """Return the decoder, and its copy for prefill if the preset has one.
+
+    The copy has the same inputs, outputs and caches.
+
+    Args:
+        checkpoint: The checkpoint.
+        max_length: The most positions of the caches.
+        preset: How weights and caches are stored.
+    """
     config, cache = checkpoint.model.config.language, preset.cache
 
     @once
@@ -104,8 +112,16 @@ def decoder_graph(
     spec: QuantSpec | None = None,
     scales: list[CacheScales] | None = None,
 ) -> onnx.ModelProto:
-    """Build the graph for caches of at most ``max_length`` positions; data and spec: see
-    ``Graph``. scales: of 8-bit caches, a layer each."""
+    """Build the decoder's graph.
+
+    Args:
+        checkpoint: The checkpoint; its layers are loaded one at a time.
+        max_length: The most positions of the caches.
+        lowering: To which operators.
+        data: See ``Graph``.
+        spec: See ``Graph``.
+        scales: Of 8-bit caches, for each layer; None for float32 caches.
+    """
     decoder, graph = checkpoint.model.language_model.model, Graph(lowering, data, spec)
     config = decoder.config
     with torch.no_grad():
@@ -145,6 +161,7 @@ def _layer(
     config: LanguageConfig,
     scales: CacheScales | None,
 ) -> str:
+    """Add a layer and return the name of its result."""
     at, attention, mlp = f"layers.{index}", layer.self_attn, layer.mlp
     normed = graph.norm(
         x, f"{at}.input_layernorm", layer.input_layernorm.weight, config.rms_norm_eps
@@ -172,8 +189,11 @@ def _layer(
 
 
 def _examples(checkpoint: Checkpoint, length: int, cached: str) -> list[Feeds]:
-    """A prefill, a step after it, a step of a single row, and several positions after a gap; of
-    embeddings that it will see, as keys and values of others go beyond a calibrated cache."""
+    """Return a prefill, a step after it, a step of a single row, and several positions after a gap.
+
+    The embeddings are of a kind that the decoder will see: keys and values of others go beyond the
+    range of a calibrated cache.
+    """
     rng, middle = np.random.default_rng(0), length // 2
     config = checkpoint.model.config.language
     known_RTD = sequences(checkpoint)[0].numpy()
@@ -208,8 +228,17 @@ def _references(
     scales: list[CacheScales] | None,
     fake_quantize: bool,
 ) -> list[list[np.ndarray]]:
-    """What PyTorch computes for every example, each layer loaded once, its weights rounded; low:
-    what is cached, too. Of 8-bit caches in levels, which need not be whole numbers."""
+    """Return what PyTorch computes for every example; each layer is loaded once.
+
+    8-bit caches are returned divided by their scales; the numbers need not be whole.
+
+    Args:
+        checkpoint: The checkpoint.
+        examples: The inputs.
+        spec: If given, weights and inputs of matmuls are fake-quantized by it.
+        scales: Of 8-bit caches, for each layer.
+        fake_quantize: Fake-quantize the caches, too.
+    """
     decoder = checkpoint.model.language_model.model
     xs = [torch.from_numpy(feeds["embeds"]) for feeds in examples]
     positions = [torch.from_numpy(feeds["positions"]) for feeds in examples]
@@ -239,7 +268,9 @@ def _references(
 
 
 def _slots(feeds: Feeds) -> torch.Tensor:
-    """Where in the caches new positions are written, (R, T): behind all that is valid, which is
-    not at their own numbers where those leave a gap."""
+    """Return where in the caches new positions are written, (R, T): after all valid positions.
+
+    That is not at their own numbers if those leave a gap.
+    """
     time = feeds["embeds"].shape[1]
     return torch.from_numpy(feeds["lengths"][:, None] - time + np.arange(time))

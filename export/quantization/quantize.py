@@ -1,7 +1,8 @@
-"""Weights in few bits: symmetric, in spec along the input, each block with a scale.
+"""Quantize weights to few bits: symmetric, in blocks along the input, with one scale per block.
 
-What is rounded is the weights of products alone; a preset says to what, a part of the model each.
-Shapes: O outputs, I inputs, K spec an output, S weights a block.
+Only the weights of matmuls are quantized. A preset says how, for each part of a model.
+
+Shapes: O outputs, I inputs, K blocks per output, S weights per block.
 """
 
 from __future__ import annotations
@@ -19,50 +20,59 @@ from torch.utils.hooks import RemovableHandle
 from janus_edge.runtime.errors import OptionError
 
 BLOCK_SIZES = (32, 64, 128)
-_AT_ONCE = 2**18  # weights: what is computed on the way stays in the processor's cache
-# Of a block's largest weight, what the largest level may stand for: clipping a little costs the
-# large ones less than the finer steps save the others.
-_LEAST_SCALE = np.float32(2.0**-18)  # half precision holds it, and what shrinks leave of it
+_AT_ONCE = 2**18  # weights; the intermediate results then stay in the processor's cache
+_LEAST_SCALE = np.float32(2.0**-18)  # fp16 holds it, even times the smallest of _SHRINKS
+# Factors tried on the scale that the largest weight needs. Clipping a little costs the largest
+# weights less than the finer steps save the others.
 _SHRINKS = {4: np.linspace(1.0, 0.7, 7), 8: np.ones(1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantSpec:
-    """Weights of 4 or 8 bits, with one scale per block of 32, 64 or 128 inputs or per output.
+    """How weights are quantized.
 
-    Products round their inputs to 8 bits, too, as many at a time (``accuracy_level`` 4 of ONNX
-    Runtime's MatMulNBits; MatMulIntegerToFloat for whole outputs, which reads more but computes
-    faster: for parts that see many rows at once).
+    Matmuls also quantize their inputs to 8 bits, with as many inputs per scale (``accuracy_level``
+    4 of ONNX Runtime's MatMulNBits). Per channel it is MatMulIntegerToFloat, which reads more but
+    computes faster: for parts that see many rows at once.
+
+    Attributes:
+        bits: 4 or 8.
+        block_size: Inputs that share a scale, 32, 64 or 128; None has one scale per output (per
+            channel).
+        positive_scales: If False, a block's largest weight maps to -2 ** (bits - 1), whatever its
+            sign.
     """
 
     bits: int
-    block_size: int | None = None  # None: one scale per output (per channel)
-    positive_scales: bool = False  # else a block's largest weight maps to -2 ** (bits - 1)
+    block_size: int | None = None
+    positive_scales: bool = False
 
     @property
     def dtype(self) -> str:
-        """As the manifest says it."""
+        """The dtype's name in the manifest."""
         return f"int{self.bits}"
 
     @property
     def granularity(self) -> str:
-        """What has one scale, as the manifest says it."""
+        """What shares a scale, as the manifest says it."""
         return f"blocks of {self.block_size}" if self.block_size else "per-channel"
 
 
 CACHE_TYPES = ("float32", "int8")
-LOWERING_NAMES = ("onnxruntime", "portable")  # of export/graph/lowering.py
+LOWERING_NAMES = ("onnxruntime", "portable")  # see export/graph/lowering.py
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How the parts of a model are stored; None: as in the checkpoint, fp16 where that is exact.
+    """How the parts of a model are stored. None stores them as in the checkpoint, fp16 if exact.
 
-    vision_and_flow: the parts that see all rows of an image at once. convolutions: whether those of
-    the VQ decoder are quantized (convolutions.py). prefill: of a second copy of the decoder for
-    prompts; None: no copy. cache: dtype of keys and values; int8 has a scale per channel
-    (calibrate.py). fp16: whether everything else, tables too, is rounded to fp16. lowering: to
-    which operators (graph/lowering.py).
+    Attributes:
+        vision_and_flow: The parts that see all rows of an image at once.
+        convolutions: True if those of the VQ decoder are quantized (convolutions.py).
+        prefill: A second copy of the decoder for prompts; None has no copy.
+        cache: Dtype of keys and values; int8 has one scale per channel (calibrate.py).
+        fp16: True if everything else, tables too, becomes fp16.
+        lowering: A name of ``LOWERING_NAMES``.
     """
 
     decoder: QuantSpec | None = None
@@ -76,8 +86,8 @@ class Preset:
     lowering: str = "onnxruntime"
 
 
-# Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
-# heads keep 8 bits.
+# docs/quantization.md has the measurements. Guidance multiplies an error of the image head by its
+# scale, so heads keep 8 bits.
 _HEAD = QuantSpec(bits=8, block_size=32)
 _PER_CHANNEL = QuantSpec(bits=8)
 _QUANTIZED = Preset(
@@ -106,8 +116,14 @@ def preset_of(
     prefill: str | None = None,
     lowering: str = "onnxruntime",
 ) -> Preset:
-    """A preset, with blocks of another size in its decoder, another cache, a copy of the decoder
-    for prefill ("int8"), or other operators. Raises OptionError."""
+    """Return a preset, with changes where they are given.
+
+    They are the decoder's block size, the dtype of the KV cache, a copy of the decoder for prefill
+    ("int8"), and the lowering.
+
+    Raises:
+        OptionError: There is no such name or value, or they do not go together.
+    """
     _check("quantize", name, tuple(PRESETS))
     _check("lowering", lowering, LOWERING_NAMES)
     preset = replace(PRESETS[name], lowering=lowering)
@@ -131,8 +147,11 @@ def preset_of(
 
 
 def for_tensorrt(preset: Preset, sizes: tuple[int, ...]) -> Preset:
-    """What TensorRT takes of a preset: blocks in the decoder and the heads, with positive scales,
-    that divide the sizes of their inputs; all else in fp16, keys and values among it."""
+    """Return what TensorRT takes of a preset; ``sizes`` are the numbers of inputs of its matmuls.
+
+    The decoder and the heads keep their blocks, with positive scales and of a size that divides
+    their inputs. Everything else is fp16, keys and values too.
+    """
 
     def fitted(spec: QuantSpec | None) -> QuantSpec | None:
         if spec is None or spec.block_size is None:
@@ -157,11 +176,12 @@ def _check(option: str, value: str | int, known: tuple[str | int, ...]) -> None:
 
 
 def pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (O, K, S * bits / 8) uint8, the lower nibble first, and scales (O, K) float32.
+    """Return quantized values (O, K, S * bits / 8) uint8 and scales (O, K) float32.
 
-    The last block of an output is filled with zeros. The scale of a block is the one of those tried
-    that leaves the smallest squared error; unless it is to be positive, its sign lets the largest
-    weight have the one level that has no negative.
+    The lower nibble comes first. The last block of an output is filled with zeros. Several scales
+    are tried for a block; the one with the smallest squared error is taken. Unless scales must be
+    positive, a scale's sign lets the largest weight take the one value that has no positive
+    counterpart.
     """
     rows = max(1, _AT_ONCE // weight_OI.shape[1])
     parts = [_pack(weight_OI[i : i + rows], spec) for i in range(0, len(weight_OI), rows)]
@@ -170,6 +190,7 @@ def pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray
 
 
 def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize some outputs; see ``pack``."""
     half = 2 ** (spec.bits - 1)
     size = spec.block_size or weight_OI.shape[1]
     filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % size)))
@@ -177,7 +198,7 @@ def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarra
     if spec.positive_scales:
         least, most = parts_OKS.min(-1, keepdims=True), parts_OKS.max(-1, keepdims=True)
         full_OK1 = np.maximum(most / np.float32(half - 1), least / np.float32(-half))
-        full_OK1 = np.maximum(full_OK1, _LEAST_SCALE)  # also of zeros alone
+        full_OK1 = np.maximum(full_OK1, _LEAST_SCALE)  # also for a block of zeros
     else:
         at = np.abs(parts_OKS).argmax(-1)[..., None]
         full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
@@ -197,13 +218,13 @@ def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarra
 
 
 def _levels(parts_OKS: np.ndarray, scale_OK1: np.ndarray, half: int) -> np.ndarray:
-    """The nearest of -half ... half - 1, as float32."""
+    """Return the nearest of -half ... half - 1, as float32."""
     scaled = parts_OKS * np.divide(1, scale_OK1, out=np.zeros_like(scale_OK1), where=scale_OK1 != 0)
     return np.clip(np.rint(scaled, out=scaled), -half, half - 1, out=scaled)
 
 
 def pack_signed(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (I, O) int8, a byte each, and scales (K, O) float32: inputs first."""
+    """Return quantized values (I, O) int8, a byte each, and scales (K, O) float32: inputs first."""
     levels, scales_OK = pack(weight_OI, spec)
     signed_OI = _signed(levels, spec).reshape(len(levels), -1)[:, : weight_OI.shape[1]]
     return np.ascontiguousarray(signed_OI.T), np.ascontiguousarray(scales_OK.T)
@@ -212,13 +233,13 @@ def pack_signed(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.
 def unpack(
     levels: np.ndarray, scales_OK: np.ndarray, spec: QuantSpec, num_inputs: int
 ) -> np.ndarray:
-    """The weights (O, I) that levels and scales stand for, float32."""
+    """Return the dequantized weights (O, I) float32 of values and scales that ``pack`` returned."""
     weights_OKS = _signed(levels, spec) * scales_OK[..., None]
     return weights_OKS.reshape(len(levels), -1)[:, :num_inputs]
 
 
 def _signed(levels: np.ndarray, spec: QuantSpec) -> np.ndarray:
-    """Packed levels as numbers around zero (O, K, S), int8."""
+    """Return packed values as numbers around zero, (O, K, S) int8."""
     if spec.bits == 4:
         levels = np.stack((levels & 15, levels >> 4), axis=-1).reshape(*levels.shape[:2], -1)
     return (levels - np.uint8(2 ** (spec.bits - 1))).view(np.int8)  # wraps around
@@ -226,8 +247,11 @@ def _signed(levels: np.ndarray, spec: QuantSpec) -> np.ndarray:
 
 @contextmanager
 def fake_quantized(module: nn.Module, spec: QuantSpec | None) -> Iterator[None]:
-    """Let a module's linear layers compute in the block as the graph will: from dequantized weights
-    and from inputs rounded to 8 bits."""
+    """Make a module's linear layers compute inside the block as the graph will.
+
+    Weights are dequantized and inputs are quantized to 8 bits and dequantized. None changes
+    nothing.
+    """
     if spec is None:
         yield
         return
@@ -245,7 +269,7 @@ def with_dequantized_weights(
     spec: QuantSpec,
     hook: Callable[[nn.Module], list[RemovableHandle]],
 ) -> Iterator[None]:
-    """Give layers dequantized weights (O, ...) and hooks inside the block."""
+    """Give layers dequantized weights (O, ...) inside the block, and what ``hook`` registers."""
     kept, hooks = [layer.weight for layer in layers], []
     try:
         for layer in layers:
