@@ -42,7 +42,7 @@ def import_driver() -> Any:
     """Return cuda-python's module of the driver API.
 
     Raises:
-        DeviceError: Cuda-python or NVIDIA's driver is missing.
+        DeviceError: No cuda-python, or no NVIDIA driver, is installed.
     """
     try:
         from cuda.bindings import driver

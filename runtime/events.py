@@ -15,7 +15,7 @@ class Progress:
         done: Codes or steps that are done, of all images.
         total: Codes or steps of all images.
         unit: "codes" or "steps".
-        elapsed_ms: Ms since the request began.
+        elapsed_ms: Time since the request began, ms.
     """
 
     done: int
@@ -34,7 +34,7 @@ class Preview:
         index: Which image of the request.
         done: Codes or steps of this image that are done.
         pixels: (H, W, 3) uint8.
-        elapsed_ms: Ms since the request began.
+        elapsed_ms: Time since the request began, ms.
     """
 
     index: int
@@ -51,7 +51,7 @@ class Image:
         index: Which image of the request.
         pixels: (H, W, 3) uint8.
         seed: The image's seed.
-        elapsed_ms: Ms since the request began.
+        elapsed_ms: Time since the request began, ms.
         codes: What the image was decoded from, (N,) int64; None for a flow.
         latent: What the image was decoded from, (Z, H', W') float32; None for a code model.
     """
@@ -70,7 +70,7 @@ class Text:
 
     Attributes:
         text: The piece.
-        elapsed_ms: Ms since the request began.
+        elapsed_ms: Time since the request began, ms.
     """
 
     text: str

@@ -32,8 +32,8 @@ class Header:
     """An IHDR chunk.
 
     Attributes:
-        width: Px.
-        height: Px.
+        width: Pixels per row.
+        height: Rows of pixels.
         depth: Bits per sample.
         colour: Colour type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha.
         compression: 0, zlib.

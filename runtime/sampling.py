@@ -121,7 +121,7 @@ def guide(cond: np.ndarray, uncond: np.ndarray, guidance_scale: float) -> np.nda
     Args:
         cond: Conditional logits (B, V) or velocities (B, C, H, W).
         uncond: Unconditional ones, of the same shape.
-        guidance_scale: S.
+        guidance_scale: The scale s.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return uncond + np.float32(guidance_scale) * (cond - uncond)
