@@ -54,6 +54,12 @@ def export(
         str | None,
         typer.Option(help="portable: standard ONNX operators alone; default: onnxruntime's."),
     ] = None,
+    image_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--image-encoder", help="Also export a Janus' image encoder, images to codes."
+        ),
+    ] = False,
     backend: Annotated[
         Backends,
         typer.Option(help="onnxruntime: graphs; tensorrt: engines for NVIDIA's GPUs."),
@@ -97,6 +103,7 @@ def export(
             kv_cache=kv_cache,
             prefill=prefill,
             lowering=lowering or "onnxruntime",
+            image_encoder=image_encoder,
             engines=Plan(precision=precision or PRECISIONS[0], target=target, builder=builder)
             if backend is Backends.tensorrt
             else None,

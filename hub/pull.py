@@ -17,7 +17,7 @@ from janus_edge.export.bundle.autoencoder import (
 )
 from janus_edge.export.bundle.writer import check_place, export_folder
 from janus_edge.export.quantization.fastest import fastest_preset
-from janus_edge.export.quantization.quantize import preset_of
+from janus_edge.export.quantization.presets import preset_of
 from janus_edge.hub.repository import Repository, find
 from janus_edge.model.config import JanusFlowConfig
 from janus_edge.model.files import read_object

@@ -177,24 +177,30 @@ class PromptEncoder:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def stream(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Yield the pieces of a text as its tokens arrive.
+        """Yield the text of tokens as they come.
 
-        A piece never ends inside a character and never shows a part of the user's next turn, at
-        which the text ends.
+        A piece is never a part of a character, nor anything of the user's next turn, at which the
+        stream ends. Tokens are decoded once, or again while a character is not complete: byte-level
+        tokens stand for bytes whatever comes before them.
         """
-        said: list[int] = []
-        shown = 0
+        pending: list[int] = []  # tokens whose last character is not complete
+        held, has_begun = "", False  # what may become the stop string; whether anything was shown
         for token in tokens:
-            said.append(token)
-            text = self.decode(said).lstrip()
+            pending.append(token)
+            text = held + self.decode(pending)
+            text = text if has_begun else text.lstrip()
             if self.stop_string is not None and self.stop_string in text:
-                yield from filter(None, [text[shown : text.index(self.stop_string)].rstrip()])
+                yield from filter(None, [text[: text.index(self.stop_string)].rstrip()])
                 return
+            if text.endswith("\ufffd"):
+                continue
             safe = len(text) - _begun(text, self.stop_string)
-            if safe > shown and not text.endswith("\ufffd"):
-                yield text[shown:safe]
-                shown = safe
-        if rest := self.decode(said).lstrip()[shown:]:
+            if safe > 0:
+                yield text[:safe]
+                has_begun = True
+            pending, held = [], text[safe:]
+        rest = held + self.decode(pending)
+        if rest := rest if has_begun else rest.lstrip():
             yield rest
 
     def _chat(self, turns: Sequence[Turn], system_prompt: str, image: str) -> str:

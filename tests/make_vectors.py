@@ -41,7 +41,7 @@ WORDS = ("", " ", "\u2003\u3000", "a cat", "日本", "😀 é", "User", "Us", "\
 
 
 def sampling() -> dict[str, Any]:
-    """docs/sampling.md, its first five sections."""
+    """docs/sampling.md: codes, tokens, their noise and the initial noise of latents."""
     rng = np.random.default_rng(5)
     counters = [((0,) * 4, (0,) * 2), ((2**32 - 1,) * 4, (2**32 - 1,) * 2), ((1, 2, 3, 4), (5, 6))]
     noise = [(seed, position, stream) for seed in SEEDS for position, stream in ((0, 0), (575, 1))]
@@ -179,7 +179,7 @@ def _choices(rng: np.random.Generator) -> Iterator[dict[str, Any]]:
 
 
 def flow() -> dict[str, Any]:
-    """docs/sampling.md, "Drawing by a flow": its field, and others of its settings."""
+    """docs/sampling.md, "Integrating the flow": its field, and others of its settings."""
     settings = [
         {"num_steps": 4, "shift": 3.0, "guidance_start": 0.2, "guidance_end": 1.0},
         {"num_steps": 1, "shift": 1.0, "guidance_start": 0.0, "guidance_end": 1.0},

@@ -1,9 +1,8 @@
-"""README's blocks do what it says: commands, Python, and C in tests/native/test_package.py."""
+"""README's commands and Python draw what they say; tests/test_docs.py runs the blocks of all pages,
+tests/native/test_package.py builds the C program."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from janus_edge.shapes.scorer import Found, find
+from tests.pages import ROOT, blocks, commands, make_folder, run_command
+from tests.test_docs import why_not_run
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def parts(path: Path) -> list[Found]:
@@ -22,27 +23,21 @@ def parts(path: Path) -> list[Found]:
         return find(np.asarray(image))[1]
 
 
-def blocks(language: str) -> list[str]:
-    """The blocks of a language, "" for those of none."""
-    text = README.read_text(encoding="utf-8")
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
-    return [block for each, block in found if each == language]
-
-
 def test_commands(tmp_path: Path) -> None:
     """Those of janus-edge in their order, and what is printed below them."""
-    words = r"\.venv/bin/(janus-edge [^\n&]*)\n((?:(?!```|\$|scripts)[^\n]+\n)*)"
-    found = [match for block in blocks("") for match in re.findall(words, block)]
+    make_folder(tmp_path)
+    found = [
+        command
+        for block in blocks(README)
+        if block.language in ("sh", "console")
+        for command in commands(block)
+        if why_not_run(command.text) is None
+    ]
     assert len(found) >= 3
-    for line, shown in found:
-        done = subprocess.run(
-            [sys.executable, "-m", "janus_edge", *shlex.split(line)[1:]],
-            cwd=tmp_path,
-            capture_output=True,
-            encoding="utf-8",
-        )
+    for command in found:
+        done = run_command(command, tmp_path)
         assert done.returncode == 0, done.stderr
-        assert shown in ("", done.stdout), line
+        assert command.output in ("", done.stdout), command.text
     assert [(part.colour, part.shape) for part in parts(tmp_path / "out.png")] == [
         ("red", "circle")
     ] * 3
@@ -52,9 +47,9 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_python(tmp_path: Path) -> None:
-    (code,) = blocks("python")
+    (block,) = blocks(README, "python")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8"
+        [sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
     *progress, shape = done.stdout.splitlines()

@@ -26,7 +26,7 @@ from janus_edge.diagnostics.machine import describe
 from janus_edge.diagnostics.records import append_record, program
 from janus_edge.export.bundle.sizes import sizes_of
 from janus_edge.export.graph.builder import save_graph
-from janus_edge.export.graph.decoder import decoder_graph
+from janus_edge.export.graph.decoder_graph import decoder_graph
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.calibrate import CacheScales
 from janus_edge.export.quantization.quantize import QuantSpec

@@ -23,7 +23,7 @@ from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.components import graph_components, tables
 from janus_edge.export.graph.parity import measure_parity
 from janus_edge.export.graph.storage import store_halves
-from janus_edge.export.quantization.quantize import for_tensorrt, preset_of
+from janus_edge.export.quantization.presets import for_tensorrt, preset_of
 from janus_edge.export.tensorrt.engines import MAX_LENGTH as DEVICE_LENGTH
 from janus_edge.export.tensorrt.engines import TIMINGS, Known, Plan, write_engine
 from janus_edge.export.tokenizer.compile import check_tokenizer, compile_tokenizer
@@ -44,7 +44,7 @@ from janus_edge.runtime.manifest import FORMAT, parse_manifest
 from janus_edge.runtime.removal import foreign
 
 TOKENIZER_BIN = "tokenizer.bin"
-UPCAST_AT_USE = 2**27  # a component with more weights keeps them fp16 in memory
+UPCAST_AT_USE = 2**27  # weights per component from which they stay fp16 in memory
 Report = Callable[[str], None]
 
 
@@ -60,6 +60,7 @@ def export_folder(
     kv_cache: str | None = None,
     prefill: str | None = None,
     lowering: str = "onnxruntime",
+    image_encoder: bool = False,
     engines: Plan | None = None,
     report: Report,
     replace: bool = False,
@@ -96,6 +97,7 @@ def export_folder(
         kv_cache=kv_cache,
         prefill=prefill,
         lowering=lowering,
+        image_encoder=image_encoder,
         engines=engines,
         report=report,
         replace=replace,
@@ -112,6 +114,7 @@ def export_bundle(
     kv_cache: str | None = None,
     prefill: str | None = None,
     lowering: str = "onnxruntime",
+    image_encoder: bool = False,
     engines: Plan | None = None,
     report: Report,
     replace: bool = False,
@@ -119,24 +122,14 @@ def export_bundle(
 ) -> None:
     """Compile a checkpoint into a bundle folder.
 
-    Args:
-        checkpoint: The checkpoint.
-        folder: The bundle's folder.
-        max_length: Positions of the KV cache.
-        quantize: Name of a preset.
-        block_size: Weights per scale in the decoder; None takes the preset's.
-        kv_cache: "float32" or "int8"; None takes the preset's.
-        prefill: "int8" adds a copy of the decoder that is faster for many positions at once.
-        lowering: "onnxruntime", or "portable" for standard operators alone.
-        engines: If given, TensorRT engines and GPU kernels are written instead of graphs.
-        report: Called with a line after each component.
-        replace: Replace a bundle that is already there.
-        upcast_at_use: A component with more weights than this keeps them fp16 in memory.
-
-    Raises:
-        ParityError: A component differs from PyTorch.
-        OutputError: The folder exists and is not replaced, or cannot be written.
-        OptionError: max_length has no room for an image, or there is no such preset.
+    max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
+    rounded weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
+    of the decoder that takes many positions at once faster. lowering: "onnxruntime", or "portable"
+    for standard operators alone. image_encoder: also export a Janus' image encoder, images to
+    codes, which nothing needs yet. engines: for TensorRT, with its kernels, in place of graphs.
+    report: called with a line after each component. Raises ParityError when a component differs
+    from PyTorch, OutputError when the folder exists (and replace is False) or cannot be written,
+    OptionError when max_length holds no image or there is no such preset.
     """
     preset = preset_of(
         quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
@@ -152,7 +145,7 @@ def export_bundle(
     check_tokenizer(checkpoint.tokenizer_json, compiled)
     with _replacing(folder, replace) as part:
         stored = to_half(checkpoint) if preset.fp16 else checkpoint
-        components = graph_components(stored, max_length, preset)
+        components = graph_components(stored, max_length, preset, image_encoder=image_encoder)
         entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
         entries |= _write_tables(stored, part, report, preset.fp16)
         kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)

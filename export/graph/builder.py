@@ -21,7 +21,7 @@ from torch import Tensor
 
 from janus_edge.export.graph.storage import halve
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import QuantSpec
+from janus_edge.export.quantization.quantize import Packer, QuantSpec, pack
 from janus_edge.model.config import LanguageConfig
 
 OPSET = 24
@@ -60,19 +60,25 @@ class Graph:
     """A graph's nodes and initializers. Every call returns the name of what it added."""
 
     def __init__(
-        self, lowering: Lowering, data: Path | None = None, spec: QuantSpec | None = None
+        self,
+        lowering: Lowering,
+        data: Path | None = None,
+        spec: QuantSpec | None = None,
+        packer: Packer | None = None,
     ) -> None:
-        """Start an empty graph.
+        """Begin an empty graph.
 
         Args:
-            lowering: To which operators.
-            data: The file to write the matmuls' weights to; None keeps them in the graph.
-            spec: How they are quantized; None does not quantize them.
+            lowering: To whose operators.
+            data: File for the weights of matrix products; None: they lie in the graph.
+            spec: How those are quantized; None: not at all.
+            packer: What quantizes them, and keeps the result for others; None: nobody else asks.
         """
         self.lowering = lowering
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.rows: dict[str, tuple[str, str]] = {}  # quantized inputs, shared by matmuls
+        self.rows: dict[str, tuple[str, str]] = {}  # quantized inputs, shared by matrix products
+        self.pack = pack if packer is None else packer.pack
         self._data, self._spec = data, spec
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 

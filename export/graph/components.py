@@ -23,7 +23,8 @@ from janus_edge.export.graph.component import Component, Feeds
 from janus_edge.export.graph.decoder import decoder_components
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.graph.traced import Input, traced
-from janus_edge.export.quantization.quantize import PRESETS, Preset, QuantSpec
+from janus_edge.export.quantization.presets import PRESETS, Preset
+from janus_edge.export.quantization.quantize import Packer, QuantSpec
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Checkpoint, Model, loaded
@@ -33,14 +34,20 @@ _VQ = "gen_vision_model."
 
 
 def graph_components(
-    checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
+    checkpoint: Checkpoint,
+    max_length: int,
+    preset: Preset = PRESETS["fp32"],
+    *,
+    image_encoder: bool = False,
 ) -> list[Component]:
     """Return all graphs of a model.
 
     Args:
-        checkpoint: The checkpoint.
-        max_length: Positions of the KV caches.
-        preset: How the graphs are stored.
+        checkpoint: Of the model.
+        max_length: Positions of the KV cache at most.
+        preset: How weights are stored.
+        image_encoder: Whether a Janus' image encoder (images to codes) is among them; nothing
+            needs it yet.
     """
     model = checkpoint.model
     shared = [
@@ -54,7 +61,8 @@ def graph_components(
         *_vision(model, "vision_model", "aligner", preset),
         *shared,
         _image_head(model, preset),
-        *_codes(checkpoint, preset),
+        _image_decoder(checkpoint, preset),
+        *([_image_encoder(model)] if image_encoder else []),
     ]
 
 
@@ -120,10 +128,13 @@ def _head(
     width = model.config.language.hidden_size
     hidden = Input(name="hidden", shape=(width,))
     outputs = ("logits",)
-    plain = traced(name, parameters, head, head, (hidden,), outputs, batch="R", spec=spec)
+    packer = Packer()
+    plain = traced(
+        name, parameters, head, head, (hidden,), outputs, batch="R", spec=spec, packer=packer
+    )
 
     def build(data: Path | None) -> onnx.ModelProto:
-        graph = Graph(LOWERINGS[lowering], data, spec)
+        graph = Graph(LOWERINGS[lowering], data, spec, packer)
         fill(graph)
         sizes = [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
         return graph.model(
@@ -140,39 +151,36 @@ def _head(
     )
 
 
-def _codes(checkpoint: Checkpoint, preset: Preset) -> list[Component]:
-    """Return the components that turn codes into images and images into codes."""
+def _image_decoder(checkpoint: Checkpoint, preset: Preset) -> Component:
+    """Codes to pixels, by a Janus' VQ decoder."""
     model = checkpoint.model
     assert isinstance(model, Janus)
-    config, vq, side = model.config, model.gen_vision_model, model.config.vision.image_size
+    vq, config = model.gen_vision_model, model.config
     codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
-    pixels = Input(name="pixels", shape=(3, side, side))
+    images = partial(_images, checkpoint) if preset.convolutions else None
+    return traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), images=images)
+
+
+def _image_encoder(model: Janus) -> Component:
+    """Return pixels to codes.
+
+    Two codes may be equally near, so the error is how much farther the chosen one is.
+    """
+    vq, side = model.gen_vision_model, model.config.vision.image_size
 
     def distances(pixels: Tensor) -> Tensor:
         return vq.quantize.distances(vq.latent(pixels))
 
-    return [
-        traced(
-            "image_decoder",
-            (_VQ,),
-            vq,
-            vq.decode,
-            (codes,),
-            ("pixels",),
-            images=partial(_images, checkpoint) if preset.convolutions else None,
-        ),
-        # Two codes may be equally near, so the error is how much farther the chosen one is.
-        traced(
-            "image_encoder",
-            (_VQ,),
-            vq,
-            vq.encode,
-            (pixels,),
-            ("codes",),
-            reference=distances,
-            error=code_error,
-        ),
-    ]
+    return traced(
+        "image_encoder",
+        (_VQ,),
+        vq,
+        vq.encode,
+        (Input(name="pixels", shape=(3, side, side)),),
+        ("codes",),
+        reference=distances,
+        error=code_error,
+    )
 
 
 def _flow(model: JanusFlow, preset: Preset) -> list[Component]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from janus_edge.export.graph import ops_onnxruntime, ops_portable
 from janus_edge.export.graph.builder import Lowering
-from janus_edge.export.quantization.quantize import LOWERING_NAMES
+from janus_edge.export.quantization.presets import LOWERING_NAMES
 
 LOWERINGS = {
     name: Lowering(

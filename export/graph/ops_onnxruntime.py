@@ -7,7 +7,7 @@ from onnx import TensorProto, numpy_helper
 
 from janus_edge.export.graph.builder import MICROSOFT, Graph
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import QuantSpec, pack, pack_signed
+from janus_edge.export.quantization.quantize import QuantSpec, signed
 from janus_edge.model.config import LanguageConfig
 
 
@@ -15,12 +15,12 @@ def matmul(
     graph: Graph, x: str, name: str, output: str, weight_OI: np.ndarray, spec: QuantSpec
 ) -> str:
     """Add MatMulNBits for blocks, MatMulIntegerToFloat for one scale per output."""
+    quantized, scales_OK = graph.pack(weight_OI, spec)
     if not spec.block_size:
-        signed_IO, scales_KO = pack_signed(weight_OI, spec)
+        signed_IO, scales_KO = signed(quantized, scales_OK, spec, weight_OI.shape[1])
         quantized_IO = graph.weight(f"{name}.weight.quantized", signed_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
         return _integers(graph, x, output, quantized_IO, scales_O, weight_OI.shape[1])
-    quantized, scales_OK = pack(weight_OI, spec)
     stored = [
         graph.weight(f"{name}.weight.quantized", quantized),
         graph.weight(f"{name}.weight.scales", scales_OK),

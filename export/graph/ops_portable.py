@@ -8,7 +8,7 @@ from onnx import TensorProto
 from janus_edge.export.graph.builder import Graph
 from janus_edge.export.graph.ops_onnxruntime import quantized_rows
 from janus_edge.export.quantization.calibrate import CacheScales
-from janus_edge.export.quantization.quantize import QuantSpec, pack_signed
+from janus_edge.export.quantization.quantize import QuantSpec, signed
 from janus_edge.model.config import LanguageConfig
 
 
@@ -20,7 +20,8 @@ def matmul(
     For blocks it is DequantizeLinear and MatMul, which engines fuse; per channel it is
     MatMulInteger.
     """
-    quantized_IO, scales_KO = pack_signed(weight_OI, spec)
+    packed = graph.pack(weight_OI, spec)
+    quantized_IO, scales_KO = signed(*packed, spec, weight_OI.shape[1])
     if not spec.block_size:
         stored = graph.weight(f"{name}.weight.quantized", quantized_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])

@@ -24,7 +24,7 @@ from janus_edge.export.quantization.convolutions import (
     quantize_convolutions,
 )
 from janus_edge.export.quantization.matmuls import quantize_matmuls
-from janus_edge.export.quantization.quantize import QuantSpec, fake_quantized
+from janus_edge.export.quantization.quantize import Packer, QuantSpec, fake_quantized
 
 Function = Callable[..., Any]
 
@@ -64,6 +64,7 @@ def traced(
     *,
     batch: str = "B",
     spec: QuantSpec | None = None,
+    packer: Packer | None = None,
     lowering: str = "onnxruntime",
     images: Callable[[], list[Feeds]] | None = None,
     reference: Function | None = None,
@@ -80,6 +81,7 @@ def traced(
         outputs: Names of its outputs.
         batch: Name of the first dimension of all inputs and outputs.
         spec: How the weights of linear layers are quantized.
+        packer: Quantizes the weights, each once; None quantizes them anew.
         lowering: A name of ``LOWERINGS``.
         images: If given, convolutions are quantized in ranges that hold the values for these
             inputs.
@@ -105,7 +107,7 @@ def traced(
                 verbose=False,
             )
         assert program is not None
-        proto = program.model_proto
+        proto = _without_traces(program.model_proto)
         proto.ir_version = IR_VERSION
         if spec is not None:
             proto = quantize_matmuls(proto, spec, LOWERINGS[lowering])
@@ -116,11 +118,14 @@ def traced(
         convolutions = (
             fake_quantized_convolutions(owner) if fake_quantize and images else nullcontext()
         )
-        with fake_quantized(owner, spec if fake_quantize else None), convolutions, torch.no_grad():
+        layers = fake_quantized(owner, spec if fake_quantize else None, packer)
+        with layers, convolutions, torch.no_grad():
             for feeds in examples:
                 out = compute(*(torch.from_numpy(array) for array in feeds.values()))
                 parts = out if isinstance(out, tuple) else (out,)
                 found.append([_array(part) for part in parts])
+        if packer is not None and fake_quantize:
+            packer.forget()
         return found
 
     return Component(
@@ -135,6 +140,21 @@ def traced(
         spec=CONVOLUTIONS if images else spec,
         is_quantized=spec is not None or images is not None,
     )
+
+
+def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model without what the exporter notes of where each node came from.
+
+    Those notes hold paths of the machine that exported, and change with every edit of a file.
+    """
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    return proto
 
 
 def _array(part: Tensor) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 from janus_edge.export.bundle.samples import samples
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
-from janus_edge.model.language import LayerCache, rope
+from janus_edge.model.language import DecoderLayer, LayerCache, rope
 from janus_edge.model.weights import Checkpoint, loaded
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
 
@@ -66,27 +66,38 @@ def _rounded(x_RGTE: Tensor, scale_G1E: Tensor) -> Tensor:
     return (x_RGTE / scale_G1E).round().clamp(-_LARGEST - 1, _LARGEST) * scale_G1E
 
 
-@torch.no_grad()
-def cache_scales(checkpoint: Checkpoint) -> list[CacheScales]:
-    """Return the scales of every layer."""
-    xs = sequences(checkpoint)
-    decoder, found = checkpoint.model.language_model.model, []
-    config = checkpoint.model.config.language
-    for index, layer in enumerate(decoder.layers):
+class CacheCalibration:
+    """What the decoder is used for, on its way through the layers: how large its caches become."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Begin before the first layer."""
+        self._xs, self._config = sequences(checkpoint), checkpoint.model.config.language
+
+    @torch.no_grad()
+    def add_layer(self, layer: DecoderLayer) -> CacheScales:
+        """Compute the next layer; return the scales of its cache."""
+        config = self._config
         peaks = torch.zeros(2, config.num_key_value_heads, config.head_dim)
-        with loaded(checkpoint, f"language_model.model.layers.{index}."):
-            for i, x_RTD in enumerate(xs):
-                rows, time, _ = x_RTD.shape
-                empty = torch.zeros(rows, config.num_key_value_heads, time, config.head_dim)
-                cache = LayerCache(empty, empty.clone())
-                positions = torch.arange(time)[None].expand(rows, -1)
-                causal = torch.ones(time, time, dtype=torch.bool).tril()
-                turn = rope(config, positions)
-                xs[i] = layer(x_RTD, *turn, causal, cache, positions)
-                seen = torch.stack([_at_any_position(cache.keys_RGME), cache.values_RGME.abs()])
-                peaks = torch.maximum(peaks, seen.amax(dim=(1, 3)))
+        for i, x_RTD in enumerate(self._xs):
+            rows, time, _ = x_RTD.shape
+            empty = torch.zeros(rows, config.num_key_value_heads, time, config.head_dim)
+            cache = LayerCache(empty, empty.clone())
+            positions = torch.arange(time)[None].expand(rows, -1)
+            causal = torch.ones(time, time, dtype=torch.bool).tril()
+            self._xs[i] = layer(x_RTD, *rope(config, positions), causal, cache, positions)
+            seen = torch.stack([_at_any_position(cache.keys_RGME), cache.values_RGME.abs()])
+            peaks = torch.maximum(peaks, seen.amax(dim=(1, 3)))
         scales = (peaks * _MARGIN / _LARGEST).clamp_min(1e-6)[:, :, None]
-        found.append(CacheScales(keys_G1E=scales[0], values_G1E=scales[1]))
+        return CacheScales(keys_G1E=scales[0], values_G1E=scales[1])
+
+
+def cache_scales(checkpoint: Checkpoint) -> list[CacheScales]:
+    """Return the scales of every layer's cache."""
+    calibration, found = CacheCalibration(checkpoint), []
+    for index, layer in enumerate(checkpoint.model.language_model.model.layers):
+        assert isinstance(layer, DecoderLayer)
+        with loaded(checkpoint, f"language_model.model.layers.{index}."):
+            found.append(calibration.add_layer(layer))
     return found
 
 

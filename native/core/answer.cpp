@@ -1,5 +1,5 @@
-// Answering: images to vectors, the prompt around them, tokens to text. Equal to runtime/answer.py and decode_text of
-// runtime/decode.py.
+// Answers questions: images become vectors inside the prompt, and tokens become text. Mirrors runtime/answer.py and
+// decode_text of runtime/decode.py.
 #include <algorithm>
 
 #include "error.hpp"
@@ -41,7 +41,7 @@ class Answer : public Task {
     hidden_ = decoder_->prefill(embeds, {length}, cancel);
   }
 
-  // The prompt's embeddings, with the vectors of the images in their places.
+  // Return the prompt's embeddings, with the vectors of the images in the places of their placeholders.
   std::vector<float> prompt(const Cancel& cancel) {
     const size_t width = static_cast<size_t>(sizes_.hidden_size);
     std::vector<float> embeds, vectors;
@@ -57,7 +57,7 @@ class Answer : public Task {
     return embeds;
   }
 
-  // The vectors (N, D) that stand for an image, behind those of the others.
+  // Append the vectors (N, D) of an image to those of the images before it.
   void see(const Image& image, std::vector<float>& vectors, const Cancel& cancel) {
     const int64_t side = sizes_.image_size, tokens = sizes_.num_image_tokens, width = sizes_.hidden_size;
     const TensorInfo* out = engines_->bundle().component("vision_encoder").output("features");

@@ -1,4 +1,5 @@
-// The functions of janus_edge.h: structs of any size in, statuses and lines out. No exception leaves this file.
+// The functions of janus_edge.h but those on image files. They take structs of older and newer programs. No exception
+// leaves this file.
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -16,7 +17,7 @@ struct je_session {
 
 namespace je {
 
-// Who is in je_job_next with a job: nobody, a thread, or a thread after which it is to be freed.
+// Who is in je_job_next with a job: nobody; a thread; or a thread that frees the job when it leaves.
 enum class Use { kNone, kBusy, kGivenUp };
 
 }  // namespace je
@@ -26,7 +27,7 @@ struct je_job {
   je::Cancel cancel;
   std::unique_ptr<je::Task> task;
   je::Events events;
-  je::Event told;  // what the last event's pointers point into
+  je::Event last_event;  // the pointers of the caller's je_event point into it
   std::chrono::steady_clock::time_point began = std::chrono::steady_clock::now();
   je_status ended = JE_OK;
   std::string reason;
@@ -36,13 +37,13 @@ struct je_job {
 namespace je {
 namespace {
 
-// What a struct must hold at least; one that ends before was never initialised.
+// The least sizes of structs, in bytes. A smaller struct was not initialized.
 constexpr uint32_t kLeastOptions = offsetof(je_options, num_threads) + sizeof(int32_t);
 constexpr uint32_t kLeastRequest = offsetof(je_request, seed) + sizeof(uint64_t);
 constexpr uint32_t kLeastInfo = offsetof(je_info, image_size) + sizeof(int32_t);
 constexpr uint32_t kLeastEvent = offsetof(je_event, image) + sizeof(je_image);
 
-constexpr uint32_t kMostBytes = 1 << 16;  // no struct will grow to that: it is memory that was never set
+constexpr uint32_t kMostBytes = 1 << 16;  // no struct grows to this size: a larger one was not initialized
 
 void check_size(uint32_t size, uint32_t least, const char* name) {
   if (size < least || size > kMostBytes)
@@ -53,8 +54,8 @@ void check_size(uint32_t size, uint32_t least, const char* name) {
   fail(JE_E_ABI, name, " sets a field that this library, ABI ", JE_ABI, ", does not know; use a newer one");
 }
 
-// A caller's struct as this library knows it: of an older program the missing fields are the defaults, of a newer one
-// those that are unknown here must be unset.
+// Return a caller's struct as this library knows it. Fields that an older program lacks take the defaults. Fields that
+// a newer program has and this library does not know must be 0.
 template <class Struct>
 Struct taken(const Struct& from, uint32_t least, const Struct& defaults, const char* name) {
   uint32_t size;
@@ -68,7 +69,7 @@ Struct taken(const Struct& from, uint32_t least, const Struct& defaults, const c
   return found;
 }
 
-// All of a caller's struct: our fields as far as it goes, zeros behind them.
+// Fill in a caller's struct of `size` bytes: with the fields that it has room for, and zeros after them.
 template <class Struct>
 void give(Struct* to, const Struct& from, uint32_t size) {
   std::memset(static_cast<void*>(to), 0, size);
@@ -94,37 +95,37 @@ double elapsed_ms(const je_job& job) {
 }
 
 je_event view(const je_job& job) {
-  const Event& told = job.told;
+  const Event& last = job.last_event;
   je_event event{};
-  event.kind = told.kind;
-  event.done = told.done;
-  event.total = told.total;
-  event.unit = told.unit;
-  event.index = told.index;
-  event.seed = told.seed;
-  if (!told.text.empty()) event.text = told.text.c_str();
-  event.text_length = told.text.size();
-  if (!told.image.pixels.empty()) event.image = told.image.view();
-  if (!told.codes.empty()) event.codes = told.codes.data();
-  event.num_codes = told.codes.size();
-  if (!told.latent.empty()) event.latent = told.latent.data();
-  event.num_latent = told.latent.size();
+  event.kind = last.kind;
+  event.done = last.done;
+  event.total = last.total;
+  event.unit = last.unit;
+  event.index = last.index;
+  event.seed = last.seed;
+  if (!last.text.empty()) event.text = last.text.c_str();
+  event.text_length = last.text.size();
+  if (!last.image.pixels.empty()) event.image = last.image.view();
+  if (!last.codes.empty()) event.codes = last.codes.data();
+  event.num_codes = last.codes.size();
+  if (!last.latent.empty()) event.latent = last.latent.data();
+  event.num_latent = last.latent.size();
   return event;
 }
 
-// The next event of a job into `told`, or that there is none.
+// Work until there is an event, move it to `last_event`, and return JE_OK; JE_DONE if there is none left.
 je_status work_on(je_job& job) {
   while (job.events.empty()) {
     job.cancel.check();
     if (!job.task->advance(job.events, job.cancel)) return JE_DONE;
   }
   job.cancel.check();
-  job.told = std::move(job.events.front());
+  job.last_event = std::move(job.events.front());
   job.events.pop_front();
   return JE_OK;
 }
 
-// The next event of a job, and what je_job_next returns. With anything but JE_OK the job ends.
+// Return the next event of a job and set `status` to what je_job_next returns. Any status but JE_OK ends the job.
 je_event next_of(je_job& job, je_status& status) {
   status = job.ended;
   if (status == JE_OK) status = guarded([&] { return work_on(job); });
@@ -134,9 +135,9 @@ je_event next_of(je_job& job, je_status& status) {
       job.reason = je_error();
       return JE_OK;
     });
-    job.task.reset();  // and its memory
+    job.task.reset();  // frees its memory
     job.events.clear();
-    job.told = {};
+    job.last_event = {};
   }
   if (status < 0 && !job.reason.empty()) note(status, job.reason.c_str());
   je_event found = status == JE_OK ? view(job) : je_event{};
@@ -273,7 +274,7 @@ void je_job_cancel(je_job* job) {
 void je_job_free(je_job* job) {
   if (job == nullptr) return;
   je::Use busy = je::Use::kBusy;
-  je_job_cancel(job);  // before it is given up: after that, the other thread may free it at any time
+  je_job_cancel(job);  // before kGivenUp is set: after that, the other thread may free the job at any time
   if (!job->use.compare_exchange_strong(busy, je::Use::kGivenUp)) delete job;
 }
 }

@@ -41,7 +41,7 @@ je_status je_image_save(const char* path, const je_image* image, const char* con
       need(texts[2 * i], "a key of texts");
       need(texts[2 * i + 1], "a value of texts");
       pairs.emplace_back(je::well_formed(texts[2 * i]), je::well_formed(texts[2 * i + 1]));
-      if (pairs.back().first.empty() || pairs.back().first.size() > 79)  // of a PNG
+      if (pairs.back().first.empty() || pairs.back().first.size() > 79)  // PNG's limit
         je::fail(JE_E_ARGUMENT, "a key of texts is ", pairs.back().first.size(), " bytes long; give 1 to 79");
     }
     je::save_png(path, je::to_rgb(*image), pairs);

@@ -1,4 +1,4 @@
-// Files that appear whole or not at all: docs/files.md has the rules, runtime/files.py does the same in Python.
+// Files that appear whole or not at all, by the rules of docs/files.md. Mirrors runtime/files.py.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -27,8 +27,9 @@ namespace fs = std::filesystem;
 
 constexpr const char kPrefix[] = ".janus-edge-part-", kMarker[] = "owner.json", kNew[] = "new";
 constexpr const char kBeginning[] = R"({"by": "janus-edge", )";
-constexpr auto kSettled = std::chrono::seconds(2);  // the longest wait for a lock that is held for milliseconds
+constexpr auto kSettled = std::chrono::seconds(2);  // the longest wait for a lock; it is held for milliseconds
 
+// A file descriptor that is closed at the end of its scope. Negative: the file could not be opened.
 class Open {
  public:
   Open(const fs::path& path, int flags, mode_t mode = 0) : number_(open(path.c_str(), flags | O_CLOEXEC, mode)) {}
@@ -45,14 +46,14 @@ class Open {
   int number_;
 };
 
-enum class Lock { taken, busy, none };  // none: the file system has no locks
+enum class Lock { taken, busy, none };  // none: the file system does not support locks
 
 Lock try_lock(int descriptor) {
   if (flock(descriptor, LOCK_EX | LOCK_NB) == 0) return Lock::taken;
   return errno == EWOULDBLOCK ? Lock::busy : Lock::none;
 }
 
-// Names in a folder. The C++ library's own iterator ends the process where no memory is left.
+// Return the names in a folder. std::filesystem's iterator would end the process if no memory is left.
 std::vector<std::string> names_in(const fs::path& folder) {
   const std::unique_ptr<DIR, int (*)(DIR*)> opened(opendir(folder.c_str()), closedir);
   std::vector<std::string> found;
@@ -61,7 +62,7 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return found;
 }
 
-// A private folder goes with all it holds; its marker goes last, so that a killed removal can be gone on.
+// Remove a private folder with all it holds. The marker goes last, so that a removal that is killed can be continued.
 void remove_private(const fs::path& room) {
   std::error_code ignored;
   for (const std::string& name : names_in(room))
@@ -70,37 +71,39 @@ void remove_private(const fs::path& room) {
   fs::remove(room, ignored);
 }
 
-// Whether the marker is ours and of a file: what was to be a folder is left to Python, which may have to put it back.
+// Return true if janus-edge wrote the marker, for a file. A marker for a folder is left to Python, which may have to
+// restore the folder that was replaced.
 bool is_of_a_file(const fs::path& room, int marker) {
   char text[4096];
   const ssize_t size = read(marker, text, sizeof text);
   if (size < 0) return false;
   const std::string_view raw(text, static_cast<size_t>(size)), begun(kBeginning);
   const nlohmann::json found = nlohmann::json::parse(text, text + size, nullptr, false);
-  if (!found.is_object())  // one that stands alone may be half written
+  if (!found.is_object())  // a marker without other files may be half written
     return raw.substr(0, begun.size()) == begun.substr(0, raw.size()) && names_in(room).size() == 1;
   const auto by = found.find("by"), target = found.find("target");
   return by != found.end() && *by == "janus-edge" && target != found.end() && target->is_null();
 }
 
-// What killed writers left goes, known by the marker that they wrote.
+// Remove the private folders that killed writers left. They are known by their markers.
 void sweep(const fs::path& parent) {
   std::error_code ignored;
   for (const std::string& name : names_in(parent)) {
     if (name.rfind(kPrefix, 0) != 0) continue;
     const fs::path room = parent / name;
-    if (rmdir(room.c_str()) == 0) continue;  // killed before it had a marker, or after
+    if (rmdir(room.c_str()) == 0)
+      continue;  // it was empty: its writer was killed before it wrote the marker, or after it removed it
     const Open marker(room / kMarker, O_RDWR | O_NOFOLLOW);
     if (marker >= 0 && !fs::is_symlink(room, ignored) && is_of_a_file(room, marker) && try_lock(marker) == Lock::taken)
       remove_private(room);
   }
 }
 
-// A private folder of ours, locked as long as it is used.
+// A private folder of this process, locked while it is used.
 class Private {
  public:
   explicit Private(const fs::path& parent) {
-    const Open settled(parent, O_RDONLY);  // nobody looks for leftovers while ours has no lock
+    const Open settled(parent, O_RDONLY);  // locked, so that no process sweeps before the private folder has its lock
     const auto end = std::chrono::steady_clock::now() + kSettled;
     while (settled >= 0 && try_lock(settled) == Lock::busy && std::chrono::steady_clock::now() < end)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -136,7 +139,7 @@ class Private {
   }
 
   void clear() {
-    const int reason = errno;  // of what is cleared away, which must need no memory
+    const int reason = errno;  // of the failure before; clearing away must allocate no memory
     for (const char* name : {kNew, kMarker})
       if (folder_ >= 0) unlinkat(folder_, name, 0);
     if (is_there()) rmdir(room_.c_str());
@@ -150,16 +153,16 @@ class Private {
   int folder_ = -1, lock_ = -1;
 };
 
-bool synced(int descriptor) {  // some file systems cannot, or need not
-  return fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EBADF;
-}
+// Return true if the file is on disk. Some file systems cannot sync, or need not.
+bool synced(int descriptor) { return fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EBADF; }
 
-// before: what will be replaced, whose permissions the file gets.
+// Write a new file and sync it. before: the file that it will replace, whose permissions it gets. Return false and set
+// errno on an error.
 bool write_synced(const fs::path& path, const fs::path& before, const uint8_t* bytes, size_t size) {
   Open file(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
   if (file < 0) return false;
   struct stat found{};
-  if (stat(before.c_str(), &found) == 0)  // which some file systems do not have
+  if (stat(before.c_str(), &found) == 0)  // some file systems have no permissions
     static_cast<void>(fchmod(file, found.st_mode & 07777) == 0);
   for (size_t at = 0; at < size;) {
     const ssize_t count = write(file, bytes + at, size - at);

@@ -29,7 +29,8 @@ std::vector<FileInfo> files_of(const ComponentInfo& part) {
   return {part.file, part.data};
 }
 
-// Every file but the tokenizers, which are read whole and hashed then.
+// Return the files that are hashed only if their stamps changed. tokenizer.json is not among them: it is read whole and
+// hashed at every start.
 std::vector<FileInfo> files_of(const Manifest& manifest) {
   std::vector<FileInfo> found = manifest.kernels;
   if (!manifest.tokenizer_bin.file.empty()) found.push_back(manifest.tokenizer_bin);
@@ -54,7 +55,7 @@ void Bundle::check_unchanged(const std::string& name) const {
     const std::optional<Stamp> stamp = stamp_of(at);
     const auto before = stamps.find(file.file);
     if (stamp && before != stamps.end() && *stamp == before->second) continue;
-    if (stamp && file_sha256(at) == file.sha256) continue;  // a copy or a link of it is as good
+    if (stamp && file_sha256(at) == file.sha256) continue;  // a copy of the same file was put in its place
     fail(JE_E_BUNDLE, at, ": is another file since the bundle was opened; open the bundle again");
   }
 }

@@ -1,4 +1,5 @@
-// Prefill, then one position at a time. Knows no text, file, clock or event. Equal to runtime/decode.py.
+// The cached decoder: prefill, then one position at a time. It knows no text, file, clock or event. Mirrors
+// CachedDecoder of runtime/decode.py. Shapes: R rows, T positions, D width.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +10,22 @@
 
 namespace je {
 
-// A decoder with caches of its own.
+// A decoder with its own KV caches. One thread at a time. Results are valid until the next call.
 class CachedDecoder {
  public:
-  // step, prefill: the engines for steps, and for everything else. Throws Error JE_E_MEMORY.
+  // step: the engine of decode steps. prefill: the engine of everything else. width: D. rows: R. length: positions of
+  // the caches. Throws Error JE_E_MEMORY.
   CachedDecoder(const DecoderEngine& step, const DecoderEngine& prefill, int64_t width, int64_t rows, int64_t length);
 
-  // Start over with prompts (R, T, D), each padded on the right from its length on; the hidden states (R, D) of their
-  // last positions.
+  // Start over with prompts. embeds (R, T, D): each row is padded on the right after its length. lengths (R). Return
+  // the hidden states (R, D) of the rows' last positions.
   const float* prefill(const std::vector<float>& embeds, const std::vector<int64_t>& lengths, const Cancel& cancel);
 
-  // One more position (R, D); its hidden state (R, D).
+  // Add one position per row, embeds (R, D). Return its hidden states (R, D).
   const float* step(const std::vector<float>& embeds, const Cancel& cancel);
 
-  // Hidden states (1, T, D) of several more positions after one row's; they are not kept.
+  // Return the hidden states (1, T, D) of more positions after those of a single row. The positions are not kept: the
+  // next call overwrites them. embeds (1, T, D), positions (T).
   const float* look_ahead(const std::vector<float>& embeds, const std::vector<int64_t>& positions,
                           const Cancel& cancel);
 

@@ -9,8 +9,9 @@
 namespace je {
 namespace {
 
-// Of a shape: a size, or a name for what varies; "?name" for a size that only the components know, and that is the
-// same wherever it is named so.
+// A dimension of a shape: a size; a name, if the size varies; or "?name", a size that only the components know. The
+// same
+// "?name" stands for the same size everywhere.
 using Shape = std::vector<Dimension>;
 
 struct Ends {
@@ -46,7 +47,7 @@ class Contract {
 
   void check_sizes() const {
     const Sizes& s = sizes_;
-    // the first three have 2^32 at most, the fourth 2^20
+    // no overflow: the product of the first three is at most 2^32, the fourth at most 2^20
     if (s.num_layers * s.num_kv_heads * s.head_dim > limits::kCached / s.max_length)
       wrong("sizes are too large: keys and values");
     const int64_t cells = manifest_.is_flow ? s.latent_size : s.code_grid;
@@ -102,7 +103,7 @@ class Contract {
     return found.name.empty() && known_.emplace(wanted.name, found.size).first->second == found.size;
   }
 
-  // The inputs and outputs that each component must have.
+  // Return the inputs and outputs that each component must have.
   std::map<std::string, Ends> all_ends() const {
     const int64_t width = sizes_.hidden_size, side = sizes_.image_size, seen = sizes_.num_image_tokens;
     const TensorInfo pixels = floats_of("pixels", shape("B", int64_t{3}, side, side));

@@ -1,4 +1,4 @@
-// What the loops need of a bundle, compared with its manifest when it is opened. Equal to runtime/contract.py.
+// Checks that a manifest has what the loops need, when a bundle is opened. Mirrors runtime/contract.py.
 #pragma once
 
 #include <map>
@@ -12,7 +12,7 @@ struct TableShape {
   int64_t rows, width;
 };
 
-// Of each look-up table.
+// Return the shape of each look-up table.
 std::map<std::string, TableShape> table_shapes(const Manifest& manifest);
 
 // file: of the manifest, for errors. Throws Error JE_E_BUNDLE naming the first thing that does not fit.

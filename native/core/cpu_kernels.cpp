@@ -13,10 +13,10 @@ extern "C" {
 namespace je {
 namespace {
 
-constexpr int64_t kBlock = 128;  // inputs that share a scale; of heads
+constexpr int64_t kBlock = 128;  // inputs that share a scale: in the decoder, in heads
 constexpr int64_t kHeadBlock = 32;
 
-// The arrays of a component's data, mapped.
+// The arrays of a component's data file, which is mapped.
 class Weights {
  public:
   Weights(const Bundle& bundle, const ComponentInfo& component)
@@ -32,7 +32,7 @@ class Weights {
     const char* type = sizeof(Number) == 1 ? "uint8" : "float32";
     if (found == tensors_.end() || found->second.dtype != type || found->second.shape != shape)
       fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
-    double size = sizeof(Number);  // which cannot overflow
+    double size = sizeof(Number);  // a double cannot overflow
     for (const int64_t each : shape) size *= static_cast<double>(each);
     const uint64_t offset = found->second.offset;
     if (static_cast<double>(offset) + size > static_cast<double>(file_.size()) || offset % 4 != 0)
@@ -40,7 +40,7 @@ class Weights {
     return reinterpret_cast<const Number*>(file_.data() + offset);
   }
 
-  // How many outputs a product has, as its weights say themselves; 0: there are none.
+  // Return the number of outputs of a matrix, the first size of its weights; 0 if there are no such weights.
   int64_t outputs(const std::string& name) const {
     const auto found = tensors_.find(name);
     return found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
@@ -54,9 +54,9 @@ class Weights {
   Mapped file_;
 };
 
-class NativeCaches : public Caches {
+class CpuCaches : public Caches {
  public:
-  NativeCaches(size_t count, size_t bytes, int64_t length) : length_(length) {
+  CpuCaches(size_t count, size_t bytes, int64_t length) : length_(length) {
     for (size_t i = 0; i < count; ++i) {
       memory_.emplace_back(static_cast<int8_t*>(std::calloc(bytes, 1)), std::free);
       if (!memory_.back()) fail(JE_E_MEMORY, "no memory for keys and values; draw fewer images at once");
@@ -115,21 +115,21 @@ class CpuDecoder : public DecoderEngine {
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     const int64_t bytes = rows * length * sizes_.num_kv_heads * sizes_.head_dim;
-    return std::make_unique<NativeCaches>(2 * layers_.size(), static_cast<size_t>(bytes), length);
+    return std::make_unique<CpuCaches>(2 * layers_.size(), static_cast<size_t>(bytes), length);
   }
 
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {
-    const auto& ours = static_cast<const NativeCaches&>(caches);
-    for (int64_t i = 0; i < call.rows; ++i)  // never write outside the caches,
-      check(call.lengths[i] >= 0 && call.lengths[i] <= ours.length() && call.time <= ours.length());
-    for (int64_t i = 0; i < call.rows * call.time; ++i)  // never read outside the tables
+    const auto& kv = static_cast<const CpuCaches&>(caches);
+    for (int64_t i = 0; i < call.rows; ++i)  // never write outside of the caches
+      check(call.lengths[i] >= 0 && call.lengths[i] <= kv.length() && call.time <= kv.length());
+    for (int64_t i = 0; i < call.rows * call.time; ++i)  // never read outside of the tables cos and sin
       check(call.positions[i] >= 0 && call.positions[i] < sizes_.max_length);
     const std::lock_guard<std::mutex> lock(pool_->mutex());
     cancel.check();
     je_decoder_stop_by(decoder_, cancel.flag());
     const int failed =
         je_decoder_run(decoder_, static_cast<int32_t>(call.rows), static_cast<int32_t>(call.time), call.embeds,
-                       call.positions, call.lengths, static_cast<int32_t>(ours.length()), ours.pointers(), call.hidden);
+                       call.positions, call.lengths, static_cast<int32_t>(kv.length()), kv.pointers(), call.hidden);
     if (failed > 0) throw Cancelled();
     if (failed < 0) fail(JE_E_MEMORY, "no memory for ", call.rows, " rows of ", call.time, " positions");
   }
@@ -158,24 +158,24 @@ class CpuDecoder : public DecoderEngine {
 };
 
 bool decoder_fits(const ComponentInfo& part, const Sizes& sizes) {
-  bool is_rounded = false;
+  bool is_quantized = false;
   for (const auto& [name, each] : part.tensors) {
     if (each.dtype != "uint8") continue;
-    is_rounded = true;
+    is_quantized = true;
     if (each.shape.empty() || each.shape[0] % 4 != 0) return false;
   }
-  return is_rounded && sizes.head_dim % 32 == 0 && sizes.head_dim <= 256;
+  return is_quantized && sizes.head_dim % 32 == 0 && sizes.head_dim <= 256;
 }
 
 bool head_fits(const ComponentInfo& part, const Sizes& sizes) {
-  bool is_rounded = false;
+  bool is_quantized = false;
   for (const auto& [name, each] : part.tensors) {
     if (each.dtype != "uint8") continue;
-    is_rounded = true;
+    is_quantized = true;
     const std::vector<int64_t>& s = each.shape;
     if (s.size() != 3 || s[0] % 4 != 0 || s[1] % 2 != 0 || s[2] != kHeadBlock) return false;
   }
-  return is_rounded && sizes.hidden_size % 64 == 0;
+  return is_quantized && sizes.hidden_size % 64 == 0;
 }
 
 je_byte_matrix head_layer(const Weights& weights, const std::string& name, int64_t inputs) {
@@ -215,7 +215,7 @@ Head cpu_head(const Bundle& bundle, const std::string& name, std::shared_ptr<Poo
   auto weights = std::make_shared<Weights>(bundle, part);
   int64_t inputs = bundle.manifest.sizes.hidden_size;
   std::vector<je_byte_matrix> layers;
-  for (const char* layer : {"projected", "logits"}) {  // in this order; a head has one or both
+  for (const char* layer : {"projected", "logits"}) {  // in this order; a head has `logits` and may have `projected`
     const std::string at = std::string(layer) + ".";
     const bool is_there = std::any_of(part.tensors.begin(), part.tensors.end(),
                                       [&](const auto& each) { return each.first.rfind(at, 0) == 0; });

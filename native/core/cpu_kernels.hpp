@@ -1,4 +1,5 @@
-// Our own decoder and heads (native/cpu, docs/cpu-kernels.md), where the processor has the instructions.
+// The backend cpu_kernels: the decoder and heads by the C library in native/cpu (docs/cpu-kernels.md), if the processor
+// has the instructions. Mirrors runtime/backends/cpu_kernels.py, cpu_decoder.py, cpu_head.py and cpu_library.py.
 #pragma once
 
 #include <memory>
@@ -12,13 +13,14 @@ struct je_pool;
 
 namespace je {
 
-// Whether this component of a bundle can be opened here.
+// Return true if the CPU kernels can run this component on this processor.
 bool runs_on_cpu_kernels(const std::string& component, const Manifest& manifest);
 
-// Threads that decoders and heads share, one of them at a time.
+// Threads that the decoder and heads share. Lock mutex() to use them.
 class Pool {
  public:
-  explicit Pool(int num_threads);  // throws Error JE_E_ARGUMENT if the system has not as many
+  // num_threads: the caller's included. Throws Error JE_E_ARGUMENT if the system cannot start that many threads.
+  explicit Pool(int num_threads);
   ~Pool();
   Pool(const Pool&) = delete;
 
@@ -30,7 +32,7 @@ class Pool {
   std::mutex mutex_;
 };
 
-// Throw Error JE_E_BUNDLE if a weight is missing or lies outside the file.
+// Open the decoder, or a head. Throw Error JE_E_BUNDLE if a weight is missing or lies outside of the file.
 std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool);
 Head cpu_head(const Bundle& bundle, const std::string& component, std::shared_ptr<Pool> pool);
 

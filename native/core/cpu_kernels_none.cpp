@@ -1,4 +1,4 @@
-// Where our own decoder cannot run, ONNX Runtime runs the graph.
+// The backend cpu_kernels on systems that it is not built for: ONNX Runtime runs all components.
 #include <stdexcept>
 
 #include "cpu_kernels.hpp"

@@ -1,4 +1,5 @@
-// The decoder behind one contract (docs/design.md): ONNX Runtime's graph, or our own code.
+// The decoder's contract (docs/design.md), which a graph of ONNX Runtime and the CPU kernels both fulfil.
+// Shapes: R rows, T new positions, D width, V codes or tokens.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +12,14 @@
 
 namespace je {
 
-// Keys and values of some rows; written in place.
+// KV caches of some rows. A run updates them in place.
 class Caches {
  public:
   virtual ~Caches() = default;
 };
 
-// embeds (R, T, D), positions (R, T) and lengths (R) to final-normed hidden (R, T, D).
+// The arguments of a run. rows: R. time: T. embeds (R, T, D), positions (R, T), lengths (R): valid positions of each
+// row after the run. hidden (R, T, D): the result, after the last norm.
 struct DecoderCall {
   int64_t rows, time;
   const float* embeds;
@@ -25,18 +27,21 @@ struct DecoderCall {
   float* hidden;
 };
 
+// A decoder that is open for execution.
 class DecoderEngine {
  public:
   virtual ~DecoderEngine() = default;
 
-  // For so many rows and positions, cleared. Throws Error JE_E_MEMORY.
+  // Return caches for `rows` rows of `length` positions, filled with zeros. Throws Error JE_E_MEMORY.
   virtual std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const = 0;
 
-  // Any number of threads at once, each with caches of its own; these may be of another engine of the bundle.
+  // Compute hidden states and update the caches. Any number of threads at once, each with its own caches. The caches
+  // may come from another decoder engine of the same bundle. Throws Error, Cancelled.
   virtual void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const = 0;
 };
 
-// hidden (R, D) to logits (R, V). Any number of threads at once.
+// An output head: a function from hidden (R, D) to logits (R, V). Any number of threads at once. Throws Error,
+// Cancelled.
 using Head = std::function<void(const float* hidden, int64_t rows, float* logits, const Cancel& cancel)>;
 
 }  // namespace je

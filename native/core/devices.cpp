@@ -48,7 +48,7 @@ bool has_driver() {
   return is_there;
 }
 
-// "": it can run there, as far as can be seen without trying.
+// Return why a device cannot be used; "" if nothing speaks against it. The device is not tried.
 std::string why_not(const Device& device) {
   const std::vector<std::string> here = Ort::GetAvailableProviders();
   if (std::find(here.begin(), here.end(), device.provider()) == here.end())
@@ -74,7 +74,7 @@ Device choose_device(const Manifest& manifest, const std::string& wanted) {
     if (!reason.empty()) fail(JE_E_DEVICE, manifest.name, " on ", found.text(), ": ", reason);
     return found;
   }
-  // a GPU takes graphs of standard operators; of others it would leave most to the CPU
+  // CUDA is chosen only for graphs of standard operators; of other graphs it would leave most to the CPU
   const bool is_portable = std::all_of(manifest.components.begin(), manifest.components.end(),
                                        [](const auto& each) { return each.second.target == "any"; });
   const Device gpu{"cuda", 0};

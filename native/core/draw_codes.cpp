@@ -1,5 +1,5 @@
-// PlannedImage with Janus and Janus-Pro: codes one after the other, then the VQ decoder. Equal to runtime/draw_codes.py
-// and decode_codes of runtime/decode.py.
+// Draws with Janus and Janus-Pro: one code after the other, then the VQ decoder. Mirrors runtime/draw_codes.py and
+// decode_codes of runtime/decode.py.
 #include <algorithm>
 
 #include "task.hpp"
@@ -7,11 +7,11 @@
 namespace je {
 namespace {
 
-// Images that are drawn together: conditional rows, then unconditional ones.
+// Images that are drawn together. Its rows are the conditional ones, then the unconditional ones.
 struct Batch {
   std::vector<PlannedImage> planned;
-  std::unique_ptr<CachedDecoder> decoder;  // gone, with its caches, once all codes are there
-  const float* hidden = nullptr;           // (R, D) of the newest positions
+  std::unique_ptr<CachedDecoder> decoder;  // freed with its KV caches once all codes are drawn
+  const float* hidden = nullptr;           // (R, D): hidden states of the newest positions
   std::vector<std::vector<int64_t>> codes;
   size_t num_decoded = 0;
 };
@@ -87,7 +87,7 @@ class DrawCodes : public Task {
       const NoiseAt noise{batch_.planned[i].seed, Stream::kImage, static_cast<uint32_t>(position)};
       batch_.codes[i].push_back(choose(logits, size, settings_.choice, noise));
     }
-    tell(events);
+    add_events(events);
     if (position + 1 == num_codes_) batch_.decoder.reset();
   }
 
@@ -99,7 +99,7 @@ class DrawCodes : public Task {
     batch_.hidden = batch_.decoder->step(embeds, cancel);
   }
 
-  void tell(Events& events) {
+  void add_events(Events& events) {
     const int64_t count = static_cast<int64_t>(batch_.planned.size());
     const int64_t each = static_cast<int64_t>(num_codes_);
     const int64_t drawn = static_cast<int64_t>(batch_.codes[0].size());
@@ -119,7 +119,7 @@ class DrawCodes : public Task {
     }
   }
 
-  // Cells of the codes drawn so far, grey where none is.
+  // Return a preview: one cell per code drawn so far; the other cells are grey.
   Image preview_of(const std::vector<int64_t>& codes) {
     std::vector<float> cells(3 * num_codes_, kPadding);
     const Table& table = engines_->table("preview");

@@ -1,5 +1,5 @@
-// PlannedImage with JanusFlow: a latent along its velocity field, then the VAE's decoder. Equal to
-// runtime/draw_flow.py, which says why it is done so.
+// Draws with JanusFlow: a latent along its velocity field, then the VAE's decoder. Mirrors runtime/draw_flow.py, which
+// gives the reasons.
 #include <algorithm>
 
 #include "error.hpp"
@@ -8,12 +8,14 @@
 namespace je {
 namespace {
 
-// The velocity field of a prompt, whose keys and values are computed once.
+// The velocity field of a prompt. The prompt's keys and values are computed once.
 class Field {
  public:
   Field(Engines& engines, const Ids& ids, double guidance_scale, const Cancel& cancel)
       : engines_(engines), sizes_(engines.sizes()), guidance_scale_(guidance_scale), cancel_(cancel) {
-    const Ids shown(ids.begin(), ids.end() - 1);  // the last only says that an image follows: t's vector is there
+    const Ids shown(
+        ids.begin(),
+        ids.end() - 1);  // without the last id, which says that an image follows: the vector of t takes its place
     for (int64_t i = 0; i <= num_tokens(); ++i) positions_.push_back(static_cast<int64_t>(shown.size()) + i);
     conditional_ = prefilled(shown);
     unconditional_ = prefilled({shown[0]});
@@ -28,7 +30,7 @@ class Field {
     const int64_t width = sizes_.hidden_size, tokens = num_tokens();
     const size_t rows = is_guided ? 2 : 1, one_skip = static_cast<size_t>(skip_[0] * skip_[1] * skip_[2]);
     const float at = static_cast<float>(t);
-    std::vector<float> embeds(static_cast<size_t>((tokens + 1) * width));  // t's vector, then the tokens
+    std::vector<float> embeds(static_cast<size_t>((tokens + 1) * width));  // the vector of t, then the image tokens
     std::vector<float> skip(rows * one_skip);
     engines_.graph("flow_encoder")
         .run({floats("latent", latent_shape(1), z.data()), floats("t", {1}, &at)},
@@ -101,38 +103,39 @@ class DrawFlow : public Task {
 
  private:
   void begin(const Cancel& cancel) {
-    const PlannedImage& drawing = planned_[next_];
-    if (!field_ || drawing.ids != planned_[next_ - 1].ids) {
+    const PlannedImage& planned = planned_[next_];
+    if (!field_ || planned.ids != planned_[next_ - 1].ids) {
       const DecoderNames names = engines_->decoder_names(false, true);
       engines_->open({names.step, "flow_encoder", "flow_decoder"});
       field_.reset();
-      field_ = std::make_unique<Field>(*engines_, drawing.ids, settings_.guidance_scale, cancel);
+      field_ = std::make_unique<Field>(*engines_, planned.ids, settings_.guidance_scale, cancel);
     }
     const size_t count = static_cast<size_t>(sizes_.latent_channels * sizes_.latent_size * sizes_.latent_size);
     const auto velocity = [this](const Latent& z, double t, bool is_guided) {
       return field_->velocity(z, t, is_guided);
     };
-    flow_ = std::make_unique<Flow>(velocity, normal(drawing.seed, count), settings_);
+    flow_ = std::make_unique<Flow>(velocity, normal(planned.seed, count), settings_);
   }
 
   void step(Events& events) {
     flow_->step();
-    const PlannedImage& drawing = planned_[next_];
+    const PlannedImage& planned = planned_[next_];
     Event& progress = events.emplace_back();
     progress.unit = "steps";
-    progress.done = drawing.index * settings_.num_steps + flow_->done();
+    progress.done = planned.index * settings_.num_steps + flow_->done();
     progress.total = static_cast<int64_t>(planned_.size()) * settings_.num_steps;
     if (!has_previews_) return;
     Event& preview = events.emplace_back();
     preview.kind = JE_EVENT_PREVIEW;
-    preview.index = drawing.index;
+    preview.index = planned.index;
     preview.done = flow_->done();
     preview.total = settings_.num_steps;
     preview.unit = "steps";
     preview.image = preview_of(flow_->denoised());
   }
 
-  // The linear map of a latent to colours: the constant, then one channel after the other.
+  // Return a preview: a linear map from the latent's channels to colours. The constant is added first, then one channel
+  // after the other.
   Image preview_of(const Latent& latent) {
     const Table& table = engines_->table("preview");
     const size_t side = static_cast<size_t>(sizes_.latent_size), plane = side * side;

@@ -11,9 +11,9 @@
 namespace je {
 namespace {
 
-constexpr int kMostThreads = 1024;  // of an engine; ONNX Runtime would try more, and be killed
+constexpr int kMostThreads = 1024;  // threads of an engine; ONNX Runtime would try to start more, and be killed
 
-// Bytes that can be used without swapping, by Linux's own estimate; infinite where the system does not say.
+// Return the bytes that can be used without swapping, by Linux's estimate; infinity if the system gives none.
 double free_memory() {
   double found = std::numeric_limits<double>::infinity();
   if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
@@ -52,7 +52,7 @@ void Engines::log(int32_t level, const std::string& line) const {
 template <class Kind, class Make>
 const Kind& Engines::opened(const std::string& name, std::unique_ptr<Kind> Slot::* kind, const Make& make) {
   const auto found = slots_.find(name);
-  if (found == slots_.end()) bundle_.component(name);  // says that there is none
+  if (found == slots_.end()) bundle_.component(name);  // throws: there is no such component
   Slot& slot = found->second;
   const std::lock_guard<std::mutex> lock(slot.mutex);
   if (!(slot.*kind)) {
@@ -120,7 +120,7 @@ void Engines::open(const std::vector<std::string>& names) {
       graph(name);
   };
   if (device_.is_cpu()) return in_parallel(names.size(), open_one);
-  for (size_t i = 0; i < names.size(); ++i) open_one(i);  // by one thread: a GPU's work has an order
+  for (size_t i = 0; i < names.size(); ++i) open_one(i);  // on one thread: work on a GPU has an order
 }
 
 DecoderNames Engines::decoder_names(bool needs_steps, bool has_prefill) {

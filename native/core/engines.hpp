@@ -1,4 +1,4 @@
-// The engines and tables of a bundle, each opened when first needed and kept. Equal to runtime/engines.py.
+// The engines and tables of a bundle. Each opens when it is first needed and stays open. Mirrors runtime/engines.py.
 #pragma once
 
 #include <initializer_list>
@@ -14,15 +14,15 @@
 
 namespace je {
 
-// Which component takes the decoder's steps, and which takes many positions at once.
+// The components that run decode steps and prefill.
 struct DecoderNames {
   std::string step, prefill;
 };
 
-// Any number of threads may use one.
+// The engines of a session. Any number of threads may use them.
 class Engines {
  public:
-  // options: num_threads and log of them. Throws Error JE_E_ARGUMENT if the system has not as many threads.
+  // options: num_threads and log are used. Throws Error JE_E_ARGUMENT if the system cannot start that many threads.
   Engines(Bundle bundle, Device device, const je_options& options);
 
   const Bundle& bundle() const { return bundle_; }
@@ -30,19 +30,20 @@ class Engines {
   const Device& device() const { return device_; }
   bool uses_cpu_kernels() const { return is_on_cpu_kernels("decoder"); }
 
-  // Open components ahead of their use; on a CPU side by side, as each takes one processor.
+  // Open components before they are used: on a CPU in parallel, as opening one keeps one processor busy. Throws Error.
   void open(const std::vector<std::string>& names);
 
-  // Each opens its component if that is closed. Throw Error.
+  // Return a component's engine or table, and open it if it is not open. Throw Error.
   const Graph& graph(const std::string& name);
   const DecoderEngine& decoder(const std::string& name);
   const Head& head(const std::string& name);
   const Table& table(const std::string& name);
 
-  // needs_steps: whether there will be steps; has_prefill: whether so many positions that it is worth opening the copy
-  // for them, where the bundle has one.
+  // Choose the decoder's components. needs_steps: decode steps will follow. has_prefill: there are so many positions at
+  // once that it is worth opening the copy for prefill, if the bundle has one.
   DecoderNames decoder_names(bool needs_steps, bool has_prefill);
 
+  // Pass a line on to the caller's log, if there is one.
   void log(int32_t level, const std::string& line) const;
 
  private:
@@ -64,7 +65,7 @@ class Engines {
   Device device_;
   je_options options_;
   std::shared_ptr<Pool> pool_;
-  std::map<std::string, Slot> slots_;  // of every component; never changed
+  std::map<std::string, Slot> slots_;  // one per component; the map is never changed
 };
 
 }  // namespace je

@@ -7,9 +7,9 @@
 namespace je {
 namespace {
 
-constexpr uint32_t kOrientation = 0x0112, kShort = 3, kLong = 4;  // a tag, and types of values
+constexpr uint32_t kOrientation = 0x0112, kShort = 3, kLong = 4;  // the tag; types of values
 
-// Numbers of a TIFF header, in its own byte order; 0 outside of it.
+// Reads the numbers of a TIFF header in its own byte order. A number outside of the header is 0.
 class Tiff {
  public:
   explicit Tiff(std::string_view bytes) : bytes_(bytes), is_little_(bytes.substr(0, 2) == "II") {}
@@ -48,7 +48,7 @@ int orientation_of(std::string_view tiff) { return tiff.empty() ? 1 : Tiff(tiff)
 
 Image upright(Image image, int orientation) {
   if (orientation <= 1) return image;
-  // 2, 4, 5, 7 are mirrored; 5 to 8 lie on their side
+  // 2, 4, 5 and 7 are mirrored; 5 to 8 are turned by 90 degrees
   const bool is_turned = orientation >= 5;
   const int width = is_turned ? image.height : image.width;
   const int height = is_turned ? image.width : image.height;

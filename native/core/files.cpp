@@ -25,7 +25,7 @@ void fail_reading(const std::string& path, je_status status, const char* advice)
 RegularFile::RegularFile(const std::string& path, int64_t most, je_status status, const char* advice)
     : path_(path), status_(status), advice_(advice) {
   struct stat found{};
-  if (stat(path.c_str(), &found) != 0) failed();  // a device may do something as it is opened
+  if (stat(path.c_str(), &found) != 0) failed();  // checked before opening, as opening a device may have effects
   check(path, most, found.st_mode, found.st_size);
   descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor_ < 0) failed();
@@ -67,7 +67,7 @@ size_t RegularFile::read_at(uint64_t offset, void* to, size_t count) const {
 std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice, int64_t most) {
   const RegularFile file(path, most, status, advice);
   std::vector<uint8_t> bytes(file.size());
-  bytes.resize(file.read_at(0, bytes.data(), bytes.size()));  // it may have become shorter meanwhile
+  bytes.resize(file.read_at(0, bytes.data(), bytes.size()));  // the file may have become shorter meanwhile
   return bytes;
 }
 

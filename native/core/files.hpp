@@ -1,4 +1,4 @@
-// Files: read whole, mapped, written whole or not at all.
+// Files: read whole, mapped, or written atomically. Mirrors runtime/reading.py and atomic_write of runtime/files.py.
 #pragma once
 
 #include <cstddef>
@@ -12,22 +12,25 @@
 
 namespace je {
 
-// By errno: throws Error with `status`, the file's name and the advice, or JE_E_MEMORY where the process ran out.
+// Throw Error for errno: with `status`, the file's name and the advice, or JE_E_MEMORY if memory or file descriptors
+// ran out.
 [[noreturn]] void fail_reading(const std::string& path, je_status status, const char* advice);
 
-// A regular file, open to be read: opening a FIFO would wait, and a device may never end.
+// A regular file that is open for reading. Other kinds are refused: opening a FIFO would wait, and a device may never
+// end.
 class RegularFile {
  public:
-  // Throws Error with `status` and the file's name if it is none, or has more than `most` bytes, JE_E_MEMORY where the
-  // process ran out; `advice` ends the line.
+  // Open a file. most: its largest size in bytes. Throws Error with `status` if it is not a regular file or is larger,
+  // JE_E_MEMORY if memory or file descriptors ran out. The line names the file and ends with `advice`.
   RegularFile(const std::string& path, int64_t most, je_status status, const char* advice);
   ~RegularFile();
   RegularFile(const RegularFile&) = delete;
 
   int descriptor() const { return descriptor_; }
-  size_t size() const { return size_; }  // as it was opened
+  size_t size() const { return size_; }  // in bytes, when it was opened
 
-  // Up to `count` bytes from `offset` on: fewer only where the file ends. Any number of threads at once. Throws Error.
+  // Read `count` bytes from `offset` on and return how many were read: fewer only if the file ends before. Any number
+  // of threads at once. Throws Error.
   size_t read_at(uint64_t offset, void* to, size_t count) const;
 
  private:
@@ -41,28 +44,33 @@ class RegularFile {
   size_t size_ = 0;
 };
 
+// A limit that no file exceeds.
 constexpr int64_t kAnySize = INT64_MAX;
 
-// The content of a regular file of at most `most` bytes. Throws Error, see RegularFile.
+// Return the content of a regular file of at most `most` bytes. Throws Error, see RegularFile.
 std::vector<uint8_t> read_file(const std::string& path, je_status status, const char* advice, int64_t most = kAnySize);
 
-// The file gets its own name only when all of it is there. False, with errno, where it cannot be.
+// Write a file so that it appears whole or not at all. Return false and set errno on an error.
 bool atomic_write(const std::string& path, const uint8_t* bytes, size_t size);
 
-// What changes when a file does: size, times of content and inode in ns, inode.
+// Facts that change when a file changes: size in bytes, times of its content and inode in ns, inode number.
 struct Stamp {
   int64_t size, modified_ns, changed_ns, inode;
 };
 inline bool operator==(const Stamp& a, const Stamp& b) {
   return a.size == b.size && a.modified_ns == b.modified_ns && a.changed_ns == b.changed_ns && a.inode == b.inode;
 }
-std::optional<Stamp> stamp_of(const std::string& path);  // nothing: there is no regular file
 
-// A file in memory, of which only what is used is read.
+// Return the stamp of a regular file; nothing if there is none at this path.
+std::optional<Stamp> stamp_of(const std::string& path);
+
+// A file that is mapped into memory. Only the pages that are used are read.
 class Mapped {
  public:
   Mapped() = default;
-  explicit Mapped(const std::string& path);  // throws Error JE_E_BUNDLE, JE_E_MEMORY
+
+  // Map a file. Throws Error JE_E_BUNDLE, JE_E_MEMORY.
+  explicit Mapped(const std::string& path);
   ~Mapped();
   Mapped(Mapped&& other) noexcept { *this = static_cast<Mapped&&>(other); }
   Mapped& operator=(Mapped&& other) noexcept;

@@ -7,26 +7,27 @@
 namespace je {
 namespace {
 
-// What a solver sees of a step.
+// What a solver reads of a step: from z at time `start` to time `stop`.
 struct Step {
   std::function<Latent(const Latent&, double)> field;
   const Latent& z;
-  const Latent& v;  // at its start
+  const Latent& v;  // velocity at the start of the step
   double start, stop;
-  const Latent* before;  // the velocity at the start of the step before; nullptr: there is none to multistep_weight on
+  const Latent*
+      before;  // velocity at the start of the step before; nullptr: there is none, or its guidance was different
   double length_before;
 };
 
-// The slope that carries z over the step, and the newest velocity known.
+// The slope that is applied over the step, and the newest velocity that was computed.
 struct Slope {
   Latent slope, newest;
 };
 
-// z + factor * v
+// Return z + factor * v.
 Latent moved(const Latent& z, double factor, const Latent& v) {
-  const float by = static_cast<float>(factor);
+  const float weight = static_cast<float>(factor);
   Latent found(z.size());
-  for (size_t i = 0; i < z.size(); ++i) found[i] = z[i] + by * v[i];
+  for (size_t i = 0; i < z.size(); ++i) found[i] = z[i] + weight * v[i];
   return found;
 }
 
@@ -34,9 +35,9 @@ Slope euler(const Step& step) { return {step.v, step.v}; }
 
 Slope ab2(const Step& step) {
   if (step.before == nullptr) return euler(step);
-  const float by = static_cast<float>((step.stop - step.start) / (2 * step.length_before));
+  const float multistep_weight = static_cast<float>((step.stop - step.start) / (2 * step.length_before));
   Latent slope(step.v.size());
-  for (size_t i = 0; i < slope.size(); ++i) slope[i] = step.v[i] + by * (step.v[i] - (*step.before)[i]);
+  for (size_t i = 0; i < slope.size(); ++i) slope[i] = step.v[i] + multistep_weight * (step.v[i] - (*step.before)[i]);
   return {std::move(slope), step.v};
 }
 
@@ -85,7 +86,8 @@ void Flow::step() {
   const double start = timesteps_[static_cast<size_t>(done_)];
   const double stop = timesteps_[static_cast<size_t>(done_) + 1];
   const bool is_guided = settings_.guides(start);
-  if (was_guided_ != is_guided) past_.reset();  // another field: its velocities and the past ones don't mix
+  if (was_guided_ != is_guided)
+    past_.reset();  // with other guidance it is another field, whose velocities do not mix with the past ones
   was_guided_ = is_guided;
   const auto field = [&](const Latent& z, double t) {
     Latent found = velocity_(z, t, is_guided);

@@ -6,7 +6,7 @@
 namespace je {
 namespace {
 
-constexpr size_t kHead = 1024;  // bytes of a text that are looked at
+constexpr size_t kHead = 1024;  // bytes of a text that are searched
 
 struct Signature {
   size_t at;
@@ -14,7 +14,7 @@ struct Signature {
   const char* name;
 };
 
-// The first that fits counts.
+// The first signature that matches gives the name.
 constexpr Signature kSignatures[] = {
     {0, {"\211PNG\015\012\032\012", 8}, "PNG"},
     {0, {"\377\330\377", 3}, "JPEG"},
@@ -62,7 +62,7 @@ constexpr Signature kSignatures[] = {
     {0, {"version https://git-lfs", 23}, "Git LFS pointer"},
 };
 
-// Of text, behind a byte order mark and white space, in any case.
+// Beginnings of text files, after a byte order mark and white space, in upper or lower case.
 constexpr Signature kTexts[] = {
     {0, "<svg", "SVG"}, {0, "<!doctype svg", "SVG"}, {0, "<!doctype html", "HTML"}, {0, "<html", "HTML"}};
 constexpr std::string_view kRiff[] = {"WebP", "AVI video", "WAV sound"};

@@ -1,4 +1,4 @@
-// Files by their first bytes, so that a refusal can name what was given. Equal to runtime/formats.py.
+// File formats by their first bytes, so that an error can name what was given. Mirrors runtime/formats.py.
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 
 namespace je {
 
-// The name of a file's format; "" if it is unknown.
+// Return the name of a file's format; "" if it is unknown. file: its content, or at least its beginning.
 std::string name_format(std::string_view file);
 
 }  // namespace je

@@ -19,10 +19,11 @@ ONNXTensorElementDataType type_of(const std::string& dtype) {
   return found->second;
 }
 
+// The KV caches of a graph. On a device, the first run reads zeros from the host and writes to the device.
 struct GraphCaches : Caches {
-  std::vector<std::unique_ptr<void, void (*)(void*)>> memory;  // on the host
-  std::vector<Ort::Value> past;                                // read, and written over where they are `present`
-  std::vector<Ort::Value> present;  // on a device, of its own: `past` is read once, to clear it
+  std::vector<std::unique_ptr<void, void (*)(void*)>> memory;  // of `past`, on the host
+  std::vector<Ort::Value> past;     // inputs of the next run, also its outputs if `present` is empty
+  std::vector<Ort::Value> present;  // outputs of the first run on a device with its own memory
 };
 
 class GraphDecoder : public DecoderEngine {
@@ -36,9 +37,9 @@ class GraphDecoder : public DecoderEngine {
         is_on_device_(options.device.has_memory()),
         graph_(bundle.path(bundle.component(name)), bundle.component(name), options) {
     for (int64_t i = 0; i < sizes_.num_layers; ++i)
-      for (const char* part : {"k", "v"}) {
-        names_.push_back(join("past_", part, "_", i));
-        names_.push_back(join("present_", part, "_", i));
+      for (const char* kind : {"k", "v"}) {
+        names_.push_back(join("past_", kind, "_", i));
+        names_.push_back(join("present_", kind, "_", i));
       }
     inputs_ = {"embeds", "positions", "lengths"};
     outputs_ = {"hidden"};
@@ -59,7 +60,7 @@ class GraphDecoder : public DecoderEngine {
   }
 
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {
-    auto& ours = static_cast<GraphCaches&>(caches);
+    auto& kv = static_cast<GraphCaches&>(caches);
     const int64_t width = sizes_.hidden_size;
     const std::vector<int64_t> shape{call.rows, call.time, width};
     const Ort::Value embeds = value_of(floats("", shape, call.embeds));
@@ -68,13 +69,13 @@ class GraphDecoder : public DecoderEngine {
     Ort::Value hidden = value_of(floats("", shape, call.hidden));
     std::vector<const OrtValue*> given{embeds, positions, lengths};
     std::vector<OrtValue*> made{hidden};
-    for (const Ort::Value& each : ours.past) given.push_back(each);
-    for (Ort::Value& each : ours.present.empty() ? ours.past : ours.present) made.push_back(each);
+    for (const Ort::Value& each : kv.past) given.push_back(each);
+    for (Ort::Value& each : kv.present.empty() ? kv.past : kv.present) made.push_back(each);
     graph_.run_values(inputs_, given, outputs_, std::move(made), cancel);
-    if (ours.present.empty()) return;
-    ours.past = std::move(ours.present);  // from now on in place, there
-    ours.present.clear();
-    ours.memory.clear();
+    if (kv.present.empty()) return;
+    kv.past = std::move(kv.present);  // later runs update the caches in place, on the device
+    kv.present.clear();
+    kv.memory.clear();
   }
 
  private:

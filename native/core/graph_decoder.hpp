@@ -1,4 +1,4 @@
-// The decoder as a graph of ONNX Runtime's.
+// The decoder as a graph that ONNX Runtime runs.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace je {
 
-// component: "decoder", or its copy for many positions.
+// Open the decoder. component: "decoder", or kPrefill, its copy for prefill. Throws Error, see Graph.
 std::unique_ptr<DecoderEngine> graph_decoder(const Bundle& bundle, const std::string& component,
                                              const GraphOptions& options);
 

@@ -1,4 +1,4 @@
-// Whether a graph has the inputs and outputs that its manifest says. Equal to runtime/backends/graph_ends.py.
+// Compares the inputs and outputs of a graph with the manifest. Mirrors runtime/backends/graph_ends.py.
 #pragma once
 
 #define ORT_API_MANUAL_INIT
@@ -10,7 +10,8 @@
 
 namespace je {
 
-// Throws Error JE_E_BUNDLE naming the first difference: another graph lies there, or one that no loop can run.
+// Throw Error JE_E_BUNDLE that names the first difference: the file holds another graph, or one that no loop can run.
+// path: of the graph, for the error.
 void check_ends(const std::string& path, const ComponentInfo& component, const Ort::Session& session);
 
 }  // namespace je

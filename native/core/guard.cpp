@@ -10,7 +10,7 @@ thread_local const char* last_error = "";
 
 }  // namespace
 
-// Whatever damaged files put into it, it is one line of UTF-8.
+// Damaged files may put anything into the line; it is made one line of UTF-8.
 je_status note(je_status status, const char* line) noexcept {
   try {
     last_text = well_formed(line);

@@ -1,4 +1,4 @@
-// Between the C functions and what throws: statuses out, the reason kept for je_error.
+// Turns exceptions into statuses of the C API, and keeps the reason for je_error.
 #pragma once
 
 #include <exception>
@@ -8,10 +8,10 @@
 
 namespace je {
 
-// Keep a line for je_error; returns the status.
+// Keep a line for je_error of this thread. Return the status.
 je_status note(je_status status, const char* line) noexcept;
 
-// Call it; what it throws as a status.
+// Call the function and return its status. An exception becomes a status, and its reason is kept for je_error.
 template <class Function>
 je_status guarded(const Function& function) noexcept {
   try {
@@ -29,6 +29,7 @@ je_status guarded(const Function& function) noexcept {
   }
 }
 
+// Throw Error JE_E_ARGUMENT if the pointer is NULL. name: of the argument.
 inline void need(const void* pointer, const char* name) {
   if (pointer == nullptr) fail(JE_E_ARGUMENT, name, " is NULL");
 }

@@ -22,7 +22,7 @@ std::string value_of(const char* variable) {
   return found == nullptr ? "" : found;
 }
 
-// The user's: JANUS_EDGE_HOME if that is set, else janus-edge in the cache; "": there is none.
+// Return the user's folder: JANUS_EDGE_HOME if it is set, else janus-edge in the cache folder; "" if there is none.
 fs::path home_folder() {
   if (const std::string home = value_of("JANUS_EDGE_HOME"); !home.empty()) return home;
   if (const std::string cache = value_of("XDG_CACHE_HOME"); !cache.empty()) return fs::path(cache) / "janus-edge";
@@ -30,7 +30,7 @@ fs::path home_folder() {
   return user.empty() ? fs::path() : fs::path(user) / ".cache" / "janus-edge";
 }
 
-// Where it is remembered what was found of a bundle; nothing: there is no such place.
+// Return the file that remembers what was checked of a bundle; nothing if there is no place for it.
 std::optional<fs::path> note_of(const std::string& folder) {
   std::error_code wrong;
   const fs::path home = home_folder(), real = fs::canonical(folder, wrong);
@@ -45,7 +45,7 @@ nlohmann::json read_note(const fs::path& note) {
     const std::vector<uint8_t> raw = read_file(note, JE_E_BUNDLE, "", limits::kNoteBytes);
     nlohmann::json found = nlohmann::json::parse(raw.begin(), raw.end(), nullptr, false);
     if (found.is_object()) return found;
-  } catch (const Error&) {  // there is none yet
+  } catch (const Error&) {  // there is no note yet
   }
   return nlohmann::json::object();
 }
@@ -61,7 +61,7 @@ std::map<std::string, Stamp> check_changed(const std::string& folder, const std:
   std::map<std::string, Stamp> stamps;
   std::vector<FileInfo> changed;
   for (const FileInfo& each : files) {
-    // before the hash: a change while it is read is then seen
+    // taken before the hash, so that a change while the file is hashed is noticed at the next start
     const std::optional<Stamp> stamp = stamp_of(folder + "/" + each.file);
     if (stamp) {
       found[each.file] = {each.sha256, {stamp->size, stamp->modified_ns, stamp->changed_ns, stamp->inode}};
@@ -72,7 +72,7 @@ std::map<std::string, Stamp> check_changed(const std::string& folder, const std:
   }
   in_parallel(changed.size(), [&](size_t index) { check(changed[index]); });
   if (!note || found == known) return stamps;
-  // a home that cannot be written: the next start hashes again
+  // errors are ignored: if the note cannot be written, the next start hashes again
   std::error_code ignored;
   fs::create_directories(note->parent_path(), ignored);
   const std::string text = found.dump();

@@ -1,4 +1,4 @@
-// Which files were found right, remembered as runtime/hash_cache.py does, in the same places.
+// Remembers which files had the right hash, in the same place and format as runtime/hash_cache.py, which it mirrors.
 #pragma once
 
 #include <functional>
@@ -11,9 +11,8 @@
 
 namespace je {
 
-// Call `check` with each file of the folder, but for those that it let pass before and that have not been touched
-// since (check_all: those, too). Several at once, on threads of its own. Returns each file's stamp. Throws what it
-// throws.
+// Call `check` for the files of a folder, on several threads at once, and return the stamp of each file. Files that
+// passed before and have not changed since are left out, unless check_all is set. Throws what `check` throws.
 std::map<std::string, Stamp> check_changed(const std::string& folder, const std::vector<FileInfo>& files,
                                            const std::function<void(const FileInfo&)>& check, bool check_all);
 

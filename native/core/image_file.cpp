@@ -15,7 +15,7 @@
 #include "png.hpp"
 #include "png_read.hpp"
 
-// stb's writer goes on where it gets no memory; so it is told by an exception, which costs what it holds.
+// stb's writer does not check for NULL. An exception ends it instead; the memory that it holds then is leaked.
 static void* or_thrown(void* memory) {
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
@@ -47,12 +47,12 @@ static void* or_thrown(void* memory) {
 namespace je {
 namespace {
 
-constexpr size_t kBehindHeader = 8 + 25;  // of a PNG: its signature and first chunk
+constexpr size_t kBehindHeader = 8 + 25;  // bytes of a PNG file's signature and first chunk
 constexpr const char* kGive = "give a whole PNG or JPEG file";
 
 using Bytes = std::vector<uint8_t>;
 
-// By stb; false: it is damaged.
+// Decode a JPEG file by stb. Return false if it is damaged.
 bool decode(const Bytes& file, Image& to) {
   int width = 0, height = 0, channels = 0;
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
@@ -66,7 +66,7 @@ bool decode(const Bytes& file, Image& to) {
   return true;
 }
 
-// The rows of the first scan that are there, the others are left out.
+// Decode the rows of the first scan that are there. The other rows are left empty.
 Decoded decode_upper(const Jpeg& jpeg) {
   Decoded found;
   const JpegUnits units = count_units(jpeg);
@@ -94,7 +94,7 @@ Decoded decode_jpeg(std::string_view file) {
   return found;
 }
 
-// Whether it begins as https://, file:// and the like do.
+// Return true if the path begins like a URL: https://, file://, ...
 bool is_address(const std::string& path) {
   size_t end = 0;
   while (end < path.size() && (std::isalnum(static_cast<unsigned char>(path[end])) != 0 || path[end] == '+' ||
@@ -103,7 +103,7 @@ bool is_address(const std::string& path) {
   return end > 1 && std::isalpha(static_cast<unsigned char>(path[0])) != 0 && path.compare(end, 2, ":/") == 0;
 }
 
-// The rows that are missing become grey; a note on it.
+// Fill missing rows with grey. Return a note on it, "" if none is missing.
 std::string fill(Decoded& made) {
   const int height = made.image.height;
   if (made.is_coarse && made.num_rows == height) return "its last scans are missing, the image is coarse";

@@ -8,12 +8,12 @@ namespace {
 
 constexpr int kMostBits = 15, kFastBits = 10;
 
-// Bits of the stream, the lowest first. What is asked beyond its end is_short.
+// The bits of the stream, the lowest bit of a byte first. Reading past the end sets is_short.
 class Bits {
  public:
   explicit Bits(std::string_view bytes) : bytes_(bytes) {}
 
-  // At least `count` bits, as far as the stream goes; the others are 0.
+  // Return the next `count` bits without taking them. Bits after the end of the stream are 0.
   uint32_t peek(int count) {
     while (held_ < count && at_ < bytes_.size()) {
       bits_ |= uint64_t{static_cast<uint8_t>(bytes_[at_++])} << held_;
@@ -45,10 +45,11 @@ class Bits {
   int held_ = 0;
 };
 
-// A canonical Huffman code: symbols in the order of their codes, and a table of what short codes mean.
+// A canonical Huffman code: its symbols in the order of their codes, and a table of the short codes.
 class Code {
  public:
-  // False where lengths make no code. As zlib has it, one that is not complete may only have a single code of one bit.
+  // Make the code from the lengths of its symbols. Return false if they are no valid code. As in zlib, an incomplete
+  // code is valid only if it has a single symbol of one bit, or none.
   bool make(const uint8_t* lengths, int count, bool may_be_single) {
     counts_.fill(0);
     for (int i = 0; i < count; ++i) ++counts_[lengths[i]];
@@ -67,7 +68,7 @@ class Code {
     return true;
   }
 
-  // The next symbol; -1: there is none, as the stream is short or has a code that means nothing.
+  // Return the next symbol; -1 if the stream ends before it, or if no symbol has this code.
   int next(Bits& bits) const {
     const uint32_t given = bits.peek(kMostBits);
     const uint16_t fast = fast_[given & ((1 << kFastBits) - 1)];
@@ -81,7 +82,7 @@ class Code {
       first = (first + count) << 1;
       code <<= 1;
     }
-    bits.skip(1);  // of the single bit that is no code, or is missing
+    bits.skip(1);  // take the bit that is no code; sets is_short if it is missing
     return -1;
   }
 
@@ -103,7 +104,7 @@ class Code {
 
   std::array<int, kMostBits + 1> counts_{};
   std::array<uint16_t, 288> symbols_{};
-  std::array<uint16_t, 1 << kFastBits> fast_{};  // symbol and length; 0: a longer code
+  std::array<uint16_t, 1 << kFastBits> fast_{};  // symbol << 4 | length; 0: the code is longer
 };
 
 constexpr uint16_t kLengths[] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
@@ -169,7 +170,7 @@ class Inflater {
     if (!literals_.make(lengths.data(), 19, false)) return false;
     lengths.fill(0);
     if (!read_lengths(lengths, num_literals + num_distances)) return bits_.is_short;
-    if (lengths[256] == 0) return false;  // it could never end
+    if (lengths[256] == 0) return false;  // without an end symbol the block could never end
     if (!literals_.make(lengths.data(), static_cast<int>(num_literals), true)) return false;
     if (!distances_.make(lengths.data() + num_literals, static_cast<int>(num_distances), true)) return false;
     return block();

@@ -1,4 +1,5 @@
-// Deflate (RFC 1951): stb's own reader gives nothing of a stream whose end is missing.
+// Decompression of deflate streams (RFC 1951). stb's own reader returns nothing of a stream whose end is missing. In
+// Python, zlib does this.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +9,8 @@
 
 namespace je {
 
-// What comes out of a raw stream, as zlib has it: all of it, or as much as the bytes hold where the end is missing.
-// False: it is no such stream, or at least `most` bytes would come out.
+// Decompress a raw stream and append the result to `to`, as zlib does. If the end of the stream is missing, `to` gets
+// what the bytes hold. Return false if it is not such a stream, or if the result would have `most` bytes or more.
 bool inflate(std::string_view stream, size_t most, std::vector<uint8_t>& to);
 
 }  // namespace je

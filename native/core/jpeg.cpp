@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kEoi = 0xD9, kSos = 0xDA, kDqt = 0xDB, kDht = 0xC4, kDri = 0xDD;
 constexpr size_t kMostScans = 100;
-constexpr int kMostBlocks = 10;  // of an interleaved unit
+constexpr int kMostBlocks = 10;  // largest number of blocks in an interleaved unit
 
 int byte_of(std::string_view body, size_t at) { return static_cast<uint8_t>(body[at]); }
 int word_of(std::string_view body, size_t at) { return byte_of(body, at) << 8 | byte_of(body, at + 1); }
@@ -32,13 +32,13 @@ std::string adobe(int transform) {
 [[noreturn]] void refuse_header() { fail(JE_E_IMAGE, "damaged: a header that means nothing"); }
 [[noreturn]] void refuse_code() { fail(JE_E_IMAGE, "damaged: a code table that means nothing"); }
 
-// Whether a marker has no length; 0: no marker.
+// Return true if no length follows the marker. 0 stands for no marker.
 bool is_alone(int marker) { return marker <= 1 || (marker >= 0xD0 && marker <= 0xD8); }
 bool is_rare(int marker) {
   return marker >= 0xC3 && marker <= 0xCF && marker != kDht && marker != 0xC8 && marker != 0xCC;
 }
 
-// Where the data of a scan ends: at a marker, before what fills up in front of it.
+// Return where the data of a scan ends: before the next marker and its fill bytes; npos if no marker follows.
 size_t end_of_data(std::string_view file, size_t at) {
   while ((at = file.find('\xFF', at)) != std::string_view::npos) {
     const size_t start = at;
@@ -99,18 +99,18 @@ class Reader {
     const bool fits = byte_of(body, 0) == 8 && found_.width > 0 && found_.height > 0;
     if (!fits || body.size() != 6 + 3 * count || (count != 1 && count != 3 && count != 4)) refuse_header();
     std::set<int> names;
-    int wide = 0, tall = 0;
+    int max_across = 0, max_down = 0;
     for (size_t i = 6; i < body.size(); i += 3) {
       const JpegComponent each{byte_of(body, i), byte_of(body, i + 1) >> 4, byte_of(body, i + 1) & 15,
                                byte_of(body, i + 2)};
       found_.components.push_back(each);
       names.insert(each.name);
-      wide = std::max(wide, each.across);
-      tall = std::max(tall, each.down);
+      max_across = std::max(max_across, each.across);
+      max_down = std::max(max_down, each.down);
     }
     for (const JpegComponent& each : found_.components) {
       const bool is_sound = each.across > 0 && each.across <= 4 && each.down > 0 && each.down <= 4 && each.table < 4;
-      if (!is_sound || wide % each.across != 0 || tall % each.down != 0) refuse_header();
+      if (!is_sound || max_across % each.across != 0 || max_down % each.down != 0) refuse_header();
     }
     if (names.size() < count) refuse_header();
     check_image_size(found_.width, found_.height);
@@ -122,15 +122,15 @@ class Reader {
       made +=
           {static_cast<char>(i + 1), static_cast<char>(each.across << 4 | each.down), static_cast<char>(each.table)};
     }
-    found_.height_at = parts_.size() + 5;  // behind the marker, the size and the precision
+    found_.height_at = parts_.size() + 5;  // after the marker, the size and the precision
     parts_ += framed(marker, made);
   }
 
   void quantization(std::string_view body) {
     for (size_t at = 0; at < body.size();) {
-      const int wide = byte_of(body, at) >> 4, number = byte_of(body, at) & 15;
-      at += 1 + 64 * static_cast<size_t>(wide + 1);
-      if (wide > 1 || number > 3 || at > body.size())
+      const int precision = byte_of(body, at) >> 4, number = byte_of(body, at) & 15;
+      at += 1 + 64 * static_cast<size_t>(precision + 1);
+      if (precision > 1 || number > 3 || at > body.size())
         fail(JE_E_IMAGE, "damaged: a quantization table that means nothing");
       tables_.insert(number);
     }
@@ -147,7 +147,7 @@ class Reader {
         code.counts[length] = byte_of(body, at + length);
         count += code.counts[length];
         next += code.counts[length];
-        if (code.counts[length] > 0 && next >= 1 << length) refuse_code();  // none is all ones
+        if (code.counts[length] > 0 && next >= 1 << length) refuse_code();  // a code of only ones is not allowed
         next <<= 1;
       }
       at += 17;
@@ -188,7 +188,8 @@ class Reader {
       head[1 + 2 * i] = static_cast<char>(place + 1);
     }
     if (count > 1 && blocks > kMostBlocks) refuse_header();
-    for (const JpegScan& each : found_.scans)  // progressive ones become finer with every scan
+    for (const JpegScan& each :
+         found_.scans)  // only in a progressive file may a component be in several scans, which refine it
       for (const int place : each.places)
         if (!found_.is_progressive && std::count(made.places.begin(), made.places.end(), place) > 0) refuse_header();
     add_codes(body, count, needed);
@@ -197,7 +198,7 @@ class Reader {
       fail(JE_E_IMAGE, "damaged: a scan without its tables");
     const size_t end = end_of_data(file_, at);
     found_.is_open = end == std::string_view::npos;
-    made.data = file_.substr(at, end - at);  // to its end where there is none
+    made.data = file_.substr(at, end - at);  // up to the end of the file if there is no marker
     while (!made.data.empty() && made.data.back() == '\xFF') made.data.remove_suffix(1);
     made.head = parts_ + framed(kSos, head);
     parts_.clear();
@@ -205,7 +206,7 @@ class Reader {
     return std::min(end, file_.size());
   }
 
-  // The Huffman tables that a scan needs.
+  // Add the Huffman tables that a scan needs to `needed`, and check its spectral selection and approximation.
   void add_codes(std::string_view body, size_t count, std::set<int>& needed) const {
     const int start = byte_of(body, body.size() - 3), stop = byte_of(body, body.size() - 2);
     const int high = byte_of(body, body.size() - 1) >> 4, low = byte_of(body, body.size() - 1) & 15;
@@ -225,7 +226,7 @@ class Reader {
     }
   }
 
-  // Without a last scan that ends with the file, where there are several.
+  // Check that all components are there. If the last scan ends with the file and is not the only one, leave it out.
   void finish() {
     const size_t every = found_.components.size();
     found_.is_one = !found_.is_progressive && found_.scans.size() == 1 && found_.scans[0].places.size() == every;
@@ -237,7 +238,7 @@ class Reader {
     found_.start = "\xFF\xD8" + colours();
   }
 
-  // The part that says what the components are, so that every decoder takes them for it.
+  // Return the part that says which colours the components are, so that all decoders agree.
   std::string colours() const {
     const std::vector<JpegComponent>& all = found_.components;
     if (all.size() == 4) {
@@ -252,10 +253,10 @@ class Reader {
 
   std::string_view file_;
   Jpeg found_;
-  std::string parts_;  // before the next scan
+  std::string parts_;  // parts before the next scan
   bool has_end_ = false, has_jfif_ = false;
   int adobe_ = -1;
-  std::set<int> tables_;  // numbers of DQT, 256 + class and number of DHT
+  std::set<int> tables_;  // numbers of quantization tables; 256 + class and number of Huffman tables
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The Huffman codes of a JPEG's first scan, without what they stand for: how many whole units there are.
+// Counts the whole units in a JPEG's first scan. It reads the Huffman codes but decodes no coefficients. In Python,
+// Pillow finds out which rows are there (runtime/image.py).
 #include <algorithm>
 
 #include "jpeg.hpp"
@@ -10,7 +11,8 @@ class Units {
  public:
   explicit Units(const Jpeg& jpeg) : jpeg_(jpeg), data_(jpeg.scans[0].data) {}
 
-  // Units that are there; those before the first code that means nothing, and what they take of the data.
+  // Return the number of units that are there, at most `total`. sound: set to the number of units before the first
+  // invalid code. taken: set to the data of these.
   int64_t count(int64_t total, int64_t& sound, std::string& taken) {
     int64_t done = 0;
     sound = 0;
@@ -18,7 +20,7 @@ class Units {
       if (jpeg_.restart > 0 && done > 0 && done % jpeg_.restart == 0 && !restart(done / jpeg_.restart - 1)) break;
       if (!unit()) {
         if (at_ + 1 >= data_.size() || jpeg_.restart == 0) break;
-        is_sound_ = false;  // a marker stands here: what is missing before it counts as zeros
+        is_sound_ = false;  // a marker comes too early: the data missing before it counts as zeros
       }
       if (!is_sound_) continue;
       sound = done + 1;
@@ -27,8 +29,8 @@ class Units {
       last_held_ = held_;
     }
     taken = data_.substr(0, last_);
-    if (last_held_ > 0) {   // zeros behind the last bit: they are codes of any table, as other bits may not be
-      do taken.pop_back();  // with the zero that says it is no marker
+    if (last_held_ > 0) {   // fill up with zeros after the last bit: zeros are a valid code in every table
+      do taken.pop_back();  // 0xFF together with the 0 that follows it in the data
       while (last_bits_ == 0xFF && !taken.empty() && taken.back() == '\xFF');
       taken += static_cast<char>(last_bits_ >> last_held_ << last_held_);
     }
@@ -36,10 +38,10 @@ class Units {
   }
 
  private:
-  // Behind the next marker RST0 to RST7; false: there is none.
+  // Go on after the next restart marker, RST0 to RST7. Return false if there is none.
   bool restart(int64_t index) {
     bits_ = held_ = 0;
-    const size_t start = data_.find_first_not_of('\xFF', at_);  // any number of them fill up
+    const size_t start = data_.find_first_not_of('\xFF', at_);  // fill bytes before a marker, any number
     for (; at_ + 1 < data_.size(); ++at_) {
       const int kind = static_cast<uint8_t>(data_[at_ + 1]);
       if (data_[at_] != '\xFF' || kind < 0xD0 || kind > 0xD7) continue;
@@ -78,13 +80,13 @@ class Units {
     return true;
   }
 
-  // The next bit; -1: the data ends here, or a marker stands here.
+  // Return the next bit; -1 if the data ends or a marker follows.
   int bit() {
     if (held_ == 0) {
       if (at_ >= data_.size()) return -1;
       bits_ = static_cast<uint8_t>(data_[at_]);
       size_t next = at_ + 1;
-      if (bits_ == 0xFF) {  // any number of them, and a zero, or it is a marker
+      if (bits_ == 0xFF) {  // data only if a 0 follows, after any number of 0xFF; otherwise a marker
         while (next < data_.size() && data_[next] == '\xFF') ++next;
         if (next >= data_.size() || data_[next] != 0) return -1;
         ++next;
@@ -101,7 +103,7 @@ class Units {
     return true;
   }
 
-  // What the next code stands for, 0 if it means nothing, as libjpeg has it; -1: the data ends.
+  // Return the symbol of the next code; 0 if the code is invalid, as libjpeg does; -1 if the data ends.
   int next(const JpegCode& code) {
     int given = 0, first = 0, index = 0;
     for (size_t length = 1; length <= 16; ++length) {
@@ -123,7 +125,7 @@ class Units {
   size_t at_ = 0;
   int bits_ = 0, held_ = 0;
   bool is_sound_ = true;
-  size_t last_ = 0;  // the same behind the last unit
+  size_t last_ = 0;  // at_, bits_ and held_ after the last sound unit
   int last_bits_ = 0, last_held_ = 0;
 };
 
@@ -132,17 +134,17 @@ class Units {
 JpegUnits count_units(const Jpeg& jpeg) {
   JpegUnits found;
   if (jpeg.scans[0].places.size() < jpeg.components.size()) return found;
-  int wide = 1, tall = 1;
+  int max_across = 1, max_down = 1;
   for (const JpegComponent& each : jpeg.components) {
-    wide = std::max(wide, each.across);
-    tall = std::max(tall, each.down);
+    max_across = std::max(max_across, each.across);
+    max_down = std::max(max_down, each.down);
   }
-  const int height = 8 * tall;
-  const int columns = (jpeg.width + 8 * wide - 1) / (8 * wide);
+  const int height = 8 * max_down;
+  const int columns = (jpeg.width + 8 * max_across - 1) / (8 * max_across);
   const int rows = (jpeg.height + height - 1) / height;
   int64_t sound = 0;
   const int64_t there = Units(jpeg).count(int64_t{columns} * rows, sound, found.data);
-  // of the last unit in a row a part is there, as other decoders show it
+  // if only the last unit of a row is missing, the row counts: a part of it is there, and other decoders show it
   const auto rows_of = [&](int64_t count) {
     const bool is_begun = count < int64_t{columns} * rows && columns > 1 && count % columns == columns - 1;
     return std::min(jpeg.height, height * static_cast<int>(count / columns + is_begun));

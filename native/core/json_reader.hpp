@@ -1,4 +1,5 @@
-// Values of a JSON object, each asked for by its name and type; what was not asked for is refused.
+// Reads the values of a JSON object by name and type, and refuses keys that were not read. In Python, pydantic does
+// this.
 #pragma once
 
 #include <algorithm>
@@ -14,14 +15,15 @@
 
 namespace je {
 
-// [A-Za-z_][A-Za-z0-9_.]{0,255}
+// Return true if the text matches [A-Za-z_][A-Za-z0-9_.]{0,255}.
 inline bool is_identifier(const std::string& text) {
   const auto is_letter = [](char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_'; };
   const auto is_part = [&](char c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '.'; };
   return !text.empty() && text.size() <= 256 && is_letter(text[0]) && std::all_of(text.begin(), text.end(), is_part);
 }
 
-// Values whose end asks for no memory: the library's own does for each list and object, where it cannot fail.
+// A JSON value whose destructor allocates no memory. The library's own destructor allocates for each list and object,
+// and ends the process if that fails.
 struct Tree {
   explicit Tree(nlohmann::json given) : root(std::move(given)) {}
   ~Tree() { take_apart(root); }
@@ -38,35 +40,40 @@ struct Tree {
   }
 };
 
+// A reader of one JSON object. Its functions throw Error JE_E_BUNDLE if a value is missing or wrong. The object must
+// outlive the reader.
 class ObjectReader {
  public:
-  // where: of the object in its file, "sizes" or "components.decoder"; "": the file itself. Throws Error
-  // JE_E_BUNDLE, as all do that are asked for what is not there.
+  // file: its name, for errors. where: the object's place in the file, like "sizes" or "components.decoder"; "": the
+  // whole file.
   ObjectReader(const nlohmann::json& object, std::string file, std::string where)
       : object_(object), file_(std::move(file)), where_(std::move(where)) {
     if (!object.is_object()) wrong("", "is no object");
   }
 
+  // Return true if there is such a key, and count it as read.
   bool has(const char* name) {
     asked_.insert(name);
     return object_.contains(name);
   }
 
-  // Of what may be null, which says that there is none.
+  // Return true if there is such a key and its value is not null.
   bool has_value(const char* name) { return has(name) && !object_.at(name).is_null(); }
 
+  // Return a value of any type.
   const nlohmann::json& value(const char* name) {
     if (!has(name)) wrong(name, "is missing");
     return object_.at(name);
   }
 
+  // Return a text of any length.
   std::string text(const char* name) {
     const nlohmann::json& found = value(name);
     if (!found.is_string()) wrong(name, "is no text");
     return found.get<std::string>();
   }
 
-  // Of so many characters, none of them a control character: it may be shown on a terminal.
+  // Return a text of `least` to `most` characters without control characters, so that it can be shown on a terminal.
   std::string shown(const char* name, int64_t least, int64_t most) { return shown(name, value(name), least, most); }
 
   std::string shown(const char* name, const nlohmann::json& found, int64_t least, int64_t most) const {
@@ -79,20 +86,21 @@ class ObjectReader {
     return found.get<std::string>();
   }
 
-  // A text of at most so many characters.
+  // Return a text of at most `most` characters.
   std::string text_to(const char* name, int64_t most) {
     const std::string found = text(name);
     if (static_cast<int64_t>(to_points(found).size()) > most) wrong(name, "is too long");
     return found;
   }
 
+  // Return a text that is_identifier accepts.
   std::string identifier(const char* name) {
     const std::string found = text(name);
     if (!is_identifier(found)) wrong(name, "is no plain name");
     return found;
   }
 
-  // One of some words.
+  // Return a text that is one of `words`.
   std::string word(const char* name, std::initializer_list<const char*> words) {
     const std::string found = text(name);
     for (const char* each : words)
@@ -100,8 +108,10 @@ class ObjectReader {
     wrong(name, "is of another version");
   }
 
+  // Return a whole number from `least` to `most`.
   int64_t integer(const char* name, int64_t least, int64_t most) { return checked(name, value(name), least, most); }
 
+  // Return a number from `least` to `most`.
   double number(const char* name, double least, double most) {
     const nlohmann::json& found = value(name);
     if (!found.is_number()) wrong(name, "is no number");
@@ -110,45 +120,50 @@ class ObjectReader {
     return number;
   }
 
+  // Return a list of whole numbers, each from `least` to `most`.
   std::vector<int64_t> integers(const char* name, int64_t least, int64_t most) {
     std::vector<int64_t> found;
     for (const nlohmann::json& each : list(name)) found.push_back(checked(name, each, least, most));
     return found;
   }
 
+  // Return a list.
   const nlohmann::json& list(const char* name) {
     const nlohmann::json& found = value(name);
     if (!found.is_array()) wrong(name, "is no list");
     return found;
   }
 
+  // Return a reader of an object inside this one.
   ObjectReader object(const char* name) { return {value(name), file_, path(name)}; }
 
-  // Each value of an object.
+  // Call `take` with the key and a reader of each value of an object inside this one; the values are objects, too.
   void each(const char* name, const std::function<void(const std::string&, ObjectReader)>& take) {
     const nlohmann::json& found = value(name);
     if (!found.is_object()) wrong(name, "is no object");
     for (const auto& [key, inner] : found.items()) take(key, ObjectReader(inner, file_, path(name) + "." + key));
   }
 
-  // Names of what this object holds.
+  // Return the keys of this object.
   std::vector<std::string> keys() const {
     std::vector<std::string> found;
     for (const auto& [key, inner] : object_.items()) found.push_back(key);
     return found;
   }
 
+  // Call `take` with a reader of each object of a list.
   void each_of_list(const char* name, const std::function<void(ObjectReader)>& take) {
     size_t index = 0;
     for (const nlohmann::json& inner : list(name)) take(ObjectReader(inner, file_, join(path(name), ".", index++)));
   }
 
-  // Nothing else may be there.
+  // Throw if the object has a key that was not read.
   void done() const {
     for (const auto& [key, inner] : object_.items())
       if (asked_.count(key) == 0) wrong(key, "is not known here");
   }
 
+  // Throw Error JE_E_BUNDLE for a key; "": for the object itself.
   [[noreturn]] void wrong(const std::string& name, const char* what) const {
     const std::string at = name.empty() ? where_ : path(name);
     fail(JE_E_BUNDLE, file_, ": ", at.empty() ? "file" : at, " ", what, "; export the bundle again");

@@ -11,8 +11,8 @@ namespace {
 
 constexpr int64_t kMost = limits::kDimension;
 constexpr double kTiny = 5e-324;
-constexpr int kDepth = 32;            // of values in values
-constexpr size_t kLongestName = 255;  // of a file
+constexpr int kDepth = 32;            // levels of nesting
+constexpr size_t kLongestName = 255;  // characters of a file name
 
 bool is_name(const std::string& text) {
   const auto is_plain = [](char c) {
@@ -78,7 +78,7 @@ std::map<std::string, Stored> stored_of(ObjectReader& from) {
   return found;
 }
 
-// (min, usual, max) of each named dimension.
+// Read (min, usual, max) of each named dimension.
 std::map<std::string, Range> ranges_of(ObjectReader from) {
   std::map<std::string, Range> found;
   for (const std::string& key : from.keys()) {
@@ -89,7 +89,7 @@ std::map<std::string, Range> ranges_of(ObjectReader from) {
   return found;
 }
 
-// What only Python runs, and yet has a form.
+// Check the parts that only Python uses.
 void check_engine(ObjectReader& from) {
   if (from.has("profiles"))
     from.each("profiles", [&](const std::string& name, ObjectReader each) {
@@ -166,7 +166,7 @@ Sizes sizes_of(ObjectReader from, bool is_flow) {
   return found;
 }
 
-// The same ranges as a request's (request.cpp).
+// The ranges are the same as those of a request (request.cpp).
 Sampling sampling_of(ObjectReader from, bool is_flow) {
   Sampling found;
   found.guidance_scale = from.number("guidance_scale", 0, 100);
@@ -241,8 +241,8 @@ Sampling reference_sampling(bool is_flow) {
 
 namespace {
 
-// The library reads a zero as the end of a file, leaves out a byte order mark, and of a key that stands there twice
-// takes the last. So deep as no manifest is, values are not kept.
+// Refuse what the JSON library would accept: it takes a zero byte for the end of the file, skips a byte order mark, and
+// uses the last of two equal keys. Values nested deeper than kDepth are not kept.
 nlohmann::json parsed(std::string_view text, const std::string& file) {
   using Json = nlohmann::json;
   std::vector<std::set<std::string>> open;

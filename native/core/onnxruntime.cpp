@@ -17,8 +17,8 @@
 namespace je {
 namespace {
 
-constexpr uint32_t kApi = 21;   // of 1.21: the oldest that will do; its table only grew since
-constexpr size_t kShown = 200;  // characters of a reason, which can be pages
+constexpr uint32_t kApi = 21;   // the API of version 1.21, the oldest that is supported; later versions only add to it
+constexpr size_t kShown = 200;  // characters of ONNX Runtime's message that are shown; it can have pages
 
 #ifdef __APPLE__
 constexpr const char* kNames[] = {"libonnxruntime.dylib"};
@@ -26,6 +26,7 @@ constexpr const char* kNames[] = {"libonnxruntime.dylib"};
 constexpr const char* kNames[] = {"libonnxruntime.so.1", "libonnxruntime.so"};
 #endif
 
+// ONNX Runtime's library, once a process.
 struct Library {
   std::mutex mutex;
   void* handle = nullptr;
@@ -34,8 +35,8 @@ struct Library {
 };
 
 Library& library() {
-  static Library* const the = new Library;  // never freed: threads of ONNX Runtime may outlive main()
-  return *the;
+  static Library* const shared = new Library;  // never freed: threads of ONNX Runtime may outlive main()
+  return *shared;
 }
 
 std::string own_folder() {
@@ -52,7 +53,7 @@ std::vector<std::string> candidates(const std::string& file) {
   return found;
 }
 
-// Whether the file is the library that is open, by whatever path or link.
+// Return true if the file is the library that is open, by any path or link.
 bool is_open_as(const std::string& file, void* handle) {
   void* found = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
   if (found != nullptr) dlclose(found);
@@ -60,7 +61,7 @@ bool is_open_as(const std::string& file, void* handle) {
 }
 
 void* open_first(const std::string& file, std::string& opened) {
-  std::string reason;  // of the first that is there, else of the last
+  std::string reason;  // of the first file that exists, else of the last one
   bool is_there = false;
   for (const std::string& each : candidates(file)) {
     void* handle = dlopen(each.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -77,13 +78,13 @@ void* open_first(const std::string& file, std::string& opened) {
        "; name its library in je_options.onnxruntime, or install one beside libjanus_edge");
 }
 
-// The end of a message's first line: what is wrong comes behind paths and functions.
+// Return the end of a message's first line: the reason comes after paths and names of functions.
 std::string reason_of(const Ort::Exception& error) {
   const std::string all = error.what(), line = all.substr(0, all.find('\n'));
   return line.size() <= kShown ? line : "..." + line.substr(line.size() - kShown);
 }
 
-// Whether it says that memory ran out, or threads.
+// Return true if a message says that memory or threads ran out.
 bool is_shortage(const std::string& reason) {
   const auto says = [&](const char* words) { return reason.find(words) != std::string::npos; };
   return says("allocate") || says("bad_alloc") || says("pthread_create failed");
@@ -97,11 +98,11 @@ void ORT_API_CALL pass_on(void* options, OrtLoggingLevel severity, const char*, 
   const int32_t level = severity >= ORT_LOGGING_LEVEL_ERROR ? JE_LOG_ERROR : JE_LOG_WARNING;
   try {
     to->log(to->log_context, level, join("onnxruntime: ", where, ": ", message).c_str());
-  } catch (...) {  // it must not cross ONNX Runtime
+  } catch (...) {  // an exception must not pass through ONNX Runtime
   }
 }
 
-// Of providers that take their options in a struct that only the library can make.
+// Append a provider whose options are in a struct that only the library can make.
 template <class Options>
 void append_v2(Ort::SessionOptions& to, const Device& device, OrtStatus*(ORT_API_CALL* create)(Options**),
                OrtStatus*(ORT_API_CALL* update)(Options*, const char* const*, const char* const*, size_t),
@@ -142,12 +143,12 @@ Ort::SessionOptions session_options(const GraphOptions& from) {
   Ort::SessionOptions options;
   options.SetIntraOpNumThreads(from.num_threads);
   options.DisableMemPattern();
-  // the same as runtime/backends/onnxruntime.py has, and why
+  // the same settings as in runtime/backends/onnxruntime.py, which gives the reasons
   options.AddConfigEntry("session.intra_op.spin_duration_us", "100");
   options.AddConfigEntry("session.qdq_matmulnbits_accuracy_level", "4");
   if (from.upcasts_on_use) options.SetGraphOptimizationLevel(ORT_DISABLE_ALL);
   options.SetLogSeverityLevel(from.log ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_FATAL);
-  // without a function of ours it prints
+  // without a logging function ONNX Runtime prints
   Ort::ThrowOnError(
       Ort::GetApi().SetUserLoggingFunction(options, from.log ? pass_on : drop, const_cast<je_options*>(from.log)));
   if (!from.device.is_cpu()) append_provider(options, from.device);
@@ -157,14 +158,15 @@ Ort::SessionOptions session_options(const GraphOptions& from) {
 }  // namespace
 
 void load_onnxruntime(const std::string& file) {
-  Library& the = library();
-  const std::lock_guard<std::mutex> lock(the.mutex);
-  if (the.handle != nullptr) {
-    if (!file.empty() && !is_open_as(file, the.handle))
-      fail(JE_E_RUNTIME, file, ": this process has opened ", the.file, " before; name that one");
+  Library& ort = library();
+  const std::lock_guard<std::mutex> lock(ort.mutex);
+  if (ort.handle != nullptr) {
+    if (!file.empty() && !is_open_as(file, ort.handle))
+      fail(JE_E_RUNTIME, file, ": this process has opened ", ort.file, " before; name that one");
     return;
   }
-  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // read as the library starts; the API's switch comes after a first event
+  // the library reads it when it starts; the API's switch comes after a first event
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
   std::string opened;
   void* handle = open_first(file, opened);
   const auto base_of = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
@@ -176,11 +178,11 @@ void load_onnxruntime(const std::string& file) {
   const std::string version = base_of()->GetVersionString();
   if (api == nullptr) fail(JE_E_RUNTIME, opened, ": ONNX Runtime ", version, " is too old; 1.", kApi, " is needed");
   Ort::InitApi(api);
-  the.environment = std::make_unique<Ort::Env>(ORT_LOGGING_LEVEL_FATAL, "janus_edge", drop, nullptr);
-  the.environment->DisableTelemetryEvents();
-  the.file = opened;
-  the.version = version;
-  the.handle = handle;
+  ort.environment = std::make_unique<Ort::Env>(ORT_LOGGING_LEVEL_FATAL, "janus_edge", drop, nullptr);
+  ort.environment->DisableTelemetryEvents();
+  ort.file = opened;
+  ort.version = version;
+  ort.handle = handle;
 }
 
 std::string onnxruntime_version() { return library().version; }

@@ -24,8 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::chrono::seconds kReader(10);  // the longest that a pipe waits for a program that reads it
-constexpr int kMostLinks = 40;               // as Linux follows
+constexpr std::chrono::seconds kReader(10);  // the longest wait for a program that reads a pipe
+constexpr int kMostLinks = 40;               // the number of links that Linux follows
 
 constexpr std::array<std::string_view, 25> kOtherImages = {
     ".avif", ".bmp", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2",  ".jpe", ".jpeg",
@@ -35,7 +35,7 @@ constexpr std::array<std::string_view, 25> kOtherImages = {
   fail(JE_E_OUTPUT, path, ": cannot be written: ", std::strerror(errno), "; choose another place");
 }
 
-// A pipe whose reader has gone is then an error, not the end of the program.
+// Blocks SIGPIPE on this thread, so that a pipe without a reader is an error and does not end the program.
 class NoSigpipe {
  public:
   NoSigpipe() {
@@ -60,7 +60,7 @@ class NoSigpipe {
   bool was_pending_ = false;
 };
 
-// Opens without waiting for ever: a pipe opens when a program reads it.
+// Open a pipe or device for writing. A pipe opens only when a program reads it; the wait is limited to kReader.
 int open_through(const std::string& path) {
   const auto end = std::chrono::steady_clock::now() + kReader;
   for (;;) {
@@ -89,7 +89,7 @@ void write_through(const std::string& path, const uint8_t* bytes, size_t size) {
   if (at < size || !is_closed) fail_writing(path);
 }
 
-// Where a link leads, through any number of them, also to what is not there yet.
+// Return the path that a link leads to, through up to kMostLinks links. The target need not exist.
 std::string target_of(const std::string& path) {
   fs::path found = path;
   std::error_code error;

@@ -1,4 +1,4 @@
-// Files at paths that a program names, by the rules of docs/cli.md, "Written files".
+// Files at paths that a program names, by the rules of docs/cli.md, "Written files". Mirrors runtime/output.py.
 #pragma once
 
 #include <cstddef>
@@ -7,11 +7,11 @@
 
 namespace je {
 
-// Throws Error JE_E_ARGUMENT for a name with another image's suffix than PNG's.
+// Throw Error JE_E_ARGUMENT if the path has the suffix of an image format other than PNG.
 void check_is_png(const std::string& path);
 
-// A regular file appears whole or not at all, a link's target likewise; a pipe or character device is written through.
-// Throws Error JE_E_OUTPUT.
+// Write a file. A regular file, or the target of a link, appears whole or not at all. A named pipe or character device
+// is written through. Throws Error JE_E_OUTPUT.
 void write_output(const std::string& path, const uint8_t* bytes, size_t size);
 
 }  // namespace je

@@ -10,8 +10,8 @@
 namespace je {
 namespace {
 
-constexpr int kMinSide = 14;   // px
-constexpr int kFraction = 22;  // bits behind the point of a weight
+constexpr int kMinSide = 14;   // the shortest side of a scaled image, in pixels
+constexpr int kFraction = 22;  // fraction bits of a weight
 
 double cubic(double x) {
   constexpr double a = -0.5;
@@ -21,7 +21,7 @@ double cubic(double x) {
   return 0;
 }
 
-// What a pixel of the result is made of: `count` pixels from `first` on.
+// The source pixels of one result pixel: `count` pixels from `first` on, with their weights.
 struct Taps {
   int first, count;
   std::vector<int32_t> weights;
@@ -53,7 +53,7 @@ std::vector<Taps> taps_of(int from, int to) {
 
 uint8_t rounded(int sum) { return static_cast<uint8_t>(std::clamp(sum >> kFraction, 0, 255)); }
 
-// One direction: `step` bytes lie between the pixels that are mixed.
+// Resize along one direction. step: bytes from one source pixel to the next in this direction.
 uint8_t mixed(const uint8_t* from, size_t step, const Taps& taps) {
   int sum = 1 << (kFraction - 1);
   for (int k = 0; k < taps.count; ++k)
@@ -90,9 +90,9 @@ Image heightened(const Image& image, int height) {
   return found;
 }
 
-// A colour over white, as Pillow's alpha_composite has it with an opaque ground.
+// Return a colour composited over white, as Pillow's alpha_composite does with an opaque background.
 uint8_t over_white(unsigned colour, unsigned alpha) {
-  const unsigned weight = alpha << 7;  // of 255 << 7
+  const unsigned weight = alpha << 7;  // 255 << 7 is opaque
   const unsigned sum = colour * weight + 255 * ((255u << 7) - weight) + (0x80u << 7);
   return static_cast<uint8_t>(((sum >> 8) + sum) >> 8 >> 7);
 }
@@ -126,7 +126,7 @@ Image resize(const Image& image, int width, int height) {
 
 std::vector<float> prepare(const Image& image, int size) {
   const int longest = std::max(image.width, image.height);
-  const auto scaled = [&](int side) {  // in this order, as the published image processor has it
+  const auto scaled = [&](int side) {  // in this order of operations, as in the published image processor
     return std::max(static_cast<int>(static_cast<double>(side) / longest * size), kMinSide);
   };
   const Image found = resize(image, scaled(image.width), scaled(image.height));
@@ -162,7 +162,8 @@ Image enlarge(const std::vector<float>& cells, int side, int factor) {
     for (int x = 0; x < found.width; ++x)
       for (int c = 0; c < 3; ++c) {
         const float value = cells[static_cast<size_t>((y / factor * side + x / factor) * 3 + c)];
-        *to++ = static_cast<uint8_t>(std::nearbyint(std::fmin(std::fmax(value, 0.0f), 255.0f)));  // also of NaN
+        // fmin and fmax are defined for NaN as well
+        *to++ = static_cast<uint8_t>(std::nearbyint(std::fmin(std::fmax(value, 0.0f), 255.0f)));
       }
   return found;
 }

@@ -1,4 +1,4 @@
-// Images in memory, and the pixel arithmetic on both sides of the model. Equal to runtime/image.py.
+// Images in memory, and the pixel arithmetic before and after the model. Mirrors runtime/image.py.
 #pragma once
 
 #include <cstdint>
@@ -8,31 +8,34 @@
 
 namespace je {
 
-// RGB, 8 bits each, rows from the top without gaps.
+// An RGB image of 8 bits per channel: rows from the top without gaps. width, height: in pixels.
 struct Image {
   int width = 0, height = 0;
   std::vector<uint8_t> pixels;
 
+  // Return the image as the C API's struct, which points into this one.
   je_image view() const { return {pixels.data(), width, height, width * 3, 3}; }
 };
 
-// Grey and RGB as they are, alpha over white. Throws Error JE_E_ARGUMENT for what is no image.
+// Convert to RGB; alpha is composited over white. Throws Error JE_E_ARGUMENT if the struct is not a valid image.
 Image to_rgb(const je_image& image);
 
-// As Pillow 13's resize with BICUBIC does: antialiased, in 22-bit fixed point, along rows first, or along columns first
-// where the height shrinks by more than twice what the width does.
+// Resize as Pillow 13 does with BICUBIC: antialiased, in 22-bit fixed point. It resizes along rows first, or along
+// columns first if the height shrinks by more than twice the factor of the width.
 Image resize(const Image& image, int width, int height);
 
-// As the vision encoder takes it, (3, size, size) in [-1, 1]: the long side scaled, the rest grey.
+// Return the input of the vision encoder: (3, size, size) in [-1, 1]. The long side is scaled to `size`, the rest is
+// grey.
 std::vector<float> prepare(const Image& image, int size);
 
-// The image decoder's output (3, size, size), about [-1, 1]. Throws Error JE_E_BUNDLE where it is not finite.
+// Convert the image decoder's output (3, size, size), about [-1, 1], to an image. Throws Error JE_E_BUNDLE if it is not
+// finite.
 Image to_image(const float* values, int size);
 
-// Cells (side, side, 3) from 0 to 255, each a square of `factor` pixels a side.
+// Return an image of cells (side, side, 3), 0 to 255, each drawn as a square of factor x factor pixels.
 Image enlarge(const std::vector<float>& cells, int side, int factor);
 
-inline constexpr float kPadding = 127;  // grey where nothing is
-inline constexpr int64_t kMaxPixels = 100000000;
+inline constexpr float kPadding = 127;            // the grey around an image, and of cells that are not drawn yet
+inline constexpr int64_t kMaxPixels = 100000000;  // of an image that is read
 
 }  // namespace je

@@ -7,13 +7,13 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-constexpr size_t kSignature = 8, kAround = 12;  // bytes; of a chunk its length, kind and CRC
+constexpr size_t kSignature = 8, kAround = 12;  // bytes: of the signature; of a chunk's length, kind and CRC
 
 void put_word(Bytes& to, uint32_t word) {
   for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<uint8_t>(word >> shift));
 }
 
-// The CRC-32 of each byte alone.
+// The CRC-32 of each single byte.
 std::array<uint32_t, 256> make_table() {
   std::array<uint32_t, 256> table{};
   for (uint32_t i = 0; i < 256; ++i) {
@@ -58,7 +58,8 @@ std::string_view chunk_of(std::string_view file, std::string_view kind) {
 
 Bytes text_chunk(const std::string& key, const std::string& text) {
   Bytes body(key.begin(), key.end());
-  body.insert(body.end(), 5, 0);  // its end; not compressed, by no method; no language, no translated key
+  body.insert(body.end(), 5,
+              0);  // end of the key; not compressed; compression method 0; no language; no translated key
   body.insert(body.end(), text.begin(), text.end());
   return chunk("iTXt", body);
 }

@@ -1,4 +1,4 @@
-// The chunks of a PNG file (PNG, third edition).
+// The chunks of a PNG file (PNG, third edition). In Python, Pillow writes them.
 #pragma once
 
 #include <cstdint>
@@ -8,16 +8,16 @@
 
 namespace je {
 
-// A number as PNG writes it: four bytes, the highest first.
+// Return the number in four bytes, the highest byte first, as PNG writes numbers.
 uint32_t word_at(const void* bytes);
 
-// The body of the first chunk of a kind; nullptr inside: there is none.
+// Return the body of the first chunk of a kind. data() is nullptr if there is none.
 std::string_view chunk_of(std::string_view file, std::string_view kind);
 
-// A chunk iTXt, uncompressed: its length, kind, body and CRC.
+// Return an uncompressed iTXt chunk: its length, kind, body and CRC.
 std::vector<uint8_t> text_chunk(const std::string& key, const std::string& text);
 
-// What stands behind a chunk's body (CRC-32).
+// Return the CRC-32 that follows a chunk's body. kind_and_body: the bytes it is computed over.
 uint32_t chunk_checksum(std::string_view kind_and_body);
 
 }  // namespace je

@@ -16,17 +16,17 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-constexpr size_t kSignature = 8, kMostExtra = 1 << 16;  // bytes; behind the last row
+constexpr size_t kSignature = 8, kMostExtra = 1 << 16;  // bytes: of the signature; allowed after the last row
 
 struct Pass {
-  int left, top, right, down;  // first column and row, steps between them
+  int left, top, right, down;  // first column and row; steps to the next column and row
 };
 constexpr Pass kWhole[] = {{0, 0, 1, 1}};
 constexpr Pass kInterlaced[] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
                                 {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
 
 struct Chunks {
-  std::map<std::string, std::string_view> first;  // of each kind that counts
+  std::map<std::string, std::string_view> first;  // the first chunk of each kind that is read
   std::string data;
 };
 
@@ -92,7 +92,7 @@ Header header_of(std::string_view body) {
   return {static_cast<int>(width), static_cast<int>(height), depth, colour, channels, byte(12) == 1};
 }
 
-// The rows' bytes, of a zlib stream whose end may be missing. Its checksum is not compared: chunks have their own.
+// Decompress the rows: a zlib stream whose end may be missing. Its checksum is not compared, as chunks have their own.
 Bytes inflated(std::string_view data, size_t expected) {
   Bytes found;
   if (data.size() < 2) return found;
@@ -108,13 +108,14 @@ Bytes inflated(std::string_view data, size_t expected) {
   return found;
 }
 
-uint8_t nearest(int left, int up, int corner) {
+// The Paeth predictor.
+uint8_t paeth(int left, int up, int corner) {
   const int sum = left + up - corner;
   const int to_left = std::abs(sum - left), to_up = std::abs(sum - up), to_corner = std::abs(sum - corner);
   return static_cast<uint8_t>(to_left <= to_up && to_left <= to_corner ? left : to_up <= to_corner ? up : corner);
 }
 
-// One row's filter, undone in place; `before` is the row above, without its filter.
+// Undo a row's filter, in place. before: the row above, already without its filter. step: bytes per pixel.
 void unfilter(uint8_t* row, const uint8_t* before, size_t size, size_t step) {
   const int filter = row[-1];
   if (filter > 4) fail(JE_E_IMAGE, "damaged: a row that means nothing");
@@ -124,13 +125,13 @@ void unfilter(uint8_t* row, const uint8_t* before, size_t size, size_t step) {
     const int guess = filter == 1   ? left
                       : filter == 2 ? up
                       : filter == 3 ? (left + up) / 2
-                      : filter == 4 ? nearest(left, up, corner)
+                      : filter == 4 ? paeth(left, up, corner)
                                     : 0;
     row[i] = static_cast<uint8_t>(row[i] + guess);
   }
 }
 
-// Samples of a row to RGBA.
+// Converts the samples of a row to RGBA.
 class Colours {
  public:
   Colours(const Header& header, const Chunks& chunks) : header_(header) {
@@ -162,7 +163,7 @@ class Colours {
     if (colours.size() < 3 || colours.size() > 768 || colours.size() % 3 != 0)
       fail(JE_E_IMAGE, "damaged: no palette that fits");
     for (size_t i = 0; i < palette_.size(); ++i) {
-      palette_[i] = {0, 0, 0, 255};  // black behind those that there are
+      palette_[i] = {0, 0, 0, 255};  // entries that the file does not have are black
       for (size_t c = 0; c < 3 && i < colours.size() / 3; ++c)
         palette_[i][c] = static_cast<uint8_t>(colours[3 * i + c]);
       if (clear.size() <= 256 && i < clear.size()) palette_[i][3] = static_cast<uint8_t>(clear[i]);
@@ -191,7 +192,8 @@ class Colours {
     return static_cast<uint8_t>(raw * 255 / ((1 << header_.depth) - 1));
   }
 
-  // Of 16-bit colour the upper bits are compared, which are all that Pillow keeps.
+  // Return true if the sample is the transparent colour. Of 16-bit colour only the upper 8 bits are compared, as Pillow
+  // keeps no others.
   bool is_clear(const std::array<int, 4>& raw) const {
     const int dropped = header_.depth == 16 && header_.colour == 2 ? 8 : 0;
     for (size_t c = 0; c < static_cast<size_t>(header_.channels); ++c)
@@ -205,7 +207,7 @@ class Colours {
   bool has_clear_ = false;
 };
 
-// All rows to RGBA.
+// Convert all rows to RGBA.
 Bytes pixels_of(const Header& header, const Colours& colours, Bytes& rows) {
   Bytes found(static_cast<size_t>(header.width) * static_cast<size_t>(header.height) * 4);
   const size_t step = static_cast<size_t>(std::max(1, header.depth * header.channels / 8));

@@ -1,4 +1,5 @@
-// PNG files in (PNG, third edition): equal to runtime/png.py and what Pillow makes of its result.
+// Reads PNG files (PNG, third edition). The pixels equal those that Pillow makes of the result of runtime/png.py, which
+// this mirrors.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +10,23 @@
 
 namespace je {
 
-// An image as a file has it, before it is turned.
+// An image as a file holds it, before it is turned upright.
 struct Decoded {
   Image image;
-  int num_rows = 0;   // that could be decoded; the others become grey
-  int num_there = 0;  // in the file
+  int num_rows = 0;   // rows that could be decoded; the others become grey
+  int num_there = 0;  // rows that the file holds, damaged ones included
   int orientation = 1;
-  bool is_coarse = false;  // parts that would make it finer are missing
+  bool is_coarse = false;  // parts that would refine it are missing
 };
 
-// Grey, of what a cut file has not.
+// The grey of rows that are missing.
 inline constexpr uint8_t kMissing = 128;
 
-// By a header, before anything is decoded. Throws Error JE_E_IMAGE, without the file's name, as all functions here do.
+// Check the size in a header, before anything is decoded. Throws Error JE_E_IMAGE, without the file's name, as
+// decode_png does.
 void check_image_size(int64_t width, int64_t height);
 
+// Decode a PNG file.
 Decoded decode_png(const std::vector<uint8_t>& file);
 
 }  // namespace je

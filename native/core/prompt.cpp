@@ -12,7 +12,7 @@ constexpr const char *kBos = "<｜begin▁of▁sentence｜>", *kEos = "<｜end�
                      *kPlaceholder = "<image_placeholder>", *kBegin = "<begin_of_image>", *kEnd = "<end_of_image>";
 constexpr char32_t kReplacement = 0xFFFD;
 
-// What Python's str.strip() takes away: docs/prompts.md lists it.
+// The characters that Python's str.strip() removes; docs/prompts.md lists them.
 bool is_space(char32_t point) {
   return (point >= 0x09 && point <= 0x0D) || (point >= 0x1C && point <= 0x20) || point == 0x85 || point == 0xA0 ||
          point == 0x1680 || (point >= 0x2000 && point <= 0x200A) || point == 0x2028 || point == 0x2029 ||
@@ -38,12 +38,12 @@ int64_t id_of(const Tokenizer& tokenizer, std::string_view text) {
   throw std::runtime_error("tokenizer.bin: no token " + std::string(text) + "; export the bundle again");
 }
 
-// Its tables are well formed, and yet a prompt's tokens do not come out.
+// Refuse a tokenizer whose tables are well formed, but which does not read the tokens of a prompt.
 [[noreturn]] void misread(const char* token) {
   fail(JE_E_BUNDLE, "tokenizer.bin: does not read ", token, " as the model's token; export the bundle again");
 }
 
-// How many of the last characters could be the beginning of a stop text.
+// Return how many of the last characters could be the beginning of the stop text.
 size_t begun(const std::u32string& text, const std::u32string& stop) {
   for (size_t count = std::min(text.size(), stop.empty() ? 0 : stop.size() - 1); count > 0; --count)
     if (text.compare(text.size() - count, count, stop, 0, count) == 0) return count;
@@ -62,13 +62,13 @@ PromptEncoder::PromptEncoder(Tokenizer tokenizer, Template roles)
       specials_{kBos, kEos, kPad, kPlaceholder, kBegin, kEnd} {
   id_of(tokenizer_, kEnd);
   stop_ids_.insert(id_of(tokenizer_, kEos));
-  bool is_token = false;  // not where the role is a mere word of the vocabulary
+  bool is_token = false;  // false if the role is an ordinary word of the vocabulary
   for (const uint32_t id : tokenizer_.added()) {
     if (tokenizer_.text_of(id) == roles_.user_role) {
       stop_ids_.insert(id);
       is_token = true;
     }
-    // other added tokens are text: some tokenizers add ü
+    // other added tokens are ordinary text: some tokenizers add ü
     if (tokenizer_.is_special(id)) specials_.emplace_back(tokenizer_.text_of(id));
   }
   if (!is_token) stop_text_ = to_points(roles_.user_role + ":");
@@ -102,7 +102,7 @@ Ids PromptEncoder::unconditional(const Ids& ids) const {
   return found;
 }
 
-// A conversation whose last answer is open.
+// Return the text of a conversation whose last answer is open.
 std::string PromptEncoder::chat(const std::vector<Turn>& turns, const std::string& system,
                                 const std::string& image) const {
   std::string text = system.empty() ? "" : system + "\n\n";
@@ -122,7 +122,7 @@ Ids PromptEncoder::ids(const std::string& text) const {
   return found;
 }
 
-// Without the space around it, and not a text that would be read as a token.
+// Return the text without white space around it. Refuse an empty text, and one that would be read as a special token.
 std::string PromptEncoder::required(const std::string& text, const char* what) const {
   std::string found = stripped(text);
   if (found.empty()) fail(JE_E_ARGUMENT, "the ", what, " is empty; say what you want in words");
@@ -132,29 +132,30 @@ std::string PromptEncoder::required(const std::string& text, const char* what) c
   return found;
 }
 
-std::u32string TextStream::said() const {
-  return left_stripped(to_points(encoder_.tokenizer().decode(ids_.data(), ids_.size())));
+std::u32string TextStream::unshown() const {
+  const std::u32string text = held_ + to_points(pending_);
+  return has_begun_ ? text : left_stripped(text);
 }
 
 std::string TextStream::take(int64_t id) {
-  ids_.push_back(static_cast<uint32_t>(id));
-  const std::u32string text = said();
+  const uint32_t token = static_cast<uint32_t>(id);
+  const Tokenizer& tokenizer = encoder_.tokenizer();
+  if (!tokenizer.is_special(token)) pending_ += tokenizer.text_of(token);
+  const std::u32string text = unshown();
   const std::u32string& stop = encoder_.stop_text();
   const size_t stopped = stop.empty() ? std::u32string::npos : text.find(stop);
   if (stopped != std::u32string::npos) {
     is_over_ = true;
-    return stopped > shown_ ? to_utf8(right_stripped(text.substr(shown_, stopped - shown_))) : "";
+    return to_utf8(right_stripped(text.substr(0, stopped)));
   }
+  if (!text.empty() && text.back() == kReplacement) return "";
   const size_t safe = text.size() - begun(text, stop);
-  if (safe <= shown_ || text.back() == kReplacement) return "";
-  const size_t start = shown_;
-  shown_ = safe;
-  return to_utf8(text.substr(start, safe - start));
+  has_begun_ = has_begun_ || safe > 0;
+  pending_.clear();
+  held_ = text.substr(safe);
+  return to_utf8(text.substr(0, safe));
 }
 
-std::string TextStream::rest() {
-  const std::u32string text = said();
-  return is_over_ || text.size() <= shown_ ? "" : to_utf8(text.substr(shown_));
-}
+std::string TextStream::rest() { return is_over_ ? "" : to_utf8(unshown()); }
 
 }  // namespace je

@@ -12,11 +12,11 @@ constexpr int64_t kMostImages = 1024, kMostTokens = int64_t{1} << 31;
 
 template <class Number>
 void check_range(const char* name, Number value, Number least, Number most) {
-  if (!(value >= least && value <= most))  // NaN is in no range
+  if (!(value >= least && value <= most))  // NaN is outside every range
     fail(JE_E_ARGUMENT, name, " is ", value, "; give a value from ", least, " to ", most);
 }
 
-// A setting by its name, whether it was set, and where it goes; nowhere: this family or task has none.
+// A setting of a request. to: where its value goes; nullptr: this model family does not have the setting.
 struct Setting {
   const char* name;
   double value;
@@ -29,7 +29,7 @@ Setting number(const char* name, double value, double least, double most, double
   return {name, value, !std::isnan(value), least, most, to};
 }
 
-// The settings of a drawing in `sampling`, where the request sets them.
+// Copy the settings that the request sets to `sampling`. The others keep their values.
 void take_settings(const je_request& request, const Manifest& manifest, Sampling& sampling) {
   double top_k = static_cast<double>(sampling.top_k), steps = static_cast<double>(sampling.num_steps);
   const auto of = [&](bool is_flow, double* to) { return manifest.is_flow == is_flow ? to : nullptr; };
@@ -71,17 +71,17 @@ void check_length(const char* what, const Ids& ids, int64_t follows, const Sizes
 
 std::string text_of(const char* given, const char* name) {
   if (given == nullptr) fail(JE_E_ARGUMENT, name, " is NULL; give a text");
-  return well_formed(given);  // what is no UTF-8 becomes U+FFFD
+  return well_formed(given);  // bytes that are not UTF-8 become U+FFFD
 }
 
-// A list that is as long as its number says.
+// Check a list and its length.
 template <class Item>
 void check_list(const Item* items, size_t count, const char* name, int64_t most) {
   if (count > 0 && items == nullptr) fail(JE_E_ARGUMENT, name, " is NULL; its number is ", count);
   check_range(name, static_cast<int64_t>(std::min<size_t>(count, INT64_MAX)), int64_t{0}, most);
 }
 
-std::vector<PlannedImage> drawings_of(const je_request& request, const Engines& engines) {
+std::vector<PlannedImage> plan_images(const je_request& request, const Engines& engines) {
   std::vector<std::string> prompts{text_of(request.prompt, "prompt")};
   for (size_t i = 0; i < request.num_more_prompts; ++i)
     prompts.push_back(text_of(request.more_prompts[i], "more_prompts"));
@@ -102,7 +102,7 @@ std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_r
   const Manifest& manifest = engines->bundle().manifest;
   Sampling chosen = request.reference != 0 ? reference_sampling(manifest.is_flow) : manifest.sampling;
   take_settings(request, manifest, chosen);
-  std::vector<PlannedImage> planned = drawings_of(request, *engines);
+  std::vector<PlannedImage> planned = plan_images(request, *engines);
   const bool has_previews = request.previews != 0;
   if (manifest.is_flow) {
     const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
@@ -148,7 +148,7 @@ std::unique_ptr<Task> start_asking(std::shared_ptr<Engines> engines, const je_re
   return answer(std::move(engines), std::move(question));
 }
 
-// What is set, but of the other task.
+// Refuse settings that belong to the other task.
 void check_unset(std::initializer_list<std::pair<const char*, bool>> settings, const char* task) {
   for (const auto& [name, is_set] : settings)
     if (is_set) fail(JE_E_ARGUMENT, name, " means nothing to a request to ", task, "; leave it out");

@@ -13,14 +13,14 @@ namespace {
 
 constexpr float kDropped = -std::numeric_limits<float>::infinity();
 constexpr double kPi = 3.14159265358979323846;
-constexpr double kMinTemperature = 1e-6;  // below it the largest logit is taken
-constexpr float kMaxValue = 1e30f;        // of a logit: divided by kMinTemperature it is still finite
+constexpr double kMinTemperature = 1e-6;  // below this temperature the largest logit is taken
+constexpr float kMaxValue = 1e30f;        // the largest logit: divided by kMinTemperature it is still finite
 
-// Inside (0, 1): the middle of one of 2^23 cells.
+// Return a number inside (0, 1): the middle of one of 2^23 cells.
 double uniform(uint32_t word) { return (static_cast<double>(word >> 9) + 0.5) * 0x1p-23; }
 
-// At least the noise of a word, found without a logarithm: -ln(-ln(u)) <= -ln(1 - u), and 1 - u has at least as
-// many leading zeros as the bits of the word say.
+// Return an upper bound of the noise of a word, without a logarithm: -ln(-ln(u)) <= -ln(1 - u), and the leading zeros
+// of 1 - u are read from the bits of the word.
 float most_gumbel(uint32_t word) {
   static const std::array<float, 33> kMost = [] {
     std::array<float, 33> most{};
@@ -32,7 +32,7 @@ float most_gumbel(uint32_t word) {
   return kMost[rest == 0 ? 32 : static_cast<size_t>(__builtin_clz(rest))];
 }
 
-// Entries below the k-th largest are dropped.
+// Drop the logits below the k-th largest.
 void keep_largest(float* scaled, size_t count, size_t k) {
   std::vector<float> sorted(scaled, scaled + count);
   std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(k - 1), sorted.end(),
@@ -42,7 +42,7 @@ void keep_largest(float* scaled, size_t count, size_t k) {
     if (!(scaled[i] >= least)) scaled[i] = kDropped;
 }
 
-// The likeliest are kept, as long as the probabilities before them sum to less than p.
+// Keep a logit if the probabilities of all likelier ones sum to less than p.
 void keep_nucleus(float* scaled, size_t count, double p) {
   std::vector<size_t> order(count);
   std::iota(order.begin(), order.end(), size_t{0});
@@ -83,7 +83,7 @@ std::vector<float> normal(uint64_t seed, size_t count) {
   std::vector<float> made((count + 3) / 4 * 4);
   for (size_t block = 0; block < made.size() / 4; ++block) {
     const auto words = philox({static_cast<uint32_t>(block), 0, static_cast<uint32_t>(Stream::kLatent), 0}, key);
-    for (size_t pair = 0; pair < 4; pair += 2) {  // Box and Muller
+    for (size_t pair = 0; pair < 4; pair += 2) {  // Box-Muller transform
       const double radius = std::sqrt(-2 * std::log(uniform(words[pair])));
       const double angle = 2 * kPi * uniform(words[pair + 1]);
       made[4 * block + pair] = static_cast<float>(radius * std::cos(angle));
@@ -107,14 +107,14 @@ void check_sound(const float* values, size_t count, const char* what) {
          " that are NaN or beyond 1e30; its weights are damaged, or overflow in this precision: export it again");
 }
 
-int64_t choose(float* logits, size_t count, const Choice& how, const NoiseAt& noise) {
+int64_t choose(float* logits, size_t count, const Choice& choice, const NoiseAt& noise) {
   check_sound(logits, count, "logits");
-  if (how.temperature < kMinTemperature) return std::max_element(logits, logits + count) - logits;
-  const float temperature = static_cast<float>(how.temperature);
+  if (choice.temperature < kMinTemperature) return std::max_element(logits, logits + count) - logits;
+  const float temperature = static_cast<float>(choice.temperature);
   for (size_t i = 0; i < count; ++i) logits[i] /= temperature;
-  if (how.top_k > 0 && how.top_k < static_cast<int64_t>(count))
-    keep_largest(logits, count, static_cast<size_t>(how.top_k));
-  if (how.top_p < 1) keep_nucleus(logits, count, how.top_p);
+  if (choice.top_k > 0 && choice.top_k < static_cast<int64_t>(count))
+    keep_largest(logits, count, static_cast<size_t>(choice.top_k));
+  if (choice.top_p < 1) keep_nucleus(logits, count, choice.top_p);
   const std::array<uint32_t, 2> key{static_cast<uint32_t>(noise.seed), static_cast<uint32_t>(noise.seed >> 32)};
   int64_t best = 0;
   float most = kDropped;
@@ -123,7 +123,7 @@ int64_t choose(float* logits, size_t count, const Choice& how, const NoiseAt& no
         philox({static_cast<uint32_t>(block), noise.position, static_cast<uint32_t>(noise.stream), 0}, key);
     for (size_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i) {
       const uint32_t word = words[i % 4];
-      // what cannot win needs no logarithms: nearly all, once one that is likely has been seen
+      // A logit that cannot win needs no logarithms. That is nearly all of them once a likely one has been seen.
       if (!(logits[i] + most_gumbel(word) > most)) continue;
       const float found = logits[i] + gumbel(word);
       if (found > most) {

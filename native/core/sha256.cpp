@@ -64,12 +64,13 @@ bool has_instructions() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & kSha);
 }
 
-// Four rounds a step; the words of the next ones are made on the way.
+// Hash blocks by the processor's SHA instructions: four rounds per iteration, which also prepares the words of later
+// rounds.
 __attribute__((target("sha,sse4.1"))) void fast(State& state, const uint8_t* bytes, size_t blocks) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&state[0]));
   __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&state[4]));
-  low = _mm_shuffle_epi32(low, 0xB1);  // as the instructions want them: ABEF, CDGH
+  low = _mm_shuffle_epi32(low, 0xB1);  // the instructions need the state as ABEF and CDGH
   high = _mm_shuffle_epi32(high, 0x1B);
   __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0);
   for (; blocks > 0; --blocks, bytes += kBlock) {
@@ -103,7 +104,7 @@ void add(State& state, const uint8_t* bytes, size_t blocks) {
   plain(state, bytes, blocks);
 }
 
-// Bytes in pieces; all but the last a whole number of blocks.
+// Hashes bytes that come in pieces. All pieces but the last have a whole number of blocks.
 class Hash {
  public:
   void take(const uint8_t* bytes, size_t size) {

@@ -11,17 +11,18 @@ namespace {
 
 constexpr const char *kAgain = "; export the bundle again", *kCopy = "copy the bundle again";
 
-float widened(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-  const uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
+// Convert fp16 to fp32.
+float to_fp32(uint16_t fp16) {
+  const uint32_t sign = static_cast<uint32_t>(fp16 & 0x8000) << 16;
+  const uint32_t exponent = fp16 >> 10 & 31, fraction = fp16 & 1023;
   uint32_t bits;
   if (exponent == 31) {
     bits = 0x7F800000 | fraction << 13;
   } else if (exponent > 0) {
     bits = (exponent + 112) << 23 | fraction << 13;
-  } else {  // a subnormal: so many 2^-24
-    const float small = static_cast<float>(fraction) * 0x1p-24f;
-    std::memcpy(&bits, &small, 4);
+  } else {  // subnormal: fraction * 2^-24
+    const float subnormal = static_cast<float>(fraction) * 0x1p-24f;
+    std::memcpy(&bits, &subnormal, 4);
   }
   bits |= sign;
   float found;
@@ -41,14 +42,14 @@ bool are_finite(const float* numbers, size_t count) {
   return is_wrong == 0;
 }
 
-Table::Table(const std::string& path, int64_t rows, int64_t width, bool is_half)
+Table::Table(const std::string& path, int64_t rows, int64_t width, bool is_fp16)
     : path_(path),
       file_(path, limits::kComponentBytes, JE_E_BUNDLE, kCopy),
       rows_(rows),
       width_(width),
-      is_half_(is_half) {
+      is_fp16_(is_fp16) {
   const bool is_by_column = read_header();
-  const size_t numbers = static_cast<size_t>(rows * width), bytes = numbers * (is_half ? 2 : 4);
+  const size_t numbers = static_cast<size_t>(rows * width), bytes = numbers * (is_fp16 ? 2 : 4);
   if (file_.size() != start_ + bytes) fail(JE_E_BUNDLE, path, ": not ", start_ + bytes, " bytes long", kAgain);
   if (bytes > static_cast<size_t>(limits::kWholeTable)) {
     if (is_by_column) fail(JE_E_BUNDLE, path, ": a large table stored by column", kAgain);
@@ -64,7 +65,7 @@ Table::Table(const std::string& path, int64_t rows, int64_t width, bool is_half)
       whole_[row * num_columns + column] = columns[column * num_rows + row];
 }
 
-// \x93NUMPY, version 1.0, a length of two bytes, a Python dictionary (NEP 1): as numpy writes it, to the letter.
+// A header (NEP 1): \x93NUMPY, version 1.0, a length of two bytes, and a Python dictionary exactly as NumPy writes it.
 bool Table::read_header() {
   uint8_t start[10];
   const bool is_there = file_.read_at(0, start, 10) == 10 && std::memcmp(start, "\x93NUMPY\1\0", 8) == 0;
@@ -72,26 +73,26 @@ bool Table::read_header() {
   header.resize(file_.read_at(10, header.data(), header.size()));
   for (const bool is_by_column : {false, true}) {
     const std::string said =
-        join("{'descr': '<f", is_half_ ? 2 : 4, "', 'fortran_order': ", is_by_column ? "True" : "False", ", 'shape': (",
+        join("{'descr': '<f", is_fp16_ ? 2 : 4, "', 'fortran_order': ", is_by_column ? "True" : "False", ", 'shape': (",
              rows_, ", ", width_, "), }");
     if (header.compare(0, said.size(), said) != 0 || header.back() != '\n') continue;
     if (header.find_first_not_of(' ', said.size()) + 1 != header.size()) continue;
     start_ = 10 + header.size();
     return is_by_column;
   }
-  fail(JE_E_BUNDLE, path_, ": not an array float", is_half_ ? 16 : 32, " (", rows_, ", ", width_, ")", kAgain);
+  fail(JE_E_BUNDLE, path_, ": not an array float", is_fp16_ ? 16 : 32, " (", rows_, ", ", width_, ")", kAgain);
 }
 
 void Table::read_numbers(size_t first, size_t count, float* to) const {
-  const size_t item = is_half_ ? 2 : 4;
+  const size_t item = is_fp16_ ? 2 : 4;
   std::vector<uint8_t> bytes(count * item);
   if (file_.read_at(start_ + first * item, bytes.data(), bytes.size()) != bytes.size())
     fail(JE_E_BUNDLE, path_, ": has become shorter; ", kCopy);
   for (size_t i = 0; i < count; ++i) {
-    uint16_t half;
-    if (is_half_) {
-      std::memcpy(&half, bytes.data() + i * 2, 2);
-      to[i] = widened(half);
+    uint16_t fp16;
+    if (is_fp16_) {
+      std::memcpy(&fp16, bytes.data() + i * 2, 2);
+      to[i] = to_fp32(fp16);
     } else {
       std::memcpy(to + i, bytes.data() + i * 4, 4);
     }

@@ -1,4 +1,4 @@
-// What a job does: pieces of work, and what there is to tell after each.
+// Tasks, the work of a job: each does one piece of work at a time and yields events. Shapes: T tokens, D width.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@
 
 namespace je {
 
+// An event of a job; see je_event.
 struct Event {
   int32_t kind = JE_EVENT_PROGRESS;
   int64_t done = 0, total = 0;
@@ -29,28 +30,33 @@ struct Event {
 };
 using Events = std::deque<Event>;
 
+// A request's work. One thread at a time.
 class Task {
  public:
   virtual ~Task() = default;
 
-  // One piece: a prefill, a code, a step, a token, an image. False: there was none left. Throws Error, Cancelled.
+  // Do one piece of work (a prefill, a code, a step, a token, an image) and append its events. Return false if there
+  // was nothing left to do. Throws Error, Cancelled.
   virtual bool advance(Events& events, const Cancel& cancel) = 0;
 };
 
-// One image of a request: its place among all, its seed, its prompt's ids.
+// One image of a request. index: among all images of the request, from 0. ids: of its prompt.
 struct PlannedImage {
   int64_t index;
   uint64_t seed;
   Ids ids;
 };
 
+// Settings of drawing codes.
 struct CodeSettings {
   double guidance_scale = 1;
   Choice choice;
 
-  bool is_guided() const { return guidance_scale != 1; }  // at scale 1 the other row would cancel out
+  // Return true if unconditional rows are needed: at scale 1 they cancel out.
+  bool is_guided() const { return guidance_scale != 1; }
 };
 
+// A question about images. max_tokens: of the answer.
 struct Question {
   Ids ids;
   std::vector<Image> images;
@@ -59,25 +65,25 @@ struct Question {
   Choice choice;
 };
 
-// Janus: codes one after the other, as many images at once as the decoder has rows for.
+// Draw with Janus: one code after the other, as many images at once as the decoder has rows for.
 std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
                                  std::vector<PlannedImage> planned, bool has_previews);
 
-// JanusFlow: one image after the other; those of one prompt share its cache.
+// Draw with JanusFlow: one image after the other. Images of the same prompt share its KV cache.
 std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
                                 std::vector<PlannedImage> planned, bool has_previews);
 
+// Answer a question.
 std::unique_ptr<Task> answer(std::shared_ptr<Engines> engines, Question question);
 
-// Rows of a prompt's embeddings (T, D), behind what is there already.
+// Append the embeddings (T, D) of token ids to `to`. width: D.
 void embed(const Table& table, const Ids& ids, size_t width, std::vector<float>& to);
 
-// The decoder with caches of its own for so many rows and positions; needs_steps, has_prefill: see
-// Engines::decoder_names.
+// Return a cached decoder for `rows` rows of `length` positions. needs_steps, has_prefill: see Engines::decoder_names.
 std::unique_ptr<CachedDecoder> make_decoder(Engines& engines, int64_t rows, int64_t length, bool needs_steps,
                                             bool has_prefill);
 
-// The image decoder's image of codes or a latent.
+// Run the image decoder on codes or a latent and return the image.
 Image decode_image(Engines& engines, const Tensor& from, const Cancel& cancel);
 
 }  // namespace je

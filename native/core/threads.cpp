@@ -39,7 +39,7 @@ void in_parallel(size_t count, const std::function<void(size_t)>& work) {
   const size_t most = std::min(count, static_cast<size_t>(num_processors()));
   try {
     for (size_t i = 1; i < most; ++i) others.emplace_back(serve);
-  } catch (...) {  // no thread or no memory left: those there are do it all
+  } catch (...) {  // no thread or no memory is left: the threads that were started do all the work
   }
   serve();
   for (std::thread& each : others) each.join();

@@ -1,4 +1,4 @@
-// Task on several threads at once.
+// Work on several threads at once.
 #pragma once
 
 #include <cstddef>
@@ -6,10 +6,11 @@
 
 namespace je {
 
-// Those this process may run on, which can be fewer than there are.
+// Return the number of processors that this process may run on; the machine may have more.
 int num_processors();
 
-// Call `work` for 0 ... count - 1, several at once, and wait for all. Throws the first that was thrown.
+// Call `work` with 0 ... count - 1 on several threads at once and wait for all calls. Throws the first exception of
+// them.
 void in_parallel(size_t count, const std::function<void(size_t)>& work);
 
 }  // namespace je

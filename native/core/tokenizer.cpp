@@ -61,7 +61,7 @@ bool Tokenizer::in(const Class& members, char32_t point) {
   return after != members.begin() && point <= std::prev(after)->most;
 }
 
-// Added tokens of a kind, the first in the text, of those the longest; and what is between.
+// Split a text into added tokens of a kind and the text between them. The leftmost token wins, then the longest.
 std::vector<Tokenizer::Piece> Tokenizer::cut(std::u32string_view text, uint32_t kind) const {
   std::vector<Piece> found;
   size_t start = 0, at = 0;
@@ -124,7 +124,7 @@ void Tokenizer::encode_text(std::u32string_view text, std::vector<uint32_t>& ids
   for (const std::u32string_view piece : pieces) merge(to_utf8(piece), ids);
 }
 
-// Where a match that begins here ends; here: there is none.
+// Return the end of the match that begins at `start`; `start` itself if there is none.
 size_t Tokenizer::class_end(const Step& step, std::u32string_view text, size_t start) const {
   size_t at = start;
   const bool has_next = at + 1 < text.size();
@@ -150,7 +150,7 @@ size_t Tokenizer::contracted_end(const Step& step, std::u32string_view text, siz
   }
   at = start;
   while (at < text.size() && in(spaces_, text[at])) ++at;
-  return at < text.size() && at > start + 1 ? at - 1 : at;  // a last space goes with what follows
+  return at < text.size() && at > start + 1 ? at - 1 : at;  // the last space belongs to what follows
 }
 
 const Tokenizer::Merge* Tokenizer::find(uint32_t left, uint32_t right) const {
@@ -162,7 +162,8 @@ const Tokenizer::Merge* Tokenizer::find(uint32_t left, uint32_t right) const {
   return is_it ? &*found : nullptr;
 }
 
-// The pair of the lowest rank first, of those the leftmost; bytes without a token fall out.
+// Byte-pair encoding of one piece: the pair of the lowest rank merges first, among equals the leftmost. Bytes without a
+// token are left out.
 void Tokenizer::merge(const std::string& raw, std::vector<uint32_t>& ids) const {
   struct Symbol {
     uint32_t id;
@@ -173,7 +174,7 @@ void Tokenizer::merge(const std::string& raw, std::vector<uint32_t>& ids) const 
     uint32_t rank;
     int64_t at;
     const Merge* merge;
-    bool operator<(const Offer& other) const {  // the queue gives the largest first
+    bool operator<(const Offer& other) const {  // the queue returns the largest element first
       return rank != other.rank ? rank > other.rank : at > other.at;
     }
   };

@@ -1,5 +1,5 @@
-// Text to token ids and back, from the bytes of a tokenizer.bin (docs/bundle.md). Immutable once
-// made: any number of threads may use one.
+// Converts text to token ids and back, by a tokenizer.bin (docs/bundle.md). In Python, the tokenizers library does
+// this.
 #pragma once
 
 #include <cstddef>
@@ -10,25 +10,29 @@
 
 namespace je {
 
+// A tokenizer. Immutable: any number of threads may use it.
 class Tokenizer {
  public:
-  // Checks every number of the tables, so that nothing is read outside of them later. Throws
-  // std::runtime_error, one line, for anything but a whole tokenizer.bin of this version.
+  // Read the bytes of a tokenizer.bin. Every number of its tables is checked, so that later nothing is read outside of
+  // them. Throws std::runtime_error, one line, if they are not a whole tokenizer.bin of this version.
   explicit Tokenizer(const std::vector<uint8_t>& bytes);
 
   uint32_t num_tokens() const { return num_tokens_; }
 
-  // What a token stands for; "" of one that there is not.
+  // Return the text of a token; "" if there is no such token.
   std::string_view text_of(uint32_t id) const;
 
-  // Tokens that are cut out of a text wherever they stand; some of them are special, not text.
+  // Return the added tokens: those that are cut out of a text wherever they stand. Some of them are special.
   std::vector<uint32_t> added() const;
+
+  // Return true if the token is special: decode leaves it out.
   bool is_special(uint32_t id) const;
 
-  // Bytes that are no UTF-8 count as U+FFFD, as Python's "replace" has it. Nothing is put around.
+  // Return the token ids of a text. Bytes that are not UTF-8 count as U+FFFD, as with Python's errors="replace". No
+  // tokens are added around it.
   std::vector<uint32_t> encode(std::string_view text) const;
 
-  // Special tokens and ids that there are not are left out. What is no UTF-8 becomes U+FFFD.
+  // Return the text of token ids. Special tokens and unknown ids are left out. Bytes that are not UTF-8 become U+FFFD.
   std::string decode(const uint32_t* ids, size_t count) const;
 
  private:
@@ -48,11 +52,11 @@ class Tokenizer {
   };
   struct Step {
     uint32_t kind, flags;
-    Class members, numbers;  // of a contracted step: letters and numbers
+    Class members, numbers;  // of a step of kind kContracted: letters and numbers
   };
   struct Piece {
     std::u32string_view text;
-    int64_t id;  // of an added token; -1: text
+    int64_t id;  // the added token; -1: other text
   };
 
   class Reader;
@@ -67,17 +71,21 @@ class Tokenizer {
 
   uint32_t num_tokens_ = 0;
   std::vector<uint32_t> byte_ids_, offsets_, special_;
-  std::vector<Merge> merges_;  // by left, then right
-  std::vector<Added> added_;   // the longest first
-  std::vector<Lower> lower_;   // by point
+  std::vector<Merge> merges_;  // sorted by left, then right
+  std::vector<Added> added_;   // sorted by length, the longest first
+  std::vector<Lower> lower_;   // sorted by point
   Class spaces_;
   std::vector<Step> steps_;
   std::string pieces_;
 };
 
-// Bytes as code points; each maximal part that is no UTF-8 is one U+FFFD.
+// Convert UTF-8 to code points. Each maximal subpart that is not UTF-8 becomes one U+FFFD.
 std::u32string to_points(std::string_view text);
+
+// Convert code points to UTF-8.
 std::string to_utf8(std::u32string_view points);
-std::string well_formed(std::string_view text);  // both, one after the other
+
+// Return the text as valid UTF-8: to_points, then to_utf8. Mirrors runtime/text.py.
+std::string well_formed(std::string_view text);
 
 }  // namespace je

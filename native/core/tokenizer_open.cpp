@@ -1,4 +1,4 @@
-// From bytes to tables, every number checked.
+// Reads a tokenizer.bin into tables and checks every number.
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -11,7 +11,7 @@ namespace je {
 namespace {
 
 constexpr uint32_t kLastPoint = 0x10FFFF;
-constexpr uint32_t kMost = 1u << 24;  // of anything that is counted
+constexpr uint32_t kMost = 1u << 24;  // the largest count of anything
 
 [[noreturn]] void fail(const char* what) {
   throw std::runtime_error(std::string("tokenizer.bin: ") + what + "; export the bundle again");
@@ -19,7 +19,7 @@ constexpr uint32_t kMost = 1u << 24;  // of anything that is counted
 
 }  // namespace
 
-// The words of the file, one after another; never past their end.
+// Reads the 32-bit words of the file one after another, never past their end.
 class Tokenizer::Reader {
  public:
   explicit Reader(const std::vector<uint8_t>& bytes) : bytes_(bytes) {
@@ -36,14 +36,14 @@ class Tokenizer::Reader {
            static_cast<uint32_t>(b[3]) << 24;
   }
 
-  // A number that must not be larger than this.
+  // Return a word that is at most `most`. what: the error if it is larger.
   uint32_t word_to(uint32_t most, const char* what) {
     const uint32_t found = word();
     if (found > most) fail(what);
     return found;
   }
 
-  // How many follow, of so many words each: no more than the file has left.
+  // Return a count of items that have `words` words each. The rest of the file must be long enough for them.
   uint32_t count(uint32_t words) {
     const uint32_t found = word();
     check(found, words);
@@ -109,7 +109,7 @@ Tokenizer::Tokenizer(const std::vector<uint8_t>& bytes) {
 
   reader.check(added, 4);
   added_.resize(added);
-  std::vector<std::pair<uint32_t, uint32_t>> places(added);  // start and length
+  std::vector<std::pair<uint32_t, uint32_t>> places(added);  // start and length of each added token's text
   for (uint32_t i = 0; i < added; ++i) {
     added_[i].id = reader.word_to(last, "an added token is none");
     added_[i].flags = reader.word_to(kSpecial | kNormalized, "an added token's flags");

@@ -1,5 +1,5 @@
-// UTF-8 both ways. What is malformed becomes U+FFFD, once for each maximal subpart (Unicode 3.9,
-// table 3-8), as Python's errors="replace" does.
+// Conversion from and to UTF-8. Each maximal subpart that is malformed becomes one U+FFFD (Unicode 3.9, table 3-8), as
+// with Python's errors="replace".
 #include "tokenizer.hpp"
 
 namespace je {
@@ -7,7 +7,8 @@ namespace {
 
 constexpr char32_t kReplacement = 0xFFFD;
 
-// What the second byte may be, and how many follow the first; 0: it cannot begin a character.
+// A first byte. following: number of bytes that follow it; 0: it cannot begin a character. least, most: range of the
+// second byte.
 struct Lead {
   int following;
   uint8_t least, most;

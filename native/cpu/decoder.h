@@ -1,11 +1,12 @@
-/* A language decoder without a graph: 4-bit weights in blocks of 128, keys and values in 8 bits.
+/* A language decoder on the CPU: 4-bit weights in blocks of 128, an 8-bit KV cache.
  *
- * For x86-64 with AVX-512 VNNI. Few rows at once (steps) read each weight once, at the memory's speed;
- * many (prompts, the tokens of a flow) widen a panel of weights to 8 bits and multiply it with all rows.
- * What is computed, and from which layout: docs/cpu-kernels.md.
+ * It needs x86-64 with AVX-512 VNNI. With few rows (decode steps) each weight is read once, at the memory's bandwidth.
+ * With many rows (prefill, the tokens of a flow) a panel of weights is unpacked to 8 bits and multiplied with all rows.
+ * docs/cpu-kernels.md says what is computed and how weights are laid out.
  *
- * Shapes: R rows, T new positions of each, D width, H heads, G key-value heads, E head width, M cache
- * length, O outputs and I inputs of a product, K = ceil(I / 128) blocks.
+ * Letters in shapes: R rows, T new positions per row, D width, H heads, G key-value heads, E head width, M cache
+ * length; of a matrix O outputs, I inputs, K = ceil(I / 128) blocks. Arrays are contiguous, float32 unless named
+ * otherwise.
  */
 #ifndef JE_DECODER_H
 #define JE_DECODER_H
@@ -18,59 +19,75 @@
 #define JE_PUBLIC __attribute__((visibility("default")))
 #endif
 
-/* Weights (O, I): levels (O, K, 64), two a byte, the even input in the lower nibble, 8 standing for zero;
- * scales (O, K), of either sign. */
+/* 4-bit weights (O, I). weight = scale * (quantized - 8).
+ *
+ * quantized (O, K, 64): two values per byte, the even input in the lower nibble; 8 stands for zero. scales (O, K): of
+ * either sign. outputs O: a multiple of 4. The caller owns the arrays. */
 typedef struct {
-    const uint8_t *levels;
-    const float *scales;
-    int32_t outputs, inputs;
+  const uint8_t* quantized;
+  const float* scales;
+  int32_t outputs, inputs;
 } je_matrix;
 
-/* Norms (D); what a level of each channel of a cached head is worth (G, E). */
+/* A layer. attention_norm, mlp_norm (D): weights of the RMSNorms. key_scales, value_scales (G, E): the scale of each
+ * channel of the KV cache. */
 typedef struct {
-    const float *attention_norm, *mlp_norm, *key_scales, *value_scales;
-    je_matrix q, k, v, o, gate, up, down;
+  const float *attention_norm, *mlp_norm, *key_scales, *value_scales;
+  je_matrix q, k, v, o, gate, up, down;
 } je_layer;
 
-/* cos and sin: (positions, E / 2). E is a multiple of 32, at most 256. */
+/* A model. head_dim E: a multiple of 32, at most 256. cos, sin (positions, E / 2): the tables of RoPE. norm (D): weight
+ * of the last RMSNorm. epsilon: of all RMSNorms. */
 typedef struct {
-    int32_t num_layers, width, num_heads, num_kv_heads, head_dim;
-    float epsilon;
-    const float *cos, *sin, *norm;
-    const je_layer *layers;
+  int32_t num_layers, width, num_heads, num_kv_heads, head_dim;
+  float epsilon;
+  const float *cos, *sin, *norm;
+  const je_layer* layers;
 } je_model;
 
-/* Threads that decoders and heads share, one of them at a time. */
+/* Threads that decoders and heads share. One thread at a time may use a pool. */
 typedef struct je_pool je_pool;
+
+/* A decoder: a model and the buffers of its runs. One thread at a time may use it. */
 typedef struct je_decoder je_decoder;
 
-/* Of the structures and functions of this header: who loads the library at run time compares it. */
+/* The version of the structs and functions of this header and head.h. A program that loads the library at run time
+ * compares it. */
 #define JE_DECODER_VERSION 2
 
-/* JE_DECODER_VERSION, or 0 where this processor has not the instructions (runs_here.c uses none of them). */
+/* Return JE_DECODER_VERSION, or 0 if this processor lacks the instructions. The function itself uses none of them. */
 JE_PUBLIC int je_decoder_runs_here(void);
 
-/* num_threads: with the caller's. NULL when there is no memory or thread left. */
-JE_PUBLIC je_pool *je_pool_open(int32_t num_threads);
-JE_PUBLIC void je_pool_close(je_pool *pool);
+/* Start a pool of num_threads threads, the caller's included. Return NULL if there is no memory or no thread left. The
+ * caller gives it to je_pool_close. */
+JE_PUBLIC je_pool* je_pool_open(int32_t num_threads);
 
-/* The pool, the model and all it points to must outlive the decoder. NULL when there is no memory left. */
-JE_PUBLIC je_decoder *je_decoder_open(const je_model *model, je_pool *pool);
+/* End the threads and free the pool. NULL is allowed. */
+JE_PUBLIC void je_pool_close(je_pool* pool);
 
-/* embeds (R, T, D) to final-normed hidden states (R, T, D); one thread at a time.
+/* Make a decoder. The pool, the model and all arrays it points to must outlive the decoder. Return NULL if there is no
+ * memory left. The caller gives it to je_decoder_close. */
+JE_PUBLIC je_decoder* je_decoder_open(const je_model* model, je_pool* pool);
+
+/* Compute the hidden states of new positions and add their keys and values to the caches. One thread at a time.
  *
- * positions (R, T) rotate queries and keys. lengths (R) count a row's valid positions after the call: new
- * ones lie at its end or, when it is shorter than T, at the start, with padding behind (whose hidden
- * states mean nothing). caches: keys, then values of each layer (R, G, M, E), updated in place.
- * 0, or -1 when there is no memory left; nothing has been changed then. 1: it was stopped, and what it wrote means
- * nothing. */
-JE_PUBLIC int je_decoder_run(je_decoder *decoder, int32_t rows, int32_t time, const float *embeds,
-                             const int64_t *positions, const int64_t *lengths, int32_t cache_length,
-                             int8_t *const *caches, float *hidden);
+ * rows, time: R and T. embeds (R, T, D): the input. positions (R, T): by which queries and keys are rotated.
+ * lengths (R): the number of valid positions of each row after the call. The new positions are the last T of them; if a
+ *   length is below T, they start at 0 and the rest of T is padding, whose hidden states are undefined.
+ * cache_length: M. caches: for each layer its keys, then its values, each (R, G, M, E); updated in place.
+ * hidden (R, T, D): the result, after the last RMSNorm.
+ *
+ * Return 0; -1 if there is no memory left, and nothing has been changed; 1 if the run was stopped
+ * (je_decoder_stop_by), and what it wrote is undefined. */
+JE_PUBLIC int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float* embeds,
+                             const int64_t* positions, const int64_t* lengths, int32_t cache_length,
+                             int8_t* const* caches, float* hidden);
 
-/* Runs end after the layer in which another thread sets *flag. NULL: they don't ask. */
-JE_PUBLIC void je_decoder_stop_by(je_decoder *decoder, const int *flag);
+/* Let another thread stop runs: when it sets *flag to a value other than 0, a run ends after the current layer.
+ * flag must live until it is replaced or the decoder is closed. NULL: runs are not stopped. */
+JE_PUBLIC void je_decoder_stop_by(je_decoder* decoder, const int* flag);
 
-JE_PUBLIC void je_decoder_close(je_decoder *decoder);
+/* Free a decoder. NULL is allowed. */
+JE_PUBLIC void je_decoder_close(je_decoder* decoder);
 
 #endif

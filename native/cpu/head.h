@@ -1,20 +1,24 @@
-/* Logits from hidden states: one product with 8-bit weights, or two with a GELU between. */
+/* Output heads: logits from hidden states, by one matrix product with 8-bit weights, or two with a GELU between. */
 #ifndef JE_HEAD_H
 #define JE_HEAD_H
 
 #include "decoder.h"
 
-/* Weights (O, I) in blocks of 32 inputs: levels (O, K, 32), 128 standing for zero; scales (O, K), of either
- * sign; bias (O) or NULL. O is a multiple of 4, I of 64, K = I / 32. */
+/* 8-bit weights (O, I) in blocks of 32 inputs; K = I / 32 blocks. weight = scale * (quantized - 128).
+ *
+ * quantized (O, K, 32): 128 stands for zero. scales (O, K): of either sign. bias (O): or NULL. outputs O: a multiple
+ * of 4. inputs I: a multiple of 64. The caller owns the arrays. */
 typedef struct {
-    const uint8_t *levels;
-    const float *scales, *bias;
-    int32_t outputs, inputs;
+  const uint8_t* quantized;
+  const float *scales, *bias;
+  int32_t outputs, inputs;
 } je_byte_matrix;
 
-/* hidden (R, inputs of the first) to logits (R, outputs of the last); one thread at a time for one pool.
- * 0, or -1 when there is no memory left. */
-JE_PUBLIC int je_head_run(je_pool *pool, const je_byte_matrix *matrices, int32_t num_matrices, int32_t rows,
-                          const float *hidden, float *logits);
+/* Compute logits (R, outputs of the last matrix) from hidden (R, inputs of the first matrix).
+ *
+ * num_matrices: 1, or more with a GELU between each two. rows: R. One thread at a time may use a pool.
+ * Return 0, or -1 if there is no memory left. */
+JE_PUBLIC int je_head_run(je_pool* pool, const je_byte_matrix* matrices, int32_t num_matrices, int32_t rows,
+                          const float* hidden, float* logits);
 
 #endif

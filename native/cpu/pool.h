@@ -1,4 +1,4 @@
-/* Threads that share numbered pieces of work. */
+/* A pool of threads that share the numbered pieces of a run. */
 #ifndef JE_POOL_H
 #define JE_POOL_H
 
@@ -6,19 +6,24 @@
 
 #include "decoder.h"
 
-/* next: the piece that the same thread most likely does after this, or -1; is_next: this is the one that it was told
- * before. worker: 0 ... threads - 1, the same for one thread. */
+/* A piece of work.
+ *
+ * number: 0 ... count - 1. next: the piece that the same thread most likely does after this one, or -1. is_next: this
+ * piece is the `next` of the thread's piece before. worker: the thread's own number, 0 ... je_pool_size() - 1. */
 typedef struct {
-    int number, next, worker;
-    bool is_next;
+  int number, next, worker;
+  bool is_next;
 } je_piece;
 
-typedef void (*je_task)(void *context, je_piece piece);
+/* A function that does one piece. It is called on several threads at once. */
+typedef void (*je_task)(void* context, je_piece piece);
 
-int je_pool_size(const je_pool *pool);
+/* Return the number of threads, the caller's included. */
+int je_pool_size(const je_pool* pool);
 
-/* Call the task for 0 ... count - 1, in any order, and return when all are done. One thread at a time for one
- * pool. Which thread does which piece differs from run to run, so a piece must not depend on it. */
-void je_pool_run(je_pool *pool, je_task task, void *context, int count);
+/* Call the task for the pieces 0 ... count - 1, in any order, and return when all are done. context: passed on to the
+ * task. One thread at a time may use a pool. The thread that does a piece differs from run to run, so the result of a
+ * piece must not depend on its worker. */
+void je_pool_run(je_pool* pool, je_task task, void* context, int count);
 
 #endif

@@ -1,26 +1,27 @@
-/* The activations of a product, rounded to 8 bits. */
+/* Activations of a matrix product, quantized to 8 bits in blocks of 128. */
 #ifndef JE_ROWS_H
 #define JE_ROWS_H
 
 #include <stdint.h>
 
 #define JE_BLOCK 128 /* inputs that share a scale */
-#define JE_TILE 32   /* outputs of a task: two vectors */
-#define JE_FEW 8     /* rows; up to here a product reads 4-bit weights once and widens none */
+#define JE_TILE 32   /* outputs computed together: two vectors */
+/* Up to this many rows, weights are read once as they are. With more rows they are unpacked to bytes first. */
+#define JE_FEW_ROWS 8
 
-/* Signed levels, the even inputs of a block before the odd ones, as nibbles unpack. zeros: -8 times the sum of
- * a block's levels, as the weights' level 8 is their zero. */
+/* Quantized rows. The even inputs of a block stand before the odd ones: that is the order in which nibbles unpack.
+ * zeros: -8 times the sum of a block's quantized values, because a 4-bit weight of 8 stands for zero. */
 typedef struct {
-    int count, blocks; /* rows, and blocks a row */
-    int8_t *levels;    /* (rows, blocks * 128) */
-    float *scales;     /* few: (rows, blocks); many: (blocks, rows) */
-    int32_t *zeros;    /* likewise */
+  int count, blocks; /* number of rows; blocks per row */
+  int8_t* quantized; /* (rows, blocks * 128) */
+  float* scales;     /* up to JE_FEW_ROWS rows: (rows, blocks); more: (blocks, rows) */
+  int32_t* zeros;    /* laid out as scales */
 } je_rows;
 
-/* Set one row to x (inputs). */
-void je_round_row(const je_rows *rows, int row, const float *x, int inputs);
+/* Quantize x (inputs) and store it as this row. The last block is filled with zeros. */
+void je_quantize_row(const je_rows* rows, int row, const float* x, int inputs);
 
-/* y = x / rms(x) * weight. */
-void je_norm(float *y, const float *x, const float *weight, int width, float epsilon);
+/* RMSNorm: y = x / sqrt(mean(x^2) + epsilon) * weight, each of `width` floats. */
+void je_norm(float* y, const float* x, const float* weight, int width, float epsilon);
 
 #endif

@@ -1,5 +1,4 @@
-/* What the pool takes from the system: threads, sleeping and time. Another system needs another form of this file
- * alone. */
+/* Threads, sleeping and clocks of the operating system. To port the pool, rewrite this file alone. */
 #ifndef JE_SYSTEM_H
 #define JE_SYSTEM_H
 
@@ -12,41 +11,41 @@ typedef pthread_t je_thread;
 typedef pthread_mutex_t je_mutex;
 typedef pthread_cond_t je_condition;
 
-#define JE_THREAD_RESULT void * /* of the function that a thread runs */
+#define JE_THREAD_RESULT void* /* the result type of a function that a thread runs */
 
-static inline bool je_thread_start(je_thread *thread, JE_THREAD_RESULT (*run)(void *), void *argument) {
-    return pthread_create(thread, NULL, run, argument) == 0;
+static inline bool je_thread_start(je_thread* thread, JE_THREAD_RESULT (*run)(void*), void* argument) {
+  return pthread_create(thread, NULL, run, argument) == 0;
 }
 
 static inline void je_thread_join(je_thread thread) { pthread_join(thread, NULL); }
 
-static inline void je_mutex_open(je_mutex *mutex) { pthread_mutex_init(mutex, NULL); }
-static inline void je_mutex_close(je_mutex *mutex) { pthread_mutex_destroy(mutex); }
-static inline void je_lock(je_mutex *mutex) { pthread_mutex_lock(mutex); }
-static inline void je_unlock(je_mutex *mutex) { pthread_mutex_unlock(mutex); }
+static inline void je_mutex_open(je_mutex* mutex) { pthread_mutex_init(mutex, NULL); }
+static inline void je_mutex_close(je_mutex* mutex) { pthread_mutex_destroy(mutex); }
+static inline void je_lock(je_mutex* mutex) { pthread_mutex_lock(mutex); }
+static inline void je_unlock(je_mutex* mutex) { pthread_mutex_unlock(mutex); }
 
-static inline void je_condition_open(je_condition *condition) { pthread_cond_init(condition, NULL); }
-static inline void je_condition_close(je_condition *condition) { pthread_cond_destroy(condition); }
-static inline void je_signal(je_condition *condition) { pthread_cond_signal(condition); }
-static inline void je_sleep_until_signal(je_condition *condition, je_mutex *mutex) {
-    pthread_cond_wait(condition, mutex);
+static inline void je_condition_open(je_condition* condition) { pthread_cond_init(condition, NULL); }
+static inline void je_condition_close(je_condition* condition) { pthread_cond_destroy(condition); }
+static inline void je_signal(je_condition* condition) { pthread_cond_signal(condition); }
+static inline void je_sleep_until_signal(je_condition* condition, je_mutex* mutex) {
+  pthread_cond_wait(condition, mutex);
 }
 
 static inline int64_t je_now_ns(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return at.tv_sec * INT64_C(1000000000) + at.tv_nsec;
+  struct timespec at;
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  return at.tv_sec * INT64_C(1000000000) + at.tv_nsec;
 }
 
-/* ns: less than a second. */
+/* Sleep for ns nanoseconds, less than a second. */
 static inline void je_nap(long ns) { nanosleep(&(struct timespec){.tv_nsec = ns}, NULL); }
 
-/* For some ten nanoseconds, while a loop waits for another processor. */
+/* Pause for some ten nanoseconds, in a loop that waits for another processor. */
 static inline void je_pause(void) {
 #if defined(__x86_64__)
-    __builtin_ia32_pause();
+  __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("yield");
+  __asm__ volatile("yield");
 #endif
 }
 

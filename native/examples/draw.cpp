@@ -1,4 +1,4 @@
-// Draws several images of a prompt at once, by janus_edge.hpp; Ctrl-C ends it.
+// Draws several images of a prompt in one batch with janus_edge.hpp. Ctrl-C cancels it.
 //
 // usage: draw BUNDLE PROMPT NUMBER [ONNXRUNTIME]
 #include <csignal>

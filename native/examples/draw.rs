@@ -1,4 +1,4 @@
-// Draws two images at once, each on a thread of its own, over the raw ABI; rustc alone builds it:
+// Draws two images at once, on two threads, through the C ABI. Only rustc is needed to build it:
 //
 //     rustc -O draw.rs -L DIR -l janus_edge -C link-arg=-Wl,-rpath,DIR
 //
@@ -8,7 +8,7 @@ use std::mem::size_of;
 use std::process::ExitCode;
 use std::ptr;
 
-/// The C structs, field by field, as janus_edge.h has them.
+/// The C structs with the fields of janus_edge.h, in the same order.
 mod ffi {
     use std::ffi::{c_char, c_void};
 
@@ -97,6 +97,7 @@ mod ffi {
     }
 }
 
+/// Return the status, or the line of je_error() if it is negative.
 fn check(status: i32) -> Result<i32, String> {
     if status < 0 {
         return Err(unsafe { CStr::from_ptr(ffi::je_error()) }.to_string_lossy().into_owned());
@@ -104,7 +105,7 @@ fn check(status: i32) -> Result<i32, String> {
     Ok(status)
 }
 
-/// An open bundle; several threads may use one.
+/// An open bundle. Several threads may use one.
 struct Session(*mut c_void);
 unsafe impl Send for Session {}
 unsafe impl Sync for Session {}
@@ -128,6 +129,7 @@ impl Drop for Session {
     }
 }
 
+/// A request that was started. One thread at a time may use it.
 struct Job(*mut c_void);
 
 impl Drop for Job {
@@ -136,7 +138,7 @@ impl Drop for Job {
     }
 }
 
-/// Draw one image to a file; how many events there were.
+/// Draw one image to a file. Return the number of events.
 fn draw(session: &Session, prompt: &CStr, seed: u64, path: &CStr) -> Result<usize, String> {
     let mut job = Job(ptr::null_mut());
     let mut count = 0;

@@ -1,12 +1,14 @@
-// janus_edge.hpp - janus_edge.h for C++17: what is opened is closed, errors are exceptions. Header only; only the C
-// functions are called, so a program may be built with another compiler than the library.
+// janus_edge.hpp - a header-only C++17 wrapper of janus_edge.h. Destructors close what was opened; errors are thrown as
+// janus_edge::Error. The wrapper calls the C functions alone, so a program and the library may be built with different
+// compilers.
 //
 //     janus_edge::Session session("bundles/tiny-janus");
 //     janus_edge::Job job = session.draw("three red circles");
 //     for (const je_event& event : job)
 //       if (event.kind == JE_EVENT_IMAGE) janus_edge::save(event.image, "out.png");
 //
-// Threads and lifetimes are as janus_edge.h says of the function that is called.
+// Threads and lifetimes: see janus_edge.h at the C function that a function calls. Functions throw Error unless they
+// are noexcept or say otherwise.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +22,7 @@
 
 namespace janus_edge {
 
-// A negative status, with je_error()'s line.
+// A negative je_status; what() is the line of je_error().
 class Error : public std::runtime_error {
  public:
   explicit Error(je_status status) : std::runtime_error(je_error()), status_(status) {}
@@ -30,12 +32,13 @@ class Error : public std::runtime_error {
   je_status status_;
 };
 
+// Return the status; throw Error if it is negative.
 inline je_status check(je_status status) {
   if (status < 0) throw Error(status);
   return status;
 }
 
-// An image that was read from a file.
+// An image read from a PNG or JPEG file (je_image_load). It can be moved, not copied.
 class Image {
  public:
   explicit Image(const std::string& path) { check(je_image_load(path.c_str(), &image_)); }
@@ -52,25 +55,29 @@ class Image {
   je_image image_{};
 };
 
+// Write an image as a PNG file (je_image_save).
 inline void save(const je_image& image, const std::string& path) {
   check(je_image_save(path.c_str(), &image, nullptr, 0));
 }
 
-// Defaults, to be changed and passed on.
+// Return options with all defaults. Does not throw.
 inline je_options default_options() {
   je_options options;
   je_options_init(&options, sizeof options);
   return options;
 }
 
+// Return a request with all defaults. Does not throw.
 inline je_request default_request() {
   je_request request;
   je_request_init(&request, sizeof request);
   return request;
 }
 
+// A request that was started. One thread at a time, except for cancel(). The destructor ends the job.
 class Job {
  public:
+  // Check a request and start it (je_job_start).
   Job(je_session* session, const je_request& request) {
     je_job* job = nullptr;
     check(je_job_start(session, &request, &job));
@@ -78,20 +85,23 @@ class Job {
     event_->size = sizeof *event_;
   }
 
-  // The next event, valid until the next call; nullptr: finished, or cancelled.
+  // Work until there is an event and return it. It is valid until the next call. Return nullptr if the request is
+  // finished or was cancelled.
   const je_event* next() {
     const je_status status = check(je_job_next(job_.get(), event_.get()));
     is_cancelled_ = status == JE_CANCELLED;
     return status == JE_OK ? event_.get() : nullptr;
   }
 
+  // Return true if the job ended because it was cancelled.
   bool is_cancelled() const { return is_cancelled_; }
+  // Return the time from the job's start to the end of the last call of next(), in ms.
   double elapsed_ms() const { return event_->elapsed_ms; }
 
-  // From any thread.
+  // Ask the job to end. Any thread.
   void cancel() noexcept { je_job_cancel(job_.get()); }
 
-  // for (const je_event& event : job)
+  // An input iterator over the events: for (const je_event& event : job).
   class Iterator {
    public:
     explicit Iterator(Job* job) : job_(job), event_(job != nullptr ? job->next() : nullptr) {}
@@ -118,16 +128,20 @@ class Job {
   bool is_cancelled_ = false;
 };
 
+// An open bundle. Any number of threads may use one.
 class Session {
  public:
+  // Open the folder of a bundle (je_session_open).
   explicit Session(const std::string& bundle, const je_options& options = default_options()) {
     je_session* session = nullptr;
     check(je_session_open(bundle.c_str(), &options, &session));
     session_.reset(session);
   }
 
+  // Return the C session, which this object keeps.
   je_session* get() const { return session_.get(); }
 
+  // Return facts about the session (je_session_info). Strings live as long as the session.
   je_info info() const {
     je_info info{};
     info.size = sizeof info;
@@ -135,18 +149,21 @@ class Session {
     return info;
   }
 
+  // Return the token ids of a text (je_tokenize).
   std::vector<uint32_t> tokenize(const std::string& text) const {
     std::vector<uint32_t> ids(text.size() + 1);
     size_t count = 0;
     check(je_tokenize(session_.get(), text.c_str(), ids.data(), ids.size(), &count));
-    const bool has_all = count <= ids.size();  // not of a text whose normal form is longer
+    const bool has_all = count <= ids.size();  // false for a text whose normal form is longer
     ids.resize(count);
     if (!has_all) check(je_tokenize(session_.get(), text.c_str(), ids.data(), ids.size(), &count));
     return ids;
   }
 
+  // Start any request.
   Job start(const je_request& request) const { return Job(session_.get(), request); }
 
+  // Start to draw one image with default settings. seed: 0 to 2^63 - 1.
   Job draw(const std::string& prompt, uint64_t seed = 0) const {
     je_request request = default_request();
     request.prompt = prompt.c_str();
@@ -154,7 +171,7 @@ class Session {
     return start(request);
   }
 
-  // images: of the question; they may go once this has returned.
+  // Start to answer a question about images. The images may be freed when this returns.
   Job ask(const std::string& question, const std::vector<je_image>& images = {}) const {
     je_request request = default_request();
     request.task = JE_TASK_ASK;

@@ -13,7 +13,7 @@ def test_exports_inspects_draws(cli, checkpoint_dir: Path, tmp_path: Path) -> No
     assert done.stdout.splitlines()[-1] == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
     shown = cli("inspect", "mine").stdout
-    for word in ("decoder", "image_encoder", "max_length 90", "guidance_scale 3.0", "code_grid 4"):
+    for word in ("decoder", "image_decoder", "max_length 90", "guidance_scale 3.0", "code_grid 4"):
         assert word in shown
     assert cli("generate", "a star", "--model", "mine").returncode == 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,16 @@ import pytest
 import torch
 
 from janus_edge.export.bundle.writer import export_bundle, export_folder
+from janus_edge.export.graph import decoder
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.decoder import decoder_components
 from janus_edge.export.graph.parity import ParityError, check_parity
-from janus_edge.export.quantization import calibrate
+from janus_edge.export.quantization import quantize
 from janus_edge.export.quantization.calibrate import CacheScales, QuantizedCache, cache_scales
-from janus_edge.export.quantization.quantize import Preset
-from janus_edge.model.weights import Checkpoint, load_checkpoint
+from janus_edge.export.quantization.presets import PRESETS, Preset
+from janus_edge.export.quantization.quantize import QuantSpec, pack
+from janus_edge.model.weights import Checkpoint, load_checkpoint, loaded
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -123,15 +127,34 @@ def test_wrong_scales_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
         check_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
 
 
-def test_scales_are_found_once(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, real = [], calibrate.cache_scales
-    monkeypatch.setattr(
-        "janus_edge.export.graph.decoder.cache_scales",
-        lambda given: (calls.append(1), real(given))[1],
-    )
-    (part,) = decoder_components(checkpoint, 96, Preset(cache="int8"))
+def test_each_layer_is_read_and_quantized_once(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibration, graph and both references share what they need of a layer."""
+    read: list[str] = []
+    packed: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def loading(given: Checkpoint, *prefixes: str) -> Iterator[None]:
+        read.extend(prefixes)
+        with loaded(given, *prefixes):
+            yield
+
+    def packing(weight: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
+        packed.append(weight.shape)
+        return pack(weight, spec)
+
+    monkeypatch.setattr(decoder, "loaded", loading)
+    monkeypatch.setattr(quantize, "pack", packing)
+    (part,) = decoder_components(checkpoint, 96, PRESETS["int4"])
     examples = part.examples()
     part.build(None)
     part.references(examples)
     part.references(examples, fake_quantize=True)
-    assert len(calls) == 1
+    layers = checkpoint.model.config.language.num_hidden_layers
+    assert read == [f"language_model.model.{p}." for p in (*_layers(layers), "norm")]
+    assert len(packed) == 7 * layers
+
+
+def _layers(count: int) -> list[str]:
+    return [f"layers.{index}" for index in range(count)]

@@ -16,7 +16,7 @@ from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.components import graph_components
 from janus_edge.export.graph.parity import ParityError, check_parity
 from janus_edge.export.quantization.convolutions import fake_quantized_convolutions
-from janus_edge.export.quantization.quantize import PRESETS
+from janus_edge.export.quantization.presets import PRESETS
 from janus_edge.model.weights import Checkpoint
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from janus_edge.export.bundle.writer import export_folder
 from janus_edge.export.graph.component import relative_error
-from janus_edge.export.quantization.quantize import preset_of
+from janus_edge.export.quantization.presets import preset_of
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image, Text

@@ -28,7 +28,7 @@ from janus_edge.runtime.session import Session
 
 
 def component(checkpoint: Checkpoint, name: str) -> Component:
-    return next(c for c in graph_components(checkpoint, 96) if c.name == name)
+    return next(c for c in graph_components(checkpoint, 96, image_encoder=True) if c.name == name)
 
 
 def check(part: Component, path: Path, upcast: str = "load") -> float:

@@ -19,7 +19,8 @@ from janus_edge.export.graph.parity import ParityError, check_parity
 from janus_edge.export.quantization import quantize
 from janus_edge.export.quantization.convolutions import CONVOLUTIONS
 from janus_edge.export.quantization.matmuls import quantize_matmuls
-from janus_edge.export.quantization.quantize import PRESETS, QuantSpec, fake_quantized, pack, unpack
+from janus_edge.export.quantization.presets import PRESETS, preset_of
+from janus_edge.export.quantization.quantize import QuantSpec, fake_quantized, pack, unpack
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
@@ -149,7 +150,7 @@ def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
     exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     save_graph(proto, tmp_path / "right.onnx")
     assert check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low) < 0.05
-    (levels,) = [i for i in proto.graph.initializer if i.name == "projected.product.weight.levels"]
+    (levels,) = [i for i in proto.graph.initializer if i.name == "projected.weight.quantized"]
     raw = bytearray(levels.raw_data)
     raw[::7] = bytes(len(raw[::7]))
     levels.raw_data = bytes(raw)
@@ -203,11 +204,11 @@ def test_a_rounded_bundle_draws_and_answers(
         bundle = open_bundle(folder)
         decoder = bundle.manifest.components["decoder"]
         assert (decoder.weights, decoder.upcast) == (preset, "load")
-        assert decoder.quantization == f"blocks of {PRESETS[preset].decoder.size}"
+        assert decoder.quantization == f"blocks of {PRESETS[preset].decoder.block_size}"
         assert (decoder.data is None) == (beside > 0 and preset == "int8")
         assert bundle.manifest.components["image_head"].weights == "int8"
         seeing = bundle.manifest.components["vision_encoder"]
-        assert (seeing.weights, seeing.quantization) == ("int8", "outputs")
+        assert (seeing.weights, seeing.quantization) == ("int8", "per-channel")
         session = Session(bundle, num_threads=1)
         events = session.generate_image(ImageRequest(prompt="a star", seed=4))
         drawn += [event.codes for event in events if isinstance(event, Image)]
@@ -262,11 +263,11 @@ def test_what_there_is_not_is_refused(
 
 
 def test_a_block_size_is_the_decoders() -> None:
-    preset = quantize.preset_of("int4", block_size=128)
+    preset = preset_of("int4", block_size=128)
     assert preset.decoder == QuantSpec(bits=4, block_size=128)
     assert preset.image_head == PRESETS["int4"].image_head
 
 
 def test_another_type_of_cache_is_refused() -> None:
     with pytest.raises(OptionError, match='kv_cache is "int4"; give one of float32, int8'):
-        quantize.preset_of("int4", cache="int4")
+        preset_of("int4", cache="int4")

@@ -14,7 +14,7 @@ import pytest
 
 from janus_edge.export.graph.decoder import decoder_components
 from janus_edge.export.graph.parity import ParityError
-from janus_edge.export.quantization.quantize import PRESETS, for_tensorrt
+from janus_edge.export.quantization.presets import PRESETS, for_tensorrt
 from janus_edge.export.tensorrt import engines as tensorrt_engines
 from janus_edge.export.tensorrt import network as network_of
 from janus_edge.export.tensorrt.engines import Plan, build_engine
@@ -68,7 +68,7 @@ def test_every_component_is_an_engine(engines: Bundle) -> None:
     assert not list(engines.folder.glob("*.onnx"))
     decoder = manifest.components["decoder"]
     assert (decoder.weights, decoder.quantization) == ("int4", "blocks of 64")  # 64 divides 704
-    assert list(decoder.profiles) == ["prefill", "step", "speculative"]
+    assert list(decoder.profiles) == ["prefill", "step"]
     assert decoder.profiles["step"]["T"] == (1, 1, 1)
     assert manifest.cache_type == "float16" and manifest.cache_slots == manifest.sizes.max_length
 

@@ -1,8 +1,9 @@
-// For LD_PRELOAD: the n-th call of a kind that a library makes fails. Calls of other libraries are left alone: ONNX
-// Runtime ends the process where its own memory runs out (docs/c-api.md).
+// A library for LD_PRELOAD that makes the n-th call of a kind fail, if a certain library makes it. Calls of other
+// libraries are left alone: ONNX Runtime ends the process when its own memory runs out (docs/c-api.md).
 //
-// Environment: JE_FAULT_LIBRARY, part of the library's path; JE_FAULT_KIND; JE_FAULT_AT, 0: none fails;
-// JE_FAULT_ERRNO; JE_FAULT_ALL, set: all that follow fail, too; JE_FAULT_COUNT: a file for the number of calls.
+// Environment variables: JE_FAULT_LIBRARY, part of the library's path; JE_FAULT_KIND, the kind; JE_FAULT_AT, the number
+// of the call, 0: none fails; JE_FAULT_ERRNO, the error; JE_FAULT_ALL, if set: all later calls fail, too;
+// JE_FAULT_COUNT, a file that the number of calls is written to.
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
@@ -27,7 +28,7 @@ struct Range {
   bool holds(const void* at) const { return begin <= uintptr_t(at) && uintptr_t(at) < end; }
 };
 
-Range ours, cpp;  // the library, and the C++ runtime that allocates for it
+Range library_code, cpp_runtime;  // the library; the C++ runtime, which allocates for it
 char kind[16];
 long fails_at;
 bool fails_on;
@@ -36,8 +37,8 @@ std::atomic<long> calls;
 thread_local bool is_inside;
 
 int take(dl_phdr_info* info, size_t, void* library) {
-  Range* found = strstr(info->dlpi_name, static_cast<const char*>(library)) ? &ours
-                 : strstr(info->dlpi_name, "libstdc++.so")                  ? &cpp
+  Range* found = strstr(info->dlpi_name, static_cast<const char*>(library)) ? &library_code
+                 : strstr(info->dlpi_name, "libstdc++.so")                  ? &cpp_runtime
                                                                             : nullptr;
   for (int i = 0; found != nullptr && i < info->dlpi_phnum; ++i) {
     const auto& part = info->dlpi_phdr[i];
@@ -47,21 +48,21 @@ int take(dl_phdr_info* info, size_t, void* library) {
   return 0;
 }
 
-bool runs_on_cpu_kernels void* caller) {
-  if (ours.holds(caller)) return true;
-  if (!cpp.holds(caller) || is_inside) return false;
-  is_inside = true;  // for whom the C++ runtime allocates, the stack says
+bool is_by_library(const void* caller) {
+  if (library_code.holds(caller)) return true;
+  if (!cpp_runtime.holds(caller) || is_inside) return false;
+  is_inside = true;  // the stack says for which library the C++ runtime allocates
   void* frames[16];
   const int count = backtrace(frames, 16);
   is_inside = false;
   int i = 0;
-  while (i < count && !cpp.holds(frames[i])) ++i;
-  while (i < count && cpp.holds(frames[i])) ++i;
-  return i < count && ours.holds(frames[i]);
+  while (i < count && !cpp_runtime.holds(frames[i])) ++i;
+  while (i < count && cpp_runtime.holds(frames[i])) ++i;
+  return i < count && library_code.holds(frames[i]);
 }
 
 bool fails(const char* name, const void* caller) {
-  if (strcmp(name, kind) != 0 || !is_ours(caller)) return false;
+  if (strcmp(name, kind) != 0 || !is_by_library(caller)) return false;
   const long call = ++calls;
   if (fails_at == 0 || (fails_on ? call < fails_at : call != fails_at)) return false;
   errno = error;
@@ -93,7 +94,7 @@ extern "C" {
 
 void je_fault_arm(const char* library, const char* name, long at, int number, int all) {
   void* frames[2];
-  backtrace(frames, 2);  // whose first call loads a library
+  backtrace(frames, 2);  // its first call loads a library
   kind[0] = 0;
   dl_iterate_phdr(take, const_cast<char*>(library));
   calls = 0;

@@ -1,4 +1,4 @@
-// Any bytes as an image file: it is refused by an Error, or a picture of the size it says.
+// Fuzz target: any bytes as an image file are refused by an Error, or give an image of the size that it states.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

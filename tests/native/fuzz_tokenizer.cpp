@@ -1,5 +1,5 @@
-// Any bytes as a tokenizer.bin: it is refused, or reads and says texts inside of its tables, and prompts by it are such
-// that the loops can go on from them.
+// Fuzz target: any bytes as a tokenizer.bin are refused, or give a tokenizer that encodes and decodes within its
+// tables, and prompts that the loops can use.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,7 +11,7 @@
 
 namespace {
 
-void read_and_say(const je::Tokenizer& tokenizer) {
+void encode_and_decode(const je::Tokenizer& tokenizer) {
   const std::vector<uint32_t> ids = tokenizer.encode("Three  RED circles' 12 日本\xFF\n");
   tokenizer.decode(ids.data(), ids.size());
   const std::vector<uint32_t> some{0, 1, 2, tokenizer.num_tokens() - 1, tokenizer.num_tokens(), 0xFFFFFFFF};
@@ -20,7 +20,7 @@ void read_and_say(const je::Tokenizer& tokenizer) {
 }
 
 void prompt(je::Tokenizer tokenizer) {
-  constexpr int64_t kVectors = 3;  // of an image
+  constexpr int64_t kVectors = 3;  // vectors of an image
   const je::PromptEncoder encoder(std::move(tokenizer), {"<|User|>", "<|Assistant|>", "You are helpful."});
   const je::Ids ids = encoder.generation("three red circles");
   if (ids.size() < 2 || encoder.unconditional(ids).size() != ids.size()) std::abort();
@@ -39,7 +39,7 @@ void prompt(je::Tokenizer tokenizer) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   try {
     je::Tokenizer tokenizer(std::vector<uint8_t>(bytes, bytes + size));
-    read_and_say(tokenizer);
+    encode_and_decode(tokenizer);
     prompt(std::move(tokenizer));
   } catch (const std::runtime_error&) {  // refused
   }

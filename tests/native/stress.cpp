@@ -1,16 +1,17 @@
-// The library as a program uses it, for sanitizers and for memory: the conformance cases, several jobs at once,
-// cancelling, opening and closing.
+// Uses the library as a program does, under sanitizers and to measure memory: the conformance cases, several jobs at
+// once, cancelling, opening and closing.
 //
-// usage: stress ONNXRUNTIME BUNDLE cases FILE    each line "draw SEED PROMPT" or "ask SEED IMAGE QUESTION", tabs
-// between;
-//                                                prints what came out of each, a line
-//        stress ONNXRUNTIME BUNDLE at-once       two jobs on two threads give what they give alone
-//        stress ONNXRUNTIME BUNDLE cancel N      N jobs cancelled from another thread
-//        stress ONNXRUNTIME BUNDLE one-job       one job on three threads gives every event once; freed while it works
-//        stress ONNXRUNTIME BUNDLE reopen N      opens, draws now and then, closes; prints the memory held, in KB
-//        stress ONNXRUNTIME BUNDLE no-memory     draws where no more memory can be had, which must fail, and then
-//                                              where it can
-//        stress ONNXRUNTIME BUNDLE tokenize TEXT prints ids
+// usage: stress ONNXRUNTIME BUNDLE cases FILE    each line is "draw SEED PROMPT" or "ask SEED IMAGE QUESTION",
+// separated by
+//                                                tabs; prints one line per result
+//        stress ONNXRUNTIME BUNDLE at-once       two jobs on two threads give the same results as alone
+//        stress ONNXRUNTIME BUNDLE cancel N      cancels N jobs from another thread
+//        stress ONNXRUNTIME BUNDLE one-job       one job on three threads gives every event once; a job is freed while
+//        it
+//                                                works
+//        stress ONNXRUNTIME BUNDLE reopen N      opens, sometimes draws, and closes; prints the resident memory, in KiB
+//        stress ONNXRUNTIME BUNDLE no-memory     draws without free memory, which must fail, and then with it
+//        stress ONNXRUNTIME BUNDLE tokenize TEXT prints token ids
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -41,7 +42,7 @@ janus_edge::Session open(const std::string& bundle) {
   return janus_edge::Session(bundle, options);
 }
 
-// Of all bytes of a result (FNV-1a).
+// A hash of all bytes of a result (FNV-1a).
 struct Hash {
   uint64_t value = 14695981039346656037u;
   void take(const void* bytes, size_t size) {
@@ -52,7 +53,7 @@ struct Hash {
   }
 };
 
-// What a job comes to: codes or latent and pixels, or the text.
+// Return a job's result: a hash of codes or latent and pixels, or the text.
 std::string result_of(janus_edge::Job& job) {
   std::ostringstream found;
   for (const je_event& event : job) {
@@ -119,12 +120,12 @@ void run_cancel(const janus_edge::Session& session, int count) {
   std::cout << num_cancelled << " of " << count << " cancelled\n";
 }
 
-// Events of a job that several threads ask for; what else they are told than that it is busy.
+// Counts of a job that several threads use: events, calls refused because it is busy, and other statuses.
 struct Shared {
   std::atomic<int> num_events{0}, num_refused{0}, num_others{0};
 };
 
-// Until it ends. A refused call must leave the event as it was.
+// Take events until the job ends. A refused call must leave the event as it was.
 void take_events(je_job* job, Shared& shared) {
   for (;;) {
     je_event event{};
@@ -167,7 +168,7 @@ void run_one_job(const janus_edge::Session& session) {
   if (shared.num_refused == 0) throw std::runtime_error("the threads never met");
 }
 
-// A log that stops a thread in the midst of je_job_next, where it opens what a job needs.
+// A log that stops a thread inside je_job_next, where it opens an engine.
 struct Gate {
   std::mutex mutex;
   std::condition_variable changed;
@@ -196,7 +197,7 @@ struct Gate {
   }
 };
 
-// Freed and its session closed while a thread is in je_job_next: that call returns JE_CANCELLED, and nothing leaks.
+// Free a job and close its session while a thread is in je_job_next: that call returns JE_CANCELLED, and nothing leaks.
 void run_freed(const std::string& bundle) {
   Gate gate;
   je_options options = janus_edge::default_options();

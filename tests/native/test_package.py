@@ -21,7 +21,7 @@ from janus_edge.runtime.requests import ImageRequest
 from tests.native.capi import onnxruntime_library
 from tests.native.conftest import NATIVE, ROOT, Build, checked, reference
 from tests.network import run_watched
-from tests.test_readme import blocks
+from tests.pages import blocks
 
 JANUS = SHIPPED / "tiny-janus"
 PROJECT = """
@@ -108,10 +108,10 @@ def test_the_example_in_c(release: Build, tmp_path: Path) -> None:
 
 def test_the_program_of_the_readme(lib: Path, prefix: Path, tmp_path: Path) -> None:
     """Compiled, linked and run in README's words, with the library where an installation has it."""
-    (program,) = blocks("c")
-    (words,) = (block for block in blocks("") if "gcc draw.c" in block)
-    _, build, start = words.strip().splitlines()
-    (tmp_path / "draw.c").write_text(program, encoding="utf-8")
+    (program,) = blocks(ROOT / "README.md", "c")
+    (shell,) = (each for each in blocks(ROOT / "README.md", "sh") if "gcc draw.c" in each.text)
+    _, build, start = shell.text.strip().splitlines()
+    (tmp_path / "draw.c").write_text(program.text, encoding="utf-8")
     (tmp_path / "native").mkdir()
     for name, target in (("native/include", prefix / "include"), ("native/lib", lib)):
         (tmp_path / name).symlink_to(target)

@@ -1,5 +1,5 @@
-// Reads texts from stdin, each a length in words of 4 bytes and its bytes; writes ids and the decoded
-// text of each the same way. usage: tokenize TOKENIZER_BIN
+// Reads texts from standard input: for each its length in a 4-byte word, then its bytes. Writes for each the number of
+// ids and the length of the decoded text, two 4-byte words, then the ids and the text. usage: tokenize TOKENIZER_BIN
 #include <cstdio>
 #include <exception>
 #include <iterator>

@@ -1,5 +1,5 @@
-// Compares native/core with tests/vectors/*.json, which Python wrote. Prints what differs.
-// usage: vectors FOLDER, which holds them and NAME.bin of each tokenizer
+// Compares native/core with tests/vectors/*.json, which Python wrote. Prints the differences.
+// usage: vectors FOLDER, which holds the vectors and NAME.bin of each tokenizer
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -31,7 +31,7 @@ void same(const Found& found, const Expected& expected, const std::string& where
   std::cerr << where << ": " << json(found).dump() << ", not " << json(expected).dump() << '\n';
 }
 
-// In the last place of float32, where logarithms and cosines may differ.
+// Compare up to the last place of float32, where logarithms and cosines may differ.
 void close(double found, double expected, const std::string& where) {
   ++num_checked;
   if (std::fabs(found - expected) <= 2e-7 * std::fabs(expected)) return;
@@ -82,7 +82,7 @@ void check_sampling(const json& given) {
   }
 }
 
-// JSON has no word for those that are not finite.
+// Numbers that are not finite are strings, as JSON has none for them.
 std::vector<float> floats_of(const json& from) {
   std::vector<float> found;
   for (const json& each : from)
@@ -97,7 +97,7 @@ void check_extremes(const json& given) {
     if (scale != 1) je::guide(logits.data(), floats_of(each["uncond"]).data(), scale, logits.size());
     const je::Choice how{each["temperature"], each["top_p"], each["top_k"]};
     const je::NoiseAt noise{each["seed"], je::Stream::kImage, each["position"]};
-    json found;  // null: refused
+    json found;  // null: choose() refuses it
     try {
       found = je::choose(logits.data(), logits.size(), how, noise);
     } catch (const je::Error& error) {
@@ -133,7 +133,7 @@ je::PromptEncoder encoder_of(const json& given, const std::string& folder) {
   return {je::Tokenizer(bytes), {roles["user_role"], roles["assistant_role"], roles["system_prompt"]}};
 }
 
-// Ids, or the beginning of the line that refuses.
+// Compare ids, or the beginning of the error.
 template <class Make>
 void check_ids(const json& expected, const Make& make) {
   try {

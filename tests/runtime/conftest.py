@@ -8,7 +8,7 @@ from janus_edge.export.bundle.entries import graph_entry
 from janus_edge.export.bundle.sizes import sizes_of
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.decoder import decoder_components
-from janus_edge.export.quantization.quantize import PRESETS
+from janus_edge.export.quantization.presets import PRESETS
 from janus_edge.runtime import manifest
 from janus_edge.runtime.bundle import Bundle
 from tests.runtime.cpu_models import LENGTH, SIZES, Made, checkpoint_of

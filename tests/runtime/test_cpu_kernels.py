@@ -16,7 +16,7 @@ from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import Feeds, relative_error
 from janus_edge.export.graph.components import graph_components
-from janus_edge.export.quantization.quantize import PRESETS
+from janus_edge.export.quantization.presets import PRESETS
 from janus_edge.runtime import manifest
 from janus_edge.runtime.backends import cpu_head, cpu_kernels, cpu_library
 from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
@@ -74,7 +74,7 @@ def test_a_prompt_is_the_same_behind_padding_and_with_any_threads(made: Made) ->
     states = together.prefill(embeds, lengths)
     next_states = together.step(made.embeds(2, 1, start=50)[:, 0])
     for row, length in enumerate(lengths):
-        alone = made.open_decoder(1, num_threads=3 - row)
+        alone = made.decoder(1, num_threads=3 - row)
         state = alone.prefill(embeds[row : row + 1, :length], np.array([length]))
         assert np.array_equal(state[0], states[row])
         step = alone.step(made.embeds(2, 1, start=50)[row])
@@ -99,13 +99,13 @@ def test_caches_may_move(made: Made) -> None:
         "embeds": made.embeds(1, 1),
         "positions": np.array([[9]]),
         "lengths": np.array([10]),
-        **decoder._past,
+        **decoder._cache.past,
     }
-    before = {name: cache.copy() for name, cache in decoder._past.items()}
+    before = {name: cache.copy() for name, cache in decoder._cache.past.items()}
     hidden, *caches = made.open().run(inputs)
-    assert all(np.array_equal(before[name], decoder._past[name]) for name in before)
+    assert all(np.array_equal(before[name], decoder._cache.past[name]) for name in before)
     assert np.array_equal(hidden[:, 0], decoder.step(inputs["embeds"][:, 0]))
-    assert all(map(np.array_equal, caches, decoder._present.values()))
+    assert all(map(np.array_equal, caches, decoder._cache.present.values()))
 
 
 @needs_library
@@ -119,7 +119,7 @@ def test_a_run_can_be_stopped(made: Made) -> None:
         "embeds": made.embeds(1, 5),
         "positions": np.arange(5)[None],
         "lengths": np.array([5]),
-        **made.decoder(1)._past,
+        **made.decoder(1)._cache.past,
     }
     with pytest.raises(MemoryError):  # all that Python knows of a run that did not end
         engine.run(inputs)
@@ -153,7 +153,7 @@ def test_wrong_places_are_refused(
     damage: Callable[[manifest.Component, str], dict[str, manifest.Stored]],
     words: str,
 ) -> None:
-    tensors = damage(made.entry, "layers.0.up_proj.weight.levels")
+    tensors = damage(made.entry, "layers.0.up_proj.weight.quantized")
     entry = made.entry.model_copy(update={"tensors": tensors})
     with pytest.raises(BundleError, match=rf"decoder\.data: .*{words}"):
         CpuDecoder(made.folder, entry, made.sizes, cpu_library.Pool(1))
@@ -177,7 +177,7 @@ def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
         ours = CpuHead(tmp_path, entry, sizes, cpu_library.Pool(num_threads))
         (found,), (expected,) = ours.run({"hidden": hidden}), graph.run({"hidden": hidden})
         assert relative_error(found, expected) < 1e-5
-        (exact,) = component.references([{"hidden": hidden}], low=True)[0]
+        (exact,) = component.references([{"hidden": hidden}], fake_quantize=True)[0]
         assert relative_error(found, exact) < 0.01
 
     gone = {key: value for key, value in entry.tensors.items() if not key.startswith("logits.")}

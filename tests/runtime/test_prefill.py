@@ -8,7 +8,7 @@ import pytest
 
 from janus_edge.export.bundle.writer import export_folder
 from janus_edge.export.graph.component import relative_error
-from janus_edge.export.quantization.quantize import preset_of
+from janus_edge.export.quantization.presets import preset_of
 from janus_edge.runtime import resources
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError
@@ -43,7 +43,7 @@ def test_questions_and_velocities_go_through_the_copy(bundle: Bundle) -> None:
     kinds = [bundle.manifest.components[name] for name in ("decoder", PREFILL)]
     assert [(kind.weights, kind.quantization) for kind in kinds] == [
         ("int4", "blocks of 128"),
-        ("int8", "outputs"),
+        ("int8", "per-channel"),
     ]
     session = Session(bundle, num_threads=1)
     _drawn(session)

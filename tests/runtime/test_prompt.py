@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from tokenizers import Tokenizer
 
@@ -96,6 +98,30 @@ def test_streams_whole_characters(encoder: PromptEncoder) -> None:
     assert "".join(pieces) == text
     assert len(pieces) == len(text)
     assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_each_token_is_decoded_once(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or again while its character is not complete: four bytes at most."""
+    decoded: list[int] = []
+    decode = PromptEncoder.decode
+    monkeypatch.setattr(
+        PromptEncoder, "decode", lambda self, ids: (decoded.append(len(ids)), decode(self, ids))[1]
+    )
+    text = "a cat, two 日本 😀 and a star " * 20
+    ids = encoder.answer(text).tolist()[:-1]
+    assert "".join(encoder.stream(iter(ids))).rstrip() == text.rstrip()
+    assert max(decoded) <= 4 and len(decoded) == len(ids) + 1
+
+
+def test_pieces_are_those_of_the_whole_text(encoder: PromptEncoder) -> None:
+    """Whatever tokens come, in pieces the text is what it is at once."""
+    rng = random.Random(0)
+    for _ in range(200):
+        ids = [rng.randrange(encoder.largest_id + 1) for _ in range(rng.randrange(1, 30))]
+        ids = [each for each in ids if each not in encoder.stop_ids]
+        assert "".join(encoder.stream(iter(ids))) == encoder.decode(ids).lstrip()
 
 
 def test_a_cut_character_is_shown_at_the_end(encoder: PromptEncoder) -> None:

@@ -1,10 +1,10 @@
-// janus_edge.h for C# (.NET 8 or later, unsafe code allowed). Not run by the project's tests: there is no .NET there.
+// janus_edge.h for C# (.NET 8 or later, with AllowUnsafeBlocks). The project's tests do not run it: they have no .NET.
 //
 //     using var session = new JanusEdge.Session("tiny-janus");
-//     foreach (var told in session.Draw("three red circles"))
-//         if (told is JanusEdge.Drawn drawn) File.WriteAllBytes("out.rgb", drawn.Pixels);
+//     foreach (var next in session.Draw("three red circles"))
+//         if (next is JanusEdge.Drawn drawn) File.WriteAllBytes("out.rgb", drawn.Pixels);
 //
-// Pixels and text are copied out of each event. An Session may be used by several threads; an enumeration by one, and
+// Pixels and text are copied out of each event. Several threads may use a Session. One thread may use an enumeration;
 // leaving it early ends its job.
 using System;
 using System.Collections.Generic;
@@ -13,15 +13,21 @@ using System.Text;
 
 namespace JanusEdge;
 
+/// <summary>A negative je_status and the line of je_error().</summary>
 public sealed class JanusEdgeException(int status, string line) : Exception(line)
 {
     public int Status { get; } = status;
 }
 
+/// <summary>An event of a job. ElapsedMs: time since the job was started, in ms.</summary>
 public abstract record JanusEvent(double ElapsedMs);
+/// <summary>Done of Total codes or steps of all images.</summary>
 public sealed record Progress(double ElapsedMs, long Done, long Total) : JanusEvent(ElapsedMs);
+/// <summary>The next piece of an answer.</summary>
 public sealed record Text(double ElapsedMs, string Piece) : JanusEvent(ElapsedMs);
+/// <summary>A preview of image Index. Pixels: RGB.</summary>
 public sealed record Preview(double ElapsedMs, long Index, byte[] Pixels, int Width, int Height) : JanusEvent(ElapsedMs);
+/// <summary>A finished image. Pixels: RGB.</summary>
 public sealed record Drawn(double ElapsedMs, long Index, ulong Seed, byte[] Pixels, int Width, int Height) : JanusEvent(ElapsedMs);
 
 internal static unsafe class Native
@@ -117,10 +123,13 @@ internal static unsafe class Native
 /// <summary>An RGB image, rows from the top without gaps.</summary>
 public sealed record Image(byte[] Pixels, int Width, int Height);
 
+/// <summary>An open bundle. Several threads may use it. Dispose closes it.</summary>
 public sealed class Session : IDisposable
 {
     private IntPtr _session;
 
+    /// <summary>Open the folder of a bundle. onnxRuntime: file of its library; null: found by the C library.
+    /// numThreads: 0: one per processor.</summary>
     public unsafe Session(string bundle, string? onnxRuntime = null, int numThreads = 0)
     {
         Native.Options options;
@@ -135,11 +144,11 @@ public sealed class Session : IDisposable
         }
     }
 
-    /// <summary>Progress, previews if wanted, and each finished image.</summary>
+    /// <summary>Draw images. Yields progress, previews if wanted, and each finished image.</summary>
     public IEnumerable<JanusEvent> Draw(string prompt, ulong seed = 0, int numImages = 1, bool previews = false) =>
         Events(Start(0, prompt, seed, [], numImages, previews));
 
-    /// <summary>An answer about images, in pieces as it comes.</summary>
+    /// <summary>Answer a question about images. Yields the answer in pieces.</summary>
     public IEnumerable<JanusEvent> Ask(string question, params Image[] images) =>
         Events(Start(1, question, 0, images, 1, false));
 
@@ -172,7 +181,7 @@ public sealed class Session : IDisposable
                 request.InputImages = first;
                 request.NumInputImages = (nuint)images.Length;
                 IntPtr job;
-                Native.Check(Native.je_job_start(_session, &request, &job)); // reads all of it
+                Native.Check(Native.je_job_start(_session, &request, &job)); // it reads all that `request` points to
                 return job;
             }
         }
@@ -186,7 +195,7 @@ public sealed class Session : IDisposable
     {
         try
         {
-            while (Next(job) is { } told) yield return told;
+            while (Next(job) is { } next) yield return next;
         }
         finally
         {
@@ -196,9 +205,9 @@ public sealed class Session : IDisposable
 
     private static unsafe JanusEvent? Next(IntPtr job)
     {
-        Native.Event told = default;
-        told.Size = (uint)sizeof(Native.Event);
-        return Native.Check(Native.je_job_next(job, &told)) == 0 ? Native.Copied(told) : null;
+        Native.Event next = default;
+        next.Size = (uint)sizeof(Native.Event);
+        return Native.Check(Native.je_job_next(job, &next)) == 0 ? Native.Copied(next) : null;
     }
 
     public void Dispose()

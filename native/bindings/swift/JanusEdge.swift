@@ -1,4 +1,4 @@
-// janus_edge.h for Swift (5.9 or later). Not run by the project's tests: there is no Swift there.
+// janus_edge.h for Swift (5.9 or later). The project's tests do not run it: they have no Swift.
 //
 //     swiftc JanusEdge.swift main.swift -I DIR -L LIB     with module.modulemap and janus_edge.h in DIR
 //
@@ -7,16 +7,17 @@
 //         if case .image(let image, let seed) = event { print(image.width, seed) }
 //     }
 //
-// Pixels and text are copied out of each event. Work is done on a thread of its own; leaving the loop cancels it.
+// Pixels and text are copied out of each event. Each job works on its own thread. Leaving the loop cancels it.
 import CJanusEdge
 import Foundation
 
+/// A negative je_status and the line of je_error().
 public struct JanusEdgeError: Error, CustomStringConvertible {
     public let status: Int32
     public let description: String
 }
 
-/// RGB, rows from the top without gaps.
+/// An RGB image, 8 bits per channel: rows from the top without gaps.
 public struct Image: Sendable {
     public let pixels: [UInt8]
     public let width: Int
@@ -33,6 +34,7 @@ public struct Image: Sendable {
     }
 }
 
+/// An event of a job: `done` of `total` codes or steps, a piece of an answer, a preview, or a finished image.
 public enum Event: Sendable {
     case progress(done: Int, total: Int)
     case text(String)
@@ -46,10 +48,11 @@ func check(_ status: je_status) throws -> je_status {
     return status
 }
 
-/// An open bundle; several tasks may use one.
+/// An open bundle. Several tasks may use one.
 public final class Session: @unchecked Sendable {
     private var session: OpaquePointer?
 
+    /// Open the folder of a bundle. onnxRuntime: file of its library; nil: found by the C library.
     public init(_ bundle: String, onnxRuntime: String? = nil) throws {
         var options = je_options()
         je_options_init(&options, UInt32(MemoryLayout<je_options>.size))
@@ -61,6 +64,7 @@ public final class Session: @unchecked Sendable {
 
     deinit { je_session_close(session) }
 
+    /// Draw one image.
     public func draw(_ prompt: String, seed: UInt64 = 0, previews: Bool = false) -> AsyncThrowingStream<Event, Error> {
         events(of: prompt) { request in
             request.seed = seed
@@ -68,6 +72,7 @@ public final class Session: @unchecked Sendable {
         }
     }
 
+    /// Answer a question about an image.
     public func ask(_ question: String, about image: Image) -> AsyncThrowingStream<Event, Error> {
         events(of: question, about: image) { $0.task = Int32(JE_TASK_ASK) }
     }
@@ -88,7 +93,7 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    // What the request points to is read during the call.
+    // je_job_start reads all that the request points to.
     private func start(
         _ request: inout je_request, _ prompt: String, _ image: Image?, _ job: inout OpaquePointer?
     ) throws {
@@ -112,7 +117,7 @@ public final class Session: @unchecked Sendable {
     }
 }
 
-/// A job, freed when its thread and whoever may cancel it are done with it.
+/// A job. It is freed when neither its thread nor the stream, which may cancel it, holds it any longer.
 private final class Running: @unchecked Sendable {
     private let job: OpaquePointer?
     private let session: Session

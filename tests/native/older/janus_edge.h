@@ -1,5 +1,5 @@
-/* janus_edge.h of ABI 1 as programs may have been built with it, before je_options, je_request and je_event went on. Frozen:
- * what is here must not change, or such programs break. */
+/* janus_edge.h of ABI 1 as it was before je_options, je_request and je_event grew. Frozen: programs were built with it, and
+ * they must go on working. */
 #ifndef JANUS_EDGE_H
 #define JANUS_EDGE_H
 
