@@ -102,7 +102,9 @@ def test_pixels_are_float32_where_halves_overflow(tmp_path: Path, scale: float, 
     component = _component("image_decoder", scale)
     path = tmp_path / "image_decoder.onnx"
     onnx.save(component.build(None), path)
-    _, found, error = tensorrt_engines._to_half_precision(component, path, "float16", known(component))
+    _, found, error = tensorrt_engines._to_half_precision(
+        component, path, "float16", known(component)
+    )
     assert found == dtype and error < 2 / 255
     _, found, _ = tensorrt_engines._to_half_precision(component, path, "bfloat16", known(component))
     assert found == "float32"
@@ -113,5 +115,7 @@ def test_anything_else_that_overflows_is_refused(tmp_path: Path) -> None:
     onnx.save(component.build(None), path)
     with pytest.raises(ParityError, match=r"differs .* by inf .*; try --precision bfloat16"):
         tensorrt_engines._to_half_precision(component, path, "float16", known(component))
-    _, found, error = tensorrt_engines._to_half_precision(component, path, "bfloat16", known(component))
+    _, found, error = tensorrt_engines._to_half_precision(
+        component, path, "bfloat16", known(component)
+    )
     assert found == "bfloat16" and error < 0.05
