@@ -1,1 +1,1 @@
-"""Checkpoint to bundle: one graph a component, tables folded, parity checked, all of it hashed."""
+"""From checkpoint to bundle: one graph per component, tables, parity checks and hashes."""

@@ -1,4 +1,4 @@
-"""Answering: images to vectors, the prompt around them, tokens to text. Events out."""
+"""Answer: images to vectors, the prompt around them, tokens to text. Yields events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from janus_edge.runtime.vision import COMPONENTS, vision_step
 def answer(
     engines: Engines, request: AskRequest, ids_T: np.ndarray, watch: Stopwatch
 ) -> Iterator[Event]:
-    """Text events as they come, to the prompt ``ids_T`` that the request makes."""
+    """Yield Text events as tokens are decoded.
+
+    Args:
+        engines: The bundle's engines.
+        request: The question.
+        ids_T: Token ids of its prompt.
+        watch: Takes the time of each part.
+    """
     bundle = engines.bundle
     sizes, encoder = bundle.manifest.sizes, bundle.encoder
     vision = COMPONENTS if request.rgb_images else ()

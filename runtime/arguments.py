@@ -1,4 +1,4 @@
-"""Arguments of the public functions, checked by pydantic; what is wrong is one line of ours."""
+"""Check arguments of the public functions with pydantic; an error is one line in our words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from janus_edge.runtime.text import well_formed
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
 _MOST_SHOWN = 40  # characters of a wrong value
-_WORDS = {  # what a kind of pydantic's errors asks for
+_WORDS = {  # what to give, by the type of pydantic's error
     "bool_type": "True or False",
     "float_type": "a number",
     "int_from_float": "a whole number",
@@ -27,7 +27,7 @@ _WORDS = {  # what a kind of pydantic's errors asks for
     "tuple_type": "a tuple",
 }
 
-_INSTANCES = {  # likewise, by the name of a class
+_INSTANCES = {  # what to give, by the name of the class that is wanted
     "AskRequest": "an AskRequest",
     "Bundle": "a Bundle, as open_bundle returns",
     "ImageRequest": "an ImageRequest",
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def _python_number(value: Any) -> Any:
-    """A NumPy number as Python's own."""
+    """Return a NumPy number as Python's own; any other value as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -48,7 +48,7 @@ def _text(value: Any) -> Any:
 
 
 def _path(value: Any) -> str | Path:
-    """A file or folder by its name, which may hold any bytes but zero."""
+    """Return a file's or folder's path, which may hold any bytes but zero."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise ValueError("a path or a name, as text")
     if "\0" in os.fspath(value):
@@ -68,13 +68,20 @@ PathOrName = Annotated[str | Path, PlainValidator(_path)]
 
 
 def in_range(name: str, value: float | None, least: float, most: float) -> None:
-    """Raise OptionError for a value out of range; None is in every range, NaN in none."""
+    """Raise OptionError if a value is out of range. None is in every range, NaN in none.
+
+    Args:
+        name: What the error calls the value.
+        value: The value.
+        least: The smallest value in range.
+        most: The largest value in range.
+    """
     if value is not None and not least <= value <= most:
         raise OptionError(f"{name} is {value}; give a value from {least} to {most}")
 
 
 def one_line(kind: type[T]) -> type[T]:
-    """A pydantic dataclass whose constructor raises OptionError."""
+    """Change a pydantic dataclass so that its constructor raises OptionError, and return it."""
     make = kind.__init__
 
     @functools.wraps(make)
@@ -89,7 +96,7 @@ def one_line(kind: type[T]) -> type[T]:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that raises OptionError for arguments of another type than it names."""
+    """Return a function that raises OptionError if an argument is not of its declared type."""
     validated = validate_call(config=STRICT)(function)
     names = list(inspect.signature(function).parameters)
 
@@ -105,7 +112,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _line(error: ValidationError, of: str, names: list[str]) -> str:
-    """The first thing that is wrong: where, what, what to give. names: of the parameters."""
+    """Return what is wrong first: where, what, what to give.
+
+    Args:
+        error: Pydantic's error.
+        of: The function or class.
+        names: The function's parameters; none of a class.
+    """
     first = error.errors(include_url=False)[0]
     place, kind = first["loc"], first["type"]
     if kind.startswith("missing"):
@@ -124,13 +137,16 @@ def _line(error: ValidationError, of: str, names: list[str]) -> str:
 
 
 def _name(place: tuple[int | str, ...], names: list[str]) -> str:
-    """ "history[2]": a parameter and positions in it, without the names of a union's choices."""
+    """Return "history[2]": a parameter and the positions in it.
+
+    The names that pydantic gives a union's choices are left out.
+    """
     first = names[place[0]] if isinstance(place[0], int) else place[0]
     return first + "".join(f"[{each}]" for each in place[1:] if isinstance(each, int))
 
 
 def shown(value: Any) -> str:
-    """A wrong value on one line, with its type."""
+    """Return a wrong value on one line, with its type."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a caller's own class

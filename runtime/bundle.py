@@ -1,4 +1,4 @@
-"""Opening a bundle: find the folder, check the hashes, read the manifest and the tables.
+"""Open a bundle: find the folder, check the hashes, read the manifest and the tables.
 
 A bundle is found by its path, or by its name in the user's folder, or by its name in the package.
 """
@@ -29,28 +29,37 @@ SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 DEFAULT = "tiny-janus"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-COMPILED = ".cache"  # beside a bundle: what a GPU's library has compiled or timed for it
-# Folders of an export that is under way or was killed, and what lies beside bundles.
+COMPILED = ".cache"  # ends the folder beside a bundle: what TensorRT compiled or timed for it
+# Folders of an export that is running or was killed, and of what was compiled for a bundle.
 _RESERVED = (".part", ".old", COMPILED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A verified bundle: every file is what the manifest says, and that fits together."""
+    """A verified bundle: every file is what the manifest says, and the parts fit together.
+
+    Attributes:
+        folder: The bundle's folder.
+        manifest: The manifest.
+        encoder: From prompts to token ids and back.
+        tables: The look-up tables by component.
+        sha256: Of the manifest, and so of the whole bundle.
+        stamps: Of every file of the components and kernels, taken when it was checked.
+    """
 
     folder: Path
     manifest: Manifest
     encoder: PromptEncoder
     tables: dict[str, Table]
-    sha256: str  # of the manifest, and so of everything
-    stamps: dict[str, Stamp]  # of every file of the components and kernels, as it was checked
+    sha256: str
+    stamps: dict[str, Stamp]
 
     def path(self, component: str) -> Path:
-        """Return where a component's file is. Raises OptionError if there is no such one."""
+        """Return a component file's path. Raises OptionError if there is no such component."""
         return self.folder / self._component(component).file
 
     def num_bytes(self, component: str) -> int:
-        """Return how large a component's files are together."""
+        """Return the size of a component's files together, bytes."""
         files = _files_of(self._component(component))
         return sum(self.stamps[name][0] for name, _ in files if name in self.stamps)
 
@@ -58,8 +67,10 @@ class Bundle:
     def unchanged(self, component: str) -> Iterator[None]:
         """Open a component's files inside this block.
 
-        Raises BundleError if one of them, before or after, is not what was checked as the bundle
-        was opened: engines open when first needed, which may be hours later.
+        Engines open when first needed, which may be hours after the bundle was opened and checked.
+
+        Raises:
+            BundleError: A file, before or after the block, is not the one that was checked.
         """
         self._check_unchanged(component)
         yield
@@ -88,10 +99,14 @@ class Bundle:
 
 @checked
 def open_bundle(model: PathOrName | None = None, *, check_all: Flag = False) -> Bundle:
-    """Open a bundle by its folder, or a pulled or shipped one by its name; None: the default.
+    """Open a bundle.
 
-    check_all: hash every file, also those that were found right before and not touched since.
-    Raises BundleError when it is missing, damaged, of another version, or does not fit together.
+    Args:
+        model: The bundle's folder, or the name of a pulled or shipped one; None takes the default.
+        check_all: Also hash files that were found right before and have not changed since.
+
+    Raises:
+        BundleError: It is missing, damaged or of another version, or does not fit together.
     """
     folder = find_bundle(model)
     raw = _read(folder / MANIFEST, MANIFEST)
@@ -134,7 +149,7 @@ def _encoder(folder: Path, manifest: Manifest) -> PromptEncoder:
 
 
 def find_bundle(model: str | Path | None) -> Path:
-    """The folder that a path or name means. Raises BundleError if there is none."""
+    """Return the folder that a path or name means. Raises BundleError if there is none."""
     name = DEFAULT if model is None else str(model)
     own = [bundles_folder() / name] if is_bundle_name(name) else []
     for folder in (Path(name), *own, SHIPPED / name):
@@ -146,7 +161,7 @@ def find_bundle(model: str | Path | None) -> Path:
 
 
 def _is_there(path: Path, is_kind: Callable[[Path], bool]) -> bool:
-    """Return False also for what cannot be looked at: a name too long, a folder of another user."""
+    """Return False also if a path cannot be examined: a name too long, another user's folder."""
     try:
         return is_kind(path)
     except OSError:
@@ -155,17 +170,25 @@ def _is_there(path: Path, is_kind: Callable[[Path], bool]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A bundle that can be opened by its name. Its hashes have not been checked."""
+    """A bundle that can be opened by its name. Its hashes have not been checked.
+
+    Attributes:
+        name: The bundle's name.
+        folder: The bundle's folder.
+        is_shipped: True if it is part of the package.
+        size_bytes: Of all its files.
+        family: "damaged" if a file is missing or the manifest cannot be read.
+    """
 
     name: str
     folder: Path
     is_shipped: bool
     size_bytes: int
-    family: str  # "damaged" when a file is missing, or the manifest cannot be read
+    family: str
 
 
 def list_bundles() -> list[Listed]:
-    """All bundles that have a name: the shipped ones, then the pulled ones."""
+    """Return all bundles that have a name: the shipped ones, then the pulled ones."""
     shipped = [_listed(SHIPPED / name, is_shipped=True) for name in shipped_bundles()]
     return shipped + [_listed(bundles_folder() / name) for name in pulled_bundles()]
 
@@ -178,7 +201,7 @@ def _listed(folder: Path, is_shipped: bool = False) -> Listed:
         manifest = parse_manifest(raw, str(folder / MANIFEST))
         if all(stamp_of(folder / name) for name, _ in _files(manifest)):
             family = manifest.family
-    except (OSError, BundleError):  # one bundle's fault is not the others'
+    except (OSError, BundleError):  # one damaged bundle must not hide the others
         pass
     return Listed(
         name=folder.name, folder=folder, is_shipped=is_shipped, size_bytes=size, family=family
@@ -186,22 +209,22 @@ def _listed(folder: Path, is_shipped: bool = False) -> Listed:
 
 
 def shipped_bundles() -> list[str]:
-    """Names of the bundles inside the package."""
+    """Return the names of the bundles inside the package."""
     return _bundles_in(SHIPPED)
 
 
 def pulled_bundles() -> list[str]:
-    """Names of the bundles in the user's folder."""
+    """Return the names of the bundles in the user's folder."""
     return _bundles_in(bundles_folder())
 
 
 def bundles_folder() -> Path:
-    """The user's bundles."""
+    """Return the folder of the user's bundles."""
     return home_folder() / "bundles"
 
 
 def is_bundle_name(name: str) -> bool:
-    """Whether a pulled bundle may have this name: a plain file name, not an unfinished one's."""
+    """Return True if a pulled bundle may have this name: plain, not an unfinished export's."""
     return _NAME.fullmatch(name) is not None and not name.endswith(_RESERVED)
 
 
@@ -214,8 +237,7 @@ def _bundles_in(folder: Path) -> list[str]:
 
 
 def _may_be_bundle(folder: Path) -> bool:
-    """Return whether a folder has a manifest, be it a link that leads nowhere, or cannot be looked
-    into."""
+    """Return True if a folder has a manifest, even a broken link, or cannot be read."""
     try:
         return any(path.name == MANIFEST for path in folder.iterdir())
     except PermissionError:
@@ -236,7 +258,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _read(path: Path, kind: str) -> bytes:
-    """Return the content of a file of a kind that ``MOST_BYTES`` knows."""
+    """Return the content of a file of a kind in ``MOST_BYTES``. Raises BundleError."""
     try:
         return read_regular(path, MOST_BYTES[kind])
     except OSError as error:
@@ -244,8 +266,7 @@ def _read(path: Path, kind: str) -> bytes:
 
 
 def _files(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return every file of the components and kernels, and the compiled tokenizer, with its
-    hash."""
+    """Return name and hash of every file of the components, the kernels and the tokenizer.bin."""
     found = [(kernel.file, kernel.sha256) for kernel in manifest.kernels]
     if manifest.tokenizer_bin is not None:
         found.append((manifest.tokenizer_bin.file, manifest.tokenizer_bin.sha256))

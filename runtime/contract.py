@@ -1,8 +1,8 @@
-"""What the loops need of a bundle, compared with its manifest when it is opened.
+"""Compare what the loops need of a bundle with its manifest when the bundle is opened.
 
 The manifest's sizes must fit together, and each component's inputs and outputs must be what the
-loops bind to them; that a graph has those, its engine says when it opens. native/core/contract.cpp
-compares the same.
+loops bind. That a graph really has them is checked when its engine opens.
+native/core/contract.cpp compares the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from janus_edge.runtime.kv_cache import past_names, present_names
 from janus_edge.runtime.manifest import COMPONENTS, PREFILL, Component, Manifest, Tensor
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
-# Of a shape: a size, a capital letter for what varies, "?name" for a size that only the components
-# know, and that is the same wherever it is named so.
+# A dimension is a size, a capital letter if it varies, or "?name" for a size that only the
+# components know; it is the same wherever it has this name.
 Shape = tuple[int | str, ...]
 End = tuple[str, str, Shape]  # name, dtype, shape
 Ends = tuple[list[End], list[End]]  # inputs and outputs
@@ -39,12 +39,18 @@ def table_shapes(manifest: Manifest) -> dict[str, tuple[int, int]]:
 
 
 def check_contract(manifest: Manifest, where: str) -> None:
-    """Raises BundleError naming the first thing that does not fit."""
+    """Raise BundleError naming the first thing that does not fit.
+
+    Args:
+        manifest: The manifest.
+        where: Its path, for the error.
+    """
     for problem in _problems(manifest):
         raise BundleError(f"{where}: {problem}; export the bundle again")
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:
+    """Yield what does not fit, most basic things first."""
     yield from _sizes(manifest)
     known = (*COMPONENTS[manifest.family], PREFILL)
     decoder = manifest.components["decoder"]
@@ -115,6 +121,7 @@ def _ends(name: str, manifest: Manifest) -> Ends:
 
 
 def _decoder(manifest: Manifest) -> Ends:
+    """Return the inputs and outputs of the decoder and of its copy for prefill."""
     sizes = manifest.sizes
     slots = manifest.sizes.max_length if manifest.cache_slots else "M"
     shape: Shape = ("R", sizes.num_kv_heads, slots, sizes.head_dim)
@@ -136,6 +143,7 @@ def _decoder(manifest: Manifest) -> Ends:
 
 
 def _of_codes(sizes: CodeSizes) -> dict[str, Ends]:
+    """Return those of the components that only a code model has."""
     pixels: End = ("pixels", "float32", ("B", 3, sizes.image_size, sizes.image_size))
     codes: End = ("codes", "int64", ("B", sizes.num_codes))
     hidden: End = ("hidden", "float32", ("R", sizes.hidden_size))
@@ -147,6 +155,7 @@ def _of_codes(sizes: CodeSizes) -> dict[str, Ends]:
 
 
 def _of_flow(sizes: FlowSizes) -> dict[str, Ends]:
+    """Return those of the components that only a flow model has."""
     pixels: End = ("pixels", "float32", ("B", 3, sizes.image_size, sizes.image_size))
     tokens: Shape = ("B", sizes.num_latent_tokens, sizes.hidden_size)
     latent: Shape = ("B", *sizes.latent_shape)
@@ -167,11 +176,12 @@ def _of_flow(sizes: FlowSizes) -> dict[str, Ends]:
 
 @dataclass
 class _Comparison:
-    """Of lists of inputs or outputs; remembers the sizes that only the components know."""
+    """Compares lists of inputs or outputs; remembers the sizes that only the components know."""
 
     sizes: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, at: str, found: tuple[Tensor, ...], wanted: list[End]) -> Iterator[str]:
+        """Yield how the inputs or outputs that were found differ from the wanted ones."""
         names = [each.name for each in found], [name for name, *_ in wanted]
         if names[0] != names[1]:
             count = sum(a == b for a, b in zip(*names, strict=False))

@@ -1,7 +1,9 @@
-"""The decode loops: prefill, then one code or token at a time. Knows no text, file, clock or print.
+"""The decode loops: prefill, then one code or token at a time.
 
-Shapes: B images, R rows (2B under guidance), T time, D width, V codes or tokens, N codes a
-image, G key-value heads, M cache length, E head width.
+This module knows no text, file, clock or print.
+
+Shapes: B images, R rows (2B with guidance), T time, D width, V codes or tokens, N codes per image,
+G key-value heads, M cache length, E head width.
 """
 
 from __future__ import annotations
@@ -17,12 +19,19 @@ from janus_edge.runtime.kv_cache import KVCache
 from janus_edge.runtime.sizes import Sizes
 from janus_edge.runtime.tables import Rows
 
-NOISE_BLOCK = 2**17  # numbers made at once: of more, the second-level cache holds too little
+NOISE_BLOCK = 2**17  # numbers made at once; more would not fit into the second-level cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How codes or tokens are chosen; guidance is for images only."""
+    """How codes or tokens are chosen.
+
+    Attributes:
+        temperature: 0 takes the largest logit.
+        guidance_scale: Scale of classifier-free guidance, for images only; 1 turns it off.
+        top_k: How many of the largest logits are kept; 0 keeps all.
+        top_p: Sum of the probabilities that are kept, the likeliest first; 1 keeps all.
+    """
 
     temperature: float
     guidance_scale: float = 1.0
@@ -31,16 +40,16 @@ class Settings:
 
     @property
     def guided(self) -> bool:
-        """Whether an unconditional row is needed: at scale 1 it would cancel out."""
+        """True if unconditional rows are needed. At scale 1 they would cancel out."""
         return self.guidance_scale != 1.0
 
 
-# A call of ``look_ahead``: itself, the embeddings and positions it reads, the states it writes.
+# The bound call of ``look_ahead``, the embeddings and positions it reads, the states it writes.
 _Ahead = tuple[Callable[[], None], np.ndarray, np.ndarray, np.ndarray]
 
 
 class CachedDecoder:
-    """The decoder engine with KV caches of its own: static buffers, written in place."""
+    """The decoder with its KV caches: fixed buffers, written in place."""
 
     def __init__(
         self,
@@ -51,9 +60,19 @@ class CachedDecoder:
         cache_type: str = "float32",
         prefill_engine: Engine | None = None,
     ) -> None:
-        """engine: for steps, and for all else unless there is ``prefill_engine``, its copy for
-        many positions at once. rows and max_length: of the caches. cache_type: dtype of their
-        numbers. Raises DeviceError where a device has no room."""
+        """Allocate the caches and bind the decode step.
+
+        Args:
+            engine: The engine for steps, and for prefill if ``prefill_engine`` is None.
+            sizes: The sizes of the bundle.
+            rows: Rows of the caches.
+            max_length: Positions of the caches.
+            cache_type: Dtype of the caches.
+            prefill_engine: A copy of the decoder for many positions at once.
+
+        Raises:
+            DeviceError: A device has no room.
+        """
         self._prefill_engine, self._rows = prefill_engine or engine, rows
         self._cache = KVCache.zeros(engine, sizes, rows, max_length, cache_type)
         self._step_embeds = np.zeros((rows, 1, sizes.hidden_size), np.float32)
@@ -66,9 +85,15 @@ class CachedDecoder:
         )
 
     def prefill(self, embeds_RTD: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
-        """Start over with prompts, each padded on the right from its length on; the hidden states
-        (R, D) of their last positions. What lies behind a length is written over by the steps
-        that follow and never attended to."""
+        """Start over with prompts and return the hidden states (R, D) of their last positions.
+
+        The cache's positions beyond a prompt's length are never attended to, and later steps
+        overwrite them.
+
+        Args:
+            embeds_RTD: Embeddings of the prompts, padded on the right.
+            lengths_R: The prompts' lengths without padding.
+        """
         time = embeds_RTD.shape[1]
         positions = np.tile(np.arange(time), (self._rows, 1))
         hidden = np.empty_like(embeds_RTD)
@@ -78,7 +103,7 @@ class CachedDecoder:
         return hidden[np.arange(self._rows), lengths_R - 1]
 
     def step(self, embeds_RD: np.ndarray) -> np.ndarray:
-        """One more position; its hidden state (R, D), valid until the next step."""
+        """Add one position and return its hidden state (R, D), valid until the next step."""
         self._step_embeds[:, 0] = embeds_RD
         self._step_positions[:, 0] = self._step_lengths
         self._step_lengths += 1
@@ -86,11 +111,14 @@ class CachedDecoder:
         return self._step_hidden[:, 0]
 
     def look_ahead(self, embeds_RTD: np.ndarray, positions_RT: np.ndarray) -> np.ndarray:
-        """Hidden states (R, T, D) of several more positions, valid until the next call.
+        """Return the hidden states (R, T, D) of several more positions, valid until the next call.
 
-        They see what came before and each other causally, and are not kept: whatever follows
-        starts from the same place. ``positions_RT`` may leave a gap after what came before. T is
-        the same in every call.
+        The positions see what came before and each other, causally. They are not kept: whatever
+        follows starts from the same place.
+
+        Args:
+            embeds_RTD: Embeddings; T is the same in every call.
+            positions_RT: Their positions, which may leave a gap after what came before.
         """
         if self._ahead is None:
             embeds, hidden = np.empty_like(embeds_RTD), np.empty_like(embeds_RTD)
@@ -127,8 +155,19 @@ def decode_codes(
     seeds_B: np.ndarray,
     settings: Settings,
 ) -> Iterator[np.ndarray]:
-    """Yield the codes (B,) of each position. Rows are all conditional, then all unconditional;
-    prompts are padded on the right."""
+    """Yield the codes (B,) of each position.
+
+    Args:
+        decoder: The decoder, with caches for the rows.
+        image_head: From hidden states (R, D) to logits (R, V).
+        code_embed_VD: Embeddings of the codes.
+        prompt_RTD: Embeddings of the prompts, padded on the right. With guidance all conditional
+            rows come before all unconditional ones.
+        lengths_R: The prompts' lengths without padding.
+        num_codes: N.
+        seeds_B: One seed per image.
+        settings: How codes are chosen.
+    """
     hidden_RD = decoder.prefill(prompt_RTD, lengths_R)
     noise_of = _noise(seeds_B, num_codes, len(code_embed_VD), "image", settings)
     images = len(seeds_B)
@@ -163,7 +202,18 @@ def decode_text(
     seed: int,
     settings: Settings,
 ) -> Iterator[int]:
-    """Yield token ids until one of ``stop`` (not yielded) or ``max_tokens``."""
+    """Yield token ids, up to the first one in ``stop`` or ``max_tokens`` of them.
+
+    Args:
+        decoder: The decoder, with caches for one row.
+        text_head: From hidden states (1, D) to logits (1, V).
+        text_embed_VD: Embeddings of the tokens.
+        prompt_1TD: Embeddings of the prompt.
+        max_tokens: The most tokens.
+        stop: Ids that end the text; they are not yielded.
+        seed: Seed of the sampler.
+        settings: How tokens are chosen.
+    """
     hidden_1D = decoder.prefill(prompt_1TD, np.array([prompt_1TD.shape[1]]))
     noise_of = _noise(np.array([seed]), max_tokens, len(text_embed_VD), "text", settings)
     for position in range(max_tokens):
@@ -184,7 +234,7 @@ def decode_text(
 def _noise(
     seeds_B: np.ndarray, num_positions: int, size: int, stream: str, settings: Settings
 ) -> Callable[[int], np.ndarray | None]:
-    """Gumbel noise (B, V) by position, made a block of positions at a time."""
+    """Return Gumbel noise (B, V) as a function of position, made in blocks of positions."""
     at_once = max(1, NOISE_BLOCK // (size * len(seeds_B)))
     start, block = 0, np.empty((len(seeds_B), 0, size), np.float32)
 

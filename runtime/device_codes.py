@@ -1,7 +1,9 @@
 """The decode loop of a code model on a GPU: the host starts steps and reads codes in batches.
 
-Decoder, head, sampler and look-up are one captured launch a code; positions, lengths and codes
-stay on the device. Shapes: see ``runtime/decode.py``.
+Decoder, head, sampler and look-up are one captured launch per code. Positions, lengths and codes
+stay on the device.
+
+Shapes: see ``runtime/decode.py``.
 """
 
 from __future__ import annotations
@@ -16,59 +18,19 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
+from janus_edge.runtime.device_prefill import Prefill, Send
 from janus_edge.runtime.kv_cache import KVCache
 from janus_edge.runtime.sampling import STREAMS, is_greedy, unsound
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock
 
-Send = Callable[[], None]  # puts work into the stream
-_KEPT_LENGTHS = 4  # of prompts
-
-
-class Prefill:
-    """Fills the first rows of caches with prompts. What a prompt's length needs is kept for the
-    next prompt of that length, of the latest ``_KEPT_LENGTHS``."""
-
-    def __init__(self, cuda: Cuda, decoder: TensorRTEngine, caches: KVCache) -> None:
-        self._cuda, self._decoder, self._caches = cuda, decoder, caches
-        self._bound: dict[tuple[int, int], tuple[dict[str, DeviceArray], DeviceArray, Send]] = {}
-
-    def __call__(self, prompt_RTD: np.ndarray, lengths_R: np.ndarray) -> DeviceArray:
-        """Return the hidden states (R, T, D) of prompts padded on the right, sent but not waited
-        for; the next call may write over them."""
-        rows, time, _ = prompt_RTD.shape
-        inputs, hidden, send = self._binding(rows, time, prompt_RTD.shape)
-        values = (prompt_RTD, np.tile(np.arange(time), (rows, 1)), lengths_R)
-        for array, value in zip(inputs.values(), values, strict=True):
-            self._cuda.upload(array, value)
-        send()
-        return hidden
-
-    def _binding(
-        self, rows: int, time: int, shape: tuple[int, ...]
-    ) -> tuple[dict[str, DeviceArray], DeviceArray, Send]:
-        made = self._bound.pop((rows, time), None)
-        if made is None:
-            if len(self._bound) == _KEPT_LENGTHS:
-                self._bound.pop(next(iter(self._bound)))
-            new, caches = self._cuda.array, self._caches.rows(rows)
-            inputs = {
-                "embeds": new(shape, "float32"),
-                "positions": new((rows, time), "int64"),
-                "lengths": new((rows,), "int64"),
-            }
-            hidden = new(shape, "float32")
-            send = self._decoder.prepare_enqueue(
-                {**inputs, **caches.past}, {"hidden": hidden, **caches.present}, often=False
-            )
-            made = inputs, hidden, send
-        self._bound[rows, time] = made  # the latest stands last
-        return made
-
 
 class DeviceCodes:
-    """The loop for a number of rows and images. Its memory, bindings and captured step are made
-    once and serve one image, or one batch, after the other."""
+    """The decode loop for a number of rows and images.
+
+    Its memory, bindings and captured step are made once and serve one image, or one batch, after
+    the other.
+    """
 
     def __init__(
         self,
@@ -81,8 +43,22 @@ class DeviceCodes:
         rows: int,
         images: int,
     ) -> None:
-        """rows: two an image under guidance, else one. Raises DeviceError where there is no room,
-        BundleError where the kernels were compiled for other sizes."""
+        """Make the loop's memory and bindings.
+
+        Args:
+            gpu: The GPU with the bundle's kernels.
+            decoder: The decoder's engine.
+            image_head: The image head's engine.
+            sizes: The sizes of the bundle.
+            cache_type: Dtype of the KV caches, as the manifest names it.
+            code_embed_VD: Embeddings of the codes.
+            rows: Two per image with guidance, else one.
+            images: Images drawn at once.
+
+        Raises:
+            DeviceError: The GPU has no room.
+            BundleError: The kernels were compiled for other sizes.
+        """
         gpu.kernels.require("sample", "NUM_CODES", sizes.codebook_size)
         gpu.kernels.require("look_up", "WIDTH", sizes.hidden_size)
         self._cuda, self._grid, self._num = gpu.cuda, sizes.code_grid, sizes.num_codes
@@ -101,9 +77,17 @@ class DeviceCodes:
         settings: Settings,
         clock: DeviceClock,
     ) -> Iterator[np.ndarray]:
-        """Yield the codes (B,) of each position, a row of an image's at once but for the very
-        first; rows and prompts: see ``runtime.decode``. top_p of the settings is 1: the kernel has
-        no other."""
+        """Yield the codes (B,) of each position.
+
+        After the first code, the codes of a row of the image come at once.
+
+        Args:
+            prompt_RTD: Embeddings of the rows' prompts; see ``runtime.decode``.
+            lengths_R: The prompts' lengths without padding.
+            seeds_B: One seed per image.
+            settings: How codes are chosen. top_p is 1: the kernel has no other.
+            clock: Takes the time of each step.
+        """
         assert settings.top_p == 1.0
         cuda, num = self._cuda, self._num
         ends = sorted({0, 1, *range(self._grid, num, self._grid), num})
@@ -122,7 +106,7 @@ class DeviceCodes:
                 page = self._pages[index % 2]
                 cuda.download(page, self._state.drawn)
                 waiting.append((page, [*events, Event(cuda)], first))
-                while len(waiting) > (0 if index == 0 else 1):  # the device has work meanwhile
+                while len(waiting) > (0 if index == 0 else 1):  # keep the device busy meanwhile
                     yield from _read(start, *waiting.pop(0), clock)
             for each in waiting:
                 yield from _read(start, *each, clock)
@@ -134,12 +118,12 @@ class DeviceCodes:
         seeds_B: np.ndarray,
         settings: Settings,
     ) -> None:
-        """Prompts into the caches, their last hidden states and the settings into the state."""
+        """Fill the caches with prompts, and the state with what the first step needs."""
         cuda, state = self._cuda, self._state
         scale = settings.guidance_scale if settings.guided else 1.0
         cuda.upload(state.lengths, lengths_R)
         cuda.upload(state.seeds, np.asarray(seeds_B, np.uint64).view(np.int64))
-        # decided here: as float32 a temperature just below the least would be the least
+        # Compared in float64: a temperature just below MIN_TEMPERATURE rounds to it in float32.
         temperature = 0.0 if is_greedy(settings.temperature) else settings.temperature
         cuda.upload(state.scales, np.array([scale, temperature], np.float32))
         cuda.upload(state.top_ks, np.array([settings.top_k], np.int32))
@@ -150,11 +134,14 @@ class DeviceCodes:
             at = last.view((width,), (row * time + int(length) - 1) * width)
             target = state.hidden.view((width,), row * width)
             cuda.copy(target.address, at.address, at.nbytes)
-        cuda.synchronize()  # what was uploaded may go
+        cuda.synchronize()  # the uploads' sources may be freed now
 
     def _sends(self) -> Iterator[Send]:
-        """What to send for each code: the first needs no decoder; the second is a step by itself,
-        as engines may set things up when they first run; all others are that step, captured."""
+        """Yield what to send for each code.
+
+        The first code needs no decoder. The second is a step that is not captured, as engines may
+        set things up at their first run. All others are that step, captured.
+        """
         decode, choose, is_capturable = self._step
 
         def both() -> None:
@@ -171,7 +158,7 @@ class DeviceCodes:
 
 @dataclass(frozen=True)
 class _State:
-    """What a step reads and writes. Rows R, images B, codes N."""
+    """What a step reads and writes. Shapes: R rows, B images, N codes, V codebook, D width."""
 
     embeds: DeviceArray  # (R, 1, D)
     positions: DeviceArray  # (R, 1)
@@ -190,6 +177,7 @@ class _State:
     def of(
         cls, cuda: Cuda, sizes: CodeSizes, table_VD: np.ndarray, rows: int, images: int
     ) -> _State:
+        """Return buffers on the device, with the table of code embeddings."""
         width, new = sizes.hidden_size, cuda.array
         return cls(
             embeds=new((rows, 1, width), "float32"),
@@ -210,8 +198,10 @@ class _State:
 def _step(
     gpu: Gpu, decoder: TensorRTEngine, image_head: TensorRTEngine, caches: KVCache, state: _State
 ) -> tuple[Send, Send, Callable[[], bool]]:
-    """Return the decoder's part of a step, the rest (head, sampler, look-up), and whether engines
-    let both be captured."""
+    """Return a step in two parts: the decoder, and the rest (head, sampler, look-up).
+
+    The third value tells whether the engines let both be captured.
+    """
     inputs = {name: getattr(state, name) for name in ("embeds", "positions", "lengths")}
     outputs = {"hidden": state.hidden, **caches.present}
     decode = decoder.prepare_enqueue({**inputs, **caches.past}, outputs)
@@ -234,9 +224,10 @@ def _step(
 def _read(
     start: Event, page_BN: np.ndarray, events: list[Event], first: int, clock: DeviceClock
 ) -> Iterator[np.ndarray]:
+    """Wait for a batch of codes and yield it position by position."""
     *each, there = events
     there.wait()
-    if (page_BN[:, first : first + len(each)] < 0).any():  # the sampler's kernel found no number
+    if (page_BN[:, first : first + len(each)] < 0).any():  # the kernel refuses the logits with -1
         raise unsound("logits")
     for position, event in enumerate(each, first):
         clock.ends_ms.append(event.ms_since(start))

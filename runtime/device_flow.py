@@ -1,7 +1,9 @@
 """The flow's loop on a GPU: every step is one captured launch, the latent never leaves the device.
 
-Guided steps run the conditional and the unconditional row together, the others the conditional one
-alone. Shapes: see ``runtime/draw_flow.py``.
+Guided steps run the conditional and the unconditional row together; the others run only the
+conditional row.
+
+Shapes: see ``runtime/draw_flow.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
-from janus_edge.runtime.device_codes import Prefill, Send
+from janus_edge.runtime.device_prefill import Prefill, Send
 from janus_edge.runtime.flow import (
     MAX_STEPS,
     NUM_FACTORS,
@@ -31,7 +33,14 @@ from janus_edge.runtime.timing import DeviceClock
 
 @dataclass(frozen=True)
 class FlowEngines:
-    """What a step runs, in this order. skip_shape: of an image's, between the outer two."""
+    """The engines of a step, in the order in which they run.
+
+    Attributes:
+        encoder: The flow encoder.
+        decoder: The language model's decoder.
+        velocity: The flow decoder.
+        skip_shape: Shape of the skip connection from encoder to velocity, for one image.
+    """
 
     encoder: TensorRTEngine
     decoder: TensorRTEngine
@@ -41,7 +50,7 @@ class FlowEngines:
 
 @dataclass(frozen=True)
 class _State:
-    """What a step reads and writes; rows: conditional, unconditional."""
+    """What a step reads and writes. Rows: conditional, unconditional."""
 
     z: DeviceArray  # (1, Z, H, W)
     t: DeviceArray  # (1,)
@@ -61,23 +70,44 @@ class _State:
 
 
 class DeviceFlow:
-    """The flow's loop. Its memory, bindings and captured steps are made once; a prompt is computed
-    once for all its images."""
+    """The flow's loop on a GPU.
+
+    Its memory, bindings and captured steps are made once. A prompt is computed once for all its
+    images.
+    """
 
     def __init__(self, gpu: Gpu, engines: FlowEngines, sizes: FlowSizes, cache_type: str) -> None:
-        """Raises DeviceError where there is no room, BundleError where the kernel was compiled for
-        another latent."""
+        """Make the loop's memory.
+
+        Args:
+            gpu: The GPU with the bundle's kernels.
+            engines: The engines of a step.
+            sizes: The sizes of the bundle.
+            cache_type: Dtype of the KV caches, as the manifest names it.
+
+        Raises:
+            DeviceError: The GPU has no room.
+            BundleError: The kernel was compiled for another latent.
+        """
         gpu.kernels.require("flow_update", "SIZE", math.prod(sizes.latent_shape))
         self._gpu, self._engines = gpu, engines
         self._state = _state(gpu.cuda, sizes, engines.skip_shape)
         self._caches = KVCache.zeros(engines.decoder, sizes, 2, sizes.max_length, cache_type)
         self._prefill = Prefill(gpu.cuda, engines.decoder, self._caches)
-        self._warm: dict[int, tuple[Send, Callable[[], bool]]] = {}  # by rows: has run once
+        self._warm: dict[int, tuple[Send, Callable[[], bool]]] = {}  # by rows; has run once
         self._captured: dict[int, Send] = {}
 
     def begin(self, shown_TD: np.ndarray, settings: FlowSettings) -> None:
-        """Compute a prompt. shown_TD: without its last token, in whose place t's vector stands.
-        Raises KeyError for a solver that is not among ``runtime.flow.MULTISTEP_WEIGHTS``."""
+        """Compute a prompt.
+
+        Args:
+            shown_TD: Embeddings of the prompt without its last token, in whose place t's vector
+                stands.
+            settings: How latents are drawn.
+
+        Raises:
+            KeyError: The solver is not in ``runtime.flow.MULTISTEP_WEIGHTS``.
+        """
         cuda, state, length = self._gpu.cuda, self._state, len(shown_TD)
         self._settings, table = settings, np.zeros(state.factors.shape, np.float32)
         table[: settings.num_steps] = factors(settings)
@@ -86,11 +116,17 @@ class DeviceFlow:
             cuda.upload(state.factors, table)
             cuda.upload(state.positions, np.tile(length + np.arange(follows), (2, 1)))
             cuda.upload(state.lengths, np.array([length, 1]) + follows)
-            # what guidance compares with has seen the first token alone
+            # the unconditional row has seen only the first token
             self._prefill(np.stack([shown_TD] * 2), np.array([length, 1]))
 
     def draw(self, z0_1ZHW: np.ndarray, previews: bool, clock: DeviceClock) -> Iterator[Step]:
-        """Yield each step's end; ``denoised`` is up to date for previews, z at the last step."""
+        """Yield the end of each step; its z is valid only at the last step.
+
+        Args:
+            z0_1ZHW: Noise.
+            previews: Keep ``denoised`` up to date in every step.
+            clock: Takes the time that the host needs to send steps.
+        """
         cuda, state, settings = self._gpu.cuda, self._state, self._settings
         timesteps = timestep_schedule(settings.num_steps, settings.shift).tolist()
         z, denoised = (np.array(z0_1ZHW, np.float32) for _ in range(2))
@@ -108,14 +144,14 @@ class DeviceFlow:
                 if done == settings.num_steps:
                     cuda.download(z, state.z)
                 waiting.append((done, Event(cuda)))
-                # one step ahead, unless each is looked at
+                # send one step ahead, unless each step is previewed
                 while len(waiting) > (0 if previews or done == settings.num_steps else 1):
                     at, event = waiting.pop(0)
                     event.wait()
                     yield Step(done=at, t=timesteps[at], z=z, denoised=denoised)
 
     def _sent(self, rows: int) -> Send:
-        """A step: by itself at first, as engines may set things up then; captured after that."""
+        """Return a step to send: captured, but for the first, when engines may set things up."""
         if rows in self._captured:
             return self._captured[rows]
         if rows in self._warm:
@@ -126,6 +162,7 @@ class DeviceFlow:
 
 
 def _state(cuda: Cuda, sizes: FlowSizes, skip_shape: tuple[int, ...]) -> _State:
+    """Return buffers on the device, for both rows."""
     width, tokens = sizes.hidden_size, sizes.num_latent_tokens
     follows, latent, new = tokens + 1, (1, *sizes.latent_shape), cuda.array
     return _State(
@@ -150,7 +187,7 @@ def _state(cuda: Cuda, sizes: FlowSizes, skip_shape: tuple[int, ...]) -> _State:
 def _step(
     gpu: Gpu, engines: FlowEngines, state: _State, caches: KVCache, rows: int
 ) -> tuple[Send, Callable[[], bool]]:
-    """Return a step, and whether its engines let it be captured."""
+    """Return a step, and a function that tells whether its engines let it be captured."""
     cuda, (_, follows, width) = gpu.cuda, state.embeds.shape
 
     def first(array: DeviceArray, count: int = rows) -> DeviceArray:
@@ -170,7 +207,7 @@ def _step(
 
     def send() -> None:
         encode()
-        for row in range(rows):  # which see the same latent
+        for row in range(rows):  # both rows see the same latent
             for array in (state.time, state.skip):
                 if row > 0:
                     _copy(cuda, _row(array, row), array)
@@ -189,7 +226,7 @@ _GIVEN = ("embeds", "positions", "lengths")
 
 
 def _row(array: DeviceArray, row: int, start: int = 0) -> DeviceArray:
-    """A row of several, or of its positions those from a start on."""
+    """Return one row of an array, or its positions from ``start`` on."""
     _, *shape = array.shape
     size = math.prod(shape)
     step = size // shape[0] * start
@@ -197,5 +234,5 @@ def _row(array: DeviceArray, row: int, start: int = 0) -> DeviceArray:
 
 
 def _copy(cuda: Cuda, target: DeviceArray, source: DeviceArray) -> None:
-    """As much as the target holds."""
+    """Copy as many bytes as the target holds."""
     cuda.copy(target.address, source.address, target.nbytes)

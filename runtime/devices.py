@@ -1,4 +1,4 @@
-"""Where a bundle can run: the CPU, a GPU, or one of ONNX Runtime's other providers, by name."""
+"""Devices that a bundle can run on: the CPU, a GPU, or one of ONNX Runtime's other providers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from janus_edge.runtime.errors import DeviceError, OptionError
 from janus_edge.runtime.manifest import Manifest
 
-# ONNX Runtime's providers, by the name of a device.
+# ONNX Runtime's providers, by the device's name.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -27,17 +27,27 @@ _DEVICE = re.compile(r"([a-z-]+)(?::(\d{1,3}))?")
 
 @dataclass(frozen=True)
 class Device:
-    """A name of ``PROVIDERS``, and which of several."""
+    """A device that components run on.
+
+    Attributes:
+        kind: A name of ``PROVIDERS``.
+        ordinal: Which of several devices of this kind, from 0 on.
+    """
 
     kind: str = "cpu"
     ordinal: int = 0
 
     def __str__(self) -> str:
+        """Return the name as a user gives it, such as "cuda:1"."""
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.ordinal}"
 
 
 def parse_device(text: str) -> Device | None:
-    """ "cuda:1" and the like; None of "auto". Raises OptionError."""
+    """Return the device that a name such as "cuda:1" means, None for "auto".
+
+    Raises:
+        OptionError: There is no such name.
+    """
     found = _DEVICE.fullmatch(text)
     if found is None or found[1] not in (AUTO, *PROVIDERS) or (found[1] == AUTO and found[2]):
         raise OptionError(
@@ -47,14 +57,25 @@ def parse_device(text: str) -> Device | None:
 
 
 def why_not(manifest: Manifest, device: Device) -> str | None:
-    """Why a bundle cannot run on a device; None: it can, as far as can be seen without trying."""
+    """Return why a bundle cannot run on a device.
+
+    None if it can, as far as is known without trying.
+    """
     kind = _backend(manifest)
     return _WHY_NOT[kind](manifest, device)
 
 
 def choose(manifest: Manifest, wanted: str) -> Device:
-    """The device to run on: the one that is wanted, or for "auto" the first that can be. Raises
-    OptionError for a name that there is not, DeviceError for one that cannot be."""
+    """Return the device to run on: the wanted one, or for "auto" the first that can run the bundle.
+
+    Args:
+        manifest: The bundle's manifest.
+        wanted: A device's name, or "auto".
+
+    Raises:
+        OptionError: There is no such name.
+        DeviceError: The bundle cannot run there, or for "auto" nowhere.
+    """
     device = parse_device(wanted)
     if device is not None:
         reason = why_not(manifest, device)
@@ -63,7 +84,7 @@ def choose(manifest: Manifest, wanted: str) -> Device:
         return device
     reasons = []
     for each in (Device("cuda"), Device("cpu")):
-        # a GPU takes graphs of standard operators; of others it would leave most to the CPU
+        # A GPU runs graphs of standard operators; of other graphs it would leave most to the CPU.
         if each.kind == "cuda" and _backend(manifest) == "onnxruntime" and not _portable(manifest):
             continue
         reason = why_not(manifest, each)
@@ -82,6 +103,7 @@ def _portable(manifest: Manifest) -> bool:
 
 
 def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
+    """Return why ONNX Runtime cannot run on a device, None if it can."""
     import onnxruntime as ort
 
     from janus_edge.runtime.driver import has_driver
@@ -95,6 +117,7 @@ def _why_no_graphs(manifest: Manifest, device: Device) -> str | None:
 
 
 def _why_no_engines(manifest: Manifest, device: Device) -> str | None:
+    """Return why TensorRT engines cannot run on a device, None if they can."""
     from janus_edge.runtime.backends.tensorrt_library import import_library
     from janus_edge.runtime.cuda import Cuda
 
@@ -118,7 +141,7 @@ _WHY_NOT: dict[str, Callable[[Manifest, Device], str | None]] = {
     "onnxruntime": _why_no_graphs,
     "tensorrt": _why_no_engines,
 }
-# Wheels of ONNX Runtime that bring a provider; each is installed in place of the others.
+# Wheels of ONNX Runtime that have a provider; only one of them can be installed.
 _WHEELS = {
     "cuda": "onnxruntime-gpu in place of onnxruntime",
     "tensorrt": "onnxruntime-gpu in place of onnxruntime",

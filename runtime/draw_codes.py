@@ -1,4 +1,4 @@
-"""Drawing with Janus and Janus-Pro: codes one after the other, then the VQ decoder. Events out."""
+"""Draw with Janus and Janus-Pro: codes one by one, then the VQ decoder. Yields events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ def draw_codes(
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
-    """Draw as many images at once as the decoder has rows for."""
+    """Draw as many images at once as the decoder has rows for.
+
+    Args:
+        engines: The bundle's engines.
+        settings: How codes are chosen.
+        planned: The images, in order.
+        previews: Also yield a Preview after each row of codes.
+        watch: Takes the time of each part.
+
+    Yields:
+        Progress after each code, an Image for each image.
+    """
     rows_a_image = 2 if settings.guided else 1
     most_rows = engines.bundle.manifest.components["decoder"].profile["R"][2]
     at_once = max(1, most_rows // rows_a_image)
@@ -32,7 +43,7 @@ def draw_codes(
 
 
 def sizes_of(engines: Engines) -> CodeSizes:
-    """The sizes of a bundle that draws codes."""
+    """Return the sizes of a bundle that draws codes."""
     sizes = engines.bundle.manifest.sizes
     assert isinstance(sizes, CodeSizes)
     return sizes
@@ -46,6 +57,7 @@ def _draw_batch(
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
+    """Draw images whose rows fit into one batch."""
     sizes = sizes_of(engines)
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
@@ -68,10 +80,10 @@ def _draw_batch(
                 yield Preview(
                     index=plan.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                 )
-    if clock.ends_ms:  # codes come in batches from a device, which has timed each
+    if clock.ends_ms:  # a device yields codes in batches and has timed each code
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
-    with watch.part("open"):  # only now: on a CPU the caches' memory is free again
+    with watch.part("open"):  # opened only now: on a CPU the caches' memory is free again
         image_decoder = engines["image_decoder"]
     for plan, codes_N in zip(planned, codes_BN, strict=True):
         with watch.part("image_decoder"):
@@ -88,8 +100,10 @@ def _draw_batch(
 def _code_steps(
     engines: Engines, settings: Settings, planned: list[PlannedImage], clock: DeviceClock
 ) -> Iterator[np.ndarray]:
-    """The decode loop of one batch: conditional rows, then unconditional ones. clock: of a
-    device, where it runs on one."""
+    """Return the decode loop of a batch: conditional rows, then unconditional ones.
+
+    ``clock`` takes the times of a loop on a device.
+    """
     sizes = sizes_of(engines)
     rows = [plan.ids_T for plan in planned]
     if settings.guided:
@@ -121,7 +135,7 @@ def _on_device(
     seeds_B: np.ndarray,
     clock: DeviceClock,
 ) -> Iterator[np.ndarray]:
-    """The same loop, without the host."""
+    """Run the decode loop on the GPU, without the host."""
     from janus_edge.runtime.device_codes import DeviceCodes
 
     sizes, rows, images = sizes_of(engines), len(lengths_R), len(seeds_B)
@@ -143,7 +157,7 @@ def _on_device(
 
 
 def _preview(engines: Engines, codes_N: np.ndarray) -> np.ndarray:
-    """Cells of the codes drawn so far, grey where none is, at the image's size."""
+    """Return the cells of the codes drawn so far, the others grey, at the image's size."""
     grid = sizes_of(engines).code_grid
     cells = np.full((grid * grid, 3), images.PADDING, np.uint8)
     cells[: len(codes_N)] = engines.table("preview")[codes_N].round().clip(0, 255)

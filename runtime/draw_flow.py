@@ -1,10 +1,11 @@
-"""Drawing with JanusFlow: a latent along its velocity field, then the VAE's decoder. Events out.
+"""Draw with JanusFlow: a latent along its velocity field, then the VAE's decoder. Yields events.
 
-A prompt's keys and values are the same in every step and for every image, as attention is causal:
-they are computed once. What guidance compares with has seen the first token of the prompt alone.
-Rows run one after the other: with hundreds of positions each they gain nothing from each other.
+Attention is causal, so a prompt's keys and values are the same in every step and for every image:
+they are computed once. The unconditional row has seen only the first token of the prompt. Rows run
+one after the other: with hundreds of positions each, a batch would gain nothing.
+
 Shapes: Z latent channels, H, W latent cells, N latent tokens, T their positions (t's vector and N),
-D width.
+D width, R rows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from janus_edge.runtime.device_flow import DeviceFlow
 
 Steps = Callable[[np.ndarray], Iterator[Step]]
-"""Noise (1, Z, H, W) to the ends of its flow's steps."""
+"""From noise (1, Z, H, W) to the flow's steps."""
 
 
 def draw_flow(
@@ -39,7 +40,18 @@ def draw_flow(
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
-    """Draw one image after the other; those of one prompt share its cache."""
+    """Draw one image after the other; images of one prompt share its KV cache.
+
+    Args:
+        engines: The bundle's engines.
+        settings: How the latents are drawn.
+        planned: The images, in order; those of one prompt follow each other.
+        previews: Also yield a Preview after each step.
+        watch: Takes the time of each part.
+
+    Yields:
+        Progress after each step, an Image for each image.
+    """
     total = len(planned) * settings.num_steps
     with watch.part("open"):
         engines.open(*engines.decoder_names(steps=False), "flow_encoder", "flow_decoder")
@@ -60,6 +72,7 @@ def _draw_prompt(
     previews: bool,
     watch: Stopwatch,
 ) -> Iterator[Event]:
+    """Draw the images of one prompt."""
     for plan in planned:
         noise = normal(np.array([plan.seed]), sizes_of(engines).latent_shape, STREAMS["latent"])
         z = noise
@@ -91,7 +104,7 @@ def _draw_prompt(
 def _flows(
     engines: Engines, settings: FlowSettings, previews: bool
 ) -> Iterator[Callable[[np.ndarray], Steps]]:
-    """Lend the flow of a prompt's ids (T,); on the device where it has them."""
+    """Yield a function from a prompt's ids (T,) to its flow, on the GPU where the GPU runs it."""
     if not (engines.loops_on_gpu and settings.solver in MULTISTEP_WEIGHTS):
         yield lambda ids_T: _on_host(engines, ids_T, settings)
         return
@@ -129,16 +142,21 @@ def _device_flow(engines: Engines) -> DeviceFlow:
 
 
 def sizes_of(engines: Engines) -> FlowSizes:
-    """The sizes of a bundle that draws by a flow."""
+    """Return the sizes of a bundle that draws by a flow."""
     sizes = engines.bundle.manifest.sizes
     assert isinstance(sizes, FlowSizes)
     return sizes
 
 
 def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> Velocity:
-    """The velocity field of a prompt: of a latent (1, Z, H, W), t and whether it is guided.
+    """Return the velocity field of a prompt: a function of a latent (1, Z, H, W), t and guided.
 
     The prompt's last id only says that an image follows: t's vector stands in its place.
+
+    Args:
+        engines: The bundle's engines.
+        ids_T: Token ids of the prompt.
+        guidance_scale: Scale of classifier-free guidance.
     """
     sizes = sizes_of(engines)
     shown_1TD = engines.table("text_embed")[ids_T[None, :-1]].astype(np.float32)
@@ -147,7 +165,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
     encoder, decoder = engines["flow_encoder"], engines["flow_decoder"]
 
     def row(prompt_1TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Hidden states (1, N, D) after a prompt."""
+        """Return a function from embeddings (1, T, D) after a prompt to hidden states (1, N, D)."""
         length = prompt_1TD.shape[1]
         cached = engines.open_decoder(1, length + follows, steps=False)
         cached.prefill(prompt_1TD, np.array([length]))
@@ -170,7 +188,7 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
 
 
 def _preview(engines: Engines, latent_ZHW: np.ndarray) -> np.ndarray:
-    """The linear map of a latent to colours, at the image's size (docs/sampling.md)."""
+    """Return a latent's colours by the linear preview map, at the image's size."""
     weights_ZC = engines.table("preview")  # its last row is the constant
     cells = np.broadcast_to(weights_ZC[-1], (*latent_ZHW.shape[1:], 3))
     for channel_HW, weights_C in zip(latent_ZHW, weights_ZC[:-1], strict=True):

@@ -1,4 +1,4 @@
-"""NVIDIA's driver through cuda-python: whether it is here, and what its errors mean."""
+"""NVIDIA's driver through cuda-python: whether it is installed, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from janus_edge.runtime.errors import DeviceError
 
 
 def has_driver() -> bool:
-    """Whether NVIDIA's driver is installed, without cuda-python."""
+    """Return True if NVIDIA's driver is installed. Does not need cuda-python."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -19,8 +19,11 @@ def has_driver() -> bool:
 
 
 def num_gpus() -> tuple[int, int]:
-    """The driver's version of CUDA, as 13020 for 13.2, and how many GPUs it has. Raises
-    DeviceError."""
+    """Return the driver's CUDA version (13020 for 13.2) and how many GPUs it has.
+
+    Raises:
+        DeviceError: The driver is missing or reports an error.
+    """
     driver = import_driver()
     found = []
     for function, arguments in _COUNTING:
@@ -36,19 +39,44 @@ _COUNTING = (("cuInit", (0,)), ("cuDriverGetVersion", ()), ("cuDeviceGetCount", 
 
 
 def import_driver() -> Any:
-    """cuda-python's driver API. Raises DeviceError where it or NVIDIA's driver is missing."""
+    """Return cuda-python's module of the driver API.
+
+    Raises:
+        DeviceError: No cuda-python, or no NVIDIA driver, is installed.
+    """
     try:
         from cuda.bindings import driver
 
         driver.cuDriverGetVersion()
     except ImportError:
         raise DeviceError("no cuda-python; run: pip install 'janus-edge[tensorrt]'") from None
-    except RuntimeError:  # it opens the driver's library at the first call
+    except RuntimeError:  # cuda-python opens the driver's library at the first call
         raise DeviceError("no NVIDIA driver here; install one, or use --device cpu") from None
     return driver
 
 
 def reason(driver: Any, code: Any) -> str:
-    """Return CUDA's name of an error and its text."""
+    """Return CUDA's name of an error and its text.
+
+    Args:
+        driver: The module of the driver API.
+        code: The error, as a function of the driver returned it.
+    """
     found = [driver.cuGetErrorName(code), driver.cuGetErrorString(code)]
     return ": ".join((text or b"unknown").decode() for _, text in found)
+
+
+def close_gpu(driver: Any, context: Any, device: Any, stream: Any) -> None:
+    """Give a GPU back: its stream, and this process's use of its context.
+
+    Args:
+        driver: The module of the driver API.
+        context: The GPU's primary context.
+        device: The GPU.
+        stream: The stream to destroy.
+    """
+    code, *_ = driver.cuCtxPushCurrent(context)
+    if int(code) == 0:
+        driver.cuStreamDestroy(stream)
+        driver.cuCtxPopCurrent()
+    driver.cuDevicePrimaryCtxRelease(device)

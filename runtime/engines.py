@@ -34,15 +34,29 @@ if TYPE_CHECKING:
 
 Kept = TypeVar("Kept")
 
-MOST_THREADS = 1024  # of an engine
+MOST_THREADS = 1024  # per engine
 
 
 class Engines:
-    """By component name. Not for several threads."""
+    """A bundle's engines by component name. Not for several threads.
+
+    Attributes:
+        bundle: The bundle.
+        device: Where components run.
+        component_ms: Time spent in each component, all calls together, ms.
+    """
 
     def __init__(self, bundle: Bundle, num_threads: int, device: Device | None = None) -> None:
-        """num_threads: of each engine; 0 lets the backend choose. device: default: the CPU. Raises
-        OptionError if the system has not as many."""
+        """Prepare the engines; none is opened yet.
+
+        Args:
+            bundle: The bundle.
+            num_threads: Threads of each engine; 0 lets the backend choose.
+            device: Where components run, by default the CPU.
+
+        Raises:
+            OptionError: The system does not have so many threads.
+        """
         if not 0 <= num_threads <= MOST_THREADS:  # ONNX Runtime would try, and be killed
             raise OptionError(f"num_threads is {num_threads}; give 0 to {MOST_THREADS}")
         self.bundle, self.device = bundle, device or Device()
@@ -53,10 +67,10 @@ class Engines:
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, Table] = {}
         self._kept: dict[Hashable, object] = {}
-        self.component_ms: dict[str, float] = {}  # spent in each, all calls together
+        self.component_ms: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> Engine:
-        """A component's engine. Raises BundleError if it cannot be opened."""
+        """Return a component's engine. Raises BundleError if it cannot be opened."""
         if name not in self._engines:
             self._engines[name] = _TimedEngine(self._load(name), name, self.component_ms)
         return self._engines[name]
@@ -70,33 +84,43 @@ class Engines:
 
     @property
     def uses_cpu_kernels(self) -> bool:
-        """Whether the decoder is our own, not the graph's."""
+        """True if the CPU kernels run the decoder."""
         return self._runs_on_cpu_kernels("decoder")
 
     @property
     def loops_on_gpu(self) -> bool:
-        """Whether the loops can stay on the GPU: engines are TensorRT's, kernels are there."""
+        """True if the bundle has what loops on the GPU need: GPU kernels and TensorRT engines."""
         return bool(self.bundle.manifest.kernels)
 
     def add_ms(self, name: str, spent_ms: float) -> None:
-        """Time spent in something, beside the components."""
+        """Add time spent outside of the components, ms, under a name of its own."""
         self.component_ms[name] = self.component_ms.get(name, 0.0) + spent_ms
 
     def gpu(self) -> Gpu:
-        """What the loops on the GPU launch with. Raises DeviceError."""
+        """Return what the loops on the GPU launch kernels with. Raises DeviceError."""
         if self._kernels is None:
             bundle = self.bundle
-            this = weakref.ref(self)  # arrays keep their GPU, which must not keep them
+            this = weakref.ref(self)  # arrays keep their GPU alive; it must not keep them alive
             self._shared.cuda.make_room = lambda: _forget(this())
             self._kernels = Kernels(self._shared.cuda, bundle.folder, bundle.manifest.kernels)
         return Gpu(self._shared.cuda, self._kernels)
 
     @contextmanager
     def reused(self, key: Hashable, make: Callable[[], Kept]) -> Iterator[Kept]:
-        """Lend what a loop on the GPU has set up, made if there is none for this key. The latest is
-        kept until another is needed or room is short; after an error it is not."""
+        """Lend what a loop on the GPU has set up.
+
+        Only the latest is kept, until another is needed or memory is short. After an error it is
+        not kept.
+
+        Args:
+            key: Names the set-up.
+            make: Makes it, if none is kept for this key.
+
+        Yields:
+            The set-up.
+        """
         made = cast("Kept | None", self._kept.pop(key, None))
-        self._kept.clear()  # memory for one alone
+        self._kept.clear()  # there may be memory for only one
         made, is_sound = made or make(), True
         try:
             yield made
@@ -108,16 +132,21 @@ class Engines:
                 self._kept[key] = made
 
     def tensorrt_engine(self, name: str) -> TensorRTEngine:
-        """A component's engine of TensorRT, for loops that enqueue it."""
+        """Return a component's TensorRT engine, for loops that enqueue it."""
         engine = cast(_TimedEngine, self[name]).engine
         return cast("TensorRTEngine", engine)
 
     def open(self, *names: str) -> None:
-        """Open components ahead of their use; on a CPU side by side, as each takes one processor.
-        Raises BundleError if one cannot be opened."""
+        """Open components before they are used.
+
+        On a CPU they open side by side, as opening takes one processor each.
+
+        Raises:
+            BundleError: A component cannot be opened.
+        """
         closed = dict.fromkeys(name for name in names if name not in self._engines)
         if self.device.kind != "cpu":
-            for name in closed:  # by one thread: a GPU's work has an order
+            for name in closed:  # in one thread: work on a GPU has an order
                 self[name]
         elif closed:
             with ThreadPoolExecutor(num_processors()) as pool:
@@ -126,8 +155,17 @@ class Engines:
     def open_decoder(
         self, rows: int, max_length: int, *, steps: bool = True, prefill: bool = True
     ) -> CachedDecoder:
-        """The decoder, with caches of its own; steps, prefill: see ``decoder_names``. Raises
-        BundleError if it cannot be opened."""
+        """Return the decoder with KV caches of its own.
+
+        Args:
+            rows: Rows of the caches.
+            max_length: Positions that the caches need; an engine may have a fixed number.
+            steps: See ``decoder_names``.
+            prefill: See ``decoder_names``.
+
+        Raises:
+            BundleError: The decoder cannot be opened.
+        """
         names, manifest = self.decoder_names(steps=steps, prefill=prefill), self.bundle.manifest
         self.open(*names)
         step, prefill_engine = (self[name] for name in names)
@@ -135,12 +173,15 @@ class Engines:
         return CachedDecoder(step, manifest.sizes, rows, slots, manifest.cache_type, prefill_engine)
 
     def decoder_names(self, *, steps: bool = True, prefill: bool = True) -> tuple[str, str]:
-        """Which component takes the decoder's steps, and which takes many positions at once: its
-        copy for them, where the bundle has one, memory has room for it and the decoder is not our
-        own, which is as fast without.
+        """Return the component for decode steps and the component for prefill.
 
-        steps: whether there will be steps; prefill: whether so many positions that it is worth
-        opening the copy for them. What is not needed stays closed.
+        Prefill uses a copy of the decoder if the bundle has one, memory has room for it, and the
+        CPU kernels do not run the decoder: they are as fast without the copy. A component that is
+        not needed stays closed.
+
+        Args:
+            steps: True if there will be decode steps.
+            prefill: True if there are so many positions that it is worth opening the copy.
         """
         prefill_name = "decoder"
         if prefill and PREFILL in self.bundle.manifest.components and not self.uses_cpu_kernels:
@@ -150,8 +191,17 @@ class Engines:
         return "decoder" if steps else prefill_name, prefill_name
 
     def head(self, name: str, rows: int) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a head, bound once: hidden states (R, D) to logits (R, V), valid until its next
-        call. Raises BundleError if it cannot be opened."""
+        """Bind a head once and return it: hidden states (R, D) to logits (R, V).
+
+        The logits are valid until the next call.
+
+        Args:
+            name: The head's component.
+            rows: R.
+
+        Raises:
+            BundleError: The head cannot be opened.
+        """
         manifest = self.bundle.manifest
         outputs = int(manifest.components[name].outputs[0].shape[-1])
         hidden_RD = np.zeros((rows, manifest.sizes.hidden_size), np.float32)
@@ -167,7 +217,11 @@ class Engines:
         return head
 
     def table(self, name: str) -> Table:
-        """A look-up table. Raises BundleError if it is not what it was as the bundle was opened."""
+        """Return a look-up table.
+
+        Raises:
+            BundleError: Its file has changed since the bundle was opened.
+        """
         if name not in self._tables:
             with self.bundle.unchanged(name):
                 self._tables[name] = self.bundle.tables[name]
@@ -175,37 +229,44 @@ class Engines:
 
 
 def check_finite(name: str, arrays: Iterable[np.ndarray]) -> None:
-    """Raise BundleError where a component has computed what is no finite number: what followed
-    would be noise."""
+    """Raise BundleError if a component computed a number that is not finite.
+
+    What followed would be noise.
+    """
     if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
         raise BundleError(f"{name}: computes what is no finite number; export the bundle again")
 
 
 def _forget(engines: Engines | None) -> None:
+    """Free what is only kept for reuse."""
     if engines is not None:
         engines._kept.clear()
 
 
 class _TimedEngine:
-    """An engine that adds up its time under its component's name; see ``Engine``."""
+    """An engine that adds its time to its component's; see ``Engine``."""
 
     def __init__(self, engine: Engine, name: str, spent_ms: dict[str, float]) -> None:
+        """Wrap an engine; its time is added to ``spent_ms[name]``."""
         self.engine, self._name, self._spent_ms = engine, name, spent_ms
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs, in new arrays. Raises BundleError if one holds what is no finite number:
-        what followed would be noise."""
+        """Return all outputs, in new arrays.
+
+        Raises:
+            BundleError: A number is not finite: what followed would be noise.
+        """
         with self._clock():
             found = self.engine.run(inputs)
         check_finite(self._name, found)
         return found
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """Memory for keys and values."""
+        """Return cleared memory for keys and values."""
         return self.engine.zeros(shape, dtype)
 
     def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
-        """A call on fixed arrays."""
+        """Return a call on fixed arrays."""
         call = self.engine.bind(inputs, outputs, often=often)
 
         def timed() -> None:

@@ -1,9 +1,9 @@
-"""Errors a user can cause. Each message is one line: where, what, what to do.
+"""Errors that a user can cause. Each message is one line: where, what, what to do.
 
 JanusEdgeError
 ├── BundleError     a bundle that is missing, damaged or of another version
 ├── PromptError     an empty or too long prompt or question
-├── ImageError      a file that is no image, or too large a one
+├── ImageError      a file that is no image, or too large an image
 ├── OptionError     a value outside its range
 ├── DeviceError     a GPU or provider that is missing, does not fit or is out of memory
 ├── PullError       a repository that cannot be downloaded, or arrives damaged
@@ -16,10 +16,15 @@ _LONGEST = 4000
 
 
 class JanusEdgeError(Exception):
-    """Base of all errors below. What a message quotes of files cannot break or hide its line."""
+    """The base of all errors below. Text that a message quotes cannot break or hide its line."""
 
     def __init__(self, message: str = "") -> None:
-        """Write characters that steer a terminal or end a line as escapes; cut what is endless."""
+        """Keep the message on one line that a terminal can show.
+
+        Args:
+            message: Characters that steer a terminal or end a line become escapes. Text beyond 4000
+                characters is cut.
+        """
         shown = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
         super().__init__("".join(c if _can_be_shown(c) else ascii(c)[1:-1] for c in shown))
 
@@ -37,7 +42,7 @@ class PromptError(JanusEdgeError):
 
 
 class ImageError(JanusEdgeError):
-    """A file that is no image, or too large a one."""
+    """A file that is no image, or too large an image."""
 
 
 class ImageWarning(UserWarning):
@@ -53,7 +58,7 @@ class DeviceError(JanusEdgeError):
 
 
 class DeviceWarning(UserWarning):
-    """What a device does otherwise than it should, and all the same right: slower."""
+    """A device that works more slowly than it should; its results are right."""
 
 
 class PullError(JanusEdgeError):

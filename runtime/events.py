@@ -1,4 +1,4 @@
-"""What a request yields while it runs. Times are milliseconds since the request began."""
+"""The events that a request yields while it runs. Times are milliseconds since its start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """``done`` of ``total`` codes or steps of all images, as ``unit`` says."""
+    """How far the request has come.
+
+    Attributes:
+        done: Codes or steps that are done, of all images.
+        total: Codes or steps of all images.
+        unit: "codes" or "steps".
+        elapsed_ms: Time since the request began, ms.
+    """
 
     done: int
     total: int
@@ -19,8 +26,16 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The image after ``done`` codes or steps of its own, by the linear preview map: (H, W, 3)
-    uint8. Of a flow it shows where the latent is heading."""
+    """An unfinished image, by the linear preview map.
+
+    A flow's preview shows what the latent would end as if the newest velocity held.
+
+    Attributes:
+        index: Which image of the request.
+        done: Codes or steps of this image that are done.
+        pixels: (H, W, 3) uint8.
+        elapsed_ms: Time since the request began, ms.
+    """
 
     index: int
     done: int
@@ -30,8 +45,16 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A finished image (H, W, 3) uint8, its seed, and what it was decoded from: codes (N,) int64,
-    or a latent (Z, H', W') float32."""
+    """A finished image.
+
+    Attributes:
+        index: Which image of the request.
+        pixels: (H, W, 3) uint8.
+        seed: The image's seed.
+        elapsed_ms: Time since the request began, ms.
+        codes: What the image was decoded from, (N,) int64; None for a flow.
+        latent: What the image was decoded from, (Z, H', W') float32; None for a code model.
+    """
 
     index: int
     pixels: np.ndarray
@@ -43,7 +66,12 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """The next piece of an answer."""
+    """The next piece of an answer.
+
+    Attributes:
+        text: The piece.
+        elapsed_ms: Time since the request began, ms.
+    """
 
     text: str
     elapsed_ms: float
@@ -51,8 +79,12 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The last event. ``timings_ms``: time spent in each part, and ``total``. ``step_ends_ms``:
-    when each code, token or step was there, one after the other."""
+    """The last event of a request.
+
+    Attributes:
+        timings_ms: Time spent in each part, and ``total``, ms.
+        step_ends_ms: When each code, token or step was done, in order, ms since the request began.
+    """
 
     timings_ms: dict[str, float] = field(default_factory=dict)
     step_ends_ms: tuple[float, ...] = ()

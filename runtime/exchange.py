@@ -1,4 +1,4 @@
-"""A finished folder takes the place of another in one step (docs/files.md)."""
+"""Put a finished folder in the place of another in one step (docs/files.md)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from janus_edge.runtime.files import OLD, sync, sync_folder
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # to the kernel, or the disk
+_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # kernel or disk cannot do it
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Give a finished folder its place; what stood there goes into the private folder around it.
+    """Move a finished folder to its place, and what was there into the private folder around it.
 
-    new: in a private folder of ``path``'s parent (``files.private``, with ``path`` as its target).
-    Linux exchanges the two at once. Elsewhere, and on file systems that cannot, two renames do it,
-    and the next writer beside ``path`` puts the old folder back after a kill between them. Raises
-    OSError.
+    Linux exchanges the two at once. Elsewhere, and on file systems that cannot, two renames do it.
+    If the program is killed between them, the next writer beside ``path`` puts the old folder back.
+
+    Args:
+        new: The folder, in a private folder of ``path``'s parent (``files.private_folder``, with
+            ``path`` as its target).
+        path: Its place.
+
+    Raises:
+        OSError: The folders cannot be moved.
     """
     sync(new)
     if not path.exists():
@@ -32,7 +38,7 @@ def put_in_place(new: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders' names; returns False where that cannot be had. Raises OSError."""
+    """Exchange two folders' names; return False if the system cannot. Raise OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return False

@@ -1,18 +1,22 @@
-"""Which way up an image is: the tag Orientation of Exif 2.32. Equal to native/core/exif.cpp."""
+"""Read an image's orientation: the tag Orientation of Exif 2.32. Mirrors native/core/exif.cpp."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-_ORIENTATION, _SHORT, _LONG = 0x0112, 3, 4  # a tag, and types of values
+_ORIENTATION, _SHORT, _LONG = 0x0112, 3, 4  # the tag, and two types of values
 
 
 def orientation_of(tiff: bytes) -> int:
-    """Return 1 (upright) to 8, of a TIFF header and its first directory; 1 where there is none."""
+    """Return the orientation, 1 (upright) to 8; 1 where there is none.
+
+    Args:
+        tiff: A TIFF header and its first directory.
+    """
     order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
-        """0 outside of the bytes."""
+        """Return the number at a byte offset, 0 outside of the bytes."""
         return int.from_bytes(tiff[at : at + size], order) if at + size <= len(tiff) else 0
 
     first = number(4, 4)

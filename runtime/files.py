@@ -1,9 +1,9 @@
-"""Files and folders appear whole or not at all (docs/files.md).
+"""Write files and folders so that they appear whole or not at all (docs/files.md).
 
-What is written stands first in a private folder beside its place, made for this one purpose and
-locked as long as its writer lives. It gets its name when all of it is on the disk. What killed
-writers leave is known by the marker that they wrote, and goes with the next write beside it;
-nothing else is ever removed.
+A write first fills a private folder beside its target. The folder is made for this one write and
+is locked as long as its writer lives. The file gets its name when all of it is on the disk. What
+killed writers leave is known by the marker that they wrote, and the next write beside it removes
+it. Nothing else is ever removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PREFIX = ".janus-edge-part-"
 MARKER = "owner.json"
 _BEGINNING = b'{"by": "janus-edge", '
 OLD = "old"  # in a private folder: what stood at the target before it was replaced by two renames
-_NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems that cannot, or need not
+_NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems without fsync
 _SETTLED_S = 2.0  # the longest wait for a lock that others hold for milliseconds
 
 
@@ -33,8 +33,11 @@ _SETTLED_S = 2.0  # the longest wait for a lock that others hold for millisecond
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a private path to write a file, link or folder to; it becomes ``path`` at the end.
 
-    It is on the disk before it replaces what stood there: a crash leaves the old or the new. A
-    block that fails leaves the old. Raises OSError.
+    It is on the disk before it replaces what is at ``path``: a crash leaves the old or the new. If
+    the block fails, the old stays.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     with private_folder(path.parent) as room:
         part = room / f"new{path.suffix[:16]}"
@@ -46,10 +49,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def private_folder(parent: Path, *, target: str | None = None) -> Iterator[Path]:
-    """Make a folder of our own in ``parent``, which goes with all it holds at the end.
+    """Make a folder in ``parent`` for one writer; remove it with all it holds at the end.
 
-    target: a name in ``parent`` that nobody else may write meanwhile. What killed writers left goes
-    first. Raises OutputError when another writer has the target, OSError.
+    What killed writers left is removed first.
+
+    Args:
+        parent: Where to make it.
+        target: A name in ``parent`` that nobody else may write meanwhile.
+
+    Yields:
+        The folder.
+
+    Raises:
+        OutputError: Another writer has the target.
+        OSError: The folder cannot be made.
     """
     with _settled(parent):
         _sweep(parent, target)
@@ -63,9 +76,16 @@ def private_folder(parent: Path, *, target: str | None = None) -> Iterator[Path]
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append a line, with its end, to a file, all of it or nothing; wait until it is on the disk.
+    """Append a line to a file, all of it or nothing, and wait until it is on the disk.
 
-    Half a line that a killed writer left stays a line of its own. Raises OSError.
+    Half a line that a killed writer left stays a line of its own.
+
+    Args:
+        path: The file, made if it is missing.
+        line: The line with its end.
+
+    Raises:
+        OSError: The line cannot be written.
     """
     is_new = not path.exists()
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -119,10 +139,10 @@ def _fsync(descriptor: int) -> None:
 
 @contextmanager
 def _settled(parent: Path) -> Iterator[None]:
-    """Keep others from looking for leftovers while a private folder is made but not yet locked.
+    """Keep others from looking for leftovers while a private folder is not yet locked.
 
-    The lock is the parent's own, held for some milliseconds. Where it cannot be had (a folder that
-    cannot be read, or that a script has locked for itself), the folder is made without.
+    Locks the parent itself, for some milliseconds. If that is not possible (the folder cannot be
+    read, or a script has locked it), the private folder is made without the lock.
     """
     with ExitStack() as stack:
         with suppress(PermissionError):
@@ -133,14 +153,14 @@ def _settled(parent: Path) -> Iterator[None]:
 
 
 def _wait_for(descriptor: int) -> None:
-    """Lock an open file or folder, or go on without after a while."""
+    """Lock an open file or folder; go on without the lock after ``_SETTLED_S``."""
     end = time.monotonic() + _SETTLED_S
     while try_lock(descriptor) is False and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def _claim(parent: Path, target: str | None) -> tuple[Path, int]:
-    """Make a private folder with its marker; returns it and the marker's lock."""
+    """Make a private folder with its marker; return it and the marker's locked descriptor."""
     room = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     try:
         lock = os.open(room / MARKER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
@@ -159,7 +179,7 @@ def _claim(parent: Path, target: str | None) -> tuple[Path, int]:
 
 
 def _sweep(parent: Path, target: str | None) -> None:
-    """Remove what killed writers left. Raises OutputError when a living one has the target."""
+    """Remove what killed writers left; raise OutputError if a living writer has the target."""
     with suppress(PermissionError):
         for room in [path for path in parent.iterdir() if path.name.startswith(PREFIX)]:
             if room.is_symlink():
@@ -172,13 +192,13 @@ def _sweep(parent: Path, target: str | None) -> None:
 
 
 def _remove_left(parent: Path, room: Path) -> dict[str, object] | None:
-    """Remove a private folder whose writer is gone; returns what a living writer's marker says."""
+    """Remove a private folder whose writer is gone; return what a living writer's marker says."""
     with suppress(OSError):
         room.rmdir()  # killed before it had a marker, or after
         return None
     try:
         marker = os.open(room / MARKER, os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:  # not ours
+    except OSError:  # not a private folder of janus-edge
         return None
     try:
         with suppress(OSError):
@@ -195,7 +215,10 @@ def _remove_left(parent: Path, room: Path) -> dict[str, object] | None:
 
 
 def _owner(room: Path, marker: int) -> tuple[bool, dict[str, object]]:
-    """Whether a marker is ours, and what it says; one that stands alone may be half written."""
+    """Return whether a marker is from janus-edge, and what it says.
+
+    A marker that is alone in its folder may be half written.
+    """
     raw = os.read(marker, 2**16)
     with suppress(ValueError):
         owner = json.loads(raw)
@@ -207,7 +230,7 @@ def _owner(room: Path, marker: int) -> tuple[bool, dict[str, object]]:
 
 
 def _restore(parent: Path, room: Path, owner: dict[str, object]) -> None:
-    """Put back what a writer had moved aside when it was killed (``exchange.put``)."""
+    """Put back what a killed writer had moved aside (``exchange.put_in_place``)."""
     if isinstance(owner["target"], str) and (room / OLD).exists():
         place = parent / owner["target"]
         if place.parent == parent and not place.exists():
@@ -216,7 +239,7 @@ def _restore(parent: Path, room: Path, owner: dict[str, object]) -> None:
 
 
 def _remove(room: Path) -> None:
-    """Remove a private folder; its marker goes last, so that a killed removal can be gone on."""
+    """Remove a private folder, its marker last: a removal that is killed can be continued."""
     for each in list(room.iterdir()):
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)

@@ -1,5 +1,7 @@
-"""Files by their first bytes, so that a refusal can name what was given. Equal to
-native/core/formats.cpp."""
+"""Tell a file's format by its first bytes, so that a refusal can name what was given.
+
+Mirrors native/core/formats.cpp.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import re
 
 HEAD = 1024  # bytes that are looked at
 
-# Where, the bytes that stand there, and what such a file is. The first that fits counts.
+# Offset, the bytes at it, and the format's name. The first that fits counts.
 SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -54,7 +56,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "gzip"),
     (0, b"version https://git-lfs", "Git LFS pointer"),
 )
-# Of text, behind a byte order mark and white space, in any case.
+# Text files, compared in lower case after a byte order mark and white space.
 _TEXTS = (
     (b"<svg", "SVG"),
     (b"<!doctype svg", "SVG"),
@@ -66,7 +68,11 @@ _PNM = re.compile(rb"P[1-6][ \t\r\n#]")
 
 
 def name_format(head: bytes) -> str:
-    """Return the name of a file's format, by its first HEAD bytes; "" if it is unknown."""
+    """Return the name of a file's format, "" if it is unknown.
+
+    Args:
+        head: The file's first HEAD bytes.
+    """
     for at, signature, name in SIGNATURES:
         if head[at : at + len(signature)] == signature and (
             name not in _RIFF or head.startswith(b"RIFF")

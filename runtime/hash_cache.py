@@ -1,8 +1,8 @@
-"""Remembering which files were found right, so that gigabytes are not hashed at every start.
+"""Remember which files matched their hashes, so that gigabytes are not hashed at every start.
 
-A file is hashed when it is first opened, and again when its size, times or inode are others. What
-is remembered lies in the user's folder, one small file a bundle; where it cannot be written, or is
-damaged, all files are hashed.
+A file is hashed when it is first opened, and again when its size, times or inode have changed. The
+notes lie in the user's folder, one small file per bundle. If a note is damaged or cannot be
+written, all files are hashed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MOST_NOTE = 2**20  # bytes: a line for each of a bundle's files
 
 
 def home_folder() -> Path:
-    """The user's: JANUS_EDGE_HOME if that is set, else janus-edge in the cache."""
+    """Return the user's folder: JANUS_EDGE_HOME if set, else janus-edge in the user's cache."""
     if home := os.environ.get("JANUS_EDGE_HOME"):
         return Path(home)
-    # Path.home() would raise for a user without a home, who may still open a shipped bundle.
+    # Path.home() raises for a user without a home, who may still open a shipped bundle.
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     return Path(cache) / "janus-edge"
 
@@ -36,17 +36,26 @@ def check_changed(
     *,
     check_all: bool = False,
 ) -> dict[str, Stamp]:
-    """Call ``check`` with the path and hash of each file (its name, its SHA-256), but for those
-    that it let pass before and that have not been touched since.
+    """Call ``check`` for each file, except those that passed before and have not changed since.
 
-    check_all: those, too. Return each file's stamp. Raises what ``check`` raises.
+    Args:
+        folder: The bundle's folder.
+        files: Name and SHA-256 of each file.
+        check: Takes a file's path and hash; raises if the file is another.
+        check_all: Check unchanged files, too.
+
+    Returns:
+        Each file's stamp, by name.
+
+    Raises:
+        Exception: What ``check`` raises.
     """
     note = _note(folder)
     known = {} if check_all else _read(note)
     found: dict[str, list[str | Stamp]] = {}
     stamps: dict[str, Stamp] = {}
     for name, expected in files:
-        stamp = stamp_of(folder / name)  # before the hash: a change while it is read is then seen
+        stamp = stamp_of(folder / name)  # taken before hashing: a change while it is read shows
         if stamp is None or known.get(name) != [expected, stamp]:
             check(folder / name, expected)
         if stamp is not None:
@@ -57,8 +66,10 @@ def check_changed(
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return what changes when a file does (the time of its inode's last change cannot be set back
-    by hand); None: there is no regular file."""
+    """Return what changes when a file does, None if there is no regular file.
+
+    It contains the time of the inode's last change, which cannot be set back by hand.
+    """
     try:
         found = path.stat()
     except OSError:

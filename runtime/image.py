@@ -1,4 +1,4 @@
-"""Image files in, and the pixel arithmetic on both sides of the model."""
+"""Read image files, and convert pixels on both sides of the model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PADDING = (127, 127, 127)
 MIN_SIDE = 14  # px
 MAX_PIXELS = 100_000_000
 _SMALLER = f"make it smaller than {MAX_PIXELS // 1_000_000} megapixels"
-MISSING = 128  # grey, of what a cut file has not
-READ_BY_PILLOW = {  # formats by our names and Pillow's; native code reads PNG and JPEG alone
+MISSING = 128  # grey level of the rows that a cut file lacks
+READ_BY_PILLOW = {  # formats by our names and Pillow's; the C++ code reads PNG and JPEG alone
     "AVIF": "AVIF",
     "BMP": "BMP",
     "BigTIFF": "TIFF",
@@ -45,16 +45,30 @@ UPRIGHT = {
 
 @checked
 def load_image(path: PathOrName) -> Image.Image:
-    """Open an image's first frame as RGB, upright, transparency over white.
+    """Return a file's first frame as RGB: upright, transparency over white.
 
-    A PNG or JPEG whose end is missing is read if half of it is there, the rest is grey, and an
-    ImageWarning says so (docs/prompts.md, "Image files"). Raises ImageError.
+    A PNG or JPEG whose end is missing is read if at least half of it is there. The rest is grey and
+    an ImageWarning says so (docs/prompts.md, "Image files").
+
+    Args:
+        path: An image file.
+
+    Raises:
+        ImageError: The file cannot be read or is no image.
     """
     return decode_image(read_bytes(path), str(path))
 
 
 def decode_image(raw: bytes, name: str) -> Image.Image:
-    """The same of a file's bytes. name: what errors call it."""
+    """Return the image in a file's bytes, by the rules of ``load_image``.
+
+    Args:
+        raw: The whole file.
+        name: What errors and warnings call it.
+
+    Raises:
+        ImageError: The bytes are no image that can be read.
+    """
     kind = name_format(raw[:HEAD])
     try:
         with warnings.catch_warnings():
@@ -73,12 +87,15 @@ def decode_image(raw: bytes, name: str) -> Image.Image:
         ) from None
     if note:
         warnings.warn(f"{name}: cut short: {note}", ImageWarning, stacklevel=3)
-    image.info.clear()  # its EXIF tag would turn the image a second time
+    image.info.clear()  # its EXIF orientation would turn the image a second time
     return image
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ImageError, without a name, by a header, before any pixel is decoded."""
+    """Raise ImageError, without a file's name, if an image has no pixels or too many.
+
+    Called with the header's numbers, before any pixel is decoded.
+    """
     if width < 1 or height < 1:
         raise ImageError(f"{width}x{height} pixels")
     if width * height > MAX_PIXELS:
@@ -108,10 +125,10 @@ def _opened(file: bytes, kind: str) -> Image.Image:
 
 
 def _rows_there(is_other: np.ndarray, unit_width: int, unit_height: int) -> int:
-    """How many rows of a cut JPEG (H, W, 3) are there: up to the last row of units that is whole.
+    """Return how many rows of a cut JPEG (H, W, 3) are there: up to the last complete row of units.
 
-    libjpeg makes missing units grey. Those beside and below others may have a tint of them in the
-    first column and row; of a row's last unit any part will do.
+    libjpeg makes missing units grey. Units beside and below others may have a tint of them in the
+    first column and row. A row of units is complete if any part of its last unit is there.
     """
     height, width, _ = is_other.shape
     rows = np.flatnonzero(is_other.any(axis=(1, 2)))
@@ -125,9 +142,10 @@ def _rows_there(is_other: np.ndarray, unit_width: int, unit_height: int) -> int:
 
 
 def _fill(image: Image.Image, num_rows: int) -> str:
-    """Make the rows from ``num_rows`` on grey; a note on it, "" if there are none.
+    """Make the rows from ``num_rows`` on grey and return a note on it, "" if none are missing.
 
-    Raises ImageError if less than half is there.
+    Raises:
+        ImageError: Less than half of the rows are there.
     """
     if num_rows == image.height:
         return ""
@@ -142,7 +160,7 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _decode_any(raw: bytes, kind: str) -> tuple[Image.Image, str]:
-    """By Pillow alone, of the formats that it reads soundly."""
+    """Decode by Pillow alone, one of the formats that it reads soundly."""
     if kind not in READ_BY_PILLOW:
         what = f"{kind} is not read" if kind else "not an image that can be read"
         raise ImageError(f"{what}; save the image as PNG or JPEG")
@@ -160,7 +178,7 @@ _DECODERS = {"PNG": _decode_png, "JPEG": _decode_jpeg}
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # Pillow turns a TIFF itself and drops the tag
-    # Not ImageOps.exif_transpose: it also rewrites the EXIF data and fails where that is odd.
+    # ImageOps.exif_transpose would also rewrite the EXIF data and fail where that is odd.
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # the metadata is damaged, not the image
@@ -169,8 +187,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A new image in RGB: transparency over white, of 16 bits the upper 8."""
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+    """Return a new RGB image: transparency over white, the upper 8 of 16 bits."""
+    if image.mode.startswith("I"):  # convert() would clip 16-bit grey at 255
         deep = np.asarray(image)
         grey = (deep >> 8).astype(np.uint8)  # the high byte, as Pillow reads 16-bit colour
         grey[deep == image.info.get("transparency", -1)] = 255
@@ -182,12 +200,17 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def prepare(image: Image.Image, size: int) -> np.ndarray:
-    """An image as the vision encoder takes it, (1, 3, size, size) float32 in [-1, 1].
+    """Return an image as the vision encoder takes it, (1, 3, size, size) float32 in [-1, 1].
 
-    The long side is scaled to ``size`` (bicubic, truncated), the rest is grey. Source: the
-    published image processor (docs/prompts.md).
+    The long side is scaled to ``size`` (bicubic, truncated) and the rest is grey.
+
+    Args:
+        image: An image of any mode and size.
+        size: The vision encoder's side, px.
+
+    Source: the published image processor (docs/prompts.md).
     """
-    # In this order: side * (size / longest) can fall below a whole number and lose a pixel.
+    # The order counts: side * (size / longest) can fall below a whole number and lose a pixel.
     longest = max(image.size)
     width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
     resized = resize(rgb(image), width, height)
@@ -198,9 +221,12 @@ def prepare(image: Image.Image, size: int) -> np.ndarray:
 
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Bicubic, antialiased, along rows first, or along columns first where the height shrinks by
-    more than twice what the width does. That is the order of Pillow 13, said here so that another
-    Pillow, and native code, round as it does."""
+    """Return the image resized to width x height px: bicubic, antialiased.
+
+    Rows are resized first, or columns first where the height shrinks by more than twice what the
+    width does. That is the order of Pillow 13. It is spelt out here so that another Pillow, and the
+    C++ code, round the same way.
+    """
     shrinks = image.height - height
     down_first = shrinks > max(0, 2 * (image.width - width))
     between = (image.width, height) if down_first else (width, image.height)
@@ -209,9 +235,13 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def to_pixels(image_3HW: np.ndarray) -> np.ndarray:
-    """The image decoder's output (3, H, W), about [-1, 1], to (H, W, 3) uint8, truncated.
+    """Return the image decoder's output as pixels (H, W, 3) uint8, truncated.
 
-    Raises BundleError where it is not finite.
+    Args:
+        image_3HW: The output, about [-1, 1].
+
+    Raises:
+        BundleError: The output is not finite.
     """
     check_sound(image_3HW, "pixels")
     scaled = np.clip((image_3HW + 1) / 2 * 255, 0, 255)
@@ -219,5 +249,5 @@ def to_pixels(image_3HW: np.ndarray) -> np.ndarray:
 
 
 def enlarge(pixels_HWC: np.ndarray, factor: int) -> np.ndarray:
-    """Every pixel as a square of ``factor`` pixels a side."""
+    """Return pixels with each one as a square of ``factor`` px a side."""
     return pixels_HWC.repeat(factor, axis=0).repeat(factor, axis=1)

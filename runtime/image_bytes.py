@@ -1,4 +1,4 @@
-"""An image file's bytes: of regular files alone, so that nothing can hang or have no end."""
+"""Read an image file's bytes. Only regular files are read, so nothing can hang or be endless."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Return all of a regular file of at most MAX_BYTES. Raises ImageError."""
+    """Return the content of a regular file of at most MAX_BYTES.
+
+    Raises:
+        ImageError: The file cannot be read, or the path is an address.
+    """
     try:
         return read_regular(Path(path), MAX_BYTES)
     except OSError as error:
@@ -25,6 +29,6 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def _no_addresses(scheme: str, rest: str) -> str:
-    """The line about an address, whose slashes a path may have lost."""
+    """Return the error line about an address, whose slashes a path may have lost."""
     slashes = ":///" if scheme.lower() == "file" else "://"
     return f"{scheme}{slashes}{rest}: addresses are not read; download the image and give its path"

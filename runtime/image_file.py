@@ -1,4 +1,4 @@
-"""Images as files: the format of their name, with the settings they were drawn by inside."""
+"""Write images as files: in the format of their name, with their settings inside."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ from janus_edge.runtime.output import is_stream, write_output
 
 PNG, JPEG, WEBP = "PNG", "JPEG", "WEBP"
 FORMATS = {"": PNG, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP}
-# JPEG: its highest sensible quality, colour at full resolution. WebP: no loss at all.
+# JPEG: the highest sensible quality, colour at full resolution. WebP: lossless.
 _OPTIONS = {
     PNG: {},
     JPEG: {"quality": 95, "subsampling": 0},
     WEBP: {"lossless": True, "quality": 80, "method": 4},
 }
 _ASCII = b"ASCII\0\0\0"  # how a UserComment begins, by Exif 2.3, table 9
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # of a prompt that was no UTF-8
-_MAX_EXIF = 65_000  # bytes: a JPEG's segment has 65,533
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what a prompt that was no UTF-8 may hold
+_MAX_EXIF = 65_000  # bytes; a JPEG segment has room for 65,533
 
 
 def format_of(path: Path) -> str:
-    """Return the format that a file's name asks for; PNG where it has no suffix, is a device or is
-    standard output. Raise OptionError for any other suffix."""
+    """Return the format that a file's name asks for.
+
+    PNG where the name has no suffix, is a device or is standard output.
+
+    Raises:
+        OptionError: The suffix is of no format that is written.
+    """
     suffix = path.suffix.lower()
     if suffix in FORMATS:
         return FORMATS[suffix]
@@ -39,10 +44,18 @@ def format_of(path: Path) -> str:
 
 
 def encode(pixels_HWC: np.ndarray, kind: str, texts: dict[str, str]) -> bytes:
-    """Return an image (H, W, 3) uint8 as a file of a format, with its settings inside.
+    """Return an image as the bytes of a file, with its settings inside.
 
-    PNG has a text chunk for each, JPEG and WebP have all as one JSON object in EXIF's UserComment.
-    Raise OptionError where they are too long for EXIF.
+    A PNG has one text chunk per setting. JPEG and WebP have all as one JSON object in the
+    UserComment of EXIF.
+
+    Args:
+        pixels_HWC: The image (H, W, 3) uint8.
+        kind: PNG, JPEG or WEBP.
+        texts: The settings by name.
+
+    Raises:
+        OptionError: The settings are too long for EXIF.
     """
     file = io.BytesIO()
     texts = {key: _NO_TEXT.sub("\ufffd", text) for key, text in texts.items()}
@@ -57,14 +70,23 @@ def encode(pixels_HWC: np.ndarray, kind: str, texts: dict[str, str]) -> bytes:
 
 
 def check_fit(kind: str, texts: dict[str, str]) -> None:
-    """Raise OptionError now if a format has no room for the settings, not after the work."""
+    """Raise OptionError, before the image is drawn, if a format has no room for the settings."""
     if kind != PNG:
         _exif(texts)
 
 
 def save_image(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> None:
-    """Write an image (H, W, 3) uint8 in the format of its name, by the rules of
-    ``write_output``. Raise OutputError, OptionError."""
+    """Write an image in the format of its name, by the rules of ``write_output``.
+
+    Args:
+        pixels_HWC: The image (H, W, 3) uint8.
+        path: The file.
+        texts: Settings to store inside, by name.
+
+    Raises:
+        OutputError: The file cannot be written.
+        OptionError: The format is unknown, or has no room for the settings.
+    """
     write_output(path, encode(pixels_HWC, format_of(path), texts))
 
 
@@ -72,7 +94,7 @@ def _exif(texts: dict[str, str]) -> bytes:
     exif = Image.Exif()
     if texts:
         exif[ExifTags.Base.Software] = texts.get("Software", "")
-        comment = _ASCII + json.dumps(texts).encode()  # ASCII: other letters are escaped
+        comment = _ASCII + json.dumps(texts).encode()  # json.dumps escapes all but ASCII
         exif[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: comment}
     found = exif.tobytes()
     if len(found) > _MAX_EXIF:

@@ -1,4 +1,4 @@
-"""What an embedding program gives as an image, as a PIL image in RGB."""
+"""Convert what an embedding program gives as an image to a PIL image in RGB."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ _GIVE = (
 
 
 def to_images(given: Any) -> tuple[PilImage.Image, ...]:
-    """One image, or several in a tuple or list, each as RGB. Raises ImageError, OptionError."""
+    """Return images as RGB, in order.
+
+    Args:
+        given: One image, or several in a tuple or list; the types are those of ``ImageLike``.
+
+    Raises:
+        ImageError: A file or PIL image cannot be read, or has no size that is allowed.
+        OptionError: A value is of another type, or an array of another shape or dtype.
+    """
     several = given if isinstance(given, tuple | list) else (given,)
     return tuple(_to_image(each, f"images[{i}]") for i, each in enumerate(several))
 
 
 def _to_image(given: Any, name: str) -> PilImage.Image:
+    """Return one image as RGB; ``name`` is what errors call it."""
     if isinstance(given, str | os.PathLike):
-        return images.load_image(given)  # type: ignore[arg-type] # it says so if it is of bytes
+        return images.load_image(given)  # type: ignore[arg-type] # it refuses a path of bytes
     if isinstance(given, Image | Preview):
         given = given.pixels
     if isinstance(given, np.ndarray):
@@ -40,7 +49,7 @@ def _to_image(given: Any, name: str) -> PilImage.Image:
         raise ImageError(f"{name}: 32-bit pixels, whose white is unknown; convert it to RGB")
     try:
         return images.rgb(given)
-    except Exception as error:  # of a file that is closed, damaged or cut
+    except Exception as error:  # its file is closed, damaged or cut
         raise ImageError(f"{name}: a PIL image that cannot be read: {error}") from None
 
 

@@ -1,7 +1,7 @@
-"""What of a JPEG file makes its pixels: checked, and alone (ITU T.81, JFIF 1.02, Adobe's APP14).
+"""Check a JPEG file and keep only what its pixels need (ITU T.81, JFIF 1.02, Adobe's APP14).
 
-Decoders agree on what is left: they differ in what they forgive. Everything else, such as colour
-profiles and previews, is left out. Equal to native/core/jpeg.cpp; docs/prompts.md has the rules.
+Decoders agree on what is left; they differ in what they forgive. Everything else, such as colour
+profiles and previews, is left out. Mirrors native/core/jpeg.cpp; docs/prompts.md has the rules.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from janus_edge.runtime.errors import ImageError
 _EOI, _SOS, _DQT, _DHT, _DRI = 0xD9, 0xDA, 0xDB, 0xC4, 0xDD
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _RARE = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
-_ALONE = (0x00, 0x01, *range(0xD0, 0xD9))  # without a length; 0: no marker
+_ALONE = (0x00, 0x01, *range(0xD0, 0xD9))  # markers without a length; 0 is no marker
 _END_OF_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 _MOST_SCANS = 100
-_MOST_BLOCKS = 10  # of an interleaved unit
+_MOST_BLOCKS = 10  # in an interleaved unit
 
 
 @dataclass(frozen=True)
 class Essence:
-    """A file of what is needed, with its end.
+    """The part of a file that its pixels need.
 
-    unit: where the one scan may be cut, columns and rows of pixels that are coded together; else
-    None. grey: what libjpeg makes of missing ones, in RGB. is_coarse: scans are missing.
+    Attributes:
+        file: A complete JPEG file of it.
+        exif: The body of the Exif part.
+        unit: Width and height, px, of what is coded together, if the one scan may be cut; else
+            None.
+        grey: The level that libjpeg gives missing pixels, in RGB.
+        is_coarse: True if scans are missing.
     """
 
     file: bytes
@@ -39,7 +44,15 @@ class Essence:
 
 
 def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
-    """Check a JPEG file. check_size: of its width and height. Raises ImageError, without a name."""
+    """Check a JPEG file and return the part that its pixels need.
+
+    Args:
+        raw: The whole file.
+        check_size: Called with the width and height before any pixel is decoded.
+
+    Raises:
+        ImageError: The file is damaged or of a rare kind. The message has no file name.
+    """
     file = _File(check_size)
     for marker, body, data, is_open in _segments(raw):
         if marker in _RARE:
@@ -52,7 +65,7 @@ def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
 
 
 def _segments(raw: bytes) -> Iterator[tuple[int, bytes, bytes, bool]]:
-    """Marker, body, and of a scan the data behind it and whether that ends with the file."""
+    """Yield each segment's marker, body, a scan's data, and whether the file ends in that data."""
     at = 2
     while (at := raw.find(b"\xff", at)) >= 0:
         while raw[at : at + 1] == b"\xff":
@@ -85,7 +98,14 @@ def _framed(marker: int, body: bytes) -> bytes:
 
 
 class _Component(NamedTuple):
-    """Of a frame: samples along and down a unit, the number of its quantization table."""
+    """A component of a frame.
+
+    Attributes:
+        name: Its number in the file.
+        across: Samples along a unit.
+        down: Samples down a unit.
+        table: Number of its quantization table.
+    """
 
     name: int
     across: int
@@ -94,23 +114,24 @@ class _Component(NamedTuple):
 
 
 class _File:
-    """What was read so far."""
+    """What was read of a file so far."""
 
     def __init__(self, check_size: Callable[[int, int], None]) -> None:
+        """Start with nothing read; ``check_size`` is called with the image's width and height."""
         self._check_size = check_size
-        self._parts = b""  # before the next scan
-        self._scans: list[tuple[bytes, set[int]]] = []  # each with its parts, and what it holds
+        self._parts = b""  # segments before the next scan
+        self._scans: list[tuple[bytes, set[int]]] = []  # each with its segments; its components
         self._components: list[_Component] = []
         self._is_progressive = self._is_open = self._has_end = self._has_jfif = False
         self._exif, self._adobe = b"", -1
-        self._tables: set[int] = set()  # numbers of DQT, 256 + class and number of DHT
+        self._tables: set[int] = set()  # number of a DQT, 256 + class and number of a DHT
 
     def end(self, marker: int, body: bytes) -> None:
-        """Nothing follows."""
+        """Take the end of the image."""
         self._has_end = True
 
     def app(self, marker: int, body: bytes) -> None:
-        """JFIF, Exif and Adobe."""
+        """Take JFIF, Exif or Adobe's mark."""
         if marker == 0xE0 and body.startswith(b"JFIF\0"):
             self._has_jfif = True
         if marker == 0xE1 and body.startswith(b"Exif\0\0") and not self._exif:
@@ -119,7 +140,7 @@ class _File:
             self._adobe = body[11]
 
     def frame(self, marker: int, body: bytes) -> None:
-        """Size and components, which are numbered anew."""
+        """Take the size and the components, which get new numbers."""
         if self._components or len(body) < 6 or len(body) != 6 + 3 * body[5]:
             raise ImageError(_MEANINGLESS)
         precision, height, width, count = struct.unpack_from(">BHHB", body)
@@ -144,7 +165,7 @@ class _File:
         self._parts += _framed(marker, body[:6] + b"".join(map(bytes, rows)))
 
     def quantization(self, marker: int, body: bytes) -> None:
-        """Tables of 64 numbers of 1 or 2 bytes."""
+        """Take tables of 64 numbers of 1 or 2 bytes."""
         at = 0
         while at < len(body):
             wide, number = body[at] >> 4, body[at] & 15
@@ -155,7 +176,7 @@ class _File:
         self._parts += _framed(marker, body)
 
     def huffman(self, marker: int, body: bytes) -> None:
-        """Tables: how many codes there are of 1 to 16 bits, and what each stands for."""
+        """Take code tables: how many codes of 1 to 16 bits there are, and what each stands for."""
         at = 0
         while at < len(body):
             kind, counts = body[at], body[at + 1 : at + 17]
@@ -169,13 +190,13 @@ class _File:
         self._parts += _framed(marker, body)
 
     def restart(self, marker: int, body: bytes) -> None:
-        """How many units there are between markers."""
+        """Take the number of units between restart markers."""
         if len(body) != 2:
             raise ImageError("damaged: a restart interval that means nothing")
         self._parts += _framed(marker, body)
 
     def add_scan(self, body: bytes, data: bytes, is_open: bool) -> None:
-        """Its header and data, with what came before it."""
+        """Take a scan: its header and data. The file may end in it (``is_open``)."""
         count = body[0] if body else 0
         if not self._components or not 0 < count <= 4 or len(body) != 4 + 2 * count:
             raise ImageError(_MEANINGLESS)
@@ -198,8 +219,7 @@ class _File:
         self._parts, self._is_open = b"", is_open
 
     def _codes_of(self, body: bytes, count: int) -> set[int]:
-        """The Huffman tables that a scan needs, as ``_tables`` counts them. Raises ImageError for a
-        part of the coefficients that there is not."""
+        """Return the Huffman tables that a scan needs, as ``_tables`` numbers them."""
         start, stop, high, low = *body[-3:-1], body[-1] >> 4, body[-1] & 15
         chosen = body[2 : 2 + 2 * count : 2]
         if not self._is_progressive:
@@ -214,7 +234,7 @@ class _File:
         return set() if high else {256 + (c >> 4) for c in chosen}
 
     def finish(self) -> Essence:
-        """The file, without a last scan that ends with it where there are several."""
+        """Return the file, without a last scan that the file's end cuts, if there are several."""
         every = set(range(len(self._components)))
         is_one = not self._is_progressive and len(self._scans) == 1 and self._scans[0][1] == every
         scans = self._scans[:-1] if self._is_open and not is_one else self._scans
@@ -231,7 +251,7 @@ class _File:
         )
 
     def _colours(self) -> bytes:
-        """The part that says what the components are, so that every decoder takes them for it."""
+        """Return the segment that says what the components are, so that all decoders agree."""
         count, names = len(self._components), bytes(e.name for e in self._components)
         if count == 4:
             if self._adobe < 0:
@@ -242,7 +262,7 @@ class _File:
 
 
 def _fits(counts: bytes) -> bool:
-    """Whether there are so many codes of 1 to 16 bits, none of them all ones."""
+    """Return True if so many codes of 1 to 16 bits exist and none of them is all ones."""
     code = 0
     for length, count in enumerate(counts, 1):
         code += count

@@ -48,8 +48,8 @@ class KVCache:
     """Keys and values (R, G, M, E) of each layer, as a decoder binds them.
 
     Attributes:
-        past: by the names of the decoder's inputs.
-        present: the same memory by the names of its outputs, so that it is updated in place.
+        past: By the names of the decoder's inputs.
+        present: The same memory by the names of its outputs, so that it is updated in place.
     """
 
     past: dict[str, Any]
@@ -62,14 +62,14 @@ class KVCache:
         """Return an empty cache.
 
         Args:
-            allocator: the engine that will read and write it.
-            sizes: of the model.
+            allocator: The engine that will read and write it.
+            sizes: Of the model.
             rows: R.
             length: M, in positions.
-            dtype: of keys and values.
+            dtype: Of keys and values.
 
         Raises:
-            DeviceError: the device has no room.
+            DeviceError: The device has no room.
         """
         shape = (rows, sizes.num_kv_heads, length, sizes.head_dim)
         return cls.of(

@@ -1,15 +1,15 @@
-"""How large anything in a bundle may be. docs/bundle.md lists the limits, native/core/limits.hpp
-has the same ones; a test compares all three.
+"""How large anything in a bundle may be.
 
-They are far above what any published model needs, and low enough that no file can ask for more
-memory or time than its own size explains.
+docs/bundle.md lists the limits and native/core/limits.hpp has the same ones; a test compares all
+three. They are far above what any published model needs, and low enough that no file can ask for
+more memory or time than its own size explains.
 """
 
 from __future__ import annotations
 
 MIB = 2**20
 
-# Bytes of the files that are read whole, and of those that are not.
+# Bytes, by kind of file. Components are not read whole; the others are.
 MOST_BYTES = {
     "manifest.json": 4 * MIB,
     "manifest.sha256": 1024,
@@ -19,7 +19,7 @@ MOST_BYTES = {
     "component": 2**38,
 }
 
-# The manifest's ``sizes``.
+# By the keys of the manifest's ``sizes``.
 MOST_SIZES = {
     "hidden_size": 2**16,
     "vocab_size": 2**22,

@@ -1,4 +1,4 @@
-"""Advisory locks on open files; a killed process's locks go with it."""
+"""Advisory locks on open files. A process that is killed loses its locks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 if sys.platform == "win32":
 
     def try_lock(descriptor: int) -> bool | None:
-        """Return None: there are no such locks here."""
+        """Return None: Windows has no such locks."""
         return None
 
 else:
@@ -16,7 +16,8 @@ else:
     def try_lock(descriptor: int) -> bool | None:
         """Lock an open file or folder for its descriptor, also against other threads.
 
-        Returns True, False when somebody else has it, None where the file system has no locks.
+        Returns:
+            True, False if somebody else has the lock, None if the file system has no locks.
         """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

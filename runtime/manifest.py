@@ -1,7 +1,7 @@
-"""The manifest of a bundle: what is in it, for whom, and how to call each component.
+"""The manifest of a bundle: its files, its sizes, and how to call each component.
 
-Unknown keys are refused, and so are keys that stand there twice, values of another type, and any
-file name that leaves the bundle. native/core/manifest.cpp reads and refuses the same.
+Refused are unknown keys, keys that are there twice, values of another type, and file names that
+leave the bundle. native/core/manifest.cpp reads and refuses the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT = 2
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(ge=1, le=limits.MOST_DIMENSION)]
-# What may be shown on a terminal: no control characters.
+# A word may be shown on a terminal: it has no control characters.
 Word = Annotated[
     str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", min_length=1, max_length=limits.MOST_WORD)
 ]
@@ -30,7 +30,7 @@ Role = Annotated[str, Field(max_length=limits.MOST_ROLE)]
 
 
 class Tensor(ManifestPart):
-    """An input or output; a named dimension may vary, a number may not."""
+    """An input or output. A dimension is a name if it may vary, else a number."""
 
     name: Identifier
     dtype: Literal["float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8"]
@@ -38,14 +38,14 @@ class Tensor(ManifestPart):
 
 
 class File(ManifestPart):
-    """A file and what it must hold."""
+    """A file and the hash of its content."""
 
     file: FileName
     sha256: Sha256
 
 
 class Stored(ManifestPart):
-    """A weight in a component's ``data``, row-major, from its offset on, in bytes."""
+    """A weight in a component's ``data``: row-major, ``offset`` bytes from the start."""
 
     dtype: Literal["float32", "uint8"]
     shape: Annotated[tuple[Positive, ...], Field(max_length=limits.MOST_AXES)]
@@ -53,7 +53,7 @@ class Stored(ManifestPart):
 
 
 class Builder(ManifestPart):
-    """What built an engine, and must open it: a module of Python and its version."""
+    """The Python module that built an engine and must open it, with its version."""
 
     module: Literal["tensorrt_rtx", "tensorrt"]
     version: Word
@@ -63,13 +63,15 @@ Ranges = dict[Identifier, tuple[Positive, Positive, Positive]]
 
 
 class Component(ManifestPart):
-    """One graph, engine or table. ``profile`` gives (min, usual, max) of each named dimension;
-    ``profiles`` those of an engine's optimization profiles, in their order.
+    """A graph, a TensorRT engine file or a table (docs/bundle.md).
 
-    data: weights beside the graph. upcast: when half-precision weights become float32: as the file
-    is opened, or slice by slice as they are used. quantization: rounded weights have a scale for
-    every so many, or for each output. tensors: of the weights in ``data``, for a
-    backend that needs no graph (docs/bundle.md).
+    Attributes:
+        data: Weights beside the graph.
+        upcast: When fp16 weights become float32: as the file is opened, or slice by slice at use.
+        quantization: How many weights share a scale.
+        profile: (min, usual, max) of each named dimension.
+        profiles: The same for each optimization profile of an engine, in order.
+        tensors: The weights in ``data``, for a backend that needs no graph.
     """
 
     file: FileName
@@ -90,8 +92,10 @@ class Component(ManifestPart):
 
 
 class Kernel(ManifestPart):
-    """A kernel compiled for a compute capability; ``arguments`` are their types, in order, as
-    Triton names them (docs/kernels.md)."""
+    """A GPU kernel compiled for a compute capability (docs/kernels.md).
+
+    ``arguments`` are the arguments' types in order, as Triton names them.
+    """
 
     name: Identifier
     target: Annotated[str, Field(pattern=r"^sm_[0-9]{2,3}$")]
@@ -105,7 +109,7 @@ class Kernel(ManifestPart):
 
 
 class Prompt(ManifestPart):
-    """Roles and the system prompt of questions."""
+    """Roles, and the system prompt of questions."""
 
     user_role: Role
     assistant_role: Role
@@ -118,7 +122,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class CodeSampling(ManifestPart):
-    """How codes are chosen where a request does not say: the settings that scored best."""
+    """How codes are chosen if a request does not say: the settings that scored best."""
 
     guidance_scale: Scale
     temperature: Scale
@@ -127,7 +131,7 @@ class CodeSampling(ManifestPart):
 
 
 class FlowSampling(ManifestPart):
-    """How a flow is followed where a request does not say: see docs/sampling.md."""
+    """How a latent is drawn if a request does not say (docs/sampling.md)."""
 
     guidance_scale: Scale
     num_steps: Annotated[int, Field(ge=1, le=10000)]
@@ -145,35 +149,35 @@ class _Manifest(ManifestPart):
     created_by: Word
     prompt: Prompt
     tokenizer: File
-    tokenizer_bin: File | None = None  # the same for native code; older bundles have none
+    tokenizer_bin: File | None = None  # the same for the C++ code; older bundles have none
     components: dict[str, Component]
     kernels: tuple[Kernel, ...] = ()
 
     @property
     def _caches(self) -> list[Tensor]:
-        """Of the decoder's inputs: keys and values (rows, heads, slots, numbers)."""
+        """The decoder's inputs for keys and values, (rows, heads, slots, numbers)."""
         inputs = self.components["decoder"].inputs
         return [given for given in inputs if given.name.startswith(PAST)]
 
     @property
     def has_caches(self) -> bool:
-        """Whether the decoder keeps keys and values; one that does not is none."""
+        """True if the decoder keeps keys and values, as every decoder must."""
         return bool(self._caches) and all(len(given.shape) == 4 for given in self._caches)
 
     @property
     def cache_type(self) -> str:
-        """dtype of the decoder's keys and values."""
+        """Dtype of the decoder's KV caches."""
         return self._caches[0].dtype
 
     @property
     def cache_slots(self) -> int | None:
-        """How many positions the decoder's caches must have; None: as many as are wanted."""
+        """How many positions the decoder's KV caches must have; None if any number is possible."""
         slots = self._caches[0].shape[2]
         return slots if isinstance(slots, int) else None
 
 
 class JanusManifest(_Manifest):
-    """Of a Janus or Janus-Pro."""
+    """The manifest of a Janus or Janus-Pro."""
 
     family: Literal["janus"]
     sizes: CodeSizes
@@ -181,7 +185,7 @@ class JanusManifest(_Manifest):
 
 
 class FlowManifest(_Manifest):
-    """Of a JanusFlow."""
+    """The manifest of a JanusFlow."""
 
     family: Literal["janusflow"]
     sizes: FlowSizes
@@ -191,19 +195,19 @@ class FlowManifest(_Manifest):
 Manifest = JanusManifest | FlowManifest
 _SCHEMA: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Field(discriminator="family")])
 
-# The papers' settings, for ``reference``.
+# The papers' settings, for a request with ``reference``.
 REFERENCE: dict[str, CodeSampling | FlowSampling] = {
     "janus": CodeSampling(guidance_scale=5.0, temperature=1.0),
     "janusflow": FlowSampling(guidance_scale=2.0, num_steps=30, solver="euler"),
 }
 
-# For checkpoints that bring none. Of a flow what was chosen on the one that could be trained here
-# (docs/flow.md): 18 rows of the network in place of 60.
+# For checkpoints without settings. The flow's were chosen on the JanusFlow that was trained here
+# (docs/flow.md): 18 rows of the network instead of 60.
 DEFAULTS: dict[str, CodeSampling | FlowSampling] = REFERENCE | {
     "janusflow": FlowSampling(guidance_scale=2.0, num_steps=12, solver="ab2", guidance_end=0.5),
 }
 
-PREFILL = "decoder_prefill"  # a bundle may hold: the decoder again, for many positions at once
+PREFILL = "decoder_prefill"  # optional: a copy of the decoder for many positions at once
 
 _SHARED = ("vision_encoder", "vision_aligner", "text_embed", "decoder", "text_head")
 # What a bundle of each family must hold.
@@ -220,7 +224,11 @@ COMPONENTS = {
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """Validate the bytes of a manifest. Raises BundleError naming the first wrong key."""
+    """Return the manifest in ``raw``; ``where`` is its path, for the error.
+
+    Raises:
+        BundleError: A key is wrong or missing. Names the first one.
+    """
     try:
         found = json.loads(raw, object_pairs_hook=_without_twins)  # pydantic's reader takes twins
         _check_format(found, where)
@@ -262,6 +270,6 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _shown(step: int | str) -> str:
-    """Return a key as it may stand in a message, whoever wrote it."""
+    """Return a key in a form that a message may contain, whoever wrote it."""
     text = str(step)[:80]
     return text if text.isprintable() else ascii(text)

@@ -1,6 +1,6 @@
-"""Files at paths that a user names: images, previews, records (docs/cli.md, "Written files").
+"""Write files at paths that a user names: images, previews, records (docs/cli.md, "Written files").
 
-A regular file appears whole or not at all, and what stands there before keeps its permissions. A
+A regular file appears whole or not at all, and a file that is replaced keeps its permissions. A
 link stays and its target is replaced. A pipe or character device is written through. ``-`` is
 standard output.
 """
@@ -23,12 +23,12 @@ from janus_edge.runtime.files import append_line, atomic_write, private_folder, 
 
 STANDARD_OUTPUT = Path("-")
 _READER_S = 10.0  # the longest that a pipe waits for a program that reads it
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # file systems without them
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # no hard links here
 _ADVICE = "choose another place"
 
 
 def is_standard_output(path: Path) -> bool:
-    """Return True for ``-``, and for any other path to what standard output is."""
+    """Return True for ``-``, and for any other path that leads to standard output."""
     if path == STANDARD_OUTPUT:
         return True
     try:
@@ -38,17 +38,17 @@ def is_standard_output(path: Path) -> bool:
 
 
 def is_stream(path: Path) -> bool:
-    """Return True for what is written through: standard output, a pipe or a device."""
+    """Return True for what is written through: standard output, a pipe or a character device."""
     return is_standard_output(path) or _is_through(_mode(path))
 
 
 def is_pipe(path: Path) -> bool:
-    """Return True for a named pipe, which ends for its reader with the first file written."""
+    """Return True for a named pipe, whose reader sees its end after the first file."""
     return not is_standard_output(path) and stat.S_ISFIFO(_mode(path))
 
 
 def check_writable(path: Path) -> None:
-    """Raise OutputError now if a file cannot be written there, not after the work."""
+    """Raise OutputError, before any work is done, if a file cannot be written at a path."""
     if is_standard_output(path):
         if sys.stdout is None:
             raise OutputError("standard output is closed; name a file")
@@ -73,7 +73,11 @@ def check_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder with its parents, or leave it. Raise OutputError if it cannot be written."""
+    """Make a folder with its parents; keep one that exists.
+
+    Raises:
+        OutputError: The folder cannot be made or written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -83,7 +87,11 @@ def make_folder(path: Path) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write all of a file at a path that a user named. Raise OutputError."""
+    """Write a whole file at a path that a user named.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     with _one_line(path):
         if is_standard_output(path):
             _write_standard(content)
@@ -94,7 +102,15 @@ def write_output(path: Path, content: bytes) -> None:
 
 
 def append_output(path: Path, line: bytes) -> None:
-    """Add a line to a file, all of it or nothing; programs may do so at once. Raise OutputError."""
+    """Add a line to a file, all of it or nothing; several programs may do so at once.
+
+    Args:
+        path: The file, or a stream.
+        line: The line with its end.
+
+    Raises:
+        OutputError: The line cannot be written.
+    """
     with _one_line(path):
         if is_stream(path):
             write_output(path, line)
@@ -103,10 +119,20 @@ def append_output(path: Path, line: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:
-    """Write a file under the first free of the names ``out.png``, ``out-1.png``, ``out-2.png`` ...
+    """Write a file under the first free name of ``out.png``, ``out-1.png``, ``out-2.png`` ...
 
-    first: where to start, None at ``path`` itself. Two programs never take one name. Return the
-    name. Raise OutputError.
+    Two programs never take the same name.
+
+    Args:
+        path: The file without a number.
+        content: The whole file.
+        first: The first number that is tried; None tries ``path`` itself first.
+
+    Returns:
+        The name that was free.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     with _one_line(path), private_folder(path.parent) as room:
         part = room / "new"
@@ -122,7 +148,7 @@ def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:
 
 
 def _takes(part: Path, name: Path) -> bool:
-    """Give a file a name that nothing has yet. Return False where something has it."""
+    """Give the file ``part`` a name; return False if something has that name."""
     try:
         try:
             os.link(part, name)
@@ -137,7 +163,7 @@ def _takes(part: Path, name: Path) -> bool:
 
 
 def _mode(path: Path) -> int:
-    """Return the mode of what a path leads to, 0 where there is nothing. Raise OutputError."""
+    """Return the mode of what a path leads to, 0 if there is nothing; raise OutputError."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -151,7 +177,7 @@ def _is_through(mode: int) -> bool:
 
 
 def _target(path: Path) -> Path:
-    """Return where a link leads, through any number of them."""
+    """Return where a link leads, through any number of links."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
@@ -162,7 +188,7 @@ def _write_standard(content: bytes) -> None:
 
 
 def _write_through(path: Path, content: bytes) -> None:
-    """Into a pipe or device: as much as it takes at a time, waiting for it."""
+    """Write into a pipe or device, waiting until it takes everything."""
     descriptor = _open_through(path)
     with os.fdopen(descriptor, "wb") as file:
         os.set_blocking(descriptor, True)
@@ -170,7 +196,7 @@ def _write_through(path: Path, content: bytes) -> None:
 
 
 def _open_through(path: Path) -> int:
-    """Open without waiting for ever: a pipe opens when a program reads it."""
+    """Open for writing; wait at most ``_READER_S`` for a program to read a pipe."""
     end = time.monotonic() + _READER_S
     while True:
         try:
@@ -197,7 +223,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Turn what the system says into an OutputError."""
+    """Turn the system's error into an OutputError."""
     try:
         yield
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""What of a PNG file makes its pixels: checked, and alone (PNG, third edition).
+"""Check a PNG file and keep only what its pixels need (PNG, third edition).
 
-Everything else, such as texts and colour profiles, is left out unread, so that its size does not
-matter. Equal to native/core/png_read.cpp; docs/prompts.md has the rules.
+Everything else, such as texts and colour profiles, is left out unread, so its size does not matter.
+Mirrors native/core/png_read.cpp; docs/prompts.md has the rules.
 """
 
 from __future__ import annotations
@@ -16,19 +16,30 @@ from janus_edge.runtime.errors import ImageError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _KINDS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT")
-_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour
+# Bits per sample that each colour type may have.
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PASSES = (  # of an interlaced image: first column and row, steps between them
+_PASSES = (  # of an interlaced image: first column, first row, steps between columns and rows
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
     (0, 1, 1, 2),
 )
 _PIECE = 1 << 20  # bytes that are decompressed at once
-_MOST_EXTRA = 1 << 16  # bytes behind the last row
+_MOST_EXTRA = 1 << 16  # bytes after the last row
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of an IHDR."""
+    """An IHDR chunk.
+
+    Attributes:
+        width: Pixels per row.
+        height: Rows of pixels.
+        depth: Bits per sample.
+        colour: Colour type: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha.
+        compression: 0, zlib.
+        filters: 0, the standard filters.
+        interlaced: 1 if it is interlaced, else 0.
+    """
 
     width: int
     height: int
@@ -40,7 +51,7 @@ class Header:
 
     @classmethod
     def of(cls, body: bytes) -> Header:
-        """Raises ImageError for one that means nothing."""
+        """Return the header in an IHDR chunk's body. Raises ImageError if it is not valid."""
         if len(body) != 13:
             raise ImageError("damaged: no header")
         found = cls(*struct.unpack(">IIBBBBB", body))
@@ -50,12 +61,12 @@ class Header:
         return found
 
     def row_bytes(self, width: int) -> int:
-        """With the filter's."""
+        """Return the bytes of a row of ``width`` px, with the byte of its filter."""
         return 1 + (width * self.depth * _CHANNELS[self.colour] + 7) // 8
 
     @property
     def num_bytes(self) -> int:
-        """Of all rows."""
+        """The bytes of all rows."""
         if not self.interlaced:
             return self.row_bytes(self.width) * self.height
         total = 0
@@ -67,7 +78,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Essence:
-    """A file of what is needed, filled up with zeros; the Exif; how many rows are there."""
+    """The part of a file that its pixels need.
+
+    Attributes:
+        file: A complete PNG file of it; rows that are missing are zeros.
+        exif: The body of the eXIf chunk.
+        num_rows: How many rows are there.
+    """
 
     file: bytes
     exif: bytes
@@ -75,7 +92,15 @@ class Essence:
 
 
 def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
-    """Check a PNG file. check_size: of its width and height. Raises ImageError, without a name."""
+    """Check a PNG file and return the part that its pixels need.
+
+    Args:
+        raw: The whole file.
+        check_size: Called with the width and height before any pixel is decoded.
+
+    Raises:
+        ImageError: The file is damaged. The message has no file name.
+    """
     chunks, data = _chunks(raw)
     header = Header.of(chunks.get(b"IHDR", b""))
     check_size(header.width, header.height)
@@ -101,7 +126,7 @@ def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
 
 
 def _chunks(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:
-    """The first of each kind that counts, and the image's data, whose end may be missing."""
+    """Return the first chunk of each kind that counts, and the image data, which may be cut."""
     found: dict[bytes, bytes] = {}
     data = []
     at = len(SIGNATURE)
@@ -123,7 +148,10 @@ def _chunks(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:
 
 
 def _clear(header: Header, body: bytes) -> bytes:
-    """The chunk tRNS in the numbers that Pillow compares: 8 bits, of 16-bit grey all."""
+    """Return the tRNS chunk in the numbers that Pillow compares.
+
+    They have 8 bits; those of 16-bit grey have 16.
+    """
     if header.colour == 3:
         return body if len(body) <= 256 else b""
     if header.colour > 3 or len(body) != 2 * _CHANNELS[header.colour]:
@@ -139,9 +167,17 @@ def _clear(header: Header, body: bytes) -> bytes:
 
 
 def _inflated(data: bytes, behind: bytearray) -> Iterator[bytes]:
-    """Of a zlib stream whose end may be missing. Its checksum is not compared: PNG's chunks have
-    their own. behind: takes what stands behind its end. Raises ImageError for what is no such
-    stream."""
+    """Yield the pieces of a zlib stream, decompressed; its end may be missing.
+
+    The stream's checksum is not compared: PNG's chunks have their own.
+
+    Args:
+        data: The stream.
+        behind: Takes the bytes after the stream's end.
+
+    Raises:
+        ImageError: It is no such stream.
+    """
     head = data[:2]
     if len(head) < 2:
         return
@@ -161,7 +197,7 @@ def _inflated(data: bytes, behind: bytearray) -> Iterator[bytes]:
 
 
 def _count(data: bytes, expected: int) -> tuple[int, bool]:
-    """The bytes that come out, and whether the stream is what any reader takes."""
+    """Return how many bytes are decompressed, and whether every PNG reader accepts the stream."""
     count, checksum, behind = 0, 1, bytearray()
     for piece in _inflated(data, behind):
         count += len(piece)

@@ -1,7 +1,8 @@
-"""Text to token ids and back: the tokenizer, the special tokens, the prompts of the Janus family.
+"""From text to token ids and back: the tokenizer, special tokens, the prompts of the Janus family.
 
-Ids are looked up by token string; the numbers differ between checkpoints. Source of the format:
-the published checkpoints' conversation template.
+Ids are looked up by token string, as the numbers differ between checkpoints.
+
+Source: the conversation template of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ TOKEN_STRINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTemplate:
-    """Roles and system prompt of a model; the latter is for questions only."""
+    """How prompts address a model.
+
+    Attributes:
+        user_role: Role of the user's messages.
+        assistant_role: Role of the answers.
+        system_prompt: Comes before questions; prompts of images have none.
+    """
 
     user_role: str
     assistant_role: str
@@ -40,9 +47,15 @@ class PromptTemplate:
 @one_line
 @validated(frozen=True, kw_only=True, config=STRICT)
 class Turn:
-    """A message about some images, and what was answered; None: to be answered.
+    """A message about some images, and its answer.
 
-    Raises OptionError for values out of range or of another type.
+    Attributes:
+        message: The message.
+        num_images: How many images it is about.
+        answer: None if it is to be answered.
+
+    Raises:
+        OptionError: A value is out of range or of another type.
     """
 
     message: Text
@@ -50,24 +63,37 @@ class Turn:
     answer: Text | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number of images that cannot be."""
+        """Raise OptionError for a number of images that is out of range."""
         in_range("num_images", self.num_images, 0, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptEncoder:
-    """Prompts to ids (int64) for one tokenizer and template."""
+    """Prompts to token ids (int64), for one tokenizer and template.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        template: Roles and system prompt.
+        ids: Ids of the special tokens, by the names in TOKEN_STRINGS.
+        stop_ids: Ids that end an answer: end of sentence, and the user's role if it is a token.
+        stop_string: Text that ends an answer: the user's role if it is no token, else None.
+        largest_id: The tokenizer's largest id.
+    """
 
     tokenizer: Tokenizer
     template: PromptTemplate
-    ids: dict[str, int]  # of TOKEN_STRINGS' names
-    stop_ids: frozenset[int]  # end of sentence, and the user's role where it is a token
-    stop_string: str | None  # the user's role where it is none
-    largest_id: int  # of the tokenizer
+    ids: dict[str, int]
+    stop_ids: frozenset[int]
+    stop_string: str | None
+    largest_id: int
 
     @classmethod
     def load(cls, json_text: str, template: PromptTemplate) -> PromptEncoder:
-        """From the text of a tokenizer.json. Raises BundleError if a special token is missing."""
+        """Return an encoder for the text of a tokenizer.json.
+
+        Raises:
+            BundleError: The tokenizer cannot be read, or lacks a special token.
+        """
         try:
             tokenizer, largest = load_tokenizer(json_text)
         except ValueError as error:
@@ -79,7 +105,7 @@ class PromptEncoder:
                 raise BundleError(f"tokenizer.json: no token {string} ({name})")
             ids[name] = found
         added = tokenizer.get_added_tokens_decoder().items()
-        # Not where the role is a mere word of the vocabulary.
+        # Only an added token ends an answer, not a role that is a plain word of the vocabulary.
         roles = {id_ for id_, token in added if token.content == template.user_role}
         return cls(
             tokenizer=tokenizer,
@@ -91,7 +117,11 @@ class PromptEncoder:
         )
 
     def generation(self, prompt: str) -> np.ndarray:
-        """Ids (T,) that end where the first code follows. Raises PromptError if empty."""
+        """Return the ids (T,) of an image's prompt; the first code follows them.
+
+        Raises:
+            PromptError: The prompt is empty or holds a token of the model.
+        """
         turn = Turn(message=self._required(prompt, "prompt"))
         ids_T = self._ids(self._chat([turn], "", "") + TOKEN_STRINGS["begin_of_image"])
         if ids_T[-1] != self.ids["begin_of_image"]:
@@ -99,8 +129,15 @@ class PromptEncoder:
         return ids_T
 
     def conversation(self, turns: Sequence[Turn], num_image_tokens: int) -> np.ndarray:
-        """Ids (T,) that end where the last turn's answer follows, with a placeholder for each
-        image vector. Raises PromptError if a message is empty or holds a token of the model."""
+        """Return the ids (T,) of a conversation; the last turn's answer follows them.
+
+        Args:
+            turns: All turns. The last one has no answer yet.
+            num_image_tokens: Placeholders per image, one for each image vector.
+
+        Raises:
+            PromptError: A message is empty or holds a token of the model.
+        """
         for turn in turns:
             self._required(turn.message, "question")
             if turn.answer is not None:
@@ -118,25 +155,25 @@ class PromptEncoder:
         return ids_T
 
     def question(self, text: str, num_image_tokens: int) -> np.ndarray:
-        """Ids (T,) of a question about one image."""
+        """Return the ids (T,) of a question about one image."""
         return self.conversation([Turn(message=text, num_images=1)], num_image_tokens)
 
     def text(self, message: str) -> np.ndarray:
-        """Ids (T,) of a message without an image."""
+        """Return the ids (T,) of a message without an image."""
         return self.conversation([Turn(message=message)], 0)
 
     def answer(self, text: str) -> np.ndarray:
-        """Ids (T,) of an assistant's answer, eos included: what training teaches to say."""
+        """Return the ids (T,) of an answer with its end of sentence, as training teaches it."""
         return np.array([*self._encode(f" {text}"), self.ids["eos"]])
 
     def unconditional(self, ids_T: np.ndarray) -> np.ndarray:
-        """The guidance row: every id but the first and the last replaced by pad."""
+        """Return the ids (T,) of the unconditional row: all but the first and last become pad."""
         out = np.full_like(ids_T, self.ids["pad"])
         out[0], out[-1] = ids_T[0], ids_T[-1]
         return out
 
     def decode(self, ids: list[int]) -> str:
-        """Ids to text, special tokens left out."""
+        """Return the text of ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def stream(self, tokens: Iterator[int]) -> Iterator[str]:
@@ -167,7 +204,7 @@ class PromptEncoder:
             yield rest
 
     def _chat(self, turns: Sequence[Turn], system_prompt: str, image: str) -> str:
-        """A conversation whose last assistant turn is open."""
+        """Return the text of a conversation whose last answer is open."""
         t, text = self.template, f"{system_prompt}\n\n" if system_prompt else ""
         for turn in turns:
             text += f"{t.user_role}: {image * turn.num_images}{turn.message.strip()}\n\n"
@@ -192,7 +229,7 @@ class PromptEncoder:
     def _required(self, text: str, what: str) -> str:
         if not text.strip():
             raise PromptError(f"the {what} is empty; say what you want in words")
-        for token in self._special():  # it would be read as the token, not as text
+        for token in self._special():  # the model would read it as the token, not as text
             if token in text:
                 raise PromptError(
                     f"the {what} contains {token}, a token of the model; leave it out"
@@ -200,13 +237,16 @@ class PromptEncoder:
         return text
 
     def _special(self) -> set[str]:
-        """Strings that are the model's own. Other added tokens are text: some tokenizers add ü."""
+        """Return the model's own token strings.
+
+        Other added tokens are text: some tokenizers add ü.
+        """
         added = self.tokenizer.get_added_tokens_decoder().values()
         return {token.content for token in added if token.special} | set(TOKEN_STRINGS.values())
 
 
 def _misread(name: str) -> BundleError:
-    """Its tables are well formed, and yet a prompt's tokens do not come out."""
+    """Return the error for tables that are well formed and still do not give a prompt's tokens."""
     return BundleError(
         f"tokenizer.json: does not read {TOKEN_STRINGS[name]} as the model's token; export the "
         "bundle again"
@@ -214,7 +254,7 @@ def _misread(name: str) -> BundleError:
 
 
 def _begun(text: str, stop: str | None) -> int:
-    """How many of the last characters could be the beginning of a stop string."""
+    """Return how many of the last characters could be the beginning of a stop string."""
     if stop is None:
         return 0
     return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)

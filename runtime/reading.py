@@ -1,7 +1,6 @@
-"""Reading files that others may have made: regular files alone, up to a size.
+"""Read files that others may have made: regular files alone, up to a size.
 
-Opening a FIFO waits for somebody to write, and a device may never end; neither belongs into a
-bundle.
+Opening a FIFO waits for a writer, and a device may never end. Neither belongs in a bundle.
 """
 
 from __future__ import annotations
@@ -14,17 +13,22 @@ from pathlib import Path
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # should it become a FIFO between the two looks at it
+    | getattr(os, "O_NONBLOCK", 0)  # it may become a FIFO between stat and open
     | getattr(os, "O_BINARY", 0)
 )
 
 
 def open_regular(path: Path, most: int) -> int:
-    """Return a descriptor of a regular file of at most ``most`` bytes, to be closed by the caller.
+    """Return a descriptor of a regular file, which the caller closes.
 
-    Raises OSError, whose ``strerror`` says what is wrong, for anything else.
+    Args:
+        path: The file.
+        most: The largest size that is accepted, bytes.
+
+    Raises:
+        OSError: The path leads to anything else. Its ``strerror`` says what is wrong.
     """
-    _check(path, path.stat(), most)  # a device may do something as it is opened
+    _check(path, path.stat(), most)  # checked before: opening a device may have effects
     descriptor = os.open(path, _FLAGS)
     try:
         _check(path, os.fstat(descriptor), most)
@@ -35,7 +39,15 @@ def open_regular(path: Path, most: int) -> int:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """Return the content of a regular file of at most ``most`` bytes. Raises OSError."""
+    """Return the content of a regular file.
+
+    Args:
+        path: The file.
+        most: The largest size that is accepted, bytes.
+
+    Raises:
+        OSError: The path leads to anything else, or cannot be read.
+    """
     with os.fdopen(open_regular(path, most), "rb") as file:
         content = file.read(os.fstat(file.fileno()).st_size + 1)  # it may have grown since
     if len(content) > most:
@@ -44,7 +56,7 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def is_regular(found: os.stat_result) -> bool:
-    """Return whether this is a file that may be read."""
+    """Return True for a regular file, the only kind that is read."""
     return stat.S_ISREG(found.st_mode)
 
 

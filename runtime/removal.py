@@ -1,4 +1,4 @@
-"""Removing a pulled bundle: what we made and nothing else."""
+"""Remove a pulled bundle: what janus-edge wrote and nothing else."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from janus_edge.runtime.files import private_folder, sync_folder
 _IN_BUNDLES = re.compile(
     r"manifest\.(json|sha256)|tokenizer\.(json|bin)|\w[\w.-]*\.(onnx|data|npy|engine|cubin)|\.DS_Store"
 )
-_COMPILED = re.compile(r"[^/]+\.bin|timings[^/]*")  # what a GPU's library keeps beside a bundle
+_COMPILED = re.compile(r"[^/]+\.bin|timings[^/]*")  # what TensorRT keeps beside a bundle
 
 
 def foreign(folder: Path) -> str | None:
-    """Return the name of something in a bundle's folder that no export writes there, if any."""
+    """Return the name of a file in a bundle's folder that no export writes there, if any."""
     names = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
     return names[0] if names else None
 
@@ -27,10 +27,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def remove_bundle(name: str) -> None:
-    """Delete a pulled bundle. Raises BundleError if there is none, OutputError if it must stay."""
+    """Delete a pulled bundle.
+
+    Raises:
+        BundleError: There is no such pulled bundle.
+        OutputError: The folder holds other files, or cannot be deleted.
+    """
     folder = bundles_folder()
     with suppress(OSError), private_folder(folder):
-        pass  # what a killed removal has left goes, also where there is nothing else to remove
+        pass  # this removes what a killed removal left, even if the bundle itself is gone
     there = pulled_bundles()
     if name not in there:
         if name in shipped_bundles():
@@ -39,7 +44,7 @@ def remove_bundle(name: str) -> None:
         raise BundleError(f"{name}: no such pulled bundle; there are: {known}")
     try:
         _check_foreign(folder / name)
-        # First out of sight, so that nobody finds half of it.
+        # Rename it first, so that nobody finds half of a bundle.
         with private_folder(folder, target=name) as room:
             (folder / name).rename(room / "removed")
             sync_folder(folder)
@@ -57,7 +62,7 @@ def _check_foreign(folder: Path) -> None:
 
 
 def _remove_compiled(folder: Path) -> None:
-    """Remove what was compiled for a bundle; a folder that holds anything else stays with that."""
+    """Remove what was compiled for a bundle; keep the folder if it holds anything else."""
     with suppress(OSError):
         for path in folder.iterdir():
             if _COMPILED.fullmatch(path.name) and path.is_file():

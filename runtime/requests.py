@@ -1,4 +1,4 @@
-"""What can be asked of a session: to draw, or to answer. Out-of-range values are refused here."""
+"""What can be asked of a session: to draw or to answer. Values out of range raise OptionError."""
 
 from __future__ import annotations
 
@@ -33,12 +33,29 @@ def _tuple(value: object) -> object:
 class ImageRequest:
     """Draw ``num_images`` images of each prompt; the i-th has seed ``seed + i``.
 
-    Settings that are None are the bundle's own defaults, or with ``reference`` those of the papers.
-    temperature, top_k and top_p are of models that draw codes; num_steps, solver, shift and the
-    part of t in which guidance is on (``guidance_start`` to ``guidance_end``) of those that draw by
-    a flow. previews: yield a Preview after each row of codes or each step.
-    Raises OptionError for values out of range or of another type; NumPy's numbers are taken as
-    Python's own, a list of prompts as a tuple.
+    A setting that is None takes the bundle's default, or with ``reference`` that of the papers.
+    temperature, top_k and top_p apply to models that draw codes. num_steps, solver, shift,
+    guidance_start and guidance_end apply to models that draw by a flow. NumPy's numbers are taken
+    as Python's own, a list of prompts as a tuple.
+
+    Attributes:
+        prompt: One prompt or several.
+        num_images: Images per prompt.
+        seed: Seed of each prompt's first image.
+        guidance_scale: Scale of classifier-free guidance; 1 turns it off.
+        temperature: Of the sampler; 0 takes the likeliest code each time.
+        top_k: How many of the likeliest codes are kept; 0 keeps all.
+        top_p: Sum of the probabilities that are kept, the likeliest first; 1 keeps all.
+        num_steps: Steps of the flow.
+        solver: A name of ``runtime.flow.SOLVERS``.
+        shift: Shift of the flow's timesteps.
+        guidance_start: The t from which guidance is on, from 0 (noise) to 1.
+        guidance_end: The t from which guidance is off again.
+        reference: Take the papers' settings instead of the bundle's.
+        previews: Yield a Preview after each row of codes or each step.
+
+    Raises:
+        OptionError: A value is out of range or of another type.
     """
 
     prompt: Text | Texts
@@ -58,16 +75,16 @@ class ImageRequest:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """One or several, in the order of their images."""
+        """The prompts, in the order of their images."""
         return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
 
     @property
     def settings(self) -> dict[str, float | str]:
-        """Those that are not None."""
+        """The settings that are not None, by name."""
         return {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
 
     def __post_init__(self) -> None:
-        """Refuse what no loop could run."""
+        """Raise OptionError for values that no loop could run."""
         in_range("number of prompts", len(self.prompts), 1, 1024)
         in_range("num_images", self.num_images, 1, 1024)
         in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
@@ -79,7 +96,13 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image of a request: its place among all, its seed, its prompt's ids (T,)."""
+    """One image of a request.
+
+    Attributes:
+        index: Its place among all images of the request.
+        seed: Its seed.
+        ids_T: Token ids of its prompt, (T,) int64.
+    """
 
     index: int
     seed: int
@@ -102,12 +125,24 @@ _SETTINGS = (*_RANGES, "solver")
 @one_line
 @validated(frozen=True, kw_only=True, config=STRICT)
 class AskRequest:
-    """A question about some images, or none. temperature 0 takes the likeliest token each time.
+    """Ask a question about some images, or about none.
 
-    images: of all turns, in order: one, a tuple or a list of paths of image files, PIL images,
-    ``Image`` or ``Preview`` events, or arrays (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8.
-    They are read and copied at once. history: what was asked and answered before. Raises
-    OptionError for values out of range or of another type, ImageError for what is no image.
+    Images are read and copied at once.
+
+    Attributes:
+        question: The question.
+        images: The images of all turns, in order: one, or a tuple or list of them. Each is a path
+            of an image file, a PIL image, an ``Image`` or ``Preview`` event, or an array (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4) of uint8.
+        history: The turns before, with their answers.
+        max_tokens: The longest answer, tokens.
+        temperature: Of the sampler; 0 takes the likeliest token each time.
+        top_p: Sum of the probabilities that are kept, the likeliest first; 1 keeps all.
+        seed: Seed of the sampler.
+
+    Raises:
+        OptionError: A value is out of range or of another type.
+        ImageError: An image cannot be read.
     """
 
     question: Text
@@ -119,7 +154,7 @@ class AskRequest:
     seed: Integer = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no loop could run."""
+        """Raise OptionError for values that no loop could run."""
         if any(turn.answer is None for turn in self.history):
             raise OptionError("a turn of the history has no answer; ask its question first")
         in_range("number of images", len(self.rgb_images), self._images_before, 1024)
@@ -139,6 +174,6 @@ class AskRequest:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The history and the question, which is about the images that are left."""
+        """The history and the question; the question is about the images that are left."""
         left = len(self.rgb_images) - self._images_before
         return (*self.history, Turn(message=self.question, num_images=left))

@@ -1,4 +1,4 @@
-"""What of the machine this process may use."""
+"""The memory and processors that this process may use."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def free_memory() -> float:
-    """Bytes that can be used without swapping, by Linux's own estimate; infinite where the system
-    does not say."""
+    """Return the bytes that can be used without swapping, by Linux's own estimate.
+
+    Infinite where the system does not say.
+    """
     try:
         lines = _MEMINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -20,7 +22,7 @@ def free_memory() -> float:
 
 
 def num_processors() -> int:
-    """Those this process may run on, which can be fewer than there are."""
+    """Return how many processors this process may run on, which can be fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

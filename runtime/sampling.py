@@ -1,10 +1,12 @@
 """The sampler, defined once in docs/sampling.md: guidance, temperature, noise, argmax.
 
-Noise comes from a counter-based generator (Philox4x32-10), keyed by the seed and counted by
-position and code, so it is the same in every batch, on every backend, in any order of positions.
-Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+Noise comes from a counter-based generator (Philox4x32-10) whose key is the seed and whose counter
+is the position and the code. So it is the same in every batch, on every backend and in any order of
+positions.
 
 Shapes: B images, P positions, V codes or tokens.
+
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
 from __future__ import annotations
@@ -30,8 +32,14 @@ Words = Sequence[np.ndarray | np.uint64]
 
 
 def philox(counter: Words, key: Words) -> tuple[np.ndarray, ...]:
-    """Ten rounds of Philox4x32: four counter words and two key words (uint64 arrays holding 32-bit
-    values, broadcast together) to four random words."""
+    """Return four random words: ten rounds of Philox4x32.
+
+    All words are uint64 arrays that hold 32-bit values and broadcast together.
+
+    Args:
+        counter: Four words.
+        key: Two words.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
@@ -45,7 +53,16 @@ def philox(counter: Words, key: Words) -> tuple[np.ndarray, ...]:
 def random_words(
     seeds_B: np.ndarray, positions_P: np.ndarray, size: int, stream: int
 ) -> np.ndarray:
-    """32-bit words (B, P, size) as uint32; word v is output v % 4 of counter (v // 4, position)."""
+    """Return random 32-bit words (B, P, size) uint32.
+
+    Word v is output v % 4 of the counter (v // 4, position).
+
+    Args:
+        seeds_B: One seed per image, 64 bits.
+        positions_P: Positions in the sequence.
+        size: Words per position.
+        stream: A value of ``STREAMS``; other streams give other words.
+    """
     seeds = np.asarray(seeds_B, np.uint64)[:, None, None]
     blocks = np.arange((size + 3) // 4, dtype=np.uint64)
     positions = np.asarray(positions_P, np.uint64)[None, :, None]
@@ -57,16 +74,30 @@ def random_words(
 
 
 def gumbel(seeds_B: np.ndarray, positions_P: np.ndarray, size: int, stream: int) -> np.ndarray:
-    """Standard Gumbel noise (B, P, size) float32, from 23 bits of each word."""
+    """Return standard Gumbel noise (B, P, size) float32, from 23 bits of each word.
+
+    Args:
+        seeds_B: One seed per image.
+        positions_P: Positions in the sequence.
+        size: Numbers per position.
+        stream: A value of ``STREAMS``.
+    """
     uniform = _uniform(random_words(seeds_B, positions_P, size, stream))
     return (-np.log(-np.log(uniform))).astype(np.float32)
 
 
 def normal(seeds_B: np.ndarray, shape: tuple[int, ...], stream: int) -> np.ndarray:
-    """Standard normal noise (B, *shape) float32, from 23 bits of each word at position 0.
+    """Return standard normal noise (B, *shape) float32, from 23 bits of each word at position 0.
 
-    Words 2i and 2i + 1 make elements 2i and 2i + 1, counted in raster order, by Box and Muller's
-    transform (Annals of Mathematical Statistics 29, 1958). Within 5.77 of 0.
+    Words 2i and 2i + 1 make elements 2i and 2i + 1, counted in raster order. All values are within
+    5.77 of 0.
+
+    Args:
+        seeds_B: One seed per image.
+        shape: Shape of the noise of one image.
+        stream: A value of ``STREAMS``.
+
+    Source: Box and Muller's transform, Annals of Mathematical Statistics 29, 1958.
     """
     size = math.prod(shape)
     even = size + size % 2  # an odd size drops the last pair's sine, not its word
@@ -78,19 +109,31 @@ def normal(seeds_B: np.ndarray, shape: tuple[int, ...], stream: int) -> np.ndarr
 
 
 def _uniform(words: np.ndarray) -> np.ndarray:
-    """Words to float64 inside (0, 1), never 0 or 1: the middles of 2^23 equal cells."""
+    """Return float64 inside (0, 1), never 0 or 1: the middles of 2^23 equal cells."""
     return ((words >> np.uint32(9)).astype(np.float64) + 0.5) * 2.0**-23
 
 
 def guide(cond: np.ndarray, uncond: np.ndarray, guidance_scale: float) -> np.ndarray:
-    """Classifier-free guidance on logits (B, V) or velocities (B, C, H, W), float32:
-    uncond + s * (cond - uncond). What overflows is refused where it is used."""
+    """Return uncond + s * (cond - uncond), classifier-free guidance in float32.
+
+    Values that overflow are refused where they are used.
+
+    Args:
+        cond: Conditional logits (B, V) or velocities (B, C, H, W).
+        uncond: Unconditional ones, of the same shape.
+        guidance_scale: The scale s.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         return uncond + np.float32(guidance_scale) * (cond - uncond)
 
 
 def check_sound(values: np.ndarray, what: str) -> None:
-    """Raise BundleError if a number that the model computed is NaN or beyond MAX_VALUE."""
+    """Raise BundleError if a number that the model computed is NaN or beyond MAX_VALUE.
+
+    Args:
+        values: Numbers of any shape.
+        what: What the error calls them.
+    """
     if not (np.abs(values) <= MAX_VALUE).all():  # NaN is never <=
         raise unsound(what)
 
@@ -115,10 +158,17 @@ def choose(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> np.ndarray:
-    """A code or token a row, (B,) int64: argmax(logits / T + noise) over the kept ones.
+    """Return a code or token per row, (B,) int64: argmax(logits / T + noise) over the kept entries.
 
-    temperature below MIN_TEMPERATURE, or no noise: the largest logit. top_k 0 and top_p 1 keep all.
-    Raises BundleError for logits that are NaN or beyond MAX_VALUE.
+    Args:
+        logits_BV: The model's logits, float32.
+        noise_BV: Gumbel noise; None takes the largest logit.
+        temperature: T; below MIN_TEMPERATURE the largest logit is taken.
+        top_k: How many of the largest logits are kept; 0 keeps all.
+        top_p: Sum of the probabilities that are kept, the likeliest first; 1 keeps all.
+
+    Raises:
+        BundleError: A logit is NaN or beyond MAX_VALUE.
     """
     check_sound(logits_BV, "logits")
     if is_greedy(temperature) or noise_BV is None:
@@ -133,11 +183,11 @@ def choose(
 
 
 def _nucleus(scaled_BV: np.ndarray, top_p: float) -> np.ndarray:
-    """True for the likeliest entries whose probabilities before them sum to less than top_p."""
+    """Return True for the likeliest entries, as long as those before sum to less than top_p."""
     order = np.argsort(-scaled_BV, axis=1, kind="stable")
     ranked = np.take_along_axis(scaled_BV, order, axis=1).astype(np.float64)
     probs = np.exp(ranked - ranked[:, :1])
-    probs /= np.cumsum(probs, axis=1)[:, -1:]  # in order, as native code adds them
+    probs /= np.cumsum(probs, axis=1)[:, -1:]  # summed in order, as the C++ code does
     keep = np.cumsum(probs, axis=1) - probs < top_p
     out = np.zeros_like(keep)
     np.put_along_axis(out, order, keep, axis=1)

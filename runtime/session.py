@@ -1,4 +1,4 @@
-"""A session: an open bundle with its engines. Requests in, events out; the one path to pixels."""
+"""A session: an open bundle with its engines. It takes requests and yields events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from janus_edge.runtime.manifest import REFERENCE
 from janus_edge.runtime.requests import AskRequest, ImageRequest, PlannedImage
 from janus_edge.runtime.timing import Stopwatch
 
-# How each family draws: its settings, and the loop that takes them.
+# Each family's settings for drawing, and the loop that takes them.
 _FAMILIES: dict[str, tuple[type[Any], Callable[..., Iterator[Event]]]] = {
     "janus": (Settings, draw_codes),
     "janusflow": (FlowSettings, draw_flow),
@@ -34,17 +34,30 @@ _FAMILIES: dict[str, tuple[type[Any], Callable[..., Iterator[Event]]]] = {
 class Session:
     """Runs requests on one bundle. Engines open when first needed.
 
-    Several threads may use a session, and even one request's events: one of them works at a time,
-    from one event to the next.
+    Several threads may use a session, and even the events of one request. One thread works at a
+    time, from one event to the next.
+
+    Attributes:
+        bundle: The bundle.
+        device: Where it runs.
     """
 
     @checked
     def __init__(
         self, bundle: InstanceOf[Bundle], *, num_threads: Integer = 0, device: Text = AUTO
     ) -> None:
-        """num_threads: of the engines; 0 lets the backend choose. device: "cpu", "cuda:1" and the
-        like (runtime/devices.py); "auto": what suits the bundle and is there. Raises OptionError
-        if the system has not as many threads, DeviceError if the bundle cannot run there."""
+        """Choose the device and prepare the engines; none is opened yet.
+
+        Args:
+            bundle: An open bundle.
+            num_threads: Threads of the engines; 0 lets the backend choose.
+            device: A device's name such as "cpu" or "cuda:1" (runtime/devices.py); "auto" takes
+                what suits the bundle and is there.
+
+        Raises:
+            OptionError: The system does not have so many threads, or there is no such device name.
+            DeviceError: The bundle cannot run on the device.
+        """
         self.bundle = bundle
         self._sizes, self._encoder = bundle.manifest.sizes, bundle.encoder
         self.device = choose(bundle.manifest, device)
@@ -53,9 +66,10 @@ class Session:
 
     @checked
     def image_settings(self, request: InstanceOf[ImageRequest]) -> Settings | FlowSettings:
-        """The request's settings, the bundle's (or the papers') where it names none.
+        """Return a request's settings; one that is not set is the bundle's default, or the papers'.
 
-        Raises OptionError for a setting that this family does not have.
+        Raises:
+            OptionError: The bundle's family does not have a setting.
         """
         manifest = self.bundle.manifest
         defaults = REFERENCE[manifest.family] if request.reference else manifest.sampling
@@ -72,10 +86,14 @@ class Session:
 
     @checked
     def generate_image(self, request: InstanceOf[ImageRequest]) -> Iterator[Event]:
-        """Draw: Progress (and Preview) events, an Image for each image, Finished.
+        """Draw the images of a request.
 
-        Raises PromptError for an empty or too long prompt, OptionError for a setting of another
-        family, before any work.
+        Returns:
+            The events: Progress (and Preview), an Image for each image, Finished.
+
+        Raises:
+            PromptError: A prompt is empty or too long. Raised before any work.
+            OptionError: The bundle's family does not have a setting. Raised before any work.
         """
         settings = self.image_settings(request)
         planned: list[PlannedImage] = []
@@ -91,9 +109,13 @@ class Session:
 
     @checked
     def ask(self, request: InstanceOf[AskRequest]) -> Iterator[Event]:
-        """Answer: Text events as they come, Finished.
+        """Answer a question.
 
-        Raises PromptError for an empty or too long question, before any work.
+        Returns:
+            The events: Text as it is decoded, Finished.
+
+        Raises:
+            PromptError: The question is empty or too long. Raised before any work.
         """
         ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
         self._check_length("question", ids_T, 1)
@@ -103,7 +125,7 @@ class Session:
 
     @property
     def uses_cpu_kernels(self) -> bool:
-        """Whether the decoder runs without a graph (docs/cpu-kernels.md)."""
+        """True if the CPU kernels run the decoder (docs/cpu-kernels.md)."""
         return self._engines.uses_cpu_kernels
 
     @property
@@ -121,7 +143,7 @@ class Session:
 
 
 class _Events(Iterator[Event]):
-    """Events of a request, made under a session's lock: buffers and engines are shared."""
+    """The events of a request, made under the session's lock, as buffers and engines are shared."""
 
     def __init__(self, events: Generator[Event], lock: threading.Lock) -> None:
         self._events, self._lock = events, lock
@@ -131,7 +153,7 @@ class _Events(Iterator[Event]):
             return next(self._events)
 
     def close(self) -> None:
-        """End the request where it stands."""
+        """End the request where it is."""
         with self._lock:
             self._events.close()
 

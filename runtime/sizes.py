@@ -34,7 +34,7 @@ class Sizes(ManifestPart):
 
 
 class CodeSizes(Sizes):
-    """Of a model that draws codes: ``code_grid`` codes along a side."""
+    """The sizes of a model that draws codes, with ``code_grid`` codes along a side."""
 
     code_grid: Annotated[int, _size("code_grid")]
     codebook_size: Annotated[int, _size("codebook_size")]
@@ -48,7 +48,7 @@ class CodeSizes(Sizes):
 
 
 class FlowSizes(Sizes):
-    """Of a model that draws by a flow: latent cells and tokens along a side."""
+    """The sizes of a model that draws by a flow, with latent cells and tokens along a side."""
 
     latent_channels: Annotated[int, _size("latent_channels")]
     latent_size: Annotated[int, _size("latent_size")]

@@ -1,4 +1,4 @@
-"""Ctrl-C and ``kill`` end a program cleanly: its blocks clean up, and it says what it kept."""
+"""Let Ctrl-C and ``kill`` end a program cleanly: its blocks clean up, and it says what it kept."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):  # no Exception, and no KeyboardInterrupt, which libraries catch
-    """The program is to end. code: its exit status. kept: what it leaves, as words."""
+    """The program is to end.
+
+    Attributes:
+        code: Its exit status.
+        kept: What it leaves behind, in words.
+    """
 
     def __init__(self, number: int) -> None:
-        """number: of the signal."""
+        """Set the exit status to 128 and the signal's number."""
         super().__init__(number)
         self.code = 128 + number
         self.kept = ""
 
     def __str__(self) -> str:
-        """Return the line to end with."""
+        """Return the line that the program ends with."""
         return f"stopped; {self.kept}" if self.kept else "stopped"
 
 
@@ -32,7 +37,7 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
     A signal that is ignored, as by nohup, stays so. For the main thread.
 
     Args:
-        is_last: the program ends with the block. A Ctrl-C that comes after it changes nothing,
+        is_last: The program ends with the block. A Ctrl-C that comes after it changes nothing,
             instead of a traceback while Python shuts down.
     """
     before = {each: signal.getsignal(each) for each in _SIGNALS}
@@ -58,7 +63,11 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
 
 @contextmanager
 def keeping(say: Callable[[], str]) -> Iterator[None]:
-    """Where the block is stopped, note what it keeps, as ``say`` words it then."""
+    """Note what the block keeps if it is stopped.
+
+    Args:
+        say: Returns the words, called when the block is stopped.
+    """
     try:
         yield
     except Stopped as stop:
@@ -68,9 +77,8 @@ def keeping(say: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def ignored_by_children() -> Iterator[None]:
-    """Let processes started in the block live through a terminal's Ctrl-C: their starter ends
-    them."""
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    """Let processes started in the block survive a terminal's Ctrl-C; their starter ends them."""
+    if threading.current_thread() is not threading.main_thread():  # only it can set a handler
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Look-up tables: .npy files of float32 or float16 rows, compared with what they must be.
+"""Look-up tables: .npy files of float32 or float16 rows, compared with what the manifest says.
 
-Rows are read as they are used, not mapped: a file that is cut short meanwhile is an error then, not
-the end of the process. Small tables are read whole, and only those may be stored by column.
+Rows are read when they are used, not mapped: if the file has become shorter, that is an error, not
+the end of the process. Small tables are read whole; only those may be stored by column.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.limits import MOST_BYTES, WHOLE_TABLE
 from janus_edge.runtime.reading import open_regular
 
-_MAGIC = b"\x93NUMPY\x01\x00"  # version 1.0, then a length of two bytes and a header (NEP 1)
+_MAGIC = b"\x93NUMPY\x01\x00"  # version 1.0; two bytes of the header's length follow (NEP 1)
 _BEFORE_HEADER = len(_MAGIC) + 2
 _AGAIN = "export the bundle again"
 
 
 class Rows(Protocol):
-    """An array (V, D), or a table that is read as it is used."""
+    """Rows of numbers (V, D): an array, or a table that is read when it is used."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return how many rows there are."""
 
-    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        """Return rows by their numbers."""
 
 
 class Table:
-    """See ``Rows``; takes row numbers in arrays of any shape. For several threads."""
+    """A table (V, D) in a file, for several threads. Takes row numbers in arrays of any shape."""
 
     def __init__(self, path: Path, shape: tuple[int, int], weights: str) -> None:
-        """Open a table of this shape (V, D).
+        """Open a table.
 
-        weights: "float16" or "float32", as stored. Raises BundleError if the file is not exactly
-        such an array, or (of one that is read whole) holds what is no finite number.
+        Args:
+            path: The .npy file.
+            shape: V and D.
+            weights: "float16" or "float32", as stored.
+
+        Raises:
+            BundleError: The file is not exactly such an array, or is read whole and holds a number
+                that is not finite.
         """
         self._path, self.shape, self._lock = path, shape, threading.Lock()
         self.dtype = np.dtype("<f2" if weights == "float16" else "<f4")
@@ -64,8 +72,11 @@ class Table:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return rows (..., D) by their numbers. Raises BundleError if the file has become shorter,
-        or holds what is no finite number."""
+        """Return rows (..., D) by their numbers (...).
+
+        Raises:
+            BundleError: The file has become shorter, or holds a number that is not finite.
+        """
         if self._whole is not None:
             return self._whole[rows]
         numbers = np.asarray(rows)
@@ -77,16 +88,16 @@ class Table:
         return found.reshape(*numbers.shape, self.shape[1])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Return all of it."""
+        """Return the whole table."""
         found = self._read(0, self.shape) if self._whole is None else self._whole
         return found if dtype is None else found.astype(dtype)
 
     def _header(self) -> tuple[bool, int]:
-        """Return whether the numbers stand by column, and where they begin in the file."""
+        """Return whether the numbers are stored by column, and where they begin in the file."""
         start = self._file.read(_BEFORE_HEADER)
         raw = self._file.read(int.from_bytes(start[len(_MAGIC) :], "little"))
         for by_column in (False, True):
-            # as numpy writes it, to the letter; native code compares the same
+            # To the letter as numpy writes it; the C++ code compares the same.
             keys = f"'descr': '{self.dtype.str}', 'fortran_order': {by_column}"
             said = f"{{{keys}, 'shape': {self.shape}, }}".encode()
             is_said = start.startswith(_MAGIC) and raw.startswith(said)
@@ -95,7 +106,7 @@ class Table:
         raise BundleError(f"{self._path}: not an array {self.dtype.name} {self.shape}; {_AGAIN}")
 
     def _read(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Return numbers from the start of a row on."""
+        """Return numbers of a shape, from the start of a row on."""
         found = np.empty(shape, self.dtype)
         view = found.data.cast("B")
         with self._lock:

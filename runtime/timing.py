@@ -1,4 +1,4 @@
-"""Where the time of a request goes."""
+"""Measure where the time of a request goes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,40 @@ Item = TypeVar("Item")
 
 @dataclass
 class DeviceClock:
-    """Of a loop on a device. ends_ms: when each step was there, since its start, by the device's
-    clock. sent_ms: what the host needed to send all of them."""
+    """The times of a loop on a device.
+
+    Attributes:
+        ends_ms: When each step ended, ms since the loop's start by the device's clock.
+        sent_ms: How long the host needed to send all steps, ms.
+    """
 
     ends_ms: list[float] = field(default_factory=list)
     sent_ms: float = 0.0
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Add the time of the block."""
+        """Add the time of the block to ``sent_ms``."""
         began = time.perf_counter()
         yield
         self.sent_ms += (time.perf_counter() - began) * 1e3
 
 
 class Stopwatch:
-    """Milliseconds since it was made, those spent inside each named part, and when each step of
-    a loop ended."""
+    """Milliseconds since it was made, and those spent inside each named part.
+
+    Attributes:
+        step_ends_ms: When each step of a loop ended, ms since the stopwatch was made.
+    """
 
     def __init__(self) -> None:
+        """Start the stopwatch."""
         self._began = time.perf_counter()
         self._parts: dict[str, float] = {}
         self.step_ends_ms: list[float] = []
 
     @property
     def elapsed_ms(self) -> float:
-        """Since it was made."""
+        """Milliseconds since the stopwatch was made."""
         return (time.perf_counter() - self._began) * 1e3
 
     @contextmanager
@@ -52,11 +60,17 @@ class Stopwatch:
             self._parts[name] = self._parts.get(name, 0.0) + spent
 
     def steps(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Pass on what a decode loop yields; its first step is "prefill", the others "decode"."""
+        """Pass on a decode loop's items; its first step is part "prefill", the others "decode"."""
         return self.each(items, "decode", first="prefill")
 
     def each(self, items: Iterator[Item], name: str, first: str | None = None) -> Iterator[Item]:
-        """Pass on what a loop yields; its time, not the caller's, goes to a part."""
+        """Pass on what a loop yields; add the loop's time, not the caller's, to a part.
+
+        Args:
+            items: The loop.
+            name: The part.
+            first: The part of the first step, if it is another.
+        """
         part = first or name
         while True:
             with self.part(part):
@@ -68,6 +82,6 @@ class Stopwatch:
             part = name
 
     def timings_ms(self) -> dict[str, float]:
-        """All parts and the total, rounded to microseconds."""
+        """Return the milliseconds of all parts and ``total``, rounded to microseconds."""
         timings = {name: round(spent, 3) for name, spent in self._parts.items()}
         return timings | {"total": round(self.elapsed_ms, 3)}

@@ -1,8 +1,8 @@
-"""Reading a tokenizer.json that somebody else has made, by the tokenizers library.
+"""Read a tokenizer.json that somebody else has made, by the tokenizers library.
 
-The library stops with a panic, which is no Exception, where a regular expression takes too many
-tries or a setting contradicts another. So nothing reaches it but byte-level BPE of the kinds that
-tokenizer.bin has a form for (docs/bundle.md); their expressions are single classes of characters.
+The library panics, which is no Exception, if a regular expression takes too many tries or a
+setting contradicts another. So only byte-level BPE of the kinds that tokenizer.bin has a form for
+(docs/bundle.md) reaches it. The expressions of these kinds are single classes of characters.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ UNKNOWN_OF_MODELS = (
     *("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
     *("byte_fallback", "ignore_merges"),
 )
-_DROPPED = ("truncation", "padding", "post_processor")  # change a prompt's ids, or nothing
+_DROPPED = ("truncation", "padding", "post_processor")  # would change a prompt's ids, or do nothing
 
 
 def load_tokenizer(json_text: str) -> tuple[Tokenizer, int]:
-    """Return the tokenizer and its largest id. Raises ValueError with the reason, one line, for
-    anything but a byte-level BPE that the library can read."""
+    """Return the tokenizer and its largest id.
+
+    Raises:
+        ValueError: It is not a byte-level BPE that the library can read. The message is one line.
+    """
     try:
         raw = json.loads(json_text, object_pairs_hook=_object)
         _check(raw)
@@ -36,7 +39,7 @@ def load_tokenizer(json_text: str) -> tuple[Tokenizer, int]:
         return tokenizer, max(ids)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except (TypeError, KeyError, AttributeError) as error:  # from what is of another shape
+    except (TypeError, KeyError, AttributeError) as error:  # the JSON has another shape
         raise ValueError(f"not a tokenizer: {type(error).__name__}: {error}") from None
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from None
@@ -47,7 +50,7 @@ def load_tokenizer(json_text: str) -> tuple[Tokenizer, int]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Return whether the library stopped, which is no Exception and has no class to import."""
+    """Return True if an error is a panic of the library, which has no class to import."""
     return type(error).__name__ == "PanicException"
 
 
@@ -59,6 +62,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(raw: Any) -> None:
+    """Raise ValueError for anything but a byte-level BPE of the kinds that are known."""
     model = raw["model"]
     if model["type"] != "BPE":
         raise ValueError(f"a {model['type']} model; only BPE is known")

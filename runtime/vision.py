@@ -23,7 +23,7 @@ def vision_step(engines: Engines) -> Callable[[PilImage.Image], np.ndarray]:
     run on. What the function returns is valid until its next call.
 
     Raises:
-        BundleError: a component cannot be opened, or computes what is no finite number.
+        BundleError: A component cannot be opened, or computes what is no finite number.
     """
     encoder, aligner = (engines[name] for name in COMPONENTS)
     components, sizes = engines.bundle.manifest.components, engines.bundle.manifest.sizes

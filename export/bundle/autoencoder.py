@@ -1,4 +1,4 @@
-"""A JanusFlow's autoencoder is published apart: the usual one, and whether another fits."""
+"""A JanusFlow's autoencoder, which is published apart: the usual one, and whether another fits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.vae import read_vae_config
 from janus_edge.runtime.errors import OptionError
 
-VAE_REPO = "stabilityai/sdxl-vae"  # the one that the published code draws with
+VAE_REPO = "stabilityai/sdxl-vae"  # which the published code draws with
 
 Config = JanusConfig | JanusFlowConfig
 UNREADABLE = (
@@ -19,19 +19,33 @@ UNREADABLE = (
     KeyError,
     AttributeError,
     TypeError,
-)  # what a config of another kind raises
+)  # raised by a config of another kind
 
 
 def check_fit(config: JanusFlowConfig, raw: dict[str, Any]) -> None:
-    """Refuse diffusers' config.json of an autoencoder that is not of this JanusFlow's latents.
+    """Refuse an autoencoder that does not fit this JanusFlow's latents.
 
-    Raises one of UNREADABLE.
+    Args:
+        config: The JanusFlow's.
+        raw: The config.json of the autoencoder, as diffusers writes it.
+
+    Raises:
+        Exception: One of UNREADABLE.
     """
     with torch.device("meta"):
         JanusFlow(config, read_vae_config(raw))
 
 
 def check_wanted(config: Config, vae: object, where: str) -> None:
-    """Refuse an autoencoder for a model that brings its own. Raises OptionError."""
+    """Refuse an autoencoder that is given for a model with its own.
+
+    Args:
+        config: The model's.
+        vae: The autoencoder that is given, or None.
+        where: What the error calls the model.
+
+    Raises:
+        OptionError: The model is no JanusFlow.
+    """
     if vae is not None and not isinstance(config, JanusFlowConfig):
         raise OptionError(f"{vae}: {where} is no JanusFlow and has its own; leave out --vae")

@@ -1,4 +1,4 @@
-"""What the manifest says of each component that was written."""
+"""The manifest's entries of the components that were written."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.storage import halve
 from janus_edge.runtime.bundle import file_sha256
 
-TARGET, ANY_TARGET = "cpu", "any"  # any: standard operators alone
+TARGET, ANY_TARGET = "cpu", "any"  # "any": only standard operators
 
 
 def graph_entry(
     component: Component, proto: Any, path: Path, data: Path | None, weights: str
 ) -> dict[str, Any]:
-    """What the manifest says of a graph. weights: dtype of most, where they are not rounded."""
+    """Return a graph's entry in the manifest.
+
+    Args:
+        component: The component.
+        proto: Its graph.
+        path: The graph's file.
+        data: The file of weights beside it, or None.
+        weights: Dtype of most weights, if they are not quantized.
+    """
     beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
     listed = {"tensors": _stored(proto)} if component.is_listed else {}
     spec = component.spec
@@ -39,7 +47,7 @@ def graph_entry(
 
 
 def _stored(proto: Any) -> dict[str, Any]:
-    """Where the file beside a graph holds each of its weights."""
+    """Return where the file beside a graph holds each of its weights."""
     found = {}
     for tensor in proto.graph.initializer:
         if tensor.external_data:
@@ -59,14 +67,14 @@ _DTYPES = {
 
 
 def tensor_entry(value: Any) -> dict[str, Any]:
-    """What the manifest says of a graph's input or output."""
+    """Return the entry of a graph's input or output."""
     tensor = value.type.tensor_type
     shape = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
     return {"name": value.name, "dtype": _DTYPES[tensor.elem_type], "shape": shape}
 
 
 def write_table(table: np.ndarray, path: Path) -> dict[str, Any]:
-    """Write a look-up table; what the manifest says of it."""
+    """Write a look-up table and return its entry in the manifest."""
     half = halve(table)
     stored = table if half is None else half
     np.save(path, stored)

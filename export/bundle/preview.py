@@ -1,4 +1,4 @@
-"""The linear preview maps: of what a model draws, cell by cell, to the cell's mean colour."""
+"""Fit the linear preview maps: from a cell of what a model draws to the cell's mean colour."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
 from janus_edge.model.weights import Checkpoint, loaded
 
-PIXELS_AT_ONCE = 2**19  # of a batch that is decoded: more would need more memory than the export
-REPORT_S = 10  # seconds of decoding between two lines
+PIXELS_AT_ONCE = 2**19  # in a decoded batch; more would need more memory than the export
+REPORT_S = 10  # seconds of decoding between two reports
 Report = Callable[[str], None]
 
 
 def preview(checkpoint: Checkpoint, report: Report) -> Iterator[tuple[str, np.ndarray]]:
-    """The table ``preview``: of a Janus the colour of each code, of a JanusFlow the map itself.
+    """Yield the table ``preview`` with its name.
 
-    report: called with a line as decoding begins, and every REPORT_S seconds.
+    For a Janus it holds the colour of each code, for a JanusFlow the map itself.
+
+    Args:
+        checkpoint: The checkpoint, whose decoder is loaded meanwhile.
+        report: Called with a line as decoding begins, and every REPORT_S seconds.
     """
     model = checkpoint.model
     if isinstance(model, Janus):
@@ -36,9 +40,15 @@ def preview(checkpoint: Checkpoint, report: Report) -> Iterator[tuple[str, np.nd
 
 
 def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor, report: Report) -> np.ndarray:
-    """RGB of every code, (K, 3) float32 in 0..255, by least squares on the images of some codes.
+    """Return the colour of every code, RGB (K, 3) float32 in 0..255, by least squares.
 
-    The map is linear in the code's vector; stored as the table it gives, since the codes are known.
+    The map is linear in the code's vector. As the codes are known, the table of its results is
+    stored.
+
+    Args:
+        tokenizer: The codebook with its decoder.
+        codes_PN: Codes of images to fit to.
+        report: Called with lines on the progress.
     """
     table_KE = tokenizer.quantize.table().detach()
     side = int(codes_PN.shape[1] ** 0.5)
@@ -49,7 +59,15 @@ def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor, report: Report) -> np.nd
 
 
 def fit_latents(vae: VAE, latents_PZHW: Tensor, report: Report) -> np.ndarray:
-    """Channels of a scaled latent's cell and a constant to RGB in 0..255, (Z + 1, 3) float32."""
+    """Return the map from a latent's cell to RGB in 0..255, (Z + 1, 3) float32.
+
+    Its rows are the channels of the scaled latent and, last, the constant.
+
+    Args:
+        vae: The autoencoder.
+        latents_PZHW: Scaled latents of images to fit to.
+        report: Called with lines on the progress.
+    """
     colours = _colours(vae.to_pixels, latents_PZHW, latents_PZHW.shape[-1], report)
     vectors = latents_PZHW.movedim(1, -1).flatten(0, 2)
     weights = _least_squares(vectors, colours) * 127.5
@@ -60,15 +78,21 @@ def fit_latents(vae: VAE, latents_PZHW: Tensor, report: Report) -> np.ndarray:
 def _colours(
     decode: Callable[[Tensor], Tensor], samples_P: Tensor, side: int, report: Report
 ) -> Tensor:
-    """Mean colours (P * side * side, 3) of the cells of what samples decode to, ``side`` cells a
-    side, each image's in a row; decoded in batches."""
+    """Return the cells' mean colours (P * side * side, 3), image by image, in raster order.
+
+    Args:
+        decode: From samples to pixels (B, 3, H, W) in [-1, 1]; called with batches.
+        samples_P: Codes or latents.
+        side: Cells per side of an image.
+        report: Called with lines on the progress.
+    """
     found: list[Tensor] = []
     done, width, told = 0, 1, time.monotonic()
     report(f"preview: decodes {len(samples_P)} images to be fitted to")
     while done < len(samples_P):
         with torch.no_grad():
             pixels_B3HW = decode(samples_P[done : done + width]).clamp(-1, 1)
-        width = max(1, PIXELS_AT_ONCE // pixels_B3HW[0, 0].numel())  # the first shows the size
+        width = max(1, PIXELS_AT_ONCE // pixels_B3HW[0, 0].numel())  # known after the first image
         cells = F.avg_pool2d(pixels_B3HW, pixels_B3HW.shape[-1] // side)
         found.append(cells.flatten(2).transpose(1, 2).reshape(-1, 3))
         done += len(pixels_B3HW)
@@ -79,5 +103,5 @@ def _colours(
 
 
 def _least_squares(vectors: Tensor, colours: Tensor) -> Tensor:
-    """Weights, the constant's last, from cells' vectors to their mean colours."""
+    """Return weights, the constant's last, from cells' vectors to their mean colours."""
     return torch.linalg.lstsq(F.pad(vectors, (0, 1), value=1.0), colours).solution

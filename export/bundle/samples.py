@@ -1,4 +1,4 @@
-"""What a model draws, for what is fitted or calibrated at export: the checkpoint's own or random.
+"""What a model draws, to fit or calibrate with at export: the checkpoint's own samples, or random.
 
 Shapes: P images, N codes, Z latent channels, H, W latent cells.
 """
@@ -13,11 +13,15 @@ from torch import Tensor
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 
-NUM_LATENTS = 8  # where a checkpoint brings no samples
+NUM_LATENTS = 8  # random ones, if a checkpoint has no samples
 
 
 def samples(checkpoint: Checkpoint) -> Tensor:
-    """Codes (P, N) of a Janus, latents (P, Z, H, W) of a JanusFlow: its samples, else random."""
+    """Return a checkpoint's samples, or random ones if it has none.
+
+    Returns:
+        Codes (P, N) int64 of a Janus, latents (P, Z, H, W) float32 of a JanusFlow.
+    """
     if checkpoint.samples is None:
         return random_samples(checkpoint)
     is_codes = isinstance(checkpoint.model, Janus)
@@ -25,7 +29,7 @@ def samples(checkpoint: Checkpoint) -> Tensor:
 
 
 def random_samples(checkpoint: Checkpoint) -> Tensor:
-    """As ``samples``, where a checkpoint brings none."""
+    """Return random codes (P, N) of a Janus, random latents (P, Z, H, W) of a JanusFlow."""
     model = checkpoint.model
     if isinstance(model, Janus):
         return random_codes(model.config.codebook.size, model.config.num_codes)
@@ -33,10 +37,14 @@ def random_samples(checkpoint: Checkpoint) -> Tensor:
 
 
 def random_codes(size: int, num_codes: int) -> Tensor:
-    """Codes (P, N) where a checkpoint brings no samples.
+    """Return random codes (P, N).
 
-    Each image is one code all over with others in half of its cells, so that every code is seen
-    both filling an image and among strangers.
+    Each image repeats one code and has others in half of its cells. So every code is seen both
+    filling an image and among other codes.
+
+    Args:
+        size: How many codes there are.
+        num_codes: N, of one image.
     """
     num_images = min(64, max(8, 4096 // num_codes))
     generator = torch.Generator().manual_seed(0)
@@ -47,8 +55,14 @@ def random_codes(size: int, num_codes: int) -> Tensor:
 
 
 def random_latents(channels: int, size: int) -> Tensor:
-    """Latents (P, Z, H, W) of unit variance where a checkpoint brings no samples: coarse noise, as
-    images have areas, and a little fine noise."""
+    """Return random latents (P, Z, H, W) of unit variance.
+
+    They are coarse noise, as images have areas, and a little fine noise.
+
+    Args:
+        channels: Z.
+        size: H and W.
+    """
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(
         NUM_LATENTS, channels, max(1, size // 4), max(1, size // 4), generator=generator

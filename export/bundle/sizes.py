@@ -1,4 +1,4 @@
-"""The manifest's sizes, of each family."""
+"""The sizes in the manifest, for each family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 
 def sizes_of(model: Model, max_length: int) -> CodeSizes | FlowSizes:
-    """What the runtime has to know of a model, with caches of ``max_length`` positions."""
+    """Return the sizes that the runtime needs, with KV caches of ``max_length`` positions."""
     language, vision = model.config.language, model.config.vision
     shared: dict[str, Any] = {
         "hidden_size": language.hidden_size,

@@ -1,4 +1,4 @@
-"""Writing a bundle: every component exported and checked, then the folder appears whole."""
+"""Write a bundle: every component is exported and checked, then the folder appears whole."""
 
 from __future__ import annotations
 
@@ -65,12 +65,17 @@ def export_folder(
     report: Report,
     replace: bool = False,
 ) -> None:
-    """Compile a checkpoint folder into a bundle folder, its weights read a part at a time.
+    """Compile a checkpoint folder into a bundle folder; its weights are read a part at a time.
 
-    vae: a JanusFlow's autoencoder, its folder or a file of its weights; None: ``vae`` in the
-    checkpoint. roles: a name in TEMPLATES, how the model is addressed; None: as ``template_of``
-    finds it. Raises CheckpointError, OptionError for an autoencoder that is not wanted or unknown
-    roles, and what ``export_bundle`` does.
+    ``vae`` is a JanusFlow's autoencoder, its folder or a file of its weights; None takes ``vae`` in
+    the checkpoint. ``roles``, a name in TEMPLATES, says how prompts address the model; None takes
+    what ``addressed`` finds. ``max_length`` None takes the model's. The rest is that of
+    ``export_bundle``.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        OptionError: The model has an autoencoder of its own, or there are no such roles.
+        Exception: What ``export_bundle`` raises.
     """
     check_place(folder, replace)
     found = load_checkpoint(checkpoint, lazy=True, vae=vae)
@@ -157,6 +162,7 @@ def _write_graphs(
     upcast_at_use: int,
     engines: Plan | None,
 ) -> dict[str, Any]:
+    """Export and check each component; return the manifest's entries."""
     entries: dict[str, Any] = {}
     for component in components:
         path, data = part / f"{component.name}.onnx", None
@@ -167,7 +173,7 @@ def _write_graphs(
             weights = store_halves(proto)
             save_graph(proto, path)
             entry = graph_entry(component, proto, path, data, weights)
-            del proto  # as large as the weights, which are still needed
+            del proto  # it is as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)
             fake_quantized = None
@@ -192,7 +198,7 @@ def _write_graphs(
 def _write_kernels(
     checkpoint: Checkpoint, part: Path, engines: Plan, report: Report
 ) -> list[dict[str, Any]]:
-    """What the loops launch between engines, for every GPU that they may run on."""
+    """Compile the GPU kernels that the loops launch, for every GPU that may run them."""
     from janus_edge.kernels.compile import TARGETS, compile_kernel, specs_of  # needs Triton
 
     targets = TARGETS if engines.target is None else (int(engines.target.removeprefix("sm_")),)
@@ -219,6 +225,7 @@ def _write_manifest(
     entries: dict[str, Any],
     kernels: list[dict[str, Any]],
 ) -> None:
+    """Write manifest.json and its checksum."""
     manifest = {
         "format": FORMAT,
         "family": family_of(checkpoint.model),
@@ -235,20 +242,20 @@ def _write_manifest(
         **({"kernels": kernels} if kernels else {}),
     }
     raw = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
-    parse_manifest(raw, MANIFEST)  # never write one that the runtime would refuse
+    parse_manifest(raw, MANIFEST)  # never write a manifest that the runtime refuses
     (part / MANIFEST).write_bytes(raw)
     (part / CHECKSUM).write_text(file_sha256(part / MANIFEST) + "\n", encoding="utf-8")
 
 
 def check_length(model: Model, max_length: int) -> None:
-    """Raise OptionError where the KV cache has no room for an image and a short prompt."""
+    """Raise OptionError if the KV cache has no room for an image and a short prompt."""
     drawn = sizes_of(model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for an image's {drawn} positions")
 
 
 def check_place(folder: Path, replace: bool) -> None:
-    """Raise OutputError where a bundle may not be written: only a bundle is ever replaced."""
+    """Raise OutputError if a bundle may not be written there: only a bundle is ever replaced."""
     if not os.path.lexists(folder):
         return
     if not (replace and (folder / MANIFEST).is_file()):
@@ -262,7 +269,7 @@ def check_place(folder: Path, replace: bool) -> None:
 
 @contextmanager
 def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
-    """Yield an empty private folder, which takes its place when the block ends well."""
+    """Yield an empty private folder, which becomes ``folder`` if the block ends well."""
     place = folder.resolve()  # a link stays, and leads to the new bundle
     made = [each for each in place.parents if not each.exists()]
     try:
@@ -279,5 +286,5 @@ def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
         raise OutputError(f"{folder}: {reason}; make room there, or choose another one") from error
     finally:
         with suppress(OSError):
-            for each in made:  # only those that are empty
+            for each in made:  # rmdir removes only those that are empty
                 each.rmdir()

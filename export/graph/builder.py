@@ -1,10 +1,10 @@
-"""ONNX graphs by hand: nodes and weights in the making.
+"""Build ONNX graphs by hand, node by node.
 
-Weights lie in the graph, or, slice by slice, in a file beside it. The latter is for those too large
-to be held as float32: each slice is stored as halves and cast just before its product, so that a
-product's weights are upcast while they are in the processor's cache and never all at once. That
-needs an engine that runs the nodes in the order given here (``upcast: use`` in the manifest).
-Rounded weights (export/quantization/quantize.py) are used as they are stored, wherever they lie.
+Weights are in the graph, or slice by slice in a file beside it. The file is for weights too large
+to be held as float32. Each slice is stored as fp16 and cast just before its matmul, so a matmul's
+weights become float32 while they are in the processor's cache, and never all at once. That needs an
+engine that runs the nodes in the order given here (``upcast: use`` in the manifest). Quantized
+weights (export/quantization/quantize.py) are used as they are stored, wherever they are.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from janus_edge.model.config import LanguageConfig
 OPSET = 24
 IR_VERSION = 11
 MICROSOFT = "com.microsoft"
-SLICE = 2**21  # weights a slice: 8 MB as float32. 2**20 to 2**22 were equally fast (docs/log.md)
-ALIGNMENT = 4096  # bytes: of a memory page
+SLICE = 2**21  # weights per slice, 8 MB as float32; 2**20 to 2**22 are equally fast (docs/log.md)
+ALIGNMENT = 4096  # bytes of a memory page
 
 Shape = list[str | int]
 
@@ -38,15 +38,15 @@ class Lowering:
     """What two sets of operators say differently.
 
     Attributes:
-        matmul: adds x (..., I) times quantized weights (O, I). Takes the graph, the name of x, the
+        matmul: Adds x (..., I) times quantized weights (O, I). Takes the graph, the name of x, the
             layer's name (its stored weights are named after it), the result's name, the weights and
             their spec; returns the result's name.
-        prepare: adds what all layers share. "cos", "sin", "positions", "lengths" and the caches are
+        prepare: Adds what all layers share. "cos", "sin", "positions", "lengths" and the caches are
             in the graph by then.
-        attention: adds a layer's attention. Takes the graph, the layer's index, the names of
+        attention: Adds a layer's attention. Takes the graph, the layer's index, the names of
             queries, keys and values (R, T, D), and the scales of an int8 cache; returns the
             result's name.
-        has_slices: whether fp16 weights beside the graph are multiplied slice by slice, so that
+        has_slices: Whether fp16 weights beside the graph are multiplied slice by slice, so that
             each slice is upcast in the processor's cache.
     """
 
@@ -57,7 +57,7 @@ class Lowering:
 
 
 class Graph:
-    """Nodes and initializers; every call returns the name of what it made."""
+    """A graph's nodes and initializers. Every call returns the name of what it added."""
 
     def __init__(
         self,
@@ -69,10 +69,10 @@ class Graph:
         """Begin an empty graph.
 
         Args:
-            lowering: to whose operators.
-            data: file for the weights of matrix products; None: they lie in the graph.
-            spec: how those are quantized; None: not at all.
-            packer: what quantizes them, and keeps the result for others; None: nobody else asks.
+            lowering: To whose operators.
+            data: File for the weights of matrix products; None: they lie in the graph.
+            spec: How those are quantized; None: not at all.
+            packer: What quantizes them, and keeps the result for others; None: nobody else asks.
         """
         self.lowering = lowering
         self.nodes: list[onnx.NodeProto] = []
@@ -84,16 +84,16 @@ class Graph:
 
     @property
     def is_for_prefill(self) -> bool:
-        """Whether it is made for many rows at once: its weights are rounded as whole outputs."""
+        """True if it is made for many rows at once: its weights are quantized per channel."""
         return self._spec is not None and not self._spec.block_size
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """An array in the graph."""
+        """Add an array to the graph."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def weight(self, name: str, array: np.ndarray) -> str:
-        """An array in the file beside the graph, where there is one."""
+        """Add an array to the file beside the graph if there is one, else to the graph."""
         keep = self.constant if self._file is None else self._external
         return keep(name, np.ascontiguousarray(array))
 
@@ -116,7 +116,7 @@ class Graph:
     def node(
         self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
     ) -> str:
-        """A node; the name of its first output."""
+        """Add a node and return the name of its first output."""
         self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
         return outputs[0]
 
@@ -147,12 +147,12 @@ class Graph:
         return self.node("Concat", parts, [output], axis=-1)
 
     def norm(self, x: str, name: str, weight: Tensor, epsilon: float) -> str:
-        """Root-mean-square norm over the last axis."""
+        """Add a root-mean-square norm over the last axis."""
         scale = self.weight(f"{name}.weight", weight.detach().numpy())
         return self.node("RMSNormalization", [x, scale], [name], axis=-1, epsilon=epsilon)
 
     def model(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
-        """The finished model; the file of weights is closed."""
+        """Return the finished model and close the file of weights."""
         if self._file is not None:
             self._file.close()
         body = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
@@ -161,7 +161,7 @@ class Graph:
         )
 
     def _slice(self, name: str, array: np.ndarray) -> str:
-        """Weights in the file, as halves with a cast where they can be."""
+        """Add weights to the file, as fp16 with a cast if that changes nothing."""
         half = halve(array)
         if half is None:
             return self._external(name, np.ascontiguousarray(array))
@@ -175,7 +175,7 @@ class Graph:
         dtype: int | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> str:
-        """dtype and shape: what the bytes of the array stand for, if not the array's own."""
+        """Add an array to the file; dtype and shape are the tensor's, by default the array's."""
         assert self._file is not None and self._data is not None
         self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
         tensor = TensorProto(
@@ -193,7 +193,7 @@ class Graph:
 
 
 def opsets_of(nodes: Iterable[onnx.NodeProto], opset: int) -> list[onnx.OperatorSetIdProto]:
-    """The standard operators, and ONNX Runtime's where nodes use one."""
+    """Return the standard operator set, and ONNX Runtime's if a node uses it."""
     found = [helper.make_opsetid("", opset)]
     if any(node.domain == MICROSOFT for node in nodes):
         found.append(helper.make_opsetid(MICROSOFT, 1))
@@ -201,7 +201,7 @@ def opsets_of(nodes: Iterable[onnx.NodeProto], opset: int) -> list[onnx.Operator
 
 
 def info(name: str, dtype: int, shape: Shape) -> onnx.ValueInfoProto:
-    """An input or output."""
+    """Return an input or output."""
     return helper.make_tensor_value_info(name, dtype, shape)
 
 

@@ -1,4 +1,4 @@
-"""What a component is: one graph, and the PyTorch computation that it has to equal."""
+"""A component at export: one graph, and the PyTorch computation that it must equal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ Ranges = dict[str, tuple[int, int, int]]
 
 
 def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """Largest difference over the reference's largest value; infinite when shapes differ or
-    either is not finite."""
+    """Return the largest difference over the reference's largest value.
+
+    Infinite if the shapes differ or either is not finite.
+    """
     if output.shape != reference.shape:
         return float("inf")
     if not (np.isfinite(output).all() and np.isfinite(reference).all()):
@@ -28,25 +30,35 @@ def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
 
 
 class References(Protocol):
-    """See ``Component``."""
+    """The type of ``Component.references``."""
 
     def __call__(
         self, examples: list[Feeds], fake_quantize: bool = False
-    ) -> list[list[np.ndarray]]: ...
+    ) -> list[list[np.ndarray]]:
+        """Return PyTorch's outputs for each example."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One graph.
+    """One graph, with the computation that it must equal.
 
-    profile: (min, usual, max) of every named dimension; uses: of what an engine is optimized for,
-    where there are several. parameters: prefixes of those that must be
-    in memory for ``build`` and ``references``. build: takes the file for the weights beside the
-    graph, or None. references: PyTorch's outputs for the examples, which are feeds of several
-    sizes; fake_quantize: with everything quantized that the graph quantizes. error: of an output
-    against its reference. spec: how the weights are quantized. is_quantized: whether anything is.
-    is_listed: whether the manifest says where each weight lies, for a backend without a graph.
-    cuts: tensors at which the graph can be run in pieces, where it may be larger than memory.
+    Attributes:
+        name: The component.
+        outputs: Names of the graph's outputs.
+        profile: (min, usual, max) of every named dimension.
+        parameters: Prefixes of the parameters that ``build`` and ``references`` need in memory.
+        build: Returns the graph; takes the file for the weights beside it, or None.
+        examples: Returns inputs of several sizes.
+        references: Returns PyTorch's outputs for examples; with ``fake_quantize`` everything is
+            fake-quantized that the graph quantizes.
+        uses: Profiles by use, if an engine is optimized for several.
+        num_weights: How many weights can lie beside the graph.
+        error: Of an output against its reference.
+        spec: How the weights are quantized.
+        is_quantized: True if anything is quantized.
+        is_listed: True if the manifest says where each weight lies, for a backend without a graph.
+        cuts: Tensors at which the graph can be split and run in pieces, if it is larger than
+            memory.
     """
 
     name: str
@@ -57,7 +69,7 @@ class Component:
     examples: Callable[[], list[Feeds]]
     references: References
     uses: dict[str, Ranges] = field(default_factory=dict)
-    num_weights: int = 0  # of those that can lie beside the graph
+    num_weights: int = 0
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error
     spec: QuantSpec | None = None
     is_quantized: bool = False

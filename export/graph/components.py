@@ -1,4 +1,4 @@
-"""The components of each family: which module computes each, on which inputs, checked against what.
+"""The components of each family: its module, its inputs, and what it is checked against.
 
 Every component is torch (the reference) and ONNX (what is exported); tables are looked up.
 """
@@ -43,10 +43,10 @@ def graph_components(
     """Return all graphs of a model.
 
     Args:
-        checkpoint: of the model.
-        max_length: positions of the KV cache at most.
-        preset: how weights are stored.
-        image_encoder: whether a Janus' image encoder (images to codes) is among them; nothing
+        checkpoint: Of the model.
+        max_length: Positions of the KV cache at most.
+        preset: How weights are stored.
+        image_encoder: Whether a Janus' image encoder (images to codes) is among them; nothing
             needs it yet.
     """
     model = checkpoint.model
@@ -67,7 +67,7 @@ def graph_components(
 
 
 def _vision(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Component]:
-    """Pixels to patch features, and those to the vectors that stand at an image's placeholders."""
+    """Return two components: pixels to patch features, and those to vectors of placeholders."""
     config = model.config
     side = config.vision.image_size
     see, align = model.get_submodule(encoder), model.get_submodule(aligner)
@@ -92,7 +92,7 @@ def _vision(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Co
 
 
 def _text_head(model: Model, preset: Preset) -> Component:
-    """Hidden states to vocabulary logits: one product, the largest of all."""
+    """Return hidden states to vocabulary logits: one matmul, the largest of all."""
     head = model.language_model.lm_head
 
     def build(graph: Graph) -> None:
@@ -103,7 +103,7 @@ def _text_head(model: Model, preset: Preset) -> Component:
 
 
 def _image_head(model: Janus, preset: Preset) -> Component:
-    """Hidden states to code logits: two layers."""
+    """Return hidden states to code logits: two layers."""
     head = model.gen_head
 
     def build(graph: Graph) -> None:
@@ -124,7 +124,7 @@ def _head(
     spec: QuantSpec | None,
     lowering: str,
 ) -> Component:
-    """Hidden states (R, D) to logits (R, V). fill: adds the nodes from "hidden" to "logits"."""
+    """Return hidden states (R, D) to logits (R, V); ``fill`` adds the nodes between the two."""
     width = model.config.language.hidden_size
     hidden = Input(name="hidden", shape=(width,))
     outputs = ("logits",)
@@ -162,8 +162,10 @@ def _image_decoder(checkpoint: Checkpoint, preset: Preset) -> Component:
 
 
 def _image_encoder(model: Janus) -> Component:
-    """Pixels to codes. Two codes may be equally near: what counts is how much farther the chosen
-    one is than the nearest."""
+    """Return pixels to codes.
+
+    Two codes may be equally near, so the error is how much farther the chosen one is.
+    """
     vq, side = model.gen_vision_model, model.config.vision.image_size
 
     def distances(pixels: Tensor) -> Tensor:
@@ -182,7 +184,7 @@ def _image_encoder(model: Janus) -> Component:
 
 
 def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
-    """What goes around the decoder in each step of a flow, and the VAE's decoder after the last."""
+    """Return what runs around the decoder in each step of a flow, and the VAE's decoder."""
     config, size, grid = model.config, model.latent_size, model.latent_grid
     width, channels = config.language.hidden_size, config.flow.channels
     latent = Input(name="latent", shape=(config.flow.latent_channels, size, size))
@@ -231,13 +233,18 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
 
 
 def _images(checkpoint: Checkpoint) -> list[Feeds]:
-    """Some of what an image decoder will see: images as the checkpoint knows them, and others."""
+    """Return codes that an image decoder will see: the checkpoint's samples, and random ones."""
     codes = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
     return [{"codes": each[None].numpy()} for each in codes]
 
 
 def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:
-    """How much farther the farthest-off code is than the nearest, over the largest distance."""
+    """Return how much farther the worst chosen code is than the nearest, over the largest span.
+
+    Args:
+        codes_BN: The chosen codes.
+        distances_BNK: From each cell to all codes.
+    """
     if codes_BN.shape != distances_BNK.shape[:2]:
         return float("inf")
     chosen = np.take_along_axis(distances_BNK, codes_BN[..., None], axis=-1)[..., 0]
@@ -246,7 +253,10 @@ def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:
 
 
 def tables(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
-    """The look-ups: token embeddings (V, D), and of a Janus aligned code embeddings (K, D)."""
+    """Yield the look-up tables by name.
+
+    They are the token embeddings (V, D), and for a Janus the aligned code embeddings (K, D).
+    """
     model = checkpoint.model
     with loaded(checkpoint, "language_model.model.embed_tokens.", "beg_of_und_embed"):
         yield "text_embed", _text_table(checkpoint)
@@ -257,8 +267,11 @@ def tables(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _text_table(checkpoint: Checkpoint) -> np.ndarray:
-    """Token embeddings. A JanusFlow's begin-of-image token stands before images that are seen
-    and nowhere else, so the vector it has learned for that place is the token's own here."""
+    """Return the token embeddings (V, D).
+
+    A JanusFlow's begin-of-image token stands only before images that are shown. So the vector that
+    the model has learned for that place becomes the token's own.
+    """
     model = checkpoint.model
     table_VD = model.language_model.model.embed_tokens.weight.detach().numpy()
     if isinstance(model, JanusFlow):

@@ -28,14 +28,21 @@ from janus_edge.runtime.kv_cache import present_names
 from janus_edge.runtime.manifest import PREFILL
 
 PROMPT_LENGTH = 640  # positions: an image that is asked about or drawn by a flow, and some text
-CHECKED_LENGTH = 64  # positions of the caches that parity is checked with, at most
+CHECKED_LENGTH = 64  # the most positions of the caches that parity is checked with
 
 
 def decoder_components(
     checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
 ) -> list[Component]:
-    """Return the decoder for caches of at most ``max_length`` positions; a second time, with the
-    same inputs, outputs and caches, where the preset has a copy for prefill."""
+    """Return the decoder, and its copy for prefill if the preset has one.
+
+    The copy has the same inputs, outputs and caches.
+
+    Args:
+        checkpoint: The checkpoint.
+        max_length: The most positions of the caches.
+        preset: How weights and caches are stored.
+    """
     scales: list[CacheScales] = []
     kinds = [("decoder", preset.decoder), (PREFILL, preset.prefill)]
     return [
@@ -49,11 +56,11 @@ class _Export:
     """One decoder on its way into a bundle.
 
     Attributes:
-        checkpoint: what it is made of.
-        max_length: positions of the KV cache at most.
-        preset: says the cache's dtype and the lowering.
-        spec: how weights are quantized; None: not at all.
-        scales: of each layer's int8 cache; filled by the first export that computes them.
+        checkpoint: What it is made of.
+        max_length: Positions of the KV cache at most.
+        preset: Says the cache's dtype and the lowering.
+        spec: How weights are quantized; None: not at all.
+        scales: Of each layer's int8 cache; filled by the first export that computes them.
     """
 
     checkpoint: Checkpoint

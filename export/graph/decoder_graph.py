@@ -43,12 +43,12 @@ class DecoderGraph:
         """Begin a graph.
 
         Args:
-            config: of the language model.
-            max_length: positions of the KV cache at most.
-            lowering: to whose operators.
-            data: file for the weights beside the graph; None: they lie in the graph.
-            spec: how weights are quantized; None: not at all.
-            packer: what quantizes them.
+            config: Of the language model.
+            max_length: Positions of the KV cache at most.
+            lowering: To whose operators.
+            data: File for the weights beside the graph; None: they lie in the graph.
+            spec: How weights are quantized; None: not at all.
+            packer: What quantizes them.
         """
         self._config, self._graph, self._x = config, Graph(lowering, data, spec, packer), "embeds"
         self._cache_type = TensorProto.FLOAT

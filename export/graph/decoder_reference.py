@@ -21,9 +21,9 @@ def decoder_examples(checkpoint: Checkpoint, length: int, cached: str) -> list[F
     beyond a calibrated cache.
 
     Args:
-        checkpoint: of the model.
-        length: positions of the caches.
-        cached: dtype of the caches.
+        checkpoint: Of the model.
+        length: Positions of the caches.
+        cached: Dtype of the caches.
     """
     rng, middle = np.random.default_rng(0), length // 2
     config = checkpoint.model.config.language
@@ -53,12 +53,18 @@ def decoder_examples(checkpoint: Checkpoint, length: int, cached: str) -> list[F
 
 
 class DecoderReference:
-    """The examples on their way through the layers."""
+    """PyTorch's outputs for the examples, made layer by layer."""
 
     def __init__(
         self, config: LanguageConfig, examples: list[Feeds], *, quantizes_cache: bool
     ) -> None:
-        """Begin before the first layer. quantizes_cache: what is written to int8 caches is."""
+        """Begin before the first layer.
+
+        Args:
+            config: The language model's.
+            examples: The inputs.
+            quantizes_cache: Fake-quantize what is written to int8 caches.
+        """
         self._config, self._examples, self._quantizes = config, examples, quantizes_cache
         self._xs = [torch.from_numpy(feeds["embeds"]) for feeds in examples]
         self._caches: list[list[np.ndarray]] = [[] for _ in examples]
@@ -66,7 +72,13 @@ class DecoderReference:
 
     @torch.no_grad()
     def add_layer(self, index: int, layer: DecoderLayer, scales: CacheScales | None) -> None:
-        """Compute the next layer. scales: of its int8 cache; None: the cache is float32."""
+        """Compute the next layer.
+
+        Args:
+            index: The layer.
+            layer: The layer's module, loaded.
+            scales: Of its int8 cache; None if the cache is float32.
+        """
         own = scales or CacheScales.none()
         steps = own.keys_G1E, own.values_G1E
         for i, feeds in enumerate(self._examples):
@@ -87,14 +99,21 @@ class DecoderReference:
 
     @torch.no_grad()
     def finish(self, norm: nn.RMSNorm) -> list[list[np.ndarray]]:
-        """Return each example's outputs: hidden states, then caches in units of their scales, which
-        need not be whole numbers."""
+        """Return each example's outputs: hidden states, then caches.
+
+        Caches are in units of their scales; the numbers need not be whole.
+
+        Args:
+            norm: The decoder's last norm.
+        """
         ends = zip(self._xs, self._caches, strict=True)
         return [[norm(x).numpy(), *caches] for x, caches in ends]
 
 
 def _slots(feeds: Feeds) -> torch.Tensor:
-    """Where in the caches new positions are written, (R, T): behind all that is valid, which is
-    not at their own numbers where those leave a gap."""
+    """Return where in the caches new positions are written, (R, T): after all valid positions.
+
+    That is not at their own numbers if those leave a gap.
+    """
     time = feeds["embeds"].shape[1]
     return torch.from_numpy(feeds["lengths"][:, None] - time + np.arange(time))

@@ -1,7 +1,7 @@
 """Two lowerings of one definition: ONNX Runtime's own operators, and standard ONNX alone.
 
-A graph is defined once (decoder.py, components.py, ../quantization/matmuls.py). What the two
-say differently is attention over a cache and products with rounded weights.
+A graph is defined once (decoder.py, components.py, ../quantization/matmuls.py). The lowerings
+differ in attention over a KV cache and in matmuls with quantized weights.
 """
 
 from __future__ import annotations

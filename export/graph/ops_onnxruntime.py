@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operators: what its CPU provider runs fastest."""
+"""Lower to ONNX Runtime's own operators, which its CPU provider runs fastest."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def matmul(
 def _integers(
     graph: Graph, x: str, name: str, quantized_IO: str, scales_O: str, num_inputs: int
 ) -> str:
-    """A product of integers; the weights' scales are the operator's, the rows' come after it.
+    """Add a matmul of integers: the weights' scales are in the operator, the rows' come after it.
 
-    The activations are unsigned around 128, as x86 multiplies unsigned by signed numbers.
-    ONNX Runtime's DynamicQuantizeMatMul has one scale for all rows: rows of SigLIP differ too
-    much for that.
+    Activations are unsigned around 128, as x86 multiplies unsigned by signed numbers. ONNX
+    Runtime's DynamicQuantizeMatMul has one scale for all rows, and rows of SigLIP differ too much
+    for that.
     """
     integers, scales = quantized_rows(graph, x, num_inputs)
     unscaled = graph.node(
@@ -58,7 +58,18 @@ def _integers(
 
 
 def quantized_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
-    """x (..., I) as uint8 around 128, and a scale a row (..., 1); made once for all products."""
+    """Quantize x (..., I) to uint8 around 128, with one scale per row (..., 1).
+
+    It is done once for all matmuls of x.
+
+    Args:
+        graph: Takes the nodes.
+        x: Name of the input.
+        num_inputs: I.
+
+    Returns:
+        The names of the quantized values and of the scales.
+    """
     if x in graph.rows:
         return graph.rows[x]
     if not graph.rows:
@@ -71,7 +82,7 @@ def quantized_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
     peak = graph.node("ReduceMax", [size, "rows.last"], [f"{x}.peak"], keepdims=1)
     positive = graph.node("Max", [peak, "rows.least"], [f"{x}.positive"])
     scale = graph.node("Mul", [positive, "rows.level"], [f"{x}.scale"])
-    # QuantizeLinear takes a scale for every index of one axis: all rows become one axis
+    # QuantizeLinear takes a scale for every index of one axis, so all rows become one axis.
     flat = graph.constant(f"{x}.flat_shape", np.array([-1, num_inputs]))
     flat_x = graph.node("Reshape", [x, flat], [f"{x}.flat"])
     flat_scale = graph.node("Reshape", [scale, "rows.last"], [f"{x}.flat_scale"])
@@ -85,7 +96,7 @@ def quantized_rows(graph: Graph, x: str, num_inputs: int) -> tuple[str, str]:
 
 
 def prepare(graph: Graph) -> None:
-    """What GroupQueryAttention asks for: each row's last index, and the longest row, as int32."""
+    """Add what GroupQueryAttention needs: each row's last index, and the longest row, as int32."""
     narrow = graph.node("Cast", ["lengths"], ["lengths_i32"], to=TensorProto.INT32)
     one = graph.constant("one", np.array(1, np.int32))
     graph.node("Sub", [narrow, one], ["last_index"])
@@ -108,7 +119,18 @@ def attention(
     config: LanguageConfig,
     scales: CacheScales | None,
 ) -> str:
-    """GroupQueryAttention, which also turns, and writes to the caches."""
+    """Add GroupQueryAttention, which also applies the rotary embedding and writes to the KV caches.
+
+    Args:
+        graph: Takes the nodes.
+        index: The layer.
+        qkv: Names of queries, keys and values (R, T, D).
+        config: The language model's.
+        scales: Of 8-bit caches; None for float32 caches.
+
+    Returns:
+        The name of the result (R, T, D).
+    """
     at, names = f"layers.{index}", (f"k_{index}", f"v_{index}")
     caches = [f"past_{name}" for name in names], [f"present_{name}" for name in names]
     if scales is None:
@@ -131,7 +153,20 @@ def _attention(
     more: list[str] | None = None,
     options: dict[str, str | int] | None = None,
 ) -> str:
-    """caches: past and present ones. more, options: what is said of 8-bit caches."""
+    """Add GroupQueryAttention.
+
+    Args:
+        graph: Takes the nodes.
+        at: The layer's name.
+        qkv: Names of queries, keys and values.
+        caches: Names of past and present caches.
+        config: The language model's.
+        more: Further inputs, for 8-bit caches.
+        options: Further attributes, for 8-bit caches.
+
+    Returns:
+        The name of the result.
+    """
     past, present = caches
     return graph.node(
         "GroupQueryAttention",
@@ -152,11 +187,12 @@ def _attention_of_levels(
     levels: dict[str, np.ndarray],
     config: LanguageConfig,
 ) -> str:
-    """Attention in float32 over 8-bit caches, for many new positions: the operator's own takes
-    three times as long over those (docs/quantization.md). What is valid of the caches is widened,
-    what is new is rounded and written behind it. All rows have as many valid positions, or none.
+    """Add attention in float32 over 8-bit caches, for many new positions.
 
-    levels: of both caches, a level's worth (G, 1, E).
+    ONNX Runtime's 8-bit attention takes three times as long for those (docs/quantization.md). Valid
+    positions of the caches are dequantized; new ones are quantized and written after them. All rows
+    have the same number of valid positions, or none. ``levels``: the scales (G, 1, E) of both
+    caches.
     """
     past, exact = [], []
     for name, scale in levels.items():

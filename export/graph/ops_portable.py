@@ -1,4 +1,4 @@
-"""Standard ONNX, opset 24: what any engine of that opset runs, and TensorRT's parser fuses."""
+"""Lower to standard ONNX, opset 24, which all engines of that opset run and TensorRT fuses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from janus_edge.model.config import LanguageConfig
 def matmul(
     graph: Graph, x: str, name: str, output: str, weight_OI: np.ndarray, spec: QuantSpec
 ) -> str:
-    """Add DequantizeLinear and MatMul for blocks, which engines fuse, and MatMulInteger for one
-    scale per output."""
+    """Add a matmul with quantized weights.
+
+    For blocks it is DequantizeLinear and MatMul, which engines fuse; per channel it is
+    MatMulInteger.
+    """
     packed = graph.pack(weight_OI, spec)
     quantized_IO, scales_KO = signed(*packed, spec, weight_OI.shape[1])
     if not spec.block_size:
@@ -25,7 +28,8 @@ def matmul(
         return _integers(graph, x, output, stored, scales_O, weight_OI.shape[1])
     store = graph.nibbles if spec.bits == 4 else graph.weight
     stored = store(f"{name}.weight.quantized", quantized_IO)
-    scales = graph.constant(f"{name}.weight.scales", scales_KO)  # for export/quantization/half.py
+    # In the graph, not beside it: export/quantization/half.py converts the scales.
+    scales = graph.constant(f"{name}.weight.scales", scales_KO)
     weight = graph.node(
         "DequantizeLinear",
         [stored, scales],
@@ -39,7 +43,7 @@ def matmul(
 def _integers(
     graph: Graph, x: str, name: str, quantized_IO: str, scales_O: str, num_inputs: int
 ) -> str:
-    """A product of integers, and the scales of weights and rows after it."""
+    """Add a matmul of integers, then the scales of weights and rows."""
     integers, scales = quantized_rows(graph, x, num_inputs)
     summed = graph.node("MatMulInteger", [integers, quantized_IO, "rows.zero"], [f"{name}.summed"])
     unscaled = graph.node("Cast", [summed], [f"{name}.unscaled"], to=TensorProto.FLOAT)
@@ -48,15 +52,16 @@ def _integers(
 
 
 def prepare(graph: Graph) -> None:
-    """Where new positions are written: behind what is valid, or of a padded prompt from 0 on; and
-    which slots each may attend to, those up to its own (R, 1, T, M).
+    """Add where new positions are written, and the mask (R, 1, T, M) of what each may attend to.
 
-    The mask is explicit: TensorRT's parser ignored Attention's ``nonpad_kv_seqlen``.
+    New positions are written after the valid ones, those of a padded prompt from 0 on. A position
+    attends to the slots up to its own. The mask is explicit, as TensorRT's parser ignores
+    Attention's ``nonpad_kv_seqlen``.
     """
     graph.constant("i64.0", np.array(0))
     for name, axes in (("axes.0", [0]), ("axes.1", [1]), ("axes.last", [-1])):
         graph.constant(name, np.array(axes))
-    # cut from a constant: Range is refused by ONNX Runtime where a cache's length is fixed
+    # Slices of a constant: ONNX Runtime refuses Range if a cache's length is fixed.
     (most,) = (tensor.dims[0] for tensor in graph.initializers if tensor.name == "cos")
     graph.constant("index", np.arange(most))
     sizes = {
@@ -82,7 +87,18 @@ def attention(
     config: LanguageConfig,
     scales: CacheScales | None,
 ) -> str:
-    """RotaryEmbedding, TensorScatter into the caches, Attention."""
+    """Add RotaryEmbedding, TensorScatter into the KV caches, and Attention.
+
+    Args:
+        graph: Takes the nodes.
+        index: The layer.
+        qkv: Names of queries, keys and values (R, T, D).
+        config: The language model's.
+        scales: None: standard operators have no 8-bit caches.
+
+    Returns:
+        The name of the result (R, T, D).
+    """
     assert scales is None, "refused by preset_of"
     at, heads = f"layers.{index}", config.num_attention_heads
     queries, keys, values = (
@@ -106,7 +122,7 @@ def attention(
 
 
 def _by_heads(graph: Graph, name: str, num_heads: int, head_dim: int) -> str:
-    """(R, T, D) to (R, heads, T, E)."""
+    """Reshape (R, T, D) to (R, heads, T, E)."""
     shape = graph.constant(f"{name}.shape", np.array([0, 0, num_heads, head_dim]))
     split = graph.node("Reshape", [name, shape], [f"{name}.split"])
     return graph.node("Transpose", [split], [f"{name}.heads"], perm=[0, 2, 1, 3])

@@ -1,4 +1,4 @@
-"""Does an exported component compute what PyTorch computes? If not, the export fails."""
+"""Check that an exported component computes what PyTorch computes. If not, the export fails."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from janus_edge.export.graph.component import Component, Feeds
 from janus_edge.runtime.backends.onnxruntime import load_graph
 
 TOLERANCE = 1e-4  # of the reference's largest value, fp32
-EAGER = 2.0  # times the error of PyTorch with the same rounded weights, in fp32
+EAGER = 2.0  # times the error of PyTorch with the same dequantized weights, in fp32
 
 
 class ParityError(Exception):
-    """An exported component differs from its reference. One line, with the component and error."""
+    """An exported component differs from its reference. One line says which, and by how much."""
 
 
 class Parity(NamedTuple):
-    """The largest error of a component that passed, of the reference's largest value, and what was
-    allowed there."""
+    """The largest error of a component that passed.
+
+    Attributes:
+        error: Over the reference's largest value.
+        limit: What was allowed there.
+    """
 
     error: float
     limit: float
 
     def __str__(self) -> str:
-        """Return what an export says of a component."""
+        """Return the line that an export reports of a component."""
         return f"ok (limit {self.limit:.1e}, error {self.error:.1e})"
 
 
@@ -41,7 +45,7 @@ def check_parity(
     eager: list[list[np.ndarray]] | None = None,
     tolerance: float | None = None,
 ) -> float:
-    """Run the file on every example; the largest error. As ``measure_parity``."""
+    """Run the file on every example and return the largest error; see ``measure_parity``."""
     return measure_parity(component, path, upcast, examples, references, eager, tolerance).error
 
 
@@ -54,10 +58,20 @@ def measure_parity(
     eager: list[list[np.ndarray]] | None = None,
     tolerance: float | None = None,
 ) -> Parity:
-    """Run the file on every example and compare what comes out. Raises ParityError.
+    """Run the file on every example and compare its outputs with the references.
 
-    eager: where weights are rounded, PyTorch's outputs with these: the error may then be ``EAGER``
-    times theirs, as inputs of products are rounded, too.
+    Args:
+        component: The component.
+        path: Its graph.
+        upcast: When fp16 weights become float32: "load" or "use".
+        examples: The inputs.
+        references: PyTorch's outputs for them.
+        eager: For quantized weights, PyTorch's fake-quantized outputs. ``EAGER`` times their error
+            is added to what is allowed, as inputs of matmuls are quantized, too.
+        tolerance: The error allowed, by default TOLERANCE.
+
+    Raises:
+        ParityError: An output differs by more than is allowed.
     """
     worst = Parity(0.0, TOLERANCE if tolerance is None else tolerance)
     found: list[Feeds] = [{} for _ in examples]
@@ -87,10 +101,10 @@ def measure_parity(
 def _segments(
     component: Component, path: Path, upcast: str, inputs: list[str]
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """The graph in pieces that follow one another, each a file with its inputs and outputs.
+    """Yield the graph in pieces that follow one another, each a file with its inputs and outputs.
 
-    A graph that may be larger than memory runs piece by piece, one piece's weights mapped at a
-    time; any other as a whole.
+    A graph that may be larger than memory runs piece by piece, with the weights of one piece mapped
+    at a time. Any other graph is one piece.
     """
     if not (component.cuts and path.with_suffix(".data").exists()):
         yield path, inputs, list(component.outputs)
@@ -109,7 +123,7 @@ def _segments(
 
 
 def _extract(graph: onnx.ModelProto, outputs: list[str], given: set[str]) -> onnx.ModelProto:
-    """The part of a graph that computes some of its tensors from its inputs and given ones."""
+    """Return the part of a graph that computes ``outputs`` from its inputs and ``given``."""
     needed, nodes = set(outputs), []
     for node in reversed(graph.graph.node):
         if set(node.output) & needed:

@@ -1,7 +1,7 @@
-"""Smaller files: weights that half precision holds are stored so.
+"""Smaller files: weights are stored as fp16 where that changes nothing.
 
-The graph casts them back, so all arithmetic stays float32. Half precision holds every bfloat16
-value from 2^-14 to its largest; below, it is off by at most 2^-25, which no parity check can see.
+The graph casts them back, so all arithmetic stays float32. fp16 holds every bfloat16 value from
+2^-14 to its largest. Below 2^-14 it is off by at most 2^-25, which no parity check can see.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 MIN_ELEMENTS = 256
-LARGEST_ERROR = 2.0**-25  # half of the smallest number of half precision
+LARGEST_ERROR = 2.0**-25  # half of the smallest number of fp16
 
 
 def store_halves(proto: onnx.ModelProto) -> str:
-    """Change the model in place; returns the dtype that holds most of its weights."""
+    """Change the model in place; return the dtype that holds most of its weights."""
     graph, sizes = proto.graph, Counter[int]()
     casts = []
     for initializer in graph.initializer:
@@ -40,8 +40,8 @@ def store_halves(proto: onnx.ModelProto) -> str:
 
 
 def halve(array: np.ndarray) -> np.ndarray | None:
-    """The array in half precision, or None where that would change what it says."""
+    """Return the array as fp16, None if that would change its values."""
     with np.errstate(over="ignore", invalid="ignore"):
         half = array.astype(np.float16)
         error = np.abs(half - array).max(initial=0)
-    return half if error <= LARGEST_ERROR else None  # not where it is infinite or no number
+    return half if error <= LARGEST_ERROR else None  # also None if the error is infinite or NaN

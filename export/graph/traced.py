@@ -1,4 +1,4 @@
-"""Components that PyTorch's exporter turns into graphs, from one function of tensors each."""
+"""Components that PyTorch's exporter turns into graphs, each from one function of tensors."""
 
 from __future__ import annotations
 
@@ -31,8 +31,15 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """An input without its first dimension; its examples are uniform in [least, most), or whole
-    numbers below ``below``."""
+    """An input without its first dimension.
+
+    Attributes:
+        name: Of the graph's input.
+        shape: Without the first dimension.
+        least: Examples are uniform in [least, most).
+        most: See ``least``.
+        below: If given, examples are whole numbers from 0 to below ``below``.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -41,7 +48,7 @@ class Input:
     below: int | None = None
 
     def example(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """An array (size, *shape)."""
+        """Return an example (size, *shape)."""
         if self.below is not None:
             return rng.integers(0, self.below, (size, *self.shape))
         return rng.uniform(self.least, self.most, (size, *self.shape)).astype(np.float32)
@@ -63,12 +70,23 @@ def traced(
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
-    """A component that computes a function of an owner's parameters.
+    """Return a component that computes a function of an owner's parameters.
 
-    spec: how the weights of its linear layers are rounded; lowering: to whose operators
-    (``LOWERINGS``). images: where given, convolutions are rounded too, in ranges that hold what
-    these feeds give. batch: name of the first dimension, of all inputs and outputs. reference: what
-    its outputs are held against, if not the function's.
+    Args:
+        name: The component.
+        parameters: Prefixes of the parameters that it needs in memory.
+        owner: The module whose parameters the function uses.
+        function: The function of tensors.
+        inputs: Its inputs, in order.
+        outputs: Names of its outputs.
+        batch: Name of the first dimension of all inputs and outputs.
+        spec: How the weights of linear layers are quantized.
+        packer: Quantizes the weights, each once; None quantizes them anew.
+        lowering: A name of ``LOWERINGS``.
+        images: If given, convolutions are quantized in ranges that hold the values for these
+            inputs.
+        reference: What the outputs are compared with, by default the function.
+        error: Of an output against its reference.
     """
 
     def example(size: int) -> Feeds:
@@ -140,24 +158,25 @@ def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _array(part: Tensor) -> np.ndarray:
-    """float32 also of what was computed in bfloat16, which numpy has not."""
+    """Return a numpy array; bfloat16 becomes float32, as numpy does not have it."""
     return (part.float() if part.is_floating_point() else part).numpy()
 
 
 class _Call(nn.Module):
-    """A module around one function of tensors, for the exporter."""
+    """A module that calls one function of tensors, for the exporter."""
 
     def __init__(self, owner: nn.Module, function: Function) -> None:
         super().__init__()
         self.owner, self.function = owner, function
 
     def forward(self, *x: Tensor) -> Any:
+        """Call the function."""
         return self.function(*x)
 
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter about its own deprecations, torchvision and shared axis names."""
+    """Silence the exporter on its own deprecations, torchvision and shared axis names."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

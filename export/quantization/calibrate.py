@@ -1,8 +1,8 @@
-"""How large keys and values become: the scales of 8-bit caches, a channel of a head each.
+"""The scales of 8-bit KV caches, one per channel of a head, from how large keys and values become.
 
-What is run through the decoder is what it will be used for: drawings with and without their prompt,
-and a question about an image. Of a checkpoint that brings samples these are images of its own
-kind, else codes or latents at random. Layers are loaded one at a time.
+The decoder runs what it will be used for: images with and without their prompt, and a question
+about an image. If the checkpoint has samples, these are images of its own kind, else random codes
+or latents. Layers are loaded one at a time.
 
 Shapes: R rows, T time, D width, G key-value heads, M cache length, E head width.
 """
@@ -23,35 +23,41 @@ from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
 
 _PROMPT = "a photo of two red circles left of a large blue star on a white background"
 _QUESTION = "describe the picture."
-_TIMES = (0.0, 0.25, 0.5, 0.9)  # of a flow
+_TIMES = (0.0, 0.25, 0.5, 0.9)  # t of a flow
 _LARGEST = 127
-# What was seen is not the most there is, and a value cut off costs far more than coarser levels
-# (docs/quantization.md).
+# Values can become larger than those seen here, and a clipped value costs far more than coarser
+# steps (docs/quantization.md).
 _MARGIN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheScales:
-    """Of a layer: a level's worth of each channel, keys and values, (G, 1, E) float32."""
+    """The scales of a layer's KV cache.
+
+    Attributes:
+        keys_G1E: Per channel of the keys, float32.
+        values_G1E: Per channel of the values, float32.
+    """
 
     keys_G1E: Tensor
     values_G1E: Tensor
 
     @classmethod
     def none(cls) -> CacheScales:
-        """Of a cache that is not rounded: a level is worth itself."""
+        """Return scales of 1, for a cache that is not quantized."""
         return cls(keys_G1E=torch.ones(1, 1, 1), values_G1E=torch.ones(1, 1, 1))
 
 
 class QuantizedCache(LayerCache):
-    """A cache whose positions are rounded to levels as they are written, as the engine's are."""
+    """A KV cache whose positions are fake-quantized when they are written, like the engine's."""
 
     def __init__(self, keys_RGME: Tensor, values_RGME: Tensor, scales: CacheScales) -> None:
+        """Take empty caches and their scales."""
         super().__init__(keys_RGME, values_RGME)
         self._scales = scales
 
     def write(self, at_RGTE: Tensor, k_RGTE: Tensor, v_RGTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Rounded, then as the base."""
+        """Write fake-quantized keys and values; see the base class."""
         k_RGTE = _rounded(k_RGTE, self._scales.keys_G1E)
         return super().write(at_RGTE, k_RGTE, _rounded(v_RGTE, self._scales.values_G1E))
 
@@ -96,14 +102,14 @@ def cache_scales(checkpoint: Checkpoint) -> list[CacheScales]:
 
 
 def _at_any_position(keys_RGTE: Tensor) -> Tensor:
-    """How large turned keys can become: positions turn pairs of channels, each pair as a whole."""
+    """Return how large rotated keys can become: positions rotate pairs of channels."""
     one, other = keys_RGTE.chunk(2, dim=-1)
     return torch.hypot(one, other).repeat(1, 1, 1, 2)
 
 
 @torch.no_grad()
 def sequences(checkpoint: Checkpoint) -> list[Tensor]:
-    """What the decoder is used for, embedded (R, T, D): drawings, then a question."""
+    """Return what the decoder is used for, embedded (R, T, D): images, then a question."""
     model = checkpoint.model
     assert checkpoint.prompt is not None
     template = PromptTemplate(**checkpoint.prompt)
@@ -131,7 +137,7 @@ def sequences(checkpoint: Checkpoint) -> list[Tensor]:
 
 
 def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
-    """Images' codes as the decoder gets them (P, N, D), and the first one's pixels."""
+    """Return images' codes as the decoder gets them (P, N, D), and the first image's pixels."""
     codes_PN = samples(checkpoint)[: 2 if checkpoint.samples is None else 8]
     with loaded(checkpoint, "gen_vision_model."):
         pixels = model.gen_vision_model.decode(codes_PN[:1])
@@ -140,7 +146,7 @@ def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
 
 
 def _latents(checkpoint: Checkpoint, model: JanusFlow) -> tuple[Tensor, Tensor]:
-    """t's vector and the tokens of a latent at several times (R, N + 1, D), and its pixels."""
+    """Return t's vector and a latent's tokens at several times (R, N + 1, D), and its pixels."""
     latents = samples(checkpoint)
     with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
         pixels = model.vae.to_pixels(latents[:1])

@@ -1,8 +1,9 @@
-"""An image decoder's convolutions in 8 bits, and what goes in and out of them.
+"""Quantize an image decoder's convolutions, and their inputs and outputs, to 8 bits.
 
-One scale an output for weights; for the rest one range a tensor, found on images at export, as
-ONNX Runtime's fused operator wants its output's range before it computes. 3x3 kernels alone: the
-others cost next to nothing; and not the last, which makes the pixels.
+Weights have one scale per output. Inputs and outputs have one range per tensor, found on images at
+export: ONNX Runtime's fused operator needs its output's range before it computes. Only 3x3 kernels
+are quantized, as the others cost next to nothing, and not the last convolution, which makes the
+pixels.
 """
 
 from __future__ import annotations
@@ -31,13 +32,19 @@ class _Images(CalibrationDataReader):
         self._left = iter(feeds)
 
     def get_next(self) -> Feeds | None:
-        """The library's name: another image, None after the last."""
+        """Return another image's inputs, None after the last. The library calls this name."""
         return next(self._left, None)
 
 
 def quantize_convolutions(proto: onnx.ModelProto, images: list[Feeds]) -> onnx.ModelProto:
-    """The model with its convolutions between QuantizeLinear and DequantizeLinear, which engines
-    fuse; ranges are those of the images."""
+    """Return the model with its convolutions between QuantizeLinear and DequantizeLinear.
+
+    Engines fuse these into one operator.
+
+    Args:
+        proto: The model.
+        images: Inputs whose values determine the ranges.
+    """
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     chosen = [
         node.name
@@ -45,7 +52,7 @@ def quantize_convolutions(proto: onnx.ModelProto, images: list[Feeds]) -> onnx.M
         if node.op_type == "Conv" and _is_quantized(shapes[node.input[1]])
     ]
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / "rounded.onnx"
+        path = Path(folder) / "quantized.onnx"
         quantize_static(
             proto,
             path,
@@ -62,9 +69,12 @@ def quantize_convolutions(proto: onnx.ModelProto, images: list[Feeds]) -> onnx.M
 
 @contextmanager
 def fake_quantized_convolutions(module: nn.Module) -> Iterator[None]:
-    """The module with convolutions that compute from rounded weights and inputs, and round their
-    outputs, each tensor in its own range. Afterwards it is as it was."""
-    convolutions = [  # those in memory: an encoder's may be left in their file
+    """Make a module's convolutions compute fake-quantized inside the block.
+
+    Weights, inputs and outputs are quantized and dequantized, each tensor in its own range. After
+    the block the module is as it was.
+    """
+    convolutions = [  # those in memory: an encoder's may not be loaded
         m
         for m in module.modules()
         if isinstance(m, nn.Conv2d) and not m.weight.is_meta and _is_quantized(m.weight.shape)
@@ -75,17 +85,18 @@ def fake_quantized_convolutions(module: nn.Module) -> Iterator[None]:
 
 def _fake_quantize_ends(convolution: nn.Module) -> list[RemovableHandle]:
     return [
-        convolution.register_forward_pre_hook(lambda _, given: (_rounded(given[0]),)),
-        convolution.register_forward_hook(lambda _, _given, made: _rounded(made)),
+        convolution.register_forward_pre_hook(lambda _, given: (_fake_quantized(given[0]),)),
+        convolution.register_forward_hook(lambda _, _given, made: _fake_quantized(made)),
     ]
 
 
 def _is_quantized(shape: list[int] | torch.Size) -> bool:
-    """Of a weight (O, I, height, width)."""
+    """Return True for the shape (O, I, height, width) of a weight that is quantized."""
     return tuple(shape[2:]) == (3, 3) and shape[0] > 3
 
 
-def _rounded(x: Tensor) -> Tensor:
+def _fake_quantized(x: Tensor) -> Tensor:
+    """Return x quantized to 8 bits in its own range, and dequantized."""
     least, most = x.amin().clamp_max(0), x.amax().clamp_min(0)
     level = ((most - least) / _LEVELS).clamp_min(1e-12)
     return (x / level).round() * level
@@ -93,7 +104,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's advice to run its graph optimizer first."""
+    """Silence the library's advice to run its graph optimizer first."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

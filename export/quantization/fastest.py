@@ -1,4 +1,4 @@
-"""The preset that this machine runs fastest, for who does not choose one (docs/quantization.md)."""
+"""The preset that runs fastest on this machine, the default of an export (docs/quantization.md)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from janus_edge.runtime.backends.cpu_library import library
 def fastest_preset() -> tuple[str, str]:
     """Return a preset's name and why it is the fastest here.
 
-    Where our own decoder runs, 4 bits are the fastest for one row and for many; elsewhere ONNX
+    With the CPU kernels, 4 bits are the fastest for one row and for many. Without them, ONNX
     Runtime computes many rows sooner with a second copy of the decoder.
     """
     if library() is not None:
-        return "int4", "the fastest here, as our own 4-bit decoder runs on this processor"
-    return "int4-int8", "the fastest here, as our own 4-bit decoder does not run on this processor"
+        return "int4", "the fastest here, as the CPU kernels run on this processor"
+    return "int4-int8", "the fastest here, as the CPU kernels do not run on this processor"

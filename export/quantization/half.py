@@ -1,7 +1,8 @@
-"""Half precision where it pays: products, convolutions and attention compute in it, all else stays
-in float32, norms, sums of residuals and softmax's neighbours among them.
+"""Half precision (fp16 or bf16) where it pays: matmuls, convolutions and attention.
 
-What enters and leaves a graph keeps its type, but for keys and values: these are stored in halves.
+Everything else stays in float32, among it norms, sums of residuals and what surrounds softmax. A
+graph's inputs and outputs keep their types, except keys and values, which are stored in half
+precision.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from janus_edge.runtime.kv_cache import is_cache
 
-# What computes in halves: which of its inputs are rounded.
+# Operators that compute in half precision, with the inputs that are converted.
 _HALF_INPUTS = {
     "Attention": (0, 1, 2),
     "Conv": (0, 1, 2),
@@ -24,7 +25,7 @@ _HALF_INPUTS = {
     "MatMul": (0, 1),
     "TensorScatter": (0, 1),
 }
-ATTENTION = frozenset({"Attention"})  # TensorRT has no kernel for it in float32
+ATTENTION = frozenset({"Attention"})  # TensorRT has no float32 kernel for it
 EVERYTHING = frozenset(_HALF_INPUTS)
 HALF_TYPES = {
     "float16": (TensorProto.FLOAT16, np.dtype(np.float16)),
@@ -35,16 +36,22 @@ HALF_TYPES = {
 def to_half(
     proto: onnx.ModelProto, dtype: str, operators: frozenset[str] = EVERYTHING
 ) -> onnx.ModelProto:
-    """The model with some operators in "float16" or "bfloat16"; float32 weights are to be in the
-    graph, not beside it."""
+    """Return the model with some operators in half precision.
+
+    Args:
+        proto: The model. Its float32 weights must be in the graph, not beside it.
+        dtype: "float16" or "bfloat16".
+        operators: Which operators to convert.
+    """
     return _HalfConversion(proto.graph, dtype, operators).model(proto)
 
 
 def keep_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with an Identity on the halves' side of every cast to and from float32.
+    """Return the model with an Identity on the half-precision side of every cast.
 
-    ONNX Runtime's CPU provider computes most of halves in float32, between casts of its own, and
-    takes out pairs of casts: nothing would be rounded, and nothing too large be seen.
+    ONNX Runtime's CPU provider computes most half-precision operators in float32, between casts of
+    its own, and removes pairs of casts. Without the Identity nothing would be rounded, and no
+    overflow would show.
     """
     made = onnx.ModelProto()
     made.CopyFrom(proto)
@@ -66,9 +73,16 @@ def keep_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _HalfConversion:
-    """The new graph in the making. ``_halves``: the rounded form of a tensor, by its name."""
+    """The new graph while it is made. ``_converted``: a tensor's converted form by its name."""
 
     def __init__(self, graph: onnx.GraphProto, dtype: str, operators: frozenset[str]) -> None:
+        """Find the graph's weights and caches.
+
+        Args:
+            graph: The graph to convert.
+            dtype: A name of ``HALF_TYPES``.
+            operators: Which operators to convert.
+        """
         self._graph, self._operators = graph, operators
         self._type, self._numpy = HALF_TYPES[dtype]
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -79,10 +93,10 @@ class _HalfConversion:
         }
         self._nodes: list[onnx.NodeProto] = []
         self._made: list[onnx.TensorProto] = []
-        self._halves = {value.name: value.name for value in graph.input if is_cache(value.name)}
+        self._converted = {value.name: value.name for value in graph.input if is_cache(value.name)}
 
     def model(self, proto: onnx.ModelProto) -> onnx.ModelProto:
-        """Rewrite all nodes; casts and weights that nothing reads any more are left out."""
+        """Rewrite all nodes, and leave out casts and weights that no node reads any more."""
         for node in self._graph.node:
             self._rewrite(node)
         ends = [value.name for value in self._graph.output]
@@ -101,6 +115,7 @@ class _HalfConversion:
         )
 
     def _rewrite(self, node: onnx.NodeProto) -> None:
+        """Add a node to the new graph, in half precision if its operator is one of those."""
         if node.op_type not in self._operators:
             self._nodes.append(node)
             return
@@ -114,25 +129,25 @@ class _HalfConversion:
         self._nodes.append(made)
         for place, name in enumerate(node.output):
             if is_cache(name):
-                self._halves[name] = name
+                self._converted[name] = name
             else:
-                half = made.output[place] = self._halves[name] = f"{name}.halved"
+                half = made.output[place] = self._converted[name] = f"{name}.halved"
                 self._nodes.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
 
     def _half(self, name: str) -> str:
-        """The tensor's rounded form, made where it is first wanted."""
-        if name in self._halves:
-            return self._halves[name]
+        """Return the name of a tensor's half-precision form, made when it is first needed."""
+        if name in self._converted:
+            return self._converted[name]
         stored = self._weights.get(self._upcast.get(name, name))
-        half = self._halves[name] = f"{name}.halved"
+        half = self._converted[name] = f"{name}.halved"
         if stored is not None and stored.data_location != TensorProto.EXTERNAL:
             array = numpy_helper.to_array(stored).astype(np.float32).astype(self._numpy)
             self._made.append(numpy_helper.from_array(array, half))
         elif stored is not None and stored.data_type == self._type:
-            self._halves[name] = stored.name
+            self._converted[name] = stored.name
         else:
             self._nodes.append(helper.make_node("Cast", [name], [half], to=self._type))
-        return self._halves[name]
+        return self._converted[name]
 
     def _end(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
         made = onnx.ValueInfoProto()
@@ -143,6 +158,7 @@ class _HalfConversion:
 
 
 def _needed(nodes: list[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that the outputs depend on."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):

@@ -1,4 +1,4 @@
-"""The products of a traced graph with weights, rounded as a built graph's are."""
+"""Quantize the weights of a traced graph's matmuls, as a built graph's are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from janus_edge.export.quantization.quantize import QuantSpec
 def quantize_matmuls(
     proto: onnx.ModelProto, spec: QuantSpec, lowering: Lowering
 ) -> onnx.ModelProto:
-    """The model with every product with a constant matrix rounded; the rest is as it was."""
+    """Return the model with every matmul with a constant matrix quantized, the rest as it was.
+
+    Args:
+        proto: The model.
+        spec: How weights are quantized.
+        lowering: To which operators.
+    """
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     made = Graph(lowering, None, spec)
@@ -39,7 +45,7 @@ def quantize_matmuls(
 def _weight_and_bias(
     node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]
 ) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """Weight (O, I) and bias (O,) of a linear layer's product; None of any other node."""
+    """Return weight (O, I) and bias (O,) of a linear layer's matmul; None for any other node."""
     if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights:
         return None
     weight = numpy_helper.to_array(weights[node.input[1]]).copy()

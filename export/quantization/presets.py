@@ -1,4 +1,4 @@
-"""How the parts of a model are stored: presets, each a part's quantization."""
+"""Presets: how the parts of a model are stored."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ LOWERING_NAMES = ("onnxruntime", "portable")  # of export/graph/lowering.py
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How the parts of a model are stored; None: as in the checkpoint, fp16 where that is exact.
+    """How the parts of a model are stored. None stores them as in the checkpoint, fp16 if exact.
 
-    vision_and_flow: the parts that see all rows of an image at once. convolutions: whether those of
-    the VQ decoder are quantized (convolutions.py). prefill: of a second copy of the decoder for
-    prompts; None: no copy. cache: dtype of keys and values; int8 has a scale per channel
-    (calibrate.py). fp16: whether everything else, tables too, is rounded to fp16. lowering: to
-    which operators (graph/lowering.py).
+    Attributes:
+        decoder: The decoder's layers.
+        image_head: The head for codes.
+        text_head: The head for tokens.
+        vision_and_flow: The parts that see all rows of an image at once.
+        convolutions: True if those of the VQ decoder are quantized (convolutions.py).
+        prefill: A second copy of the decoder for prompts; None has no copy.
+        cache: Dtype of keys and values; int8 has one scale per channel (calibrate.py).
+        fp16: True if everything else, tables too, becomes fp16.
+        lowering: A name of ``LOWERING_NAMES``.
     """
 
     decoder: QuantSpec | None = None
@@ -33,8 +38,8 @@ class Preset:
     lowering: str = "onnxruntime"
 
 
-# Chosen from docs/quantization.md. Guidance amplifies an error of the image head by its scale, so
-# heads keep 8 bits.
+# docs/quantization.md has the measurements. Guidance multiplies an error of the image head by its
+# scale, so heads keep 8 bits.
 _HEAD = QuantSpec(bits=8, block_size=32)
 _PER_CHANNEL = QuantSpec(bits=8)
 _QUANTIZED = Preset(
@@ -63,8 +68,18 @@ def preset_of(
     prefill: str | None = None,
     lowering: str = "onnxruntime",
 ) -> Preset:
-    """A preset, with blocks of another size in its decoder, another cache, a copy of the decoder
-    for prefill ("int8"), or other operators. Raises OptionError."""
+    """Return a preset with changes.
+
+    Args:
+        name: A name in PRESETS.
+        block_size: Block size of the decoder; None keeps the preset's.
+        cache: Dtype of the KV cache; None keeps the preset's.
+        prefill: "int8" adds a copy of the decoder for prefill.
+        lowering: A name of ``LOWERING_NAMES``.
+
+    Raises:
+        OptionError: There is no such name or value, or they do not go together.
+    """
     _check("quantize", name, tuple(PRESETS))
     _check("lowering", lowering, LOWERING_NAMES)
     preset = replace(PRESETS[name], lowering=lowering)
@@ -88,8 +103,15 @@ def preset_of(
 
 
 def for_tensorrt(preset: Preset, sizes: tuple[int, ...]) -> Preset:
-    """What TensorRT takes of a preset: blocks in the decoder and the heads, with positive scales,
-    that divide the sizes of their inputs; all else in fp16, keys and values among it."""
+    """Return what TensorRT takes of a preset.
+
+    The decoder and the heads keep their blocks, with positive scales and of a size that divides
+    their inputs. Everything else is fp16, keys and values too.
+
+    Args:
+        preset: The preset.
+        sizes: The matmuls' numbers of inputs.
+    """
 
     def fitted(spec: QuantSpec | None) -> QuantSpec | None:
         if spec is None or spec.block_size is None:

@@ -20,34 +20,41 @@ from torch.utils.hooks import RemovableHandle
 from janus_edge.runtime.resources import num_processors
 
 BLOCK_SIZES = (32, 64, 128)
-_AT_ONCE = 2**18  # weights: what is computed on the way stays in the processor's cache
-# Of a block's largest weight, what the largest level may stand for: clipping a little costs the
-# large ones less than the finer steps save the others.
-_LEAST_SCALE = np.float32(2.0**-18)  # half precision holds it, and what shrinks leave of it
+_AT_ONCE = 2**18  # weights; the intermediate results then stay in the processor's cache
+_LEAST_SCALE = np.float32(2.0**-18)  # fp16 holds it, even times the smallest of _SHRINKS
+# Factors tried on the scale that the largest weight needs. Clipping a little costs the largest
+# weights less than the finer steps save the others.
 _SHRINKS = {4: np.linspace(1.0, 0.7, 7), 8: np.ones(1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantSpec:
-    """Weights of 4 or 8 bits, with one scale per block of 32, 64 or 128 inputs or per output.
+    """How weights are quantized.
 
-    Products round their inputs to 8 bits, too, as many at a time (``accuracy_level`` 4 of ONNX
-    Runtime's MatMulNBits; MatMulIntegerToFloat for whole outputs, which reads more but computes
-    faster: for parts that see many rows at once).
+    Matmuls also quantize their inputs to 8 bits, with as many inputs per scale (``accuracy_level``
+    4 of ONNX Runtime's MatMulNBits). Per channel it is MatMulIntegerToFloat, which reads more but
+    computes faster: for parts that see many rows at once.
+
+    Attributes:
+        bits: 4 or 8.
+        block_size: Inputs that share a scale, 32, 64 or 128; None has one scale per output (per
+            channel).
+        positive_scales: If False, a block's largest weight maps to -2 ** (bits - 1), whatever its
+            sign.
     """
 
     bits: int
-    block_size: int | None = None  # None: one scale per output (per channel)
-    positive_scales: bool = False  # else a block's largest weight maps to -2 ** (bits - 1)
+    block_size: int | None = None
+    positive_scales: bool = False
 
     @property
     def dtype(self) -> str:
-        """As the manifest says it."""
+        """The dtype's name in the manifest."""
         return f"int{self.bits}"
 
     @property
     def granularity(self) -> str:
-        """What has one scale, as the manifest says it."""
+        """What shares a scale, as the manifest says it."""
         return f"blocks of {self.block_size}" if self.block_size else "per-channel"
 
 
@@ -70,9 +77,10 @@ def pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray
 
 
 class Packer:
-    """Quantizes weights, each once: who asks again for the same array gets the same result."""
+    """Quantizes weights, each once: asked again for the same array, it returns the same result."""
 
     def __init__(self) -> None:
+        """Start with nothing quantized."""
         self._known: dict[Any, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
 
     def pack(self, weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -83,11 +91,12 @@ class Packer:
         return self._known[key][1]
 
     def forget(self) -> None:
-        """Let go of everything."""
+        """Free all weights and results."""
         self._known.clear()
 
 
 def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize some outputs; see ``pack``."""
     half = 2 ** (spec.bits - 1)
     size = spec.block_size or weight_OI.shape[1]
     filled = np.pad(weight_OI.astype(np.float32), ((0, 0), (0, -weight_OI.shape[1] % size)))
@@ -95,7 +104,7 @@ def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarra
     if spec.positive_scales:
         least, most = parts_OKS.min(-1, keepdims=True), parts_OKS.max(-1, keepdims=True)
         full_OK1 = np.maximum(most / np.float32(half - 1), least / np.float32(-half))
-        full_OK1 = np.maximum(full_OK1, _LEAST_SCALE)  # also of zeros alone
+        full_OK1 = np.maximum(full_OK1, _LEAST_SCALE)  # also for a block of zeros
     else:
         at = np.abs(parts_OKS).argmax(-1)[..., None]
         full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
@@ -148,13 +157,14 @@ def _signed(quantized: np.ndarray, spec: QuantSpec) -> np.ndarray:
 def fake_quantized(
     module: nn.Module, spec: QuantSpec | None, packer: Packer | None = None
 ) -> Iterator[None]:
-    """Let a module's linear layers compute in the block as the graph will: from dequantized weights
-    and from inputs rounded to 8 bits.
+    """Make a module's linear layers compute inside the block as the graph will.
+
+    Weights are dequantized, inputs are quantized to 8 bits and dequantized.
 
     Args:
-        module: whose layers.
-        spec: how their weights are quantized; None: not at all.
-        packer: may have quantized them before.
+        module: The module.
+        spec: How the weights are quantized; None changes nothing.
+        packer: May have quantized them before.
     """
     if spec is None:
         yield
@@ -173,7 +183,7 @@ def with_dequantized_weights(
     hook: Callable[[nn.Module], list[RemovableHandle]],
     packer: Packer | None = None,
 ) -> Iterator[None]:
-    """Give layers dequantized weights (O, ...) and hooks inside the block."""
+    """Give layers dequantized weights (O, ...) inside the block, and what ``hook`` registers."""
     kept, hooks = [layer.weight for layer in layers], []
     try:
         for layer in layers:

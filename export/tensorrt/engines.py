@@ -1,8 +1,8 @@
-"""A component's portable graph as an engine of TensorRT or TensorRT-RTX.
+"""Build a component's portable graph to an engine of TensorRT or TensorRT-RTX.
 
-Large operators compute in halves (quantization/half.py), checked before anything is built; the
-engine itself cannot be run where there is no GPU, so what the parser made of the graph is compared
-with it: inputs, outputs, caches updated in place, attention and its mask.
+Large operators compute in half precision (quantization/half.py), which is checked before anything
+is built. The engine itself cannot run where there is no GPU. So what the parser made of the graph
+is compared with the graph: inputs, outputs, caches updated in place, attention and its mask.
 """
 
 from __future__ import annotations
@@ -35,20 +35,27 @@ from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.kv_cache import is_cache
 
 PRECISIONS = ("float16", "bfloat16")
-PORTABLE = "any"  # of the GPUs that the library builds for at once
+PORTABLE = "any"  # any of the GPUs that the library builds for at once
 MAX_LENGTH = 1024  # positions of the caches, which are read in full: an image and some text
-TIMINGS = "timings.bin"  # beside the bundle: what TensorRT itself has timed on a GPU
+TIMINGS = "timings.bin"  # beside the bundle: what TensorRT has timed on a GPU
 
-# What ends as an image, or as codes: float32 but for attention, unless halves come as near.
+# Error allowed in images and codes. Beyond it, all but attention is float32.
 _PIXELS = {"image_decoder": 2 / 255, "image_encoder": 2e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What engines are built for. precision: of large operators, "float16" or "bfloat16". target:
-    a compute capability as "sm_87"; None: all that the library builds for at once. timings: a file
-    to keep what was timed; None: nowhere. builder: "tensorrt_rtx" or "tensorrt"; None: the first
-    that is installed.
+    """What engines are built for.
+
+    Attributes:
+        precision: Of large operators, "float16" or "bfloat16".
+        target: A compute capability such as "sm_87"; None takes all that the library builds for at
+            once.
+        timings: A file that keeps what was timed; None keeps nothing.
+        builder: "tensorrt_rtx" or "tensorrt"; None takes the first that is installed.
+
+    Raises:
+        OptionError: It cannot be built here.
     """
 
     precision: str = "float16"
@@ -57,7 +64,7 @@ class Plan:
     builder: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises OptionError for what cannot be built here."""
+        """Raise OptionError for what cannot be built here."""
         if self.precision not in PRECISIONS:
             raise OptionError(
                 f'precision is "{self.precision}"; give one of {", ".join(PRECISIONS)}'
@@ -82,7 +89,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """A component's examples, and what PyTorch computes for them."""
+    """A component's examples and their references.
+
+    Attributes:
+        examples: Inputs.
+        references: What PyTorch computes for them.
+    """
 
     examples: list[Feeds]
     references: list[list[np.ndarray]]
@@ -91,14 +103,25 @@ class Known:
 def write_engine(
     component: Component, path: Path, entry: dict[str, Any], plan: Plan, known: Known
 ) -> tuple[dict[str, Any], str]:
-    """Replace a component's graph by its engine; its entry for the manifest, and a line on it.
+    """Replace a component's graph by its engine.
 
-    Raises ParityError where halves lose too much, or the parser changed what the graph says.
+    Args:
+        component: The component.
+        path: Its graph.
+        entry: The graph's entry for the manifest.
+        plan: What the engine is built for.
+        known: Examples and references.
+
+    Returns:
+        The engine's entry for the manifest, and a line that says how it went.
+
+    Raises:
+        ParityError: Half precision loses too much, or the parser changed what the graph says.
     """
     began, trt = time.perf_counter(), find_library(plan.builder)
-    proto, dtype, error = _halved(component, path, plan.precision, known)
+    proto, dtype, error = _to_half_precision(component, path, plan.precision, known)
     slots = component.profile.get("M")
-    if slots is not None:  # a cache that is updated in place has one length
+    if slots is not None:  # a KV cache that is updated in place has one length
         _fix(proto, "M", slots[2])
     uses = component.uses or {"all": component.profile}
     source, engine = path.with_suffix(".halved.onnx"), path.with_suffix(".engine")
@@ -122,13 +145,13 @@ def write_engine(
     return made, f"ok (error {error:.1e}), {dtype}, {took:.1f} s"
 
 
-def _halved(
+def _to_half_precision(
     component: Component, path: Path, precision: str, known: Known
 ) -> tuple[onnx.ModelProto, str, float]:
-    """The graph with large operators in halves, what they compute in, and its error."""
+    """Return the graph with large operators in half precision, their dtype, and its error."""
     proto = onnx.load(path, load_external_data=False)
     attempts = [(precision, precision, EVERYTHING)]
-    if component.name in _PIXELS:  # bfloat16's 8 bits would show in an image
+    if component.name in _PIXELS:  # the 8 bits of bfloat16 would show in an image
         attempts = [] if precision == "bfloat16" else attempts
         attempts += [("float32", half, ATTENTION) for half in PRECISIONS]
     for dtype, half, operators in attempts:
@@ -144,26 +167,30 @@ def _halved(
 def _error_of_float16(
     component: Component, path: Path, proto: onnx.ModelProto, known: Known
 ) -> float:
-    """Of the rewritten graph, run on this machine. Raises ParityError."""
+    """Return the error of the rewritten graph, run on this machine. Raises ParityError."""
     examples, references = known.examples, known.references
     changed = path.with_suffix(".halved.onnx")
     onnx.save(keep_casts(proto), changed)
-    halves = [
+    converted = [
         {name: array.astype("float16") if is_cache(name) else array for name, array in each.items()}
         for each in examples
     ]
     tolerance = _PIXELS.get(component.name)
     if tolerance is not None:
-        return check_parity(component, changed, "use", halves, references, tolerance=tolerance)
+        return check_parity(component, changed, "use", converted, references, tolerance=tolerance)
     with torch.autocast("cpu", dtype=torch.float16):
         eager = component.references(examples, fake_quantize=component.is_quantized)
-    return check_parity(component, changed, "use", halves, references, eager)
+    return check_parity(component, changed, "use", converted, references, eager)
 
 
 def _error_of_bfloat16(
     component: Component, path: Path, proto: onnx.ModelProto, known: Known
 ) -> float:
-    """PyTorch's own: no engine for a CPU runs such graphs. Raises ParityError if it is infinite."""
+    """Return PyTorch's error in bfloat16, as no backend for a CPU runs such graphs.
+
+    Raises:
+        ParityError: The error is not finite.
+    """
     with torch.autocast("cpu", dtype=torch.bfloat16):
         eager = component.references(known.examples, fake_quantize=component.is_quantized)
     pairs = zip(chain(*eager), chain(*known.references), strict=True)
@@ -183,10 +210,17 @@ def _fix(proto: onnx.ModelProto, dimension: str, size: int) -> None:
 def build_engine(
     trt: Any, source: Path, proto: onnx.ModelProto, uses: dict[str, Ranges], plan: Plan
 ) -> Any:
-    """The serialized engine of a graph's file, with an optimization profile a use.
+    """Return the serialized engine of a graph, with one optimization profile per use.
 
-    proto: the same graph, to compare with. Raises ParityError where the parser or the builder
-    refuses it, or has made something else of it.
+    Args:
+        trt: The TensorRT module.
+        source: The graph's file.
+        proto: The same graph, to compare with.
+        uses: Ranges of the shapes, by use.
+        plan: What the engine is built for.
+
+    Raises:
+        ParityError: The parser or the builder refuses the graph, or has made something else of it.
     """
     logger = make_logger(trt)
     builder = trt.Builder(logger)
@@ -200,8 +234,8 @@ def build_engine(
         config.add_optimization_profile(_profile(builder, network, proto, ranges))
     check_network(trt, network, proto)
     limit_attention(trt, network)
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to be that
-    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a step could not be captured
+    config.clear_flag(trt.BuilderFlag.TF32)  # compute float32 in full precision
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # needed to capture a step
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     _aim(trt, config, plan.target)
     timed = None if _capabilities(trt) else _timings(config, plan.timings)
@@ -215,12 +249,14 @@ def build_engine(
 
 
 def _timings(config: Any, path: Path | None) -> Any:
-    """What builds before this one have timed, in the configuration. TensorRT-RTX times nothing as
-    it builds."""
+    """Return the timing cache of earlier builds, set in the configuration.
+
+    TensorRT-RTX times nothing when it builds.
+    """
     if path is None:
         return None
     cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-    config.set_timing_cache(cache, True)  # True: another GPU's are left out, not refused
+    config.set_timing_cache(cache, True)  # True: leave out timings of other GPUs, do not refuse
     return cache
 
 
@@ -245,7 +281,7 @@ def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges)
 
 
 def _capabilities(trt: Any) -> list[str]:
-    """What the library builds for without such a GPU; of TensorRT itself nothing."""
+    """Return what the library builds for without such a GPU; nothing for TensorRT itself."""
     known = getattr(trt, "ComputeCapability", None)
     names = () if known is None else known.__members__
     return sorted((f"sm_{name[2:]}" for name in names if name.startswith("SM")), key=len)

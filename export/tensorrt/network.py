@@ -9,14 +9,22 @@ import onnx
 
 from janus_edge.export.graph.parity import ParityError
 
-FUSED_HEADS = range(32, 257)  # widths of heads that attention has one kernel for (docs/log.md)
+FUSED_HEADS = range(32, 257)  # head widths that have one attention kernel (docs/log.md)
 
 
 def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
-    """Compare what was parsed with the graph. Raises ParityError.
+    """Compare what was parsed with the graph.
 
     An engine cannot be opened where there is no driver, and a parser may leave out what it does not
-    know: Attention's lengths were ignored, and the mask might be.
+    know: it ignores Attention's lengths, and might ignore the mask.
+
+    Args:
+        trt: The TensorRT module.
+        network: What the parser made.
+        proto: The graph.
+
+    Raises:
+        ParityError: They differ.
     """
     types = {1: trt.float32, 10: trt.float16, 16: trt.bfloat16, 7: trt.int64}
     for values, count, get in (
@@ -47,9 +55,16 @@ def check_network(trt: Any, network: Any, proto: onnx.ModelProto) -> None:
 
 
 def limit_attention(trt: Any, network: Any) -> None:
-    """Give attention on caches the number of positions that are filled, so that a kernel reads no
-    more; the parser ignores the graph's. Heads that no fused kernel takes, as a VQ decoder's of
-    512, may become several kernels; any other head that would is an error of the build."""
+    """Give attention on caches the number of filled positions, so that a kernel reads no more.
+
+    The parser ignores this input of the graph. Attention with heads that no fused kernel takes,
+    such as a VQ decoder's of 512, may become several kernels. Any other attention that would is an
+    error of the build.
+
+    Args:
+        trt: The TensorRT module.
+        network: What the parser made; changed in place.
+    """
     inputs = map(network.get_input, range(network.num_inputs))
     lengths = {tensor.name: tensor for tensor in inputs}.get("lengths")
     filled = None if lengths is None else network.add_cast(lengths, trt.int32).get_output(0)
@@ -60,17 +75,17 @@ def limit_attention(trt: Any, network: Any) -> None:
 
 
 def attentions(trt: Any, network: Any) -> list[Any]:
-    """All of a network."""
+    """Return all attentions of a network."""
     found = []
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
-            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's own way to a layer's kind
+            layer.__class__ = trt.IAttentionInputLayer  # how TensorRT casts a layer to its kind
             found.append(layer.attention)
     return found
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """Return a shape as TensorRT says it: -1 for a size that varies."""
+    """Return a shape in TensorRT's form: -1 for a size that varies."""
     dims = value.type.tensor_type.shape.dim
     return tuple(-1 if dim.dim_param else dim.dim_value for dim in dims)

@@ -1,9 +1,10 @@
-"""tokenizer.json compiled to tokenizer.bin: what native code reads, without JSON, regular
-expressions or Unicode's tables. The bytes are specified in docs/bundle.md, read by ``TokenTables``
-and by native/core/tokenizer.cpp.
+"""Compile tokenizer.json to tokenizer.bin, which the C++ code reads.
 
-Which characters a class has, and what lower case is, the tokenizers library is asked itself, about
-every character there is: its tables are of another version of Unicode than Python's.
+So the C++ code needs no JSON, no regular expressions and no Unicode tables. docs/bundle.md
+specifies the bytes; ``TokenTables`` and native/core/tokenizer.cpp read them.
+
+The characters of a class, and lower case, are asked of the tokenizers library for every character
+there is: its Unicode tables are of another version than Python's.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ _EVERY = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
 
 
 def compile_tokenizer(json_text: str) -> bytes:
-    """The tables of a byte-level BPE. Raises CheckpointError for what they have no form for."""
+    """Return the bytes of a tokenizer.bin.
+
+    Args:
+        json_text: The tokenizer.json of a byte-level BPE.
+
+    Raises:
+        CheckpointError: The tables have no form for the tokenizer.
+    """
     raw, tokenizer = json.loads(json_text), Tokenizer.from_str(json_text)
     model = raw["model"]
     _check_model(model)
@@ -92,7 +100,7 @@ def _added(tokenizer: Tokenizer) -> dict[int, AddedToken]:
 
 
 def _content(tokenizer: Tokenizer, token: AddedToken) -> bytes:
-    """What is looked for in the text."""
+    """Return an added token's bytes as they are searched for in the text."""
     text: str = token.content
     if token.normalized and tokenizer.normalizer is not None:
         text = tokenizer.normalizer.normalize_str(text)
@@ -105,7 +113,10 @@ def _pair(merge: str | list[str]) -> list[str]:
 
 @cache
 def _letters() -> dict[str, int]:
-    """The letter that stands for each byte in a byte-level vocabulary. Source: GPT-2's encoder."""
+    """Return the byte of each letter in a byte-level vocabulary.
+
+    Source: GPT-2's encoder.
+    """
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     letters = {chr(byte): byte for byte in shown}
@@ -117,7 +128,7 @@ def _letter(byte: int) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """A token's bytes: those its letters stand for, or, if one stands for none, its own."""
+    """Return a token's bytes: those its letters represent, or its own if one represents none."""
     letters = _letters()
     if all(letter in letters for letter in text):
         return bytes(letters[letter] for letter in text)
@@ -125,7 +136,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _lowered(normalizer: dict[str, Any] | None) -> list[tuple[int, ...]]:
-    """Rows of a character, how many replace it, and those, up to three."""
+    """Return rows of a character, how many characters replace it, and those, up to three."""
     if normalizer is None or normalizer == {"type": "Sequence", "normalizers": []}:
         return []
     if normalizer != {"type": "Lowercase"}:
@@ -172,13 +183,16 @@ def _step(part: dict[str, Any]) -> list[int]:
 
 @cache
 def _class(pattern: str) -> Ranges:
-    """The characters that a pattern of one character matches."""
+    """Return the characters that a pattern of one character matches."""
     return _matched(splitters.Split(Regex(pattern), "isolated"))
 
 
 def _matched(splitter: Any, among: str = "") -> Ranges:
-    """Characters that are split off by themselves between two that are not: asked one by one
-    between letters that no class of theirs holds would be slow, so all at once, in one text."""
+    """Return the characters that a splitter splits off between two others.
+
+    Asking one by one would be slow, so a whole range of characters is asked in one text. The
+    characters between them are in no class. ``among`` is a character of the class, if there is one.
+    """
     inside: list[int] = []
     quiet = "\ue000" if among != "\ue000" else "\ue001"  # of private use: in no class
     for start in range(0, len(_EVERY), 2**14):
@@ -211,7 +225,15 @@ def _offsets(parts: list[bytes]) -> list[int]:
 
 
 def check_tokenizer(json_text: str, compiled: bytes) -> None:
-    """Read the corpus by both. Raises CheckpointError naming the first text that differs."""
+    """Compare the compiled tokenizer with the tokenizers library on the corpus.
+
+    Args:
+        json_text: The tokenizer.json.
+        compiled: The tokenizer.bin.
+
+    Raises:
+        CheckpointError: A text differs. Names the first one.
+    """
     tokenizer, tables = Tokenizer.from_str(json_text), TokenTables(compiled)
     for text in corpus(tokenizer):
         expected = tokenizer.encode(text, add_special_tokens=False).ids
@@ -228,8 +250,15 @@ def check_tokenizer(json_text: str, compiled: bytes) -> None:
 
 
 def corpus(tokenizer: Tokenizer, count: int = 1500) -> list[str]:
-    """Texts of several scripts, emoji, control characters, added tokens, random characters and
-    bytes; the same ones for a tokenizer each time."""
+    """Return texts to compare tokenizers on, the same ones for a tokenizer each time.
+
+    They are of several scripts, with emoji, control characters, added tokens, random characters and
+    random bytes.
+
+    Args:
+        tokenizer: Its added tokens are among the texts.
+        count: How many random texts.
+    """
     rng = random.Random(0)
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     parts = [*_TEXTS, *added, *(letter for text in _TEXTS for letter in text)]
@@ -242,7 +271,7 @@ def corpus(tokenizer: Tokenizer, count: int = 1500) -> list[str]:
     return [*_TEXTS, *added, *(kinds[i % len(kinds)]() for i in range(count))]
 
 
-_ENDS = (0x80, 0x250, 0x3000, 0xA000, len(_EVERY))  # more of what is more often written
+_ENDS = (0x80, 0x250, 0x3000, 0xA000, len(_EVERY))  # common scripts are drawn more often
 _TEXTS = (
     "a close-up high-contrast photo of Sydney Opera House, 8K",
     "<|User|>: Convert the formula into latex code.\n\n<|Assistant|>:",

@@ -1,4 +1,4 @@
-"""What a published checkpoint's tokenizer lacks: special tokens, and how the model is addressed."""
+"""Add what a published checkpoint's tokenizer lacks: special tokens, and the roles of a prompt."""
 
 from __future__ import annotations
 
@@ -30,11 +30,17 @@ TEMPLATES = {
 
 
 def complete(json_text: str, vocab_size: int) -> str:
-    """The text of a tokenizer.json with every special token that the model needs.
+    """Return the text of a tokenizer.json with every special token that the model needs.
 
-    Without the truncation and padding that a program may have left in it when it saved it: the one
-    cuts long prompts, their last token with them, the other adds tokens to short ones. Raises
-    CheckpointError if it is no tokenizer, or has more tokens than the model.
+    Truncation and padding, which a program may have left in it when it saved it, are removed:
+    truncation cuts long prompts together with their last token, padding adds tokens to short ones.
+
+    Args:
+        json_text: The checkpoint's tokenizer.json.
+        vocab_size: Rows of the model's embedding.
+
+    Raises:
+        CheckpointError: It is no tokenizer, or has more tokens than the model.
     """
     try:
         tokenizer, _ = load_tokenizer(json_text)
@@ -59,11 +65,18 @@ def complete(json_text: str, vocab_size: int) -> str:
 def addressed(
     checkpoint: Checkpoint, tokenizer_json: str, roles: str | None
 ) -> tuple[PromptTemplate, str]:
-    """Return how a model is addressed, and why so.
+    """Return how prompts address a model, and why so.
 
-    roles: a name in TEMPLATES, which is then taken; None: what the config says, or its family. A
-    JanusFlow has Janus's. The configs of Janus-1.3B and Janus-Pro-1B are the same: there the
-    tokenizer decides. Raises OptionError for another name.
+    A JanusFlow has Janus's roles. The configs of Janus-1.3B and Janus-Pro-1B are the same, so the
+    tokenizer decides between them.
+
+    Args:
+        checkpoint: The checkpoint.
+        tokenizer_json: Its completed tokenizer.
+        roles: A name in TEMPLATES; None takes what the config says, else what suits the family.
+
+    Raises:
+        OptionError: There are no such roles.
     """
     if roles is not None:
         if roles not in TEMPLATES:

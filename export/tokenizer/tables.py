@@ -1,5 +1,7 @@
-"""A reader of tokenizer.bin, as plain as its specification (docs/bundle.md): what native code has
-to do, and what a compiled tokenizer is checked with."""
+"""A reader of tokenizer.bin, as plain as its specification (docs/bundle.md).
+
+It shows what the C++ code has to do, and a compiled tokenizer is checked with it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 MAGIC, VERSION, NO_TOKEN = b"JETK", 1, 0xFFFFFFFF
-SPECIAL, NORMALIZED = 1, 2  # of added tokens
+SPECIAL, NORMALIZED = 1, 2  # flags of an added token
 CLASS, CONTRACTED = 0, 1  # kinds of steps
-OPTIONAL_SPACE, RUN, TO_THE_END = 1, 2, 4  # of steps of a class
+OPTIONAL_SPACE, RUN, TO_THE_END = 1, 2, 4  # flags of a step of kind CLASS
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 Ranges = tuple[tuple[int, int], ...]
@@ -20,7 +22,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class _Class:
-    """Split off a run of a class, or one character of it."""
+    """A step that splits off a run of a class of characters, or one character of it."""
 
     flags: int
     members: frozenset[str]
@@ -28,18 +30,22 @@ class _Class:
 
 @dataclass(frozen=True)
 class _Contracted:
-    """Split as GPT-2 does: contractions, letters, numbers, others, each with a space before; and
-    spaces but for the last before something else."""
+    """A step that splits as GPT-2 does.
+
+    It splits off contractions, letters, numbers and others, each with a space before it, and runs
+    of spaces without the last space before something else.
+    """
 
     letters: frozenset[str]
     numbers: frozenset[str]
-    named: frozenset[str]  # these, and white space: not "others"
+    named: frozenset[str]  # letters, numbers and white space; the rest are "others"
 
 
 class TokenTables:
-    """Text to ids and back."""
+    """The tables of a compiled tokenizer: from text to ids and back."""
 
     def __init__(self, raw: bytes) -> None:
+        """Read the bytes of a tokenizer.bin."""
         assert raw[:4] == MAGIC
         self._words = struct.unpack_from(f"<{len(raw) // 4 - 1}I", raw, 4)
         self._at = 0
@@ -68,7 +74,7 @@ class TokenTables:
         self._special = {id_ for id_, flags, _ in self._added if flags & SPECIAL}
 
     def encode(self, text: str) -> list[int]:
-        """Without what a template would put around it."""
+        """Return a text's ids, without what a template would put around them."""
         ids: list[int] = []
         for part, id_ in self._cut(text, 0):
             if id_ is not None:
@@ -80,7 +86,7 @@ class TokenTables:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """Special tokens left out; what is no UTF-8 is U+FFFD."""
+        """Return the text of ids, without special tokens; bytes that are no UTF-8 become U+FFFD."""
         kept = (self._bytes[id_] for id_ in ids if id_ not in self._special)
         return b"".join(kept).decode(errors="replace")
 
@@ -102,7 +108,10 @@ class TokenTables:
         return _Class(flags, self._members())
 
     def _cut(self, text: str, kind: int) -> Iterator[tuple[str, int | None]]:
-        """Added tokens of a kind, the first in the text, of those the longest; and the rest."""
+        """Yield the added tokens of a kind, with their ids, and the texts between them, with None.
+
+        Of several tokens the first in the text is taken, and of those that begin there the longest.
+        """
         found = [
             (id_, content) for id_, flags, content in self._added if flags & NORMALIZED == kind
         ]
@@ -142,7 +151,7 @@ class TokenTables:
             yield text[start:]
 
     def _class_end(self, step: _Class, text: str, start: int) -> int:
-        """Where a match that begins here ends; here: there is none."""
+        """Return where a match that begins at ``start`` ends; ``start`` if there is none."""
         at = start
         if step.flags & OPTIONAL_SPACE and text[at] in self._spaces:
             at += text[at + 1 : at + 2] in step.members and at + 1 < len(text)
@@ -152,6 +161,7 @@ class TokenTables:
         return start if step.flags & TO_THE_END and end < len(text) else end
 
     def _contracted_end(self, step: _Contracted, text: str, start: int) -> int:
+        """Return where the piece that begins at ``start`` ends."""
         for contraction in _CONTRACTIONS:
             if text.startswith(contraction, start):
                 return start + len(contraction)
@@ -167,8 +177,10 @@ class TokenTables:
         return end - 1 if start + 1 < end < len(text) else end
 
     def _merged(self, raw: bytes) -> Iterator[int]:
-        """The pair of the lowest rank first, of those the leftmost; bytes without a token are left
-        out."""
+        """Yield the ids of a piece after all merges: the lowest rank first, of those the leftmost.
+
+        Bytes without a token are left out.
+        """
         ids = [self._byte_ids[byte] for byte in raw]
         ids = [id_ for id_ in ids if id_ != NO_TOKEN]
         after = [*range(1, len(ids)), -1] if ids else []

@@ -20,25 +20,30 @@ if TYPE_CHECKING:
     from janus_edge.runtime.manifest import Manifest
 
 Arrays = dict[str, np.ndarray]
-Buffer = Any  # an array of numpy's, or memory that ``Engine.zeros`` has given
+Buffer = Any  # a numpy array, or memory that ``Engine.zeros`` returned
 Buffers = Mapping[str, Buffer]
 
 
 class Engine(Protocol):
-    """One compiled component."""
+    """One component, opened for execution by a backend."""
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs in the manifest's order, in new arrays."""
+        """Return all outputs in the manifest's order, in new arrays."""
 
     def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
-        """A call that reads and writes these arrays where they are, as often as wanted.
+        """Return a call that reads and writes these arrays where they are, any number of times.
 
-        One array may be an input and an output: it is then updated in place. often: False where it
-        is wanted once, and nothing should be prepared for its shapes.
+        One array may be an input and an output: it is then updated in place.
+
+        Args:
+            inputs: Arrays by the name of the input.
+            outputs: Arrays by the name of the output.
+            often: False if the call is needed only once, so that nothing is prepared for its
+                shapes.
         """
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """Cleared memory for keys and values, where the engine has them nearest."""
+        """Return cleared memory for keys and values, where it is nearest to the engine."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Shared:
     """What a session's engines share.
 
     Attributes:
-        num_threads: of each engine; 0 lets the backend choose.
-        device: where engines run.
+        num_threads: Of each engine; 0 lets the backend choose.
+        device: Where engines run.
     """
 
     num_threads: int = 0
@@ -55,7 +60,7 @@ class Shared:
 
     @cached_property
     def cuda(self) -> Cuda:
-        """The GPU, opened when first asked for. Raises DeviceError."""
+        """The GPU, opened when first needed. Raises DeviceError."""
         from janus_edge.runtime.cuda import Cuda
 
         return Cuda(self.device.ordinal)
@@ -73,8 +78,8 @@ class Backend:
     """What executes components.
 
     Attributes:
-        module: has ``load(bundle, name, shared) -> Engine``; imported when first needed.
-        runs: returns True if it executes this component of a bundle on this device.
+        module: Has ``load(bundle, name, shared) -> Engine``; imported when first needed.
+        runs: Returns True if it executes this component of a bundle on this device.
     """
 
     module: str

@@ -1,5 +1,7 @@
-"""The decoder by our own library (native/cpu): 4-bit weights in blocks of 128, mapped; it takes
-what a bundle's graph of the decoder takes."""
+"""The decoder by the CPU kernels (native/cpu): 4-bit weights in blocks of 128, mapped.
+
+It has the inputs and outputs of a bundle's decoder graph.
+"""
 
 from __future__ import annotations
 
@@ -47,17 +49,27 @@ class _Model(ctypes.Structure):
 
 
 def runs(component: Component, sizes: Sizes) -> bool:
-    """Whether the loops fit: they take heads by 32 channels and outputs by four."""
+    """Return True if the kernels fit: heads in steps of 32 channels, outputs in fours."""
     products = [each for each in component.tensors.values() if each.dtype == "uint8"]
     fits = sizes.head_dim in range(32, 257, 32) and all(p.shape[0] % 4 == 0 for p in products)
     return bool(products) and fits
 
 
 class CpuDecoder:
-    """See ``Engine``; its one component is the decoder."""
+    """The decoder as an ``Engine``."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
-        """Raises BundleError if a weight is missing or lies outside the file."""
+        """Map the weights and open the decoder.
+
+        Args:
+            folder: The bundle's folder.
+            component: The decoder in the manifest.
+            sizes: The sizes of the bundle.
+            pool: The threads.
+
+        Raises:
+            BundleError: A weight is missing or lies outside the file.
+        """
         self._pool, self._sizes, self._library = pool, sizes, pool.library
         self._weights = weights = Weights(folder, component)
         width, head = sizes.hidden_size, sizes.head_dim
@@ -98,7 +110,7 @@ class CpuDecoder:
             raise MemoryError("no memory for a decoder")
 
     def _matrix(self, name: str, inputs: int, outputs: int) -> _Matrix:
-        """A product's weights."""
+        """Return the weights of a matmul."""
         blocks = -(-inputs // 128)
         return _Matrix(
             self._weights(f"{name}.{_QUANTIZED}", "uint8", (outputs, blocks, 64)),
@@ -108,11 +120,12 @@ class CpuDecoder:
         )
 
     def __del__(self) -> None:
+        """Close the decoder."""
         if getattr(self, "_decoder", None):
             self._library.je_decoder_close(self._decoder)
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs in the manifest's order, in new arrays."""
+        """Return all outputs in the manifest's order, in new arrays."""
         layers = self._sizes.num_layers
         caches = KVCache.of(layers, (inputs[name].copy() for name in past_names(layers)))
         outputs = {"hidden": np.empty_like(inputs["embeds"]), **caches.present}
@@ -120,12 +133,14 @@ class CpuDecoder:
         return list(outputs.values())
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """An array."""
+        """Return a cleared array."""
         return np.zeros(shape, dtype)
 
     def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
-        """A call that reads and writes these arrays where they are; caches only in place, or from
-        past to present."""
+        """Return a call that reads and writes these arrays where they are.
+
+        A KV cache is updated in place; if past and present are two arrays, it is first copied.
+        """
         given = [inputs[name] for name in ("embeds", "positions", "lengths")]
         past = [inputs[name] for name in past_names(self._sizes.num_layers)]
         present = [outputs[name] for name in present_names(self._sizes.num_layers)]
@@ -148,7 +163,7 @@ class CpuDecoder:
 
 
 def _check(positions: np.ndarray, lengths: np.ndarray, time: int, cache: int, angles: int) -> None:
-    """Never write outside the caches, never read outside the tables."""
+    """Raise ValueError for a write outside the caches or a read outside the tables of angles."""
     if (
         max(time, lengths.max()) > cache
         or lengths.min() < 0

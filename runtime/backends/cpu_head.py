@@ -1,4 +1,4 @@
-"""Heads by our own library (native/cpu/head.c): 8-bit weights in blocks of 32, mapped."""
+"""Heads by the CPU kernels (native/cpu/head.c): 8-bit weights in blocks of 32, mapped."""
 
 from __future__ import annotations
 
@@ -28,18 +28,28 @@ _LAYERS = ("projected", "logits")  # in this order; a head has one or both
 
 
 def runs(component: Component, sizes: Sizes) -> bool:
-    """Whether the loops fit: they take inputs by 64 and outputs by four."""
+    """Return True if the kernels fit: inputs in steps of 64, outputs in fours."""
     shapes = [each.shape for each in component.tensors.values() if each.dtype == "uint8"]
     fit = all(len(s) == 3 and s[0] % 4 == s[1] % 2 == 0 and s[2] == 32 for s in shapes)
     return bool(shapes) and fit and sizes.hidden_size % 64 == 0
 
 
 class CpuHead:
-    """See ``Engine``: hidden (R, D) to logits (R, V)."""
+    """A head as an ``Engine``: hidden states (R, D) to logits (R, V)."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
-        """Raises BundleError if a weight is missing or lies outside the file, or the logits are not
-        as many as the manifest says."""
+        """Map the weights.
+
+        Args:
+            folder: The bundle's folder.
+            component: The head in the manifest.
+            sizes: The sizes of the bundle.
+            pool: The threads.
+
+        Raises:
+            BundleError: A weight is missing or lies outside the file, or the number of logits
+                differs from the manifest.
+        """
         expected = component.outputs[0].shape[-1]
         self._pool, self._weights = pool, Weights(folder, component)
         inputs, matrices = sizes.hidden_size, []
@@ -52,7 +62,7 @@ class CpuHead:
         self._outputs = inputs
 
     def _matrix(self, name: str, inputs: int) -> _Matrix:
-        """A layer; how many outputs, its weights say themselves."""
+        """Return a layer; the number of its outputs is that of its weights."""
         weights, bias = self._weights, f"{name}.bias"
         quantized = f"{name}.weight.quantized"
         outputs, blocks = weights.outputs(quantized), inputs // 32
@@ -66,17 +76,17 @@ class CpuHead:
         )
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """The logits, in a new array."""
+        """Return the logits, in a new array."""
         logits = np.empty((len(inputs["hidden"]), self._outputs), np.float32)
         self.bind(inputs, {"logits": logits})()
         return [logits]
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """An array."""
+        """Return a cleared array."""
         return np.zeros(shape, dtype)
 
     def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
-        """A call on fixed arrays."""
+        """Return a call on fixed arrays."""
         hidden, logits = inputs["hidden"], outputs["logits"]
         assert hidden.flags.c_contiguous and logits.flags.c_contiguous
 

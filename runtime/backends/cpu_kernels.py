@@ -15,7 +15,7 @@ from janus_edge.runtime.backends.cpu_library import library
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.manifest import Manifest
 
-# By component: the module that says whether it runs one, and what it opens.
+# By component: the module that tells whether it runs the component, and the class of its engine.
 _ENGINES: dict[str, tuple[Any, Any]] = {
     "decoder": (cpu_decoder, CpuDecoder),
     "image_head": (cpu_head, CpuHead),
@@ -32,7 +32,16 @@ def runs(name: str, manifest: Manifest) -> bool:
 
 
 def load(bundle: Bundle, name: str, shared: Shared) -> Engine:
-    """Map a component's weights. Raises BundleError if one is missing or lies outside the file."""
+    """Open a component; its weights are mapped, not read.
+
+    Args:
+        bundle: The bundle.
+        name: The component.
+        shared: What the session's engines share.
+
+    Raises:
+        BundleError: A weight is missing or lies outside the file.
+    """
     _, kind = _ENGINES[name]
     manifest = bundle.manifest
     engine: Engine = kind(bundle.folder, manifest.components[name], manifest.sizes, shared.pool)

@@ -1,4 +1,4 @@
-"""The compiled library of native/cpu, its threads, and weights as it reads them: mapped."""
+"""The compiled library of native/cpu, its threads, and the weights that it reads, mapped."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.reading import open_regular
 
 POINTER = ctypes.c_void_p
-_VERSION = 2  # JE_DECODER_VERSION of native/cpu/decoder.h, which the structures here mirror
+_VERSION = 2  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library; None where the package has none, or one of other sources than this file, or the
-    processor cannot run it."""
+    """Return the library.
+
+    None if the package has none or one built from other sources, or the processor cannot run it.
+    """
     paths = (Path(__file__).with_name(f"_cpu_kernels{suffix}") for suffix in EXTENSION_SUFFIXES)
     return next((found for found in map(open_library, paths) if found is not None), None)
 
 
 def open_library(path: Path) -> ctypes.CDLL | None:
-    """Return a library of this kind, None if it cannot run here."""
+    """Return the library in a file, None if it cannot run here."""
     try:
         found = ctypes.CDLL(str(path))
     except OSError:
@@ -53,17 +55,17 @@ def open_library(path: Path) -> ctypes.CDLL | None:
 
 
 class Pool:
-    """Threads for one decoder and its heads, one of them at a time."""
+    """The threads of a decoder and its heads, of which one runs at a time."""
 
     def __init__(self, num_threads: int, found: ctypes.CDLL | None = None) -> None:
-        """Start threads.
+        """Start the threads.
 
         Args:
-            num_threads: with the caller's.
-            found: another library than the package's.
+            num_threads: How many, with the caller's.
+            found: A library to use instead of the package's.
 
         Raises:
-            OptionError: the system has not as many threads.
+            OptionError: The system does not have so many threads.
         """
         found = found or library()
         assert found is not None
@@ -76,15 +78,16 @@ class Pool:
             )
 
     def __del__(self) -> None:
+        """End the threads."""
         if getattr(self, "address", None):
             self.library.je_pool_close(self.address)
 
 
 class Weights:
-    """The arrays of a file, by name; mapped, so that only what is used is read."""
+    """The arrays in a file by name. The file is mapped, so only what is used is read."""
 
     def __init__(self, folder: Path, component: Component) -> None:
-        """Raises BundleError if there is no such file."""
+        """Map a component's data. Raises BundleError if there is no such file."""
         assert component.data is not None
         self._path, self.tensors = folder / component.data.file, component.tensors
         try:
@@ -94,8 +97,11 @@ class Weights:
             raise BundleError(f"{self._path}: {error}; export the bundle again") from None
 
     def __call__(self, name: str, dtype: str, shape: tuple[int, ...]) -> int:
-        """Address of an array, which must have this shape. Raises BundleError if it is missing or
-        lies outside the file."""
+        """Return the address of an array of this dtype and shape.
+
+        Raises:
+            BundleError: The array is missing, of another shape or dtype, or outside the file.
+        """
         found = self.tensors.get(name)
         if found is None or (found.dtype, found.shape) != (dtype, shape):
             raise BundleError(f"{self._path}: no {name} {dtype} {shape}; export the bundle again")
@@ -105,11 +111,11 @@ class Weights:
         return int(self._bytes.ctypes.data) + found.offset
 
     def require(self, fits: bool) -> None:
-        """Raises BundleError unless sizes that the weights say themselves fit together."""
+        """Raise BundleError unless the sizes that the weights have fit together."""
         if not fits:
             raise BundleError(f"{self._path}: sizes do not fit together; export the bundle again")
 
     def outputs(self, name: str) -> int:
-        """Return how many outputs a product has, as the manifest says; 0 if there is none."""
+        """Return how many outputs a matmul has, by the manifest; 0 if there is no such matmul."""
         found = self.tensors.get(name)
         return found.shape[0] if found is not None and found.shape else 0

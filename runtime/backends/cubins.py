@@ -1,5 +1,4 @@
-"""The kernels of a bundle, launched through the driver alone: no Triton, no torch
-(docs/kernels.md)."""
+"""Launch a bundle's GPU kernels through the driver alone: no Triton, no torch (docs/kernels.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from janus_edge.runtime.manifest import Kernel
 from janus_edge.runtime.reading import read_regular
 
 _TYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
-_SCRATCH = "*scratch"  # addresses of Triton's convention that our kernels leave alone
+_SCRATCH = "*scratch"  # arguments of Triton's convention that our kernels do not use
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,16 @@ class Gpu:
 
 
 class Kernels:
-    """Those of a bundle that run on this GPU, each loaded when it is first launched."""
+    """The kernels of a bundle that run on this GPU, each loaded when it is first launched."""
 
     def __init__(self, cuda: Cuda, folder: Path, kernels: tuple[Kernel, ...]) -> None:
+        """Select the kernels that run on this GPU.
+
+        Args:
+            cuda: The GPU.
+            folder: The bundle's folder.
+            kernels: The manifest's kernels, for any GPU.
+        """
         self._cuda, self._folder = cuda, folder
         self._found = {
             kernel.name: kernel
@@ -41,8 +47,17 @@ class Kernels:
         self._functions: dict[str, Any] = {}
 
     def launch(self, name: str, num_programs: int, *values: Any) -> None:
-        """Put a launch into the stream; values: its arguments in order, arrays on the device and
-        numbers. Raises DeviceError where the bundle has it not for this GPU."""
+        """Send a launch to the stream.
+
+        Args:
+            name: The kernel.
+            num_programs: Size of the grid.
+            *values: The kernel's arguments in order: arrays on the device, and numbers.
+
+        Raises:
+            DeviceError: The bundle does not have the kernel for this GPU.
+            BundleError: The kernel takes another number of arguments, or its file has changed.
+        """
         kernel, function = self._open(name)
         types = [each for each in kernel.arguments if each != _SCRATCH]
         if len(types) != len(values):
@@ -67,7 +82,17 @@ class Kernels:
         )
 
     def require(self, name: str, key: str, value: int) -> None:
-        """Compare what a kernel was compiled for with what it is to do. Raises BundleError."""
+        """Check that a kernel was compiled for a size.
+
+        Args:
+            name: The kernel.
+            key: The constant of the kernel.
+            value: What the constant must be.
+
+        Raises:
+            BundleError: It was compiled for another value.
+            DeviceError: The bundle does not have the kernel for this GPU.
+        """
         kernel, _ = self._open(name)
         if kernel.constants.get(key) != value:
             raise BundleError(
@@ -76,7 +101,7 @@ class Kernels:
             )
 
     def _image(self, kernel: Kernel) -> bytes:
-        """Its code, hashed again: it may be hours since the bundle was opened."""
+        """Return a kernel's code. It is hashed again: the bundle may have been opened hours ago."""
         path = self._folder / kernel.file
         try:
             image = read_regular(path, MOST_BYTES["kernel"])
@@ -89,6 +114,7 @@ class Kernels:
         return image
 
     def _open(self, name: str) -> tuple[Kernel, Any]:
+        """Return a kernel with its loaded function."""
         kernel = self._found.get(name)
         if kernel is None:
             cuda = self._cuda
@@ -102,7 +128,7 @@ class Kernels:
             module = self._cuda.call("cuModuleLoadData", image)
             symbol = kernel.symbol.encode()
             function = self._cuda.call("cuModuleGetFunction", module, symbol)
-            if kernel.shared_bytes > 48 * 1024:  # more has to be asked for
+            if kernel.shared_bytes > 48 * 1024:  # CUDA's default limit
                 which = self._cuda.driver.CUfunction_attribute
                 self._cuda.call(
                     "cuFuncSetAttribute",
@@ -119,8 +145,11 @@ def _capability(kernel: Kernel) -> int:
 
 
 def _runs(kernel: Kernel, capability: int) -> bool:
-    """Code runs on its own generation of GPUs, from its own version on; but Triton's for 9.0 and
-    later uses what only that very version has, and Jetson's 8.7 takes its own alone."""
+    """Return True if a kernel's code runs on a GPU of this compute capability.
+
+    Code runs on its own generation of GPUs, from its own version on. But Triton's code for 9.0 and
+    later uses what only that very version has, and Jetson's 8.7 runs only its own code.
+    """
     made = _capability(kernel)
     if made >= 90 or 87 in (made, capability):
         return made == capability

@@ -1,4 +1,4 @@
-"""Whether a graph has the inputs and outputs that its manifest says."""
+"""Check that a graph has the inputs and outputs that its manifest says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ _TYPES = {"float32": "float", "float16": "float16", "bfloat16": "bfloat16"}
 
 
 def check_ends(path: Path, component: Component, session: Any) -> None:
-    """Compare an ONNX Runtime session with the manifest. Raises BundleError naming the first
-    difference: another graph lies there, or one that no loop can run."""
+    """Compare a graph's inputs and outputs with the manifest.
+
+    Args:
+        path: The graph, for the error.
+        component: What the manifest says.
+        session: An ONNX Runtime session of the graph.
+
+    Raises:
+        BundleError: They differ, so it is another graph or one that no loop can run. Names the
+            first difference.
+    """
     for what, found, wanted in (
         ("inputs", session.get_inputs(), component.inputs),
         ("outputs", session.get_outputs(), component.outputs),

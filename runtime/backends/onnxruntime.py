@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or by another of its providers."""
+"""The backend ``onnxruntime``: graphs on the CPU, or by another provider of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -17,22 +17,31 @@ from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.devices import PROVIDERS, Device
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
 
-ort.disable_telemetry_events()  # where a program imported it before janus_edge could set a variable
+ort.disable_telemetry_events()  # a program may import it before janus_edge sets the variable
 
-# An engine's threads wait for its next product by spinning, and each engine has its own: as long as
-# they spin after its last one they keep a processor from the next engine. Decoder and head in turn
-# took twice as long with the library's default (docs/benchmark.md). "" is that default.
+# An engine has threads of its own, which spin while they wait for its next matmul. After its last
+# matmul the spinning keeps a processor from the next engine. Decoder and head in turn took twice as
+# long with the library's default (docs/benchmark.md). "" is that default.
 SPIN_US = "100"
-# Where providers have their memory; the library moves arrays to and from those not named here.
+# Where providers have their memory. For providers not named here the library moves the arrays.
 _MEMORY = {"cuda": "cuda", "tensorrt": "cuda", "tensorrt-rtx": "cuda"}
 _NUMBERED = ("cuda", "tensorrt", "tensorrt-rtx", "directml", "migraphx")  # take a device_id
-_OPTIONS = {"cuda": {"use_tf32": "0"}}  # float32 is to be that, as everywhere else
-_SHOWN = 200  # characters of a reason, which can be pages
+_OPTIONS = {"cuda": {"use_tf32": "0"}}  # full float32, as on every other device
+_SHOWN = 200  # characters of a reason, which can be pages long
 
 
 def load(bundle: Bundle, name: str, shared: Shared) -> OrtEngine:
-    """Open a component's graph, see ``load_graph``. Raises BundleError also where the graph has
-    other inputs or outputs than the manifest says."""
+    """Open a component's graph, as ``load_graph`` does.
+
+    Args:
+        bundle: The bundle.
+        name: The component.
+        shared: What the session's engines share.
+
+    Raises:
+        BundleError: As ``load_graph``, or inputs or outputs differ from the manifest.
+        DeviceError: As ``load_graph``.
+    """
     path, component = bundle.path(name), bundle.manifest.components[name]
     engine = load_graph(path, shared.num_threads, component.upcast, shared.device)
     check_ends(path, component, engine.session)
@@ -42,9 +51,21 @@ def load(bundle: Bundle, name: str, shared: Shared) -> OrtEngine:
 def load_graph(
     path: Path, num_threads: int = 0, upcast: str = "load", device: Device | None = None
 ) -> OrtEngine:
-    """Open a graph. device: default: the CPU. Raises BundleError if ONNX Runtime refuses it,
-    DeviceError if it has no such provider, or that does not start; warns (DeviceWarning) of nodes
-    that are left to the CPU."""
+    """Open a graph.
+
+    Warns (DeviceWarning) of nodes that are left to the CPU.
+
+    Args:
+        path: The graph.
+        num_threads: 0 lets ONNX Runtime choose.
+        upcast: When fp16 weights become float32: "load" or "use".
+        device: Where it runs, by default the CPU.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the graph.
+        DeviceError: ONNX Runtime has no such provider, or the provider does not start.
+        MemoryError: There is not enough memory.
+    """
     device = device or Device()
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -52,7 +73,7 @@ def load_graph(
     if SPIN_US:
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
     if device.kind == "cpu":
-        # of 4-bit weights in standard operators: products of 8-bit inputs, as MatMulNBits has them
+        # Matmuls of 4-bit weights in standard operators then take 8-bit inputs, as MatMulNBits.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
     else:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -87,7 +108,7 @@ def load_graph(
 
 
 def _reason(error: Exception) -> str:
-    """The end of a message's first line: what is wrong comes behind paths and functions."""
+    """Return the end of a message's first line: what is wrong comes after paths and functions."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line if len(line) <= _SHOWN else f"...{line[-_SHOWN:]}"
 
@@ -97,7 +118,7 @@ def _is_shortage(reason: str) -> bool:
 
 
 def _providers(device: Device) -> list[Any]:
-    """The device's provider, and the CPU's for what that does not know."""
+    """Return the device's provider, and the CPU's for operators that the former does not have."""
     name = PROVIDERS[device.kind]
     if name == PROVIDERS["cpu"]:
         return [name]
@@ -106,7 +127,7 @@ def _providers(device: Device) -> list[Any]:
 
 
 def left_to_cpu(session: Any) -> Counter[str]:
-    """How many nodes of each operator the CPU computes."""
+    """Return how many nodes of each operator the CPU computes."""
     return Counter(
         node.op_type
         for part in session.get_provider_graph_assignment_info()
@@ -126,15 +147,27 @@ def _report(path: Path, device: Device, left: Counter[str]) -> None:
 
 
 class OrtEngine:
-    """One graph; see ``Engine``."""
+    """A graph that ONNX Runtime runs; see ``Engine``."""
 
     def __init__(self, session: ort.InferenceSession, device: Device, path: Path) -> None:
+        """Keep a session.
+
+        Args:
+            session: The graph's ONNX Runtime session.
+            device: Where it runs.
+            path: The graph, for errors.
+        """
         self.session, self._device, self._path = session, device, path
         self._place = _MEMORY.get(device.kind, "cpu"), device.ordinal
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs, in new arrays. Raises BundleError, DeviceError, MemoryError where ONNX
-        Runtime cannot compute them."""
+        """Return all outputs, in new arrays.
+
+        Raises:
+            BundleError: ONNX Runtime cannot compute them.
+            DeviceError: A device cannot compute them.
+            MemoryError: There is not enough memory.
+        """
         try:
             return list(self.session.run(None, inputs))
         except Exception as error:  # the library's exceptions share no narrower base
@@ -151,7 +184,7 @@ class OrtEngine:
         )
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """An array, or memory on the device."""
+        """Return a cleared array, or cleared memory on the device."""
         cleared = np.zeros(shape, dtype)
         return cleared if self._is_host else ort.OrtValue.ortvalue_from_numpy(cleared, *self._place)
 
@@ -160,7 +193,7 @@ class OrtEngine:
         return self._place[0] == "cpu"
 
     def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
-        """A call on fixed arrays; on a CPU an OrtValue shares its numpy array's memory."""
+        """Return a call on fixed arrays. On a CPU an OrtValue shares its numpy array's memory."""
         binding, session, failed = self.session.io_binding(), self.session, self._failed
         values: dict[int, Any] = {}
         for array in (*inputs.values(), *outputs.values()):
@@ -179,8 +212,8 @@ class OrtEngine:
         def call(_kept: tuple[Buffers, Buffers] = kept) -> None:
             for name, value, array in sent:
                 value.update_inplace(np.ascontiguousarray(array))
-                # Bound anew: an input that an operator wants on the host, as Attention its lengths,
-                # is copied there when it is bound, and would stay what it was then.
+                # Bind again: an input that an operator needs on the host, such as Attention's
+                # lengths, is copied there when it is bound, and would keep its old values.
                 binding.bind_ortvalue_input(name, value)
             try:
                 session.run_with_iobinding(binding)

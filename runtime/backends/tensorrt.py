@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT-RTX on a GPU.
+"""The backend ``tensorrt``: TensorRT and TensorRT-RTX on a GPU.
 
-A binding is an execution context of its own, for one optimization profile and fixed addresses, with
-scratch memory as large as its shapes need. What TensorRT-RTX compiles for the GPU at the first
-opening is kept beside the bundle.
+A binding is an execution context of its own, for one optimization profile and fixed addresses,
+with as much scratch memory as its shapes need. What TensorRT-RTX compiles for the GPU when it
+first opens an engine is kept beside the bundle.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
 from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.kv_cache import is_cache
 
-_KEPT_SHAPES = 4  # of ``run``: bindings for so many different inputs
+_KEPT_SHAPES = 4  # how many input shapes ``run`` keeps bindings for
 
 
 def load(bundle: Bundle, name: str, shared: Shared) -> TensorRTEngine:
-    """Open an engine. Raises DeviceError where what built it is missing, of another version, or
-    cannot open it on this GPU."""
+    """Open a component's engine file.
+
+    Raises:
+        BundleError: The manifest does not say what built the engine.
+        DeviceError: What built it is missing, of another version, or cannot open it on this GPU.
+    """
     path, builder, cuda = bundle.path(name), bundle.manifest.components[name].builder, shared.cuda
     if builder is None:
         raise BundleError(f"{path}: the manifest does not say what built it; export it again")
@@ -47,7 +51,7 @@ def load(bundle: Bundle, name: str, shared: Shared) -> TensorRTEngine:
             f"install {builder.version}, or export the bundle again with this one"
         )
     logger = make_logger(trt)
-    cuda.enter()  # TensorRT works with the thread's GPU
+    cuda.enter()  # TensorRT uses the thread's current GPU
     runtime = trt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
@@ -63,12 +67,12 @@ def load(bundle: Bundle, name: str, shared: Shared) -> TensorRTEngine:
 
 
 class TensorRTEngine:
-    """See ``Engine``; arrays may lie on the host or on the device."""
+    """An engine of TensorRT; see ``Engine``. Arrays may be on the host or on the device."""
 
     def __init__(
         self, trt: Any, kept: tuple[Any, Any], engine: Any, path: Path, cuda: Cuda
     ) -> None:
-        """kept: the runtime, which the engine needs, and its logger."""
+        """Keep an engine with what it needs: ``kept`` is its runtime and its logger."""
         self._trt, self._kept, self._engine, self._path = trt, kept, engine, path
         self._cuda = cuda
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
@@ -82,11 +86,11 @@ class TensorRTEngine:
             weakref.finalize(self, _keep, self._cache, _cache_file(trt, path, cuda), cuda)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
-        """Cleared memory on the device."""
+        """Return cleared memory on the device."""
         return self._cuda.zeros(shape, dtype, f"{self._path.stem}'s keys and values")
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """All outputs, in new arrays."""
+        """Return all outputs, in new arrays."""
         shapes = tuple((name, array.shape) for name, array in inputs.items())
         if shapes not in self._runs:
             context = self._context(dict(shapes), often=False)
@@ -106,7 +110,7 @@ class TensorRTEngine:
         return [made[name].copy() for name in self._outputs]
 
     def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
-        """A call on fixed arrays, whose results are there when it returns."""
+        """Return a call on fixed arrays; it returns when their results are there."""
         held: dict[int, DeviceArray] = {}
         cuda, what = self._cuda, self._path.stem
 
@@ -125,7 +129,7 @@ class TensorRTEngine:
             for device, named in ((given, inputs), (made, outputs))
         )
 
-        def call() -> None:  # without self, which keeps such calls
+        def call() -> None:  # must not hold self, which keeps such calls
             for there, here in sent:
                 cuda.upload(there, here)
             send()
@@ -142,8 +146,10 @@ class TensorRTEngine:
         *,
         often: bool = True,
     ) -> EnqueueCall:
-        """A call that puts the work into the stream and does not wait for it; often: see ``bind``,
-        and True where it is captured."""
+        """Return a call that sends the work to the stream and does not wait for it.
+
+        ``often`` is that of ``bind``, and True if the call is to be captured.
+        """
         arrays, check = {**inputs, **outputs}, self._check
         shapes = {name: array.shape for name, array in inputs.items()}
         context = self._context(shapes, often)
@@ -153,7 +159,7 @@ class TensorRTEngine:
         return EnqueueCall(context, check, kept)
 
     def _context(self, shapes: dict[str, tuple[int, ...]], often: bool) -> Any:
-        """For the narrowest profile that holds these shapes. Raises OptionError if none does."""
+        """Return a context for the narrowest profile that holds the shapes; raise OptionError."""
         missing = set(self._inputs) - set(shapes)
         if missing:
             raise BundleError(f"{self._path}: also takes {', '.join(sorted(missing))}")
@@ -166,7 +172,7 @@ class TensorRTEngine:
             if self._cache is not None:
                 config.set_runtime_cache(self._cache)
                 when = self._trt.DynamicShapesKernelSpecializationStrategy
-                # Never lazily, beside the work: a seed would draw otherwise once that is done.
+                # Never lazily in the background: when that is done, a seed draws another image.
                 strategy = when.EAGER if often else when.NONE
                 config.dynamic_shapes_kernel_specialization_strategy = strategy
             context = engine.create_execution_context(config)
@@ -183,6 +189,7 @@ class TensorRTEngine:
         return context
 
     def _profile(self, shapes: dict[str, tuple[int, ...]]) -> int:
+        """Return the number of the narrowest profile that holds the shapes."""
         fitting = []
         for index in range(self._engine.num_optimization_profiles):
             size, fits = 1, True
@@ -201,7 +208,7 @@ class TensorRTEngine:
         return min(fitting)[1]
 
     def _scratch(self, context: Any) -> DeviceArray | None:
-        """What the context computes in."""
+        """Allocate the memory that the context computes in."""
         size = int(context.update_device_memory_size_for_shapes())
         if not size:
             return None
@@ -212,21 +219,23 @@ class TensorRTEngine:
 
 @dataclass(frozen=True)
 class EnqueueCall:
-    """A binding: called, it puts its work into the stream. kept: what it reads and writes."""
+    """A binding, which sends its work when it is called. ``kept``: what it reads and writes."""
 
     context: Any
     check: _Checks
     kept: tuple[Any, ...]
 
     def __call__(self) -> None:
-        """Raises DeviceError where the engine refuses."""
+        """Send the work. Raises DeviceError if the engine refuses."""
         cuda = self.check.cuda
         cuda.enter()
         self.check(self.context.execute_async_v3(int(cuda.stream)), "its work")
 
     def is_capturable(self) -> bool:
-        """Return False if TensorRT-RTX says that a capture of this work would fail. TensorRT
-        itself has no such question."""
+        """Return False if TensorRT-RTX says that a capture of this work would fail.
+
+        TensorRT itself cannot be asked.
+        """
         cuda, ask = self.check.cuda, getattr(self.context, "is_stream_capturable", None)
         cuda.enter()
         return ask is None or bool(ask(int(cuda.stream)))
@@ -234,19 +243,19 @@ class EnqueueCall:
 
 @dataclass(frozen=True)
 class _Checks:
-    """Turns what TensorRT refuses into an error, with its own reason."""
+    """Raises what TensorRT refuses as an error with TensorRT's reason."""
 
     path: Path
     cuda: Cuda
     logger: Any
 
     def __call__(self, done: bool, what: str) -> None:
-        """Raises DeviceError unless it was done."""
+        """Raise DeviceError unless it was done."""
         if done:
             return
         reason = self.logger.errors[-1] if self.logger.errors else "no reason given"
         room = ""
-        with suppress(DeviceError):  # after some errors the driver answers nothing any more
+        with suppress(DeviceError):  # after some errors the driver does not answer any more
             free, total = self.cuda.memory()
             room = f" ({free / 1e6:.0f} of {total / 1e6:.0f} MB free)"
         raise DeviceError(
@@ -256,24 +265,26 @@ class _Checks:
 
 
 def _cache_file(trt: Any, path: Path, cuda: Cuda) -> Path:
-    """Beside the bundle, which itself stays as it is."""
+    """Return the path of the runtime cache, beside the bundle, which itself does not change."""
     folder = path.parent.with_name(f"{path.parent.name}{COMPILED}")
     return folder / f"{path.stem}-{cuda.name.replace(' ', '-')}-{trt.__version__}.bin"
 
 
 def _runtime_cache(trt: Any, engine: Any, path: Path) -> Any:
-    """What was compiled for this GPU before; None: TensorRT itself compiles nothing here."""
+    """Return what was compiled for this GPU before; None for TensorRT, which compiles nothing."""
     if not hasattr(trt, "IRuntimeCache"):
         return None
     cache = engine.create_runtime_config().create_runtime_cache()
-    with suppress(OSError):  # the first time, or nowhere to keep it
-        cache.deserialize(path.read_bytes())  # one of another driver is left alone
+    with suppress(OSError):  # there is no such file yet, or no place for it
+        cache.deserialize(path.read_bytes())  # it ignores the cache of another driver
     return cache
 
 
 def _keep(cache: Any, path: Path, cuda: Cuda) -> None:
-    """Write what was compiled, as the engine goes, if there is more than before; where it cannot be
-    written, it is compiled anew each time."""
+    """Write what was compiled, when the engine is closed, if there is more than before.
+
+    If it cannot be written, it is compiled again each time.
+    """
     with suppress(DeviceError, OSError):
         cuda.enter()
         content = bytes(cache.serialize() or b"")

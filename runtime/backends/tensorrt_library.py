@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX, whichever is installed: one API in two modules."""
+"""Import TensorRT or TensorRT-RTX, whichever is installed: one API in two modules."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ MODULES = ("tensorrt_rtx", "tensorrt")
 
 
 def find_library(name: str | None = None) -> Any:
-    """The module of this name; by default the one that is installed, TensorRT-RTX's first. None:
-    there is none."""
+    """Return a TensorRT module, None if it is not installed.
+
+    Args:
+        name: A name of ``MODULES``; by default the installed one, TensorRT-RTX first.
+    """
     names = MODULES if name is None else (name,)
     return next((found for each in names if (found := import_library(each))), None)
 
 
 def import_library(name: str) -> Any:
-    """One of ``MODULES``, or None where it is not installed or lacks its libraries."""
+    """Return one of ``MODULES``, None if it is not installed or lacks its libraries."""
     try:
         return import_module(name)
-    except (ImportError, OSError, RuntimeError):  # its wheel opens libraries as it is imported
+    except (ImportError, OSError, RuntimeError):  # importing its wheel opens libraries
         return None
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger of TensorRT's that prints nothing and keeps its errors in ``errors``, one line
-    each."""
+    """Return a TensorRT logger that prints nothing; its ``errors`` holds one line per error."""
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:

@@ -102,9 +102,11 @@ def test_pixels_are_float32_where_halves_overflow(tmp_path: Path, scale: float, 
     component = _component("image_decoder", scale)
     path = tmp_path / "image_decoder.onnx"
     onnx.save(component.build(None), path)
-    _, found, error = tensorrt_engines._halved(component, path, "float16", known(component))
+    _, found, error = tensorrt_engines._to_half_precision(
+        component, path, "float16", known(component)
+    )
     assert found == dtype and error < 2 / 255
-    _, found, _ = tensorrt_engines._halved(component, path, "bfloat16", known(component))
+    _, found, _ = tensorrt_engines._to_half_precision(component, path, "bfloat16", known(component))
     assert found == "float32"
 
 
@@ -112,6 +114,8 @@ def test_anything_else_that_overflows_is_refused(tmp_path: Path) -> None:
     component, path = _component("vision_encoder", 1e4), tmp_path / "vision_encoder.onnx"
     onnx.save(component.build(None), path)
     with pytest.raises(ParityError, match=r"differs .* by inf .*; try --precision bfloat16"):
-        tensorrt_engines._halved(component, path, "float16", known(component))
-    _, found, error = tensorrt_engines._halved(component, path, "bfloat16", known(component))
+        tensorrt_engines._to_half_precision(component, path, "float16", known(component))
+    _, found, error = tensorrt_engines._to_half_precision(
+        component, path, "bfloat16", known(component)
+    )
     assert found == "bfloat16" and error < 0.05

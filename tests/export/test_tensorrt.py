@@ -110,7 +110,7 @@ def halved(decoder: Any, tmp_path: Path) -> onnx.ModelProto:
     """Its graph as TensorRT gets it."""
     path = tmp_path / "decoder.onnx"
     onnx.save(decoder.build(None), path)
-    proto, *_ = tensorrt_engines._halved(decoder, path, "float16", known(decoder))
+    proto, *_ = tensorrt_engines._to_half_precision(decoder, path, "float16", known(decoder))
     tensorrt_engines._fix(proto, "M", 64)
     return proto
 
