@@ -1,7 +1,7 @@
-"""Configs of published checkpoints to ours, by table: DeepSeek's config.json and transformers'.
+"""Map configs of published checkpoints to ours: DeepSeek's config.json and transformers'.
 
-A published config names its parts ("siglip_large_patch16_384"); what each name means stands here,
-and a name that does not is refused. Nothing is imported or evaluated by name.
+A published config names its parts ("siglip_large_patch16_384"). Tables here say what each name
+means; unknown names are refused. Nothing is imported or evaluated by name.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ TOKENIZERS = {
         "decoder_ch_mult": (1, 1, 2, 2, 4),
     },
 }
-# Defaults of transformers' LlamaConfig. transformers leaves out of a config inside another one what
-# equals them, so that the published Janus-Pro-7B says neither its width nor its heads.
+# Defaults of transformers' LlamaConfig. In a config inside another one, transformers omits values
+# that equal them: the published Janus-Pro-7B states neither its width nor its heads.
 _LLAMA: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -52,7 +52,7 @@ _LLAMA: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
 }
-# What must not be otherwise: features of Llama that no Janus uses and our decoder does not have.
+# The only supported values: features of Llama that no Janus uses and our decoder does not have.
 _PLAIN = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -66,7 +66,11 @@ _ROPES = ("rope_scaling", "rope_parameters")  # until transformers 5, and since
 
 
 def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
-    """A checkpoint's config.json, in any of three formats. Raises ValueError naming the key."""
+    """Return the config in a checkpoint's config.json: DeepSeek's, transformers' or ours.
+
+    Raises:
+        ValueError: A key is unknown, missing or of an unsupported value; the error names it.
+    """
     if not isinstance(raw, dict):
         raise ValueError("it holds no object")
     kind = "model" if "model" in raw else str(raw.get("model_type"))
@@ -82,12 +86,12 @@ def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
 
 
 def is_tied(raw: dict[str, Any]) -> bool:
-    """Return whether the text head is the token table where the weights hold no head."""
+    """Return True if the token table serves as text head where the weights hold no head."""
     return any(part.get("tie_word_embeddings") is True for part in _with_language(raw))
 
 
 def _with_language(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """The config and its language model's."""
+    """Return the config, and its language model's if it is an object."""
     return [raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict))]
 
 
@@ -238,8 +242,7 @@ def _language(raw: dict[str, Any]) -> LanguageConfig:
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return ``rope_theta`` where the rotation's own section says it. Other kinds of rotation than
-    the plain one, as for longer contexts, are refused."""
+    """Return ``rope_theta`` if the rotation's own section says it; refuse scaled rotations."""
     found: dict[str, Any] = {}
     for section in _ROPES:
         rope = raw.get(section)
@@ -256,7 +259,7 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(section: str, kind: type[_Sizes], **values: Any) -> _Sizes:
-    """Return a part's sizes; an error names the section that says them."""
+    """Return a part's sizes; name the section that states them in errors."""
     try:
         return kind(**values)
     except ValueError as error:
