@@ -231,7 +231,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def contact_sheet(images: list[np.ndarray]) -> np.ndarray:
-    """Return the images side by side, two of each of the six categories per row, padded with white."""
+    """Return the images side by side, two of each category per row, the rest filled with white."""
     white = np.full_like(images[0], 255)
     padded = images + [white] * (-len(images) % _SHEET_COLUMNS)
     rows = [padded[i : i + _SHEET_COLUMNS] for i in range(0, len(padded), _SHEET_COLUMNS)]

@@ -228,7 +228,10 @@ def _other(rng: np.random.Generator, taken: set[str]) -> Look:
 
 
 def _place(rng: np.random.Generator, looks: list[Look]) -> tuple[Thing, ...]:
-    """Return things in random boxes with a free cell between them; start again if there is no room."""
+    """Return things in random boxes with a free cell between any two.
+
+    It starts again if a thing finds no room.
+    """
     while True:
         free = np.ones((GRID, GRID), bool)
         things: list[Thing] = []
