@@ -48,7 +48,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Time drawing and answering: latency, memory, and the part of the memory bandwidth used.
+    """Time drawing and answering: latency, memory, and the fraction of the memory bandwidth used.
 
     TTFT is the time to the first code, step or token; ITL is the time from one to the next. Each is
     shown with its 20th, 50th and 80th percentile.
