@@ -79,7 +79,7 @@ def line(row: dict[str, Any]) -> str:
     ours, eager = row["ours_us"]["p50"], row["eager_us"]["p50"]
     return (
         f"{row['kernel']}, {row['shape']}: {ours:.1f} us, eager {eager:.1f} us, "
-        f"{row['ratio']:.1f} times as fast, {row['roof']:.1%} of the memory's speed"
+        f"{row['ratio']:.1f} times as fast, {row['bandwidth_fraction']:.1%} of the bandwidth"
     )
 
 

@@ -73,7 +73,8 @@ def main() -> None:
         speed = _copy_speed(cuda)
         rows = [_measured(cuda, case, speed) for case in _cases(cuda, kernels)]
     for row in rows:
-        print(f"{row['kernel']}, {row['shape']}: {row['us']['p50']:.2f} us, {row['roof']:.1%}")
+        us, fraction = row["us"]["p50"], row["bandwidth_fraction"]
+        print(f"{row['kernel']}, {row['shape']}: {us:.2f} us, {fraction:.1%} of the bandwidth")
     if options.record:
         record = {
             "schema": SCHEMA,

@@ -150,9 +150,9 @@ def _options() -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("made", type=Path, help="where peers keep what they make once")
-    parser.add_argument("work", choices=("codes", "draw", "flow", "ask"))
+    parser.add_argument("workload", choices=("codes", "draw", "flow", "ask"))
     parser.add_argument(
-        "--peers", nargs="+", help="names; default: all of the work that can be imported"
+        "--peers", nargs="+", help="names; default: all of the workload that can be imported"
     )
     parser.add_argument("--bundle", help="janus-edge's")
     parser.add_argument("--record", type=Path, required=True)

@@ -114,6 +114,8 @@ def alone(records: list[Record]) -> str:
             draw = bundle.get("draw")
             if draw is None:
                 continue
+            # Older records call it "roof".
+            fraction = draw.get("bandwidth_fraction", draw.get("roof"))
             rows.append(
                 [
                     bundle["name"],
@@ -123,7 +125,7 @@ def alone(records: list[Record]) -> str:
                     str(bundle["prompt_tokens"]),
                     _shown(draw["image_ms"]["p50"]),
                     _shown(draw["itl_ms"]["p50"]),
-                    f"{draw['roof']:.0%}" if "bandwidth_fraction" in draw else "",
+                    "" if fraction is None else f"{fraction:.0%}",
                     f"{bundle['first_ms']:.0f}",
                     str(bundle["peak_mb"]),
                 ]
