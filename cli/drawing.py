@@ -63,8 +63,7 @@ def draw(
     write, kind = _check_output(output, total, json), format_of(output or DEFAULT)
     session = Session(open_bundle(model), num_threads=threads, device=device)
     events = session.generate_image(request)
-    for index in range(0, total, request.num_images):
-        check_fit(kind, _texts(session, request, index, 0))
+    _check_texts(session, request, kind)
     if previews is not None:
         make_folder(previews)
     drawn: list[dict[str, Any]] = []
@@ -91,6 +90,12 @@ def draw(
     else:
         took = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
         typer.echo(f"ms: {took}", err=True)
+
+
+def _check_texts(session: Session, request: ImageRequest, kind: str) -> None:
+    """Refuse prompts that an image's file of this kind cannot hold."""
+    for index in range(0, len(request.prompts) * request.num_images, request.num_images):
+        check_fit(kind, _texts(session, request, index, 0))
 
 
 def _check_output(output: Path | None, total: int, json: bool) -> _Write:

@@ -148,13 +148,18 @@ def _run_stage(
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
-            line |= {name: round(value, 5) for name, value in metrics.items()}
-            line["seconds"] = round(time.monotonic() - began, 1)
-            append_line(log, f"{json.dumps(line)}\n".encode())
+            _write_line(log, line, metrics, time.monotonic() - began)
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
             _save(path, model, optimizers, done)
             saved = time.monotonic()
     model.eval()
+
+
+def _write_line(log: Path, line: dict[str, Any], metrics: dict[str, float], seconds: float) -> None:
+    """Append a line of log with the metrics and the time since the start, in seconds."""
+    line |= {name: round(value, 5) for name, value in metrics.items()}
+    line["seconds"] = round(seconds, 1)
+    append_line(log, f"{json.dumps(line)}\n".encode())
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

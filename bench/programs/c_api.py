@@ -150,10 +150,8 @@ def _order(names: Iterable[str], turn: int) -> list[str]:
     return list(names) if turn % 2 else list(reversed(list(names)))
 
 
-def main() -> None:
-    """Build the C program, measure, print and record."""
-    if sys.argv[1:2] == [WORKER]:
-        return run_python(sys.argv[2], int(sys.argv[3]))
+def _options() -> tuple[argparse.Namespace, dict[str, str]]:
+    """Return the parsed command line, and the folder of each bundle by name."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("library", type=Path)
     parser.add_argument("bundles", nargs="+")
@@ -163,11 +161,19 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=8, help="codes or steps a turn")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    library, threads = options.library.resolve(), str(options.threads)
     try:
         bundles = {name: str(find_bundle(name).resolve()) for name in options.bundles}
     except JanusEdgeError as error:
         parser.error(str(error))
+    return options, bundles
+
+
+def main() -> None:
+    """Build the C program, measure, print and record."""
+    if sys.argv[1:2] == [WORKER]:
+        return run_python(sys.argv[2], int(sys.argv[3]))
+    options, bundles = _options()
+    library, threads = options.library.resolve(), str(options.threads)
     (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     with tempfile.TemporaryDirectory() as folder:
         program, source = Path(folder) / "native", ROOT / "bench/programs/c_api.c"

@@ -75,6 +75,18 @@ def _log_probs(logits_NV: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
+def _check_alike(bundles: list[Bundle]) -> None:
+    """Refuse bundles that draw no codes or are of different models; raise OptionError."""
+    for bundle in bundles:
+        if not isinstance(bundle.manifest, JanusManifest):
+            raise OptionError(f"{bundle.manifest.name} draws no codes; give bundles of a Janus")
+        if bundle.manifest.sizes != bundles[0].manifest.sizes:
+            raise OptionError(
+                f"{bundle.manifest.name} has other sizes than {bundles[0].manifest.name}; give "
+                "bundles of one checkpoint"
+            )
+
+
 def compare(
     bundles: list[Bundle], split: str, num_prompts: int, num_threads: int
 ) -> list[dict[str, Any]]:
@@ -89,14 +101,7 @@ def compare(
     Raises:
         OptionError: A bundle draws no codes, or is of another model.
     """
-    for bundle in bundles:
-        if not isinstance(bundle.manifest, JanusManifest):
-            raise OptionError(f"{bundle.manifest.name} draws no codes; give bundles of a Janus")
-        if bundle.manifest.sizes != bundles[0].manifest.sizes:
-            raise OptionError(
-                f"{bundle.manifest.name} has other sizes than {bundles[0].manifest.name}; give "
-                "bundles of one checkpoint"
-            )
+    _check_alike(bundles)
     session = Session(bundles[0], num_threads=num_threads)
     exact, *rounded = (Engines(bundle, num_threads) for bundle in bundles)
     settings = session.image_settings(ImageRequest(prompt=""))

@@ -54,9 +54,9 @@ def open_janus(
     return f"transformers {transformers.__version__}, torch {torch.__version__}", workloads
 
 
-def _model(dtype: torch.dtype) -> Any:
-    """Return a model of Janus-Pro-1B's shape with random weights."""
-    config: Any = JanusConfig(
+def _config() -> Any:
+    """Return the config of Janus-Pro-1B's shape."""
+    return JanusConfig(
         text_config={
             "model_type": "llama",
             "hidden_size": HIDDEN,
@@ -91,6 +91,11 @@ def _model(dtype: torch.dtype) -> Any:
         },
         image_token_id=PLACEHOLDER,
     )
+
+
+def _model(dtype: torch.dtype) -> Any:
+    """Return a model of Janus-Pro-1B's shape with random weights."""
+    config = _config()
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     with torch.device("meta"):

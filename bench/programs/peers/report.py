@@ -161,6 +161,16 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         axis.set_title(f"{_title(record)}\n{COLUMNS[record['work']][key]}", fontsize=9)
         axis.set_xlim(0, 1.25 * max(values))
         axis.invert_yaxis()
+    _plot_own(own, spots.pop(0), spots.pop(0))
+    for axis in spots:
+        axis.axis("off")
+    figure.tight_layout()
+    with atomic_write(path) as part:
+        figure.savefig(part, format="png", dpi=100)
+
+
+def _plot_own(own: list[Record], batches: Any, positions: Any) -> None:
+    """Draw curves of our own images: by images at once, and by position in the image."""
     drawn = [  # images at once, bundle and prompt, results
         (
             record["settings"]["batch"],
@@ -171,7 +181,6 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         for bundle in record["bundles"]
         if "draw" in bundle
     ]
-    batches, positions = spots.pop(0), spots.pop(0)
     for name in dict.fromkeys(name for _, name, _ in drawn):
         points = sorted((batch, draw["image_ms"]["p50"]) for batch, n, draw in drawn if n == name)
         if len(points) > 1:
@@ -184,11 +193,6 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
     for axis in (batches, positions):
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
         axis.legend(fontsize=7, loc="upper left")
-    for axis in spots:
-        axis.axis("off")
-    figure.tight_layout()
-    with atomic_write(path) as part:
-        figure.savefig(part, format="png", dpi=100)
 
 
 def main() -> None:
