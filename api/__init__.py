@@ -90,10 +90,12 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used; raise AttributeError for others."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'janus_edge' has no attribute {name!r}")
     return getattr(import_module(f"janus_edge.runtime.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
+    """Return the public names."""
     return __all__

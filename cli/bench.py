@@ -48,10 +48,11 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Time drawing and answering: latency, memory, and the fraction of the memory bandwidth used.
+    """Time images and answers of one or two bundles.
 
-    TTFT is the time to the first code, step or token; ITL is the time from one to the next. Each is
-    shown with its 20th, 50th and 80th percentile.
+    Shows latency, peak memory, and the fraction of the memory bandwidth that steps reach. TTFT is
+    the time to the first code, step or token; ITL is the time from one to the next. Each is shown
+    with its 20th, 50th and 80th percentile.
     """
     from rich.console import Console
 

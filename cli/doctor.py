@@ -15,7 +15,10 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what this machine has, and for each device whether a bundle can run there."""
+    """Show where a bundle can run on this machine.
+
+    Lists what the machine has, and for each device whether the bundle can run there.
+    """
     from janus_edge.cli.json_output import print_json
     from janus_edge.diagnostics.doctor import bundle, machine
     from janus_edge.runtime.bundle import open_bundle

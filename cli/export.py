@@ -74,7 +74,10 @@ def export(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
-    """Compile a checkpoint into a bundle, and check every component against PyTorch."""
+    """Compile a checkpoint into a bundle.
+
+    Checks every component against PyTorch.
+    """
     from janus_edge.export.bundle.writer import export_folder
     from janus_edge.export.tensorrt.engines import PRECISIONS, Plan
     from janus_edge.runtime.stop import keeping

@@ -19,7 +19,7 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check all hashes of a bundle and show what it holds."""
+    """Check a bundle and show what it holds."""
     from janus_edge.cli.json_output import print_json
     from janus_edge.runtime.bundle import open_bundle
 

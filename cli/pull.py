@@ -40,10 +40,11 @@ def pull(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle.")] = False,
 ) -> None:
-    """Download a checkpoint and compile it into a bundle that --model finds by its name.
+    """Pull a checkpoint from the Hugging Face hub.
 
-    Reads HF_TOKEN, HF_ENDPOINT and HF_HOME. A stopped download resumes where it stopped. The
-    checkpoint stays in huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
+    Downloads it and compiles it into a bundle that --model finds by its name. Reads HF_TOKEN,
+    HF_ENDPOINT and HF_HOME. A stopped download resumes where it stopped. The checkpoint stays in
+    huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
     """
     from janus_edge.hub.pull import pull as pull_repository
     from janus_edge.runtime.stop import keeping

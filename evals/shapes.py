@@ -102,18 +102,34 @@ def questions(split: str, count: int) -> Iterator[tuple[bool, Scene, Question]]:
 
 
 def draw(session: Session, request: ImageRequest) -> Image:
-    """Return the one image of a request."""
+    """Return the one image of a request.
+
+    Args:
+        session: The open bundle.
+        request: A request for one image.
+    """
     (image,) = (e for e in session.generate_image(request) if isinstance(e, Image))
     return image
 
 
 def judge(image: Image, wanted: Caption) -> dict[str, bool]:
-    """Return whether an image is right, by each rule."""
+    """Return whether an image is right, by each rule.
+
+    Args:
+        image: The drawn image.
+        wanted: What it was asked to show.
+    """
     return {rule: holds_by(image.pixels, wanted) for rule, holds_by in RULES.items()}
 
 
 def answer(session: Session, scene: Scene, asked: Question) -> str:
-    """Return the model's answer to a question about a scene's image."""
+    """Return the model's answer to a question about a scene's image.
+
+    Args:
+        session: The open bundle.
+        scene: The scene to show.
+        asked: The question.
+    """
     request = AskRequest(question=asked.text, images=(PilImage.fromarray(render(scene)),))
     return "".join(e.text for e in session.ask(request) if isinstance(e, Text)).strip()
 

@@ -33,7 +33,8 @@ def flow_update_kernel(
 ):
     """Carry one image over a step: a program per image, so that no other touches its counter.
 
-    To be compiled without fused multiply-adds.
+    Pointers are those of the tensors of ``flow_update``, in order; SIZE is the size of a latent. To
+    be compiled without fused multiply-adds.
     """
     image = tl.program_id(0)
     step = tl.load(steps + image)
@@ -98,7 +99,7 @@ def reference(
     steps_B: Tensor,
     times_B: Tensor,
 ) -> None:
-    """Do what ``flow_update`` does, in PyTorch."""
+    """Do what ``flow_update`` does, with the same arguments, in PyTorch."""
     num = len(latents_BCHW)
     guidance, weight, length, rest, stop = factors_S5[steps_B].T[:, :, None, None, None]
     v = velocities_RCHW[:num].float()

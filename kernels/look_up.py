@@ -29,7 +29,10 @@ def look_up_kernel(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Look up one image's code: a program per image, so that no other touches its counters."""
+    """Look up one image's code: a program per image, so that no other touches its counters.
+
+    Pointers are those of the tensors of ``look_up``, in order; WIDTH is D.
+    """
     image = tl.program_id(0)
     code, position = tl.load(codes + image), tl.load(positions + image)
     tl.store(drawn + image * num_codes + position, code, mask=position < num_codes)
@@ -86,7 +89,7 @@ def reference(
     row_positions_R: Tensor,
     row_lengths_R: Tensor,
 ) -> None:
-    """Do what ``look_up`` does, in PyTorch."""
+    """Do what ``look_up`` does, with the same arguments, in PyTorch."""
     repeats = len(embeds_RD) // len(codes_B)
     embeds_RD.copy_(table_KD[codes_B].repeat(repeats, 1))
     drawn_BN[torch.arange(len(codes_B), device=codes_B.device), positions_B] = codes_B

@@ -29,7 +29,10 @@ def nearest_code_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Find the nearest codes of ROWS vectors, over the codebook in blocks; the first of equals."""
+    """Find the nearest codes of ROWS vectors, over the codebook in blocks; the first of equals.
+
+    ``vectors`` (N, DIM), ``table`` (NUM_CODES, DIM) and ``codes`` (N,) are pointers.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     present = row < num_vectors
     squares = tl.zeros((ROWS,), tl.float32)
@@ -80,12 +83,18 @@ def nearest_code(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True
 
 
 def distances(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True) -> Tensor:
-    """Return squared distances (N, K), fp32, less a term that all codes share."""
+    """Return squared distances (N, K), fp32, less a term that all codes share.
+
+    Args:
+        vectors_NE: Vectors.
+        table_KE: Codebook, used as it is.
+        normalize: Whether to L2-normalise the vectors.
+    """
     x_NE, table = vectors_NE.float(), table_KE.float()
     x_NE = F.normalize(x_NE, dim=-1) if normalize else x_NE
     return table.square().sum(-1) - 2 * x_NE @ table.T
 
 
 def reference(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True) -> Tensor:
-    """Return what ``nearest_code`` computes, in PyTorch."""
+    """Return what ``nearest_code`` computes, with the same arguments, in PyTorch."""
     return distances(vectors_NE, table_KE, normalize=normalize).argmin(-1)

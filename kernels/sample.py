@@ -109,9 +109,9 @@ def sample_kernel(
 ):
     """Sample one code: a program per image.
 
-    ``scales`` holds guidance scale and temperature, ``top_ks`` top-k: they lie on the device, so
-    that one captured step serves every request. BLOCK is a power of two, at least V. To be compiled
-    without fused multiply-adds.
+    Pointers are those of the tensors of ``launch``, with ``codes`` to be written. They all lie on
+    the device, so that one captured step serves every request. BLOCK is a power of two, at least V.
+    To be compiled without fused multiply-adds.
     """
     image = tl.program_id(0)
     index = tl.arange(0, BLOCK)
@@ -220,7 +220,7 @@ def reference(
     top_k: int = 0,
     stream: int = sampling.STREAMS["image"],
 ) -> Tensor:
-    """Return what ``sample`` computes, by the CPU's sampler. Args: as ``sample``."""
+    """Return what ``sample`` computes, with the same arguments, by the CPU's sampler."""
     logits, num_images = logits_RV.float().cpu().numpy(), len(seeds_B)
     if guidance_scale != 1.0:
         logits = sampling.guide(logits[:num_images], logits[num_images:], guidance_scale)

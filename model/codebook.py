@@ -275,5 +275,10 @@ def normalised_latent(z_BEHW: Tensor) -> Tensor:
 
 
 def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
-    """Return ``quantized``, with the identity's gradient in the backward pass."""
+    """Return ``quantized``, with the identity's gradient in the backward pass.
+
+    Args:
+        z: Values before quantization.
+        quantized: The same values, quantized.
+    """
     return z + (quantized - z).detach()

@@ -73,6 +73,10 @@ def unconditional(ids_BT: Tensor, pad: int) -> Tensor:
     """Return prompts with every id but the first and the last replaced by ``pad``.
 
     These are the prompts of the unconditional rows of classifier-free guidance.
+
+    Args:
+        ids_BT: Token ids of prompts of equal length.
+        pad: Token id of padding.
     """
     out = torch.full_like(ids_BT, pad)
     out[:, 0], out[:, -1] = ids_BT[:, 0], ids_BT[:, -1]
@@ -80,5 +84,11 @@ def unconditional(ids_BT: Tensor, pad: int) -> Tensor:
 
 
 def guide(cond: Tensor, uncond: Tensor, guidance_scale: float) -> Tensor:
-    """Return logits with classifier-free guidance: uncond + s * (cond - uncond)."""
+    """Return logits with classifier-free guidance: uncond + s * (cond - uncond).
+
+    Args:
+        cond: Logits of the conditional rows.
+        uncond: Logits of the unconditional rows, of the same shape.
+        guidance_scale: Guidance scale s; 1 for none.
+    """
     return uncond + guidance_scale * (cond - uncond)

@@ -154,6 +154,10 @@ def unconditional_rows(ids_BT: Tensor, pad: int) -> tuple[Tensor, Tensor]:
     """Return the unconditional rows of classifier-free guidance: ids (B, T) and seen (B, T).
 
     Every id but the first is ``pad``, and is not seen.
+
+    Args:
+        ids_BT: Token ids of prompts of equal length.
+        pad: Token id of padding.
     """
     out = torch.full_like(ids_BT, pad)
     out[:, 0] = ids_BT[:, 0]

@@ -184,7 +184,13 @@ class LanguageModel(nn.Module):
 
 
 def make_caches(config: LanguageConfig, rows: int, max_length: int) -> list[LayerCache]:
-    """Return zeroed KV caches of all layers: static buffers, (R, G, M, E) float32."""
+    """Return zeroed KV caches of all layers: static buffers, (R, G, M, E) fp32.
+
+    Args:
+        config: Sizes of the language model.
+        rows: Number of rows R.
+        max_length: Length M of the caches.
+    """
     shape = (rows, config.num_key_value_heads, max_length, config.head_dim)
     return [
         LayerCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.num_hidden_layers)
@@ -192,9 +198,15 @@ def make_caches(config: LanguageConfig, rows: int, max_length: int) -> list[Laye
 
 
 def rope(config: LanguageConfig, positions_RT: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines (R, T, E/2) of rotary positions, float32.
+    """Return the cosines and sines (R, T, E/2) of rotary positions, fp32.
 
     Channel i rotates together with channel i + E/2.
+
+    Args:
+        config: Head width E and the base of the angles.
+        positions_RT: Positions (int64).
+
+    Source: RoFormer, arXiv 2104.09864.
     """
     half = torch.arange(0, config.head_dim, 2, device=positions_RT.device) / config.head_dim
     angle = positions_RT[..., None].float() * config.rope_theta**-half
@@ -208,8 +220,6 @@ def rotate(x_RHTE: Tensor, cos_RTE: Tensor, sin_RTE: Tensor) -> Tensor:
         x_RHTE: Queries or keys.
         cos_RTE: Cosines of ``rope``, (R, T, E/2).
         sin_RTE: Sines of ``rope``, (R, T, E/2).
-
-    Source: RoFormer, arXiv 2104.09864.
     """
     cos, sin = cos_RTE[:, None].to(x_RHTE.dtype), sin_RTE[:, None].to(x_RHTE.dtype)
     a, b = x_RHTE.chunk(2, dim=-1)

@@ -32,7 +32,7 @@ _COMPUTED = (
 )
 # Prefixes that wrapping a model adds to every name: data parallel training, torch.compile.
 _WRAPPED = ("module.", "_orig_mod.")
-_STAGE = "first_stage_model."  # the autoencoder in a file of a whole Stable Diffusion
+_STAGE = "first_stage_model."  # prefix of the autoencoder in a file of all of Stable Diffusion
 # Suffixes of tensors that bitsandbytes, fp8, GPTQ and AWQ write beside the weights.
 _OF_QUANTIZERS = (
     *(".absmax", ".quant_map", ".SCB", ".weight_scale", ".weight_scale_inv", ".input_scale"),

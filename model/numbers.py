@@ -29,7 +29,7 @@ MOST_OF = {
     "rope_theta": 1e12,
     "scaling_factor": 1e6,
 }
-MOST_LEVELS = 8  # of an image's resolutions: each but the last halves it
+MOST_LEVELS = 8  # resolutions of an image: each but the last halves it
 
 
 def check_numbers(config: Any) -> None:

@@ -102,6 +102,7 @@ def _ours(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
 
 
 def _deepseek(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
+    """Return a config in DeepSeek's format."""
     if "vision_gen_enc_config" in raw:
         return _deepseek_flow(raw)
     language = _language(_section(raw, "language_config"))
@@ -180,6 +181,7 @@ def _aligner(raw: dict[str, Any], section: str, width: int) -> AlignerConfig:
 
 
 def _transformers(raw: dict[str, Any]) -> JanusConfig:
+    """Return a config in transformers' format."""
     language = _language(_section(raw, "text_config", {}))
     vision, book = _section(raw, "vision_config", {}), _section(raw, "vq_config", {})
     _equal("vision_config", vision, {"use_qk_norm": False, "attention_bias": True})
@@ -227,6 +229,7 @@ _FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig | JanusFlowConfig]] =
 
 
 def _language(raw: dict[str, Any]) -> LanguageConfig:
+    """Return the language model's sizes; refuse features that our decoder does not have."""
     _equal("the language model", raw, _PLAIN)
     found = {key: raw.get(key, value) for key, value in _LLAMA.items()} | _rope(raw)
     groups = raw.get("num_key_value_heads")
@@ -267,6 +270,7 @@ def _made(section: str, kind: type[_Sizes], **values: Any) -> _Sizes:
 
 
 def _section(raw: dict[str, Any], name: str, default: Any = None) -> dict[str, Any]:
+    """Return a section of a config, or ``default``; raise ValueError if there is neither."""
     section = raw.get(name, default)
     if section is None:
         raise ValueError(f"no section {name}")
@@ -288,6 +292,7 @@ def _known(key: str, value: Any, table: dict[str, Any]) -> Any:
 
 
 def _equal(where: str, raw: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError if a key has another value than the wanted one; a missing key is right."""
     for key, value in wanted.items():
         found = raw.get(key, value)
         if found != value or isinstance(found, bool) != isinstance(value, bool):

@@ -48,6 +48,8 @@ class _Format(Protocol):
 
 
 class _Safetensors:
+    """Reader of safetensors files."""
+
     def describe(self, path: Path) -> dict[str, Described]:
         found = {}
         with safe_open(path, "pt") as file:
@@ -63,6 +65,8 @@ class _Safetensors:
 
 
 class _Pickled:
+    """Reader of PyTorch's files, without running code."""
+
     def describe(self, path: Path) -> dict[str, Described]:
         return {
             name: Described(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
@@ -75,6 +79,7 @@ class _Pickled:
             yield name, tensors[name]
 
     def _load(self, path: Path) -> dict[str, Tensor]:
+        """Return all tensors of a file, without what trainers wrap around them."""
         with path.open("rb") as file:
             is_zip = file.read(len(_ZIP)) == _ZIP  # the older format cannot be mapped
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -87,6 +92,7 @@ class _Pickled:
 
 
 def _are_tensors(found: object) -> bool:
+    """Return True for a dictionary of tensors that is not empty."""
     if not isinstance(found, dict) or not found:
         return False
     return all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items())

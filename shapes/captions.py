@@ -153,7 +153,12 @@ def phrase(
 
 
 def noun(item: Wanted, digits: bool = False) -> str:
-    """Return the words for one kind of thing: ``a red circle``, ``three small stars``."""
+    """Return the words for one kind of thing: ``a red circle``, ``three small stars``.
+
+    Args:
+        item: The things.
+        digits: Whether a count above one is digits, not words.
+    """
     looks = " ".join(word for word in (item.size, item.colour, item.shape) if word)
     if item.count == 1:
         return article(looks)

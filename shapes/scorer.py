@@ -73,7 +73,12 @@ def find(image_HWC: np.ndarray) -> tuple[str, list[Found]]:
 
 
 def satisfies(image_HWC: np.ndarray, caption: Caption) -> bool:
-    """Return True if an image (64, 64, 3) uint8 shows what the caption asks for, nothing else."""
+    """Return True if an image shows what the caption asks for, and nothing else.
+
+    Args:
+        image_HWC: Image (64, 64, 3) uint8.
+        caption: What it was asked to show.
+    """
     background, found = find(image_HWC)
     alone = len(found) == sum(item.count for item in caption.wanted)
     return alone and _holds(background, found, caption)

@@ -21,7 +21,7 @@ from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
 from janus_edge.shapes.questions import LESSONS, TOPICS, Question, question, tell
 from janus_edge.shapes.scenes import KINDS, Scene, scenes
-from janus_edge.train.vq import pictures, taught_codes
+from janus_edge.train.vq import scene_images, taught_codes
 
 DROPPED_CONDITIONS = 0.1
 IGNORED = -100
@@ -136,14 +136,20 @@ def answers(
     return Sequences(
         ids_BT=_padded(rows, encoder.ids["pad"]),
         targets_BT=_padded(targets, IGNORED),
-        pixels_BCHW=pictures(batch),
+        pixels_BCHW=scene_images(batch),
         positions_BT=_padded(positions, 0),
         question_BT=_padded(question, 0),
     )
 
 
 def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder) -> Sequences:
-    """Return scenes told in words, each with a question and its answer: the text-only examples."""
+    """Return scenes told in words, each with a question and its answer: the text-only examples.
+
+    Args:
+        batch: Scenes to tell.
+        rng: Source of the questions.
+        encoder: Encoder of prompts.
+    """
     turns = []
     for scene in batch:
         (q,) = _questions(scene, rng, 1, TOPICS)

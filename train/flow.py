@@ -29,7 +29,7 @@ from janus_edge.shapes.scenes import Scene
 from janus_edge.train.data import DROPPED_CONDITIONS
 from janus_edge.train.loop import LossAt, autocast
 from janus_edge.train.stages import MixedStage, asked, mean_of_answers, sequence_losses
-from janus_edge.train.vq import pictures
+from janus_edge.train.vq import scene_images
 
 _ADAPTERS = (
     "projector.",
@@ -53,7 +53,7 @@ class FlowStage(MixedStage):
     questions_a_picture: int = 8
     topics: tuple[str, ...] = (*LESSONS, "shape", "position")  # what takes most to learn
     muon: tuple[str, ...] = (".layers.", ".channelwise_linear")
-    repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
+    repa_layer: int = 2  # of 6 layers; the paper's is 6 of 24, which is rounded up here
     repa_weight: float = 0.5
     time_mean: float = -0.8
 
@@ -171,7 +171,13 @@ def prompts(
 
 
 def flow_loss(trainee: Trainee, stage: FlowStage, encoder: PromptEncoder) -> LossAt:
-    """Return the loss of a stage: velocities, REPA and answers about images and texts."""
+    """Return the loss of a stage: velocities, REPA and answers about images and texts.
+
+    Args:
+        trainee: The model in training.
+        stage: The stage.
+        encoder: Encoder of prompts.
+    """
     model = trainee.model
     num_patches, placeholder = model.config.vision.num_patches, encoder.ids["image_placeholder"]
 
@@ -215,7 +221,7 @@ def drawing_losses(
         encoder: Encoder of prompts.
     """
     model, device = trainee.model, trainee.model.beg_of_und_embed.device
-    pixels = pictures(batch).to(device)
+    pixels = scene_images(batch).to(device)
     with torch.no_grad(), autocast(device):
         x_BZHW = model.vae.to_latent(pixels).float()
         clean_BNC = model.vision_und_enc_model(pixels).float()

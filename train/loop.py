@@ -8,11 +8,10 @@ was not.
 from __future__ import annotations
 
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.files import append_line, atomic_write, sync
+from janus_edge.runtime.files import atomic_write, sync
 from janus_edge.runtime.stop import keeping
+from janus_edge.train.log import drop_later_lines, write_line
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 
@@ -128,7 +128,7 @@ def _run_stage(
     start = _resume(path, model, optimizers, stage)
     if start == stage.num_steps:
         return
-    _drop_later_lines(log, stage.name, start)
+    drop_later_lines(log, stage.name, start)
     began = saved = time.monotonic()
     model.train()
     for step in _with_bar(stage, start):
@@ -148,18 +148,11 @@ def _run_stage(
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
-            _write_line(log, line, metrics, time.monotonic() - began)
+            write_line(log, line, metrics, time.monotonic() - began)
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
             _save(path, model, optimizers, done)
             saved = time.monotonic()
     model.eval()
-
-
-def _write_line(log: Path, line: dict[str, Any], metrics: dict[str, float], seconds: float) -> None:
-    """Append a line of log with the metrics and the time since the start, in seconds."""
-    line |= {name: round(value, 5) for name, value in metrics.items()}
-    line["seconds"] = round(seconds, 1)
-    append_line(log, f"{json.dumps(line)}\n".encode())
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
@@ -173,6 +166,10 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 
 def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Parameter]:
     """Freeze all parameters but those whose name starts with a prefix; return the latter.
+
+    Args:
+        model: The model, changed in place.
+        prefixes: Starts of names; an empty one matches all.
 
     Raises:
         ValueError: A prefix matches nothing.
@@ -191,6 +188,10 @@ def make_optimizers(model: nn.Module, stage: Stage) -> list[Optimizer]:
 
     Each trainable parameter is in one of them. Muon moves a matrix along the orthogonal matrix
     nearest to its gradient, here by steps as large as AdamW's.
+
+    Args:
+        model: The model; parameters that do not need gradients are left out.
+        stage: Learning rate, weight decay and names of Muon's matrices.
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
@@ -270,24 +271,6 @@ def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) 
         sync(part)
         if path.exists():  # a reader that finds no state takes the one before
             path.replace(_before(path))
-
-
-def _drop_later_lines(log: Path, stage: str, start: int) -> None:
-    """Delete lines of the log that are later than the step at which a stage resumes."""
-    if not log.exists():
-        return
-    kept = [line for line in _lines(log) if line["stage"] != stage or line["step"] <= start]
-    with atomic_write(log) as part:
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def _lines(log: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log, without those that a crash left incomplete."""
-    for raw in log.read_bytes().splitlines():
-        with suppress(ValueError):
-            line = json.loads(raw)
-            if isinstance(line, dict) and {"stage", "step"} <= line.keys():
-                yield line
 
 
 def _with_bar(stage: Stage, start: int) -> Iterator[int]:

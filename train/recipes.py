@@ -25,7 +25,7 @@ from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.stages import STAGES, initialise, janus_loss
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 
-# What scored best: bench/records/shapes-sweep.jsonl, docs/flow.md.
+# Settings that scored best: bench/records/shapes-sweep.jsonl, docs/flow.md.
 SAMPLING = {"guidance_scale": 1.25, "temperature": 0.9}
 FLOW_SAMPLING = {"guidance_scale": 2.0, "num_steps": 12, "solver": "ab2", "guidance_end": 0.5}
 NUM_SAMPLES = 256  # images to fit the preview to
@@ -141,7 +141,7 @@ RECIPES: dict[str, Recipe] = {"janus": make_janus, "janusflow": make_flow}
 def sample_latents(model: VAE) -> np.ndarray:
     """Return scaled latents (P, Z, H, W) of training images, float16."""
     device = model.quant_conv.weight.device
-    batches = torch.split(vq.pictures(vq.scene_batch(0, NUM_SAMPLES // 4)), 32)
+    batches = torch.split(vq.scene_images(vq.scene_batch(0, NUM_SAMPLES // 4)), 32)
     latents = torch.cat([model.to_latent(batch.to(device)).cpu() for batch in batches])
     return latents.half().numpy()
 

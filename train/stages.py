@@ -145,7 +145,13 @@ STAGES = (
 
 
 def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossAt:
-    """Return the loss of a stage: cross-entropy on answers and codes of its mixture."""
+    """Return the loss of a stage: cross-entropy on answers and codes of its mixture.
+
+    Args:
+        model: The model in training.
+        stage: The stage.
+        encoder: Encoder of prompts.
+    """
     num_patches = model.config.vision.num_patches
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -240,7 +246,13 @@ def sequence_losses(
 
 
 def embed(model: Janus | JanusFlow, rows: Sequences, placeholder: int) -> Tensor:
-    """Return the decoder inputs (B, T, D) of text, images and codes."""
+    """Return the decoder inputs (B, T, D) of text, images and codes.
+
+    Args:
+        model: The model.
+        rows: Examples, on the model's device.
+        placeholder: Token id that images replace.
+    """
     if rows.is_code_BT is not None:
         assert isinstance(model, Janus)
         is_code = rows.is_code_BT

@@ -23,8 +23,8 @@ from janus_edge.train.vq import (
     FOREGROUND_WEIGHT,
     L1_WEIGHT,
     foreground,
-    pictures,
     scene_batch,
+    scene_images,
 )
 
 KL_WEIGHT = 5e-4  # of the mean over the latent's numbers
@@ -51,11 +51,16 @@ VAE_STAGE = Stage(
 
 
 def vae_loss(model: VAE, batch_size: int) -> LossAt:
-    """Return the loss: reconstruction from a noisy latent, a little KL, plain cells alike."""
+    """Return the loss: reconstruction from a noisy latent, a little KL, plain cells alike.
+
+    Args:
+        model: The autoencoder in training.
+        batch_size: Images per step.
+    """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = scene_batch(step, batch_size)
-        pixels = pictures(batch)
+        pixels = scene_images(batch)
         shown = foreground(batch, pixels)
         mean, logvar = model.encode(pixels.to(model.quant_conv.weight.device))
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(step))
@@ -118,5 +123,7 @@ def latent_scale(model: VAE, num_batches: int = 16) -> float:
         num_batches: Batches of 32 training images.
     """
     device = model.quant_conv.weight.device
-    means = [model.encode(pictures(scene_batch(i, 32)).to(device))[0] for i in range(num_batches)]
+    means = [
+        model.encode(scene_images(scene_batch(i, 32)).to(device))[0] for i in range(num_batches)
+    ]
     return round(1 / torch.cat(means).std().item(), 5)

@@ -17,7 +17,7 @@ from janus_edge.model.config import VisionConfig
 from janus_edge.model.vision import VisionModel
 from janus_edge.shapes.scenes import BACKGROUNDS, COLOURS, GRID, SHAPES, SIZES, Scene
 from janus_edge.train.loop import LossAt, Stage, autocast
-from janus_edge.train.vq import pictures, scene_batch
+from janus_edge.train.vq import scene_batch, scene_images
 
 # Labels of a patch: shape, colour and size of what covers it (0 = nothing), background, its row and
 # column of cells, and whether it is the first cell of a thing, so that things can be counted.
@@ -86,7 +86,13 @@ def patch_labels(batch: list[Scene], grid: int) -> Tensor:
 
 
 def patch_loss(model: PatchTeacher, config: VisionConfig, batch_size: int) -> LossAt:
-    """Return the loss: squared distance of patch features to the sum of their directions."""
+    """Return the loss: squared distance of patch features to the sum of their directions.
+
+    Args:
+        model: The encoder in training.
+        config: Sizes of the encoder.
+        batch_size: Images per step.
+    """
     grid = config.image_size // config.patch_size
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -94,7 +100,7 @@ def patch_loss(model: PatchTeacher, config: VisionConfig, batch_size: int) -> Lo
         device = model.codes_CW.device
         labels = patch_labels(batch, grid).to(device)
         with autocast(device):
-            features = model.vision_model(pictures(batch).to(device))
+            features = model.vision_model(scene_images(batch).to(device))
         loss = F.mse_loss(features.float(), model.targets(labels))
         right = (model.read(features.float()) == labels).all(-1)
         shown = labels[..., 0] > 0

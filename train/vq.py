@@ -44,25 +44,41 @@ CODEBOOK = Stage(
 )
 
 
-def pictures(batch: list[Scene]) -> Tensor:
+def scene_images(batch: list[Scene]) -> Tensor:
     """Return the images of scenes as pixels (B, 3, H, W) in [-1, 1]."""
     rgb = np.stack([render(scene) for scene in batch])
     return torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def scene_batch(step: int, size: int, split: str = "train") -> list[Scene]:
-    """Return the scenes of a step, of all combinations: the tokenizer sees no captions."""
+    """Return the scenes of a step, of all combinations: the tokenizer sees no captions.
+
+    Args:
+        step: Number of the step.
+        size: Number of scenes.
+        split: One of ``SPLITS``.
+    """
     return list(islice(scenes(split, step * size), size))
 
 
 def foreground(batch: list[Scene], pixels_BCHW: Tensor) -> Tensor:
-    """Return where a pixel is not background, (B, 1, H, W) bool."""
+    """Return where a pixel is not background, (B, 1, H, W) bool.
+
+    Args:
+        batch: Scenes of the images.
+        pixels_BCHW: The images, in [-1, 1].
+    """
     plain = torch.tensor([BACKGROUNDS[scene.background] for scene in batch]) / 127.5 - 1
     return (pixels_BCHW - plain[:, :, None, None]).abs().amax(1, keepdim=True) > 0.02
 
 
 def autoencoder_loss(model: VQTokenizer, batch_size: int) -> LossAt:
-    """Return the loss of reconstruction without quantization, on the unit sphere."""
+    """Return the loss of reconstruction without quantization, on the unit sphere.
+
+    Args:
+        model: The tokenizer in training.
+        batch_size: Images per step.
+    """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         view = _view(model, scene_batch(step, batch_size))
@@ -76,6 +92,10 @@ def codebook_loss(model: VQTokenizer, batch_size: int) -> LossAt:
     """Return the loss of reconstruction through the codebook.
 
     The codebook follows the latents by moving averages.
+
+    Args:
+        model: The tokenizer in training; its first step sets the codebook.
+        batch_size: Images per step.
     """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -120,7 +140,7 @@ class _View:
 def _view(model: VQTokenizer, batch: list[Scene]) -> _View:
     """Render and encode a batch."""
     device = model.quantize.embedding.weight.device
-    pixels = pictures(batch)
+    pixels = scene_images(batch)
     shown = foreground(batch, pixels).to(device)
     pixels = pixels.to(device)
     with autocast(device):

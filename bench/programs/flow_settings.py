@@ -46,7 +46,7 @@ SCHEMA = "flow-settings/1"
 STEPS = {
     "euler": (30, 20, 15, 12, 10, 8, 6, 5),
     "ab2": (16, 12, 10, 8, 7, 6, 5, 4),
-    "heun": (15, 8, 5, 4, 3),  # two velocities a step
+    "heun": (15, 8, 5, 4, 3),  # two velocities per step
 }
 SHIFTS = (1.5, 2.0, 3.0)  # besides 1, with some numbers of steps
 SHIFTED = {"euler": (30, 15, 10, 8), "ab2": (12, 8, 6, 5), "heun": (8, 5, 4)}

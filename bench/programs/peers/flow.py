@@ -59,7 +59,7 @@ def _draw(model: Any, setup: Setup) -> Run:
         both = torch.cat([z, z]).to(torch.bfloat16)
         with torch.autocast(
             setup.device, torch.bfloat16
-        ):  # time's embedding is computed in float32
+        ):  # the timestep's embedding is computed in fp32
             v, u = model.velocity(words, both, t, seen).float().chunk(2)
         z = z + (u + GUIDANCE * (v - u)) / STEPS
         ends_ms.append((time.perf_counter() - began) * 1e3)
