@@ -124,7 +124,7 @@ class DecoderLayer(nn.Module):
         cache: LayerCache | None,
         positions_RT: Tensor,
     ) -> Tensor:
-        """Return the residual stream (R, T, D) after the layer. Args: see ``Attention.forward``."""
+        """Return the residual stream after the layer; arguments as in ``Attention.forward``."""
         normed = self.input_layernorm(x_RTD)
         x_RTD = x_RTD + self.self_attn(normed, cos_RTE, sin_RTE, mask, cache, positions_RT)
         return x_RTD + self.mlp(self.post_attention_layernorm(x_RTD))

@@ -43,7 +43,7 @@ class VisionLanguageModel(nn.Module, ABC):
     ) -> Tensor:
         """Return hidden states (R, T, D) of one causal pass, after the final norm.
 
-        Args: see ``language.Decoder.forward``.
+        The arguments are those of ``language.Decoder.forward``.
         """
         return self.language_model.model(x_RTD, positions_RT, mask_RTT=mask_RTT)
 
