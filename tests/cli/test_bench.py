@@ -16,7 +16,7 @@ def test_a_table_for_people(cli, bundle_dir: Path) -> None:
 
 def test_a_line_for_programs(cli, bundle_dir: Path, flow_bundle_dir: Path, tmp_path: Path) -> None:
     record = tmp_path / "bench.jsonl"
-    words = ["--work", "draw", "--runs", "2", "--warmups", "0", "--threads", "1", "--json"]
+    words = ["--workload", "draw", "--runs", "2", "--warmups", "0", "--threads", "1", "--json"]
     done = cli("bench", "--compare", bundle_dir, flow_bundle_dir, *words, "--record", record)
     assert done.returncode == 0, done.stderr
     assert record.read_text(encoding="utf-8") == done.stdout
