@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# The libraries below send usage data unless these are set before they load, as they are here.
+# These libraries send usage data unless the variables are set before they load.
 for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "1")
 
@@ -90,10 +90,12 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used; raise AttributeError for others."""
     if name not in _HOME_OF:
         raise AttributeError(f"module 'janus_edge' has no attribute {name!r}")
     return getattr(import_module(f"janus_edge.runtime.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
+    """Return the public names."""
     return __all__

@@ -1,4 +1,4 @@
-"""``python -m janus_edge``: the command line."""
+"""Run the command line: ``python -m janus_edge``."""
 
 from janus_edge.cli.main import main
 

@@ -1,2 +1,4 @@
-"""Latency: what a bundle takes for an image and an answer, on which machine. Programs beside it
-measure the rest; records/ holds what they found."""
+"""Latency: how long a bundle takes for an image and an answer, on which machine.
+
+``programs`` measure the rest; ``records`` hold what was found.
+"""

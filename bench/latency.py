@@ -1,6 +1,6 @@
-"""How long a bundle takes: runs of one or two bundles in turn, and what they come to.
+"""Latency of bundles: time runs of one or two bundles in turn, and summarize them.
 
-Two bundles take turns within one run, so that a machine that drifts drifts for both.
+Two bundles take turns within one run, so that a drift of the machine affects both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """workloads: what is timed. num_runs of each, after num_warmups that do not count."""
+    """What to time, and how often.
+
+    Attributes:
+        workloads: The workloads.
+        num_runs: Timed runs of each.
+        num_warmups: Untimed runs before those.
+        settings: Settings of the bundle and its requests.
+    """
 
     workloads: tuple[Workload, ...]
     num_runs: int
@@ -34,29 +41,35 @@ class Plan:
 
 
 def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[str, Any]:
-    """Time the workloads of each bundle; the record. report: called with a line after each round.
+    """Time the workloads of each bundle and return the record.
 
-    Raises what opening a bundle and running a request raise.
+    Args:
+        models: Folder or name of each bundle; None for the default.
+        plan: What to time.
+        report: Called with a line after each round.
+
+    Raises:
+        JanusEdgeError: A bundle cannot be opened, or a request cannot be run.
     """
     machine = describe()  # before the work adds to the load
     workers = [Worker(open_workloads, model, plan.settings) for model in models]
     runs: list[dict[Workload, list[Run]]] = [
         {workload: [] for workload in plan.workloads} for _ in workers
     ]
-    rates = read_rates(plan.settings.num_threads)  # other users of the machine change them
+    rates = read_rates(plan.settings.num_threads)  # measured often: other users change them
     for index in range(plan.num_warmups + plan.num_runs):
         for workload in plan.workloads:
             for worker, kept in zip(workers, runs, strict=True):
                 kept[workload].append(worker.run(workload))
                 rates += read_rates(plan.settings.num_threads)
         report(f"round {index + 1} of {plan.num_warmups + plan.num_runs}")
-    bandwidth = float(np.median(rates))  # as steps, of which the median counts too
+    bandwidth = float(np.median(rates))  # the median, as of steps
     return {
         "schema": SCHEMA,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
         "janus_edge": version("janus-edge"),
-        "onnxruntime": onnxruntime.__version__,  # of whichever wheel
+        "onnxruntime": onnxruntime.__version__,  # whichever wheel it is of
         **machine,
         "read_gb_s": round(bandwidth / 1e9, 2),
         "warmups": plan.num_warmups,
@@ -72,6 +85,7 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
 def _bundle(
     worker: Worker, runs: dict[Workload, list[Run]], plan: Plan, bandwidth: float
 ) -> dict[str, Any]:
+    """Return the results of a bundle; end its process."""
     opened, first = worker.opened, plan.workloads[0]
     return {
         "name": opened.name,
@@ -82,7 +96,7 @@ def _bundle(
         "decoder": "native" if opened.uses_cpu_kernels else opened.backend,
         "prompt_tokens": opened.prompt_tokens,
         "open_ms": round(opened.open_ms, 1),
-        # the first request opens the engines that it needs
+        # The first request opens the engines that it needs.
         "first_ms": round(opened.open_ms + runs[first][0].step_ends_ms[0], 1),
         "peak_mb": round(worker.close() / 1e6),
     } | {
@@ -94,8 +108,17 @@ def _bundle(
 def summary(
     workload: Workload, runs: list[Run], opened: Opened, settings: Settings, bandwidth: float
 ) -> dict[str, Any]:
-    """p20, p50 and p80 of a work's runs. TTFT is to the first code, step or token, ITL between any
-    two; "bandwidth_fraction" is the part of the memory's speed that the median step reaches.
+    """Return the 20th, 50th and 80th percentiles of a workload's runs, in ms.
+
+    TTFT is the time to the first code, step or token; ITL is the time between two.
+    ``bandwidth_fraction`` is the part of the memory bandwidth that the median step reaches.
+
+    Args:
+        workload: The workload.
+        runs: Timed runs.
+        opened: The bundle.
+        settings: Settings of the bundle and its requests.
+        bandwidth: Memory bandwidth in bytes per second.
     """
     by_run = [np.diff(run.step_ends_ms) for run in runs]
     gaps = np.concatenate(by_run)
@@ -120,7 +143,7 @@ def summary(
 
 
 def _tenths(by_run: list[np.ndarray]) -> list[float] | None:
-    """Median time between steps in each tenth of a run: what a step costs as the work goes on."""
+    """Return the median time between steps in each tenth of a run: whether steps get slower."""
     if min(map(len, by_run)) < 10:
         return None
     parts = zip(*(np.array_split(gaps, 10) for gaps in by_run), strict=True)
@@ -128,7 +151,7 @@ def _tenths(by_run: list[np.ndarray]) -> list[float] | None:
 
 
 def _components(runs: list[Run]) -> dict[str, float]:
-    """Median time in each, and in "rest", which is everything else."""
+    """Return the median time in each component, and in "rest", which is everything else."""
     rows = [
         run.component_ms | {"rest": run.total_ms - sum(run.component_ms.values())} for run in runs
     ]
@@ -136,5 +159,6 @@ def _components(runs: list[Run]) -> dict[str, float]:
 
 
 def _quantiles(values: list[float] | np.ndarray) -> dict[str, float]:
+    """Return the 20th, 50th and 80th percentile."""
     p20, p50, p80 = np.percentile(values, (20, 50, 80))
     return {"p20": round(p20, 3), "p50": round(p50, 3), "p80": round(p80, 3)}

@@ -15,8 +15,13 @@ from janus_edge.runtime.stop import ignored_by_children
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One request. step_ends_ms: when each code, step or token was there. component_ms: time in
-    each component."""
+    """Times of one request.
+
+    Attributes:
+        total_ms: Time of the whole request.
+        step_ends_ms: Time from the start to the end of each code, step or token.
+        component_ms: Time in each component.
+    """
 
     total_ms: float
     step_ends_ms: tuple[float, ...]
@@ -27,16 +32,21 @@ Workloads = dict[str, Callable[[], Run]]  # by name
 
 
 class Worker:
-    """A process that has opened something; a call waits for its answer.
+    """A process that has opened something; each call waits for its answer.
 
-    ``JanusEdgeError`` of the process is raised here.
+    A ``JanusEdgeError`` of the process is raised in the caller.
     """
 
     def __init__(
         self, open_workloads: Callable[..., tuple[Any, Workloads]], *arguments: Any
     ) -> None:
-        """Start the process and call ``open_workloads`` in it."""
-        context = get_context("spawn")  # not a copy of this process: its memory would count
+        """Start the process and call ``open_workloads`` in it.
+
+        Args:
+            open_workloads: Returns what was opened, and the workloads by name.
+            *arguments: Its arguments.
+        """
+        context = get_context("spawn")  # a fork would count this process's memory
         self._pipe, theirs = context.Pipe()
         inside = (theirs, open_workloads, arguments)
         self._process = context.Process(target=_serve, args=inside, daemon=True)
@@ -46,19 +56,20 @@ class Worker:
         self.opened = self._answer()
 
     def run(self, workload: str) -> Run:
-        """One request."""
+        """Run one request of a workload and return its times."""
         self._pipe.send(workload)
         run: Run = self._answer()
         return run
 
     def close(self) -> int:
-        """End the process; its peak memory in bytes."""
+        """End the process and return its peak memory in bytes."""
         self._pipe.send(None)
         peak: int = self._answer()
         self._process.join()
         return peak
 
     def _answer(self) -> Any:
+        """Wait for the process's answer and return it, or raise its error."""
         try:
             answer = self._pipe.recv()
         except EOFError:
@@ -77,6 +88,7 @@ def _serve(
     open_workloads: Callable[..., tuple[Any, Workloads]],
     arguments: tuple[Any, ...],
 ) -> None:
+    """Run workloads as asked through the pipe: what the process of ``Worker`` does."""
     try:
         opened, workloads = open_workloads(*arguments)
         pipe.send(opened)
@@ -85,5 +97,5 @@ def _serve(
         pipe.send(peak_memory_bytes())
     except JanusEdgeError as error:
         pipe.send(error)
-    except (EOFError, BrokenPipeError):  # whoever asked is gone
+    except (EOFError, BrokenPipeError):  # the caller is gone
         return

@@ -1,7 +1,7 @@
-"""The work that is timed of a bundle.
+"""The workloads that are timed of a bundle: draw and ask.
 
-What it is asked for follows from its family and sizes alone: the same prompt, image and
-seed for every bundle of a family.
+What is asked follows from the bundle's family and sizes alone: the prompt, image and seed are the
+same for every bundle of a family.
 """
 
 from __future__ import annotations
@@ -34,9 +34,17 @@ _WORDS = ("a red circle", " and a blue star", " above a green square", " near a 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """num_threads: 0 lets the engine choose. batch: images of one prompt at once. prompt_length:
-    in tokens, at least; 0: that of a short prompt. num_steps: of a flow; None: the bundle's.
-    reference: draw with the papers' settings."""
+    """Settings of a bundle and its requests.
+
+    Attributes:
+        num_threads: Threads of the backend; 0 lets it choose.
+        device: Device to run on.
+        batch: Images per request, of one prompt.
+        prompt_length: Shortest prompt in tokens; 0 for a short one.
+        max_tokens: Longest answer in tokens.
+        num_steps: Steps per image of a JanusFlow; None for the bundle's.
+        reference: Whether to draw with the papers' settings.
+    """
 
     num_threads: int = 0
     device: str = "auto"
@@ -49,10 +57,23 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A bundle as its process found it. open_ms: its manifest, hashes and tokenizer. step_bytes:
-    weights and keys and values that the middle step of the workload reads, None where a step is
-    not bound by reading, or reads from another memory than the processor's. uses_cpu_kernels: the
-    decoder runs without a graph."""
+    """A bundle as its process found it.
+
+    Attributes:
+        folder: Folder of the bundle.
+        name: Name of the bundle.
+        family: Family of the model.
+        sha256: Hash of the manifest.
+        weights: How the decoder's weights are stored.
+        device: Device that it runs on, with a GPU's name.
+        backend: What runs the decoder.
+        uses_cpu_kernels: Whether the CPU kernels run the decoder.
+        open_ms: Time to open it: manifest, hashes and tokenizer.
+        prompt_tokens: Length of the prompt.
+        question_tokens: Length of the question, with its image.
+        step_bytes: Bytes of weights, keys and values that the middle step of each workload reads;
+            None where a step does not wait for memory, or for another memory than the processor's.
+    """
 
     folder: str
     name: str
@@ -69,7 +90,16 @@ class Opened:
 
 
 def open_workloads(model: str | None, settings: Settings) -> tuple[Opened, Workloads]:
-    """Open a bundle: what it is, and its workloads. Raises BundleError for one that cannot be."""
+    """Open a bundle; return what it is, and its workloads by name.
+
+    Args:
+        model: Folder or name of the bundle; None for the default.
+        settings: Settings of the bundle and its requests.
+
+    Raises:
+        BundleError: The bundle cannot be opened.
+        DeviceError: The device cannot run it.
+    """
     began = time.perf_counter()
     bundle = open_bundle(model)
     open_ms = (time.perf_counter() - began) * 1e3
@@ -82,6 +112,7 @@ def open_workloads(model: str | None, settings: Settings) -> tuple[Opened, Workl
 
 
 def _requests(bundle: Bundle, settings: Settings) -> dict[Workload, ImageRequest | AskRequest]:
+    """Return the request of each workload."""
     drawing = ImageRequest(
         prompt=_prompt(bundle, settings.prompt_length),
         num_images=settings.batch,
@@ -97,6 +128,7 @@ def _requests(bundle: Bundle, settings: Settings) -> dict[Workload, ImageRequest
 
 
 def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
+    """Run a request and return its times."""
     before = session.component_ms
     is_drawing = isinstance(request, ImageRequest)
     ask: Callable[[Any], Any] = session.generate_image if is_drawing else session.ask
@@ -114,6 +146,7 @@ def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
 
 
 def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float) -> Opened:
+    """Return what an open bundle is."""
     manifest = bundle.manifest
     decoder = manifest.components["decoder"]
     prompt = bundle.encoder.generation(_prompt(bundle, settings.prompt_length))
@@ -138,15 +171,18 @@ def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float
 
 
 def _device(device: Device) -> str:
-    """With the GPU's name."""
+    """Return the device with its GPU's name."""
     if device.kind != "cuda":
         return str(device)
     return f"{device}, {Cuda(device.ordinal).name}"
 
 
 def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Workload, int | None]:
-    """Of each work's middle step. A flow's step takes all of an image's positions at once: it
-    waits for arithmetic, not for memory."""
+    """Return the bytes that the middle step of each workload reads.
+
+    A flow's step computes all positions of an image at once: it waits for arithmetic, not for
+    memory.
+    """
     manifest, sizes = bundle.manifest, bundle.manifest.sizes
     asked = len(bundle.encoder.question(QUESTION, sizes.num_image_tokens))
     found: dict[Workload, int | None] = {
@@ -162,8 +198,11 @@ def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Workloa
 
 
 def _weights(bundle: Bundle, *names: str) -> int:
-    """Bytes of components in memory: those of their files, or of the weights alone where they are
-    listed; halves are widened as a file is opened unless the manifest says that they stay."""
+    """Return the bytes of components in memory.
+
+    These are the weights that the manifest lists, or else the whole files. fp16 weights are widened
+    as a file is opened unless the manifest says otherwise.
+    """
     total = 0
     for name in names:
         part = bundle.manifest.components[name]
@@ -174,18 +213,19 @@ def _weights(bundle: Bundle, *names: str) -> int:
 
 
 def _stored_bytes(stored: Stored) -> int:
+    """Return the bytes of a stored tensor."""
     return math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
 
 
 def _cache(bundle: Bundle, rows: int, length: int) -> int:
-    """Bytes of the keys and values of so many positions."""
+    """Return the bytes of the keys and values of so many positions."""
     sizes = bundle.manifest.sizes
     numbers = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim
     return rows * length * numbers * np.dtype(bundle.manifest.cache_type).itemsize
 
 
 def _prompt(bundle: Bundle, length: int) -> str:
-    """A prompt of at least so many tokens, by the bundle's tokenizer."""
+    """Return a prompt of at least so many tokens, by the bundle's tokenizer."""
     text, index = _WORDS[0], 1
     while len(bundle.encoder.generation(text)) < length:
         text += _WORDS[1 + index % (len(_WORDS) - 1)]
@@ -194,7 +234,7 @@ def _prompt(bundle: Bundle, length: int) -> str:
 
 
 def _image(side: int) -> PilImage.Image:
-    """A red circle on white."""
+    """Return a red circle on white."""
     image = PilImage.new("RGB", (side, side), "white")
     box = [side // 4, side // 4, side // 2, side // 2]
     ImageDraw.Draw(image).ellipse(box, fill="red")

@@ -1,1 +1,1 @@
-"""The command line: one small file a command. Commands parse, call one function, write the file."""
+"""The command line: one small file per command, which parses and calls one function."""

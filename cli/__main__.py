@@ -1,4 +1,4 @@
-"""``python -m janus_edge.cli``."""
+"""Run the command line: ``python -m janus_edge.cli``."""
 
 from janus_edge.cli.main import main
 

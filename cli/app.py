@@ -33,6 +33,7 @@ app.add_typer(evaluate, name="eval")
 
 
 def _version(wanted: bool) -> None:
+    """Print the version and exit, if asked for."""
     if wanted:
         from janus_edge import __version__
 

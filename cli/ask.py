@@ -1,4 +1,4 @@
-"""``janus-edge ask``: an image and a question to a streamed answer."""
+"""``janus-edge ask``: stream the answer to a question about images."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ def ask(
             parser=user_path,
         ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the noise, when temperature is not 0.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise, if temperature is not 0.")] = 0,
     model: Annotated[
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the backend; 0 lets it choose.", min=0)
+    ] = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -78,6 +80,7 @@ def ask(
 
 
 def _end_line(said: str) -> str:
+    """End the line of an answer that was interrupted; return what to say about it."""
     if said:
         print(flush=True)
     return "the answer is not finished"

@@ -1,4 +1,4 @@
-"""``janus-edge bench``: how long images and answers take, and what that is bound by."""
+"""``janus-edge bench``: how long images and answers take, and how near that is to the bandwidth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from janus_edge.cli.options import Device, Json, user_path
 
 
 class Workloads(StrEnum):
-    """What is timed."""
+    """The workloads to time."""
 
     draw = "draw"
     ask = "ask"
@@ -25,29 +25,34 @@ def bench(
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Two bundles instead, in turn.", metavar="BUNDLE BUNDLE"),
+        typer.Option(help="Two bundles to time in turn, instead of one.", metavar="BUNDLE BUNDLE"),
     ] = None,
     workload: Annotated[Workloads, typer.Option(help="What to time.")] = Workloads.both,
-    runs: Annotated[int, typer.Option(help="Of each work.", min=1)] = 5,
-    warmups: Annotated[int, typer.Option(help="Runs before those.", min=0)] = 1,
-    threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    runs: Annotated[int, typer.Option(help="Timed runs of each workload.", min=1)] = 5,
+    warmups: Annotated[int, typer.Option(help="Untimed runs before those.", min=0)] = 1,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the backend; 0 lets it choose.", min=0)
+    ] = 0,
     device: Device = "auto",
-    batch: Annotated[int, typer.Option(help="Images at once.", min=1)] = 1,
-    prompt_length: Annotated[int, typer.Option(help="At least so many tokens.", min=0)] = 0,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 32,
-    steps: Annotated[int | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
+    batch: Annotated[int, typer.Option(help="Images per request.", min=1)] = 1,
+    prompt_length: Annotated[int, typer.Option(help="Shortest prompt, in tokens.", min=0)] = 0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 32,
+    steps: Annotated[
+        int | None, typer.Option(help="JanusFlow: steps per image. Default: the bundle's.")
+    ] = None,
     json: Json = False,
     record: Annotated[
         Path | None,
         typer.Option(
-            help="Append the result to this file, a JSON line.", metavar="FILE", parser=user_path
+            help="Append the result to this file, as a JSON line.", metavar="FILE", parser=user_path
         ),
     ] = None,
 ) -> None:
-    """Time drawing and answering; TTFT, ITL, memory, and how near they come to the memory's speed.
+    """Time images and answers of one or two bundles.
 
-    TTFT is the time to the first code, step or token, ITL the time from one to the next, each with
-    its 20th, 50th and 80th percentile.
+    Shows latency, peak memory, and the fraction of the memory bandwidth that steps reach. TTFT is
+    the time to the first code, step or token; ITL is the time from one to the next. Each is shown
+    with its 20th, 50th and 80th percentile.
     """
     from rich.console import Console
 
@@ -93,6 +98,7 @@ def bench(
 
 
 def _show(result: dict[str, Any]) -> None:
+    """Print a result as a table, one column per bundle."""
     from rich.console import Console
     from rich.table import Table
 
@@ -118,13 +124,13 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Names and each bundle's value; None where it has none."""
+    """Return the table's rows: a name, and each bundle's value or None."""
     rows = [(key, [bundle[key] for bundle in bundles]) for key in _GENERAL]
     for workload in ("draw", "ask"):
         parts = [bundle[workload] for bundle in bundles if workload in bundle]
         if not parts:
             continue
-        for key, name in _OF_A_WORK[workload].items():
+        for key, name in _OF_A_WORKLOAD[workload].items():
             values = [part.get(key) for part in parts]
             if any(value is not None for value in values):
                 rows.append((f"{workload}: {name}", values))
@@ -137,13 +143,14 @@ def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
 _GENERAL = ("weights", "device", "decoder", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
 _READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory's speed"}
-_OF_A_WORK = {
+_OF_A_WORKLOAD = {
     "draw": _STEPS | {"image_ms": "an image", "steps_a_second": "steps a second"} | _READ,
     "ask": _STEPS | {"total_ms": "an answer"} | _READ,
 }
 
 
 def _cell(value: Any) -> str:
+    """Return a value as text, a distribution as its median and range."""
     if value is None:
         return "-"
     if isinstance(value, dict):
@@ -153,12 +160,12 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Return a number with three digits, or with all digits before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ratio(first: Any, second: Any) -> str:
-    """The second over the first."""
+    """Return the second value over the first; empty if there is none."""
     pair = [value["p50"] if isinstance(value, dict) else value for value in (first, second)]
     if not all(isinstance(value, int | float) and value for value in pair):
         return ""

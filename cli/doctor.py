@@ -15,7 +15,10 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what there is to run on, and for each device whether a bundle can."""
+    """Show where a bundle can run on this machine.
+
+    Lists what the machine has, and for each device whether the bundle can run there.
+    """
     from janus_edge.cli.json_output import print_json
     from janus_edge.diagnostics.doctor import bundle, machine
     from janus_edge.runtime.bundle import open_bundle
@@ -38,6 +41,7 @@ def doctor(
 
 
 def _show(titles: tuple[str, str], rows: list[tuple[str, str]]) -> None:
+    """Print rows of names and findings as a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

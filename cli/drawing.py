@@ -1,4 +1,4 @@
-"""What ``generate`` does with a request: images to files, and a line for each."""
+"""What ``generate`` does with a request: write images to files, and print a line for each."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.runtime.stop import keeping
 
-DEFAULT = Path("out.png")  # never written over; a name that was given is
-_Write = Callable[[int, bytes], Path]  # an image's place among all, its file's bytes -> its name
+DEFAULT = Path("out.png")  # never overwritten, unlike a file that the user names
+_Write = Callable[[int, bytes], Path]  # write an image's file, by its index; return the name
 
 
 def draw(
@@ -43,13 +43,27 @@ def draw(
     device: str,
     json: bool,
 ) -> None:
-    """Draw, write the files, and print a line for each. Raise what a session and files raise."""
+    """Draw images, write the files and print a line for each.
+
+    Args:
+        request: What to draw.
+        model: Folder or name of the bundle; None for the default.
+        output: File to write, with a number added for several images; None for ``DEFAULT``, with a
+            number added if it exists.
+        previews: Folder for previews; None for none.
+        threads: Threads of the backend; 0 lets it choose.
+        device: Device to run on.
+        json: Whether to print one JSON document instead of lines.
+
+    Raises:
+        BadParameter: The output cannot take the images.
+        JanusEdgeError: The request cannot be run, or a file cannot be written.
+    """
     total = len(request.prompts) * request.num_images
     write, kind = _check_output(output, total, json), format_of(output or DEFAULT)
     session = Session(open_bundle(model), num_threads=threads, device=device)
     events = session.generate_image(request)
-    for index in range(0, total, request.num_images):
-        check_fit(kind, _texts(session, request, index, 0))
+    _check_texts(session, request, kind)
     if previews is not None:
         make_folder(previews)
     drawn: list[dict[str, Any]] = []
@@ -68,7 +82,7 @@ def draw(
                         drawn.append({"file": path, "prompt": texts["prompt"], "seed": seed})
                     case Finished(timings_ms=timings):
                         pass
-    finally:  # after the bar, which would be written over
+    finally:  # after the bar is gone, which would overwrite the lines
         if not json:
             _list(drawn, output)
     if json:
@@ -78,8 +92,14 @@ def draw(
         typer.echo(f"ms: {took}", err=True)
 
 
+def _check_texts(session: Session, request: ImageRequest, kind: str) -> None:
+    """Refuse prompts that an image's file of this kind cannot hold."""
+    for index in range(0, len(request.prompts) * request.num_images, request.num_images):
+        check_fit(kind, _texts(session, request, index, 0))
+
+
 def _check_output(output: Path | None, total: int, json: bool) -> _Write:
-    """Refuse now what cannot be written later; return how an image is written."""
+    """Refuse now what cannot be written later; return the function that writes an image."""
     if output is None:
         check_folder(DEFAULT.parent)
         first = None if total == 1 else 1
@@ -107,7 +127,7 @@ def _check_output(output: Path | None, total: int, json: bool) -> _Write:
 
 
 def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> dict[str, str]:
-    """Return what it takes to draw an image again, for its file."""
+    """Return what it takes to draw an image again, to store in its file."""
     settings, manifest = session.image_settings(request), session.bundle.manifest
     return {
         "Software": manifest.created_by,
@@ -120,8 +140,10 @@ def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> di
 
 
 def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:
-    """Print file, seed and prompt of each image; beside the images where they have standard
-    output."""
+    """Print file, seed and prompt of each image.
+
+    The lines go to standard error if the images go to standard output.
+    """
     beside = output is not None and is_standard_output(output)
     for each in drawn:
         name = STANDARD_OUTPUT if beside else each["file"]
@@ -129,6 +151,7 @@ def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:
 
 
 def _kept(drawn: list[dict[str, Any]], total: int) -> str:
+    """Return a line on what an interrupted command leaves."""
     return f"{len(drawn)} of {total} images kept" if drawn else "no image was finished"
 
 
@@ -138,6 +161,7 @@ def _document(
     drawn: list[dict[str, Any]],
     timings: dict[str, float],
 ) -> dict[str, Any]:
+    """Return the document of ``--json``."""
     return {
         "bundle": session.bundle.manifest.name,
         "bundle_sha256": session.bundle.sha256,

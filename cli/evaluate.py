@@ -1,4 +1,4 @@
-"""``janus-edge eval``: quality of a bundle."""
+"""``janus-edge eval``: measure the quality of a bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ evaluate = typer.Typer(rich_markup_mode=None, help="Measure quality.")
 
 @evaluate.callback()
 def _group() -> None:
-    """Keep ``shapes`` a command of its own."""
+    """Keep ``shapes`` a command of its own: without a callback, typer merges a single command."""
 
 
 @evaluate.command("shapes")
@@ -22,27 +22,31 @@ def shapes(
     model: Annotated[
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
-    num_prompts: Annotated[int, typer.Option(help="Over six categories.", min=6)] = 600,
-    num_questions: Annotated[int, typer.Option(help="Over six topics.", min=6)] = 600,
+    num_prompts: Annotated[
+        int, typer.Option(help="Images to draw, over six categories.", min=6)
+    ] = 600,
+    num_questions: Annotated[
+        int, typer.Option(help="Questions to ask, over six topics.", min=6)
+    ] = 600,
     split: Annotated[str, typer.Option(help="Seed range: test or validation.")] = "test",
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="JanusFlow. Default: the bundle's.")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="Of a flow. Default: the bundle's.", metavar="NAME")
+        str | None, typer.Option(help="JanusFlow. Default: the bundle's.", metavar="NAME")
     ] = None,
-    shift: Annotated[float | None, typer.Option(help="Of a flow. Default: the bundle's.")] = None,
+    shift: Annotated[float | None, typer.Option(help="JanusFlow. Default: the bundle's.")] = None,
     guidance_start: Annotated[
-        float | None, typer.Option(help="Of a flow. Default: the bundle's.")
+        float | None, typer.Option(help="JanusFlow. Default: the bundle's.")
     ] = None,
     guidance_end: Annotated[
-        float | None, typer.Option(help="Of a flow. Default: the bundle's.")
+        float | None, typer.Option(help="JanusFlow. Default: the bundle's.")
     ] = None,
     device: Device = "auto",
     record: Annotated[
         Path | None,
         typer.Option(
-            help="Append the result to this file, a JSON line.", metavar="FILE", parser=user_path
+            help="Append the result to this file, as a JSON line.", metavar="FILE", parser=user_path
         ),
     ] = None,
     sheet: Annotated[
@@ -53,7 +57,7 @@ def shapes(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Draw and answer in the world of shapes; score images by their pixels."""
+    """Score a bundle in the world of shapes: images by their pixels, answers by their text."""
     from janus_edge.cli.json_output import print_json
     from janus_edge.evals.shapes import run
     from janus_edge.runtime.output import is_standard_output

@@ -1,4 +1,4 @@
-"""``janus-edge export``: a checkpoint folder to a bundle folder."""
+"""``janus-edge export``: compile a checkpoint folder into a bundle folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class Backends(StrEnum):
-    """What runs the components."""
+    """The backends that a bundle can be exported for."""
 
     onnxruntime = "onnxruntime"
     tensorrt = "tensorrt"
@@ -31,18 +31,21 @@ def export(
         typer.Option(help="How the model is addressed: janus or janus-pro; default: as it is."),
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
+        int | None,
+        typer.Option(help="Positions of the KV cache; default: the most that the model allows."),
     ] = None,
     quantize: Annotated[
         str, typer.Option(help="How weights are stored: fp32, fp16, int8, int4 or int4-int8.")
     ] = "fp32",
     block_size: Annotated[
         int | None,
-        typer.Option(help="Weights a scale in the decoder: 32, 64 or 128; default: the preset's."),
+        typer.Option(
+            help="Weights per scale in the decoder: 32, 64 or 128; default: the preset's."
+        ),
     ] = None,
     kv_cache: Annotated[
         str | None,
-        typer.Option(help="Keys and values: float32 or int8; default: the preset's."),
+        typer.Option(help="Type of keys and values: float32 or int8; default: the preset's."),
     ] = None,
     prefill: Annotated[
         str | None,
@@ -65,19 +68,22 @@ def export(
         typer.Option(help="onnxruntime: graphs; tensorrt: engines for NVIDIA's GPUs."),
     ] = Backends.onnxruntime,
     precision: Annotated[
-        str | None, typer.Option(help="Of engines: float16 or bfloat16; default: float16.")
+        str | None, typer.Option(help="TensorRT: float16 or bfloat16; default: float16.")
     ] = None,
     builder: Annotated[
         str | None,
-        typer.Option(help="Of engines: tensorrt_rtx or tensorrt; default: what is installed."),
+        typer.Option(help="TensorRT: tensorrt_rtx or tensorrt; default: what is installed."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Of engines: a GPU, as sm_89; default: all that can be at once."),
+        typer.Option(help="TensorRT: a GPU, such as sm_89; default: all that one build can serve."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
-    """Compile a checkpoint into a bundle, checking every component against PyTorch."""
+    """Compile a checkpoint into a bundle.
+
+    Checks every component against PyTorch.
+    """
     from janus_edge.export.bundle.writer import export_folder
     from janus_edge.export.tensorrt.engines import PRECISIONS, Plan
     from janus_edge.runtime.stop import keeping

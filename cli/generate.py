@@ -1,4 +1,4 @@
-"""``janus-edge generate``: prompts to image files."""
+"""``janus-edge generate``: draw prompts to image files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from janus_edge.cli.options import Device, Json, user_path
 
 
 def _format_known(path: Path | None) -> Path | None:
-    """Refuse a name whose format is not written, before any work."""
+    """Refuse a name whose image format is not known, before any work."""
     from janus_edge.runtime.errors import OptionError
     from janus_edge.runtime.image_file import format_of
 
@@ -27,7 +27,7 @@ def generate(
     prompts: Annotated[
         list[str],
         typer.Argument(
-            help="What to draw; several are drawn together; - is standard input, a prompt a line.",
+            help="What to draw; several are drawn together; - is standard input, one per line.",
             metavar="prompt...",
         ),
     ],
@@ -37,34 +37,36 @@ def generate(
             "-o",
             "--output",
             help="PNG, JPEG or WebP file; - is standard output. "
-            "Default: out.png, or with a number where that is there.",
+            "Default: out.png, with a number added if that exists.",
             metavar="FILE",
             parser=user_path,
             callback=_format_known,
         ),
     ] = None,
     num_images: Annotated[
-        int, typer.Option("-n", "--num-images", help="Images a prompt; the files are numbered.")
+        int, typer.Option("-n", "--num-images", help="Images per prompt; the files are numbered.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="The i-th image has seed + i.")] = 0,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Pull towards the prompt; 1 is none.")
+        float | None, typer.Option(help="Strength of guidance towards the prompt; 1 is none.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest code.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest codes; 0 is all.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the k likeliest codes; 0 keeps all.")
+    ] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of a flow: steps an image.")] = None,
+    steps: Annotated[int | None, typer.Option(help="JanusFlow: steps per image.")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="Of a flow: euler, ab2 or heun.", metavar="NAME")
+        str | None, typer.Option(help="JanusFlow: euler, ab2 or heun.", metavar="NAME")
     ] = None,
     shift: Annotated[
-        float | None, typer.Option(help="Of a flow: above 1 takes more steps near noise.")
+        float | None, typer.Option(help="JanusFlow: above 1 takes more steps near noise.")
     ] = None,
     guidance_start: Annotated[
-        float | None, typer.Option(help="Of a flow: t in 0..1 from which guidance is on.")
+        float | None, typer.Option(help="JanusFlow: t in 0..1 from which guidance is on.")
     ] = None,
     guidance_end: Annotated[
-        float | None, typer.Option(help="Of a flow: t in 0..1 from which it is off again.")
+        float | None, typer.Option(help="JanusFlow: t in 0..1 from which it is off again.")
     ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="The papers' settings, not the bundle's.")
@@ -73,9 +75,11 @@ def generate(
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
     previews: Annotated[
-        Path | None, typer.Option(help="Folder for a preview a row of codes, or a step.")
+        Path | None, typer.Option(help="Folder for previews, one per row of codes or step.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="0 lets the engine choose.", min=0)] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the backend; 0 lets it choose.", min=0)
+    ] = 0,
     device: Device = "auto",
     json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""``janus-edge inspect``: what a bundle holds, after checking that it is whole."""
+"""``janus-edge inspect``: what a bundle holds, after a check that it is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inspect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check a bundle and show what is in it."""
+    """Check a bundle and show what it holds."""
     from janus_edge.cli.json_output import print_json
     from janus_edge.runtime.bundle import open_bundle
 
@@ -31,7 +31,7 @@ def inspect(
 
 
 def _document(opened: Bundle) -> dict[str, Any]:
-    """The manifest, and what is not in it."""
+    """Return the manifest with the sizes, the folder and the hash that it does not hold."""
     sizes = {name: {"size_bytes": opened.num_bytes(name)} for name in opened.manifest.components}
     manifest = opened.manifest.model_dump(mode="json")
     manifest["components"] = {
@@ -41,6 +41,7 @@ def _document(opened: Bundle) -> dict[str, Any]:
 
 
 def _show(opened: Bundle) -> None:
+    """Print a bundle's sizes, sampling settings and components."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -60,7 +61,7 @@ def _show(opened: Bundle) -> None:
 
 
 def _shapes(tensors: tuple[Tensor, ...]) -> str:
-    """``hidden[R,256]``; the KV caches, two a layer, as one word."""
+    """Return tensors as ``hidden[R,256]``; all KV caches together as ``KV``."""
     shown = []
     for tensor in tensors:
         is_cache = tensor.name.startswith(("past_", "present_"))

@@ -1,4 +1,4 @@
-"""``--json``: one document on standard output, its keys in docs/cli.md."""
+"""``--json``: one document on standard output; docs/cli.md lists its keys."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import typer
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Print a document as one line of ASCII, whatever the locale; null for what is no number."""
+    """Print a document as one line of ASCII, in any locale; null for NaN and infinity."""
     typer.echo(json.dumps(_plain(document), allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
+    """Return a value as JSON takes it: tuples as lists, paths as text, null for NaN, infinity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,5 +1,7 @@
-"""The one place where an error becomes a line and an exit code. Light: a Ctrl-C while the commands
-are imported is no traceback."""
+"""Run a command; the one place where an error becomes a line and an exit code.
+
+The module imports little: a Ctrl-C while the commands are imported must not print a traceback.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from contextlib import suppress
 
 from janus_edge.runtime.stop import Stopped, stoppable
 
-_DEBUG = "--debug"  # accepted anywhere, so it is taken out before parsing
-_EXTRAS = {"eval": "evals", "export": "export", "pull": "pull"}  # what a command's imports need
-_EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # of a module that only some of it needs
+_DEBUG = "--debug"  # accepted anywhere, so it is removed before parsing
+_EXTRAS = {"eval": "evals", "export": "export", "pull": "pull"}  # extra of each command's imports
+_EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # extras of modules that only some uses need
 
 
 def main() -> None:
@@ -22,13 +24,13 @@ def main() -> None:
 
 
 def run(words: list[str], *, is_last: bool = False) -> int:
-    """Run a command; return its exit code (docs/cli.md, "Exit codes").
+    """Run a command and return its exit code (docs/cli.md, "Exit codes").
 
-    An error is one line on standard error, and no error ends otherwise.
+    An error becomes one line on standard error; only ``--debug`` shows a traceback.
 
     Args:
-        words: the command and its arguments.
-        is_last: the program ends afterwards.
+        words: Words of the command line, without the program.
+        is_last: Whether the program ends afterwards.
     """
     end = words.index("--") if "--" in words else len(words)
     arguments = [word for word in words[:end] if word != _DEBUG] + words[end:]
@@ -42,12 +44,12 @@ def run(words: list[str], *, is_last: bool = False) -> int:
 
             code: int | None = app(arguments, prog_name="janus-edge", standalone_mode=False)
             if sys.stdout is not None:
-                sys.stdout.flush()  # what cannot be written is an error, too
+                sys.stdout.flush()  # so that output that cannot be written is an error
         return code or 0
     except Stopped as stop:
         _say(str(stop))
         return stop.code
-    except BrokenPipeError:  # whoever read it, as head, has enough
+    except BrokenPipeError:  # the reader, such as head, has stopped reading
         _drop_output()
         return 1
     except Exception as error:
@@ -58,7 +60,10 @@ def run(words: list[str], *, is_last: bool = False) -> int:
 
 
 def _prepare_streams() -> None:
-    """Take any text in any locale; let no file get the number of a stream that is closed."""
+    """Open closed standard streams, and accept any text in any locale.
+
+    A file that is opened later must not get the number of a standard stream.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -70,7 +75,7 @@ def _prepare_streams() -> None:
 
 
 def _drop_output() -> None:
-    """Forget what standard output did not take: Python would try again as it ends."""
+    """Discard what standard output did not take: Python would try to write it again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -79,18 +84,19 @@ def _drop_output() -> None:
 
 
 def _note(message: Warning | str) -> None:
-    """What does not stop a command, as what a device leaves to the CPU."""
+    """Print a warning that does not stop a command, for example what a device leaves to the CPU."""
     _say(f"note: {message}")
 
 
 def _say(line: str) -> None:
-    """Print a line on standard error, where there is one."""
-    if sys.stderr is not None:  # else print would take standard output
+    """Print a line on standard error, if there is one."""
+    if sys.stderr is not None:  # else print would use standard output
         with suppress(OSError):
             print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
+    """Return an error's line and the exit code."""
     from typer.exceptions import TyperException
 
     from janus_edge.runtime.errors import JanusEdgeError
@@ -117,10 +123,11 @@ def _line_and_code(error: Exception, command: str) -> tuple[str, int]:
     return f"unexpected {kind}: {text}; run again with {_DEBUG} and report it", 1
 
 
-# Errors of rooms whose import is heavy, by name.
+# Errors of packages whose import is slow, by name.
 _OWN_ERRORS = ("CheckpointError", "ParityError")
 
 
 def _failed(message: str, code: int) -> int:
+    """Print an error's line and return the exit code."""
     _say(f"error: {message}")
     return code

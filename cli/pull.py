@@ -20,7 +20,8 @@ def pull(
         str | None, typer.Option(help="Branch, tag or commit; default: the newest.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the bundle; default: the repository's, in lower case.")
+        str | None,
+        typer.Option(help="Name of the bundle; default: the repository's, in lower case."),
     ] = None,
     quantize: Annotated[
         str | None,
@@ -34,14 +35,16 @@ def pull(
         typer.Option(help="How the model is addressed: janus or janus-pro; default: as it is."),
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(help="Positions of the KV cache; default: the model's most.")
+        int | None,
+        typer.Option(help="Positions of the KV cache; default: the most that the model allows."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle.")] = False,
 ) -> None:
-    """Download a checkpoint and compile it into a bundle that --model finds by its name.
+    """Pull a checkpoint from the Hugging Face hub.
 
-    Reads HF_TOKEN, HF_ENDPOINT and HF_HOME. A stopped download goes on where it stopped. The
-    checkpoint stays in huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
+    Downloads it and compiles it into a bundle that --model finds by its name. Reads HF_TOKEN,
+    HF_ENDPOINT and HF_HOME. A stopped download resumes where it stopped. The checkpoint stays in
+    huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
     """
     from janus_edge.hub.pull import pull as pull_repository
     from janus_edge.runtime.stop import keeping

@@ -14,15 +14,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STANDARD_INPUT = "-"
-_CHUNK = 1 << 20  # bytes a read
+_CHUNK = 1 << 20  # bytes per read
 _WAIT_S = 0.1
 _MAX_TEXT = 4 << 20  # bytes: 1024 prompts, each longer than any model's context
 
 
 def prompts_from(words: list[str]) -> tuple[str, ...]:
-    """Return the prompts, those of standard input in place of ``-``: one a line, UTF-8.
+    """Return the prompts, with those of standard input instead of ``-``.
 
-    Empty lines are left out. Raise PromptError where there are none, BadParameter.
+    Standard input holds one prompt per line, in UTF-8. Empty lines are ignored.
+
+    Args:
+        words: Prompts of the command line.
+
+    Raises:
+        PromptError: Standard input is empty.
+        BadParameter: There are several ``-``, or standard input cannot be read.
     """
     from janus_edge.runtime.errors import PromptError
 
@@ -38,13 +45,20 @@ def prompts_from(words: list[str]) -> tuple[str, ...]:
 
 
 def as_text(word: str) -> str:
-    """Return an argument as UTF-8 where the locale could not read it, U+FFFD for what is none."""
+    """Return an argument as UTF-8 even if the locale could not read it; U+FFFD for bad bytes."""
     return word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def images_from(paths: list[Path]) -> list[Image]:
-    """Return the images, that of standard input in place of ``-``. Raise ImageError,
-    BadParameter."""
+    """Return the images, with that of standard input instead of ``-``.
+
+    Args:
+        paths: Image files of the command line.
+
+    Raises:
+        ImageError: An image cannot be read.
+        BadParameter: There are several ``-``, or standard input cannot be read.
+    """
     from janus_edge.runtime.image import load_image
 
     _check_once(paths.count(Path(STANDARD_INPUT)))
@@ -52,6 +66,7 @@ def images_from(paths: list[Path]) -> list[Image]:
 
 
 def _image() -> Image:
+    """Return the image of standard input."""
     from janus_edge.runtime.errors import ImageError
     from janus_edge.runtime.image import decode_image
     from janus_edge.runtime.image_bytes import MAX_BYTES
@@ -63,16 +78,21 @@ def _image() -> Image:
 
 
 def _check_once(count: int) -> None:
+    """Refuse several ``-``; raise BadParameter."""
     if count > 1:
         raise typer.BadParameter("standard input can be read once; give one -")
 
 
 def _read(most: int, what: str) -> bytes:
-    """Read standard input to its end. Raise BadParameter where it is closed or has no end."""
+    """Return standard input to its end.
+
+    Raises:
+        BadParameter: It is closed, a folder or longer than ``most`` bytes.
+    """
     if sys.stdin is None:
         raise typer.BadParameter("standard input is closed; leave out the -")
     if sys.stdin.isatty():
-        # in one write, so that a Ctrl-C cannot come between the words and the end of their line
+        # One write, so that a Ctrl-C cannot come between the words and the end of their line.
         sys.stderr.write(f"note: reading {what} from the terminal; Ctrl-D ends it\n")
     try:
         content = _up_to(most + 1)
@@ -84,7 +104,7 @@ def _read(most: int, what: str) -> bytes:
 
 
 def _up_to(most: int) -> bytes:
-    """Read so many bytes of standard input, fewer where it ends."""
+    """Return up to ``most`` bytes of standard input."""
     source, content = sys.stdin.fileno(), b""
     while len(content) < most:
         _wait_for(source)
@@ -98,8 +118,8 @@ def _up_to(most: int) -> bytes:
 def _wait_for(source: int) -> None:
     """Wait until a descriptor can be read.
 
-    In short waits: a Ctrl-C that comes just before a wait begins is acted on after it, and a read
-    of a terminal ends no sooner than a person types.
+    The waits are short: a Ctrl-C that comes just before a wait begins is handled after it, and a
+    read of a terminal ends no sooner than a person types.
     """
     if sys.platform == "win32":  # select takes sockets only
         return

@@ -11,14 +11,14 @@ from rich.text import Text
 
 
 class _Count(ProgressColumn):
-    """Done and to be done, once that is known."""
+    """Column of what is done and what is to be done, once that is known."""
 
     def render(self, task: Task) -> Text:
         return Text("opening" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
 
 
 class _Rate(ProgressColumn):
-    """Codes or steps a second over the last moments."""
+    """Column of codes or steps per second over the last moments."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -29,14 +29,23 @@ class _Rate(ProgressColumn):
 
 
 def one_line(text: str, most: int = 100) -> str:
-    """Return a text as a terminal can show it: one line, nothing that moves the cursor, cut."""
+    """Return a text as a terminal can show it: one line without control characters, cut.
+
+    Args:
+        text: Any text.
+        most: Longest line, in characters.
+    """
     shown = "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 @contextmanager
 def drawing_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar with codes or steps a second and time left; call it with (done, total, unit)."""
+    """Show a progress bar with codes or steps per second and the time left.
+
+    Yields:
+        A function that updates the bar: done, total, unit.
+    """
     columns = (TextColumn(title), BarColumn(), _Count())
     console = Console(stderr=True)
     with Progress(

@@ -20,7 +20,7 @@ from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.manifest import Manifest
 from janus_edge.runtime.resources import free_memory, num_processors
 
-# Wheels that all hold the module onnxruntime: the one installed last has overwritten the others.
+# Wheels that all hold the module onnxruntime: the last one installed has overwritten the others.
 WHEELS = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -33,7 +33,10 @@ _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp"
 
 
 def machine() -> Iterator[tuple[str, str]]:
-    """What there is, a line each: its name and what was found. Reads memory for a second."""
+    """Yield what this machine has: names and what was found.
+
+    This reads memory for about a second, to measure its bandwidth.
+    """
     yield "system", f"{platform.machine()} {platform.system()}, Python {platform.python_version()}"
     yield "processor", f"{processor()}, {num_processors()} for this process; {_features()}"
     rates = sorted(read_rates())
@@ -53,14 +56,14 @@ def machine() -> Iterator[tuple[str, str]]:
 
 
 def bundle(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Each device, and "yes" or why the bundle cannot run there."""
+    """Yield each device, and "yes" or why the bundle cannot run there."""
     for kind in PROVIDERS:
         device = Device(kind)
         yield str(device), why_not(manifest, device) or "yes"
 
 
 def wheels_clash(installed: list[str]) -> str | None:
-    """What to do about several wheels of one module; None: there is one."""
+    """Return what to do about several wheels of one module; None if there is at most one."""
     if len(installed) < 2:
         return None
     names = " and ".join(installed)
@@ -72,6 +75,7 @@ def wheels_clash(installed: list[str]) -> str | None:
 
 
 def _installed() -> Iterator[str]:
+    """Yield the installed wheels of ONNX Runtime."""
     for name in WHEELS:
         try:
             version(name)
@@ -81,7 +85,7 @@ def _installed() -> Iterator[str]:
 
 
 def _features() -> str:
-    """Of the processor, those that products of integers use."""
+    """Return the processor's features that integer matmuls use."""
     if sys.platform != "linux":
         return "features unknown"
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -92,6 +96,7 @@ def _features() -> str:
 
 
 def _gpus() -> Iterator[tuple[str, str]]:
+    """Yield the CUDA driver and each GPU, or why there is none."""
     try:
         driver, count = num_gpus()
     except DeviceError as error:

@@ -1,4 +1,4 @@
-"""The machine that a measurement ran on, and how fast it reads memory."""
+"""The machine that a measurement ran on, and its memory bandwidth."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from janus_edge.runtime.resources import num_processors
 
-BUFFER_BYTES = 2**29  # far more than any cache holds
+BUFFER_BYTES = 2**29  # far more than caches hold
 REPEATS = 5
 _CPU = Path("/sys/devices/system/cpu")
 _POWER = Path("/sys/class/power_supply")
 
 
 def describe() -> dict[str, Any]:
-    """Processor, memory, system, and what may disturb: power state and load."""
+    """Return processor, memory and system, and what may disturb: power state and load."""
     return {
         "machine": f"{platform.machine()} {platform.system()}, {processor()}",
         "memory_gb": _memory_gb(),
@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """How many of which processor."""
+    """Return how many of which processor there are."""
     lines = (
         Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if sys.platform == "linux"
@@ -44,8 +44,7 @@ def processor() -> str:
 
 
 def power_state() -> str:
-    """The processor's frequency governor, and whether the machine is on battery; what the system
-    does not tell is "unknown"."""
+    """Return the processor's frequency governors and the power supply, "unknown" if not known."""
     governors = set(_words(_CPU.glob("cpu[0-9]*/cpufreq/scaling_governor")))
     online = list(_words(_POWER.glob("*/online")))
     supply = "unknown" if not online else "mains" if "1" in online else "battery"
@@ -53,8 +52,13 @@ def power_state() -> str:
 
 
 def read_rates(num_threads: int = 0) -> list[float]:
-    """Bytes a second that threads (0: one a processor) read from memory together, of each of some
-    passes: the largest of many numbers, which waits for memory alone."""
+    """Return the memory bandwidth of several passes, in bytes per second.
+
+    Threads read together. Each takes the largest of many numbers, which waits for memory alone.
+
+    Args:
+        num_threads: Number of threads; 0 for one per processor.
+    """
     threads = num_threads or num_processors()
     parts = np.array_split(np.ones(BUFFER_BYTES // 4, np.float32), threads)
     found = []
@@ -67,9 +71,9 @@ def read_rates(num_threads: int = 0) -> list[float]:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held at once, with what it touched of mapped files."""
+    """Return the peak memory of this process in bytes, touched parts of mapped files included."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says here includes the process that started this one
+    if status.exists():  # on Linux, getrusage includes the process that started this one
         (line,) = [
             line
             for line in status.read_text(encoding="utf-8").splitlines()
@@ -83,6 +87,7 @@ def peak_memory_bytes() -> int:
 
 
 def _memory_gb() -> float | None:
+    """Return the machine's memory in GB; None if not known."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (AttributeError, ValueError, OSError):
@@ -90,6 +95,7 @@ def _memory_gb() -> float | None:
 
 
 def _words(paths: Iterator[Path]) -> Iterator[str]:
+    """Yield the text of each file that can be read."""
     for path in paths:
         try:
             yield path.read_text(encoding="utf-8").strip()

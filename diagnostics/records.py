@@ -1,4 +1,4 @@
-"""Records: one JSON line a run, appended whole."""
+"""Records: one JSON line per run, appended atomically."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ from janus_edge.runtime.output import append_output
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Add a line to a file of records, all of it or nothing; several programs may do so at once."""
+    """Add a line to a file of records, completely or not at all.
+
+    Several programs may do so at once.
+
+    Args:
+        path: The file; created if missing.
+        record: The record.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     append_output(path, f"{to_line(record)}\n".encode())
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Return a file's records, but for what is no JSON: a line half written when all stopped."""
+    """Return a file's records, without lines that a crash left incomplete."""
     found = []
     for line in path.read_bytes().splitlines():
         with suppress(ValueError):
@@ -29,7 +39,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def program(schema: str) -> dict[str, Any]:
-    """What the record of a program of bench/ begins with: its schema, and what was run when."""
+    """Return the beginning of a program's record: its schema, and what was run when."""
     return {
         "schema": schema,
         "command": f"python {shlex.join(sys.argv)}",
@@ -39,12 +49,12 @@ def program(schema: str) -> dict[str, Any]:
 
 
 def to_line(record: dict[str, Any]) -> str:
-    """A record as one line of JSON."""
+    """Return a record as one line of JSON."""
     return json.dumps(record, ensure_ascii=False)
 
 
 def checkout_commit() -> str | None:
-    """The commit of the checkout this runs from, None outside one; "+" marks local changes."""
+    """Return the commit of the checkout, "+" if it has local changes; None outside a checkout."""
     try:
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
@@ -52,6 +62,7 @@ def checkout_commit() -> str | None:
 
 
 def _git(*words: str) -> str:
+    """Return what a git command prints; raise OSError or CalledProcessError."""
     where = Path(__file__).resolve().parent
     done = subprocess.run(
         ["git", *words], cwd=where, capture_output=True, encoding="utf-8", check=True

@@ -1,1 +1,1 @@
-"""Quality of bundles, as programs with recorded outputs. Knows the runtime's public events only."""
+"""Quality of bundles, as programs with recorded outputs; knows the runtime's public events only."""

@@ -1,7 +1,7 @@
-"""Scores in the world of shapes: prompts drawn and judged by their pixels, questions by their text.
+"""Scores in the world of shapes: images judged by their pixels, answers by their text.
 
-Six GenEval-style categories in equal numbers, scored twice: by GenEval's rule (what was asked for
-is there) and strictly (and nothing else is). Half of the prompts and questions are about
+Six categories in GenEval's style, in equal numbers, are scored twice: by GenEval's rule (what was
+asked for is there) and strictly (and nothing else is). Half of the prompts and questions are about
 combinations that training never showed.
 """
 
@@ -49,7 +49,13 @@ RULES: dict[str, Callable[[np.ndarray, Caption], bool]] = {"geneval": holds, "st
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One prompt or question: its group (category or topic) and whether it came out right."""
+    """One prompt or question and its outcome.
+
+    Attributes:
+        group: Category or topic.
+        held_out: Whether training never showed the combination.
+        right: Whether the image or the answer is right.
+    """
 
     group: str
     held_out: bool
@@ -57,7 +63,15 @@ class Outcome:
 
 
 def prompts(split: str, count: int) -> Iterator[tuple[bool, Caption]]:
-    """``count`` captions, the categories in turn, each half held out (True) and half not."""
+    """Yield captions, the categories in turn; half of each category is held out.
+
+    Args:
+        split: One of ``SPLITS``.
+        count: Number of captions.
+
+    Yields:
+        Whether the combination is held out, and the caption.
+    """
     found = {held_out: scenes(split, held_out=held_out) for held_out in (True, False)}
     rng = np.random.default_rng(SPLITS[split])
     for index in range(count):
@@ -67,7 +81,15 @@ def prompts(split: str, count: int) -> Iterator[tuple[bool, Caption]]:
 
 
 def questions(split: str, count: int) -> Iterator[tuple[bool, Scene, Question]]:
-    """``count`` questions, the topics in turn, each half held out (True) and half not."""
+    """Yield questions, the topics in turn; half of each topic is held out.
+
+    Args:
+        split: One of ``SPLITS``.
+        count: Number of questions.
+
+    Yields:
+        Whether the combination is held out, the scene and the question.
+    """
     found = {held_out: scenes(split, held_out=held_out) for held_out in (True, False)}
     rng = np.random.default_rng(SPLITS[split] + 1)
     for index in range(count):
@@ -80,18 +102,34 @@ def questions(split: str, count: int) -> Iterator[tuple[bool, Scene, Question]]:
 
 
 def draw(session: Session, request: ImageRequest) -> Image:
-    """The one image of a request."""
+    """Return the one image of a request.
+
+    Args:
+        session: The open bundle.
+        request: A request for one image.
+    """
     (image,) = (e for e in session.generate_image(request) if isinstance(e, Image))
     return image
 
 
 def judge(image: Image, wanted: Caption) -> dict[str, bool]:
-    """Whether an image is right, by each rule."""
+    """Return whether an image is right, by each rule.
+
+    Args:
+        image: The drawn image.
+        wanted: What it was asked to show.
+    """
     return {rule: holds_by(image.pixels, wanted) for rule, holds_by in RULES.items()}
 
 
 def answer(session: Session, scene: Scene, asked: Question) -> str:
-    """The model's answer about a scene's image."""
+    """Return the model's answer to a question about a scene's image.
+
+    Args:
+        session: The open bundle.
+        scene: The scene to show.
+        asked: The question.
+    """
     request = AskRequest(question=asked.text, images=(PilImage.fromarray(render(scene)),))
     return "".join(e.text for e in session.ask(request) if isinstance(e, Text)).strip()
 
@@ -108,10 +146,21 @@ def run(
     sheet: Path | None,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Score a bundle; report a table, append a record, return it.
+    """Score a bundle, report a table and return the record.
 
-    settings: how images are drawn, by ImageRequest's names; None is the bundle's own. Raises
-    OptionError.
+    Args:
+        model: Folder or name of the bundle; None for the default.
+        num_prompts: Images to draw.
+        num_questions: Questions to ask.
+        split: One of ``SPLITS``.
+        device: Device to run on.
+        settings: How images are drawn, by ImageRequest's names; None for the bundle's own.
+        record: File to append the record to; None for none.
+        sheet: File to write all images to; None for none.
+        report: Called with each line of the table.
+
+    Raises:
+        OptionError: The split or a setting is unknown or out of range.
     """
     check_split(split)
     for path in (record, sheet):
@@ -135,9 +184,9 @@ def run(
 
 
 def _circumstances(session: Session, split: str) -> dict[str, Any]:
-    """What a record begins with: which program, where, on what."""
+    """Return the beginning of a record: which program, where, on what."""
     return {
-        "schema": "shapes/2",  # shapes/1 had guidance_scale and temperature in place of settings
+        "schema": "shapes/2",  # shapes/1 had guidance_scale and temperature instead of settings
         "command": f"janus-edge {shlex.join(sys.argv[1:])}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
@@ -149,7 +198,7 @@ def _circumstances(session: Session, split: str) -> dict[str, Any]:
 
 
 def check_split(split: str) -> None:
-    """Raises OptionError for an unknown one."""
+    """Refuse an unknown split; raise OptionError."""
     if split not in SPLITS:
         raise OptionError(f'split is "{split}"; give one of {", ".join(SPLITS)}')
 
@@ -157,7 +206,7 @@ def check_split(split: str) -> None:
 def _drawing(
     session: Session, split: str, count: int, settings: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], list[np.ndarray]]:
-    """The scores of drawing by each rule, and the images."""
+    """Return the scores of drawing by each rule, and the images."""
     drawn: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
     images = []
     for index, (held_out, wanted) in enumerate(prompts(split, count)):
@@ -169,7 +218,7 @@ def _drawing(
 
 
 def _answering(session: Session, split: str, count: int) -> dict[str, Any]:
-    """The scores of answering."""
+    """Return the scores of answering."""
     return summary(
         [
             Outcome(
@@ -183,7 +232,7 @@ def _answering(session: Session, split: str, count: int) -> dict[str, Any]:
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Scores a group, their mean, and the same mean for held-out and other combinations."""
+    """Return each group's score, their mean, and that mean for held-out and other combinations."""
     groups = list(dict.fromkeys(outcome.group for outcome in outcomes))
     scores = {group: _mean(o.right for o in outcomes if o.group == group) for group in groups}
     overall = _mean(scores.values())
@@ -198,7 +247,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def contact_sheet(images: list[np.ndarray]) -> np.ndarray:
-    """Images side by side, six categories by two a row, the last row filled with white."""
+    """Return the images side by side, two of each category per row, the rest filled with white."""
     white = np.full_like(images[0], 255)
     padded = images + [white] * (-len(images) % _SHEET_COLUMNS)
     rows = [padded[i : i + _SHEET_COLUMNS] for i in range(0, len(padded), _SHEET_COLUMNS)]
@@ -211,6 +260,7 @@ def _mean(values: Any) -> float:
 
 
 def _lines(title: str, scored: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table of scores."""
     yield f"{title}: {scored['overall']:.3f} (standard error {scored['standard_error']:.3f})"
     for group, score in scored["groups"].items():
         yield f"  {group:22} {score:.3f}"

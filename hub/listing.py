@@ -1,8 +1,8 @@
 """The hub's listing of a repository, checked before any of it is used.
 
-What is listed becomes file names in the cache and limits of downloads, so a listing is refused as
-a whole unless its commit and hashes are hex digits, its sizes are sizes, and its names could be
-files of a git repository on any system.
+The listing's entries become file names in the cache and limits of downloads. A listing is therefore
+refused as a whole unless its commit and hashes are hex digits, its sizes are valid, and its names
+could be files of a git repository on any system.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 _MAX_FILES = 100_000
 _MAX_NAME_BYTES = 1024
-_MAX_PART_BYTES = 255  # of a folder's or file's name, on common file systems
+_MAX_PART_BYTES = 255  # limit of a folder's or file's name on common file systems
 
 _Size = Annotated[int, Field(ge=0, lt=2**50)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -25,7 +25,7 @@ _GitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class UnexpectedAnswer(Exception):
-    """The hub's answer is none that a hub gives. The text goes on after the hub's address."""
+    """The answer is none that a hub gives; the text continues a line that names the hub."""
 
 
 class Lfs(BaseModel, strict=True, frozen=True):
@@ -36,7 +36,14 @@ class Lfs(BaseModel, strict=True, frozen=True):
 
 
 class ListedFile(BaseModel, strict=True, frozen=True):
-    """A file of the listing. A hub may leave out sizes and hashes."""
+    """A file of the listing.
+
+    Attributes:
+        name: Path in the repository.
+        small_size: Size in bytes of a file that is not large; None if the hub does not say.
+        git_hash: Git's hash of the file or of its LFS pointer; None if the hub does not say.
+        lfs: Size and hash of a large file; None for others.
+    """
 
     name: str = Field(alias="rfilename")
     small_size: _Size | None = Field(default=None, alias="size")
@@ -45,12 +52,12 @@ class ListedFile(BaseModel, strict=True, frozen=True):
 
     @property
     def size(self) -> int | None:
-        """Bytes that the file has, None if the hub does not say."""
+        """Size of the file in bytes; None if the hub does not say."""
         return self.lfs.size if self.lfs else self.small_size
 
     @property
     def hash(self) -> str | None:
-        """SHA-256 of a large file, git's hash of a small one, None if the hub does not say."""
+        """SHA-256 of a large file, git's hash of a small one; None if the hub does not say."""
         return self.lfs.sha256 if self.lfs else self.git_hash
 
 
@@ -62,7 +69,14 @@ class Listing(BaseModel, strict=True, frozen=True):
 
 
 def parse_listing(raw: bytes) -> tuple[str, dict[str, ListedFile]]:
-    """Return the commit, and the files by their names. Raises UnexpectedAnswer."""
+    """Return the commit, and the files by name.
+
+    Args:
+        raw: The hub's answer, JSON.
+
+    Raises:
+        UnexpectedAnswer: The answer is no listing, or has names that no repository has.
+    """
     try:
         found = Listing.model_validate_json(raw)
     except ValidationError as error:
@@ -80,18 +94,25 @@ def parse_listing(raw: bytes) -> tuple[str, dict[str, ListedFile]]:
 
 
 def same_elsewhere(name: str, files: dict[str, ListedFile]) -> str | None:
-    """Return a file whose name is the same where case or the form of accents makes no difference.
+    """Return another file that has the same name on some systems; None if there is none.
 
-    Such a pair is refused only where one of it is needed: other files are never written.
+    On such systems case or the form of accents makes no difference. Such a pair is refused only
+    when one of it is needed: other files are never written.
+
+    Args:
+        name: Name of the file that is needed.
+        files: Files of the listing by name.
     """
     return next((other for other in files if other != name and _fold(other) == _fold(name)), None)
 
 
 def _fold(name: str) -> str:
+    """Return a name without case and without differences in the form of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _too_long(name: str) -> bool:
+    """Return True if common file systems refuse the name."""
     sizes = [len(part.encode()) for part in name.split("/")]
     return max(sizes) > _MAX_PART_BYTES or len(name.encode()) > _MAX_NAME_BYTES
 
@@ -106,7 +127,7 @@ _UNFIT: dict[str, Callable[[str], object]] = {
 
 
 def _check_name(name: str) -> None:
-    """Raise UnexpectedAnswer for a name that is none of a file in a repository."""
+    """Refuse a name that no file in a repository has; raise UnexpectedAnswer."""
     for reason, is_unfit in _UNFIT.items():
         if is_unfit(name):
             raise UnexpectedAnswer(f"lists a file whose name {reason}: {name!a:.100}")

@@ -1,4 +1,4 @@
-"""Pulling a published checkpoint: downloaded, then exported into the user's folder."""
+"""Pull a published checkpoint: download it, then export it into the user's folder."""
 
 from __future__ import annotations
 
@@ -34,9 +34,12 @@ Read = TypeVar("Read")
 class Kind:
     """What is read of a kind of repository.
 
-    needed: files that it must have, the config first. also: taken where they are. weights: the
-    formats, best first: only one of them is downloaded. what, advice: what a repository that is
-    none is told.
+    Attributes:
+        needed: Files that it must have, the config first.
+        also: Files that are read if they exist.
+        weights: Names of weight files by format, best first; only one format is downloaded.
+        what: What such a repository is, for errors.
+        advice: What to do about another repository, for errors.
     """
 
     needed: tuple[str, ...]
@@ -63,7 +66,7 @@ CHECKPOINT = Kind(
     what="a checkpoint of the Janus family",
     advice="pull a checkpoint of the Janus family",
 )
-# Its half-precision file is the same rounded; ours computes in float32 and takes the whole one.
+# The fp16 file holds the same weights, rounded. Ours computes in fp32 and prefers the fp32 file.
 AUTOENCODER = Kind(
     needed=("config.json",),
     weights=(
@@ -91,17 +94,29 @@ def pull(
     note: Report | None = None,
     replace: bool = False,
 ) -> Path:
-    """Download a repository and export it into the user's folder; returns the bundle's folder.
+    """Download a repository and export it into the user's folder; return the bundle's folder.
 
-    vae: a JanusFlow's autoencoder, as ``download`` takes it. revision: branch, tag or commit.
-    name: of the bundle; default: the repository's, in lower case. roles, quantize: as the export
-    takes them; without ``quantize`` what this machine runs fastest. max_length: positions of the KV
-    cache. report: called with a line after each step. note: called with a line on what was chosen
-    unasked; default: ``report``. Raises what ``download`` and the export do, and OutputError when
-    there is such a bundle already (and replace is False).
+    Args:
+        repo: Repository, ``owner/name``.
+        vae: Autoencoder of a JanusFlow, as in ``download``.
+        revision: Branch, tag or commit; None for the newest.
+        name: Name of the bundle; None for the repository's, in lower case.
+        roles: As in ``export_folder``; None for what the repository needs.
+        quantize: Preset; None for what this machine runs fastest.
+        max_length: Positions of the KV cache; None for the model's most.
+        report: Called with a line after each step.
+        note: Called with a line on what was chosen by default; None for ``report``.
+        replace: Whether to replace a bundle of this name.
+
+    Raises:
+        PullError: The download failed, or the repository is none of the Janus family.
+        OptionError: An option does not fit.
+        OutputError: There is such a bundle already, or it cannot be written.
+        CheckpointError: The checkpoint is damaged or does not fit its config.
+        ParityError: A component does not match PyTorch.
     """
     folder = _bundle_folder(repo, name, replace)
-    preset_of(quantize or "fp32")  # an unknown one is refused before gigabytes come
+    preset_of(quantize or "fp32")  # refuse an unknown one before gigabytes are downloaded
     checkpoint, autoencoder = download(repo, vae=vae, revision=revision, report=report)
     if quantize is None:
         quantize, why = fastest_preset()
@@ -128,13 +143,27 @@ def download(
     endpoint: str | None = None,
     cache_dir: Path | None = None,
 ) -> tuple[Path, Path | None]:
-    """Download the needed files of a checkpoint, all of one commit, and of its autoencoder's.
+    """Download the needed files of one commit of a checkpoint, and of its autoencoder.
 
-    Returns their folders, None for the autoencoder's of a model that draws without one.
-    vae: a JanusFlow's autoencoder, a folder or a repository; default: what the checkpoint holds,
-    else VAE_REPO. endpoint, cache_dir: default to HF_ENDPOINT and to huggingface_hub's cache.
-    Configs are read before any weights, as those of another model spare gigabytes. Raises
-    PullError, OptionError where vae is of no use, CheckpointError where its folder is not.
+    Configs are read before any weights: those of another model save the download.
+
+    Args:
+        repo: Repository, ``owner/name``.
+        vae: Folder or repository of a JanusFlow's autoencoder; None for what the checkpoint holds,
+            else VAE_REPO.
+        revision: Branch, tag or commit; None for the newest.
+        report: Called with a line after each step.
+        endpoint: Address of the hub; None for HF_ENDPOINT.
+        cache_dir: Folder to download to; None for huggingface_hub's cache.
+
+    Returns:
+        Folder of the checkpoint, and of the autoencoder; None for the latter if the model draws
+        without one.
+
+    Raises:
+        PullError: The download failed, or the repository is none of the Janus family.
+        OptionError: ``vae`` is of no use, or no folder or repository.
+        CheckpointError: ``vae`` is a folder that does not fit.
     """
     look = partial(find, endpoint=endpoint, cache_dir=cache_dir)
     source = look(repo, revision=revision)
@@ -148,9 +177,16 @@ def download(
 
 
 def needed_files(names: Iterable[str], repo: str, kind: Kind, folder: str = "") -> list[str]:
-    """What is read of a kind, the small files first. Raises PullError when something is missing.
+    """Return the files to read of a kind of repository, the small files first.
 
-    folder: of the repository, with its slash, that is looked in.
+    Args:
+        names: Names of all files.
+        repo: Repository, for errors.
+        kind: What to read.
+        folder: Folder in the repository, with its slash; empty for the top.
+
+    Raises:
+        PullError: A file is missing.
     """
     found = {name.removeprefix(folder) for name in names if name.startswith(folder)}
     for missing in kind.needed:
@@ -176,7 +212,7 @@ class _Part:
     what: str
 
     def fetch(self, report: Report) -> Path:
-        """Download them; returns their folder. Raises PullError."""
+        """Download the files and return their folder; raise PullError."""
         of = self.source
         report(f"{of.repo}: commit {of.commit}, {len(self.names)} of {len(of.files)} files")
         paths = [of.fetch(name) for name in self.names]
@@ -195,7 +231,7 @@ def _autoencoder(
     look: Callable[[str], Repository],
     report: Report,
 ) -> _Part | Path:
-    """The autoencoder that a JanusFlow is to draw with, after checking that it can."""
+    """Return the autoencoder that a JanusFlow is to draw with, after checking that it fits."""
     if vae is not None and Path(vae).exists():
         empty_model(config, Path(vae))
         return Path(vae)
@@ -212,7 +248,7 @@ def _autoencoder(
 
 
 def _config(source: Repository, name: str, kind: Kind, read: Callable[[Any], Read]) -> Read:
-    """What ``read`` makes of a config. Raises PullError where it is of another model."""
+    """Return what ``read`` makes of a config; raise PullError if it is of another model."""
     try:
         return read(read_object(source.fetch(name)))
     except UNREADABLE as error:
@@ -220,7 +256,7 @@ def _config(source: Repository, name: str, kind: Kind, read: Callable[[Any], Rea
 
 
 def _bundle_folder(repo: str, name: str | None, replace: bool) -> Path:
-    """Where the bundle will be, after checking that it may be there."""
+    """Return where the bundle will be, after checking that it may be there."""
     if name is None:
         name = re.sub(r"[^a-z0-9._-]+", "-", repo.rsplit("/", 1)[-1].lower())
         if not is_bundle_name(name):

@@ -1,10 +1,10 @@
-"""Downloading files of a repository, and checking every one.
+"""Download files of a repository, and check each one.
 
-Files lie in huggingface_hub's cache, laid out as its documentation says, so that other programs
-find them too. That library names them by what the answers' headers say and asks again for all of a
-file whose download was cut; here nothing of an answer becomes a path but the listing's hex digits
-and checked names (``listing``), no file exceeds what was listed (``transfer``), and a file gets its
-name when its hash is right.
+Files lie in huggingface_hub's cache, in its documented layout, so that other programs find them
+too. That library names files by headers of the answers, and downloads a file anew if its download
+was cut. Here, of an answer only the listing's hex digits and checked names become paths
+(``listing``), no file exceeds its listed size (``transfer``), and a file gets its name when its
+hash is right.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from janus_edge.runtime.files import atomic_write, sync, sync_folder
 _LISTING_BYTES = 32 * 2**20
 _LISTING_S = 60.0
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|npy)")
-_SMALL_BYTES = 64 * 2**20  # of every file that is not weights: it is read whole
+_SMALL_BYTES = 64 * 2**20  # limit of each file that is not weights: it is read into memory
 _WEIGHTS_BYTES = 2**40
-_LONGEST_REVISION = 255  # characters, as a file's name has
+_LONGEST_REVISION = 255  # characters, as for a file's name
 
 
 def find(
@@ -47,7 +47,14 @@ def find(
 ) -> Repository:
     """Return the commit that a revision means, with the list of its files.
 
-    endpoint, cache_dir: default to HF_ENDPOINT and to huggingface_hub's cache. Raises PullError.
+    Args:
+        repo: Repository, ``owner/name``.
+        revision: Branch, tag or commit; None for the newest.
+        endpoint: Address of the hub; None for HF_ENDPOINT.
+        cache_dir: Folder to download to; None for huggingface_hub's cache.
+
+    Raises:
+        PullError: There is no such revision, or the hub cannot be asked.
     """
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     if revision is not None and len(revision) > _LONGEST_REVISION:
@@ -71,7 +78,15 @@ def find(
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """One commit of a repository, its files by name, and the cache that they go to."""
+    """One commit of a repository, and the cache that its files go to.
+
+    Attributes:
+        repo: Repository, ``owner/name``.
+        commit: The commit, 40 hex digits.
+        endpoint: Address of the hub.
+        cache_dir: Folder of the cache.
+        files: Files of the commit by name.
+    """
 
     repo: str
     commit: str
@@ -80,7 +95,11 @@ class Repository:
     files: dict[str, ListedFile]
 
     def fetch(self, name: str) -> Path:
-        """Return the file in the cache, downloaded if need be and checked. Raises PullError."""
+        """Return a file in the cache, downloaded if need be, and checked.
+
+        Raises:
+            PullError: The file cannot be downloaded, or is damaged.
+        """
         file = self.files[name]
         path = self._folder / "snapshots" / self.commit / name
         with _one_line(self.repo, self.commit, self.endpoint):
@@ -93,22 +112,22 @@ class Repository:
         return path
 
     def has_hash(self, name: str) -> bool:
-        """Whether the listing tells what a file must be."""
+        """Return True if the listing has a hash of a file."""
         return self.files[name].hash is not None
 
     @property
     def _folder(self) -> Path:
-        """Of all that the cache has of the repository."""
+        """Folder of the repository in the cache."""
         return self.cache_dir / "--".join(("models", *self.repo.split("/")))
 
     def _add(self, file: ListedFile, path: Path) -> None:
-        """Download a file that the cache lacks, and lead a snapshot's path to it."""
+        """Download a file that the cache lacks, and link a snapshot's path to it."""
         key = file.hash or hashlib.sha256(f"{self.commit}/{file.name}".encode()).hexdigest()
         blob = self._folder / "blobs" / key
         lock = self.cache_dir / ".locks" / self._folder.name / f"{key}.lock"
         for each in (blob, lock, path):
             each.parent.mkdir(parents=True, exist_ok=True)
-        for each in (blob, path):  # the repository's folder itself may be a link of the user's
+        for each in (blob, path):  # the user may have linked the repository's folder itself
             if not each.parent.resolve().is_relative_to(self._folder.resolve()):
                 raise OSError(errno.EXDEV, "leads out of the cache", str(each.parent))
         with WeakFileLock(lock):
@@ -122,6 +141,7 @@ class Repository:
             _link(blob, path)
 
     def _download(self, file: ListedFile, part: Path) -> None:
+        """Download a file with a progress bar; go on where ``part`` ends."""
         url = hf_hub_url(self.repo, file.name, revision=self.commit, endpoint=self.endpoint)
         had = part.stat().st_size if part.exists() else 0
         most = _WEIGHTS_BYTES if _WEIGHTS.fullmatch(file.name) else _SMALL_BYTES
@@ -131,7 +151,7 @@ class Repository:
             download(url, part, file.size, most, bar.update)
 
     def _check(self, file: ListedFile, path: Path) -> None:
-        """Compare with the listing's hash; a damaged file goes from the cache."""
+        """Compare a file with the listing's hash; delete a damaged one from the cache."""
         expected = file.hash
         if expected is None:
             return
@@ -146,6 +166,7 @@ class Repository:
 
 
 def _git_hash(path: Path) -> str:
+    """Return git's hash of a file."""
     found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while piece := file.read(2**20):
@@ -154,8 +175,8 @@ def _git_hash(path: Path) -> str:
 
 
 def _link(blob: Path, path: Path) -> None:
-    """Make a snapshot's path lead to a blob, or be a copy of it where links cannot be had."""
-    path.unlink(missing_ok=True)  # a link that leads to nothing
+    """Link a snapshot's path to a blob, or copy the blob where links are not possible."""
+    path.unlink(missing_ok=True)  # a broken link
     try:
         path.symlink_to(os.path.relpath(blob, path.parent))
     except OSError:
@@ -197,6 +218,7 @@ _STATUSES = {
 
 
 def _says(error: BaseException, repo: str, revision: str | None, endpoint: str) -> str:
+    """Return an error as the rest of a line: what went wrong, and what to do."""
     match error:
         case HFValidationError():
             return "not a repository's name; give it as owner/name"

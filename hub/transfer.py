@@ -1,7 +1,7 @@
-"""Bytes over HTTP that never exceed what was promised, never wait for ever, and go on when cut.
+"""Bytes over HTTP that never exceed the announced size, never wait forever, and go on when cut.
 
-Requests go through huggingface_hub's client, so proxies, offline mode and the user's token are
-its own. The client drops the token where an answer leads to another host.
+Requests go through huggingface_hub's client, which handles proxies, offline mode and the user's
+token. The client drops the token if an answer leads to another host.
 """
 
 from __future__ import annotations
@@ -23,34 +23,49 @@ from huggingface_hub.utils import build_hf_headers
 from janus_edge.hub.listing import UnexpectedAnswer
 
 SILENCE_S = 30.0
-LEAST_BYTES = 1024  # fewer in SILENCE_S are silence, too
-ENOUGH_BYTES = 2**16  # a connection that brings fewer has failed
-WAITS_S = (1.0, 2.0, 4.0)  # after connections that failed one after the other
+LEAST_BYTES = 1024  # fewer bytes in SILENCE_S count as silence
+ENOUGH_BYTES = 2**16  # a connection that brings fewer bytes has failed
+WAITS_S = (1.0, 2.0, 4.0)  # after each of several failed connections in a row
 _BUSY = {408, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 
 
 class Silence(Exception):
-    """The other side sends nothing, or next to nothing."""
+    """The other side sends nothing, or almost nothing."""
 
 
 class Refused(Exception):
-    """The hub answered with an error. code: its own, "" if it gave none."""
+    """The hub answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        code: The hub's own error code; empty if it gave none.
+    """
 
     def __init__(self, status: int, code: str) -> None:
+        """Keep the status and the code."""
         super().__init__(f"answered {status}")
         self.status = status
         self.code = code
 
 
 class _Restart(Exception):
-    """What is kept is no beginning of what would follow."""
+    """The bytes that are kept are not the beginning of what the server would send."""
 
 
 def read_capped(url: str, *, most: int, within_s: float) -> bytes:
-    """Return a small answer's body, of at most so many bytes and after at most so long.
+    """Return the body of a small answer.
 
-    Raises UnexpectedAnswer for a longer one, Silence, Refused, and what the HTTP library raises.
+    Args:
+        url: Address.
+        most: Largest size in bytes.
+        within_s: Longest time in seconds.
+
+    Raises:
+        UnexpectedAnswer: The body is larger.
+        Silence: The body takes longer, or nothing comes.
+        Refused: The server answered with an error.
+        HTTPError: The connection failed.
     """
     end = time.monotonic() + within_s
     body = bytearray()
@@ -71,12 +86,23 @@ def download(
 ) -> None:
     """Append to a file what it lacks; each connection goes on where the one before ended.
 
-    size: bytes that the whole file has; None: as many as the answer announces, and nothing that is
-    there already is kept. most: bytes that such a file may have. came: called with the number of
-    bytes that each step has brought.
-    Gives up when several connections in a row bring next to nothing. What has come stays for the
-    next call, unless the other side sends something else than was listed. Raises UnexpectedAnswer,
-    Silence, Refused, OSError where the file cannot be written, what the HTTP library raises.
+    It gives up when several connections in a row bring almost nothing. What was received stays for
+    the next call, unless the server sends something else than was listed.
+
+    Args:
+        url: Address.
+        part: File to append to; created if missing.
+        size: Size of the whole file in bytes. None for the size that the answer announces; then
+            nothing that ``part`` holds is kept.
+        most: Largest size of such a file, in bytes.
+        came: Called with the number of bytes that each step received.
+
+    Raises:
+        UnexpectedAnswer: The server sends something else than was listed.
+        Silence: Nothing comes.
+        Refused: The server answered with an error.
+        OSError: The file cannot be written.
+        HTTPError: The connection failed.
     """
     if size is None or _size(part) > size:
         part.unlink(missing_ok=True)
@@ -108,13 +134,13 @@ def download(
 def _append(
     url: str, part: Path, had: int, size: int | None, most: int, came: Callable[[int], object]
 ) -> int:
-    """Write what one connection brings; returns the whole file's size."""
+    """Write what one connection brings; return the whole file's size."""
     with _answer(url, had) as response:
         start, total = _beginning(response, had)
         if total is not None and size is not None and total != size:
             raise UnexpectedAnswer(f"sends {total} bytes where {size} were listed")
         size = _fitting(total if size is None else size, most, part, had)
-        kept = had - start  # bytes that a whole answer to a request for the rest repeats
+        kept = had - start  # bytes that are repeated if the server sends all, not the rest
         with part.open("ab") as file:
             for chunk in _chunks(response):
                 repeated = min(kept, len(chunk))
@@ -128,7 +154,7 @@ def _append(
 
 
 def _fitting(size: int | None, most: int, part: Path, had: int) -> int:
-    """Return the size of a file that may have it, on a disk that has room for it."""
+    """Return the size of a file after checking that it is allowed and that the disk has room."""
     if size is None:
         raise UnexpectedAnswer("neither lists nor announces a file's size")
     if size > most:
@@ -139,7 +165,7 @@ def _fitting(size: int | None, most: int, part: Path, had: int) -> int:
 
 
 def _beginning(response: Any, had: int) -> tuple[int, int | None]:
-    """Where the answer's body begins in the file, and the file's size if it says so."""
+    """Return where the answer's body begins in the file, and the file's size or None."""
     match response.status_code:
         case HTTPStatus.OK:
             announced = response.headers.get("Content-Length", "")
@@ -156,7 +182,7 @@ def _beginning(response: Any, had: int) -> tuple[int, int | None]:
 
 @contextmanager
 def _answer(url: str, start: int = 0) -> Iterator[Any]:
-    """An answer of which only the head has been read. start: bytes that are not asked for."""
+    """Yield an answer of which only the head was read, without the first ``start`` bytes."""
     headers = build_hf_headers() | {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -165,7 +191,7 @@ def _answer(url: str, start: int = 0) -> Iterator[Any]:
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    """The body as it comes. Not decompressed: a small body could become an endless one."""
+    """Yield the body as it comes, not decompressed: a small body could become an endless one."""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnexpectedAnswer("sends a compressed body though none was asked for")
     since, came = time.monotonic(), 0
@@ -179,6 +205,7 @@ def _chunks(response: Any) -> Iterator[bytes]:
 
 
 def _refused(response: Any) -> Refused:
+    """Return the error that an answer is."""
     return Refused(response.status_code, response.headers.get("X-Error-Code", ""))
 
 

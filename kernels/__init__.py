@@ -1,2 +1,4 @@
-"""Triton kernels, each with its float32 reference in the same file; compiled ahead of time by
-``compile.py``. Formulas and sources: docs/kernels.md."""
+"""Triton kernels, each with its fp32 reference in the same file.
+
+``compile.py`` compiles them ahead of time. Formulas and sources: docs/kernels.md.
+"""

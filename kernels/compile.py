@@ -1,10 +1,10 @@
-"""Kernels compiled ahead of time, on any machine: a cubin each and what a launch needs to know.
+"""Compile kernels ahead of time, on any machine: one cubin each, and what a launch needs to know.
 
     python -m janus_edge.kernels.compile FOLDER [--target sm_90]
 
-Who launches them needs neither Triton nor torch: a module of ``file``, its function ``symbol``,
-``threads`` a block, ``shared_bytes`` of dynamic shared memory, a grid of programs along x, and
-``arguments`` in order.
+A launch needs neither Triton nor torch. It takes the function ``symbol`` of the module ``file``,
+with ``threads`` per block, ``shared_bytes`` of dynamic shared memory, a grid of programs along x,
+and ``arguments`` in order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,16 @@ TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A kernel for given types. arguments: name to Triton's type ("*" before a pointer's)."""
+    """A kernel for given types.
+
+    Attributes:
+        name: Name of the kernel in manifests.
+        kernel: The Triton function.
+        arguments: Triton type of each argument by name; pointers begin with "*".
+        constants: Compile-time constants by name.
+        num_warps: Warps per block.
+        options: More options of Triton's compiler.
+    """
 
     name: str
     kernel: Any
@@ -46,23 +55,32 @@ class Spec:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-_EXACT = {"enable_fp_fusion": False}  # rounds as a CPU does
+_EXACT = {"enable_fp_fusion": False}  # no fused multiply-adds: rounds as a CPU does
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What kernels are compiled for. logits, vectors: types of what engines put out and take."""
+    """Sizes and types that kernels are compiled for.
+
+    Attributes:
+        num_codes: Codes in the codebook.
+        code_dim: Channels of a code.
+        width: Width of the language model.
+        latent_size: Numbers in a flow's latent.
+        logits: Type of the logits that engines return.
+        vectors: Type of the vectors that engines take.
+    """
 
     num_codes: int = 16384
     code_dim: int = 8
     width: int = 2048
-    latent_size: int = 4 * 48 * 48  # numbers in a flow's latent
+    latent_size: int = 4 * 48 * 48
     logits: str = "fp32"
     vectors: str = "fp32"
 
 
 def specs(shape: Shape) -> tuple[Spec, ...]:
-    """All kernels."""
+    """Return all kernels for these sizes and types."""
     counts = ("num_images", "num_rows", "num_codes")
     return (
         Spec(
@@ -116,12 +134,12 @@ def specs(shape: Shape) -> tuple[Spec, ...]:
     )
 
 
-# Of each family: what its loop launches.
+# Kernels that each family's loop launches.
 _OF_A_FAMILY = {CodeSizes: ("sample", "look_up"), FlowSizes: ("flow_update",)}
 
 
 def specs_of(sizes: CodeSizes | FlowSizes) -> list[Spec]:
-    """The kernels that draw with a model of these sizes."""
+    """Return the kernels that draw with a model of these sizes."""
     if isinstance(sizes, CodeSizes):
         shape = Shape(num_codes=sizes.codebook_size, width=sizes.hidden_size)
     else:
@@ -131,9 +149,16 @@ def specs_of(sizes: CodeSizes | FlowSizes) -> list[Spec]:
 
 
 def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
-    """Write a kernel's cubin for a compute capability (times ten); its entry for a manifest.
+    """Write a kernel's cubin and return its entry for a manifest.
 
-    Raises RuntimeError under TRITON_INTERPRET, where there is nothing to compile.
+    Args:
+        spec: The kernel.
+        target: Compute capability, times ten.
+        folder: Where to write the cubin.
+
+    Raises:
+        RuntimeError: TRITON_INTERPRET is set, so that nothing can be compiled; or the kernel needs
+            scratch memory, which the launcher does not pass.
     """
     if not isinstance(spec.kernel, triton.JITFunction):
         raise RuntimeError("kernels do not compile under TRITON_INTERPRET; unset it")
@@ -160,15 +185,15 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
         "symbol": made.metadata.name,
         "threads": made.metadata.num_warps * 32,
         "shared_bytes": made.metadata.shared,
-        # behind its own arguments Triton takes two addresses of scratch memory, which these leave
-        # alone
+        # After a kernel's own arguments, Triton expects two addresses of scratch memory; these
+        # kernels do not use them.
         "arguments": [*spec.arguments.values(), "*scratch", "*scratch"],
         "constants": spec.constants,
     }
 
 
 def main(folder: Path, targets: Sequence[int] = TARGETS) -> None:
-    """Compile all, of Janus-Pro-1B's and JanusFlow's sizes, with ``kernels.json`` beside them."""
+    """Compile all kernels for Janus-Pro-1B's and JanusFlow's sizes, and write ``kernels.json``."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

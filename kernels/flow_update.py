@@ -1,10 +1,11 @@
-"""A step of a flow: guidance, then Euler's or Adams-Bashforth's step, and the preview's estimate.
+"""A step of a flow: guidance, Euler's or Adams-Bashforth's step, and the preview's estimate.
 
 The solvers of docs/sampling.md (``runtime/flow.py``): ``slope = v + weight (v - v_before)``, with
-weight 0 for Euler's. The factors of all steps lie on the device, so that a captured step serves
+weight 0 for Euler. The factors of all steps lie on the device, so that one captured step serves
 all.
 
-Shapes: B images, C latent channels, H, W latent cells, S steps.
+Shapes: B images, R rows (2B with guidance, unconditional ones last), C latent channels, H, W latent
+cells, S steps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-NUM_FACTORS = tl.constexpr(5)  # a step's: see ``runtime.flow.factors``
+NUM_FACTORS = tl.constexpr(5)  # per step: see ``runtime.flow.factors``
 
 
 @triton.jit
@@ -30,7 +31,11 @@ def flow_update_kernel(
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program an image: no other touches its counter. Without fused multiply-adds."""
+    """Carry one image over a step: a program per image, so that no other touches its counter.
+
+    Pointers are those of the tensors of ``flow_update``, in order; SIZE is the size of a latent. To
+    be compiled without fused multiply-adds.
+    """
     image = tl.program_id(0)
     step = tl.load(steps + image)
     row = step_factors + step * NUM_FACTORS
@@ -50,7 +55,7 @@ def flow_update_kernel(
         tl.store(latents + here, z, mask=mask)
         tl.store(before + here, v, mask=mask)
         tl.store(denoised + here, z + rest * v, mask=mask)
-    tl.debug_barrier()  # all have read the counter
+    tl.debug_barrier()  # until all threads have read the counter
     tl.store(steps + image, step + 1)
     tl.store(times + image, stop)
 
@@ -64,9 +69,17 @@ def flow_update(
     steps_B: Tensor,
     times_B: Tensor,
 ) -> None:
-    """Carry latents over a step, in place. velocities: conditional rows, then, of a guided step,
-    unconditional ones. before: this step's velocity, for the next. denoised: what the latents would
-    end as. steps: int64, advanced. times: where each step stopped. float32 but velocities."""
+    """Carry latents over a step, in place.
+
+    Args:
+        latents_BCHW: Latents, fp32, changed in place.
+        velocities_RCHW: Velocities: conditional rows, then, with guidance, unconditional ones.
+        before_BCHW: Velocity of the step before, fp32; replaced by this step's.
+        clean_BCHW: Receives what the latents would end as, fp32.
+        factors_S5: Factors of each step, fp32.
+        steps_B: Index of each image's step, int64; advanced by one.
+        times_B: Receives the time at which the step ends, fp32.
+    """
     flow_update_kernel[(len(latents_BCHW),)](
         *(latents_BCHW, velocities_RCHW, before_BCHW, clean_BCHW, factors_S5, steps_B, times_B),
         len(latents_BCHW),
@@ -86,7 +99,7 @@ def reference(
     steps_B: Tensor,
     times_B: Tensor,
 ) -> None:
-    """What ``flow_update`` does, by PyTorch."""
+    """Do what ``flow_update`` does, with the same arguments, in PyTorch."""
     num = len(latents_BCHW)
     guidance, weight, length, rest, stop = factors_S5[steps_B].T[:, :, None, None, None]
     v = velocities_RCHW[:num].float()

@@ -1,9 +1,9 @@
-"""From codes to the decoder's next input: embeddings of both rows, and where they stand.
+"""From codes to the decoder's next input: embeddings of both rows, and their positions.
 
-With the sampler this makes a decode step a closed circle on the device: no code travels to the host
-before the next step begins.
+With the sampler, this keeps a whole decode step on the device: no code travels to the host before
+the next step begins.
 
-Shapes: B images, R rows (2B under guidance, B without), K codes, D width, N codes an image.
+Shapes: B images, R rows (2B with guidance, B without), K codes, D width, N codes per image.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ def look_up_kernel(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program an image: no other touches its counters."""
+    """Look up one image's code: a program per image, so that no other touches its counters.
+
+    Pointers are those of the tensors of ``look_up``, in order; WIDTH is D.
+    """
     image = tl.program_id(0)
     code, position = tl.load(codes + image), tl.load(positions + image)
     tl.store(drawn + image * num_codes + position, code, mask=position < num_codes)
-    code = tl.maximum(code, 0)  # -1: there is none, which the host finds in what was drawn
+    code = tl.maximum(code, 0)  # -1 means no code; the host finds it in ``drawn``
     tl.store(positions + image, position + 1)
     for second in tl.static_range(2):
         row = image + second * num_images
@@ -56,8 +59,17 @@ def look_up(
     row_positions_R: Tensor,
     row_lengths_R: Tensor,
 ) -> None:
-    """Write the codes' vectors into the rows of embeds, the codes into drawn at their positions,
-    rows' lengths into their positions; advance lengths and positions. All int64 but vectors."""
+    """Write the codes' vectors and positions for the next step, in place.
+
+    Args:
+        codes_B: Codes, int64; -1 for none.
+        table_KD: Decoder input of each code.
+        embeds_RD: Receives the vector of each row.
+        drawn_BN: Receives each code at its position, int64.
+        positions_B: Position of each code in its image, int64; advanced by one.
+        row_positions_R: Receives the length of each row, int64.
+        row_lengths_R: Length of each row, int64; advanced by one.
+    """
     num_images, width = len(codes_B), table_KD.shape[1]
     look_up_kernel[(num_images,)](
         *(codes_B, table_KD, embeds_RD, drawn_BN, positions_B, row_positions_R, row_lengths_R),
@@ -77,7 +89,7 @@ def reference(
     row_positions_R: Tensor,
     row_lengths_R: Tensor,
 ) -> None:
-    """What ``look_up`` does, by PyTorch."""
+    """Do what ``look_up`` does, with the same arguments, in PyTorch."""
     repeats = len(embeds_RD) // len(codes_B)
     embeds_RD.copy_(table_KD[codes_B].repeat(repeats, 1))
     drawn_BN[torch.arange(len(codes_B), device=codes_B.device), positions_B] = codes_B

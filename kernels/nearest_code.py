@@ -1,9 +1,11 @@
-"""The nearest entry of a codebook: what makes codes of an image's latent.
+"""Nearest entry of a codebook: turns an image's latent into codes.
 
-The squared distance, without the term that all entries share, is |e|^2 - 2 x . e; x is
-L2-normalised first where the codebook is (ViT-VQGAN, arXiv 2110.04627; Janus's is 16384 x 8).
+The squared distance, without the term that all entries share, is |e|^2 - 2 x . e. x is
+L2-normalised first if the codebook is. Janus's codebook is 16384 x 8.
 
 Shapes: N vectors, E numbers in each, K codes.
+
+Source: ViT-VQGAN, arXiv 2110.04627.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def nearest_code_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program for ROWS vectors, over the codebook in blocks; the first of equally near ones."""
+    """Find the nearest codes of ROWS vectors, over the codebook in blocks; the first of equals.
+
+    ``vectors`` (N, DIM), ``table`` (NUM_CODES, DIM) and ``codes`` (N,) are pointers.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     present = row < num_vectors
     squares = tl.zeros((ROWS,), tl.float32)
@@ -56,7 +61,13 @@ def nearest_code_kernel(
 
 
 def nearest_code(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True) -> Tensor:
-    """Codes (N,) int64. normalize: the vectors; the table is taken as it is."""
+    """Return the nearest codes (N,), int64.
+
+    Args:
+        vectors_NE: Vectors.
+        table_KE: Codebook, used as it is.
+        normalize: Whether to L2-normalise the vectors.
+    """
     num_vectors, dim = vectors_NE.shape
     codes_N = torch.empty(num_vectors, dtype=torch.int64, device=vectors_NE.device)
     rows = 16
@@ -72,12 +83,18 @@ def nearest_code(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True
 
 
 def distances(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True) -> Tensor:
-    """Squared distances (N, K) float32, without the term that all codes share."""
+    """Return squared distances (N, K), fp32, less a term that all codes share.
+
+    Args:
+        vectors_NE: Vectors.
+        table_KE: Codebook, used as it is.
+        normalize: Whether to L2-normalise the vectors.
+    """
     x_NE, table = vectors_NE.float(), table_KE.float()
     x_NE = F.normalize(x_NE, dim=-1) if normalize else x_NE
     return table.square().sum(-1) - 2 * x_NE @ table.T
 
 
 def reference(vectors_NE: Tensor, table_KE: Tensor, *, normalize: bool = True) -> Tensor:
-    """What ``nearest_code`` computes, by PyTorch."""
+    """Return what ``nearest_code`` computes, with the same arguments, in PyTorch."""
     return distances(vectors_NE, table_KE, normalize=normalize).argmin(-1)

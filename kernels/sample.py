@@ -1,10 +1,11 @@
-"""A code an image in one pass: guidance, temperature, top-k, Gumbel noise, argmax.
+"""One code per image in one pass: guidance, temperature, top-k, Gumbel noise, argmax.
 
-The sampler of docs/sampling.md; for equal logits its codes are those of ``runtime.sampling``. Noise
-in float64 for every code would keep a consumer's GPU busy for long (docs/kernels.md): all codes are
-scored in float32, near the exact score, and the few that could be the largest again in float64.
+This is the sampler of docs/sampling.md; for equal logits its codes are those of
+``runtime.sampling``. Noise in fp64 for every code would keep a consumer's GPU busy for long
+(docs/kernels.md). Therefore all codes are scored in fp32, near the exact score, and the few that
+could be the largest are scored again in fp64.
 
-Shapes: B images, R rows of logits (2B under guidance, unconditional ones last), V codes.
+Shapes: B images, R rows of logits (2B with guidance, unconditional ones last), V codes.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from torch import Tensor
 
 from janus_edge.runtime import sampling
 
-SLACK: tl.constexpr = tl.constexpr(4e-5)  # of two float32 scores' errors, from the noise
-ROUNDING: tl.constexpr = tl.constexpr(5e-7)  # ... and from the sum, relative to it
-LARGEST_LOGIT: tl.constexpr = tl.constexpr(1e30)  # what is larger, or no number, has no code: -1
-LEAST_TEMPERATURE: tl.constexpr = tl.constexpr(
-    1e-6
-)  # below it the largest logit (docs/sampling.md)
+# Two fp32 scores that differ by less may be in the wrong order: errors of the noise, and of the sum
+# (relative to the largest score).
+SLACK: tl.constexpr = tl.constexpr(4e-5)
+ROUNDING: tl.constexpr = tl.constexpr(5e-7)
+LARGEST_LOGIT: tl.constexpr = tl.constexpr(1e30)  # a larger logit, or NaN, gives code -1
+# Below this temperature the largest logit is taken (docs/sampling.md).
+LEAST_TEMPERATURE: tl.constexpr = tl.constexpr(1e-6)
 
 
 @triton.jit
 def _words(counter, position, stream, seed):
-    """Philox4x32-10: the words of four codes a counter (uint32)."""
+    """Return the four words (uint32) of Philox4x32-10 per counter, one per code."""
     c1 = tl.zeros_like(counter) + position.to(tl.uint32)
     c2 = tl.zeros_like(counter) + stream.to(tl.uint32)
     low = (seed & 0xFFFFFFFF).to(tl.uint32)
@@ -37,7 +39,7 @@ def _words(counter, position, stream, seed):
 
 @triton.jit
 def _noise_bits(position, stream, seed, BLOCK: tl.constexpr):
-    """The upper 23 bits of each code's word (BLOCK) int32."""
+    """Return the upper 23 bits of each code's word, (BLOCK,) int32."""
     counter = tl.arange(0, BLOCK // 4).to(tl.uint32)
     w0, w1, w2, w3 = _words(counter, position, stream, seed)
     words = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
@@ -54,8 +56,11 @@ def _noise_bits_of(code, position, stream, seed):
 
 @triton.jit
 def _near_gumbel(bits):
-    """-ln(-ln(u)) in float32. Where u is near 1, and the noise large, by the series of ln(1 - d): a
-    logarithm of u would have lost d."""
+    """Return -ln(-ln(u)) in fp32.
+
+    Where u is near 1, and the noise large, the series of ln(1 - d) is used: a logarithm of u would
+    have lost d.
+    """
     u = (bits.to(tl.float32) + 0.5) * 1.1920928955078125e-07  # exact, as is d
     d = (8388607.5 - bits.to(tl.float32)) * 1.1920928955078125e-07
     series = 1 + d * (0.5 + d * (0.33333333 + d * (0.25 + d * (0.2 + d * 0.16666667))))
@@ -64,16 +69,19 @@ def _near_gumbel(bits):
 
 @triton.jit
 def _exact_gumbel(bits):
-    """The noise of one code, as docs/sampling.md has it."""
+    """Return the noise of one code as docs/sampling.md defines it."""
     u = (bits.to(tl.float64) + 0.5) * 1.1920928955078125e-07
     return (-tl.log(-tl.log(u))).to(tl.float32)
 
 
 @triton.jit
 def _kept(scaled, valid, top_k):
-    """True for what is not below the k-th largest: its bits are found from the highest down, of
-    integers in the order of the floats."""
-    bits = (scaled + 0.0).to(tl.int32, bitcast=True)  # no negative zero
+    """Return True for scores that are not below the k-th largest.
+
+    The bits of the k-th largest are found from the highest down, with integers in the order of the
+    floats.
+    """
+    bits = (scaled + 0.0).to(tl.int32, bitcast=True)  # the sum turns -0.0 into 0.0
     ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.uint32, bitcast=True) ^ 0x80000000
     ordered = tl.where(valid, ordered, 0)
     least = tl.max(ordered, 0) & 0  # of the same type
@@ -86,7 +94,7 @@ def _kept(scaled, valid, top_k):
     return valid & (ordered >= least)
 
 
-@triton.jit(do_not_specialize=["stream", "num_images"])  # a 1 would be no number of the device's
+@triton.jit(do_not_specialize=["stream", "num_images"])  # else Triton makes a 1 a constant
 def sample_kernel(
     logits,
     codes,
@@ -99,9 +107,12 @@ def sample_kernel(
     NUM_CODES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One program an image. scales: guidance scale and temperature; top_ks: top_k, all on the
-    device, so that one captured step serves every request. BLOCK: a power of two, at least V.
-    Without fused multiply-adds."""
+    """Sample one code: a program per image.
+
+    Pointers are those of the tensors of ``launch``, with ``codes`` to be written. They all lie on
+    the device, so that one captured step serves every request. BLOCK is a power of two, at least V.
+    To be compiled without fused multiply-adds.
+    """
     image = tl.program_id(0)
     index = tl.arange(0, BLOCK)
     valid = index < NUM_CODES
@@ -128,7 +139,7 @@ def sample_kernel(
         largest, found = tl.max(near, 0), tl.argmax(near, 0)
         floor = largest - SLACK - ROUNDING * tl.abs(largest)
         rivals = tl.sum(((near >= floor) & (near > float("-inf"))).to(tl.int32), 0)
-        if rivals > 1:  # rarely; logarithms in float64 are slow on most GPUs
+        if rivals > 1:  # rare; logarithms in fp64 are slow on most GPUs
             best = largest * 0 + float("-inf")
             while rivals > 0:  # Triton's interpreter takes no range of a number on the device
                 at = tl.argmax(near, 0)
@@ -153,8 +164,17 @@ def sample(
     top_k: int = 0,
     stream: int = sampling.STREAMS["image"],
 ) -> Tensor:
-    """Codes (B,) int64, -1 where a logit is NaN or beyond 1e30. seeds, positions: int64 (B,);
-    temperature below 1e-6: the largest logit."""
+    """Return sampled codes (B,), int64; -1 where a logit is NaN or its size above 1e30.
+
+    Args:
+        logits_RV: Logits.
+        seeds_B: Seed of each image, int64.
+        positions_B: Position of each code in its image, int64.
+        guidance_scale: Guidance scale; 1 for none, with B rows of logits.
+        temperature: Temperature; below 1e-6 the largest logit is taken.
+        top_k: Number of largest logits to keep; 0 for all.
+        stream: Stream of the noise.
+    """
     scales = torch.tensor([guidance_scale, temperature], device=logits_RV.device)
     top_ks = torch.tensor([top_k], dtype=torch.int32, device=logits_RV.device)
     return launch(logits_RV, seeds_B, positions_B, scales, top_ks, stream)
@@ -168,8 +188,16 @@ def launch(
     top_ks: Tensor,
     stream: int = sampling.STREAMS["image"],
 ) -> Tensor:
-    """Return codes (B,) int64 for settings that lie on the device: scales (2,) float32, guidance
-    scale and temperature; top_ks (1,) int32."""
+    """Return sampled codes (B,), int64, with settings that lie on the device.
+
+    Args:
+        logits_RV: Logits.
+        seeds_B: Seed of each image, int64.
+        positions_B: Position of each code in its image, int64.
+        scales: Guidance scale and temperature, (2,) fp32.
+        top_ks: Top-k, (1,) int32.
+        stream: Stream of the noise.
+    """
     num_images, num_codes = len(seeds_B), logits_RV.shape[1]
     codes_B = torch.empty(num_images, dtype=torch.int64, device=logits_RV.device)
     sample_kernel[(num_images,)](
@@ -177,7 +205,7 @@ def launch(
         NUM_CODES=num_codes,
         BLOCK=max(4, triton.next_power_of_2(num_codes)),  # four codes share a counter
         num_warps=16,
-        enable_fp_fusion=False,  # or guidance would round otherwise than on a CPU
+        enable_fp_fusion=False,  # else guidance rounds differently than on a CPU
     )
     return codes_B
 
@@ -192,7 +220,7 @@ def reference(
     top_k: int = 0,
     stream: int = sampling.STREAMS["image"],
 ) -> Tensor:
-    """What ``sample`` computes, by the CPU's sampler."""
+    """Return what ``sample`` computes, with the same arguments, by the CPU's sampler."""
     logits, num_images = logits_RV.float().cpu().numpy(), len(seeds_B)
     if guidance_scale != 1.0:
         logits = sampling.guide(logits[:num_images], logits[num_images:], guidance_scale)

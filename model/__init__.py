@@ -1,4 +1,4 @@
-"""PyTorch reference of the Janus family: trains, exports, and is the oracle of every other backend.
+"""PyTorch reference of the Janus family: trains, exports and is the oracle of every backend.
 
-Knows tensors only: no files but its weights, no images, no text.
+The package knows tensors only: its files are weights; it reads no images and no text.
 """

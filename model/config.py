@@ -11,7 +11,10 @@ from janus_edge.model.numbers import check_numbers, shown
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageConfig:
-    """Llama-type decoder. Source: the published config.json, ``language_config``."""
+    """Sizes of the Llama-type language model.
+
+    Source: the published config.json, ``language_config``.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -24,7 +27,11 @@ class LanguageConfig:
     rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no size, and heads that do not divide."""
+        """Check all sizes.
+
+        Raises:
+            ValueError: A size is out of range, or the width or the heads do not divide.
+        """
         check_numbers(self)
         if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
             raise ValueError(
@@ -39,13 +46,23 @@ class LanguageConfig:
 
     @property
     def head_dim(self) -> int:
-        """Channels a head."""
+        """Channels per head."""
         return self.hidden_size // self.num_attention_heads
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """SigLIP vision transformer; ``image_size`` and ``patch_size`` in pixels."""
+    """Sizes of the SigLIP vision transformer.
+
+    Attributes:
+        image_size: Side of the square input, in pixels.
+        patch_size: Side of a square patch, in pixels.
+        width: Channels of each patch's vector.
+        layers: Transformer blocks.
+        heads: Attention heads per block.
+        mlp_ratio: Width of the MLP's hidden layer, in multiples of ``width``.
+        layer_norm_eps: Epsilon of each layer norm.
+    """
 
     image_size: int
     patch_size: int
@@ -56,7 +73,12 @@ class VisionConfig:
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Refuse what is no size, patches that do not tile and heads that do not divide."""
+        """Check all sizes.
+
+        Raises:
+            ValueError: A size is out of range, patches do not tile the image, or heads do not
+                divide.
+        """
         check_numbers(self)
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of {self.patch_size}")
@@ -65,14 +87,26 @@ class VisionConfig:
 
     @property
     def num_patches(self) -> int:
-        """Patch tokens an image."""
+        """Patch tokens per image."""
         return (self.image_size // self.patch_size) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookConfig:
-    """VQ tokenizer: ``size`` codes of ``dim`` channels; the last of ``*_ch_mult`` is the lowest
-    resolution, each level but that one halves the image."""
+    """Sizes of the VQ tokenizer.
+
+    Attributes:
+        size: Codes in the codebook.
+        dim: Channels of a code.
+        z_channels: Channels between encoder or decoder and the quantizer's convolutions.
+        channels: Channels at the highest resolution, before its multiplier.
+        encoder_ch_mult: Multiplier of ``channels`` per level; the last is the lowest resolution,
+            and each level but that one halves the image.
+        decoder_ch_mult: The same for the decoder.
+        num_res_blocks: Residual blocks per level of the encoder; the decoder has one more.
+        num_groups: Groups of each group norm.
+        l2_norm: Whether latents and codes are L2-normalised before they are compared.
+    """
 
     size: int
     dim: int
@@ -85,7 +119,11 @@ class CodebookConfig:
     l2_norm: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is no size, and uneven levels and groups."""
+        """Check all sizes.
+
+        Raises:
+            ValueError: A size is out of range, levels differ in number, or groups do not divide.
+        """
         check_numbers(self)
         if len(self.encoder_ch_mult) != len(self.decoder_ch_mult):
             raise ValueError("encoder_ch_mult and decoder_ch_mult differ in length")
@@ -94,18 +132,18 @@ class CodebookConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels a code, along each side."""
+        """Pixels per code, along each side."""
         return 2 ** (len(self.encoder_ch_mult) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignerConfig:
-    """Linear layers with GELU between; depth 1 is one linear layer."""
+    """Depth of an aligner: linear layers with GELU between; depth 1 is one linear layer."""
 
     depth: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse what is no size."""
+        """Check the depth; raise ValueError if it is out of range."""
         check_numbers(self)
 
 
@@ -116,13 +154,21 @@ class ImageHeadConfig:
     image_token_embed: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no size."""
+        """Check the width; raise ValueError if it is out of range."""
         check_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-    """JanusFlow's velocity network: ``patch`` latent cells a token, ``channels`` of its maps."""
+    """Sizes of JanusFlow's velocity network.
+
+    Attributes:
+        channels: Channels of the encoder's maps.
+        latent_channels: Channels of the autoencoder's latent.
+        patch: Latent cells per token, along each side.
+        layers_in_middle: ConvNeXt blocks of the encoder, and of the decoder.
+        norm_eps: Epsilon of each norm.
+    """
 
     channels: int
     latent_channels: int = 4
@@ -131,17 +177,24 @@ class FlowConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Refuse what is no size."""
+        """Check all sizes; raise ValueError if one is out of range."""
         check_numbers(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Nested:
-    """Configs made of sections, read from and written to nested JSON."""
+    """Config made of sections, read from and written to nested JSON."""
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
-        """Read nested JSON. Raises ValueError naming the unknown, missing or wrong key."""
+        """Return the config that nested JSON describes.
+
+        Args:
+            raw: One object per section, each with the fields of that section's class.
+
+        Raises:
+            ValueError: A key is unknown, missing or of a wrong value; the error names it.
+        """
         sections = {f.name: f.type for f in dataclasses.fields(cls)}
         _refuse_unknown("the model's config", raw, sections)
         read = {}
@@ -162,13 +215,13 @@ class _Nested:
             raise ValueError(f"the model's config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The same nested JSON."""
+        """Return the nested JSON that ``from_dict`` reads."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JanusFlowConfig(_Nested):
-    """A whole JanusFlow but for its autoencoder. Source: arXiv 2411.07975."""
+    """Config of a JanusFlow without its autoencoder. Source: arXiv 2411.07975."""
 
     language: LanguageConfig
     vision: VisionConfig
@@ -177,7 +230,7 @@ class JanusFlowConfig(_Nested):
 
 @dataclass(frozen=True, kw_only=True)
 class JanusConfig(_Nested):
-    """A whole autoregressive Janus. Source: arXiv 2410.13848."""
+    """Config of an autoregressive Janus. Source: arXiv 2410.13848."""
 
     language: LanguageConfig
     vision: VisionConfig
@@ -187,7 +240,11 @@ class JanusConfig(_Nested):
     gen_aligner: AlignerConfig = dataclasses.field(default_factory=AlignerConfig)
 
     def __post_init__(self) -> None:
-        """Refuse images that do not split into codes."""
+        """Check that images split into codes.
+
+        Raises:
+            ValueError: The image size is no multiple of the codebook's stride.
+        """
         if self.vision.image_size % self.codebook.stride:
             raise ValueError(
                 f"image_size {self.vision.image_size} is no multiple of the codebook's stride "
@@ -201,7 +258,7 @@ class JanusConfig(_Nested):
 
     @property
     def num_codes(self) -> int:
-        """Codes a drawn image."""
+        """Codes per drawn image."""
         return self.code_grid**2
 
 
@@ -219,6 +276,7 @@ _SECTIONS: dict[str, type] = {
 
 
 def _refuse_unknown(where: str, raw: Any, known: Any) -> None:
+    """Raise ValueError if ``raw`` is no object or has keys that are not in ``known``."""
     if not isinstance(raw, dict):
         raise ValueError(f"{where} is {shown(raw)}, not an object")
     unknown = sorted(set(raw) - set(known))

@@ -1,7 +1,7 @@
-"""A checkpoint's folder and its small files, which others have made: plain files up to a size.
+"""A checkpoint's folder and its small files: regular files up to a size, made by others.
 
-What a folder is instead of a checkpoint (a LoRA adapter, GGUF, a clone without its large files) is
-said in one line.
+If a folder holds something else (a LoRA adapter, GGUF, a clone without its large files), the error
+says in one line what it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class CheckpointError(Exception):
 def checkpoint_folder(path: Path) -> Path:
     """Return the folder that holds ``config.json``: the path, or the snapshot that it leads to.
 
-    Raises CheckpointError for what is no checkpoint.
+    Raises:
+        CheckpointError: The path is no checkpoint.
     """
     if path.is_file():
         check_content(path)
@@ -53,11 +54,16 @@ GGUF = (
 
 
 def snapshot_of(cache: Path) -> Path:
-    """Return the snapshot in a repository's folder of huggingface_hub's cache; any other path as it
-    is.
+    """Return the snapshot in a repository's folder of huggingface_hub's cache.
 
-    Such a folder (``models--OWNER--NAME``) leads to the snapshot that its branch ``main`` names, or
-    to its only one. Raises CheckpointError where neither is there.
+    Args:
+        cache: A folder ``models--OWNER--NAME``; any other path is returned as it is.
+
+    Returns:
+        The snapshot that branch ``main`` names, or the only one.
+
+    Raises:
+        CheckpointError: There is neither.
     """
     if not (cache / "snapshots").is_dir() or (cache / "config.json").exists():
         return cache
@@ -76,9 +82,11 @@ def snapshot_of(cache: Path) -> Path:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no plain file: a link that leads nowhere, a pipe, a device, a folder.
+    """Refuse what is no regular file: a broken link, a pipe, a device, a folder.
 
-    Raises CheckpointError, FileNotFoundError.
+    Raises:
+        CheckpointError: The path is something else.
+        FileNotFoundError: There is nothing.
     """
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
@@ -89,8 +97,12 @@ def check_regular(path: Path) -> None:
 
 
 def check_content(path: Path) -> None:
-    """Refuse a file that stands for another, or is of a format that is not read, by its first
-    bytes. Raises CheckpointError, OSError."""
+    """Refuse a file whose first bytes are those of a Git LFS pointer or of GGUF.
+
+    Raises:
+        CheckpointError: The file is one of these, or no regular file.
+        OSError: The file cannot be read.
+    """
     check_regular(path)
     with path.open("rb") as file:
         start = file.read(len(_LFS))
@@ -106,8 +118,14 @@ def check_content(path: Path) -> None:
 def read_text(path: Path, most: int | None = None) -> str:
     """Return a file's text, UTF-8 with or without a byte order mark.
 
-    most: bytes; None: what its name is allowed. Raises CheckpointError, OSError, and ValueError
-    for what is not UTF-8.
+    Args:
+        path: The file.
+        most: Largest size in bytes; None for the limit of the file's name in ``MOST_BYTES``.
+
+    Raises:
+        CheckpointError: The file is refused by ``check_content``.
+        OSError: The file cannot be read or is too large.
+        ValueError: The text is not UTF-8.
     """
     check_content(path)
     content = read_regular(path, MOST_BYTES[path.name] if most is None else most)
@@ -115,7 +133,17 @@ def read_text(path: Path, most: int | None = None) -> str:
 
 
 def read_object(path: Path, most: int | None = None) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises as ``read_text``, ValueError for other content."""
+    """Return the JSON object in a file.
+
+    Args:
+        path: The file.
+        most: As in ``read_text``.
+
+    Raises:
+        CheckpointError: As in ``read_text``.
+        OSError: As in ``read_text``.
+        ValueError: The content is not a JSON object in UTF-8.
+    """
     try:
         found = json.loads(read_text(path, most))
     except RecursionError:

@@ -1,8 +1,11 @@
-"""JanusFlow: a language model that answers, and draws by rectified flow. Source: arXiv 2411.07975.
+"""JanusFlow: a language model that answers, and draws by rectified flow.
 
-Parameter names are the published ones; the autoencoder, published apart, is under ``vae.``. Shapes:
-B batch, R rows, T time, N image tokens, D width, Z latent channels, H, W latent cells, C channels,
-h, w tokens along the sides.
+Parameter names are the published ones; the autoencoder, published separately, is under ``vae.``.
+
+Shapes: B batch, R rows, T time, N image tokens, D width, Z latent channels, H, W latent cells, C
+channels, h, w tokens along the sides.
+
+Source: arXiv 2411.07975.
 """
 
 from __future__ import annotations
@@ -19,10 +22,18 @@ from janus_edge.model.vision_language import VisionLanguageModel
 
 
 class JanusFlow(VisionLanguageModel):
-    """Understands images through SigLIP and draws latents along a velocity field."""
+    """Model that understands images through SigLIP and draws latents along a velocity field."""
 
     def __init__(self, config: JanusFlowConfig, vae: VAEConfig) -> None:
-        """Raises ValueError when the autoencoder's latents do not fit the flow."""
+        """Create all parts with untrained weights.
+
+        Args:
+            config: Sizes of all parts but the autoencoder.
+            vae: Sizes of the autoencoder.
+
+        Raises:
+            ValueError: The autoencoder's latents do not fit the flow.
+        """
         super().__init__()
         width, flow = config.language.hidden_size, config.flow
         if vae.latent_channels != flow.latent_channels:
@@ -58,11 +69,14 @@ class JanusFlow(VisionLanguageModel):
         return self.latent_size // self.config.flow.patch
 
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
-        """Images to the vectors that stand at their placeholders, (B, N, D)."""
+        """Return the images' vectors (B, N, D), which replace their placeholders."""
         return self.vision_und_enc_aligner(self.vision_und_enc_model(pixels_BCHW))
 
     def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
-        """As the base, with the learned vector in place of the token before each image."""
+        """Return the prompt's embeddings (R, T, D), with images.
+
+        As in the base class, but a learned vector replaces the token before each image.
+        """
         x_RTD = super().embed_prompt(ids_RT, pixels_BCHW, placeholder)
         is_image = ids_RT == placeholder
         begins = is_image.roll(-1, dims=1) & ~is_image
@@ -70,12 +84,26 @@ class JanusFlow(VisionLanguageModel):
         return torch.where(begins[..., None], self.beg_of_und_embed.to(x_RTD.dtype), x_RTD)
 
     def encode_latent(self, z_BZHW: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A latent at t in 0..1 to its tokens (B, N, D), t's vector (B, D), skip (B, C, h, w)."""
+        """Return a latent's tokens, its timestep's embedding and the skip connection.
+
+        Args:
+            z_BZHW: Latent.
+            t_B: Timestep in 0..1.
+
+        Returns:
+            Tokens (B, N, D), embedding (B, D), skip connection (B, C, h, w).
+        """
         skip_BChw, t_BD = self.vision_gen_enc_model(z_BZHW, t_B)
         return self.vision_gen_enc_aligner(skip_BChw.flatten(2).transpose(1, 2)), t_BD, skip_BChw
 
     def decode_velocity(self, hidden_BND: Tensor, skip_BChw: Tensor, t_BD: Tensor) -> Tensor:
-        """The hidden states of a latent's tokens to its velocity (B, Z, H, W)."""
+        """Return the velocity (B, Z, H, W) from the hidden states of a latent's tokens.
+
+        Args:
+            hidden_BND: Hidden states of the latent's tokens.
+            skip_BChw: Skip connection that ``encode_latent`` returned.
+            t_BD: The timestep's embedding that ``encode_latent`` returned.
+        """
         x_BNC = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden_BND))
         x_BChw = x_BNC.transpose(1, 2).reshape(skip_BChw.shape)
         return self.vision_gen_dec_model(x_BChw, skip_BChw, t_BD)
@@ -88,13 +116,17 @@ class JanusFlow(VisionLanguageModel):
         seen_RT: Tensor | None = None,
         positions_RT: Tensor | None = None,
     ) -> Tensor:
-        """Velocity (R, Z, H, W) after embedded prompts, the whole sequence computed anew.
+        """Return the velocity (R, Z, H, W) after embedded prompts, without a KV cache.
 
-        seen_RT: which positions of the prompt may be attended to (bool); None: all. positions_RT:
-        of the whole sequence; None: 0, 1, ...
+        Args:
+            prompt_RTD: Embedded prompts.
+            z_RZHW: Latents.
+            t_R: Timesteps in 0..1.
+            seen_RT: Which positions of the prompt may be attended to (bool); None for all.
+            positions_RT: Positions of the whole sequence; None for 0, 1, ...
         """
         tokens_RND, t_RD, skip = self.encode_latent(z_RZHW, t_R)
-        made = torch.cat((t_RD[:, None], tokens_RND), dim=1)  # under autocast in half precision
+        made = torch.cat((t_RD[:, None], tokens_RND), dim=1)  # bf16 under autocast
         x_RTD = torch.cat((prompt_RTD, made.to(prompt_RTD.dtype)), dim=1)
         mask = None if seen_RT is None else flow_mask(seen_RT, x_RTD.shape[1])
         hidden = self.hidden(x_RTD, positions_RT, mask)[:, -tokens_RND.shape[1] :]
@@ -102,10 +134,14 @@ class JanusFlow(VisionLanguageModel):
 
 
 def flow_mask(seen_RT: Tensor, length: int) -> Tensor:
-    """Causal attention (R, T', T') over ``length`` positions that leaves out the unseen ones.
+    """Return causal attention masks (R, T', T') that leave out unseen positions.
 
-    A position always attends to itself: the reference's masked ones do not matter, but must be
-    finite.
+    A position always attends to itself: the hidden states of masked positions do not matter, but
+    must be finite.
+
+    Args:
+        seen_RT: Which positions of the prompt may be attended to (bool).
+        length: Length T' of the whole sequence.
     """
     rows, prompt = seen_RT.shape
     seen = torch.ones(rows, length, dtype=torch.bool, device=seen_RT.device)
@@ -115,7 +151,14 @@ def flow_mask(seen_RT: Tensor, length: int) -> Tensor:
 
 
 def unconditional_rows(ids_BT: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Guidance's other rows: every id but the first is pad, and not seen. Ids and seen, (B, T)."""
+    """Return the unconditional rows of classifier-free guidance: ids (B, T) and seen (B, T).
+
+    Every id but the first is ``pad``, and is not seen.
+
+    Args:
+        ids_BT: Token ids of prompts of equal length.
+        pad: Token id of padding.
+    """
     out = torch.full_like(ids_BT, pad)
     out[:, 0] = ids_BT[:, 0]
     seen = torch.zeros_like(ids_BT, dtype=torch.bool)

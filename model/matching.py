@@ -1,7 +1,7 @@
-"""A folder's tensors matched to a model's parameters: by name, shape and kind of number.
+"""Match a folder's tensors to a model's parameters by name, shape and dtype.
 
-What a folder holds that no model needs is passed over; what other programs have done to the
-weights (quantization, an adapter) is said in one line.
+Tensors in ``UNUSED`` and buffers that are computed here are ignored. If another program has
+quantized the weights or added an adapter, the error says so in one line.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ UNUSED = (
     "vision_und_enc_model.vision_tower.attn_pool.",
     "gen_vision_model.quantize.codebook_used",
 )
-# Buffers that some versions of a program save and that are computed here.
+# Buffers that some versions of a program save; here they are computed.
 _COMPUTED = (
     *(".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"),
     *(".position_ids", ".attention.bias", ".attention.masked_bias"),
 )
-# What wrapping a model puts before every name: data parallel training, torch.compile.
+# Prefixes that wrapping a model adds to every name: data parallel training, torch.compile.
 _WRAPPED = ("module.", "_orig_mod.")
-_STAGE = "first_stage_model."  # the autoencoder in a file of a whole Stable Diffusion
-# Names beside the weights that bitsandbytes, fp8, GPTQ and AWQ write.
+_STAGE = "first_stage_model."  # prefix of the autoencoder in a file of all of Stable Diffusion
+# Suffixes of tensors that bitsandbytes, fp8, GPTQ and AWQ write beside the weights.
 _OF_QUANTIZERS = (
     *(".absmax", ".quant_map", ".SCB", ".weight_scale", ".weight_scale_inv", ".input_scale"),
     *(".qweight", ".qzeros", ".g_idx", ".weight_format"),
@@ -44,19 +44,22 @@ _FLOATS = frozenset(
 )  # as safetensors and as torch call them
 _MOST_NAMED = 8  # tensors in an error
 
-VAE_PREFIX = "vae."  # of the parameters of the part that is published apart
-Rename = Callable[[str], tuple[str, int | None]]  # a tensor's name: the parameter's, and which part
+VAE_PREFIX = "vae."  # of the autoencoder's parameters, which are published separately
+Rename = Callable[[str], tuple[str, int | None]]  # tensor name to parameter name and part
 
-_WHOLE = -1  # in place of a part's number
+_WHOLE = -1  # instead of a part's number, where a tensor is the whole parameter
 _HEAD, _EMBED = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where each parameter of a model comes from: the tensors that make it up, in order.
+    """Where each parameter of a model comes from.
 
-    beside: those of the part that is published apart. halves: whether values are rounded to half
-    precision as they are read.
+    Attributes:
+        files: The tensors' files.
+        sources: For each parameter, the tensors that are concatenated to it, in order.
+        beside: Weights of the part that is published separately, a JanusFlow's autoencoder.
+        fp16: Whether values are rounded to fp16 as they are read.
     """
 
     files: TensorFiles
@@ -65,7 +68,17 @@ class Weights:
     fp16: bool = False
 
     def read(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters whose names start with a prefix, one at a time, as stored."""
+        """Yield the parameters whose names start with a prefix, one at a time.
+
+        Args:
+            prefix: Start of the names; empty for all.
+
+        Yields:
+            Name and value, in the dtype of the file, or fp16 if ``fp16`` is set.
+
+        Raises:
+            CheckpointError: A file is damaged.
+        """
         found: dict[str, dict[str, Tensor]] = {}
         owners: dict[str, list[str]] = {}  # several where a tensor is shared
         for name, of in self.sources.items():
@@ -84,7 +97,7 @@ class Weights:
             yield from self.beside.read(prefix)
 
     def to_half(self) -> Weights:
-        """The same, rounded to half precision."""
+        """Return the same weights, rounded to fp16."""
         beside = self.beside and self.beside.to_half()
         return dataclasses.replace(self, beside=beside, fp16=True)
 
@@ -98,12 +111,22 @@ def find_weights(
     rename: Rename = published_name,
     against: str = "config.json",
 ) -> Weights:
-    """Match a folder's (or file's) tensors to a model's parameters.
+    """Match the tensors of a folder or a file to a model's parameters.
 
-    tied: where there is no text head, it is the token table. prefix: of the parameters that are
-    sought, all but the autoencoder's if it is empty. rename: the files' names to ours without the
-    prefix. against: what says the sizes, for errors. Raises CheckpointError naming tensors that are
-    missing, unexpected, of another shape or no plain numbers, the first of each.
+    Args:
+        model: The model, which may be on the meta device.
+        path: Folder or file of weights.
+        tied: Whether a missing text head is the token embedding's table.
+        prefix: Prefix of the sought parameters; empty for all but the autoencoder's.
+        rename: Map from a tensor's name to the parameter's name without ``prefix``, and its part.
+        against: What states the sizes, for errors.
+
+    Returns:
+        The weights, not yet read.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, of another shape or not floating point.
+            The error names the first ones of each kind.
     """
     files = open_tensors(path)
     wanted = {
@@ -137,8 +160,10 @@ def find_weights(
 
 
 def _bare(names: Iterable[str]) -> dict[str, str]:
-    """Each tensor's name without what wraps all of them; of a whole Stable Diffusion, the
-    autoencoder's alone."""
+    """Return each tensor's name without the prefixes that wrapping a model adds.
+
+    Of a whole Stable Diffusion, only the autoencoder's tensors are returned.
+    """
     bare = {name: name for name in names}
     if any(name.startswith(_STAGE) for name in bare):
         bare = {name: name.removeprefix(_STAGE) for name in bare if name.startswith(_STAGE)}
@@ -149,7 +174,7 @@ def _bare(names: Iterable[str]) -> dict[str, str]:
 
 
 def _refuse_changed(files: TensorFiles) -> None:
-    """Refuse weights that another program has quantized, or that an adapter stands in."""
+    """Refuse weights that another program has quantized, and weights of a LoRA adapter."""
     for name in files.shapes:
         if name.endswith(_OF_QUANTIZERS) or ".quant_state." in name:
             raise CheckpointError(f"{files.files[name]}: has {name}: {QUANTIZED}")
@@ -158,7 +183,7 @@ def _refuse_changed(files: TensorFiles) -> None:
 
 
 def _refuse_integers(files: TensorFiles, sources: dict[str, tuple[str, ...]]) -> None:
-    """Refuse weights that are no plain floating-point numbers: levels whose scales are not here."""
+    """Refuse weights that are not floating point: quantized values whose scales are elsewhere."""
     for source in (source for of in sources.values() for source in of):
         if files.dtypes[source] not in _FLOATS:
             dtype = files.dtypes[source]
@@ -166,17 +191,17 @@ def _refuse_integers(files: TensorFiles, sources: dict[str, tuple[str, ...]]) ->
 
 
 def _some(wrong: list[str]) -> str:
-    """The first of many faults, and how many more there are."""
+    """Return the first faults as text, and how many more there are."""
     more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
     return "; ".join(wrong[:_MOST_NAMED]) + more
 
 
 def _misfit(name: str, parts: dict[int, str], shapes: dict[str, Shape], wanted: Shape) -> list[str]:
-    """What is wrong with a parameter's parts."""
+    """Return the faults of a parameter's parts: missing parts and wrong shapes."""
     if set(parts) not in ({_WHOLE}, {0, 1, 2}):
         return [f"missing parts of {name}: only {', '.join(parts.values())}"]
     whole_shape = (wanted[0] // len(parts), *wanted[1:])
-    right = {whole_shape, (*whole_shape, 1, 1)}  # the latter: a layer once a 1x1 convolution
+    right = {whole_shape, (*whole_shape, 1, 1)}  # the latter is a former 1x1 convolution
     if wanted[0] == 1:
         right.add(whole_shape[1:])
     return [

@@ -1,8 +1,9 @@
-"""Tensor names of other programs to ours.
+"""Map tensor names of other programs to ours.
 
-Janus: ours are the published ones; transformers' port has others, and changes the shape of two
-tensors: SigLIP's query, key and value are apart, its position table has no batch dimension.
-Autoencoder: ours are diffusers'; the original files, as sdxl_vae.safetensors, have others.
+Janus: our names are the published ones. Transformers' port has other names, and other shapes of two
+tensors: SigLIP's query, key and value are separate, and its position table has no batch dimension.
+Autoencoder: our names are diffusers'. The original files, such as sdxl_vae.safetensors, have
+others.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ _QKV = re.compile(r"attn\.qkv\.([qkv])\.")
 
 
 def published_name(name: str) -> tuple[str, int | None]:
-    """The published name of a tensor, and its part (0, 1, 2: q, k, v) where parts are joined.
+    """Return the published name of a tensor, and its part where parts are joined.
 
-    A name that is already the published one is returned as it is.
+    Args:
+        name: A name of transformers' port; a published name is returned as it is.
+
+    Returns:
+        The name, and 0, 1 or 2 for a separate query, key or value, else None.
     """
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
@@ -73,10 +78,11 @@ _UP_PARTS = {"block.": "resnets.", "upsample.": "upsamplers.0."}
 
 
 def original_autoencoder_name(name: str, levels: int) -> str:
-    """The name that diffusers gives a tensor of an autoencoder in the original naming.
+    """Return the name that diffusers gives a tensor of an autoencoder in the original naming.
 
-    levels: resolutions of the autoencoder; its decoder's are counted from the other end. A name in
-    diffusers' naming is returned as it is.
+    Args:
+        name: The original name; a name of diffusers is returned as it is.
+        levels: Number of resolutions; the original decoder counts them from the other end.
     """
     for pattern, replacement in _ORIGINAL:
         name = pattern.sub(replacement, name)

@@ -1,12 +1,12 @@
-"""Numbers of configs: within bounds, and never a string or a bool in their place."""
+"""Numbers of configs: within bounds, and never a string or a bool instead."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-# What is larger is damage: far above any published model, and low enough that a model of these
-# sizes can be laid out on the meta device at once.
+# Larger numbers mean a damaged config. The bounds are far above any published model, and low enough
+# that a model of these sizes can be laid out on the meta device at once.
 MOST_INT = 2**20
 MOST_OF = {
     "depth": 2**6,
@@ -29,14 +29,19 @@ MOST_OF = {
     "rope_theta": 1e12,
     "scaling_factor": 1e6,
 }
-MOST_LEVELS = 8  # of an image's resolutions: each but the last halves it
+MOST_LEVELS = 8  # resolutions of an image: each but the last halves it
 
 
 def check_numbers(config: Any) -> None:
-    """Check every number of a config dataclass; those declared ``float`` become floats.
+    """Check every number of a config dataclass, and turn those declared ``float`` into floats.
 
-    Whole numbers go from 1 to their bound, others are above 0 and at most their bound. Raises
-    ValueError naming the first field that is something else.
+    Whole numbers go from 1 to their bound; others are above 0 and at most their bound.
+
+    Args:
+        config: The dataclass instance, which may be frozen.
+
+    Raises:
+        ValueError: A field is out of bounds or of another type; the error names the first.
     """
     for field in dataclasses.fields(config):
         value, most = getattr(config, field.name), MOST_OF.get(field.name, MOST_INT)
@@ -55,17 +60,19 @@ def check_numbers(config: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error's text has it: in quotes, and not too long."""
+    """Return a value as error texts show it: in quotes, shortened to 60 characters."""
     text = str(value)
     return f'"{text[:60]}…"' if len(text) > 60 else f'"{text}"'
 
 
 def _check_whole(name: str, value: Any, most: int) -> None:
+    """Raise ValueError if ``value`` is not an int from 1 to ``most``."""
     if type(value) is not int or not 1 <= value <= most:
         verb = "" if name.endswith(" has") else " is"
         raise ValueError(f"{name}{verb} {shown(value)}, not a whole number from 1 to {most}")
 
 
 def _check_float(name: str, value: Any, most: float) -> None:
+    """Raise ValueError if ``value`` is not a number above 0 and at most ``most``."""
     if type(value) not in (int, float) or not 0 < value <= most:  # neither holds for NaN
         raise ValueError(f"{name} is {shown(value)}, not a number above 0, at most {most:g}")

@@ -1,7 +1,7 @@
-"""Configs of published checkpoints to ours, by table: DeepSeek's config.json and transformers'.
+"""Map configs of published checkpoints to ours: DeepSeek's config.json and transformers'.
 
-A published config names its parts ("siglip_large_patch16_384"); what each name means stands here,
-and a name that does not is refused. Nothing is imported or evaluated by name.
+A published config names its parts ("siglip_large_patch16_384"). Tables here say what each name
+means; unknown names are refused. Nothing is imported or evaluated by name.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ TOKENIZERS = {
         "decoder_ch_mult": (1, 1, 2, 2, 4),
     },
 }
-# Defaults of transformers' LlamaConfig. transformers leaves out of a config inside another one what
-# equals them, so that the published Janus-Pro-7B says neither its width nor its heads.
+# Defaults of transformers' LlamaConfig. In a config inside another one, transformers omits values
+# that equal them: the published Janus-Pro-7B states neither its width nor its heads.
 _LLAMA: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -52,7 +52,7 @@ _LLAMA: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
 }
-# What must not be otherwise: features of Llama that no Janus uses and our decoder does not have.
+# The only supported values: features of Llama that no Janus uses and our decoder does not have.
 _PLAIN = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -66,7 +66,11 @@ _ROPES = ("rope_scaling", "rope_parameters")  # until transformers 5, and since
 
 
 def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
-    """A checkpoint's config.json, in any of three formats. Raises ValueError naming the key."""
+    """Return the config in a checkpoint's config.json: DeepSeek's, transformers' or ours.
+
+    Raises:
+        ValueError: A key is unknown, missing or of an unsupported value; the error names it.
+    """
     if not isinstance(raw, dict):
         raise ValueError("it holds no object")
     kind = "model" if "model" in raw else str(raw.get("model_type"))
@@ -82,12 +86,12 @@ def read_config(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
 
 
 def is_tied(raw: dict[str, Any]) -> bool:
-    """Return whether the text head is the token table where the weights hold no head."""
+    """Return True if the token table serves as text head where the weights hold no head."""
     return any(part.get("tie_word_embeddings") is True for part in _with_language(raw))
 
 
 def _with_language(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """The config and its language model's."""
+    """Return the config, and its language model's if it is an object."""
     return [raw, *(raw[key] for key in _LANGUAGES if isinstance(raw.get(key), dict))]
 
 
@@ -98,6 +102,7 @@ def _ours(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
 
 
 def _deepseek(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
+    """Return a config in DeepSeek's format."""
     if "vision_gen_enc_config" in raw:
         return _deepseek_flow(raw)
     language = _language(_section(raw, "language_config"))
@@ -176,6 +181,7 @@ def _aligner(raw: dict[str, Any], section: str, width: int) -> AlignerConfig:
 
 
 def _transformers(raw: dict[str, Any]) -> JanusConfig:
+    """Return a config in transformers' format."""
     language = _language(_section(raw, "text_config", {}))
     vision, book = _section(raw, "vision_config", {}), _section(raw, "vq_config", {})
     _equal("vision_config", vision, {"use_qk_norm": False, "attention_bias": True})
@@ -223,6 +229,7 @@ _FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig | JanusFlowConfig]] =
 
 
 def _language(raw: dict[str, Any]) -> LanguageConfig:
+    """Return the language model's sizes; refuse features that our decoder does not have."""
     _equal("the language model", raw, _PLAIN)
     found = {key: raw.get(key, value) for key, value in _LLAMA.items()} | _rope(raw)
     groups = raw.get("num_key_value_heads")
@@ -238,8 +245,7 @@ def _language(raw: dict[str, Any]) -> LanguageConfig:
 
 
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return ``rope_theta`` where the rotation's own section says it. Other kinds of rotation than
-    the plain one, as for longer contexts, are refused."""
+    """Return ``rope_theta`` if the rotation's own section says it; refuse scaled rotations."""
     found: dict[str, Any] = {}
     for section in _ROPES:
         rope = raw.get(section)
@@ -256,7 +262,7 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(section: str, kind: type[_Sizes], **values: Any) -> _Sizes:
-    """Return a part's sizes; an error names the section that says them."""
+    """Return a part's sizes; name the section that states them in errors."""
     try:
         return kind(**values)
     except ValueError as error:
@@ -264,6 +270,7 @@ def _made(section: str, kind: type[_Sizes], **values: Any) -> _Sizes:
 
 
 def _section(raw: dict[str, Any], name: str, default: Any = None) -> dict[str, Any]:
+    """Return a section of a config, or ``default``; raise ValueError if there is neither."""
     section = raw.get(name, default)
     if section is None:
         raise ValueError(f"no section {name}")
@@ -285,6 +292,7 @@ def _known(key: str, value: Any, table: dict[str, Any]) -> Any:
 
 
 def _equal(where: str, raw: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError if a key has another value than the wanted one; a missing key is right."""
     for key, value in wanted.items():
         found = raw.get(key, value)
         if found != value or isinstance(found, bool) != isinstance(value, bool):

@@ -1,6 +1,6 @@
 """The tensors of a checkpoint folder: found, described and read one at a time, never all at once.
 
-safetensors or PyTorch's formats, in one file or in shards with an index. PyTorch files are opened
+Formats: safetensors or PyTorch's, in one file or in shards with an index. PyTorch files are opened
 with ``weights_only=True``: a pickle that wants to run code is refused.
 """
 
@@ -27,11 +27,11 @@ _WRAPPERS = (
     "model_state_dict",
     "model",
     "module",
-)  # what trainers put around weights
+)  # keys under which trainers store the weights
 
 
 class Described(NamedTuple):
-    """A tensor without its data."""
+    """Shape and dtype of a tensor, without its data."""
 
     shape: Shape
     dtype: str  # as the file's format calls it
@@ -41,13 +41,15 @@ class _Format(Protocol):
     """How one kind of file is read."""
 
     def describe(self, path: Path) -> dict[str, Described]:
-        """Names, shapes and dtypes, without the data."""
+        """Return the shapes and dtypes of a file's tensors by name."""
 
     def read(self, path: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        """Tensors, memory-mapped; the mapping ends when the last of them is gone."""
+        """Yield tensors, memory-mapped; the mapping ends when the last of them is freed."""
 
 
 class _Safetensors:
+    """Reader of safetensors files."""
+
     def describe(self, path: Path) -> dict[str, Described]:
         found = {}
         with safe_open(path, "pt") as file:
@@ -57,12 +59,14 @@ class _Safetensors:
         return found
 
     def read(self, path: Path, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        for name in names:  # opened for each: what was read before can leave memory
+        for name in names:  # opened for each, so that earlier tensors can be freed
             with safe_open(path, "pt") as file:
                 yield name, file.get_tensor(name)
 
 
 class _Pickled:
+    """Reader of PyTorch's files, without running code."""
+
     def describe(self, path: Path) -> dict[str, Described]:
         return {
             name: Described(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
@@ -75,6 +79,7 @@ class _Pickled:
             yield name, tensors[name]
 
     def _load(self, path: Path) -> dict[str, Tensor]:
+        """Return all tensors of a file, without what trainers wrap around them."""
         with path.open("rb") as file:
             is_zip = file.read(len(_ZIP)) == _ZIP  # the older format cannot be mapped
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -87,12 +92,13 @@ class _Pickled:
 
 
 def _are_tensors(found: object) -> bool:
+    """Return True for a dictionary of tensors that is not empty."""
     if not isinstance(found, dict) or not found:
         return False
     return all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items())
 
 
-# Where weights may lie, the first found is taken: index or single file.
+# Names of weight files, index or single file; the first that exists is read.
 _LAYOUTS: tuple[tuple[str, _Format], ...] = (
     ("model.safetensors.index.json", _Safetensors()),
     ("model.safetensors", _Safetensors()),
@@ -114,7 +120,15 @@ _SUFFIXES: dict[str, _Format] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFiles:
-    """What is where. ``shapes`` and ``dtypes`` by name, and the file of each."""
+    """The tensors of a folder or file.
+
+    Attributes:
+        first: The file that was found first: the index, or the only file.
+        shapes: Shape of each tensor by name.
+        dtypes: Dtype of each tensor by name, as its format calls it.
+        files: File of each tensor by name.
+        format: How the files are read.
+    """
 
     first: Path
     shapes: dict[str, Shape]
@@ -123,14 +137,22 @@ class TensorFiles:
     format: _Format
 
     def read(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        """Tensors in the dtype they are stored in, file by file. Raises CheckpointError."""
+        """Yield tensors in the dtype they are stored in, file by file.
+
+        Raises:
+            CheckpointError: A file is damaged or cannot be read.
+        """
         for path in dict.fromkeys(self.files[name] for name in names):
             with _errors_of(path):
                 yield from self.format.read(path, [n for n in names if self.files[n] == path])
 
 
 def open_tensors(path: Path) -> TensorFiles:
-    """The weights in a folder, or one file of them. Raises CheckpointError, naming the file."""
+    """Return the tensors of a folder or of one file of weights.
+
+    Raises:
+        CheckpointError: There are no weights, or a file is damaged; the error names the file.
+    """
     if path.is_file():
         if path.suffix not in _SUFFIXES:
             check_content(path)
@@ -146,7 +168,7 @@ def open_tensors(path: Path) -> TensorFiles:
 
 
 def _without_weights(path: Path) -> str:
-    """What a folder without weights that can be read has instead."""
+    """Return what a folder without readable weights has instead, as text for an error."""
     for name, _ in _LAYOUTS:
         stem, _, suffix = name.removesuffix(".index.json").rpartition(".")
         shards = sorted(path.glob(f"{stem}-*-of-*.{suffix}"))
@@ -159,6 +181,7 @@ def _without_weights(path: Path) -> str:
 
 
 def _gathered(first: Path, paths: list[Path], form: _Format) -> TensorFiles:
+    """Return the tensors of all files, described but not read."""
     found: dict[str, Described] = {}
     files: dict[str, Path] = {}
     for path in paths:
@@ -177,7 +200,7 @@ def _gathered(first: Path, paths: list[Path], form: _Format) -> TensorFiles:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names; they must lie beside it."""
+    """Return the files that an index names; they must lie beside it."""
     try:
         names = sorted(set(read_object(index, MOST_INDEX)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -196,7 +219,7 @@ def _shards(index: Path) -> list[Path]:
 
 @contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """Any way a weight file can be wrong, as one line."""
+    """Turn anything that can be wrong with a weight file into a one-line CheckpointError."""
     try:
         yield
     except pickle.UnpicklingError:

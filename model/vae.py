@@ -1,7 +1,10 @@
-"""Autoencoder of latent diffusion as SDXL has it. Source: arXiv 2112.10752, diffusers' code.
+"""Autoencoder of latent diffusion, in SDXL's form.
 
-Parameter names are those that diffusers writes today. Shapes: B batch, C channels, Z latent
-channels, H, W pixels, h, w latent cells, N = h * w.
+Parameter names are those that diffusers writes today.
+
+Shapes: B batch, C channels, Z latent channels, H, W pixels, h, w latent cells, N = h * w.
+
+Source: arXiv 2112.10752, diffusers' code.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _SHORTCUT = "conv_shortcut"
 _LOGVAR_RANGE = (-30.0, 20.0)
 _CLASS = "AutoencoderKL"
 _BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
-# What must not be otherwise: options of diffusers that SDXL's autoencoder does not use.
+# The only supported values of options that SDXL's autoencoder does not use.
 _PLAIN: dict[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
@@ -33,7 +36,7 @@ _PLAIN: dict[str, Any] = {
     "latents_mean": None,
     "latents_std": None,
 }
-_IGNORED = ("sample_size", "force_upcast")  # for tiles and for half precision: we use neither
+_IGNORED = ("sample_size", "force_upcast")  # for tiles and for fp16, which we do not use
 _DEFAULTS: dict[str, Any] = {  # diffusers' own, for what a config leaves out
     "latent_channels": 4,
     "block_out_channels": [64],
@@ -47,8 +50,16 @@ _OLD_NAME = re.compile(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """Sizes of the autoencoder; the last of ``block_out_channels`` is the lowest resolution, each
-    level but that one halves the image. ``scaling_factor`` brings latents to unit variance."""
+    """Sizes of the autoencoder.
+
+    Attributes:
+        latent_channels: Channels Z of a latent.
+        block_out_channels: Channels per level; the last is the lowest resolution. Each level but
+            that one halves the image.
+        layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
+        norm_num_groups: Groups of each group norm.
+        scaling_factor: Factor that brings raw latents to unit variance.
+    """
 
     latent_channels: int
     block_out_channels: tuple[int, ...]
@@ -57,7 +68,11 @@ class VAEConfig:
     scaling_factor: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no size, and levels that do not split into groups."""
+        """Check all sizes.
+
+        Raises:
+            ValueError: A size is out of range, or a level does not split into groups.
+        """
         check_numbers(self)
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
@@ -68,7 +83,7 @@ class VAEConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels a latent cell, along each side."""
+        """Pixels per latent cell, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
@@ -82,7 +97,11 @@ SDXL = VAEConfig(  # stabilityai/sdxl-vae, which the published JanusFlow draws w
 
 
 def read_vae_config(raw: dict[str, Any]) -> VAEConfig:
-    """diffusers' config.json of an autoencoder. Raises ValueError naming the key."""
+    """Return the sizes in diffusers' config.json of an autoencoder.
+
+    Raises:
+        ValueError: A key is unknown or its value unsupported; the error names it.
+    """
     if raw.get("_class_name") != _CLASS:
         raise ValueError(f'_class_name is "{raw.get("_class_name")}"; only "{_CLASS}" is supported')
     known = {*_DEFAULTS, *_BLOCKS, *_PLAIN, *_IGNORED}
@@ -103,7 +122,7 @@ def read_vae_config(raw: dict[str, Any]) -> VAEConfig:
 
 
 def vae_config_json(config: VAEConfig) -> dict[str, Any]:
-    """The config.json that ``read_vae_config`` and diffusers read."""
+    """Return the config.json that ``read_vae_config`` and diffusers read."""
     widths = list(config.block_out_channels)
     return {
         "_class_name": _CLASS,
@@ -120,7 +139,7 @@ def vae_config_json(config: VAEConfig) -> dict[str, Any]:
 
 
 def diffusers_name(name: str) -> str:
-    """The name that diffusers writes today, of a tensor written before its attention was renamed.
+    """Return the name that diffusers writes today for a tensor with an old attention name.
 
     Other names are returned as they are. The old weights may have the shape of 1x1 convolutions.
     """
@@ -131,6 +150,7 @@ class Attention(nn.Module):
     """Single-head self-attention over all cells of a map (B, C, h, w)."""
 
     def __init__(self, channels: int, num_groups: int) -> None:
+        """Create the norm and the projections."""
         super().__init__()
         self.group_norm = group_norm(channels, num_groups)
         self.to_q = nn.Linear(channels, channels)
@@ -139,6 +159,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x_BChw: Tensor) -> Tensor:
+        """Return the map plus what each cell attends to."""
         x_BNC = self.group_norm(x_BChw).flatten(2).transpose(1, 2)
         q, k, v = (f(x_BNC)[:, None] for f in (self.to_q, self.to_k, self.to_v))
         mixed_BNC = self.to_out[0](F.scaled_dot_product_attention(q, k, v)[:, 0])
@@ -149,18 +170,27 @@ class Middle(nn.Module):
     """Residual block, attention, residual block, at the lowest resolution."""
 
     def __init__(self, channels: int, num_groups: int) -> None:
+        """Create the blocks."""
         super().__init__()
         self.attentions = nn.ModuleList([Attention(channels, num_groups)])
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, num_groups) for _ in range(2))
 
     def forward(self, x_BChw: Tensor) -> Tensor:
+        """Return the map (B, C, h, w) after all three blocks."""
         return self.resnets[1](self.attentions[0](self.resnets[0](x_BChw)))
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, then a resize under diffusers' name, if any."""
+    """Residual blocks at one resolution, then possibly a resize."""
 
     def __init__(self, channels: list[int], num_groups: int, resize: str | None) -> None:
+        """Create the blocks.
+
+        Args:
+            channels: Channels before the first block, then after each block.
+            num_groups: Groups of each group norm.
+            resize: ``downsamplers``, ``upsamplers`` (diffusers' names) or None.
+        """
         super().__init__()
         blocks = (ResnetBlock(a, b, num_groups, _SHORTCUT) for a, b in pairwise(channels))
         self.resnets = nn.ModuleList(blocks)
@@ -169,6 +199,7 @@ class Level(nn.Module):
             self.add_module(resize, nn.ModuleList([_RESIZE[resize](channels[-1])]))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the map after all blocks and the resize."""
         for block in self.resnets:
             x_BCHW = block(x_BCHW)
         return x_BCHW if self.resize is None else self.get_submodule(f"{self.resize}.0")(x_BCHW)
@@ -178,9 +209,10 @@ _RESIZE: dict[str, type[nn.Module]] = {"downsamplers": Downsample, "upsamplers":
 
 
 class Encoder(nn.Module):
-    """Image (B, 3, H, W) in [-1, 1] to (B, 2 Z, h, w)."""
+    """Encoder of images (B, 3, H, W) in [-1, 1] to moments (B, 2 Z, h, w)."""
 
     def __init__(self, config: VAEConfig) -> None:
+        """Create the levels, highest resolution first."""
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
@@ -190,6 +222,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the moments (B, 2 Z, h, w), before ``quant_conv``."""
         x_BCHW = self.conv_in(x_BCHW)
         for level in self.down_blocks:
             x_BCHW = level(x_BCHW)
@@ -197,9 +230,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, Z, h, w) to an image (B, 3, h * stride, w * stride), about [-1, 1]."""
+    """Decoder of latents (B, Z, h, w) to images (B, 3, h * stride, w * stride), about [-1, 1]."""
 
     def __init__(self, config: VAEConfig) -> None:
+        """Create the levels, lowest resolution first."""
         super().__init__()
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
@@ -209,6 +243,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z_BZhw: Tensor) -> Tensor:
+        """Return the image (B, 3, H, W), about [-1, 1]."""
         x_BCHW = self.mid_block(self.conv_in(z_BZhw))
         for level in self.up_blocks:
             x_BCHW = level(x_BCHW)
@@ -216,9 +251,10 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Images to latents and back. Raw latents are the encoder's; scaled ones are the flow's."""
+    """Autoencoder of images. Raw latents are the encoder's; scaled latents are the flow's."""
 
     def __init__(self, config: VAEConfig) -> None:
+        """Create the encoder and the decoder."""
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
@@ -227,28 +263,28 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
     def encode(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in [-1, 1] to mean and log variance of the raw latent, each (B, Z, h, w)."""
+        """Return mean and log variance of the raw latent, each (B, Z, h, w)."""
         moments = self.quant_conv(self.encoder(pixels_BCHW))
         mean_BZhw, logvar_BZhw = moments.chunk(2, dim=1)
         return mean_BZhw, logvar_BZhw.clamp(*_LOGVAR_RANGE)
 
     def decode(self, latent_BZhw: Tensor) -> Tensor:
-        """Raw latent to pixels (B, 3, H, W), about [-1, 1], not clipped."""
+        """Return the pixels (B, 3, H, W) of a raw latent, about [-1, 1], not clipped."""
         return self.decoder(self.post_quant_conv(latent_BZhw))
 
     def to_latent(self, pixels_BCHW: Tensor) -> Tensor:
-        """Pixels in [-1, 1] to the scaled latent (B, Z, h, w), of about unit variance."""
+        """Return the scaled latent (B, Z, h, w), of about unit variance, of pixels in [-1, 1]."""
         return self.encode(pixels_BCHW)[0] * self.config.scaling_factor
 
     def to_pixels(self, latent_BZhw: Tensor) -> Tensor:
-        """Scaled latent to pixels (B, 3, H, W), about [-1, 1], not clipped."""
+        """Return the pixels (B, 3, H, W) of a scaled latent, about [-1, 1]."""
         return self.decode(latent_BZhw / self.config.scaling_factor)
 
 
 def _levels(
     widths: tuple[int, ...], num_blocks: int, num_groups: int, resize: str
 ) -> nn.ModuleList:
-    """One level a width in the order given; all but the last end with a resize."""
+    """Return one level per width, in the order given; all but the last end with a resize."""
     before, last = (widths[0], *widths), len(widths) - 1
     return nn.ModuleList(
         Level([before[i]] + [width] * num_blocks, num_groups, None if i == last else resize)

@@ -1,4 +1,4 @@
-"""What every Janus does with text and images that it sees; the families add how they draw.
+"""What every Janus does with text and images that it sees; each family adds how it draws.
 
 Shapes: B batch, R rows, T time, N image tokens, D width, V vocabulary.
 """
@@ -13,20 +13,26 @@ from janus_edge.model.language import LanguageModel
 
 
 class VisionLanguageModel(nn.Module, ABC):
-    """A language model that is shown images as vectors at their placeholders."""
+    """Language model that sees images as vectors in place of placeholder tokens."""
 
     language_model: LanguageModel
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """Token ids (R, T) to embeddings (R, T, D)."""
+        """Return the embeddings (R, T, D) of token ids (R, T)."""
         return self.language_model.model.embed_tokens(ids)
 
     @abstractmethod
     def embed_images(self, pixels_BCHW: Tensor) -> Tensor:
-        """Images to the vectors that stand at their placeholders, (B, N, D)."""
+        """Return the images' vectors (B, N, D), which replace their placeholders."""
 
     def embed_prompt(self, ids_RT: Tensor, pixels_BCHW: Tensor, placeholder: int) -> Tensor:
-        """Text embeddings with the images' vectors at the placeholders, in order, (R, T, D)."""
+        """Return the prompt's embeddings (R, T, D), with images.
+
+        Args:
+            ids_RT: Token ids, with N placeholders per image.
+            pixels_BCHW: Images in the order of their placeholders.
+            placeholder: Token id that the images' vectors replace.
+        """
         x_RTD = self.embed_text(ids_RT)
         vectors = self.embed_images(pixels_BCHW).flatten(0, 1).to(x_RTD.dtype)
         where = (ids_RT == placeholder)[..., None].expand_as(x_RTD)
@@ -35,9 +41,12 @@ class VisionLanguageModel(nn.Module, ABC):
     def hidden(
         self, x_RTD: Tensor, positions_RT: Tensor | None = None, mask_RTT: Tensor | None = None
     ) -> Tensor:
-        """One causal pass over embeddings, final norm included; see ``language.Decoder``."""
+        """Return hidden states (R, T, D) of one causal pass, after the final norm.
+
+        The arguments are those of ``language.Decoder.forward``.
+        """
         return self.language_model.model(x_RTD, positions_RT, mask_RTT=mask_RTT)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states to vocabulary logits (…, V)."""
+        """Return the vocabulary logits (…, V) of hidden states (…, D)."""
         return self.language_model.lm_head(hidden)

@@ -1,9 +1,10 @@
 """Checkpoint folders: config.json, weights with published names, tokenizer.json.
 
-Published folders load as they are, in DeepSeek's naming or transformers'; ours add to config.json
-how to prompt and sample, and ``samples.npy``, codes or latents of some images of the kind that
-the model draws, to which the exporter fits the preview. A JanusFlow's autoencoder is published
-apart, as a folder of diffusers; here it lies in ``vae`` in the checkpoint, or where one says.
+Published folders load as they are, in DeepSeek's naming or transformers'. Ours add to config.json
+how to prompt and sample. They also hold ``samples.npy``: codes or latents of some images of the
+kind that the model draws, to which the exporter fits the preview. A JanusFlow's autoencoder is
+published separately, as a folder of diffusers; here it lies in ``vae`` in the checkpoint, or where
+the caller says.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save
 from torch import nn
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
+from janus_edge.model.extras import load_samples, read_prompt, read_sampling
 from janus_edge.model.files import (
     CheckpointError,
-    check_regular,
     checkpoint_folder,
     read_object,
     read_text,
@@ -45,8 +45,6 @@ from janus_edge.model.vae import (
     vae_config_json,
 )
 from janus_edge.runtime.files import atomic_write
-from janus_edge.runtime.manifest import DEFAULTS
-from janus_edge.runtime.prompt import PromptTemplate
 
 VAE_FOLDER = "vae"
 
@@ -56,26 +54,37 @@ _FAMILIES: dict[type, str] = {JanusConfig: "janus", JanusFlowConfig: "janusflow"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model with all that is needed to talk to it.
+    """A model with all that is needed to use it.
 
-    model: with its weights; or, where ``weights`` is not None, on the meta device, to be given
-    them a part at a time by ``loaded``.
+    Attributes:
+        model: The model with its weights. If ``weights`` is set, the model is on the meta device
+            and ``loaded`` gives it the weights of a part at a time.
+        tokenizer_json: Content of tokenizer.json.
+        prompt: The texts user_role, assistant_role and system_prompt; None to choose by tokenizer.
+        sampling: Settings to draw with, as in the manifest.
+        samples: Codes (P, N) or latents (P, Z, H, W) of P images, to fit the preview to.
+        weights: Where the weights are if they were not read.
     """
 
     model: Model
     tokenizer_json: str
-    prompt: dict[str, str] | None  # user_role, assistant_role, system_prompt; None: by tokenizer
-    sampling: dict[str, Any]  # the settings to draw with: the manifest's
-    samples: np.ndarray | None = None  # codes (P, N) or latents (P, Z, H, W)
+    prompt: dict[str, str] | None
+    sampling: dict[str, Any]
+    samples: np.ndarray | None = None
     weights: Weights | None = None
 
 
 def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None) -> Checkpoint:
-    """Read a checkpoint folder; weights become float32. Raises CheckpointError.
+    """Return the checkpoint in a folder; weights become fp32.
 
-    folder: or a repository's folder in huggingface_hub's cache. lazy: check every name and shape,
-    but leave the weights in their files. vae: the folder of a JanusFlow's autoencoder, or its
-    weights in one file; None: ``vae`` in the checkpoint.
+    Args:
+        folder: The folder, or a repository's folder in huggingface_hub's cache.
+        lazy: Check every name and shape, but leave the weights in their files.
+        vae: Folder of a JanusFlow's autoencoder, or its weights in one file; None for ``vae`` in
+            the checkpoint.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint, is damaged or does not fit its config.
     """
     folder = checkpoint_folder(folder)
     path = folder / "config.json"
@@ -83,7 +92,7 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
         raw = read_object(path)
         config = read_config(raw)
         family = _FAMILIES[type(config)]
-        prompt, sampling = _prompt(raw), _sampling(raw, family)
+        prompt, sampling = read_prompt(raw), read_sampling(raw, family)
     path = folder / "tokenizer.json"
     with _one_line(path, "is this a checkpoint?"):
         tokenizer_json = read_text(path)
@@ -97,41 +106,14 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
         tokenizer_json=tokenizer_json,
         prompt=prompt,
         sampling=sampling,
-        samples=_load_samples(folder / "samples.npy", model),
+        samples=load_samples(folder / "samples.npy", model),
         weights=weights if lazy else None,
     )
 
 
-def _prompt(raw: dict[str, Any]) -> dict[str, str] | None:
-    """The roles that a config of ours says. Raises ValueError."""
-    found, keys = raw.get("prompt"), {field.name for field in dataclasses.fields(PromptTemplate)}
-    if found is None:
-        return None
-    if (
-        not isinstance(found, dict)
-        or set(found) != keys
-        or any(not isinstance(value, str) for value in found.values())
-    ):
-        raise ValueError(f"prompt: give the texts {', '.join(sorted(keys))}, and nothing else")
-    return found
-
-
-def _sampling(raw: dict[str, Any], family: str) -> dict[str, Any]:
-    """The settings that a config of ours says, else the family's. Raises ValueError."""
-    found = raw.get("sampling")
-    if found is None:
-        return DEFAULTS[family].model_dump()
-    try:
-        type(DEFAULTS[family]).model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"sampling: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return dict(found)
-
-
 @contextmanager
 def _one_line(path: Path, advice: str) -> Iterator[None]:
-    """What is wrong with a small file, as a CheckpointError that names it."""
+    """Turn what is wrong with a small file into a CheckpointError that names it."""
     try:
         yield
     except OSError as error:
@@ -142,7 +124,7 @@ def _one_line(path: Path, advice: str) -> Iterator[None]:
 
 
 def to_half(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with all weights rounded to half precision; the given one stays as it is."""
+    """Return the checkpoint with all weights rounded to fp16; the given one is not changed."""
     if checkpoint.weights is not None:
         return dataclasses.replace(checkpoint, weights=checkpoint.weights.to_half())
     model = copy.deepcopy(checkpoint.model)
@@ -153,15 +135,22 @@ def to_half(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def family_of(model: Model) -> str:
-    """The family's name in manifests."""
+    """Return the name of the model's family in manifests."""
     return type(model).__name__.lower()
 
 
 def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model, Weights | None]:
-    """A model on the meta device, and where the part that is published apart comes from.
+    """Return a model on the meta device, and the weights of the part that is published separately.
 
-    vae: the folder of that part, of a JanusFlow, or a file of its weights. Raises CheckpointError
-    if it does not fit.
+    Args:
+        config: Sizes of the model.
+        vae: Folder or weight file of a JanusFlow's autoencoder; unused for other models.
+
+    Returns:
+        The model; the autoencoder's weights for a JanusFlow, else None.
+
+    Raises:
+        CheckpointError: The autoencoder does not fit.
     """
     with torch.device("meta"):
         if isinstance(config, JanusConfig):
@@ -181,8 +170,11 @@ def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model
 
 
 def _vae_config(vae: Path) -> tuple[VAEConfig, str]:
-    """The sizes of an autoencoder, and what says them: its folder's config.json; for a file of
-    weights without one beside it, what SDXL's has."""
+    """Return the sizes of an autoencoder, and what states them.
+
+    That is its folder's config.json. For a file of weights without one beside it, SDXL's sizes
+    hold.
+    """
     path = (vae.parent if vae.is_file() else vae) / "config.json"
     if vae.is_file():
         with suppress(OSError, ValueError, CheckpointError):
@@ -201,7 +193,16 @@ def _vae_config(vae: Path) -> tuple[VAEConfig, str]:
 
 
 def fill(model: Model, weights: Weights, prefix: str = "") -> None:
-    """Give a model's parameters their values, float32, one at a time. Raises CheckpointError."""
+    """Set a model's parameters to their values, fp32, one at a time.
+
+    Args:
+        model: The model, changed in place.
+        weights: Where the values are.
+        prefix: Start of the names of the parameters to set; empty for all.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
     for name, tensor in weights.read(prefix):
         owner, _, leaf = name.rpartition(".")
         parameter = model.get_parameter(name)
@@ -216,7 +217,17 @@ def fill(model: Model, weights: Weights, prefix: str = "") -> None:
 
 @contextmanager
 def loaded(checkpoint: Checkpoint, *prefixes: str) -> Iterator[None]:
-    """The parameters with these prefixes are in memory inside the block, if not everywhere."""
+    """Hold the parameters with these prefixes in memory inside the block.
+
+    They return to the meta device after it. A checkpoint that was not loaded lazily is not changed.
+
+    Args:
+        checkpoint: The checkpoint, loaded lazily or not.
+        *prefixes: Starts of parameter names.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
     model, weights = checkpoint.model, checkpoint.weights
     if weights is None:
         yield
@@ -234,7 +245,13 @@ def loaded(checkpoint: Checkpoint, *prefixes: str) -> Iterator[None]:
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
-    """Write a checkpoint folder, weights rounded to ``dtype``; each file appears whole or not."""
+    """Write a checkpoint folder; each file appears complete or not at all.
+
+    Args:
+        checkpoint: The checkpoint, not loaded lazily.
+        folder: Where to write; created if missing.
+        dtype: Dtype of the written weights.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model = checkpoint.model
     config: dict[str, Any] = {"model": model.config.to_dict()}
@@ -261,28 +278,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) ->
     if checkpoint.samples is not None:
         with atomic_write(folder / "samples.npy") as part, part.open("wb") as file:
             np.save(file, checkpoint.samples)
-
-
-def _load_samples(path: Path, model: Model) -> np.ndarray | None:
-    if not (path.exists() or path.is_symlink()):
-        return None
-    check_regular(path)
-    try:
-        samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise CheckpointError(f"{path}: not an array: {error}; leave it out") from None
-    if isinstance(model, JanusFlow):
-        size = model.latent_size
-        fits = samples.shape[1:] == (model.config.flow.latent_channels, size, size)
-        fits = fits and samples.size > 0 and samples.dtype.kind == "f"
-        fits = fits and bool(np.isfinite(samples).all())
-    else:
-        fits = samples.shape[1:] == (model.config.num_codes,)
-        fits = fits and samples.size > 0 and samples.dtype.kind in "iu"
-        fits = fits and bool(samples.min() >= 0 and samples.max() < model.config.codebook.size)
-    if not fits:
-        raise CheckpointError(f"{path}: not of this model's images; leave it out")
-    return np.array(samples, np.float32 if isinstance(model, JanusFlow) else np.int64)
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -1,5 +1,4 @@
-"""The C API's files: ``include``, and ``lib`` where the package was built after
-scripts/build-native (docs/c-api.md).
+"""The C API's files: ``include``, and ``lib`` if scripts/build-native built it (docs/c-api.md).
 
 cmake -DCMAKE_PREFIX_PATH="$(python -m janus_edge.native)" finds them.
 """

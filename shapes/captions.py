@@ -1,7 +1,7 @@
-"""What a scene is called: captions in words, and as what the scorer checks.
+"""Captions of scenes: in words, and as what the scorer checks.
 
-"A and B" names things in raster order, the order in which they are drawn; captions of a relation
-name either one first, so that the relation has to be read.
+"A and B" names things in raster order, the order in which they are drawn. Captions of a relation
+name either thing first, so that the relation has to be read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ _WORDINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """``count`` things of a shape; None leaves a look free."""
+    """Things that an image must show.
+
+    Attributes:
+        shape: Their shape.
+        colour: Their colour; None for any.
+        size: Their size; None for any.
+        count: How many.
+    """
 
     shape: str
     colour: str | None = None
@@ -43,19 +50,33 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """A prompt and what a picture must show to satisfy it: these things and no others."""
+    """A prompt, and what an image must show to satisfy it: these things and no others.
+
+    Attributes:
+        text: The prompt.
+        category: One of ``CATEGORIES``, or ``several``.
+        wanted: The things, in the order in which the text names them.
+        relation: Where the first thing is, seen from the second; None if the text does not say.
+        background: Colour of the background; None for any.
+    """
 
     text: str
     category: str
     wanted: tuple[Wanted, ...]
-    relation: str | None = None  # the first wanted thing is ... the second
+    relation: str | None = None
     background: str | None = None
 
 
 def caption(scene: Scene, rng: np.random.Generator, category: str | None = None) -> Caption:
-    """A random caption of a scene, of one category if one is named.
+    """Return a random caption of a scene.
 
-    Raises ValueError when the scene cannot be described in that category.
+    Args:
+        scene: What to describe.
+        rng: Source of wording and details.
+        category: Category of the caption; None for a random one.
+
+    Raises:
+        ValueError: The scene cannot be described in that category.
     """
     options = _OPTIONS[scene.kind]
     if category is None:
@@ -101,7 +122,7 @@ _OPTIONS = {
 
 
 def describe(scene: Scene) -> str:
-    """The one full description of a scene: every thing with all its looks, and the background."""
+    """Return the full description of a scene: all things with all looks, and the background."""
     things = scene.things
     if scene.kind == "repeated":
         wanted = [_wanted(things[0], True, True, count=len(things))]
@@ -113,7 +134,14 @@ def describe(scene: Scene) -> str:
 def phrase(
     wanted: list[Wanted], relation: str | None, background: str | None, digits: bool = False
 ) -> str:
-    """English for what is wanted."""
+    """Return English words for what is wanted.
+
+    Args:
+        wanted: The things, in the order to name them.
+        relation: Words between the first and the second thing; None to list all.
+        background: Colour of the background; None to leave it out.
+        digits: Whether counts are digits, not words.
+    """
     names = [noun(item, digits) for item in wanted]
     if relation is not None:
         text = f"{names[0]} {relation} {names[1]}"
@@ -125,7 +153,12 @@ def phrase(
 
 
 def noun(item: Wanted, digits: bool = False) -> str:
-    """``a red circle``, ``three small stars``."""
+    """Return the words for one kind of thing: ``a red circle``, ``three small stars``.
+
+    Args:
+        item: The things.
+        digits: Whether a count above one is digits, not words.
+    """
     looks = " ".join(word for word in (item.size, item.colour, item.shape) if word)
     if item.count == 1:
         return article(looks)
@@ -133,17 +166,17 @@ def noun(item: Wanted, digits: bool = False) -> str:
 
 
 def article(words: str) -> str:
-    """``a`` or ``an`` before the words."""
+    """Return the words with ``a`` or ``an`` before them."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def plural(words: str) -> str:
-    """Plural of a phrase ending in a shape."""
+    """Return the plural of a phrase that ends in a shape."""
     return words + ("es" if words.endswith("s") else "s")
 
 
 def relation_of(first: Thing, second: Thing) -> str:
-    """Where the first thing is, seen from the second, along the longer axis."""
+    """Return where the first thing is, seen from the second, along the longer axis."""
     (x1, y1), (x2, y2) = first.centre, second.centre
     if abs(x1 - x2) >= abs(y1 - y2):
         return "left of" if x1 < x2 else "right of"
@@ -151,6 +184,7 @@ def relation_of(first: Thing, second: Thing) -> str:
 
 
 def _wanted(thing: Thing, coloured: bool, sized: bool, count: int = 1) -> Wanted:
+    """Return a thing as it is wanted, with the looks that the caption names."""
     return Wanted(
         shape=thing.shape,
         colour=thing.colour if coloured else None,

@@ -14,7 +14,13 @@ from janus_edge.shapes.scenes import COLOURS, IMAGE_SIZE, SHAPES, Scene, Thing
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question of a topic, and the answer word for word."""
+    """A question and its answer.
+
+    Attributes:
+        topic: One of ``LESSONS``.
+        text: The question.
+        answer: The right answer, word for word.
+    """
 
     topic: str
     text: str
@@ -22,8 +28,13 @@ class Question:
 
 
 def question(scene: Scene, rng: np.random.Generator, topic: str | None = None) -> Question | None:
-    """A random question, of one of LESSONS if it is named, else of TOPICS; None if the scene has
-    none of that topic."""
+    """Return a random question about a scene; None if the scene has none of the topic.
+
+    Args:
+        scene: What to ask about.
+        rng: Source of topic and details.
+        topic: One of ``LESSONS``; None for a random one of ``TOPICS``.
+    """
     if topic is None:
         topic = TOPICS[int(rng.integers(len(TOPICS)))]
     asked = _ASK[topic](scene, rng)
@@ -31,7 +42,7 @@ def question(scene: Scene, rng: np.random.Generator, topic: str | None = None) -
 
 
 def tell(scene: Scene) -> str:
-    """A scene in words alone, with the places of two things: what a blind reader needs."""
+    """Return a scene in words alone, with the places of two things: what a blind reader needs."""
     text = f"there is {describe(scene)}."
     if scene.kind == "pair":
         first, second = scene.things
@@ -43,7 +54,7 @@ Asked = tuple[str, str] | None
 
 
 def _colour(scene: Scene, rng: np.random.Generator) -> Asked:
-    """Of the background, or of a shape that has one colour in this scene."""
+    """Ask for the colour of the background, or of a shape that has one colour in this scene."""
     word = _pick(rng, ("colour", "color"))
     if rng.random() < 0.15:
         text = f"what {word} is the background?"
@@ -60,7 +71,7 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def _shape(scene: Scene, rng: np.random.Generator) -> Asked:
-    """Of the only thing of a colour."""
+    """Ask for the shape of the only thing of a colour."""
     counts = Counter(thing.colour for thing in scene.things)
     single = [thing for thing in scene.things if counts[thing.colour] == 1]
     if not single:
@@ -71,7 +82,7 @@ def _shape(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Asked:
-    """Of everything, of a shape, or of a coloured shape; now and then of one that is not there."""
+    """Ask for the number of all things, or of a shape or a coloured shape, which may be absent."""
     roll = rng.random()
     if roll < 0.3:
         count, name = len(scene.things), "objects"
@@ -87,7 +98,10 @@ def _count(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def _existence(scene: Scene, rng: np.random.Generator) -> Asked:
-    """Half the answers are no, and half of those share a look with something that is there."""
+    """Ask whether a thing is there.
+
+    Half of the answers are no. Half of those share a look with something that is there.
+    """
     thing = scene.things[int(rng.integers(len(scene.things)))]
     shape, colour = thing.shape, thing.colour
     present = {(t.shape, t.colour) for t in scene.things}
@@ -101,7 +115,7 @@ def _existence(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def _position(scene: Scene, rng: np.random.Generator) -> Asked:
-    """Of two things of different shapes that lie clearly along one axis."""
+    """Ask how two things of different shapes lie that are clearly apart along one axis."""
     names = Counter(thing.shape for thing in scene.things)
     pairs = [
         (a, b)
@@ -121,7 +135,7 @@ def _position(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def _place(scene: Scene, rng: np.random.Generator) -> Asked:
-    """Of the only thing of a shape: the quarter of the picture that its centre is in."""
+    """Ask for the quarter of the image that holds the centre of the only thing of a shape."""
     thing = scene.things[int(rng.integers(len(scene.things)))]
     if sum(other.shape == thing.shape for other in scene.things) > 1:
         return None
@@ -134,16 +148,19 @@ def _place(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def _describe(scene: Scene, rng: np.random.Generator) -> Asked:
+    """Ask for the full description."""
     text = _pick(rng, ("describe the picture.", "describe the image.", "what is in the picture?"))
     return text, describe(scene)
 
 
 def _clear(a: Thing, b: Thing) -> bool:
+    """Return True if two things are clearly further apart along one axis than along the other."""
     (x1, y1), (x2, y2) = a.centre, b.centre
     return abs(abs(x1 - x2) - abs(y1 - y2)) >= 8  # px
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    """Return a random option."""
     return options[int(rng.integers(len(options)))]
 
 

@@ -1,7 +1,7 @@
 """Procedural scenes: one to five flat shapes on a plain background, deterministic by seed.
 
-Objects sit on a grid of 8 px cells, boxes of two or three cells a side with a free cell between
-any two: pictures stay readable at 64 px, and one cell is one code of the tokenizer.
+Objects sit on a grid of 8 px cells, in boxes of two or three cells a side with a free cell between
+any two. Images stay readable at 64 px, and one cell is one code of the tokenizer.
 """
 
 from __future__ import annotations
@@ -41,13 +41,21 @@ KIND_WEIGHTS = (0.16, 0.47, 0.25, 0.12)
 MAX_OBJECTS = 5
 HELD_OUT_PERCENT = 10
 
-# Seed ranges: a scene's seed says which split it belongs to, so splits never overlap.
+# First seed of each split: a scene's seed says which split it belongs to, so splits never overlap.
 SPLITS = {"train": 0, "validation": 1 << 40, "test": 1 << 41}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One object: its box starts at cell (row, column) and is ``SIZES[size][0]`` cells wide."""
+    """One object of a scene.
+
+    Attributes:
+        shape: One of ``SHAPES``.
+        colour: One of ``COLOURS``.
+        size: One of ``SIZES``; its box is ``SIZES[size][0]`` cells wide.
+        row: First row of its box, in cells.
+        column: First column of its box, in cells.
+    """
 
     shape: str
     colour: str
@@ -57,14 +65,20 @@ class Thing:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """(x, y) in pixels."""
+        """Centre of its box, (x, y) in pixels."""
         half = SIZES[self.size][0] * CELL / 2
         return self.column * CELL + half, self.row * CELL + half
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Things in raster order of their boxes (top row first, then left column)."""
+    """A scene.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        background: One of ``BACKGROUNDS``.
+        things: Objects in raster order of their boxes (top row first, then left column).
+    """
 
     kind: str
     background: str
@@ -72,7 +86,7 @@ class Scene:
 
     @property
     def combination(self) -> tuple[tuple[str, str], ...]:
-        """The attributes shown, without places and sizes: a sorted multiset of (colour, shape)."""
+        """What is shown, without places and sizes: a sorted multiset of (colour, shape)."""
         return tuple(sorted((thing.colour, thing.shape) for thing in self.things))
 
     @property
@@ -82,10 +96,16 @@ class Scene:
 
 
 def scenes(split: str, start: int = 0, *, held_out: bool | None = None) -> Iterator[Scene]:
-    """Endless scenes of a split, from its ``start``-th seed on.
+    """Yield endless scenes of a split.
 
-    held_out: None keeps every scene, True or False only those whose combination is or is not.
-    Training must ask for False. Raises KeyError for an unknown split.
+    Args:
+        split: One of ``SPLITS``.
+        start: Index of the first seed in the split.
+        held_out: Keep only scenes whose combination is (True) or is not (False) held out; None for
+            every scene. Training must ask for False.
+
+    Raises:
+        KeyError: There is no such split.
     """
     seed = SPLITS[split] + start
     while True:
@@ -96,7 +116,7 @@ def scenes(split: str, start: int = 0, *, held_out: bool | None = None) -> Itera
 
 
 def make_scene(seed: int) -> Scene:
-    """The scene of one seed."""
+    """Return the scene of a seed."""
     rng = np.random.default_rng(seed)
     kind = KINDS[_choose(rng, KIND_WEIGHTS)]
     background = _pick(rng, tuple(BACKGROUNDS))
@@ -105,7 +125,7 @@ def make_scene(seed: int) -> Scene:
 
 
 def render(scene: Scene) -> np.ndarray:
-    """RGB picture (64, 64, 3) uint8, anti-aliased."""
+    """Return the image (64, 64, 3) uint8 of a scene, RGB, anti-aliased."""
     image = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
     image[:] = BACKGROUNDS[scene.background]
     for thing in scene.things:
@@ -119,7 +139,13 @@ def render(scene: Scene) -> np.ndarray:
 
 @functools.cache
 def mask_of(shape: str, size: str, oversample: int = 8) -> np.ndarray:
-    """Coverage of each pixel of the thing's box, (S, S) float32 in 0..1."""
+    """Return the coverage of each pixel of a thing's box, (S, S) float32 in 0..1.
+
+    Args:
+        shape: One of ``SHAPES``.
+        size: One of ``SIZES``.
+        oversample: Samples per pixel, along each side.
+    """
     cells, radius = SIZES[size]
     side = cells * CELL
     ticks = (np.arange(side * oversample) + 0.5) / oversample - side / 2
@@ -145,7 +171,10 @@ def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Five points; within a sector the edge is the line from an outer to an inner corner."""
+    """Return where a star of five points is.
+
+    Within a sector, its edge is the line from an outer to an inner corner.
+    """
     y = y - 0.06
     sector = np.pi / 5
     angle = np.abs((np.arctan2(x, -y) + sector) % (2 * sector) - sector)
@@ -165,20 +194,20 @@ def _single(rng: np.random.Generator) -> list[Look]:
 
 
 def _pair(rng: np.random.Generator) -> list[Look]:
-    """Two things of different shape, so that either can be named by its shape alone."""
+    """Return two things of different shapes, so that the shape alone names either."""
     first = _look(rng)
     return [first, _other(rng, {first[0]})]
 
 
 def _repeated(rng: np.random.Generator) -> list[Look]:
-    """Two to five of the same thing; large ones only where they always fit."""
+    """Return two to five of the same thing; large ones only where they always fit."""
     shape, colour, size = _look(rng)
     count = int(rng.integers(2, MAX_OBJECTS + 1))
     return [(shape, colour, size if count < 4 else "small")] * count
 
 
 def _several(rng: np.random.Generator) -> list[Look]:
-    """Three to five things of different shapes."""
+    """Return three to five things of different shapes."""
     shapes = rng.permutation(len(SHAPES))[: rng.integers(3, MAX_OBJECTS + 1)]
     sizes = tuple(SIZES) if len(shapes) == 3 else ("small",)
     return [(SHAPES[s], _pick(rng, tuple(COLOURS)), _pick(rng, sizes)) for s in shapes]
@@ -188,16 +217,21 @@ _LOOKS = dict(zip(KINDS, (_single, _pair, _repeated, _several), strict=True))
 
 
 def _look(rng: np.random.Generator) -> Look:
+    """Return a random look."""
     return _pick(rng, SHAPES), _pick(rng, tuple(COLOURS)), _pick(rng, tuple(SIZES))
 
 
 def _other(rng: np.random.Generator, taken: set[str]) -> Look:
+    """Return a random look of another shape."""
     _, colour, size = _look(rng)
     return _pick(rng, tuple(s for s in SHAPES if s not in taken)), colour, size
 
 
 def _place(rng: np.random.Generator, looks: list[Look]) -> tuple[Thing, ...]:
-    """Random boxes with a free cell between them; starts again when one finds no room."""
+    """Return things in random boxes with a free cell between any two.
+
+    It starts again if a thing finds no room.
+    """
     while True:
         free = np.ones((GRID, GRID), bool)
         things: list[Thing] = []
@@ -220,4 +254,5 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def _choose(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
+    """Return a random index with these relative weights."""
     return int(np.searchsorted(np.cumsum(weights), rng.random() * sum(weights), side="right"))

@@ -1,7 +1,8 @@
-"""The scorer: reads pixels only. Segments by distance to the background, then names each part.
+"""Scorer of images by their pixels alone: segments an image, then names each part.
 
-Colour is the palette entry nearest to the part's inner pixels; shape and size are the template of
-best overlap, shifted by a few pixels. Needs scipy (extra ``evals``).
+Segments differ from the background by their colour. A part's colour is the palette entry nearest to
+its inner pixels; its shape and size are those of the template with the best overlap, shifted by a
+few pixels. Needs scipy (extra ``evals``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ _SHIFT = 2  # px
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One part of a picture; shape and size are None where no template fits."""
+    """One part of an image.
+
+    Attributes:
+        shape: One of ``SHAPES``; None where no template fits.
+        colour: One of ``COLOURS``.
+        size: One of ``SIZES``; None where no template fits.
+        x: Centre of mass, in pixels from the left.
+        y: Centre of mass, in pixels from the top.
+    """
 
     shape: str | None
     colour: str
@@ -33,7 +42,7 @@ class Found:
 
 
 def find(image_HWC: np.ndarray) -> tuple[str, list[Found]]:
-    """Background and parts of a picture (64, 64, 3) uint8."""
+    """Return the background's colour and the parts of an image (64, 64, 3) uint8."""
     pixels = image_HWC.astype(np.float32)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     base = np.median(border, axis=0)
@@ -47,7 +56,7 @@ def find(image_HWC: np.ndarray) -> tuple[str, list[Found]]:
             continue
         inner = ndimage.binary_erosion(part)
         colour = np.median(pixels[box][inner if inner.any() else part], axis=0)
-        # how much of each pixel the part covers, from the mix of its colour and the background's
+        # A pixel's colour mixes the part's and the background's: the mix gives the coverage.
         coverage = np.clip(distance[box] / max(np.linalg.norm(colour - base), 1.0), 0, 1) * part
         shape, size = _best_template(coverage)
         y, x = ndimage.center_of_mass(part)
@@ -64,23 +73,37 @@ def find(image_HWC: np.ndarray) -> tuple[str, list[Found]]:
 
 
 def satisfies(image_HWC: np.ndarray, caption: Caption) -> bool:
-    """Does the picture show exactly what the caption asks for, and nothing else?"""
+    """Return True if an image shows what the caption asks for, and nothing else.
+
+    Args:
+        image_HWC: Image (64, 64, 3) uint8.
+        caption: What it was asked to show.
+    """
     background, found = find(image_HWC)
     alone = len(found) == sum(item.count for item in caption.wanted)
     return alone and _holds(background, found, caption)
 
 
 def holds(image_HWC: np.ndarray, caption: Caption) -> bool:
-    """GenEval's rule: what is asked for is there; other things may be too, but not where the
-    caption counts. A relation holds for every pair that it could mean. Source: arXiv 2310.11513.
+    """Return True if an image is right by GenEval's rule: what the caption asks for is there.
+
+    Other things may be there too, but not of a kind that the caption counts. A relation must hold
+    for every pair that it could mean.
+
+    Args:
+        image_HWC: Image (64, 64, 3) uint8.
+        caption: What it was asked to show.
+
+    Source: GenEval, arXiv 2310.11513.
     """
     return _holds(*find(image_HWC), caption)
 
 
 def _holds(background: str, found: list[Found], caption: Caption) -> bool:
+    """Return True if the parts satisfy the caption; other parts are ignored unless it counts."""
     if caption.background not in (None, background):
         return False
-    # captions name a shape once, so no part can stand for two of the things wanted
+    # Captions name a shape once, so no part can stand for two of the wanted things.
     groups = [[part for part in found if _fits(part, item)] for item in caption.wanted]
     for group, item in zip(groups, caption.wanted, strict=True):
         counts = caption.category == "counting"
@@ -91,6 +114,7 @@ def _holds(background: str, found: list[Found], caption: Caption) -> bool:
 
 
 def _fits(part: Found, item: Wanted) -> bool:
+    """Return True if a part has the wanted looks."""
     return (
         part.shape == item.shape
         and item.colour in (None, part.colour)
@@ -99,6 +123,7 @@ def _fits(part: Found, item: Wanted) -> bool:
 
 
 def _related(first: Found, second: Found, relation: str) -> bool:
+    """Return True if the first part is clearly there, seen from the second."""
     return {
         "left of": second.x - first.x,
         "right of": first.x - second.x,
@@ -108,7 +133,7 @@ def _related(first: Found, second: Found, relation: str) -> bool:
 
 
 def _best_template(coverage_HW: np.ndarray) -> tuple[str | None, str | None]:
-    """Shape and size of the best soft overlap over all small shifts."""
+    """Return shape and size of the template with the best soft overlap over all small shifts."""
     height, width = coverage_HW.shape
     templates_KSS, names = _templates()
     side = templates_KSS.shape[1]
@@ -132,7 +157,7 @@ def _best_template(coverage_HW: np.ndarray) -> tuple[str | None, str | None]:
 
 @functools.cache
 def _templates() -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Every shape of every size in the middle of one square, (K, S, S)."""
+    """Return every shape of every size in the middle of one square, (K, S, S), and their names."""
     side = max(mask_of(shape, size).shape[0] for shape in SHAPES for size in SIZES) + 2 * _SHIFT + 2
     canvases, names = [], []
     for shape in SHAPES:
@@ -147,6 +172,7 @@ def _templates() -> tuple[np.ndarray, list[tuple[str, str]]]:
 
 
 def _nearest(colour: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str:
+    """Return the name of the palette's nearest colour."""
     names = list(palette)
     distances = np.linalg.norm(np.array([palette[name] for name in names]) - colour, axis=1)
     return names[int(distances.argmin())]

@@ -1,7 +1,7 @@
 """Build ``.types/janus_edge``, the link tree that mypy and import-linter read.
 
-The packages live in the repository's root under short names; these tools want them under the
-import name.
+The packages lie in the repository's root under short names; these tools want them under the import
+name.
 """
 
 import os

@@ -1,9 +1,10 @@
 """Write a random-weight checkpoint of a published shape: python tools/make_checkpoint.py NAME DIR.
 
-Published names, shapes, dtype (bfloat16), file format and shards, with a small stand-in tokenizer;
-for tests and benchmarks where the real weights cannot be had. The weights are scaled so that
-activations keep their size from layer to layer and logits are neither flat nor extreme. A JanusFlow
-comes with an autoencoder of SDXL's shape in ``vae``, float32 as that is published.
+Names, shapes, dtype (bf16), file format and shards are the published ones; the tokenizer is a small
+stand-in. It is for tests and benchmarks where the real weights are not available. The weights are
+scaled so that activations keep their size from layer to layer and logits are neither flat nor
+extreme. A JanusFlow comes with an autoencoder of SDXL's shape in ``vae``, in fp32 as it is
+published.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ CONFIGS = Path(__file__).resolve().parent.parent / "tests" / "published"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A published checkpoint: whose config it has, its roles, and the name of its weights."""
+    """A published checkpoint.
+
+    Attributes:
+        config: Name of the checkpoint whose config it has.
+        template: Name of its roles.
+        file: Name of its weights.
+    """
 
     config: str
     template: str
@@ -54,8 +61,8 @@ PUBLISHED = {
         config="janusflow-1.3b", template="janus", file="model.safetensors"
     ),
 }
-NUM_TOKENS = 456  # of the stand-in tokenizer
-SHARD_BYTES = 10 * 10**9  # of the published 7B files
+NUM_TOKENS = 456  # tokens of the stand-in tokenizer
+SHARD_BYTES = 10 * 10**9  # as in the published 7B files
 VAE_FILE = "diffusion_pytorch_model.safetensors"
 _EMBEDDINGS = ("embed_tokens", "pos_embed", "gen_embed", "latent", "beg_of_und_embed")
 Shapes = dict[str, tuple[int, ...]]
@@ -77,24 +84,30 @@ _POOL: Shapes = {
 
 
 def _pool(encoder: str) -> Shapes:
+    """Return the shapes of the tower's pooling head, which no model of ours uses."""
     return {f"{encoder}.vision_tower.attn_pool.{name}": shape for name, shape in _POOL.items()}
 
 
-UNUSED: dict[str, Shapes] = {  # by family: in the published files, and in no model
+UNUSED: dict[str, Shapes] = {  # by family: tensors of published files that no model uses
     "janus": _pool("vision_model") | {"gen_vision_model.quantize.codebook_used": (65536,)},
     "janusflow": _pool("vision_und_enc_model"),
 }
 
 
 def empty_model(config: dict[str, Any], vae: VAEConfig) -> Model:
-    """The model of a config.json, on the meta device. vae: of a JanusFlow."""
+    """Return the model of a config.json on the meta device.
+
+    Args:
+        config: Content of the config.json.
+        vae: Sizes of the autoencoder, for a JanusFlow.
+    """
     sizes = read_config(config)
     with torch.device("meta"):
         return Janus(sizes) if isinstance(sizes, JanusConfig) else JanusFlow(sizes, vae)
 
 
 def published_shapes(model: Model) -> tuple[Shapes, Shapes]:
-    """Tensors of the checkpoint's own files, and of its autoencoder's where that lies beside."""
+    """Return the shapes of the checkpoint's own tensors, and of its separate autoencoder's."""
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     beside = {n.removeprefix("vae."): own.pop(n) for n in list(own) if n.startswith("vae.")}
     return own | UNUSED[family_of(model)], beside
@@ -103,7 +116,13 @@ def published_shapes(model: Model) -> tuple[Shapes, Shapes]:
 def random_tensors(
     shapes: Shapes, num_layers: int, dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    """Tensors by name, the same for the same names and shapes."""
+    """Yield tensors by name; the same names and shapes give the same values.
+
+    Args:
+        shapes: Shape of each tensor by name.
+        num_layers: Layers of the language model, which scale what each adds to the stream.
+        dtype: Dtype of the tensors.
+    """
     for index, (name, shape) in enumerate(shapes.items()):
         generator = torch.Generator().manual_seed(index)
         yield name, _random(name, shape, num_layers, generator).to(dtype)
@@ -112,6 +131,7 @@ def random_tensors(
 def _random(
     name: str, shape: tuple[int, ...], num_layers: int, generator: torch.Generator
 ) -> Tensor:
+    """Return a tensor of a scale that suits its name."""
     if name.endswith("codebook_used"):
         return torch.zeros(shape)
     is_norm = "norm" in name.rpartition(".")[0].rpartition(".")[2]
@@ -131,7 +151,7 @@ def _random(
     if name.endswith(("vision_head.weight", "lm_head.weight")):
         scale *= 2  # logits of standard deviation 2
     if name.endswith("lm_head.weight"):
-        noise[NUM_TOKENS:] = 0  # no token of the stand-in tokenizer: never the likeliest
+        noise[NUM_TOKENS:] = 0  # ids without a token in the stand-in tokenizer are never likeliest
     return noise.mul_(scale)
 
 
@@ -143,7 +163,15 @@ def published_config(name: str) -> str:
 def write_checkpoint(
     name: str, folder: Path, config: str, file: str, vae: VAEConfig = SDXL
 ) -> None:
-    """Write a checkpoint folder, a JanusFlow's with its autoencoder; weights a shard at a time."""
+    """Write a checkpoint folder, with its autoencoder for a JanusFlow; one shard at a time.
+
+    Args:
+        name: One of ``PUBLISHED``.
+        folder: Where to write; created if missing.
+        config: Text of the config.json.
+        file: Name of the weights, before it is split into shards.
+        vae: Sizes of a JanusFlow's autoencoder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model = empty_model(json.loads(config), vae)
     own, beside = published_shapes(model)
@@ -167,7 +195,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _tokenizer(template: str) -> str:
-    """The small model's, with the roles of a published one."""
+    """Return the small model's tokenizer.json, with the roles of a published one."""
     tokenizer = make_tokenizer(NUM_TOKENS - 2, 300)
     roles = TEMPLATES[template]
     if template == "janus-pro":
@@ -180,6 +208,7 @@ def _tokenizer(template: str) -> str:
 def _write_shards(
     folder: Path, file: str, shapes: Shapes, num_layers: int, dtype: torch.dtype
 ) -> None:
+    """Write weights in shards of at most SHARD_BYTES, with an index if there are several."""
     groups: list[Shapes] = [{}]
     size = 0
     for key, shape in shapes.items():
@@ -212,7 +241,7 @@ SAVE: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
 
 
 def main() -> None:
-    """Parse and write."""
+    """Parse the command line and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=PUBLISHED)
     parser.add_argument("folder", type=Path)

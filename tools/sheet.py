@@ -23,7 +23,7 @@ COLUMNS, ZOOM, LABEL, GAP = 4, 3, 34, 12  # the last two in px
 
 
 def wrapped(text: str, font: ImageFont.ImageFont, width: int) -> str:
-    """The text in as many lines as the width asks for."""
+    """Return the text in as many lines as the width in px needs."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -35,14 +35,14 @@ def wrapped(text: str, font: ImageFont.ImageFont, width: int) -> str:
 
 
 def draw(session: janus_edge.Session, prompt: str) -> np.ndarray:
-    """The image of seed 0."""
+    """Return the pixels of the prompt's image with seed 0."""
     request = janus_edge.ImageRequest(prompt=prompt)
     (event,) = (e for e in session.generate_image(request) if isinstance(e, janus_edge.Image))
     return event.pixels
 
 
 def main() -> None:
-    """Draw all prompts and lay them out with their words below."""
+    """Draw all prompts and lay out the images with the prompts below."""
     session, font = janus_edge.Session(janus_edge.open_bundle()), ImageFont.load_default(13)
     images = [Image.fromarray(draw(session, prompt)) for prompt in PROMPTS]
     side = images[0].width * ZOOM

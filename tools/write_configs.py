@@ -3,10 +3,11 @@
     python -m venv /tmp/old && /tmp/old/bin/pip install transformers==4.38.2
     /tmp/old/bin/python tools/write_configs.py tests/published
 
-Each version leaves out and adds other fields, and tests/model/test_published.py reads what all of
-them write. The folder gets one named by the version, with a config of each model in DeepSeek's
-format, whose classes are not transformers' and are here made anew with the same fields; and, from
-4.51 on, in transformers' own. It needs transformers alone: neither PyTorch nor janus-edge.
+Each version of transformers omits and adds other fields; tests/model/test_published.py reads what
+all of them write. The tool adds a folder named by the version. It holds a config of each model in
+DeepSeek's format, whose classes are not transformers' and are defined here with the same fields.
+From version 4.51 on it also holds configs in transformers' own format. The tool needs transformers
+alone: neither PyTorch nor janus-edge.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ class Part(PretrainedConfig):
     """A section beside the language model's: the name of a class and its parameters."""
 
     def __init__(self, cls: str = "", params: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Keep the name of the class and its parameters."""
         super().__init__(**kwargs)
         self.cls = cls
         self.params = params or {}
 
 
 class MultiModalityConfig(PretrainedConfig):
-    """The published models' config: its sections are configs, too, of the kinds in ``parts``."""
+    """The published models' config; its sections are configs, too, of the kinds in ``parts``."""
 
     model_type = "multi_modality"
-    parts = None  # a dictionary, which a default cannot be: a class by each section's name
+    parts = None  # class of each section by name; set in subclasses, as a default cannot be a dict
 
     def __init__(self, language_config: dict[str, Any] | None = None, **sections: Any) -> None:
+        """Make a config of each section."""
         for name, kind in (self.parts or {}).items():
             setattr(self, name, kind(**sections.pop(name, {})))
         self.language_config = LlamaConfig(**(language_config or {}))
@@ -58,7 +61,10 @@ def multi_modality(raw: dict[str, Any]) -> PretrainedConfig:
 
 
 def _kind(base: type[PretrainedConfig], **values: Any) -> type[PretrainedConfig]:
-    """Return a class of configs; transformers 5 gives one without ``__init__`` another."""
+    """Return a subclass with these values.
+
+    It keeps ``__init__``: transformers 5 gives a class without one another ``__init__``.
+    """
     return type(base.__name__, (base,), {"__init__": base.__init__, **values})
 
 

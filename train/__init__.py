@@ -1,1 +1,1 @@
-"""Training: data from the shape world, losses, stages, and one resumable loop."""
+"""Training: data from the shape world, losses, stages and one resumable loop."""

@@ -25,11 +25,11 @@ from janus_edge.runtime.stop import Stopped, keeping, stoppable
 from janus_edge.train.recipes import RECIPES, Made
 
 SEED = 0
-_STATES = "states"  # of what one training at a time writes in its folder
+_STATES = "states"  # held in a folder by one training at a time
 
 
 def main() -> None:
-    """Parse, train, write ``RUN_DIR/checkpoint``."""
+    """Parse the command line, train and write ``RUN_DIR/checkpoint``."""
     parser = argparse.ArgumentParser(prog="python -m janus_edge.train", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="states, log and the finished checkpoint")
     parser.add_argument("--model", choices=tuple(RECIPES), default="janus", help="which family")
@@ -54,9 +54,10 @@ def main() -> None:
 
 
 def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Run the chosen recipe and write its checkpoint."""
     torch.manual_seed(SEED)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # on a CPU, plain attention's backward pass is twice as fast as flash attention's
+    # On a CPU, the backward pass of plain attention is twice as fast as that of flash attention.
     with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         recipe = RECIPES[options.model]
         try:
@@ -67,8 +68,19 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
 
 
 def write(run_dir: Path, made: Made, words: list[str]) -> None:
-    """The finished checkpoint with its log, and what was run in full: the stages as they were and
-    the machine's software. The folder appears whole; what others put there stays there."""
+    """Write the finished checkpoint, its log and its recipe to ``RUN_DIR/checkpoint``.
+
+    The recipe says what was run in full: the command, the stages and the versions of the software.
+    The folder appears complete or not at all. Files that others put there stay.
+
+    Args:
+        run_dir: Folder of the run, with ``log.jsonl``.
+        made: The finished model and its stages.
+        words: Words of the command line.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
     recipe = {
         "command": f"python -m janus_edge.train {shlex.join(words)}",
         "seed": SEED,
@@ -91,7 +103,7 @@ def write(run_dir: Path, made: Made, words: list[str]) -> None:
 
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Turn what the system says into an OutputError."""
+    """Turn an OSError into a one-line OutputError."""
     try:
         yield
     except OSError as error:
@@ -100,7 +112,7 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def run() -> int:
-    """Train; return the exit code. Ctrl-C and SIGTERM end it with a line on what is saved."""
+    """Train and return the exit code; Ctrl-C and SIGTERM end it with a line on what is saved."""
     try:
         with stoppable(is_last=True), keeping(lambda: "start again with the same words to go on"):
             main()

@@ -1,4 +1,4 @@
-"""The small models that ship with the package: their sizes."""
+"""Sizes of the small models that ship with the package."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Training examples of Janus: pictures to draw, questions to answer, text alone.
+"""Training examples of Janus: images to draw, questions to answer, text alone.
 
-Everything of a step follows from its number. Shapes: B batch, T time, N codes a picture.
+The step's number determines all examples of a step.
+
+Shapes: B batch, T time, N codes per image.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
 from janus_edge.shapes.questions import LESSONS, TOPICS, Question, question, tell
 from janus_edge.shapes.scenes import KINDS, Scene, scenes
-from janus_edge.train.vq import pictures, taught_codes
+from janus_edge.train.vq import scene_images, taught_codes
 
 DROPPED_CONDITIONS = 0.1
 IGNORED = -100
@@ -27,21 +29,27 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """Right-padded rows. ``targets`` are what the next position should be, IGNORED elsewhere.
+    """Right-padded rows of token ids or codes with their targets.
 
-    Where a row holds several questions about one picture, ``question`` is 0 for what they share
-    and 1, 2, ... in each, which attends to what is shared and to itself, at ``positions``.
+    Attributes:
+        ids_BT: Token ids; codes where ``is_code_BT`` says so.
+        targets_BT: Next id of each position, IGNORED where there is no loss.
+        pixels_BCHW: One image per row, which replaces the row's placeholders.
+        is_code_BT: Where ``ids_BT`` are codes (bool).
+        positions_BT: Position of each id; None for 0, 1, ...
+        question_BT: Where a row holds several questions about one image: 0 for what they share, and
+            1, 2, ... for each. A question attends to what is shared and to itself.
     """
 
     ids_BT: Tensor
     targets_BT: Tensor
-    pixels_BCHW: Tensor | None = None  # one picture a row, at its placeholders
-    is_code_BT: Tensor | None = None  # where ids are codes, not tokens
+    pixels_BCHW: Tensor | None = None
+    is_code_BT: Tensor | None = None
     positions_BT: Tensor | None = None
     question_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> Sequences:
-        """The same rows on a device."""
+        """Return the same rows on a device."""
         moved = {
             field.name: value.to(device)
             for field in dataclasses.fields(self)
@@ -50,7 +58,7 @@ class Sequences:
         return Sequences(**moved)
 
     def mask(self) -> Tensor | None:
-        """Where each position attends to (B, T, T), bool; None: to all before it."""
+        """Return where each position attends to, (B, T, T) bool; None for causal attention."""
         if self.question_BT is None:
             return None
         asked = self.question_BT
@@ -65,8 +73,15 @@ def drawings(
     tokenizer: VQTokenizer,
     category: str | None = None,
 ) -> Sequences:
-    """Captions (of a category) and the codes of their pictures; a tenth of the captions are
-    dropped."""
+    """Return captions with the codes of their images; a tenth of the captions are dropped.
+
+    Args:
+        batch: Scenes to draw.
+        rng: Source of captions and of which are dropped.
+        encoder: Encoder of prompts.
+        tokenizer: Trained VQ tokenizer.
+        category: Category of the captions; None for any.
+    """
     codes_BN = taught_codes(tokenizer, batch).cpu().numpy()
     rows, targets, is_code = [], [], []
     for scene, codes in zip(batch, codes_BN, strict=True):
@@ -91,7 +106,16 @@ def answers(
     num_questions: int,
     topics: tuple[str, ...] = LESSONS,
 ) -> Sequences:
-    """A picture and questions about it, each as if asked alone; the loss is on the answers."""
+    """Return images and questions about them, each as if asked alone; the loss is on the answers.
+
+    Args:
+        batch: Scenes to ask about.
+        rng: Source of the questions.
+        encoder: Encoder of prompts.
+        num_image_tokens: Placeholders per image.
+        num_questions: Most questions per image.
+        topics: Topics of the questions.
+    """
     rows, targets, positions, question = [], [], [], []
     for scene in batch:
         asked = _questions(scene, rng, num_questions, topics)
@@ -112,14 +136,20 @@ def answers(
     return Sequences(
         ids_BT=_padded(rows, encoder.ids["pad"]),
         targets_BT=_padded(targets, IGNORED),
-        pixels_BCHW=pictures(batch),
+        pixels_BCHW=scene_images(batch),
         positions_BT=_padded(positions, 0),
         question_BT=_padded(question, 0),
     )
 
 
 def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncoder) -> Sequences:
-    """A scene told in words, a question and its answer: the text-only part of the mixture."""
+    """Return scenes told in words, each with a question and its answer: the text-only examples.
+
+    Args:
+        batch: Scenes to tell.
+        rng: Source of the questions.
+        encoder: Encoder of prompts.
+    """
     turns = []
     for scene in batch:
         (q,) = _questions(scene, rng, 1, TOPICS)
@@ -131,14 +161,21 @@ def readings(batch: list[Scene], rng: np.random.Generator, encoder: PromptEncode
 def training_scenes(
     stage: int, step: int, size: int, kinds: tuple[str, ...] = KINDS
 ) -> list[Scene]:
-    """The scenes of a stage's step: fresh ones, and never a held-out combination."""
+    """Return the scenes of a stage's step: new ones, and never a held-out combination.
+
+    Args:
+        stage: Number of the stage, 0 to 255.
+        step: Number of the step.
+        size: Number of scenes.
+        kinds: Kinds of scenes to take.
+    """
     start = (stage << 32) + step * size * 4  # room for what is skipped: held out, of other kinds
     fitting = (s for s in scenes("train", start, held_out=False) if s.kind in kinds)
     return list(islice(fitting, size))
 
 
 def _turn(prompt: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of a prompt and its answer, each (T,): the next id where it is known."""
+    """Return inputs and targets of a prompt and its answer, each (T,)."""
     known = np.concatenate([np.full(len(prompt), IGNORED), answer])
     return np.concatenate([prompt, answer])[:-1], known[1:]
 
@@ -146,8 +183,11 @@ def _turn(prompt: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _questions(
     scene: Scene, rng: np.random.Generator, count: int, topics: tuple[str, ...]
 ) -> list[Question]:
-    """Different ones, of as many topics as there are before one comes again; at least one, of
-    any topic if the scene has none of these."""
+    """Return up to ``count`` different questions about a scene.
+
+    All topics come once before one comes again. If the scene has no question of these topics, one
+    of any topic is returned.
+    """
     rounds = 1 + 2 * count // len(topics)
     turns = [topics[i] for _ in range(rounds) for i in rng.permutation(len(topics))]
     asked = [q for topic in turns if (q := question(scene, rng, topic)) is not None]
@@ -157,6 +197,7 @@ def _questions(
 
 
 def _padded(rows: Sequence[np.ndarray], value: int | bool) -> Tensor:
+    """Return rows as one tensor, padded on the right with ``value``."""
     out = np.full((len(rows), max(map(len, rows))), value, rows[0].dtype)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row

@@ -1,10 +1,14 @@
-"""The three training stages of JanusFlow. Source: arXiv 2411.07975, sections 3.3 and 3.4.
+"""The three training stages of JanusFlow.
 
-Rectified flow with logit-normal times, the language model's early features on the latent drawn to
-what the vision encoder sees in the clean picture (REPA, arXiv 2410.06940), cross-entropy on
-answers, and a running mean of the weights. Freezing and ratios are the paper's; steps, batch and
-rates are the small model's. Shapes: B pictures, P padded prompts, T whole sequences, Z latent
-channels, H, W latent cells, N tokens, D width.
+The losses are rectified flow at logit-normal timesteps, cross-entropy on answers, and REPA (arXiv
+2410.06940): the language model's early features of the noisy latent are drawn to the vision
+encoder's features of the clean image. A running mean of the weights is published. Freezing and
+ratios are the paper's; steps, batch and rates are the small model's.
+
+Shapes: B images, P padded prompts, T whole sequences, Z latent channels, H, W latent cells, N
+tokens, D width.
+
+Source: arXiv 2411.07975, sections 3.3 and 3.4.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from janus_edge.shapes.scenes import Scene
 from janus_edge.train.data import DROPPED_CONDITIONS
 from janus_edge.train.loop import LossAt, autocast
 from janus_edge.train.stages import MixedStage, asked, mean_of_answers, sequence_losses
-from janus_edge.train.vq import pictures
+from janus_edge.train.vq import scene_images
 
 _ADAPTERS = (
     "projector.",
@@ -39,15 +43,17 @@ _ADAPTERS = (
 class FlowStage(MixedStage):
     """A stage of JanusFlow.
 
-    repa_layer: after which layer of the language model features are compared, repa_weight: how much
-    that counts beside the flow. time_mean: of the times' logits; below 0, more of them near noise,
-    where it is decided what is drawn and where (docs/log.md).
+    Attributes:
+        repa_layer: Layer of the language model after which REPA compares features, from 1.
+        repa_weight: Weight of REPA's loss; the flow's is 1.
+        time_mean: Mean of the timesteps' logits. Below 0, more timesteps are near noise, where it
+            is decided what is drawn and where (docs/log.md).
     """
 
     questions_a_picture: int = 8
     topics: tuple[str, ...] = (*LESSONS, "shape", "position")  # what takes most to learn
     muon: tuple[str, ...] = (".layers.", ".channelwise_linear")
-    repa_layer: int = 2  # of 6: the paper's 6 of 24, rounded up
+    repa_layer: int = 2  # of 6 layers; the paper's is 6 of 24, which is rounded up here
     repa_weight: float = 0.5
     time_mean: float = -0.8
 
@@ -91,10 +97,16 @@ FLOW_STAGES = (
 class Trainee(nn.Module):
     """A JanusFlow with what only its training needs: REPA's projector and the mean of the weights.
 
-    ``average`` holds the mean of all that is ever trained; what is published is its copy.
+    ``average`` holds the mean of all weights that are ever trained; its copy is published.
     """
 
     def __init__(self, model: JanusFlow, decay: float = 0.999) -> None:
+        """Create the projector and start the mean at the model's weights.
+
+        Args:
+            model: The model to train.
+            decay: Share of the old mean that each step keeps.
+        """
         super().__init__()
         width, vision = model.config.language.hidden_size, model.config.vision.width
         self.model = model
@@ -103,11 +115,11 @@ class Trainee(nn.Module):
         self.average = AveragedModel(model, multi_avg_fn=mean)
 
     def update(self) -> None:
-        """Move the mean towards the weights: after each step."""
+        """Move the mean towards the weights; to be called after each step."""
         self.average.update_parameters(self.model)
 
     def averaged(self) -> JanusFlow:
-        """The model with the mean of its weights: what is published."""
+        """Return the model with the mean of the weights."""
         model = self.average.module
         assert isinstance(model, JanusFlow)
         return model.eval()
@@ -115,7 +127,13 @@ class Trainee(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Left-padded prompts without their last token; ``seen``: what may be attended to."""
+    """Left-padded prompts without their last token.
+
+    Attributes:
+        ids_BP: Token ids.
+        seen_BP: Which positions may be attended to (bool).
+        positions_BT: Positions of the whole sequence.
+    """
 
     ids_BP: Tensor
     seen_BP: Tensor
@@ -125,7 +143,14 @@ class Prompts:
 def prompts(
     captions: list[Caption], rng: np.random.Generator, encoder: PromptEncoder, num_tokens: int
 ) -> Prompts:
-    """Captions, a tenth of them dropped to what guidance compares with; then t and the tokens."""
+    """Return the prompts of captions; a tenth of them are replaced by the unconditional prompt.
+
+    Args:
+        captions: One caption per row.
+        rng: Source of which captions are dropped.
+        encoder: Encoder of prompts.
+        num_tokens: Tokens per latent, which follow the timestep.
+    """
     rows = [encoder.generation(each.text)[:-1] for each in captions]
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), encoder.ids["pad"])
@@ -146,7 +171,13 @@ def prompts(
 
 
 def flow_loss(trainee: Trainee, stage: FlowStage, encoder: PromptEncoder) -> LossAt:
-    """The stage's mixture: velocities and REPA of drawings, answers seen and told."""
+    """Return the loss of a stage: velocities, REPA and answers about images and texts.
+
+    Args:
+        trainee: The model in training.
+        stage: The stage.
+        encoder: Encoder of prompts.
+    """
     model = trainee.model
     num_patches, placeholder = model.config.vision.num_patches, encoder.ids["image_placeholder"]
 
@@ -177,9 +208,20 @@ def drawing_losses(
     rng: np.random.Generator,
     encoder: PromptEncoder,
 ) -> tuple[Tensor, Tensor]:
-    """Squared error of the velocity, and REPA's 1 - cosine, at one random time a picture."""
+    """Return the squared error of the velocity, and REPA's 1 - cosine similarity.
+
+    Each image has one random timestep.
+
+    Args:
+        trainee: The model in training.
+        stage: Settings of REPA and of the timesteps.
+        batch: Scenes to draw.
+        captions: Caption of each scene.
+        rng: Source of noise, timesteps and dropped captions.
+        encoder: Encoder of prompts.
+    """
     model, device = trainee.model, trainee.model.beg_of_und_embed.device
-    pixels = pictures(batch).to(device)
+    pixels = scene_images(batch).to(device)
     with torch.no_grad(), autocast(device):
         x_BZHW = model.vae.to_latent(pixels).float()
         clean_BNC = model.vision_und_enc_model(pixels).float()
@@ -202,7 +244,7 @@ def drawing_losses(
 def _velocity(
     model: JanusFlow, prompt: Prompts, z_BZHW: Tensor, t_B: Tensor, layer: int
 ) -> tuple[Tensor, Tensor]:
-    """Velocities, and the tokens' hidden states (B, N, D) after an early layer."""
+    """Return velocities (B, Z, H, W), and hidden states (B, N, D) after an early layer."""
     early: list[Tensor] = []
     hook = model.language_model.model.layers[layer - 1].register_forward_hook(
         lambda _module, _inputs, output: early.append(output)
@@ -222,14 +264,14 @@ def _velocity(
 
 
 def _on_grid(features_BNC: Tensor, grid: int) -> Tensor:
-    """Patch features averaged onto the latent's tokens."""
+    """Return patch features averaged to one vector per token of the latent."""
     side = int(features_BNC.shape[1] ** 0.5)
     maps = features_BNC.transpose(1, 2).reshape(len(features_BNC), -1, side, side)
     return F.adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2)
 
 
 def initialise_flow(model: JanusFlow) -> None:
-    """Scaled normal weights for what no earlier training gives; velocities start at zero."""
+    """Set scaled normal weights where no earlier training gives any; start velocities at zero."""
     fresh = (
         model.vision_und_enc_aligner,
         model.vision_gen_enc_model,

@@ -1,17 +1,17 @@
-"""One resumable training loop for every stage. Knows no model, no data and no loss.
+"""One resumable training loop for every stage; it knows no model, no data and no loss.
 
-The loss of a step depends on the step's number alone (data and noise are counted, not drawn from a
-stream), so a run that was stopped and resumed takes the same steps as one that was not.
+The loss of a step depends on the step's number alone: data and noise follow from it and are not
+drawn from a stream. A run that was stopped and resumed therefore takes the same steps as one that
+was not.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,31 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.files import append_line, atomic_write, sync
+from janus_edge.runtime.files import atomic_write, sync
 from janus_edge.runtime.stop import keeping
+from janus_edge.train.log import drop_later_lines, write_line
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What one stage trains and how. ``trainable`` are prefixes of parameter names."""
+    """What one stage trains, and how.
+
+    Attributes:
+        name: Name of the stage in files and in the log.
+        num_steps: Steps of the stage.
+        batch_size: Examples per step.
+        learning_rate: AdamW's learning rate after warm-up.
+        trainable: Prefixes of the names of trained parameters.
+        warmup_steps: Steps in which the rate rises linearly.
+        decay_from: Part of the horizon after which the rate falls to 0 by a cosine.
+        horizon: Steps that the rate is laid out for, if the stage ends earlier; 0 for
+            ``num_steps``.
+        weight_decay: Weight decay of all optimizers.
+        muon: Words in the names of matrices that Muon trains; AdamW trains the rest.
+        muon_factor: Muon's learning rate, in multiples of AdamW's.
+    """
 
     name: str
     num_steps: int
@@ -38,19 +54,19 @@ class Stage:
     learning_rate: float
     trainable: tuple[str, ...]
     warmup_steps: int = 0
-    decay_from: float = 1.0  # the part of the horizon after which the rate falls to 0 by a cosine
-    horizon: int = 0  # steps the rate is laid out for, where the stage ends before; 0: num_steps
+    decay_from: float = 1.0
+    horizon: int = 0
     weight_decay: float = 0.0
-    muon: tuple[str, ...] = ()  # words in the names of matrices that Muon moves, AdamW the rest
-    muon_factor: float = 3.0  # Muon's rate over AdamW's
+    muon: tuple[str, ...] = ()
+    muon_factor: float = 3.0
 
     def __post_init__(self) -> None:
-        """Refuse empty stages."""
+        """Refuse empty stages; raise ValueError."""
         if self.num_steps < 1 or self.batch_size < 1:
             raise ValueError(f"stage {self.name}: num_steps and batch_size must be at least 1")
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, constant, cosine to zero."""
+        """Return the learning rate of a step: linear warm-up, constant, cosine to zero."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         horizon = self.horizon or self.num_steps
@@ -70,13 +86,22 @@ def run_stage(
     save_every_s: float = 120,
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train ``model`` in place; state in ``<run_dir>/<stage>.pt``, a line of log every 20 steps.
+    """Train a model in place, with its state in a file and a line of log every 20 steps.
 
-    after_step: called when the weights have changed. A finished stage is loaded and left alone; a
-    stopped one goes on at its last saved step, or at the one before (``<stage>.before.pt``) if the
-    last is not complete.
-    Raises FloatingPointError when the loss or its gradient is not finite, OutputError where the
-    folder cannot be read or written; what was saved is.
+    A finished stage is loaded and not trained again. A stopped one goes on at its last saved step,
+    or at the one before (``<stage>.before.pt``) if the last is not complete.
+
+    Args:
+        model: The model, changed in place.
+        stage: What to train, and how.
+        loss_at: Loss and metrics of a step's number.
+        run_dir: Folder of the state ``<stage>.pt`` and of ``log.jsonl``.
+        save_every_s: Seconds between saved states.
+        after_step: Called after each change of the weights.
+
+    Raises:
+        FloatingPointError: The loss or its gradient is not finite.
+        OutputError: The folder cannot be read or written; what was saved stays.
     """
     try:
         with keeping(lambda: _kept(run_dir / f"{stage.name}.pt", stage)):
@@ -96,13 +121,14 @@ def _run_stage(
     save_every_s: float,
     after_step: Callable[[], None],
 ) -> None:
+    """Train as ``run_stage`` says; raise OSError for errors of files."""
     path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
     parameters = select_trainable(model, stage.trainable)
     optimizers = make_optimizers(model, stage)
     start = _resume(path, model, optimizers, stage)
     if start == stage.num_steps:
         return
-    _drop_later_lines(log, stage.name, start)
+    drop_later_lines(log, stage.name, start)
     began = saved = time.monotonic()
     model.train()
     for step in _with_bar(stage, start):
@@ -122,9 +148,7 @@ def _run_stage(
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
-            line |= {name: round(value, 5) for name, value in metrics.items()}
-            line["seconds"] = round(time.monotonic() - began, 1)
-            append_line(log, f"{json.dumps(line)}\n".encode())
+            write_line(log, line, metrics, time.monotonic() - began)
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
             _save(path, model, optimizers, done)
             saved = time.monotonic()
@@ -132,16 +156,23 @@ def _run_stage(
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:
-    """bf16 where the device multiplies it fast; a CPU without it would take thirty times as long
-    as in float32 (docs/log.md)."""
+    """Return a context of bf16 autocast, where the device multiplies bf16 fast.
+
+    A CPU without such instructions would take thirty times as long as in fp32 (docs/log.md).
+    """
     fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Parameter]:
-    """Freeze all parameters but those whose name starts with a prefix; returns the latter.
+    """Freeze all parameters but those whose name starts with a prefix; return the latter.
 
-    Raises ValueError for a prefix that matches nothing.
+    Args:
+        model: The model, changed in place.
+        prefixes: Starts of names; an empty one matches all.
+
+    Raises:
+        ValueError: A prefix matches nothing.
     """
     names = [name for name, _ in model.named_parameters()]
     for prefix in prefixes:
@@ -153,10 +184,16 @@ def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Par
 
 
 def make_optimizers(model: nn.Module, stage: Stage) -> list[Optimizer]:
-    """AdamW, and Muon for the matrices that the stage names: what is trainable, each once.
+    """Return AdamW, and Muon for the matrices that the stage names.
 
-    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) moves a matrix along its gradient's
-    nearest orthogonal one, here by steps as large as AdamW's.
+    Each trainable parameter is in one of them. Muon moves a matrix along the orthogonal matrix
+    nearest to its gradient, here by steps as large as AdamW's.
+
+    Args:
+        model: The model; parameters that do not need gradients are left out.
+        stage: Learning rate, weight decay and names of Muon's matrices.
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     turned = {n: p for n, p in named if p.ndim == 2 and any(word in n for word in stage.muon)}
@@ -179,6 +216,7 @@ def make_optimizers(model: nn.Module, stage: Stage) -> list[Optimizer]:
 
 
 def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: Stage) -> int:
+    """Load the last complete state; return the step to go on at, 0 without a state."""
     state = _read_state(path)
     if state is None and (state := _read_state(_before(path))) is not None:
         _before(path).replace(path)  # so that the next save keeps it, not the damaged one
@@ -194,12 +232,12 @@ def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: St
 
 
 def _before(path: Path) -> Path:
-    """Where the state before the last one is."""
+    """Return the path of the state before the last one."""
     return path.with_suffix(".before.pt")
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:
-    """Return a saved state, None where there is none or it is not complete."""
+    """Return a saved state; None if there is none or it is not complete."""
     try:
         state: Any = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
@@ -215,7 +253,7 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 
 def _kept(path: Path, stage: Stage) -> str:
-    """What a stopped stage leaves, as words."""
+    """Return a line on what a stopped stage leaves."""
     state = _read_state(path) or _read_state(_before(path))
     step = 0 if state is None else state["step"]
     where = f"stage {stage.name} is saved at step {step} of {stage.num_steps}"
@@ -223,6 +261,7 @@ def _kept(path: Path, stage: Stage) -> str:
 
 
 def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
+    """Write the state; keep the one before."""
     states = [each.state_dict() for each in optimizers]
     state = {"step": step, "model": model.state_dict(), "optimizers": states}
     with atomic_write(path) as part:
@@ -234,25 +273,8 @@ def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) 
             path.replace(_before(path))
 
 
-def _drop_later_lines(log: Path, stage: str, start: int) -> None:
-    """Forget what was logged after the step that a resumed stage starts from."""
-    if not log.exists():
-        return
-    kept = [line for line in _lines(log) if line["stage"] != stage or line["step"] <= start]
-    with atomic_write(log) as part:
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def _lines(log: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log but for those that a crash has left half written."""
-    for raw in log.read_bytes().splitlines():
-        with suppress(ValueError):
-            line = json.loads(raw)
-            if isinstance(line, dict) and {"stage", "step"} <= line.keys():
-                yield line
-
-
 def _with_bar(stage: Stage, start: int) -> Iterator[int]:
+    """Yield the steps from ``start`` on, with a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as bar:
         task = bar.add_task(stage.name, total=stage.num_steps, completed=start)

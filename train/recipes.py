@@ -1,4 +1,4 @@
-"""From nothing to a small model, a recipe a family: which stages follow one another."""
+"""Recipes that train a small model from nothing, one per family: which stages follow each other."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.stages import STAGES, initialise, janus_loss
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 
-# What scored best: bench/records/shapes-sweep.jsonl, docs/flow.md.
+# Settings that scored best: bench/records/shapes-sweep.jsonl, docs/flow.md.
 SAMPLING = {"guidance_scale": 1.25, "temperature": 0.9}
 FLOW_SAMPLING = {"guidance_scale": 2.0, "num_steps": 12, "solver": "ab2", "guidance_end": 0.5}
-NUM_SAMPLES = 256  # pictures to fit the preview to
+NUM_SAMPLES = 256  # images to fit the preview to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,23 @@ class Made:
 
 
 def make_janus(run_dir: Path, device: torch.device, compiled: bool, _start: Path | None) -> Made:
-    """VQ tokenizer, vision encoder, then Janus in three stages."""
+    """Train the VQ tokenizer, the vision encoder, then Janus in three stages.
+
+    Args:
+        run_dir: Folder of states and log.
+        device: Device to train on.
+        compiled: Whether to compile the language model's layers.
+        _start: Unused; recipes have one signature.
+    """
     tokenizer = VQTokenizer(TINY.codebook).to(device)
     for stage, loss in ((vq.AUTOENCODER, vq.autoencoder_loss), (vq.CODEBOOK, vq.codebook_loss)):
         run_stage(tokenizer, stage, loss(tokenizer, stage.batch_size), run_dir)
-    seeing = _seeing(run_dir, device)
+    vision_model = _train_vision(run_dir, device)
     text_tokenizer = make_tokenizer(TINY.language.vocab_size).to_str(pretty=True)
     encoder = PromptEncoder.load(text_tokenizer, TEMPLATE)
     model = Janus(TINY)
     _copy(tokenizer, model.gen_vision_model)
-    _copy(seeing, model.vision_model)
+    _copy(vision_model, model.vision_model)
     initialise(model)
     model.to(device)
     if compiled:
@@ -68,8 +75,20 @@ def make_janus(run_dir: Path, device: torch.device, compiled: bool, _start: Path
 
 
 def make_flow(run_dir: Path, device: torch.device, compiled: bool, start: Path | None) -> Made:
-    """Autoencoder, vision encoder, then JanusFlow in three stages from a Janus's language model; or
-    the three stages alone, from a JanusFlow."""
+    """Train a small JanusFlow, from a small Janus's language model or from a JanusFlow.
+
+    From a Janus: the autoencoder, the vision encoder, then three stages. From a JanusFlow: the
+    three stages alone.
+
+    Args:
+        run_dir: Folder of states and log.
+        device: Device to train on.
+        compiled: Whether to compile the layers.
+        start: Folder of the checkpoint to start from.
+
+    Raises:
+        CheckpointError: The checkpoint's language model has other sizes.
+    """
     assert start is not None
     found = load_checkpoint(start)
     if found.model.config.language != TINY_FLOW.language:
@@ -102,14 +121,14 @@ def make_flow(run_dir: Path, device: torch.device, compiled: bool, start: Path |
 
 
 def _fresh_flow(run_dir: Path, device: torch.device, janus: Janus) -> JanusFlow:
-    """With a trained autoencoder, vision encoder and language model, and nothing else."""
+    """Return a JanusFlow with trained autoencoder, vision encoder and language model."""
     autoencoder, stage = VAE(vae.TINY_VAE).to(device), vae.VAE_STAGE
     run_stage(autoencoder, stage, vae.vae_loss(autoencoder, stage.batch_size), run_dir)
     scaled = dataclasses.replace(vae.TINY_VAE, scaling_factor=vae.latent_scale(autoencoder))
     model = JanusFlow(TINY_FLOW, scaled)
     flow.initialise_flow(model)
     _copy(autoencoder, model.vae)
-    _copy(_seeing(run_dir, device), model.vision_und_enc_model)
+    _copy(_train_vision(run_dir, device), model.vision_und_enc_model)
     _copy(janus.language_model, model.language_model)
     return model
 
@@ -120,24 +139,26 @@ RECIPES: dict[str, Recipe] = {"janus": make_janus, "janusflow": make_flow}
 
 @torch.no_grad()
 def sample_latents(model: VAE) -> np.ndarray:
-    """Scaled latents (P, Z, H, W) of some training pictures, float16."""
+    """Return scaled latents (P, Z, H, W) of training images, float16."""
     device = model.quant_conv.weight.device
-    batches = torch.split(vq.pictures(vq.scene_batch(0, NUM_SAMPLES // 4)), 32)
+    batches = torch.split(vq.scene_images(vq.scene_batch(0, NUM_SAMPLES // 4)), 32)
     latents = torch.cat([model.to_latent(batch.to(device)).cpu() for batch in batches])
     return latents.half().numpy()
 
 
-def _seeing(run_dir: Path, device: torch.device) -> VisionModel:
-    """The vision encoder, trained."""
+def _train_vision(run_dir: Path, device: torch.device) -> VisionModel:
+    """Train the vision encoder and return it."""
     teacher, stage = vision.PatchTeacher(TINY.vision).to(device), vision.VISION
     run_stage(teacher, stage, vision.patch_loss(teacher, TINY.vision, stage.batch_size), run_dir)
     return teacher.vision_model
 
 
 def _compile(modules: nn.ModuleList) -> None:
+    """Compile each module for dynamic shapes."""
     for module in modules:
         module.compile(dynamic=True)
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
+    """Copy all parameters of one module to another."""
     target.load_state_dict(source.state_dict())

@@ -1,7 +1,9 @@
-"""The three training stages of Janus. Source: arXiv 2410.13848, section 3.3; 2501.17811, table 1.
+"""The three training stages of Janus.
 
-Freezing and the understanding : text : generation ratios are Janus-Pro's; steps, batch and rates
-are the small model's. No loss is weighted by its task.
+Freezing and the ratios of understanding, text and generation are Janus-Pro's; steps, batch and
+rates are the small model's. No loss is weighted by its task.
+
+Source: arXiv 2410.13848, section 3.3; 2501.17811, table 1.
 """
 
 from __future__ import annotations
@@ -33,11 +35,16 @@ _ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
 
 @dataclass(frozen=True, kw_only=True)
 class MixedStage(Stage):
-    """A stage and its mixture: examples of understanding, text and generation in one step.
+    """A stage with a mixture of understanding, text and generation in each step.
 
-    number: no other stage's, as the scenes follow from it. topics: of the questions. kinds: of the
-    scenes. num_relations: drawings beside the mixture's, of two things whose caption says where one
-    is; too few captions do for it to be learned from those of all kinds (docs/log.md).
+    Attributes:
+        number: Number of the stage, unique, as the scenes follow from it.
+        mixture: Examples of understanding, text and generation per step.
+        questions_a_picture: Most questions per image.
+        topics: Topics of the questions.
+        kinds: Kinds of scenes.
+        num_relations: More drawings per step, of two things whose caption says where one is. The
+            other captions say it too rarely for it to be learned (docs/log.md).
     """
 
     number: int
@@ -48,13 +55,13 @@ class MixedStage(Stage):
     num_relations: int = 0
 
     def scenes(self, step: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
-        """A step's scenes: to be asked about as pictures, as texts, and to be drawn."""
+        """Return a step's scenes: to ask about as images, to ask about as texts, and to draw."""
         batch = training_scenes(self.number, step, self.batch_size, self.kinds)
         first, second = self.mixture[0], sum(self.mixture[:2])
         return batch[:first], batch[first:second], batch[second:]
 
     def relations(self, step: int) -> list[Scene]:
-        """A step's scenes to be drawn by a relation."""
+        """Return a step's scenes to draw by a relation."""
         return training_scenes(self.number + 100, step, self.num_relations, ("pair",))
 
 
@@ -62,16 +69,21 @@ class MixedStage(Stage):
 class JanusStage(MixedStage):
     """A stage of Janus.
 
-    examples_alike: the mixture's ratio weighs the losses, and within its part every answer counts
-    alike, one of three tokens as much as one of thirty; otherwise every token does.
+    Attributes:
+        examples_alike: If True, the mixture's ratio weighs the losses, and within its part every
+            answer has the same weight, whether of 3 tokens or of 30. If False, every token has the
+            same weight.
     """
 
     examples_alike: bool = False
 
 
 def _look_ups(number: int, num_steps: int, *topics: str) -> JanusStage:
-    """One or two kinds of question alone, about pictures of several things: among all topics, a
-    kind of look-up takes thousands of steps to form, alone 150 (docs/log.md)."""
+    """Return a stage with one or two kinds of question alone, about images of several things.
+
+    Among all topics, a kind of look-up takes thousands of steps to form; alone it takes 150
+    (docs/log.md).
+    """
     return JanusStage(
         name=f"look-up-{topics[0]}",
         number=number,
@@ -133,7 +145,13 @@ STAGES = (
 
 
 def janus_loss(model: Janus, stage: JanusStage, encoder: PromptEncoder) -> LossAt:
-    """Cross-entropy on answers and codes over the stage's mixture."""
+    """Return the loss of a stage: cross-entropy on answers and codes of its mixture.
+
+    Args:
+        model: The model in training.
+        stage: The stage.
+        encoder: Encoder of prompts.
+    """
     num_patches = model.config.vision.num_patches
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -169,7 +187,16 @@ def asked(
     encoder: PromptEncoder,
     num_patches: int,
 ) -> dict[str, Sequences]:
-    """A step's questions about pictures (``answer``) and about scenes in words (``text``)."""
+    """Return a step's questions about images (``answer``) and about scenes in words (``text``).
+
+    Args:
+        stage: Topics and number of the questions.
+        seen: Scenes to ask about as images.
+        told: Scenes to ask about as texts.
+        rng: Source of the questions.
+        encoder: Encoder of prompts.
+        num_patches: Placeholders per image.
+    """
     parts, count = {}, stage.questions_a_picture
     if seen:
         parts["answer"] = answers(seen, rng, encoder, num_patches, count, stage.topics)
@@ -179,14 +206,29 @@ def asked(
 
 
 def mean_of_answers(losses: Tensor, part: Tensor) -> Tensor:
-    """The mean over answers of the mean over each one's tokens."""
+    """Return the mean over answers of the mean over each answer's tokens.
+
+    Args:
+        losses: Loss of each token.
+        part: Answer that each token is part of: 0, 0, 1, ...
+    """
     return (losses / torch.bincount(part)[part]).sum() / (part[-1] + 1)
 
 
 def sequence_losses(
     model: Janus | JanusFlow, rows: Sequences, placeholder: int
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of every target, and which answer or picture it is part of (0, 0, 1, ...)."""
+    """Return the cross-entropy of every target, and the answer or image that it is part of.
+
+    Args:
+        model: The model.
+        rows: Examples, on any device.
+        placeholder: Token id that images replace.
+
+    Returns:
+        Losses, and the index of the answer or image of each (0, 0, 1, ...), both of the length of
+        all targets that are not IGNORED.
+    """
     device = model.language_model.lm_head.weight.device
     rows = rows.to(device)
     known = rows.targets_BT != IGNORED
@@ -204,7 +246,13 @@ def sequence_losses(
 
 
 def embed(model: Janus | JanusFlow, rows: Sequences, placeholder: int) -> Tensor:
-    """Decoder inputs (B, T, D) of text, pictures and codes."""
+    """Return the decoder inputs (B, T, D) of text, images and codes.
+
+    Args:
+        model: The model.
+        rows: Examples, on the model's device.
+        placeholder: Token id that images replace.
+    """
     if rows.is_code_BT is not None:
         assert isinstance(model, Janus)
         is_code = rows.is_code_BT
@@ -217,7 +265,7 @@ def embed(model: Janus | JanusFlow, rows: Sequences, placeholder: int) -> Tensor
 
 
 def initialise(model: Janus) -> None:
-    """Scaled normal weights for all that is not pre-trained; residual branches start small."""
+    """Set scaled normal weights where nothing is pre-trained; residual branches start small."""
     depth = model.config.language.num_hidden_layers
     fresh = (model.language_model, model.aligner, model.gen_aligner, model.gen_head)
     for module in (m for part in fresh for m in part.modules()):

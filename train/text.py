@@ -24,7 +24,12 @@ TEMPLATE = PromptTemplate(user_role="<|User|>", assistant_role="<|Assistant|>", 
 
 
 def make_tokenizer(vocab_size: int, num_scenes: int = 4000) -> Tokenizer:
-    """A tokenizer of at most ``vocab_size`` tokens; any text encodes, as bytes at worst."""
+    """Return a tokenizer of at most ``vocab_size`` tokens; it encodes any text, at worst as bytes.
+
+    Args:
+        vocab_size: Most tokens, special ones included.
+        num_scenes: Training scenes whose texts it is trained on.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Lowercase()  # the shape world is lower case, users are not
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,7 +49,7 @@ def make_tokenizer(vocab_size: int, num_scenes: int = 4000) -> Tokenizer:
 
 
 def _corpus(num_scenes: int) -> list[str]:
-    """Texts as they stand after a role: with a leading space."""
+    """Return texts as they stand after a role: with a leading space or newline."""
     rng = np.random.default_rng(0)
     texts = []
     for scene in islice(scenes("train", held_out=False), num_scenes):

@@ -1,11 +1,13 @@
-"""Training of the small autoencoder that JanusFlow draws in the latents of, in place of SDXL's.
+"""Training of the small autoencoder whose latents JanusFlow draws, instead of SDXL's.
 
-A flow draws latents a little wrong, so the decoder is taught on latents with noise of a tenth of
-their spread, besides the posterior's own. A flow starts from noise of unit variance, so latents are
-kept within a few times their spread: normalization over a picture that is mostly plain would make a
-small thing twenty times as large as the rest. And it draws best what is the same everywhere: cells
-that show background alone are pulled to one latent a background, or they would carry what belongs
-to objects elsewhere, as they do in the codebook (``train/vq.py``).
+- A flow draws latents with small errors. The decoder is therefore trained on latents with noise of
+  a tenth of their standard deviation, besides the posterior's own.
+- A flow starts from noise of unit variance. Latents are therefore kept within a few standard
+  deviations: normalization over an image that is mostly plain would make a small thing twenty times
+  as large as the rest.
+- A flow draws best what is the same everywhere. Cells that show background alone are therefore
+  pulled to one latent per background; otherwise they would carry what belongs to objects elsewhere,
+  as they do in the codebook (``train/vq.py``).
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from janus_edge.train.vq import (
     FOREGROUND_WEIGHT,
     L1_WEIGHT,
     foreground,
-    pictures,
     scene_batch,
+    scene_images,
 )
 
 KL_WEIGHT = 5e-4  # of the mean over the latent's numbers
@@ -49,11 +51,16 @@ VAE_STAGE = Stage(
 
 
 def vae_loss(model: VAE, batch_size: int) -> LossAt:
-    """Reconstruction from a noisy latent, a little KL, and plain cells that look alike."""
+    """Return the loss: reconstruction from a noisy latent, a little KL, plain cells alike.
+
+    Args:
+        model: The autoencoder in training.
+        batch_size: Images per step.
+    """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = scene_batch(step, batch_size)
-        pixels = pictures(batch)
+        pixels = scene_images(batch)
         shown = foreground(batch, pixels)
         mean, logvar = model.encode(pixels.to(model.quant_conv.weight.device))
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(step))
@@ -73,15 +80,29 @@ def vae_loss(model: VAE, batch_size: int) -> LossAt:
 
 
 def weighted_error(out: Tensor, pixels: Tensor, shown_B1HW: Tensor) -> Tensor:
-    """Squared and absolute error of pictures, what is not background weighted more."""
+    """Return the squared and absolute error of images, with more weight outside the background.
+
+    Args:
+        out: Reconstructed pixels (B, 3, H, W).
+        pixels: True pixels (B, 3, H, W).
+        shown_B1HW: Where a pixel is not background (bool).
+    """
     weight = 1 + (FOREGROUND_WEIGHT - 1) * shown_B1HW
     error = out - pixels
     return ((error.square() + L1_WEIGHT * error.abs()) * weight).sum() / (3 * weight.sum())
 
 
 def plain_variance(mean_BZhw: Tensor, batch: list[Scene], shown_B1HW: Tensor) -> Tensor:
-    """Mean square distance of the cells that show background alone to the mean of all such cells
-    of the batch with the same background."""
+    """Return the mean squared distance of plain cells to the mean of their background.
+
+    Plain cells show background alone; the mean is over all such cells of the batch with the same
+    background.
+
+    Args:
+        mean_BZhw: Latents' means.
+        batch: Scenes of the images.
+        shown_B1HW: Where a pixel is not background (bool).
+    """
     stride = shown_B1HW.shape[-1] // mean_BZhw.shape[-1]
     plain_Bhw = F.max_pool2d(shown_B1HW.float(), stride)[:, 0] == 0
     names = list(BACKGROUNDS)
@@ -95,7 +116,14 @@ def plain_variance(mean_BZhw: Tensor, batch: list[Scene], shown_B1HW: Tensor) ->
 
 @torch.no_grad()
 def latent_scale(model: VAE, num_batches: int = 16) -> float:
-    """The scaling factor: one over the standard deviation of raw latents, batches of 32."""
+    """Return the scaling factor: one over the standard deviation of raw latents.
+
+    Args:
+        model: Trained autoencoder.
+        num_batches: Batches of 32 training images.
+    """
     device = model.quant_conv.weight.device
-    means = [model.encode(pictures(scene_batch(i, 32)).to(device))[0] for i in range(num_batches)]
+    means = [
+        model.encode(scene_images(scene_batch(i, 32)).to(device))[0] for i in range(num_batches)
+    ]
     return round(1 / torch.cat(means).std().item(), 5)

@@ -1,10 +1,10 @@
-"""Pre-training of the small vision encoder, in place of SigLIP's pre-training on the web.
+"""Pre-training of the small vision encoder, instead of SigLIP's pre-training on the web.
 
-The published models start from a SigLIP that already sees; ours learns to say, for every patch,
-what covers it and where it is. Each label has a direction of its own, fixed and at right angles to
-the others, and the features are drawn to the sum: a classifier with a head of its own left the
-labels in directions of little variance, where the language model did not find them (docs/log.md).
-Janus's first two stages then keep the encoder frozen, as the papers do.
+The published models start from a SigLIP that already sees. Ours learns to say, for every patch,
+what covers it and where it is. Each label has a fixed direction at right angles to the others, and
+the features are drawn to the sum of their labels' directions. A classifier with a head of its own
+left the labels in directions of little variance, where the language model did not find them
+(docs/log.md). Janus's first two stages then keep the encoder frozen, as the papers do.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from janus_edge.model.config import VisionConfig
 from janus_edge.model.vision import VisionModel
 from janus_edge.shapes.scenes import BACKGROUNDS, COLOURS, GRID, SHAPES, SIZES, Scene
 from janus_edge.train.loop import LossAt, Stage, autocast
-from janus_edge.train.vq import pictures, scene_batch
+from janus_edge.train.vq import scene_batch, scene_images
 
-# Of a patch: shape, colour and size of what covers it (0 = nothing), background, its row and column
-# of cells, and whether it is the first cell of a thing, so that things can be counted.
+# Labels of a patch: shape, colour and size of what covers it (0 = nothing), background, its row and
+# column of cells, and whether it is the first cell of a thing, so that things can be counted.
 PATCH_CLASSES = (1 + len(SHAPES), 1 + len(COLOURS), 1 + len(SIZES), len(BACKGROUNDS), GRID, GRID, 2)
 
 VISION = Stage(
@@ -38,6 +38,7 @@ class PatchTeacher(nn.Module):
     """The encoder, and a fixed direction for every label of a patch."""
 
     def __init__(self, config: VisionConfig) -> None:
+        """Create the encoder and the directions (C, W), orthogonal, of a size for unit variance."""
         super().__init__()
         self.vision_model = VisionModel(config)
         codes_CW = torch.empty(sum(PATCH_CLASSES), config.width)
@@ -47,18 +48,23 @@ class PatchTeacher(nn.Module):
         self.register_buffer("codes_CW", codes_CW * strength)
 
     def targets(self, labels_BNL: Tensor) -> Tensor:
-        """What the features of patches with these labels should be (B, N, W)."""
+        """Return what the features of patches with these labels should be, (B, N, W)."""
         starts = torch.tensor((0, *PATCH_CLASSES)).cumsum(0)[:-1].to(labels_BNL.device)
         return self.codes_CW[labels_BNL + starts].sum(-2)
 
     def read(self, features_BNW: Tensor) -> Tensor:
-        """The labels that features are nearest to (B, N, L)."""
+        """Return the labels that features are nearest to, (B, N, L)."""
         likeness = torch.split(features_BNW @ self.codes_CW.T, list(PATCH_CLASSES), dim=-1)
         return torch.stack([part.argmax(-1) for part in likeness], dim=-1)
 
 
 def patch_labels(batch: list[Scene], grid: int) -> Tensor:
-    """The labels of each patch of one cell: (B, grid * grid, L) int64."""
+    """Return the labels (B, grid * grid, L) int64 of all patches, each of one cell.
+
+    Args:
+        batch: Scenes of the images.
+        grid: Patches along a side.
+    """
     labels = torch.zeros(len(batch), grid, grid, len(PATCH_CLASSES), dtype=torch.int64)
     labels[..., 4] = torch.arange(grid)[:, None]
     labels[..., 5] = torch.arange(grid)
@@ -80,7 +86,13 @@ def patch_labels(batch: list[Scene], grid: int) -> Tensor:
 
 
 def patch_loss(model: PatchTeacher, config: VisionConfig, batch_size: int) -> LossAt:
-    """Squared distance of every patch's features to the sum of its labels' directions."""
+    """Return the loss: squared distance of patch features to the sum of their directions.
+
+    Args:
+        model: The encoder in training.
+        config: Sizes of the encoder.
+        batch_size: Images per step.
+    """
     grid = config.image_size // config.patch_size
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -88,7 +100,7 @@ def patch_loss(model: PatchTeacher, config: VisionConfig, batch_size: int) -> Lo
         device = model.codes_CW.device
         labels = patch_labels(batch, grid).to(device)
         with autocast(device):
-            features = model.vision_model(pictures(batch).to(device))
+            features = model.vision_model(scene_images(batch).to(device))
         loss = F.mse_loss(features.float(), model.targets(labels))
         right = (model.read(features.float()) == labels).all(-1)
         shown = labels[..., 0] > 0

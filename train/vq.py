@@ -1,8 +1,8 @@
 """Training of the VQ tokenizer: an autoencoder first, then k-means, then the codebook in the loop.
 
 k-means on an untrained encoder collapses, so the codebook is seeded late. Most cells of a scene are
-plain background; left alone they take most of the codes and, through normalization and attention,
-carry what belongs to objects elsewhere. So each background colour has one reserved code, the
+plain background. Left alone they take most of the codes and, through normalization and attention,
+carry what belongs to objects elsewhere. Therefore each background colour has one reserved code: the
 decoder is given it in every plain cell, and the encoder learns to give it.
 """
 
@@ -44,25 +44,41 @@ CODEBOOK = Stage(
 )
 
 
-def pictures(batch: list[Scene]) -> Tensor:
-    """Scenes to pixels (B, 3, H, W) in [-1, 1]."""
+def scene_images(batch: list[Scene]) -> Tensor:
+    """Return the images of scenes as pixels (B, 3, H, W) in [-1, 1]."""
     rgb = np.stack([render(scene) for scene in batch])
     return torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def scene_batch(step: int, size: int, split: str = "train") -> list[Scene]:
-    """The scenes of a step. All combinations: the tokenizer is told of no caption."""
+    """Return the scenes of a step, of all combinations: the tokenizer sees no captions.
+
+    Args:
+        step: Number of the step.
+        size: Number of scenes.
+        split: One of ``SPLITS``.
+    """
     return list(islice(scenes(split, step * size), size))
 
 
 def foreground(batch: list[Scene], pixels_BCHW: Tensor) -> Tensor:
-    """True where a pixel is not background, (B, 1, H, W)."""
+    """Return where a pixel is not background, (B, 1, H, W) bool.
+
+    Args:
+        batch: Scenes of the images.
+        pixels_BCHW: The images, in [-1, 1].
+    """
     plain = torch.tensor([BACKGROUNDS[scene.background] for scene in batch]) / 127.5 - 1
     return (pixels_BCHW - plain[:, :, None, None]).abs().amax(1, keepdim=True) > 0.02
 
 
 def autoencoder_loss(model: VQTokenizer, batch_size: int) -> LossAt:
-    """Reconstruction without quantization, on the unit sphere."""
+    """Return the loss of reconstruction without quantization, on the unit sphere.
+
+    Args:
+        model: The tokenizer in training.
+        batch_size: Images per step.
+    """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         view = _view(model, scene_batch(step, batch_size))
@@ -73,7 +89,14 @@ def autoencoder_loss(model: VQTokenizer, batch_size: int) -> LossAt:
 
 
 def codebook_loss(model: VQTokenizer, batch_size: int) -> LossAt:
-    """Reconstruction through the codebook, which follows the latents by moving averages."""
+    """Return the loss of reconstruction through the codebook.
+
+    The codebook follows the latents by moving averages.
+
+    Args:
+        model: The tokenizer in training; its first step sets the codebook.
+        batch_size: Images per step.
+    """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
         if step == 0:
@@ -95,19 +118,29 @@ def codebook_loss(model: VQTokenizer, batch_size: int) -> LossAt:
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """A batch as the tokenizer's training sees it."""
+    """A batch as the tokenizer's training sees it.
 
-    pixels: Tensor  # (B, 3, H, W)
-    shown: Tensor  # (B, 1, H, W) bool: pixels that are not background
-    latent: Tensor  # (B, E, h, w), unit vectors
-    background_B1: Tensor  # the reserved code of each picture's background
-    plain: Tensor  # (B, E, 1, 1): its vector
-    is_plain: Tensor  # (B, 1, h, w) bool: cells that show background alone
+    Attributes:
+        pixels: Images (B, 3, H, W).
+        shown: Where a pixel is not background, (B, 1, H, W) bool.
+        latent: Latents (B, E, h, w), unit vectors.
+        background_B1: Reserved code of each image's background.
+        plain: Vector of that code, (B, E, 1, 1).
+        is_plain: Cells that show background alone, (B, 1, h, w) bool.
+    """
+
+    pixels: Tensor
+    shown: Tensor
+    latent: Tensor
+    background_B1: Tensor
+    plain: Tensor
+    is_plain: Tensor
 
 
 def _view(model: VQTokenizer, batch: list[Scene]) -> _View:
+    """Render and encode a batch."""
     device = model.quantize.embedding.weight.device
-    pixels = pictures(batch)
+    pixels = scene_images(batch)
     shown = foreground(batch, pixels).to(device)
     pixels = pixels.to(device)
     with autocast(device):
@@ -127,7 +160,7 @@ def _view(model: VQTokenizer, batch: list[Scene]) -> _View:
 
 @torch.no_grad()
 def taught_codes(model: VQTokenizer, batch: list[Scene]) -> Tensor:
-    """Codes (B, N) of scenes as the tokenizer was taught: plain cells have the reserved code."""
+    """Return the codes (B, N) of scenes; plain cells have their background's reserved code."""
     view = _view(model, batch)
     codes_BN = model.quantize.nearest(view.latent)
     return torch.where(view.is_plain.flatten(1), view.background_B1, codes_BN)
@@ -135,7 +168,15 @@ def taught_codes(model: VQTokenizer, batch: list[Scene]) -> Tensor:
 
 @torch.no_grad()
 def seed_codebook(model: VQTokenizer, num_batches: int = 60, iterations: int = 12) -> None:
-    """k-means of the cells that show something; the first codes stay the plain backgrounds."""
+    """Set the codebook by k-means of the cells that show something.
+
+    The first codes stay reserved for the plain backgrounds.
+
+    Args:
+        model: Trained autoencoder, whose codebook is changed in place.
+        num_batches: Batches of 32 training images.
+        iterations: Iterations of k-means.
+    """
     shown = []
     for index in range(num_batches):
         view = _view(model, scene_batch(index, 32))
@@ -168,6 +209,7 @@ def _follow(model: VQTokenizer, latent_BEHW: Tensor, codes_BN: Tensor, shown_BN:
 
 
 def _reconstruction(model: VQTokenizer, latent: Tensor, view: _View) -> Tensor:
+    """Return the squared and absolute error of the decoded latent, more outside the background."""
     with autocast(latent.device):
         out = model.decode_latent(latent)
     weight = 1 + (FOREGROUND_WEIGHT - 1) * view.shown
@@ -176,4 +218,5 @@ def _reconstruction(model: VQTokenizer, latent: Tensor, view: _View) -> Tensor:
 
 
 def _spread(count: int, total: int) -> Tensor:
+    """Return ``count`` indices spread evenly over ``total``."""
     return torch.arange(count) * max(1, total // max(1, count)) % total

@@ -1,4 +1,4 @@
-"""Step time of our own decoder beside busy processes: threads and builds in turn in one run.
+r"""Step time of the CPU kernels' decoder beside busy processes: threads and builds in turn.
 
     python bench/programs/busy.py [FOLDER...] [--library OLD.so --library NEW.so] [--threads 2 1] \
         [--neighbours 0 1 2] [--rounds 12] [--steps 16] [--record bench/records/busy.jsonl]
@@ -7,10 +7,10 @@ FOLDER is a bundle, or a checkpoint that is exported in int4 first (the default:
 neighbour is a process that spins and competes for a core; this program starts and stops it.
 
 Each library with each number of threads is a decoder of two rows with threads of its own. They take
-turns of ``--steps`` steps behind a short prompt, so that a machine that drifts drifts for all; the
+turns of ``--steps`` steps after a short prompt, so that a drift of the machine affects all; the
 first turns are left out. Results are in ms per step: mean and percentiles of all steps, and as
-"turns" the median of the turns' means, to which a single disturbance does not count. The record
-gets a line per folder.
+"turns" the median of the turns' means, which a single disturbance does not change. The record gets
+a line per folder.
 """
 
 from __future__ import annotations
@@ -45,7 +45,14 @@ SPIN = "while True: pass"
 def decoder_of(
     bundle: Bundle, length: int, library: Path | None, num_threads: int
 ) -> CachedDecoder:
-    """Return a decoder with caches of this length. library: another than the package's."""
+    """Return a decoder with two rows.
+
+    Args:
+        bundle: The bundle.
+        length: Length of the KV caches.
+        library: Another library than the package's; None for that.
+        num_threads: Threads of the decoder.
+    """
     found = cpu_library.open_library(library) if library else cpu_library.library()
     if found is None:
         sys.exit(f"busy: {library or 'the package'}: no decoder library that runs here")
@@ -58,7 +65,7 @@ def decoder_of(
 
 @contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """Run so many busy processes."""
+    """Run ``count`` busy processes inside the block."""
     busy = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
     try:
         time.sleep(0.5 if busy else 0)  # until they have started
@@ -70,7 +77,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def turn(decoder: CachedDecoder, width: int, steps: int) -> list[float]:
-    """Start over with a prompt; return each step's milliseconds."""
+    """Start over with a prompt; return each step's time in ms."""
     prompt_RTD = np.random.default_rng(0).standard_normal((ROWS, PROMPT, width), np.float32)
     decoder.prefill(prompt_RTD, np.full(ROWS, PROMPT))
     found = []
@@ -82,7 +89,7 @@ def turn(decoder: CachedDecoder, width: int, steps: int) -> list[float]:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return by neighbours, then by library and threads: what steps took."""
+    """Return the step times by number of neighbours, then by library and threads."""
     bundle, length = open_bundle(str(folder)), PROMPT + options.steps
     width = bundle.manifest.sizes.hidden_size
     decoders = {
@@ -108,7 +115,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, An
 
 
 def summary(rounds: list[list[float]]) -> dict[str, float]:
-    """Return milliseconds per step: mean, percentiles, median of the rounds' means."""
+    """Return ms per step: mean, percentiles and the median of the rounds' means."""
     p20, p50, p80 = np.percentile(rounds, (20, 50, 80))
     turns = np.median(np.mean(rounds, axis=1))
     found = {"mean": np.mean(rounds), "turns": turns, "p20": p20, "p50": p50, "p80": p80}
@@ -116,7 +123,7 @@ def summary(rounds: list[list[float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print, record."""
+    """Parse the command line, measure, print and record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="*", default=[TINY])
     parser.add_argument("--library", type=Path, action="append", help="default: the package's")

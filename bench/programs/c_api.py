@@ -1,13 +1,13 @@
-r"""What the C API costs beside Python: library, opening, first code, images, memory.
+r"""Cost of the C API beside Python: library, opening, first code, images, memory.
 
     python bench/programs/c_api.py LIBRARY BUNDLE... [--starts 5] [--images 2] \
         [--record FILE]
 
 LIBRARY is a built libjanus_edge (scripts/build-native, docs/c-api.md). A round starts a process of
-each, which opens the bundle and draws an image; then both draw more, by turns of CHUNK codes or
-steps, as the memory's speed drifts within seconds here. Several rounds, as each process has its own
-luck with memory. Both use the ONNX Runtime library of Python's package. Values are medians over the
-rounds; the last line of each bundle is one JSON document.
+each kind, which opens the bundle and draws an image. Then both draw more, in turns of CHUNK codes
+or steps, as the memory bandwidth drifts within seconds here. There are several rounds, as speed
+differs from process to process. Both use the ONNX Runtime library of Python's package. Values are
+medians over the rounds; the last line of each bundle is one JSON document.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WORKER = "--worker"
 
 
 def run_python(bundle: str, threads: int) -> None:
-    """What bench/programs/c_api.c does."""
+    """Do what bench/programs/c_api.c does."""
     began = time.perf_counter()
     session = Session(open_bundle(bundle), num_threads=threads)
     open_ms = (time.perf_counter() - began) * 1e3
@@ -70,7 +70,7 @@ class Side:
     """One of the two programs, running."""
 
     def __init__(self, command: list[str]) -> None:
-        """Start it and draw an image: its times, and the time from here to its first code."""
+        """Start the program and draw an image; keep its times, and the time to its first code."""
         began, pipe = time.perf_counter(), subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8")
         self._send(0)
@@ -82,13 +82,13 @@ class Side:
         self.start["started_ms"] = started_ms
 
     def go_on(self, chunk: int) -> tuple[float, bool]:
-        """By so many codes: milliseconds, and whether an image is finished."""
+        """Draw ``chunk`` more codes; return the time in ms, and whether an image is finished."""
         self._send(chunk)
         found = json.loads(self._line())
         return found["ms"], bool(found["is_finished"])
 
     def close(self) -> dict[str, float]:
-        """With what opening took, and the most memory held."""
+        """End the program; return its times, with the time to open and its peak memory."""
         out, _ = self._process.communicate()
         found: dict[str, float] = json.loads(out)
         return self.start | found
@@ -104,7 +104,7 @@ class Side:
 
 
 def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict[str, Any]:
-    """Medians of each, and C's over Python's."""
+    """Return the medians of each program, and C's over Python's."""
     kept: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     drawn: dict[str, list[float]] = {name: [] for name in commands}
     for index in range(options.starts + 1):
@@ -135,7 +135,7 @@ def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict
 
 
 def _in_turn(sides: dict[str, Side], chunk: int) -> dict[str, float]:
-    """An image of each, a chunk of one after a chunk of the other; milliseconds of each."""
+    """Draw an image with each program, in turns of ``chunk`` codes; return the times in ms."""
     total, is_finished, turn = dict.fromkeys(sides, 0.0), False, 0
     while not is_finished:
         for name in _order(sides, turn):
@@ -146,13 +146,12 @@ def _in_turn(sides: dict[str, Side], chunk: int) -> dict[str, float]:
 
 
 def _order(names: Iterable[str], turn: int) -> list[str]:
+    """Return the names in the order of a turn: forwards and backwards alternate."""
     return list(names) if turn % 2 else list(reversed(list(names)))
 
 
-def main() -> None:
-    """Build the program, measure, print, record."""
-    if sys.argv[1:2] == [WORKER]:
-        return run_python(sys.argv[2], int(sys.argv[3]))
+def _options() -> tuple[argparse.Namespace, dict[str, str]]:
+    """Return the parsed command line, and the folder of each bundle by name."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("library", type=Path)
     parser.add_argument("bundles", nargs="+")
@@ -162,11 +161,19 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=8, help="codes or steps a turn")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    library, threads = options.library.resolve(), str(options.threads)
     try:
         bundles = {name: str(find_bundle(name).resolve()) for name in options.bundles}
     except JanusEdgeError as error:
         parser.error(str(error))
+    return options, bundles
+
+
+def main() -> None:
+    """Build the C program, measure, print and record."""
+    if sys.argv[1:2] == [WORKER]:
+        return run_python(sys.argv[2], int(sys.argv[3]))
+    options, bundles = _options()
+    library, threads = options.library.resolve(), str(options.threads)
     (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     with tempfile.TemporaryDirectory() as folder:
         program, source = Path(folder) / "native", ROOT / "bench/programs/c_api.c"

@@ -1,12 +1,12 @@
-"""The record of flow settings as a plot, two tables for docs/flow.md, and the default.
+r"""Plot the record of flow settings; print two tables for docs/flow.md, and the default.
 
-    python bench/programs/flow_plot.py bench/records/flow-settings.jsonl docs/flow.png \\
+    python bench/programs/flow_plot.py bench/records/flow-settings.jsonl docs/flow.png \
         [--guidance-scale W]
 
-Reads the newest run: the lines with the last one's bundle, split and number of prompts. The default
-is the fastest setting whose score by GenEval's rule is at most 1 point below that of Euler's 30
-steps. Plot and tables are of one guidance scale, the default's unless another is named. Needs
-matplotlib (extra ``bench``).
+It reads the newest run: the lines with the last line's bundle, split and number of prompts. The
+default is the fastest setting whose score by GenEval's rule is at most 1 point below that of
+Euler's 30 steps. Plot and tables are of one guidance scale, the default's unless another is named.
+Needs matplotlib (extra ``bench``).
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ SOLVERS = {"euler": "Euler", "ab2": "AB2", "heun": "Heun"}
 
 
 def newest_run(lines: list[str]) -> list[Record]:
-    """The last line's bundle, split and number of prompts; the newest line of each setting.
+    """Return the newest record of each setting of the last record's run.
 
-    Raises ValueError when there is none.
+    A run is one bundle, split and number of prompts.
+
+    Raises:
+        ValueError: There are no records.
     """
     records = [json.loads(line) for line in lines]
     if not records:
@@ -52,14 +55,17 @@ def newest_run(lines: list[str]) -> list[Record]:
 
 
 def score(record: Record) -> float:
-    """By GenEval's rule, the mean of the categories."""
+    """Return the score by GenEval's rule, the mean of the categories."""
     return record["geneval"]["overall"]
 
 
 def published(records: list[Record]) -> Record:
-    """Euler's 30 steps, uniform and guided throughout; of several guidance scales the best score.
+    """Return the record of Euler's 30 steps, uniform and guided throughout.
 
-    Raises ValueError when it was not measured.
+    Of several guidance scales it is the one with the best score.
+
+    Raises:
+        ValueError: It was not measured.
     """
     found = [record for record in records if PUBLISHED.items() <= record["settings"].items()]
     if not found:
@@ -68,46 +74,54 @@ def published(records: list[Record]) -> Record:
 
 
 def default_of(records: list[Record]) -> Record:
-    """The fastest setting, in rows that the network computes, whose score is at most a point below
-    the published setting's. Of equally fast ones the best, then the one with the smallest error."""
+    """Return the fastest setting whose score is at most a point below the published setting's.
+
+    Speed is counted in rows that the network computes. Of equally fast settings it is the best one,
+    then the one with the smallest latent error.
+    """
     bar = score(published(records))
     good = [record for record in records if round(bar - score(record), 6) <= POINT]
     return min(good, key=lambda r: (r["velocity_rows"], -score(r), r["latent_error"]))
 
 
 def difference(record: Record, other: Record) -> tuple[float, float]:
-    """How much more it scores, and the standard error of that: both drew the same prompts from the
-    same noise, so they are compared image by image."""
+    """Return how much more a record scores than another, and the standard error of that.
+
+    Both drew the same prompts from the same noise, so they are compared image by image.
+    """
     verdicts = (each["verdicts"]["geneval"] for each in (record, other))
     gains = [int(mine) - int(others) for mine, others in zip(*verdicts, strict=True)]
     return fmean(gains), stdev(gains) / len(gains) ** 0.5
 
 
 def interval(record: Record) -> tuple[float, float]:
-    """Where in t guidance is on."""
+    """Return the interval of t in which guidance is on."""
     return record["settings"]["guidance_start"], record["settings"]["guidance_end"]
 
 
 def solver(record: Record) -> tuple[str, int, float]:
-    """Solver, steps and shift."""
+    """Return solver, steps and shift."""
     chosen = record["settings"]
     return chosen["solver"], chosen["num_steps"], chosen["shift"]
 
 
 def named(record: Record) -> str:
-    """``AB2 8, shift 2``; a shift of 1 is none."""
+    """Return a setting in words: ``AB2 8, shift 2``; a shift of 1 is left out."""
     name, steps, shift = solver(record)
     return f"{SOLVERS[name]} {steps}" + (f", shift {shift:g}" if shift != 1 else "")
 
 
 def markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """Return a table in Markdown."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(words)} |" for words in lines)
 
 
 def shift_table(records: list[Record]) -> str:
-    """Guided throughout: solver and steps down, shifts across; score (latent error) in a cell."""
+    """Return the table of settings that are guided throughout.
+
+    Rows are solvers and steps, columns are shifts; a cell has the score and the latent error.
+    """
     cells = {solver(record): record for record in records if interval(record) == FULL}
     shifts = sorted({shift for _, _, shift in cells})
     by_solver = sorted(
@@ -139,8 +153,15 @@ COLUMNS: dict[str, Callable[[Record, Record], str]] = {
 
 
 def interval_table(records: list[Record], base: Record, chosen: Record) -> str:
-    """Settings with guidance on in a part of t beside the same guided throughout, the published one
-    (base) and the default (chosen, bold), fastest first."""
+    """Return the table of settings with guidance in a part of t, fastest first.
+
+    Beside them stand the same settings guided throughout.
+
+    Args:
+        records: All records of one guidance scale.
+        base: The published setting.
+        chosen: The default, shown in bold.
+    """
     tried = {solver(record) for record in records if interval(record) != FULL}
     shown = [r for r in records if solver(r) in tried or r is base or r is chosen]
     rows = []
@@ -158,8 +179,8 @@ RING = {"ms": 13, "mfc": "none", "mec": "black", "mew": 1.5, "ls": "none"}
 
 
 def plot(records: list[Record], base: Record, chosen: Record, path: Path) -> None:
-    """A column a solver; the score with its standard error above, the latent error below."""
-    from matplotlib.figure import Figure  # here: the rule and the tables work without it
+    """Draw a column per solver: the score with its standard error above, the latent error below."""
+    from matplotlib.figure import Figure  # here, as the rule and the tables work without it
 
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     figure.supxlabel("rows that the network computes for an image", fontsize="medium")
@@ -191,7 +212,7 @@ def plot(records: list[Record], base: Record, chosen: Record, path: Path) -> Non
 
 
 def draw_shifts(pair: Any, records: list[Record]) -> None:
-    """A line a shift in both axes."""
+    """Draw a line per shift in both axes."""
     shifts = sorted({record["settings"]["shift"] for record in records})
     for index, shift in enumerate(shifts):
         line = sorted(
@@ -212,7 +233,7 @@ def draw_shifts(pair: Any, records: list[Record]) -> None:
 
 
 def draw_intervals(pair: Any, records: list[Record]) -> None:
-    """A kind of marker a guidance interval in both axes."""
+    """Draw a kind of marker per guidance interval in both axes."""
     intervals = sorted({interval(record) for record in records})
     for marker, (start, end) in zip(itertools.cycle(MARKERS), intervals):
         points = [record for record in records if interval(record) == (start, end)]
@@ -224,7 +245,7 @@ def draw_intervals(pair: Any, records: list[Record]) -> None:
 
 
 def main() -> None:
-    """Parse, plot, print the tables and the default."""
+    """Parse the command line, plot, and print the tables and the default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("record", type=Path)
     parser.add_argument("plot", type=Path, help="PNG file")

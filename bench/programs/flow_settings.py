@@ -1,16 +1,17 @@
-"""What a flow's solver, steps, shift and guidance interval cost, and what they give.
+r"""Cost and score of a flow's solver, steps, shift and guidance interval.
 
-    python bench/programs/flow_settings.py BUNDLE --record bench/records/flow-settings.jsonl \\
+    python bench/programs/flow_settings.py BUNDLE --record bench/records/flow-settings.jsonl \
         [--prompts 120] [--split validation] [--guidance-scale 1.5 2 ...] [--threads 1] [--part 1 2]
 
-For each setting of a table: the shape score of one image a prompt (evals/shapes.py), how many
-rows the network computes and how long an image takes, and how far its latents are from 300 Euler
-steps of the same field: same prompt, seed, guidance scale and interval, so that only the solver's
-error is counted. A setting's line is appended as soon as it is measured; those that the record
-already has for this bundle, split and number of prompts are skipped, so the same command goes on
-where it was stopped. ``--part 1 2`` measures every second setting from the first on: several
-processes share the work, each with a record of its own, to be joined. flow_plot.py reads
-the record.
+For each setting of a table it measures the shape score of one image per prompt (evals/shapes.py),
+the rows that the network computes, the time per image, and how far the latents are from 300 Euler
+steps of the same field. Those have the same prompt, seed, guidance scale and interval, so that only
+the solver's error is counted.
+
+A setting's line is appended as soon as it is measured. Settings that the record already has for
+this bundle, split and number of prompts are skipped, so the same command resumes where it was
+stopped. ``--part 1 2`` measures every second setting from the first on: several processes share the
+work, each with a record of its own, to be joined. flow_plot.py reads the record.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SCHEMA = "flow-settings/1"
 STEPS = {
     "euler": (30, 20, 15, 12, 10, 8, 6, 5),
     "ab2": (16, 12, 10, 8, 7, 6, 5, 4),
-    "heun": (15, 8, 5, 4, 3),  # two velocities a step
+    "heun": (15, 8, 5, 4, 3),  # two velocities per step
 }
 SHIFTS = (1.5, 2.0, 3.0)  # besides 1, with some numbers of steps
 SHIFTED = {"euler": (30, 15, 10, 8), "ab2": (12, 8, 6, 5), "heun": (8, 5, 4)}
@@ -60,12 +61,15 @@ Latents = list[np.ndarray]
 
 
 def table(guidance_scale: float) -> Iterator[FlowSettings]:
-    """What is measured, in an order that tells most if it is stopped: all solvers, then shifts,
-    then intervals. Euler's 30 steps, which the others are compared with, come first."""
+    """Yield the settings to measure, in an order that tells most if it is stopped.
+
+    Euler's 30 steps, with which the others are compared, come first; then all solvers, then shifts,
+    then guidance intervals.
+    """
     plain = ((solver, 1.0, ALL) for solver in _counted(STEPS))
     shifted = ((solver, shift, ALL) for shift in SHIFTS for solver in _counted(SHIFTED))
     parts = ((solver, 1.0, part) for part in INTERVALS for solver in CONTENDERS)
-    # at scale 1 guidance is off anyway
+    # At scale 1 guidance is off, so that intervals make no difference.
     for (solver, steps), shift, (start, end) in itertools.chain(
         plain, shifted, parts if guidance_scale != 1 else ()
     ):
@@ -80,11 +84,12 @@ def table(guidance_scale: float) -> Iterator[FlowSettings]:
 
 
 def _counted(steps: dict[str, tuple[int, ...]]) -> list[tuple[str, int]]:
+    """Return each solver with each number of steps."""
     return [(solver, count) for solver, counts in steps.items() for count in counts]
 
 
 def velocity_rows(settings: FlowSettings) -> int:
-    """Rows that the network computes for an image: 2 a guided velocity, 1 an unguided one."""
+    """Return the rows that the network computes per image: 2 per guided velocity, else 1."""
     rows = 0
 
     def velocity(z: np.ndarray, t: float, guided: bool) -> np.ndarray:
@@ -98,18 +103,18 @@ def velocity_rows(settings: FlowSettings) -> int:
 
 
 def relative_error(latent: np.ndarray, reference: np.ndarray) -> float:
-    """RMS of the difference over RMS of the reference."""
+    """Return the RMS of the difference over the RMS of the reference."""
     difference = latent.astype(np.float64) - reference
     return float(np.linalg.norm(difference) / np.linalg.norm(reference))
 
 
 def request_of(settings: FlowSettings, caption: Caption, seed: int) -> ImageRequest:
-    """An image as ``janus-edge eval shapes`` draws it: a prompt's place is its seed."""
+    """Return the request that ``janus-edge eval shapes`` makes: a prompt's index is its seed."""
     return ImageRequest(prompt=caption.text, seed=seed, **dataclasses.asdict(settings))
 
 
 def reference_latents(session: Session, settings: FlowSettings, cases: list[Case]) -> Latents:
-    """The first prompts' latents by many steps of the settings' own field."""
+    """Return the first prompts' latents by many steps of the settings' own field."""
     finest = dataclasses.replace(settings, **REFERENCE)
     few = enumerate(cases[:ERROR_PROMPTS])
     images = [draw(session, request_of(finest, wanted, seed)) for seed, (_, wanted) in few]
@@ -119,9 +124,15 @@ def reference_latents(session: Session, settings: FlowSettings, cases: list[Case
 def measure(
     session: Session, settings: FlowSettings, cases: list[Case], references: Latents
 ) -> dict[str, Any]:
-    """Draw every prompt once: cost, scores by each rule, each image's verdicts, latent error.
+    """Draw every prompt once; return cost, scores, verdicts and latent error.
 
-    A verdict an image ("1": right) lets two settings be compared image by image.
+    A verdict per image ("1": right) lets two settings be compared image by image.
+
+    Args:
+        session: The open bundle.
+        settings: The setting to measure.
+        cases: Captions, and whether each is held out.
+        references: Latents of the first captions by ``reference_latents``.
     """
     outcomes: dict[str, list[Outcome]] = {rule: [] for rule in RULES}
     images = []
@@ -149,7 +160,7 @@ def measure(
 
 
 def key_of(record: dict[str, Any]) -> str:
-    """What a setting is found by in a record."""
+    """Return the text that identifies a setting in a record."""
     names = ("schema", "bundle_sha256", "split", "prompts", "settings")
     return json.dumps([record.get(name) for name in names], sort_keys=True)
 
@@ -157,7 +168,16 @@ def key_of(record: dict[str, Any]) -> str:
 def measure_all(
     session: Session, options: argparse.Namespace, report: Callable[[str], None]
 ) -> None:
-    """Measure what the record lacks, a line each. Raises OptionError for a bundle of codes."""
+    """Measure what the record lacks, and append a line per setting.
+
+    Args:
+        session: The open bundle.
+        options: The command line's options.
+        report: Called with a line on each setting.
+
+    Raises:
+        OptionError: The bundle draws codes.
+    """
     own = session.image_settings(ImageRequest(prompt="", num_steps=1)).guidance_scale
     todo = [each for scale in options.guidance_scale or [own] for each in table(float(scale))]
     first, of = options.part
@@ -181,7 +201,7 @@ def measure_all(
 
 
 def circumstances(session: Session, options: argparse.Namespace) -> dict[str, Any]:
-    """What a record begins with: which program, where, on what."""
+    """Return the beginning of a record: which program, where, on what."""
     return {
         "schema": SCHEMA,
         "command": f"python {shlex.join(sys.argv)}",
@@ -198,7 +218,7 @@ def circumstances(session: Session, options: argparse.Namespace) -> dict[str, An
 
 
 def line_of(result: dict[str, Any]) -> str:
-    """A measured setting in words."""
+    """Return a measured setting in words."""
     chosen = result["settings"]
     return (
         f"{chosen['solver']} {chosen['num_steps']}, shift {chosen['shift']:g}, "
@@ -210,7 +230,7 @@ def line_of(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Parse, measure, record."""
+    """Parse the command line, measure and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", help="a JanusFlow's folder, or a name that `models` lists")
     parser.add_argument("--record", type=Path, required=True)

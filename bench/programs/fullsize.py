@@ -1,14 +1,16 @@
-"""A published shape from end to end on this machine: checkpoint, export, one image, one answer.
+"""Run a published shape end to end on this machine: checkpoint, export, one image, one answer.
 
     python bench/programs/fullsize.py janus-pro-1b DIR [--record bench/records/fullsize.jsonl]
     python bench/programs/fullsize.py janus-pro-7b DIR --quantize int4
     python bench/programs/fullsize.py janus-pro-1b DIR --only export --engines
 
-Random weights (tools/make_checkpoint.py), so what is drawn means nothing; time and memory do. Each
-command is a process of its own; its peak memory is the kernel's count (ru_maxrss), which includes
-the parts of mapped files that it touched. The last line is one JSON document. A JanusFlow draws in
-two steps unless --steps says otherwise. (Records of schema fullsize/1 count 1,024,000 bytes a MB,
-later ones 1,000,000; from fullsize/3 on they say of how many codes or steps the image is.)
+The weights are random (tools/make_checkpoint.py), so images mean nothing; time and memory do. Each
+command is a process of its own. Its peak memory is the kernel's count (ru_maxrss), which includes
+the touched parts of mapped files. The last line is one JSON document. A JanusFlow draws in two
+steps unless --steps says otherwise.
+
+Records of schema fullsize/1 count 1,024,000 bytes per MB, later ones 1,000,000. From fullsize/3 on
+they state the codes or steps of the image.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ ENGINES = ["--backend", "tensorrt", "--quantize", "int4"]
 
 
 def measured(*words: str) -> dict[str, Any]:
-    """Run a command to its end: seconds, peak memory in MB, what it said. Raises on failure."""
+    """Run a command to its end; return its time in s, its peak memory in MB and what it printed.
+
+    Raises:
+        CalledProcessError: The command failed.
+    """
     print("$", *words, flush=True)
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8")
@@ -54,7 +60,7 @@ def measured(*words: str) -> dict[str, Any]:
 
 
 def image_of(checkpoint: Path, steps: int) -> dict[str, int]:
-    """How many codes the checkpoint's images are, or of a flow the steps to draw in."""
+    """Return the number of codes of the checkpoint's images, or of steps for a flow."""
     config = read_config(read_object(checkpoint / "config.json"))
     return {"codes": config.num_codes} if isinstance(config, JanusConfig) else {"steps": steps}
 
@@ -62,7 +68,14 @@ def image_of(checkpoint: Path, steps: int) -> dict[str, int]:
 def commands(
     folder: Path, name: str, image: dict[str, int], how: list[str]
 ) -> dict[str, list[str]]:
-    """What is measured, in order. how: more words of the export."""
+    """Return the commands to measure, in order.
+
+    Args:
+        folder: Folder of checkpoint, bundle and image.
+        name: Name of the checkpoint.
+        image: Codes or steps of an image, as ``image_of`` returns them.
+        how: More words of the export.
+    """
     bundle, png = str(folder / f"{name}-bundle"), str(folder / f"{name}.png")
     steps = ["--steps", str(image["steps"])] if "steps" in image else []
     return {
@@ -73,7 +86,7 @@ def commands(
 
 
 def main() -> None:
-    """Make what is not there, run, print, record."""
+    """Make what is missing, run the commands, print and record."""
     options = _options()
     checkpoint, bundle = options.folder / options.name, options.folder / f"{options.name}-bundle"
     if not checkpoint.exists():
@@ -107,6 +120,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
@@ -119,7 +133,7 @@ def _options() -> argparse.Namespace:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """What was typed, without the folders."""
+    """Return the command line without the folders."""
     words = ["python bench/programs/fullsize.py", options.name]
     if options.only is not None:
         words += ["--only", options.only]
@@ -133,6 +147,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _size_mb(folder: Path) -> int:
+    """Return the size of a folder in MB."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return round(sum(path.stat().st_size for path in files) / 1e6)
 

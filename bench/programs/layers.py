@@ -1,11 +1,11 @@
-"""What two decoder layers of Janus-Pro-1B's shape cost in each storage, side by side in one run.
+"""Time of two decoder layers of Janus-Pro-1B's shape in each storage, side by side in one run.
 
     python bench/programs/layers.py --record bench/records/layers.jsonl [--threads 2] [--repeats 15]
 
-Random weights, through the product's own graphs and decoder: a step of two rows near the start and
-near the end of an image, the prompt of a question about an image, a short prompt of two rows, and
-the tokens of one velocity behind a short prompt. Each round runs all kinds in turn; the median of
-the rounds, in ms a layer, is printed and appended as a line of the record.
+The weights are random; graphs and decoder are the product's own. Timed are a step of two rows near
+the start and near the end of an image, the prompt of a question about an image, a short prompt of
+two rows, and the tokens of one velocity after a short prompt. Each round runs all kinds in turn.
+The median of the rounds, in ms per layer, is printed and appended as a line of the record.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LANGUAGE = LanguageConfig(
     num_key_value_heads=16,
     max_position_embeddings=LENGTH,
 )
-# Weights and cache.
+# Weights and KV cache.
 KINDS = {
     "fp32, fp32 cache": (None, "float32"),
     "int4 in blocks of 64, fp32 cache": (QuantSpec(bits=4, block_size=64), "float32"),
@@ -65,7 +65,7 @@ KINDS = {
 
 
 def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], CachedDecoder]]:
-    """By kind: a decoder for so many rows."""
+    """Return, by kind, a function that makes a decoder for so many rows."""
     torch.manual_seed(0)
     config = dataclasses.replace(TINY, language=LANGUAGE)
     checkpoint = Checkpoint(model=Janus(config), tokenizer_json="", prompt=None, sampling={})
@@ -85,11 +85,12 @@ def decoders(folder: Path, num_threads: int) -> dict[str, Callable[[int], Cached
 
 
 def _decoder(engine: Engine, sizes: Sizes, cache: str, rows: int) -> CachedDecoder:
+    """Return a decoder with its caches."""
     return CachedDecoder(engine, sizes, rows, LENGTH, cache)
 
 
 def workloads(make: Callable[[int], CachedDecoder]) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """Return what is timed, by name."""
     rng, width = np.random.default_rng(0), LANGUAGE.hidden_size
     found: dict[str, Callable[[], object]] = {}
 
@@ -110,7 +111,7 @@ def workloads(make: Callable[[int], CachedDecoder]) -> dict[str, Callable[[], ob
 
 
 def main() -> None:
-    """Parse, measure, print, record."""
+    """Parse the command line, measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,14 +1,14 @@
-"""What rounding the weights does to a Janus: divergence of the guided logits, and the codes drawn.
+r"""Effect of quantized weights on a Janus: divergence of the guided logits, and the codes drawn.
 
-    python bench/programs/quantization.py EXACT BUNDLE... \\
+    python bench/programs/quantization.py EXACT BUNDLE... \
         --record bench/records/quantization.jsonl [--prompts 60] [--split validation] [--threads 1]
 
-EXACT is the bundle exported with ``--quantize fp32``; the others are of the same checkpoint. It
-draws an image a prompt; every bundle then says for each of its positions, after the codes before
-it, which code it would draw: KL(exact || rounded) of the guided logits at the drawing's guidance
-and temperature, in nats, over the first row of codes and over the rest; and how often the same
-noise picks the same code. A line a bundle is appended. Scores of whole images and of answers are
-``janus-edge eval shapes``'s.
+EXACT is the bundle exported with ``--quantize fp32``; the others are of the same checkpoint. EXACT
+draws an image per prompt. For each position, after the codes before it, every bundle then gives its
+guided logits. The record has KL(exact || quantized) of these logits at the drawing's guidance and
+temperature, in nats, over the first row of codes and over the rest, and how often the same noise
+picks the same code. A line per bundle is appended. ``janus-edge eval shapes`` scores whole images
+and answers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,14 @@ SCHEMA = "quantization/1"
 def guided_logits(
     engines: Engines, prompt: str, codes_N: np.ndarray, guidance_scale: float
 ) -> np.ndarray:
-    """Guided logits (N, V) of each position of an image, after its codes before that."""
+    """Return the guided logits (N, V) of each position of an image, after its codes before that.
+
+    Args:
+        engines: Engines of the bundle.
+        prompt: The prompt.
+        codes_N: The image's codes.
+        guidance_scale: Guidance scale.
+    """
     encoder, sizes = engines.bundle.encoder, sizes_of(engines)
     ids_T = encoder.generation(prompt)
     ids_2T = np.stack([ids_T, encoder.unconditional(ids_T)])
@@ -57,21 +64,19 @@ def guided_logits(
 
 
 def divergence(exact_NV: np.ndarray, rounded_NV: np.ndarray, temperature: float) -> np.ndarray:
-    """KL(exact || rounded) of each position (N,), in nats."""
+    """Return KL(exact || rounded) of each position (N,), in nats."""
     p, q = (_log_probs(x.astype(np.float64) / temperature) for x in (exact_NV, rounded_NV))
     return (np.exp(p) * (p - q)).sum(-1)
 
 
 def _log_probs(logits_NV: np.ndarray) -> np.ndarray:
+    """Return log-probabilities."""
     shifted = logits_NV - logits_NV.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def compare(
-    bundles: list[Bundle], split: str, num_prompts: int, num_threads: int
-) -> list[dict[str, Any]]:
-    """The measures of all bundles but the first, held against that. Raises OptionError for a
-    bundle that draws no codes, or is of another model."""
+def _check_alike(bundles: list[Bundle]) -> None:
+    """Refuse bundles that draw no codes or are of different models; raise OptionError."""
     for bundle in bundles:
         if not isinstance(bundle.manifest, JanusManifest):
             raise OptionError(f"{bundle.manifest.name} draws no codes; give bundles of a Janus")
@@ -80,6 +85,23 @@ def compare(
                 f"{bundle.manifest.name} has other sizes than {bundles[0].manifest.name}; give "
                 "bundles of one checkpoint"
             )
+
+
+def compare(
+    bundles: list[Bundle], split: str, num_prompts: int, num_threads: int
+) -> list[dict[str, Any]]:
+    """Return the measures of all bundles but the first, compared with the first.
+
+    Args:
+        bundles: The exact bundle, then quantized ones of the same checkpoint.
+        split: Split of the prompts.
+        num_prompts: Number of prompts.
+        num_threads: Threads of the backend.
+
+    Raises:
+        OptionError: A bundle draws no codes, or is of another model.
+    """
+    _check_alike(bundles)
     session = Session(bundles[0], num_threads=num_threads)
     exact, *rounded = (Engines(bundle, num_threads) for bundle in bundles)
     settings = session.image_settings(ImageRequest(prompt=""))
@@ -116,7 +138,7 @@ def compare(
 
 
 def main() -> None:
-    """Parse, measure, record."""
+    """Parse the command line, measure and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("exact", help="a bundle's folder, or a name that `models` lists")
     parser.add_argument("bundles", nargs="+", help="of the same checkpoint, rounded")

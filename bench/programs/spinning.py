@@ -1,11 +1,11 @@
-"""How long ONNX Runtime's threads may spin: engines in turn, side by side in one run.
+"""How long ONNX Runtime's threads should spin: engines in turn, side by side in one run.
 
     python bench/programs/spinning.py --record bench/records/spinning.jsonl [--rounds 3]
 
 An image's loop runs decoder and head in turn, each an engine with threads of its own. Here up to
 three engines of two decoder layers of Janus-Pro-1B's shape (int4 in blocks of 64, random weights)
-take a step in turn: milliseconds a step, the median of all rounds. Each setting's rounds are
-processes of their own, in turn with the others'. A line is appended to the record.
+take a step in turn. The result is in ms per step, the median of all rounds. Each setting's rounds
+are processes of their own, in turn with the others'. A line is appended to the record.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ STEPS = 60
 
 
 def steps_ms(spin_us: str, num_threads: int) -> dict[int, list[float]]:
-    """By number of engines in turn, each step's time. To be run in a process of its own."""
+    """Return each step's time in ms, by number of engines in turn.
+
+    To be run in a process of its own, as it changes settings of modules.
+
+    Args:
+        spin_us: How long threads spin, in microseconds; empty for ONNX Runtime's own setting.
+        num_threads: Threads of each engine.
+    """
     backend.SPIN_US, layers.KINDS = spin_us, {str(i): KIND for i in range(3)}
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +58,7 @@ def steps_ms(spin_us: str, num_threads: int) -> dict[int, list[float]]:
 
 
 def main() -> None:
-    """Parse, measure, print, record."""
+    """Parse the command line, measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)

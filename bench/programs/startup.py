@@ -1,10 +1,10 @@
-"""How long whole commands take, from a shell's point of view.
+"""How long whole commands take, as seen from a shell.
 
     python bench/programs/startup.py [--runs 20] [--record bench/records/startup.jsonl]
 
-Times, in turn, so that a drifting machine drifts for all: an empty Python process (the floor),
-``import janus_edge``, ``janus-edge --help``, one drawn image, one answered question. The last
-line is one JSON document.
+It times an empty Python process (the floor), ``import janus_edge``, ``janus-edge --help``, one
+drawn image and one answered question. They take turns, so that a drift of the machine affects all.
+The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMMAND = str(Path(sys.executable).parent / "janus-edge")
 
 
 def commands(folder: str) -> dict[str, list[str]]:
-    """What is timed; the question is about the image that the drawing makes."""
+    """Return the commands to time; the question is about the image that ``generate`` draws."""
     return {
         "python_ms": [sys.executable, "-c", ""],
         "import_ms": [sys.executable, "-c", "import janus_edge"],
@@ -39,7 +39,7 @@ def commands(folder: str) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Measure, print, record."""
+    """Parse the command line, measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--record", type=Path)

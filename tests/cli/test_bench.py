@@ -16,7 +16,7 @@ def test_a_table_for_people(cli, bundle_dir: Path) -> None:
 
 def test_a_line_for_programs(cli, bundle_dir: Path, flow_bundle_dir: Path, tmp_path: Path) -> None:
     record = tmp_path / "bench.jsonl"
-    words = ["--work", "draw", "--runs", "2", "--warmups", "0", "--threads", "1", "--json"]
+    words = ["--workload", "draw", "--runs", "2", "--warmups", "0", "--threads", "1", "--json"]
     done = cli("bench", "--compare", bundle_dir, flow_bundle_dir, *words, "--record", record)
     assert done.returncode == 0, done.stderr
     assert record.read_text(encoding="utf-8") == done.stdout
@@ -29,7 +29,7 @@ def test_a_line_for_programs(cli, bundle_dir: Path, flow_bundle_dir: Path, tmp_p
 
 
 def test_two_bundles_have_a_ratio(cli, bundle_dir: Path) -> None:
-    words = ["--work", "ask", "--runs", "1", "--warmups", "0", "--threads", "1"]
+    words = ["--workload", "ask", "--runs", "1", "--warmups", "0", "--threads", "1"]
     done = cli("bench", "--compare", bundle_dir, bundle_dir, *words)
     assert "ratio" in done.stdout and "ask: TTFT" in done.stdout
 
@@ -47,7 +47,7 @@ def test_two_bundles_have_a_ratio(cli, bundle_dir: Path) -> None:
 )
 def test_bad_input_is_one_line(cli, bundle_dir: Path, words: list[str], says: str) -> None:
     given = words if words == ["nothing"] else [bundle_dir, *words]
-    more = ["--work", "draw", "--warmups", "0", "--threads", "1"]
+    more = ["--workload", "draw", "--warmups", "0", "--threads", "1"]
     assert says in cli.fails(
         "bench", *given, *more, *([] if "--runs" in words else ["--runs", "1"])
     )

@@ -9,7 +9,7 @@ from torch import nn
 from janus_edge.model.vae import VAE, VAEConfig
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.vae import TINY_VAE, latent_scale, plain_variance, vae_loss
-from janus_edge.train.vq import foreground, pictures, scene_batch
+from janus_edge.train.vq import foreground, scene_batch, scene_images
 
 MINIATURE = VAEConfig(
     latent_channels=4,
@@ -45,7 +45,7 @@ def test_a_step_follows_from_its_number() -> None:
 
 def test_plain_cells_are_those_without_foreground() -> None:
     batch = scene_batch(0, 6)
-    pixels = pictures(batch)
+    pixels = scene_images(batch)
     shown = foreground(batch, pixels)
     names = sorted({scene.background for scene in batch})
     mean = torch.empty(6, 4, 16, 16)
@@ -62,7 +62,7 @@ def test_plain_cells_are_those_without_foreground() -> None:
 def test_scaled_latents_have_unit_variance() -> None:
     model = make_model()
     factor = latent_scale(model, num_batches=1)
-    latents = model.encode(pictures(scene_batch(0, 32)))[0]
+    latents = model.encode(scene_images(scene_batch(0, 32)))[0]
     assert (latents * factor).std().item() == pytest.approx(1, rel=1e-3)
 
 

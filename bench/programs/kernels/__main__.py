@@ -1,4 +1,4 @@
-"""Time each kernel beside PyTorch's way, on this machine's GPU; a line a case, and a record.
+"""Time each kernel beside PyTorch on this machine's GPU; print a line per case, and record.
 
 python -m janus_edge.bench.programs.kernels --record bench/records/kernels.jsonl
 """
@@ -22,11 +22,11 @@ from janus_edge.diagnostics.records import append_record, checkout_commit
 SCHEMA = "kernels/1"
 KERNELS = ("sample", "look_up", "nearest_code", "flow_update")
 QUANTILES = {"p20": 0.2, "p50": 0.5, "p80": 0.8}
-COPIED = 2**28  # bytes, for the memory's speed
+COPIED = 2**28  # bytes, to measure the memory bandwidth
 
 
 def main() -> None:
-    """Refuses to run without a GPU."""
+    """Parse the command line, measure, print and record; exit if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
@@ -57,8 +57,10 @@ def main() -> None:
 
 
 def measured(case: Case, bandwidth: float) -> dict[str, Any]:
-    """Microseconds of both, their ratio, and the part of the memory's speed that ours reaches. A
-    launch is in them: what takes less than that is what a CUDA graph saves."""
+    """Return both times in microseconds, their ratio and our fraction of the memory bandwidth.
+
+    The times include the launch. A case that takes less than a launch gains from a CUDA graph.
+    """
     found = {}
     for name, call in (("ours_us", case.ours), ("eager_us", case.eager)):
         times = do_bench(call, quantiles=list(QUANTILES.values()))
@@ -73,11 +75,11 @@ def measured(case: Case, bandwidth: float) -> dict[str, Any]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """For people."""
+    """Return a result in words."""
     ours, eager = row["ours_us"]["p50"], row["eager_us"]["p50"]
     return (
         f"{row['kernel']}, {row['shape']}: {ours:.1f} us, eager {eager:.1f} us, "
-        f"{row['ratio']:.1f} times as fast, {row['roof']:.1%} of the memory's speed"
+        f"{row['ratio']:.1f} times as fast, {row['bandwidth_fraction']:.1%} of the bandwidth"
     )
 
 

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """ours, eager: the same work by the kernel and by PyTorch. num_bytes: what must be read and
-    written at least."""
+    """The same work by a kernel and by PyTorch.
+
+    Attributes:
+        shape: What it works on, in words.
+        ours: Runs the kernel.
+        eager: Runs PyTorch's way.
+        num_bytes: Bytes that must be read and written at least.
+    """
 
     shape: str
     ours: Callable[[], object]

@@ -2,8 +2,8 @@
 
 python -m janus_edge.bench.programs.kernels.cubins --record bench/records/kernels.jsonl
 
-A graph holds many launches, so the host's time is in none of them. Inputs take turns in more memory
-than the GPU's cache holds.
+A graph holds many launches, so the times include no time of the host. Inputs take turns in more
+memory than the GPU's cache holds.
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ from janus_edge.runtime.manifest import Kernel
 
 SCHEMA = "cubins/1"
 LAUNCHES, REPLAYS = 200, 21
-COPIED = 2**28  # bytes, for the memory's speed
+COPIED = 2**28  # bytes, to measure the memory bandwidth
 PAGES = 1024  # copies of the larger inputs: 134 MB of logits, more than caches hold
 SHAPE = Shape()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A launch, given which of ``PAGES`` it is to read, and the bytes it must move at least."""
+    """A launch to time.
+
+    Attributes:
+        kernel: Name of the kernel.
+        shape: What it works on, in words.
+        launch: Launches the kernel on one of ``PAGES`` inputs.
+        num_bytes: Bytes that must be read and written at least.
+    """
 
     kernel: str
     shape: str
@@ -46,7 +53,10 @@ class Case:
 
 
 def main() -> None:
-    """Refuses to run without a GPU that there are cubins for."""
+    """Parse the command line, measure, print and record.
+
+    It exits if there is no GPU, or none that there are cubins for.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
@@ -63,7 +73,8 @@ def main() -> None:
         speed = _copy_speed(cuda)
         rows = [_measured(cuda, case, speed) for case in _cases(cuda, kernels)]
     for row in rows:
-        print(f"{row['kernel']}, {row['shape']}: {row['us']['p50']:.2f} us, {row['roof']:.1%}")
+        us, fraction = row["us"]["p50"], row["bandwidth_fraction"]
+        print(f"{row['kernel']}, {row['shape']}: {us:.2f} us, {fraction:.1%} of the bandwidth")
     if options.record:
         record = {
             "schema": SCHEMA,
@@ -77,6 +88,7 @@ def main() -> None:
 
 
 def _cases(cuda: Cuda, kernels: Kernels) -> Iterator[Case]:
+    """Yield all cases."""
     for images, top_k in ((1, 0), (1, 256), (8, 0)):
         yield _sample(cuda, kernels, images, top_k)
     for images in (1, 8):
@@ -86,10 +98,12 @@ def _cases(cuda: Cuda, kernels: Kernels) -> Iterator[Case]:
 
 
 def _random(cuda: Cuda, *shape: int) -> DeviceArray:
+    """Return random numbers on the device."""
     return cuda.uploaded(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
 def _sample(cuda: Cuda, kernels: Kernels, images: int, top_k: int) -> Case:
+    """Return a case of the sampler, with guidance."""
     rows, codes = 2 * images, SHAPE.num_codes
     pages = _random(cuda, PAGES // images, rows, codes)
     views = [pages.view((rows, codes), i * rows * codes) for i in range(PAGES // images)]
@@ -109,6 +123,7 @@ def _sample(cuda: Cuda, kernels: Kernels, images: int, top_k: int) -> Case:
 
 
 def _look_up(cuda: Cuda, kernels: Kernels, images: int) -> Case:
+    """Return a case of the look-up."""
     rows, width = 2 * images, SHAPE.width
     table = cuda.zeros((SHAPE.num_codes, width), "float16")
     made = np.random.default_rng(1).integers(0, SHAPE.num_codes, (PAGES, images))
@@ -131,6 +146,7 @@ def _look_up(cuda: Cuda, kernels: Kernels, images: int) -> Case:
 
 
 def _flow_update(cuda: Cuda, kernels: Kernels, images: int) -> Case:
+    """Return a case of a flow's step."""
     size = SHAPE.latent_size
     pages = PAGES // images
     state = [[_random(cuda, images, size) for _ in range(3)] for _ in range(pages)]
@@ -151,14 +167,14 @@ def _flow_update(cuda: Cuda, kernels: Kernels, images: int) -> Case:
 
 
 def _copy_speed(cuda: Cuda) -> float:
-    """Return bytes read and written a second by copies on the device."""
+    """Return the bytes per second that copies on the device read and write."""
     source, target = (cuda.zeros((COPIED,), "uint8") for _ in range(2))
     times = _times(cuda, lambda: cuda.copy(target.address, source.address, COPIED))
     return 2 * COPIED / (float(np.median(times)) / 1e3)
 
 
 def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
-    """Return microseconds a launch and the part of the memory's speed that it reaches."""
+    """Return microseconds per launch, and the fraction of the memory bandwidth."""
     case.launch(0)  # loads the cubin
 
     def launches() -> None:
@@ -176,7 +192,7 @@ def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
 
 
 def _times(cuda: Cuda, work: Callable[[], None]) -> list[float]:
-    """Milliseconds of device time of each of ``REPLAYS`` runs, after one that is not timed."""
+    """Return the device's time of each of ``REPLAYS`` runs in ms, after one that is not timed."""
     work()
     events = [Event(cuda)]
     for _ in range(REPLAYS):

@@ -12,7 +12,7 @@ from janus_edge.runtime.flow import FlowSettings, factors
 
 
 def cases(device: str) -> Iterator[Case]:
-    """JanusFlow-1.3B's latent of one image, and of eight, guided, by the second-order solver."""
+    """Yield JanusFlow-1.3B's latent of one image and of eight, guided, with the solver ab2."""
     for num in (1, 8):
         yield _case(device, num)
 

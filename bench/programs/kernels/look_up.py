@@ -11,7 +11,7 @@ from janus_edge.kernels.look_up import look_up, reference
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Images at once."""
+    """Yield the look-up for one image and for eight."""
     for num in (1, 8):
         yield _case(device, num)
 

@@ -1,4 +1,4 @@
-"""The nearest code beside a product and argmin in PyTorch."""
+"""The nearest code beside a matmul and argmin in PyTorch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from janus_edge.kernels.nearest_code import nearest_code, reference
 
 
 def cases(device: str) -> Iterator[Case]:
-    """One image, and eight."""
+    """Yield the codes of one image and of eight."""
     for num in (1, 8):
         vectors_NE = torch.randn(num * 576, 8, device=device)
         table_KE = torch.nn.functional.normalize(torch.randn(16384, 8, device=device), dim=-1)

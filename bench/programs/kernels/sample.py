@@ -1,5 +1,7 @@
-"""The sampler beside guidance, division, an exponential race and argmax in PyTorch, whose noise is
-its own: nobody makes Philox's words by eager code."""
+"""The sampler beside guidance, division, an exponential race and argmax in PyTorch.
+
+PyTorch uses its own noise: eager code makes no Philox words.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from janus_edge.kernels.sample import launch
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Images at once, with and without top-k."""
+    """Yield one image with and without top-k, and eight."""
     for num, top_k in ((1, 0), (1, 256), (8, 0)):
         yield _case(device, num, top_k)
 

@@ -1,15 +1,15 @@
-"""Time janus-edge and other programs at the same work, in turn within one run.
+r"""Time janus-edge and other programs at the same work, in turn within one run.
 
     pip install -c constraints.txt -e '.[peers]'
     python tools/make_checkpoint.py janus-pro-1b MADE/janus-pro-1b
     janus-edge export MADE/janus-pro-1b MADE/janus-pro-1b-int4 --quantize int4
-    python -m janus_edge.bench.programs.peers MADE codes --bundle MADE/janus-pro-1b-int4 \\
+    python -m janus_edge.bench.programs.peers MADE codes --bundle MADE/janus-pro-1b-int4 \
         --record bench/records/peers.jsonl
 
 Workloads are ``codes``, ``draw``, ``flow`` and ``ask`` (``setup.py`` says what each is). MADE keeps
-what peers make once. Every peer has a process of its own, open for the whole run; a round runs each
-in turn, and the first round does not count. A peer whose first run took longer than --patience
-seconds is not run again: its first run is what is recorded, with one as the number of its runs.
+what peers make once. Every peer has a process of its own, open for the whole run. A round runs each
+in turn; the first round does not count. A peer whose first run took longer than --patience seconds
+is not run again: its first run is recorded, and one as its number of runs.
 """
 
 from __future__ import annotations
@@ -39,8 +39,18 @@ MIDDLE = (0.4, 0.6)  # the part of an image's steps that "mid-image" means
 def measure(
     files: dict[str, str], workload: str, setup: Setup, num_runs: int, patience: float
 ) -> dict[str, dict[str, Any]]:
-    """Each peer's numbers. files: the peers' by their names. Raises OptionError for a peer without
-    this work."""
+    """Return the results of each peer.
+
+    Args:
+        files: File of each peer by name.
+        workload: The workload.
+        setup: What peers are opened with.
+        num_runs: Timed runs.
+        patience: Longest first run of a peer that is run again, in seconds.
+
+    Raises:
+        OptionError: A peer does not have this workload.
+    """
     workers = {}
     for name, file in files.items():
         _say(f"opening {name}")
@@ -68,8 +78,10 @@ def measure(
 
 
 def summary(runs: list[Run]) -> dict[str, float]:
-    """Medians over runs, in ms: the whole, to the first step's end, and between steps, of all and
-    of those in the middle of the run."""
+    """Return medians over runs, in ms: the whole, to the first step's end, and between steps.
+
+    The time between steps is given for all steps, and for those in the middle of the run.
+    """
     gaps = [np.diff(run.step_ends_ms) for run in runs]
     start, stop = int(MIDDLE[0] * len(gaps[0])), math.ceil(MIDDLE[1] * len(gaps[0]))
     found: dict[str, Any] = {
@@ -84,7 +96,7 @@ def summary(runs: list[Run]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print, record."""
+    """Parse the command line, measure, print and record."""
     options = _options()
     found, missing = peers(options.workload)
     for name, why in missing.items():
@@ -127,7 +139,7 @@ def main() -> None:
 
 
 def _chosen(wanted: list[str] | None, found: dict[str, str], workload: str) -> dict[str, str]:
-    """Raises OptionError for a name that is not there."""
+    """Return the file of each wanted peer; raise OptionError if one is not there."""
     for name in wanted or ():
         if name not in found:
             raise OptionError(f"no peer {name!r} here for {workload}; there are {', '.join(found)}")
@@ -135,11 +147,12 @@ def _chosen(wanted: list[str] | None, found: dict[str, str], workload: str) -> d
 
 
 def _options() -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("made", type=Path, help="where peers keep what they make once")
-    parser.add_argument("work", choices=("codes", "draw", "flow", "ask"))
+    parser.add_argument("workload", choices=("codes", "draw", "flow", "ask"))
     parser.add_argument(
-        "--peers", nargs="+", help="names; default: all of the work that can be imported"
+        "--peers", nargs="+", help="names; default: all of the workload that can be imported"
     )
     parser.add_argument("--bundle", help="janus-edge's")
     parser.add_argument("--record", type=Path, required=True)

@@ -1,6 +1,6 @@
-"""JanusFlow as its reference demo draws: every velocity from the whole prompt anew, 30 Euler steps.
+"""JanusFlow as its reference demo draws: no KV cache, 30 Euler steps.
 
-Our PyTorch model, eager, in bfloat16, its autoencoder in float32 (in half precision it gives NaN).
+It is our PyTorch model, eager, in bf16; its autoencoder is in fp32, as it gives NaN in fp16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ STEPS, GUIDANCE = 30, 2.0
 
 
 def open_flow(setup: Setup) -> tuple[str, Workloads]:
-    """``flow``. Raises OptionError where the checkpoint has not been made."""
+    """Open ``flow``.
+
+    Raises:
+        OptionError: The checkpoint has not been made.
+    """
     folder = setup.made / CHECKPOINT
     if not folder.exists():
         make = f"python tools/make_checkpoint.py {CHECKPOINT} {folder}"
@@ -39,6 +43,7 @@ def open_flow(setup: Setup) -> tuple[str, Workloads]:
 
 @torch.inference_mode()
 def _draw(model: Any, setup: Setup) -> Run:
+    """Draw an image and return its times."""
     generator = torch.Generator().manual_seed(SEED)
     prompt = torch.randint(10, 1000, (1, setup.prompt_tokens), generator=generator)
     prompt = prompt.to(setup.device)
@@ -54,7 +59,7 @@ def _draw(model: Any, setup: Setup) -> Run:
         both = torch.cat([z, z]).to(torch.bfloat16)
         with torch.autocast(
             setup.device, torch.bfloat16
-        ):  # time's embedding is computed in float32
+        ):  # the timestep's embedding is computed in fp32
             v, u = model.velocity(words, both, t, seen).float().chunk(2)
         z = z + (u + GUIDANCE * (v - u)) / STEPS
         ends_ms.append((time.perf_counter() - began) * 1e3)

@@ -1,4 +1,4 @@
-"""transformers' Janus in float32, its default on a CPU, and in bfloat16, eager and compiled."""
+"""Janus of transformers in fp32, its default on a CPU, and in bf16, eager and compiled."""
 
 from __future__ import annotations
 
@@ -35,8 +35,13 @@ BOS, EOS, PAD, BEGIN, PLACEHOLDER = 100000, 100001, 100015, 100016, 100581
 def open_janus(
     setup: Setup, *, dtype: torch.dtype, compiled: bool = False
 ) -> tuple[str, Workloads]:
-    """``draw`` with guidance 5 and ``ask``; image decoder and vision encoder in the same dtype.
-    compiled: the language model by torch.compile; its caches grow, so shapes are dynamic."""
+    """Open ``draw`` with guidance 5, and ``ask``.
+
+    Args:
+        setup: What peers are opened with.
+        dtype: Dtype of all parts.
+        compiled: Whether to compile the language model; shapes are dynamic, as its caches grow.
+    """
     torch.set_num_threads(setup.num_threads)
     torch.manual_seed(SEED)
     model = _model(dtype).to(setup.device)
@@ -49,8 +54,9 @@ def open_janus(
     return f"transformers {transformers.__version__}, torch {torch.__version__}", workloads
 
 
-def _model(dtype: torch.dtype) -> Any:
-    config: Any = JanusConfig(
+def _config() -> Any:
+    """Return the config of Janus-Pro-1B's shape."""
+    return JanusConfig(
         text_config={
             "model_type": "llama",
             "hidden_size": HIDDEN,
@@ -85,6 +91,11 @@ def _model(dtype: torch.dtype) -> Any:
         },
         image_token_id=PLACEHOLDER,
     )
+
+
+def _model(dtype: torch.dtype) -> Any:
+    """Return a model of Janus-Pro-1B's shape with random weights."""
+    config = _config()
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     with torch.device("meta"):
@@ -101,7 +112,7 @@ def _model(dtype: torch.dtype) -> Any:
 
 
 def _restore_buffers(model: Any, config: Any, dtype: torch.dtype) -> None:
-    """What is computed at creation and not stored: rotary frequencies, positions."""
+    """Set what is computed at creation and not stored: rotary frequencies, positions."""
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     model.model.language_model.rotary_emb = LlamaRotaryEmbedding(config.text_config)
@@ -111,7 +122,7 @@ def _restore_buffers(model: Any, config: Any, dtype: torch.dtype) -> None:
 
 
 class _Clock:
-    """Notes when a code or token is there; a streamer's methods, for ``generate``."""
+    """Clock that notes when each code or token is there; it has a streamer's methods."""
 
     def __init__(self, skip: int = 0) -> None:
         self._began, self._skip = time.perf_counter(), skip
@@ -126,7 +137,7 @@ class _Clock:
     def end(self) -> None: ...
 
     def run(self) -> Run:
-        if torch.cuda.is_available():  # which may still be at it
+        if torch.cuda.is_available():  # the GPU may still be computing
             torch.cuda.synchronize()
         total_ms = (time.perf_counter() - self._began) * 1e3
         return Run(total_ms=total_ms, step_ends_ms=tuple(self.ends_ms))
@@ -134,6 +145,7 @@ class _Clock:
 
 @torch.inference_mode()
 def _draw(model: Any, setup: Setup) -> Run:
+    """Draw an image and return its times."""
     words = torch.randint(10, 1000, (1, setup.prompt_tokens - 2))
     prompt = torch.cat([torch.tensor([[BOS]]), words, torch.tensor([[BEGIN]])], dim=1)
     prompt = prompt.to(setup.device)
@@ -148,7 +160,7 @@ def _draw(model: Any, setup: Setup) -> Run:
     )
     settings.generation_kwargs = {"boi_token_id": BEGIN}
     clock = _Clock()
-    # called once a code, to embed it for the next step
+    # Called once per code, to embed it for the next step.
     hook = model.model.generation_embeddings.register_forward_pre_hook(
         lambda _module, codes: clock.put(codes)
     )
@@ -169,6 +181,7 @@ def _draw(model: Any, setup: Setup) -> Run:
 
 @torch.inference_mode()
 def _ask(model: Any, setup: Setup) -> Run:
+    """Answer a question about an image and return the times."""
     words = torch.randint(10, 1000, (1, setup.prompt_tokens - 1))
     image = torch.full((1, IMAGE), PLACEHOLDER)
     prompt = torch.cat([torch.tensor([[BOS]]), image, words], dim=1).to(setup.device)

@@ -1,6 +1,6 @@
-"""llama.cpp through llama-cpp-python: the decoder over codes in Q4_0, its head too, KV in float16.
+"""llama.cpp through llama-cpp-python: the decoder over codes and its head in Q4_0, KV in fp16.
 
-The head would by llama.cpp's own rules be Q6_K, larger: Q4_0 is to its advantage.
+By llama.cpp's own rules the head would be Q6_K, which is larger: Q4_0 is to its advantage.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from janus_edge.bench.programs.peers.setup import (
 from janus_edge.runtime.files import atomic_write
 
 FILE = "codes-q4_0.gguf"
-BLOCK, BLOCK_BYTES = 32, 18  # of Q4_0: a float16 scale and 32 levels
+BLOCK, BLOCK_BYTES = 32, 18  # of Q4_0: an fp16 scale and 32 quantized values
 ROWS = 2
 
 
 def open_llama(setup: Setup) -> tuple[str, Workloads]:
-    """``codes``: two sequences in one batch a step."""
+    """Open ``codes``: two sequences in one batch per step."""
     path = setup.made / FILE
     if not path.exists():
         with atomic_write(path) as part:
@@ -63,6 +63,7 @@ def open_llama(setup: Setup) -> tuple[str, Workloads]:
 
 
 def _draw(context: Any, setup: Setup, _quiet: Any) -> Run:
+    """Decode an image's codes and return the times."""
     prompt, image = codes(setup)
     llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
     began, ends_ms = time.perf_counter(), []
@@ -75,7 +76,7 @@ def _draw(context: Any, setup: Setup, _quiet: Any) -> Run:
 
 
 def _decode(context: Any, ids: np.ndarray, positions: np.ndarray, length: int) -> None:
-    """So many positions of each row; logits of each row's last."""
+    """Decode ``length`` positions of each row, and compute the logits of each row's last."""
     batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
     batch.n_tokens = len(ids)
     for i, (code, position) in enumerate(zip(ids, positions, strict=True)):
@@ -91,6 +92,7 @@ def _decode(context: Any, ids: np.ndarray, positions: np.ndarray, length: int) -
 
 
 def _write(path: Path) -> None:
+    """Write the GGUF file with random weights."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_vocab_size(NUM_CODES)
     writer.add_tokenizer_model("none")
@@ -117,13 +119,17 @@ def _write(path: Path) -> None:
 
 
 def _blocks(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Random levels with one scale, (rows, bytes a row): a standard deviation of about 0.02."""
+    """Return random quantized values with one scale, (rows, bytes per row).
+
+    Their standard deviation is about 0.02.
+    """
     blocks = rng.integers(0, 256, (rows, columns // BLOCK, BLOCK_BYTES), np.uint8)
     blocks[..., :2] = np.frombuffer(np.float16(0.02 / 4.6).tobytes(), np.uint8)
     return blocks.reshape(rows, -1)
 
 
 def _matrices() -> Iterator[tuple[str, int, int]]:
+    """Yield the name, rows and columns of each matrix."""
     yield "token_embd.weight", NUM_CODES, HIDDEN
     yield "output.weight", NUM_CODES, HIDDEN
     for i in range(LAYERS):
@@ -135,6 +141,7 @@ def _matrices() -> Iterator[tuple[str, int, int]]:
 
 
 def _norms() -> Iterator[str]:
+    """Yield the name of each norm."""
     yield "output_norm.weight"
     for i in range(LAYERS):
         yield from (f"blk.{i}.attn_norm.weight", f"blk.{i}.ffn_norm.weight")

@@ -1,7 +1,8 @@
-"""OpenVINO: the decoder over codes, 4-bit weights in groups of 128 or 32, keys and values as state.
+"""OpenVINO: the decoder over codes, int4 weights in groups of 128 or 32, keys and values as state.
 
-Converted from our PyTorch decoder as optimum-intel does it: keys and values grow by concatenation,
-beam indices choose their rows, and the plugin turns both into its own cached attention.
+The model is converted from our PyTorch decoder as optimum-intel does it: keys and values grow by
+concatenation, beam indices choose their rows, and the plugin turns both into its own cached
+attention.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ CONFIG = LanguageConfig(
 
 @dataclass
 class _Growing:
-    """A layer's keys and values; see ``LayerCache``."""
+    """Keys and values of a layer that grow; has the method of ``LayerCache``."""
 
     keys: Tensor
     values: Tensor
@@ -66,7 +67,7 @@ class _Growing:
 
 
 class _Step(nn.Module):
-    """Ids (R, T) and positions (R, T) after keys and values (R, G, M, E) to the last's logits."""
+    """Model from ids (R, T), positions (R, T), keys and values (R, G, M, E) to the last logits."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
@@ -86,7 +87,12 @@ class _Step(nn.Module):
 
 
 def open_openvino(setup: Setup, *, group: int) -> tuple[str, Workloads]:
-    """``codes``. The float32 model and the compressed one are made once."""
+    """Open ``codes``; the compressed model is made once.
+
+    Args:
+        setup: What peers are opened with.
+        group: Weights per scale.
+    """
     folder = setup.made / f"codes-openvino-int4-{group}"
     if not folder.exists():
         with atomic_write(folder) as part:
@@ -99,6 +105,7 @@ def open_openvino(setup: Setup, *, group: int) -> tuple[str, Workloads]:
 
 
 def _draw(request: Any, setup: Setup) -> Run:
+    """Decode an image's codes and return the times."""
     prompt, image = codes(setup)
     request.reset_state()
     began, ends_ms = time.perf_counter(), []
@@ -111,6 +118,7 @@ def _draw(request: Any, setup: Setup) -> Run:
 
 
 def _infer(request: Any, ids: np.ndarray, start: int) -> None:
+    """Run the model on ids at the positions from ``start`` on."""
     positions = np.tile(np.arange(start, start + ids.shape[1]), (ROWS, 1))
     rows = np.arange(ROWS, dtype=np.int32)
     found = request.infer({"ids": ids, "positions": positions, "beam_idx": rows})
@@ -119,6 +127,7 @@ def _infer(request: Any, ids: np.ndarray, start: int) -> None:
 
 @torch.no_grad()
 def _compressed(group: int) -> Any:
+    """Return the converted model with random weights, compressed to int4."""
     torch.manual_seed(SEED)
     model = LanguageModel(CONFIG).eval()
     for name, value in model.named_parameters():
@@ -158,7 +167,7 @@ def _reorder(model: Any, names: list[str]) -> None:
 
 
 def _start_empty(model: Any) -> None:
-    """Keys and values begin with no positions, of as many rows as there are ids."""
+    """Start keys and values with no positions, and as many rows as there are ids."""
     rows = opset13.gather(
         opset13.shape_of(model.input("ids")), opset13.constant([0]), opset13.constant(0)
     )

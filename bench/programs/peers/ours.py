@@ -1,4 +1,4 @@
-"""janus-edge itself. Its steps, unlike the peers' ``codes``, are with guidance and sampling."""
+"""janus-edge itself. Unlike the peers' ``codes``, its steps include guidance and sampling."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from janus_edge.bench.programs.peers.setup import Peers, Setup
 from janus_edge.bench.workloads import Settings, open_workloads
 from janus_edge.runtime.errors import OptionError
 
-_DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # workloads that are its drawing
+_DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # workloads in which it draws
 
 
 def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Workloads]:
-    """A bundle's works; reference: drawing with the papers' settings. Raises OptionError where no
-    bundle was named."""
+    """Open a bundle's workloads.
+
+    Args:
+        setup: What peers are opened with.
+        reference: Whether to draw with the papers' settings.
+
+    Raises:
+        OptionError: No bundle was named.
+    """
     if setup.bundle is None:
         raise OptionError("janus-edge has no bundle to run; name one with --bundle")
     settings = Settings(
@@ -34,7 +41,7 @@ def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Workloads]:
 
 PEERS: Peers = {
     **{workload: {"janus-edge": open_ours} for workload in ("codes", "draw", "ask")},
-    # a flow takes as long as its steps: as many as the reference loop's, and its own
+    # A flow's time depends on its steps: once as many as the reference loop's, once its own.
     "flow": {
         "janus-edge": partial(open_ours, reference=True),
         "janus-edge by default": open_ours,

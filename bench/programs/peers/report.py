@@ -1,10 +1,10 @@
-"""The records as a report and a plot.
+r"""Write the records as a report and a plot.
 
-    python -m janus_edge.bench.programs.peers.report bench/records/peers.jsonl \\
+    python -m janus_edge.bench.programs.peers.report bench/records/peers.jsonl \
         bench/records/latency.jsonl bench/REPORT.md bench/report.png
 
-Of the peers' record the newest line of each work; of ``janus-edge bench``'s the
-newest line of each bundle and settings. Needs matplotlib (extra ``bench``).
+It takes the newest line of each workload from the peers' record, and the newest line of each bundle
+and settings from the record of ``janus-edge bench``. Needs matplotlib (extra ``bench``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TITLES = {
     "flow": "A whole image by a flow",
     "ask": "An answer about a 384x384 image",
 }
-COLUMNS = {  # of a work: key and title; the first is the one that is compared
+COLUMNS = {  # by workload: key and title; the first is the one that is plotted
     "codes": {"itl_mid_ms": "ms a code, mid-image", "itl_ms": "ms a code, all"},
     "draw": {"total_ms": "ms an image", "itl_ms": "ms a step"},
     "flow": {"total_ms": "ms an image", "itl_ms": "ms a step"},
@@ -37,12 +37,12 @@ COLUMNS = {  # of a work: key and title; the first is the one that is compared
 
 
 def newest(records: list[Record], key_of: Callable[[Record], Any]) -> list[Record]:
-    """The last record of each key, in the order of the keys' first."""
+    """Return the last record of each key, in the order in which the keys first occur."""
     return list({json.dumps(key_of(each), sort_keys=True): each for each in records}.values())
 
 
 def _lines(path: Path, schema: str) -> list[Record]:
-    """Raises ValueError for a record of another program."""
+    """Return the records of a file; raise ValueError if one is of another program."""
     records = read_records(path)
     if any(record.get("schema") != schema for record in records):
         raise ValueError(f"{path}: not all records are of schema {schema}")
@@ -50,18 +50,18 @@ def _lines(path: Path, schema: str) -> list[Record]:
 
 
 def _bundles(record: Record) -> list[list[str]]:
-    """Of each its name, and what else is said of it: which workloads were timed."""
+    """Return the name of each bundle, and the keys of its results: which workloads were timed."""
     return [[bundle["name"], *bundle] for bundle in record["bundles"]]
 
 
 def _title(record: Record) -> str:
-    """The workload, and the bundle that ours is."""
+    """Return the workload, and the bundle that janus-edge ran."""
     about = record["peers"].get(OURS, {}).get("about", "")
     return f"{TITLES[record['work']]}, {about.split(',')[0]}"
 
 
 def side_by_side(record: Record) -> str:
-    """A section of the report: a table of a work's peers."""
+    """Return a section of the report: a table of a workload's peers."""
     workload, peers = record["work"], record["peers"]
     first, *others = COLUMNS[workload]
     titles = [COLUMNS[workload][key] for key in (first, *others)]
@@ -92,12 +92,12 @@ def side_by_side(record: Record) -> str:
 
 
 def _shown(value: float) -> str:
-    """Four digits, and none after the point of thousands."""
+    """Return a number with four digits, and none after the point from 1000 on."""
     return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
 
 
 def alone(records: list[Record]) -> str:
-    """A section: what our own images cost, by bundle and settings."""
+    """Return a section of the report: what our own images cost, by bundle and settings."""
     head = [
         "bundle",
         "weights",
@@ -114,6 +114,8 @@ def alone(records: list[Record]) -> str:
             draw = bundle.get("draw")
             if draw is None:
                 continue
+            # Older records call it "roof".
+            fraction = draw.get("bandwidth_fraction", draw.get("roof"))
             rows.append(
                 [
                     bundle["name"],
@@ -123,7 +125,7 @@ def alone(records: list[Record]) -> str:
                     str(bundle["prompt_tokens"]),
                     _shown(draw["image_ms"]["p50"]),
                     _shown(draw["itl_ms"]["p50"]),
-                    f"{draw['roof']:.0%}" if "bandwidth_fraction" in draw else "",
+                    "" if fraction is None else f"{fraction:.0%}",
                     f"{bundle['first_ms']:.0f}",
                     str(bundle["peak_mb"]),
                 ]
@@ -136,7 +138,13 @@ def alone(records: list[Record]) -> str:
 
 
 def plot(peers: list[Record], own: list[Record], path: Path) -> None:
-    """Bars of what is side by side, curves of our own: by images at once, and by position."""
+    """Draw bars of the peers, and curves of our own images by images at once and by position.
+
+    Args:
+        peers: Newest record of each workload.
+        own: Newest records of ``janus-edge bench``.
+        path: PNG file to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -153,7 +161,17 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         axis.set_title(f"{_title(record)}\n{COLUMNS[record['work']][key]}", fontsize=9)
         axis.set_xlim(0, 1.25 * max(values))
         axis.invert_yaxis()
-    drawn = [  # images at once, of which bundle and prompt, and what it took
+    _plot_own(own, spots.pop(0), spots.pop(0))
+    for axis in spots:
+        axis.axis("off")
+    figure.tight_layout()
+    with atomic_write(path) as part:
+        figure.savefig(part, format="png", dpi=100)
+
+
+def _plot_own(own: list[Record], batches: Any, positions: Any) -> None:
+    """Draw curves of our own images: by images at once, and by position in the image."""
+    drawn = [  # images at once, bundle and prompt, results
         (
             record["settings"]["batch"],
             f"{bundle['name']}, prompt of {bundle['prompt_tokens']}",
@@ -163,7 +181,6 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
         for bundle in record["bundles"]
         if "draw" in bundle
     ]
-    batches, positions = spots.pop(0), spots.pop(0)
     for name in dict.fromkeys(name for _, name, _ in drawn):
         points = sorted((batch, draw["image_ms"]["p50"]) for batch, n, draw in drawn if n == name)
         if len(points) > 1:
@@ -176,15 +193,10 @@ def plot(peers: list[Record], own: list[Record], path: Path) -> None:
     for axis in (batches, positions):
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # room for the legend
         axis.legend(fontsize=7, loc="upper left")
-    for axis in spots:
-        axis.axis("off")
-    figure.tight_layout()
-    with atomic_write(path) as part:
-        figure.savefig(part, format="png", dpi=100)
 
 
 def main() -> None:
-    """Read, write."""
+    """Parse the command line, read the records, write report and plot."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("peers", "latency", "report", "plot"):
         parser.add_argument(name, type=Path)
