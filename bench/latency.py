@@ -19,7 +19,7 @@ from janus_edge.bench.workloads import Opened, Settings, Workload, open_workload
 from janus_edge.diagnostics.machine import describe, read_rates
 from janus_edge.diagnostics.records import checkout_commit
 
-SCHEMA = "bench/1"
+SCHEMA = "bench/2"
 Report = Callable[[str], None]
 
 
@@ -93,7 +93,7 @@ def _bundle(
         "sha256": opened.sha256,
         "weights": opened.weights,
         "device": opened.device,
-        "decoder": "native" if opened.uses_cpu_kernels else opened.backend,
+        "decoder": "cpu_kernels" if opened.uses_cpu_kernels else opened.backend,
         "prompt_tokens": opened.prompt_tokens,
         "open_ms": round(opened.open_ms, 1),
         # The first request opens the engines that it needs.

@@ -159,7 +159,7 @@ def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float
             word for word in (decoder.weights, decoder.quantization) if word != "none"
         ),
         device=_device(session.device),
-        backend={"onnxruntime": "graph"}.get(decoder.backend, decoder.backend),
+        backend=decoder.backend,
         uses_cpu_kernels=session.uses_cpu_kernels,
         open_ms=open_ms,
         prompt_tokens=len(prompt),

@@ -43,7 +43,7 @@ def machine() -> Iterator[tuple[str, str]]:
     free = free_memory() / 1e9
     yield "memory", f"{free:.1f} GB free, read at {rates[len(rates) // 2] / 1e9:.0f} GB/s"
     ours = "here" if library() is not None else "not here: no such processor, or not built"
-    yield "own decoder", f"{ours} (4-bit bundles, docs/cpu-kernels.md)"
+    yield "CPU kernels", f"{ours} (4-bit bundles, docs/cpu-kernels.md)"
     known = {name: key for key, name in PROVIDERS.items()}
     providers = ", ".join(known.get(name, name) for name in ort.get_available_providers())
     yield "ONNX Runtime", f"{ort.__version__}, providers {providers}"

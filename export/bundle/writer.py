@@ -123,7 +123,7 @@ def export_bundle(
     """Compile a checkpoint into a bundle folder.
 
     max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
-    rounded weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
+    quantized weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
     of the decoder that takes many positions at once faster. lowering: "onnxruntime", or "portable"
     for standard operators alone. image_encoder: also export a Janus' image encoder, images to
     codes, which nothing needs yet. engines: for TensorRT, with its kernels, in place of graphs.

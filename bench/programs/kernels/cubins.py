@@ -28,7 +28,7 @@ from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.flow import NUM_FACTORS
 from janus_edge.runtime.manifest import Kernel
 
-SCHEMA = "cubins/1"
+SCHEMA = "cubins/2"
 LAUNCHES, REPLAYS = 200, 21
 COPIED = 2**28  # bytes, to measure the memory bandwidth
 PAGES = 1024  # copies of the larger inputs: 134 MB of logits, more than caches hold

@@ -41,11 +41,15 @@ def newest(records: list[Record], key_of: Callable[[Record], Any]) -> list[Recor
     return list({json.dumps(key_of(each), sort_keys=True): each for each in records}.values())
 
 
-def _lines(path: Path, schema: str) -> list[Record]:
+# What bench/1 calls the backends of a decoder.
+_DECODERS = {"native": "cpu_kernels", "graph": "onnxruntime"}
+
+
+def _lines(path: Path, *schemas: str) -> list[Record]:
     """Return the records of a file; raise ValueError if one is of another program."""
     records = read_records(path)
-    if any(record.get("schema") != schema for record in records):
-        raise ValueError(f"{path}: not all records are of schema {schema}")
+    if any(record.get("schema") not in schemas for record in records):
+        raise ValueError(f"{path}: not all records are of schema {' or '.join(schemas)}")
     return records
 
 
@@ -114,13 +118,13 @@ def alone(records: list[Record]) -> str:
             draw = bundle.get("draw")
             if draw is None:
                 continue
-            # Older records call it "roof".
+            # bench/1 calls it "roof", and the decoder "native" or "graph".
             fraction = draw.get("bandwidth_fraction", draw.get("roof"))
             rows.append(
                 [
                     bundle["name"],
                     bundle["weights"],
-                    bundle.get("decoder", "graph"),
+                    _DECODERS.get(decoder := bundle.get("decoder", "graph"), decoder),
                     str(record["settings"]["batch"]),
                     str(bundle["prompt_tokens"]),
                     _shown(draw["image_ms"]["p50"]),
@@ -202,7 +206,10 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     try:
-        lines, others = _lines(options.peers, "peers/1"), _lines(options.latency, "bench/1")
+        lines, others = (
+            _lines(options.peers, "peers/1"),
+            _lines(options.latency, "bench/1", "bench/2"),
+        )
     except (OSError, ValueError) as error:
         sys.exit(f"report: no records to read: {error}; measure first")
     peers = newest(lines, lambda record: record["work"])
