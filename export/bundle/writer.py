@@ -122,14 +122,25 @@ def export_bundle(
 ) -> None:
     """Compile a checkpoint into a bundle folder.
 
-    max_length: positions of the KV cache. quantize: name of a preset. block_size: of the decoder's
-    quantized weights, kv_cache: "float32" or "int8"; None: the preset's. prefill: "int8" for a copy
-    of the decoder that takes many positions at once faster. lowering: "onnxruntime", or "portable"
-    for standard operators alone. image_encoder: also export a Janus' image encoder, images to
-    codes, which nothing needs yet. engines: for TensorRT, with its kernels, in place of graphs.
-    report: called with a line after each component. Raises ParityError when a component differs
-    from PyTorch, OutputError when the folder exists (and replace is False) or cannot be written,
-    OptionError when max_length holds no image or there is no such preset.
+    Args:
+        checkpoint: The model, its tokenizer and prompt roles.
+        folder: Where the bundle is written.
+        max_length: Positions of the KV cache.
+        quantize: Name of a preset (docs/quantization.md).
+        block_size: Weights per scale in the decoder; None takes the preset's.
+        kv_cache: "float32" or "int8"; None takes the preset's.
+        prefill: "int8" for a copy of the decoder that is faster for many positions.
+        lowering: "onnxruntime", or "portable" for standard operators only.
+        image_encoder: Whether Janus' image encoder (images to codes) is written, too.
+        engines: For TensorRT engines and our GPU kernels in place of graphs.
+        report: Called with one line per component.
+        replace: Whether a bundle that is there is replaced.
+        upcast_at_use: Weights per component from which they stay fp16 in memory.
+
+    Raises:
+        ParityError: A component differs from PyTorch.
+        OutputError: The folder exists (and replace is False) or cannot be written.
+        OptionError: max_length has no room for an image, or there is no such preset.
     """
     preset = preset_of(
         quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering

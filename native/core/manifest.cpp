@@ -200,10 +200,7 @@ void check_components(const Manifest& manifest, const ObjectReader& from) {
     if (manifest.components.count(name) == 0) from.wrong(join("components.", name), "is missing");
   };
   for (const char* name : kShared) check(name);
-  if (manifest.is_flow)
-    for (const char* name : kFlow) check(name);
-  else
-    for (const char* name : kJanus) check(name);
+  for (const char* name : manifest.is_flow ? kFlow : kJanus) check(name);
 }
 
 TensorInfo cache_of(const Manifest& manifest, const ObjectReader& from) {
