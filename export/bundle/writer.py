@@ -133,8 +133,7 @@ def export_bundle(
         lowering: "onnxruntime", or "portable" for standard operators only.
         image_encoder: Whether Janus' image encoder (images to codes) is written, too.
         engines: For TensorRT engines and our GPU kernels in place of graphs.
-        report: Called with one line per component.
-        replace: Whether a bundle that is there is replaced.
+        report: Called with one line per component. replace: Whether a bundle there is replaced.
         upcast_at_use: Weights per component from which they stay fp16 in memory.
 
     Raises:
