@@ -34,9 +34,9 @@ def draw_codes(
     Yields:
         Progress after each code, an Image for each image.
     """
-    rows_a_image = 2 if settings.guided else 1
+    rows_an_image = 2 if settings.guided else 1
     most_rows = engines.bundle.manifest.components["decoder"].profile["R"][2]
-    at_once = max(1, most_rows // rows_a_image)
+    at_once = max(1, most_rows // rows_an_image)
     for start in range(0, len(planned), at_once):
         batch = planned[start : start + at_once]
         yield from _draw_batch(engines, settings, batch, len(planned), previews, watch)

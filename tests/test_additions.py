@@ -19,7 +19,7 @@ from tests.sealed import copy_of, seal
 BACKEND = {
     "runtime/backends/__init__.py": (
         "BACKENDS = {\n",
-        'BACKENDS = {\n    "mine": "janus_edge.runtime.backends.mine",\n',
+        'BACKENDS = {\n    "mine": Backend("janus_edge.runtime.backends.mine", _named("mine")),\n',
     ),
     "runtime/devices.py": (
         '    "onnxruntime": _why_no_graphs,\n',
@@ -37,9 +37,9 @@ BACKEND = {
 MODULE = """
 from janus_edge.runtime.backends import onnxruntime
 
-def load(path, component, shared):
-    print("mine:", path.name)
-    return onnxruntime.load(path, component, shared)
+def load(bundle, name, shared):
+    print("mine:", bundle.path(name).name)
+    return onnxruntime.load(bundle, name, shared)
 """
 DRAW = """
 import sys, janus_edge

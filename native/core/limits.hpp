@@ -28,7 +28,6 @@ constexpr int64_t kOffset = int64_t{1} << 40;  // offset of a weight in a compon
 constexpr int64_t kWord = 256;                 // a name, in characters
 constexpr int64_t kRole = 4096;                // a role of the prompt, in characters
 constexpr int64_t kPrompt = 1 << 16;           // the system prompt, in characters
-constexpr int64_t kWholeTable =
-    16 * kMiB;  // tables up to this size, in bytes, are read and checked when they are opened
+constexpr int64_t kWholeTable = 16 * kMiB;     // tables up to this size are read and checked at open
 
 }  // namespace je::limits

@@ -44,7 +44,7 @@ def test_what_runs_come_to() -> None:
     assert found["component_ms"] == {"decoder": 15.0, "rest": 15.0}
 
 
-def test_what_a_step_costs_as_a_image_grows() -> None:
+def test_what_a_step_costs_as_an_image_grows() -> None:
     ends = np.cumsum([5, *np.repeat(np.arange(10.0), 2)])
     runs = [_run(*ends, total=1), _run(*(ends * 3), total=1), _run(*(ends * 2), total=1)]
     found = summary("draw", runs, OPENED, Settings(), bandwidth=1e9)

@@ -63,7 +63,7 @@ def test_what_cannot_be_measured_is_one_line(bundle_dir: Path, tmp_path: Path) -
         measure(OURS, "flow", make_setup(str(bundle_dir), tmp_path), 1, patience=60)
 
 
-def test_the_middle_of_a_image() -> None:
+def test_the_middle_of_an_image() -> None:
     slow_middle = Run(total_ms=30, step_ends_ms=(1, 2, 3, 4, 5, 15, 16, 17, 18, 19, 20))
     found = summary([slow_middle])
     assert (found["ttft_ms"], found["itl_ms"], found["itl_mid_ms"]) == (1, 1, 5.5)

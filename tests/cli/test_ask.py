@@ -44,7 +44,7 @@ def test_bad_input_is_one_line(
     assert says in cli.fails(*words, "--model", bundle_dir)
 
 
-def test_a_image_from_standard_input(bundle_dir: Path, image: Path) -> None:
+def test_an_image_from_standard_input(bundle_dir: Path, image: Path) -> None:
     words = [sys.executable, "-m", "janus_edge", "ask", "-", "what is it?", "--model", bundle_dir]
 
     def run(given: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:

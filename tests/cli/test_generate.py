@@ -192,7 +192,7 @@ def test_prompts_from_standard_input(bundle_dir: Path, tmp_path: Path) -> None:
     assert run(b"a star\n" * 1025).stderr.startswith(b"error: number of prompts is 1025")
 
 
-def test_a_image_to_standard_output(bundle_dir: Path, tmp_path: Path) -> None:
+def test_an_image_to_standard_output(bundle_dir: Path, tmp_path: Path) -> None:
     """The image's bytes and nothing else; also by another path to it."""
     words = [sys.executable, "-m", "janus_edge", "generate", "a star", "--model", bundle_dir]
     file = subprocess.run([*words, "-o", "a.png"], cwd=tmp_path, check=True, capture_output=True)

@@ -92,7 +92,7 @@ def test_generate(tmp_path: Path, number: int, code: int) -> None:
     )
 
 
-def test_ask_while_it_waits_for_a_image(tmp_path: Path) -> None:
+def test_ask_while_it_waits_for_an_image(tmp_path: Path) -> None:
     terminal = Terminal(["ask", "-", "what is it?"], tmp_path)
     terminal.read(lambda: "Ctrl-D ends it" in terminal.shown)
     assert terminal.stop(signal.SIGINT) == 130

@@ -12,14 +12,14 @@ from tests.kernels.conftest import DEVICE
 # not bfloat16: the interpreter cuts off where a device rounds
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(
-    ("num", "rows_a_image", "width"), [(1, 2, 48), (3, 2, 1030), (2, 1, 2048), (5, 1, 1)]
+    ("num", "rows_an_image", "width"), [(1, 2, 48), (3, 2, 1030), (2, 1, 2048), (5, 1, 1)]
 )
 def test_rows_counters_and_codes(
-    num: int, rows_a_image: int, width: int, dtype: torch.dtype
+    num: int, rows_an_image: int, width: int, dtype: torch.dtype
 ) -> None:
     random = torch.Generator().manual_seed(num)
     table = torch.randn(77, width, generator=random).half().to(DEVICE)
-    rows = num * rows_a_image
+    rows = num * rows_an_image
     results = []
     for run in (look_up.look_up, look_up.reference):
         random.manual_seed(1)

@@ -141,7 +141,7 @@ def test_numpys_numbers_are_taken() -> None:
     assert type(request.seed) is int and type(request.temperature) is float
 
 
-def test_what_is_a_image(tmp_path: Path) -> None:
+def test_what_is_an_image(tmp_path: Path) -> None:
     """Every kind comes out as the same RGB image, and is a copy."""
     RED.save(tmp_path / "a.png")
     pixels = np.asarray(RED)

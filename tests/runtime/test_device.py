@@ -158,7 +158,9 @@ def test_a_kernel_of_other_sizes_is_refused(exported: Bundle, monkeypatch: Any) 
         drawn(machine.session(), PROMPTS)
 
 
-def test_a_image_needs_no_host_for_top_k(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_needs_no_host_for_top_k(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if machine.bundle.manifest.family != "janus":
         pytest.skip("of codes")
     for more in ({"top_k": 5}, {"top_p": 0.7}, {"temperature": 0.0}):

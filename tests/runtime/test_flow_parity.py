@@ -91,13 +91,13 @@ def test_guidance_of_one_is_the_conditional_row(flow_session: Session) -> None:
 @torch.no_grad()
 def test_pixels_equal_pytorchs(flow_checkpoint: Checkpoint, flow_session: Session) -> None:
     (image,) = drawn(flow_session)
-    (image,) = flow_checkpoint.model.vae.to_pixels(torch.from_numpy(image.latent)[None])
-    expected = ((image + 1) / 2 * 255).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    (decoded,) = flow_checkpoint.model.vae.to_pixels(torch.from_numpy(image.latent)[None])
+    expected = ((decoded + 1) / 2 * 255).clamp(0, 255).byte().permute(1, 2, 0).numpy()
     assert image.pixels.shape == (32, 32, 3)
     assert np.abs(image.pixels.astype(int) - expected).max() <= 1  # truncation falls either way
 
 
-def test_a_image_does_not_depend_on_its_neighbours(flow_session: Session) -> None:
+def test_an_image_does_not_depend_on_its_neighbours(flow_session: Session) -> None:
     many = drawn(flow_session, prompt=(PROMPTS[2], PROMPTS[0]), seed=40, num_images=3)
     assert [image.seed for image in many] == [40, 41, 42] * 2
     for image, prompt in ((many[1], PROMPTS[2]), (many[5], PROMPTS[0])):

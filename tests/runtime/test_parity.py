@@ -70,14 +70,14 @@ def test_guidance_one_equals_the_conditional_row(checkpoint: Checkpoint, session
 @torch.no_grad()
 def test_pixels_equal_pytorchs(checkpoint: Checkpoint, session: Session) -> None:
     (image,) = drawn(session, ImageRequest(prompt=PROMPTS[1]))
-    (image,) = checkpoint.model.gen_vision_model.decode(torch.from_numpy(image.codes)[None])
-    expected = ((image + 1) / 2 * 255).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    (decoded,) = checkpoint.model.gen_vision_model.decode(torch.from_numpy(image.codes)[None])
+    expected = ((decoded + 1) / 2 * 255).clamp(0, 255).byte().permute(1, 2, 0).numpy()
     difference = np.abs(image.pixels.astype(int) - expected)
     assert difference.max() <= 1  # truncation may fall either way
     assert (difference > 0).mean() < 0.01
 
 
-def test_a_image_does_not_depend_on_its_neighbours(session: Session) -> None:
+def test_an_image_does_not_depend_on_its_neighbours(session: Session) -> None:
     many = drawn(session, ImageRequest(prompt=PROMPTS[2], seed=40, num_images=11))
     assert [image.seed for image in many] == list(range(40, 51))
     for image in (many[0], many[9], many[10]):

@@ -16,7 +16,7 @@ PROMPT, STEPS = 40, 12
 
 def _states(made: Made, num_threads: int) -> np.ndarray:
     """Hidden states (S, R, D) of a prompt's ends and of the steps behind it."""
-    decoder = made.open_decoder(2, num_threads)
+    decoder = made.decoder(2, num_threads)
     found = [decoder.prefill(made.embeds(2, PROMPT), np.array([PROMPT, PROMPT - 7])).copy()]
     for step in range(STEPS):
         found.append(decoder.step(made.embeds(2, 1, start=step)[:, 0]).copy())
@@ -49,7 +49,7 @@ def _in_child(work: Callable[[], bool]) -> int:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: a fork beside threads
 def test_a_forked_process_goes_on_alone(made: Made) -> None:
     """It has no workers, and waits for none."""
-    decoder, other = made.open_decoder(1, 3), made.open_decoder(1, 1)
+    decoder, other = made.decoder(1, 3), made.open_decoder(1, 1)
     for each in (decoder, other):
         each.prefill(made.embeds(1, PROMPT), np.array([PROMPT]))
     embeds = made.embeds(1, 1)[:, 0]
