@@ -133,13 +133,14 @@ def export_bundle(
         lowering: "onnxruntime", or "portable" for standard operators only.
         image_encoder: Whether Janus' image encoder (images to codes) is written, too.
         engines: For TensorRT engines and our GPU kernels in place of graphs.
-        report: Called with one line per component. replace: Whether a bundle there is replaced.
+        report: Called with one line per component.
+        replace: Whether a bundle that is there is replaced.
         upcast_at_use: Weights per component from which they stay fp16 in memory.
 
     Raises:
         ParityError: A component differs from PyTorch.
         OutputError: The folder exists (and replace is False) or cannot be written.
-        OptionError: max_length has no room for an image, or there is no such preset.
+        OptionError: No room for an image in max_length, or an unknown preset.
     """
     preset = preset_of(
         quantize, block_size=block_size, cache=kv_cache, prefill=prefill, lowering=lowering
@@ -286,8 +287,7 @@ def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         with private_folder(place.parent, target=place.name) as room:
             check_place(place, replace)
-            part = room / "new"
-            part.mkdir()
+            (part := room / "new").mkdir()
             yield part
             check_place(place, replace)
             put_in_place(part, place)
