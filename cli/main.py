@@ -18,13 +18,17 @@ _EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # of a module that only some 
 
 def main() -> None:
     """Run the command line and exit with ``run``'s code."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], is_last=True))
 
 
-def run(words: list[str]) -> int:
+def run(words: list[str], *, is_last: bool = False) -> int:
     """Run a command; return its exit code (docs/cli.md, "Exit codes").
 
     An error is one line on standard error, and no error ends otherwise.
+
+    Args:
+        words: the command and its arguments.
+        is_last: the program ends afterwards.
     """
     end = words.index("--") if "--" in words else len(words)
     arguments = [word for word in words[:end] if word != _DEBUG] + words[end:]
@@ -33,7 +37,7 @@ def run(words: list[str]) -> int:
     warnings.showwarning = lambda message, *_, **__: _note(message)
     _prepare_streams()
     try:
-        with stoppable():
+        with stoppable(is_last=is_last):
             from janus_edge.cli.app import app
 
             code: int | None = app(arguments, prog_name="janus-edge", standalone_mode=False)

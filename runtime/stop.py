@@ -26,15 +26,22 @@ class Stopped(BaseException):  # no Exception, and no KeyboardInterrupt, which l
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(*, is_last: bool = False) -> Iterator[None]:
     """Raise Stopped in the block at the first Ctrl-C or SIGTERM; the second ends it at once.
 
     A signal that is ignored, as by nohup, stays so. For the main thread.
+
+    Args:
+        is_last: the program ends with the block. A Ctrl-C that comes after it changes nothing,
+            instead of a traceback while Python shuts down.
     """
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     handled = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
 
+    stopped_by: list[int] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
+        stopped_by.append(number)
         for each in handled:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
@@ -44,8 +51,9 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        after = signal.SIG_DFL if stopped_by else signal.SIG_IGN
         for each in handled:
-            signal.signal(each, before[each])
+            signal.signal(each, after if is_last else before[each])
 
 
 @contextmanager

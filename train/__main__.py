@@ -102,7 +102,7 @@ def _one_line(path: Path) -> Iterator[None]:
 def run() -> int:
     """Train; return the exit code. Ctrl-C and SIGTERM end it with a line on what is saved."""
     try:
-        with stoppable(), keeping(lambda: "start again with the same words to go on"):
+        with stoppable(is_last=True), keeping(lambda: "start again with the same words to go on"):
             main()
     except Stopped as stop:
         print(stop, file=sys.stderr)

@@ -146,6 +146,21 @@ def test_at_any_time(tmp_path: Path, after_s: float) -> None:
     assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_when_all_is_done(number: str) -> None:
+    """Python takes a while to end: a signal in that time changes nothing."""
+    code = f"""
+import os, signal
+from janus_edge.runtime.stop import stoppable
+with stoppable(is_last=True):
+    pass
+os.kill(os.getpid(), signal.{number})
+print("ended")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 def run(tmp_path: Path, line: str) -> subprocess.CompletedProcess[str]:
     program = " ".join(CLI)
     return subprocess.run(
