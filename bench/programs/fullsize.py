@@ -10,7 +10,7 @@ the touched parts of mapped files. The last line is one JSON document. A JanusFl
 steps unless --steps says otherwise.
 
 Records of schema fullsize/1 count 1,024,000 bytes per MB, later ones 1,000,000. From fullsize/3 on
-they state the codes or steps of the image.
+they state the codes or steps of the image, as "picture" in fullsize/3 and "image" later.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def main() -> None:
     }
     said = {name: run.pop("said") for name, run in runs.items()}
     result = {
-        "schema": "fullsize/3",
+        "schema": "fullsize/4",
         "command": _command(options),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": checkout_commit(),
