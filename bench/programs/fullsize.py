@@ -10,7 +10,7 @@ the touched parts of mapped files. The last line is one JSON document. A JanusFl
 steps unless --steps says otherwise.
 
 Records of schema fullsize/1 count 1,024,000 bytes per MB, later ones 1,000,000. From fullsize/3 on
-they state the codes or steps of the image, as "picture" in fullsize/3 and "image" later.
+they state the codes or steps of the image, under the key "image" from fullsize/4 on.
 """
 
 from __future__ import annotations
