@@ -38,7 +38,7 @@ MODULE = """
 from janus_edge.runtime.backends import onnxruntime
 
 def load(bundle, name, shared):
-    print("mine:", bundle.path(name).name)
+    print(f"mine: {bundle.path(name).name}\\n", end="")  # in one write: engines open at once
     return onnxruntime.load(bundle, name, shared)
 """
 DRAW = """

@@ -49,7 +49,7 @@ def _in_child(work: Callable[[], bool]) -> int:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: a fork beside threads
 def test_a_forked_process_goes_on_alone(made: Made) -> None:
     """It has no workers, and waits for none."""
-    decoder, other = made.decoder(1, 3), made.open_decoder(1, 1)
+    decoder, other = made.decoder(1, 3), made.decoder(1, 1)
     for each in (decoder, other):
         each.prefill(made.embeds(1, PROMPT), np.array([PROMPT]))
     embeds = made.embeds(1, 1)[:, 0]
