@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
 from janus_edge.export.graph.component import Component, Feeds, Ranges
 from janus_edge.export.graph.decoder_graph import PREFIX, DecoderGraph
 from janus_edge.export.graph.decoder_reference import DecoderReference, decoder_examples
 from janus_edge.export.graph.lowering import LOWERINGS
-from janus_edge.export.quantization.calibrate import CacheCalibration, CacheScales
+from janus_edge.export.quantization.calibrate import CacheCalibration, CacheScales, sequences
 from janus_edge.export.quantization.presets import PRESETS, Preset
 from janus_edge.export.quantization.quantize import Packer, QuantSpec, fake_quantized
 from janus_edge.model.language import DecoderLayer
@@ -74,7 +75,13 @@ class _Export:
     def examples(self) -> list[Feeds]:
         """What parity is checked with."""
         length = min(self.max_length, CHECKED_LENGTH)
-        return decoder_examples(self.checkpoint, length, self.preset.cache)
+        config, known_RTD = self.checkpoint.model.config.language, self._sequences[0].numpy()
+        return decoder_examples(config, known_RTD, length, self.preset.cache)
+
+    @cached_property
+    def _sequences(self) -> list[Tensor]:
+        """What the decoder is used for: images are decoded and encoded for it, once."""
+        return sequences(self.checkpoint)
 
     @property
     def is_quantized(self) -> bool:
@@ -122,7 +129,9 @@ class _Export:
     def _layers(self) -> Iterator[tuple[int, DecoderLayer, CacheScales | None]]:
         """Yield each layer while it is loaded, with the scales of its int8 cache."""
         is_int8 = self.preset.cache == "int8"
-        calibration = CacheCalibration(self.checkpoint) if is_int8 and not self.scales else None
+        config, calibration = self.checkpoint.model.config.language, None
+        if is_int8 and not self.scales:
+            calibration = CacheCalibration(config, self._sequences)
         found: list[CacheScales] = []
         for index, layer in enumerate(self.checkpoint.model.language_model.model.layers):
             assert isinstance(layer, DecoderLayer)

@@ -7,27 +7,27 @@ import torch
 from torch import nn
 
 from janus_edge.export.graph.component import Feeds
-from janus_edge.export.quantization.calibrate import CacheScales, QuantizedCache, sequences
+from janus_edge.export.quantization.calibrate import CacheScales, QuantizedCache
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
-from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.kv_cache import past_names
 
 
-def decoder_examples(checkpoint: Checkpoint, length: int, cached: str) -> list[Feeds]:
+def decoder_examples(
+    config: LanguageConfig, known_RTD: np.ndarray, length: int, cached: str
+) -> list[Feeds]:
     """Return a prefill, a step after it, a step of a single row, and positions after a gap.
 
     Their embeddings are of the kind that the decoder will see, as keys and values of others go
     beyond a calibrated cache.
 
     Args:
-        checkpoint: Of the model.
+        config: Of the language model.
+        known_RTD: What the decoder is used for, embedded.
         length: Positions of the caches.
         cached: Dtype of the caches.
     """
     rng, middle = np.random.default_rng(0), length // 2
-    config = checkpoint.model.config.language
-    known_RTD = sequences(checkpoint)[0].numpy()
 
     def example(rows: int, past: int, time: int, gap: int = 0) -> Feeds:
         shape = (rows, config.num_key_value_heads, length, config.head_dim)

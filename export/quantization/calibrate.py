@@ -9,12 +9,14 @@ Shapes: R rows, T time, D width, G key-value heads, M cache length, E head width
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from janus_edge.export.bundle.samples import samples
+from janus_edge.model.config import LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.language import DecoderLayer, LayerCache, rope
@@ -69,9 +71,14 @@ def _rounded(x_RGTE: Tensor, scale_G1E: Tensor) -> Tensor:
 class CacheCalibration:
     """What the decoder is used for, on its way through the layers: how large its caches become."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Begin before the first layer."""
-        self._xs, self._config = sequences(checkpoint), checkpoint.model.config.language
+    def __init__(self, config: LanguageConfig, known: Sequence[Tensor]) -> None:
+        """Begin before the first layer.
+
+        Args:
+            config: Of the language model.
+            known: What the decoder is used for, see ``sequences``.
+        """
+        self._xs, self._config = list(known), config
 
     @torch.no_grad()
     def add_layer(self, layer: DecoderLayer) -> CacheScales:
@@ -93,7 +100,8 @@ class CacheCalibration:
 
 def cache_scales(checkpoint: Checkpoint) -> list[CacheScales]:
     """Return the scales of every layer's cache."""
-    calibration, found = CacheCalibration(checkpoint), []
+    config = checkpoint.model.config.language
+    calibration, found = CacheCalibration(config, sequences(checkpoint)), []
     for index, layer in enumerate(checkpoint.model.language_model.model.layers):
         assert isinstance(layer, DecoderLayer)
         with loaded(checkpoint, f"language_model.model.layers.{index}."):

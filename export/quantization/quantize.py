@@ -171,7 +171,10 @@ def fake_quantized(
         return
     linears = [m for m in module.modules() if isinstance(m, nn.Linear)]
     quantize_inputs = _fake_quantize_inputs(spec.block_size)
-    hook = lambda each: [each.register_forward_pre_hook(quantize_inputs)]  # noqa: E731
+
+    def hook(layer: nn.Module) -> list[RemovableHandle]:
+        return [layer.register_forward_pre_hook(quantize_inputs)]
+
     with with_dequantized_weights(linears, spec, hook, packer):
         yield
 

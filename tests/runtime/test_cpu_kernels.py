@@ -1,4 +1,4 @@
-"""Our own decoder: what it computes, and when it is used."""
+"""The CPU kernels: what they compute, and when they are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own decoder by one to eight threads, with and without busy processes: the same bits."""
+"""CPU kernels on one to eight threads, with and without busy processes: the same bits."""
 
 from __future__ import annotations
 
