@@ -219,7 +219,8 @@ def fill(model: Model, weights: Weights, prefix: str = "") -> None:
 def loaded(checkpoint: Checkpoint, *prefixes: str) -> Iterator[None]:
     """Hold the parameters with these prefixes in memory inside the block.
 
-    They return to the meta device after it. A checkpoint that was not loaded lazily is not changed.
+    They return to the meta device after it, but for those that a block around this one holds. A
+    checkpoint that was not loaded lazily is not changed.
 
     Args:
         checkpoint: The checkpoint, loaded lazily or not.
@@ -232,16 +233,21 @@ def loaded(checkpoint: Checkpoint, *prefixes: str) -> Iterator[None]:
     if weights is None:
         yield
         return
+    absent = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.is_meta and name.startswith(prefixes)
+    ]
     try:
         for prefix in prefixes:
-            fill(model, weights, prefix)
+            if any(name.startswith(prefix) for name in absent):
+                fill(model, weights, prefix)
         yield
     finally:
-        for name, parameter in list(model.named_parameters()):
-            if name.startswith(prefixes):
-                owner, _, leaf = name.rpartition(".")
-                empty = nn.Parameter(parameter.to("meta"))
-                setattr(model.get_submodule(owner), leaf, empty)
+        for name in absent:
+            owner, _, leaf = name.rpartition(".")
+            empty = nn.Parameter(model.get_parameter(name).to("meta"))
+            setattr(model.get_submodule(owner), leaf, empty)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:

@@ -1,42 +1,67 @@
-"""Fit the linear preview maps: from a cell of what a model draws to the cell's mean colour."""
+"""Decode samples, each once: the preview is fitted to them, and convolutions get their ranges.
+
+The preview is a linear map from a cell of what a model draws to the cell's mean colour.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from janus_edge.export.bundle.samples import samples
+from janus_edge.export.bundle.samples import random_samples, samples
+from janus_edge.export.quantization.convolutions import Ends, observed
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
 from janus_edge.model.weights import Checkpoint, loaded
 
 PIXELS_AT_ONCE = 2**19  # in a decoded batch; more would need more memory than the export
+NUM_RANDOM = 4  # images of random codes that are decoded besides a checkpoint's samples
 REPORT_S = 10  # seconds of decoding between two reports
 Report = Callable[[str], None]
 
 
-def preview(checkpoint: Checkpoint, report: Report) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the table ``preview`` with its name.
+class DecodedSamples:
+    """A checkpoint's samples as images, and what is learned from them."""
 
-    For a Janus it holds the colour of each code, for a JanusFlow the map itself.
+    def __init__(self, checkpoint: Checkpoint, report: Report = lambda line: None) -> None:
+        """Decode nothing yet.
 
-    Args:
-        checkpoint: The checkpoint, whose decoder is loaded meanwhile.
-        report: Called with a line as decoding begins, and every REPORT_S seconds.
-    """
-    model = checkpoint.model
-    if isinstance(model, Janus):
-        with loaded(checkpoint, "gen_vision_model."):
-            yield "preview", fit_codes(model.gen_vision_model, samples(checkpoint), report)
-        return
-    with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
-        yield "preview", fit_latents(model.vae, samples(checkpoint), report)
+        Args:
+            checkpoint: The checkpoint, whose decoder is loaded when it is needed.
+            report: Called with a line as decoding begins, and every REPORT_S seconds.
+        """
+        self._checkpoint, self._report = checkpoint, report
+
+    @property
+    def preview(self) -> np.ndarray:
+        """The colour of each code for a Janus, the map itself for a JanusFlow."""
+        return self._found[0]
+
+    @property
+    def ends(self) -> list[Ends]:
+        """The ranges of a Janus' convolutions, see ``observed``; of a JanusFlow none."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[np.ndarray, list[Ends]]:
+        checkpoint, model = self._checkpoint, self._checkpoint.model
+        if not isinstance(model, Janus):
+            with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
+                return fit_latents(model.vae, samples(checkpoint), self._report), []
+        vq = model.gen_vision_model
+        with loaded(checkpoint, "gen_vision_model."), observed(vq) as ends:
+            table = fit_codes(vq, samples(checkpoint), self._report)
+            if checkpoint.samples is not None:  # ranges also hold what is no image of its kind
+                with torch.no_grad():
+                    vq.decode(random_samples(checkpoint)[:NUM_RANDOM])
+        return table, list(ends.values())
 
 
 def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor, report: Report) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from janus_edge.export.bundle.autoencoder import check_wanted
 from janus_edge.export.bundle.entries import graph_entry, write_table
-from janus_edge.export.bundle.preview import preview
+from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.bundle.sizes import sizes_of
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import Component
@@ -156,9 +156,12 @@ def export_bundle(
     check_tokenizer(checkpoint.tokenizer_json, compiled)
     with _replacing(folder, replace) as part:
         stored = to_half(checkpoint) if preset.fp16 else checkpoint
-        components = graph_components(stored, max_length, preset, image_encoder=image_encoder)
+        decoded = DecodedSamples(stored, report)
+        components = graph_components(
+            stored, max_length, preset, image_encoder=image_encoder, decoded=decoded
+        )
         entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
-        entries |= _write_tables(stored, part, report, preset.fp16)
+        entries |= _write_tables(stored, part, decoded, report, preset.fp16)
         kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
         (part / TOKENIZER_BIN).write_bytes(compiled)
@@ -219,9 +222,11 @@ def _write_kernels(
     return entries
 
 
-def _write_tables(checkpoint: Checkpoint, part: Path, report: Report, fp16: bool) -> dict[str, Any]:
+def _write_tables(
+    checkpoint: Checkpoint, part: Path, decoded: DecodedSamples, report: Report, fp16: bool
+) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for name, table in chain(tables(checkpoint), preview(checkpoint, report)):
+    for name, table in chain(tables(checkpoint), [("preview", decoded.preview)]):
         path = part / f"{name}.npy"
         entries[name] = write_table(table.astype(np.float16) if fp16 else table, path)
         report(f"{name}: {path.stat().st_size / 1e6:.2f} MB, table {table.shape}")

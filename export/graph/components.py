@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,9 @@ from onnx import TensorProto
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from janus_edge.export.bundle.samples import random_samples, samples
+from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.builder import Graph, info
-from janus_edge.export.graph.component import Component, Feeds
+from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.decoder import decoder_components
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.graph.traced import Input, traced
@@ -39,6 +38,7 @@ def graph_components(
     preset: Preset = PRESETS["fp32"],
     *,
     image_encoder: bool = False,
+    decoded: DecodedSamples | None = None,
 ) -> list[Component]:
     """Return all graphs of a model.
 
@@ -48,6 +48,8 @@ def graph_components(
         preset: How weights are stored.
         image_encoder: Whether a Janus' image encoder (images to codes) is among them; nothing
             needs it yet.
+        decoded: The checkpoint's samples, in whose ranges a Janus' image decoder is quantized;
+            None: they are decoded for it alone.
     """
     model = checkpoint.model
     shared = [
@@ -61,7 +63,7 @@ def graph_components(
         *_vision(model, "vision_model", "aligner", preset),
         *shared,
         _image_head(model, preset),
-        _image_decoder(checkpoint, preset),
+        _image_decoder(model, preset, decoded or DecodedSamples(checkpoint)),
         *([_image_encoder(model)] if image_encoder else []),
     ]
 
@@ -151,14 +153,12 @@ def _head(
     )
 
 
-def _image_decoder(checkpoint: Checkpoint, preset: Preset) -> Component:
+def _image_decoder(model: Janus, preset: Preset, decoded: DecodedSamples) -> Component:
     """Codes to pixels, by a Janus' VQ decoder."""
-    model = checkpoint.model
-    assert isinstance(model, Janus)
     vq, config = model.gen_vision_model, model.config
     codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
-    images = partial(_images, checkpoint) if preset.convolutions else None
-    return traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), images=images)
+    ends = (lambda: decoded.ends) if preset.convolutions else None
+    return traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), ends=ends)
 
 
 def _image_encoder(model: Janus) -> Component:
@@ -230,12 +230,6 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
             ("pixels",),
         ),
     ]
-
-
-def _images(checkpoint: Checkpoint) -> list[Feeds]:
-    """Return codes that an image decoder will see: the checkpoint's samples, and random ones."""
-    codes = [each for kind in (samples, random_samples) for each in kind(checkpoint)[:4]]
-    return [{"codes": each[None].numpy()} for each in codes]
 
 
 def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:

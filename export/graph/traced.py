@@ -20,6 +20,7 @@ from janus_edge.export.graph.component import Component, Feeds, relative_error
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.convolutions import (
     CONVOLUTIONS,
+    Ends,
     fake_quantized_convolutions,
     quantize_convolutions,
 )
@@ -66,7 +67,7 @@ def traced(
     spec: QuantSpec | None = None,
     packer: Packer | None = None,
     lowering: str = "onnxruntime",
-    images: Callable[[], list[Feeds]] | None = None,
+    ends: Callable[[], list[Ends]] | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
@@ -83,21 +84,21 @@ def traced(
         spec: How the weights of linear layers are quantized.
         packer: Quantizes the weights, each once; None quantizes them anew.
         lowering: A name of ``LOWERINGS``.
-        images: If given, convolutions are quantized in ranges that hold the values for these
-            inputs.
+        ends: If given, convolutions are quantized in these ranges.
         reference: What the outputs are compared with, by default the function.
         error: Of an output against its reference.
     """
 
-    def example(size: int) -> Feeds:
-        rng = np.random.default_rng(size)
-        return {given.name: given.example(rng, size) for given in inputs}
+    def examples() -> list[Feeds]:
+        rng = np.random.default_rng(2)
+        both = {given.name: given.example(rng, 2) for given in inputs}
+        return [{name: array[:1] for name, array in both.items()}, both]
 
     def build(_data: Path | None) -> onnx.ModelProto:
         with _quiet_exporter():
             program = torch.onnx.export(
                 _Call(owner, function).eval(),
-                tuple(torch.from_numpy(array) for array in example(2).values()),
+                tuple(torch.from_numpy(array) for array in examples()[-1].values()),
                 input_names=[given.name for given in inputs],
                 output_names=list(outputs),
                 dynamic_shapes=(tuple({0: torch.export.Dim(batch)} for _ in inputs),),
@@ -111,22 +112,22 @@ def traced(
         proto.ir_version = IR_VERSION
         if spec is not None:
             proto = quantize_matmuls(proto, spec, LOWERINGS[lowering])
-        return proto if images is None else quantize_convolutions(proto, images())
+        return proto if ends is None else quantize_convolutions(proto, ends())
 
     def references(examples: list[Feeds], fake_quantize: bool = False) -> list[list[np.ndarray]]:
-        compute, found = reference or function, []
+        *_, last = examples  # the others are its first rows: each row is computed once
+        compute = reference or function
         convolutions = (
-            fake_quantized_convolutions(owner) if fake_quantize and images else nullcontext()
+            fake_quantized_convolutions(owner) if fake_quantize and ends else nullcontext()
         )
         layers = fake_quantized(owner, spec if fake_quantize else None, packer)
         with layers, convolutions, torch.no_grad():
-            for feeds in examples:
-                out = compute(*(torch.from_numpy(array) for array in feeds.values()))
-                parts = out if isinstance(out, tuple) else (out,)
-                found.append([_array(part) for part in parts])
+            out = compute(*(torch.from_numpy(array) for array in last.values()))
         if packer is not None and fake_quantize:
             packer.forget()
-        return found
+        parts = [_array(part) for part in (out if isinstance(out, tuple) else (out,))]
+        sizes = [len(next(iter(feeds.values()))) for feeds in examples]
+        return [[part[:size] for part in parts] for size in sizes]
 
     return Component(
         name=name,
@@ -134,11 +135,11 @@ def traced(
         profile={batch: (1, 2 if batch == "R" else 1, 16 if batch == "R" else 8)},
         parameters=parameters,
         build=build,
-        examples=lambda: [example(1), example(2)],
+        examples=examples,
         references=references,
         error=error,
-        spec=CONVOLUTIONS if images else spec,
-        is_quantized=spec is not None or images is not None,
+        spec=CONVOLUTIONS if ends else spec,
+        is_quantized=spec is not None or ends is not None,
     )
 
 

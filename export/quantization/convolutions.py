@@ -8,63 +8,100 @@ pixels.
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import onnx
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from janus_edge.export.graph.component import Feeds
 from janus_edge.export.quantization.quantize import QuantSpec, with_dequantized_weights
 
 CONVOLUTIONS = QuantSpec(bits=8)
 _LEVELS = 255
 
 
-class _Images(CalibrationDataReader):
-    def __init__(self, feeds: list[Feeds]) -> None:
-        self._left = iter(feeds)
+class Range(NamedTuple):
+    """The smallest and the largest value that a tensor had, scalars."""
 
-    def get_next(self) -> Feeds | None:
-        """Return another image's inputs, None after the last. The library calls this name."""
-        return next(self._left, None)
+    least: Tensor
+    most: Tensor
+
+    def including(self, x: Tensor) -> Range:
+        """Return the range with the values of another tensor."""
+        least, most = x.amin(), x.amax()  # aminmax takes 20 times as long if channels come last
+        return Range(torch.minimum(self.least, least), torch.maximum(self.most, most))
 
 
-def quantize_convolutions(proto: onnx.ModelProto, images: list[Feeds]) -> onnx.ModelProto:
+class Ends(NamedTuple):
+    """The ranges of a convolution's inputs and outputs."""
+
+    inputs: Range
+    outputs: Range
+
+
+_NOTHING = Range(torch.tensor(torch.inf), torch.tensor(-torch.inf))
+
+
+@contextmanager
+def observed(module: nn.Module) -> Iterator[dict[nn.Module, Ends]]:
+    """Yield the ranges of a module's convolutions, which grow with every call inside the block.
+
+    They come in the order of their first calls.
+    """
+    found: dict[nn.Module, Ends] = {}
+
+    def observe(convolution: nn.Module, given: tuple[Tensor], made: Tensor) -> None:
+        before = found.get(convolution, Ends(_NOTHING, _NOTHING))
+        found[convolution] = Ends(before.inputs.including(given[0]), before.outputs.including(made))
+
+    with ExitStack() as hooks:
+        for convolution in _quantized(module):
+            hooks.callback(convolution.register_forward_hook(observe).remove)
+        yield found
+
+
+def quantize_convolutions(proto: onnx.ModelProto, ends: list[Ends]) -> onnx.ModelProto:
     """Return the model with its convolutions between QuantizeLinear and DequantizeLinear.
 
     Engines fuse these into one operator.
 
     Args:
         proto: The model.
-        images: Inputs whose values determine the ranges.
+        ends: Ranges of the convolutions, as ``observed`` orders them, which is the graph's order.
     """
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    chosen = [
-        node.name
+    nodes = [
+        node
         for node in proto.graph.node
         if node.op_type == "Conv" and _is_quantized(shapes[node.input[1]])
     ]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = Path(folder) / "quantized.onnx"
-        quantize_static(
-            proto,
-            path,
-            _Images(images),
-            quant_format=QuantFormat.QDQ,
-            nodes_to_quantize=chosen,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,  # x86 multiplies unsigned by signed numbers
-            weight_type=QuantType.QInt8,
-            extra_options={"WeightSymmetric": True},
-        )
-        return onnx.load(path)
+    ranges: dict[str, Range] = {}
+    for node, end in zip(nodes, ends, strict=True):
+        ranges |= {node.input[0]: end.inputs, node.output[0]: end.outputs}
+    quantizer = QDQQuantizer(
+        proto,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,  # x86 multiplies unsigned by signed numbers
+        tensors_range=TensorsData(
+            CalibrationMethod.MinMax,
+            {name: (least.numpy(), most.numpy()) for name, (least, most) in ranges.items()},
+        ),
+        nodes_to_quantize=[node.name for node in nodes],
+        nodes_to_exclude=[],
+        op_types_to_quantize=["Conv"],
+        extra_options={"WeightSymmetric": True},
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    return quantizer.model.model
 
 
 @contextmanager
@@ -74,13 +111,17 @@ def fake_quantized_convolutions(module: nn.Module) -> Iterator[None]:
     Weights, inputs and outputs are quantized and dequantized, each tensor in its own range. After
     the block the module is as it was.
     """
-    convolutions = [  # those in memory: an encoder's may not be loaded
+    with with_dequantized_weights(_quantized(module), CONVOLUTIONS, _fake_quantize_ends):
+        yield
+
+
+def _quantized(module: nn.Module) -> list[nn.Conv2d]:
+    """Return the convolutions that are quantized, and in memory: an encoder's may not be loaded."""
+    return [
         m
         for m in module.modules()
         if isinstance(m, nn.Conv2d) and not m.weight.is_meta and _is_quantized(m.weight.shape)
     ]
-    with with_dequantized_weights(convolutions, CONVOLUTIONS, _fake_quantize_ends):
-        yield
 
 
 def _fake_quantize_ends(convolution: nn.Module) -> list[RemovableHandle]:
@@ -100,14 +141,3 @@ def _fake_quantized(x: Tensor) -> Tensor:
     least, most = x.amin().clamp_max(0), x.amax().clamp_min(0)
     level = ((most - least) / _LEVELS).clamp_min(1e-12)
     return (x / level).round() * level
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the library's advice to run its graph optimizer first."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

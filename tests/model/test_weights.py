@@ -163,6 +163,9 @@ def test_weights_come_and_go(copy: Path, checkpoint: Checkpoint) -> None:
         assert torch.equal(
             lazy.model.aligner.layers[0].weight, checkpoint.model.aligner.layers[0].weight
         )
+        with loaded(lazy, "aligner.", "language_model.lm_head."):
+            assert not lazy.model.language_model.lm_head.weight.is_meta
+        assert there == {name for name, p in lazy.model.named_parameters() if not p.is_meta}
     assert all(parameter.is_meta for parameter in lazy.model.parameters())
 
 
