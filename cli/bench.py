@@ -83,8 +83,7 @@ def bench(
             num_steps=steps,
         ),
     )
-    models = compare or (bundle,)
-    for each in models:
+    for each in (models := compare or (bundle,)):
         find_bundle(each)  # not in processes that are started first
     notes = Console(stderr=True)
     with keeping(lambda: "nothing was recorded"), notes.status("measuring") as status:

@@ -79,59 +79,69 @@ class Shape:
     vectors: str = "fp32"
 
 
+def _sample(shape: Shape) -> Spec:
+    return Spec(
+        name="sample",
+        kernel=sample_kernel,
+        arguments={
+            "logits": f"*{shape.logits}",
+            **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
+            **{"scales": "*fp32", "top_ks": "*i32"},
+            **dict.fromkeys(("stream", "num_images"), "i32"),
+        },
+        constants={
+            "NUM_CODES": shape.num_codes,
+            "BLOCK": triton.next_power_of_2(shape.num_codes),
+        },
+        num_warps=16,
+        options=_EXACT,
+    )
+
+
+def _look_up(shape: Shape) -> Spec:
+    return Spec(
+        name="look_up",
+        kernel=look_up_kernel,
+        arguments={
+            **{"codes": "*i64", "table": "*fp16", "embeds": f"*{shape.vectors}"},
+            **dict.fromkeys(("drawn", "positions", "row_positions", "row_lengths"), "*i64"),
+            **dict.fromkeys(("num_images", "num_rows", "num_codes"), "i32"),
+        },
+        constants={"WIDTH": shape.width, "BLOCK": 2048},
+        num_warps=16,
+    )
+
+
+def _nearest_code(shape: Shape) -> Spec:
+    return Spec(
+        name="nearest_code",
+        kernel=nearest_code_kernel,
+        arguments={"vectors": "*fp32", "table": "*fp32", "codes": "*i64", "num_vectors": "i32"},
+        constants={
+            **{"NUM_CODES": shape.num_codes, "NORMALIZE": True, "DIM": shape.code_dim},
+            **{"ROWS": 16, "BLOCK": 256},
+        },
+    )
+
+
+def _flow_update(shape: Shape) -> Spec:
+    return Spec(
+        name="flow_update",
+        kernel=flow_update_kernel,
+        arguments={
+            **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
+            **dict.fromkeys(("before", "denoised", "step_factors"), "*fp32"),
+            **{"steps": "*i64", "times": "*fp32", "num_images": "i32"},
+        },
+        constants={"SIZE": shape.latent_size, "BLOCK": 1024},
+        num_warps=16,
+        options=_EXACT,
+    )
+
+
 def specs(shape: Shape) -> tuple[Spec, ...]:
     """Return all kernels for these sizes and types."""
-    counts = ("num_images", "num_rows", "num_codes")
-    return (
-        Spec(
-            name="sample",
-            kernel=sample_kernel,
-            arguments={
-                "logits": f"*{shape.logits}",
-                **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
-                **{"scales": "*fp32", "top_ks": "*i32"},
-                **dict.fromkeys(("stream", "num_images"), "i32"),
-            },
-            constants={
-                "NUM_CODES": shape.num_codes,
-                "BLOCK": triton.next_power_of_2(shape.num_codes),
-            },
-            num_warps=16,
-            options=_EXACT,
-        ),
-        Spec(
-            name="look_up",
-            kernel=look_up_kernel,
-            arguments={
-                **{"codes": "*i64", "table": "*fp16", "embeds": f"*{shape.vectors}"},
-                **dict.fromkeys(("drawn", "positions", "row_positions", "row_lengths"), "*i64"),
-                **dict.fromkeys(counts, "i32"),
-            },
-            constants={"WIDTH": shape.width, "BLOCK": 2048},
-            num_warps=16,
-        ),
-        Spec(
-            name="nearest_code",
-            kernel=nearest_code_kernel,
-            arguments={"vectors": "*fp32", "table": "*fp32", "codes": "*i64", "num_vectors": "i32"},
-            constants={
-                **{"NUM_CODES": shape.num_codes, "NORMALIZE": True, "DIM": shape.code_dim},
-                **{"ROWS": 16, "BLOCK": 256},
-            },
-        ),
-        Spec(
-            name="flow_update",
-            kernel=flow_update_kernel,
-            arguments={
-                **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
-                **dict.fromkeys(("before", "denoised", "step_factors"), "*fp32"),
-                **{"steps": "*i64", "times": "*fp32", "num_images": "i32"},
-            },
-            constants={"SIZE": shape.latent_size, "BLOCK": 1024},
-            num_warps=16,
-            options=_EXACT,
-        ),
-    )
+    return tuple(spec(shape) for spec in (_sample, _look_up, _nearest_code, _flow_update))
 
 
 # Kernels that each family's loop launches.

@@ -56,20 +56,7 @@ def sampling() -> dict[str, Any]:
             }
             for counter, key in counters
         ],
-        "gumbel": [
-            {
-                "seed": seed,
-                "position": position,
-                "stream": stream,
-                "words": random_words(np.array([seed]), np.array([position]), 9, stream)
-                .flatten()
-                .tolist(),
-                "noise": gumbel(np.array([seed]), np.array([position]), 9, stream)
-                .flatten()
-                .tolist(),
-            }
-            for seed, position, stream in noise
-        ],
+        "gumbel": [_noise(*each) for each in noise],
         "normal": [
             {"seed": seed, "values": normal(np.array([seed]), (7,), STREAMS["latent"])[0].tolist()}
             for seed in SEEDS
@@ -86,6 +73,13 @@ def sampling() -> dict[str, Any]:
         "choose": list(_choices(rng)),
         "extreme": list(extremes(np.random.default_rng(8), 120)),
     }
+
+
+def _noise(seed: int, position: int, stream: int) -> dict[str, Any]:
+    at = np.array([seed]), np.array([position]), 9, stream
+    words, noise = random_words(*at).flatten().tolist(), gumbel(*at).flatten().tolist()
+    where = {"seed": seed, "position": position, "stream": stream}
+    return {**where, "words": words, "noise": noise}
 
 
 EXTREME_LOGITS = (0.0, -0.0, 1e-45, -1e-39, 1e30, -1e30, 1.1e30, 3.4e38, -3.4e38)

@@ -1,8 +1,9 @@
-"""Find house idioms in prose where the field has a word: ``python tools/check_style.py``.
+"""Find what ruff, codespell and proselint cannot be told of: ``python tools/check_style.py``.
 
-Reads README.md, CONTRIBUTING.md, CHANGELOG.md, docs/*.md (code left out) and the docstrings of the
-package. Spelling is codespell's, general style proselint's; this has what neither can be told:
-phrases. docs/design.md, "Words", is the vocabulary.
+House idioms in prose where the field has a word: it reads README.md, CONTRIBUTING.md, CHANGELOG.md,
+docs/*.md (code left out) and the docstrings of the package. docs/design.md, "Words", is the
+vocabulary. Long functions: a body, without signature and docstring, has at most MAX_LINES lines
+(the options of a command are its signature).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md")
 CODE = ("api", "bench", "cli", "diagnostics", "evals", "export", "hub", "kernels", "model")
 CODE += ("runtime", "shapes", "tools", "train")
+MAX_LINES = 40
 QUOTES = ("docs/design.md", "tools/check_style.py")  # name the phrases that they replace
 
 RULES = {  # a phrase, and what to write
@@ -62,6 +64,17 @@ def findings(name: str, first: int, text: str) -> Iterator[str]:
                 yield f'{name}:{number}: "{found[0]}"; write {instead}'
 
 
+def long_functions(name: str, text: str) -> Iterator[str]:
+    """Yield a line for each function that is too long."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first, *_ = node.body
+            has_docstring = ast.get_docstring(node) is not None
+            start = first.end_lineno if has_docstring else first.lineno - 1
+            if (lines := (node.end_lineno or 0) - (start or 0)) > MAX_LINES:
+                yield f"{name}:{node.lineno}: {node.name} has {lines} lines; {MAX_LINES} at most"
+
+
 def main() -> int:
     """Print what was found; return 1 if anything was."""
     found: list[str] = []
@@ -69,11 +82,14 @@ def main() -> int:
         name = str(path.relative_to(ROOT))
         if name not in QUOTES:
             found += findings(name, 1, prose(path.read_text(encoding="utf-8")))
-    for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        if name not in QUOTES:
-            for first, text in docstrings(path.read_text(encoding="utf-8")):
-                found += findings(name, first, re.sub(r"`[^`\n]*`", "", text))
+    for path in sorted(
+        path for folder in (*CODE, "tests") for path in (ROOT / folder).rglob("*.py")
+    ):
+        name, text = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+        found += long_functions(name, text)
+        if name not in QUOTES and not name.startswith("tests/"):
+            for first, words in docstrings(text):
+                found += findings(name, first, re.sub(r"`[^`\n]*`", "", words))
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 

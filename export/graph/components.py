@@ -48,12 +48,11 @@ def graph_components(
         preset: How weights are stored.
         image_encoder: Whether a Janus' image encoder (images to codes) is among them; nothing
             needs it yet.
-        decoded: The checkpoint's samples, in whose ranges a Janus' image decoder is quantized;
-            None: they are decoded for it alone.
+        decoded: The checkpoint's samples as images; None: they are decoded when they are needed.
     """
-    model = checkpoint.model
+    model, decoded = checkpoint.model, decoded or DecodedSamples(checkpoint)
     shared = [
-        *decoder_components(checkpoint, max_length, preset),
+        *decoder_components(checkpoint, max_length, preset, decoded),
         _text_head(model, preset),
     ]
     if isinstance(model, JanusFlow):
@@ -63,7 +62,7 @@ def graph_components(
         *_vision(model, "vision_model", "aligner", preset),
         *shared,
         _image_head(model, preset),
-        _image_decoder(model, preset, decoded or DecodedSamples(checkpoint)),
+        _image_decoder(model, preset, decoded),
         *([_image_encoder(model)] if image_encoder else []),
     ]
 
@@ -185,42 +184,11 @@ def _image_encoder(model: Janus) -> Component:
 
 def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
     """Return what runs around the decoder in each step of a flow, and the VAE's decoder."""
-    config, size, grid = model.config, model.latent_size, model.latent_grid
-    width, channels = config.language.hidden_size, config.flow.channels
-    latent = Input(name="latent", shape=(config.flow.latent_channels, size, size))
-    encoder = nn.ModuleList([model.vision_gen_enc_model, model.vision_gen_enc_aligner])
-    decoder = nn.ModuleList(
-        [
-            model.vision_gen_dec_aligner_norm,
-            model.vision_gen_dec_aligner,
-            model.vision_gen_dec_model,
-        ]
-    )
+    size = model.latent_size
+    latent = Input(name="latent", shape=(model.config.flow.latent_channels, size, size))
     return [
-        traced(
-            "flow_encoder",
-            ("vision_gen_enc_",),
-            encoder,
-            model.encode_latent,
-            (latent, Input(name="t", shape=(), least=0.0)),
-            ("tokens", "time", "skip"),
-            spec=preset.vision_and_flow,
-            lowering=preset.lowering,
-        ),
-        traced(
-            "flow_decoder",
-            ("vision_gen_dec_",),
-            decoder,
-            model.decode_velocity,
-            (
-                Input(name="hidden", shape=(grid * grid, width)),
-                Input(name="skip", shape=(channels, grid, grid)),
-                Input(name="time", shape=(width,)),
-            ),
-            ("velocity",),
-            spec=preset.vision_and_flow,
-            lowering=preset.lowering,
-        ),
+        _flow_encoder(model, latent, preset),
+        _flow_decoder(model, preset),
         traced(
             "image_decoder",
             ("vae.decoder.", "vae.post_quant_conv."),
@@ -230,6 +198,41 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
             ("pixels",),
         ),
     ]
+
+
+def _flow_encoder(model: JanusFlow, latent: Input, preset: Preset) -> Component:
+    """Return a latent and t to the decoder's tokens, t's vector, and a skip connection."""
+    return traced(
+        "flow_encoder",
+        ("vision_gen_enc_",),
+        nn.ModuleList([model.vision_gen_enc_model, model.vision_gen_enc_aligner]),
+        model.encode_latent,
+        (latent, Input(name="t", shape=(), least=0.0)),
+        ("tokens", "time", "skip"),
+        spec=preset.vision_and_flow,
+        lowering=preset.lowering,
+    )
+
+
+def _flow_decoder(model: JanusFlow, preset: Preset) -> Component:
+    """Return hidden states, with the skip connection and t's vector, to a velocity."""
+    grid, width = model.latent_grid, model.config.language.hidden_size
+    inputs = (
+        Input(name="hidden", shape=(grid * grid, width)),
+        Input(name="skip", shape=(model.config.flow.channels, grid, grid)),
+        Input(name="time", shape=(width,)),
+    )
+    norm, aligner = model.vision_gen_dec_aligner_norm, model.vision_gen_dec_aligner
+    return traced(
+        "flow_decoder",
+        ("vision_gen_dec_",),
+        nn.ModuleList([norm, aligner, model.vision_gen_dec_model]),
+        model.decode_velocity,
+        inputs,
+        ("velocity",),
+        spec=preset.vision_and_flow,
+        lowering=preset.lowering,
+    )
 
 
 def code_error(codes_BN: np.ndarray, distances_BNK: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.component import Component, Feeds, Ranges
 from janus_edge.export.graph.decoder_graph import PREFIX, DecoderGraph
 from janus_edge.export.graph.decoder_reference import DecoderReference, decoder_examples
@@ -33,7 +34,10 @@ CHECKED_LENGTH = 64  # the most positions of the caches that parity is checked w
 
 
 def decoder_components(
-    checkpoint: Checkpoint, max_length: int, preset: Preset = PRESETS["fp32"]
+    checkpoint: Checkpoint,
+    max_length: int,
+    preset: Preset = PRESETS["fp32"],
+    decoded: DecodedSamples | None = None,
 ) -> list[Component]:
     """Return the decoder, and its copy for prefill if the preset has one.
 
@@ -43,11 +47,13 @@ def decoder_components(
         checkpoint: The checkpoint.
         max_length: The most positions of the caches.
         preset: How weights and caches are stored.
+        decoded: The checkpoint's samples as images; None: they are decoded when they are needed.
     """
     scales: list[CacheScales] = []
+    decoded = decoded or DecodedSamples(checkpoint)
     kinds = [("decoder", preset.decoder), (PREFILL, preset.prefill)]
     return [
-        _component(name, _Export(checkpoint, max_length, preset, spec, scales))
+        _component(name, _Export(checkpoint, max_length, preset, spec, scales, decoded))
         for name, spec in (kinds if preset.prefill else kinds[:1])
     ]
 
@@ -62,6 +68,7 @@ class _Export:
         preset: Says the cache's dtype and the lowering.
         spec: How weights are quantized; None: not at all.
         scales: Of each layer's int8 cache; filled by the first export that computes them.
+        decoded: The checkpoint's samples as images.
     """
 
     checkpoint: Checkpoint
@@ -69,6 +76,7 @@ class _Export:
     preset: Preset
     spec: QuantSpec | None
     scales: list[CacheScales]
+    decoded: DecodedSamples
     _known: dict[bool, list[list[np.ndarray]]] = field(default_factory=dict)
 
     @cached_property
@@ -80,8 +88,8 @@ class _Export:
 
     @cached_property
     def _sequences(self) -> list[Tensor]:
-        """What the decoder is used for: images are decoded and encoded for it, once."""
-        return sequences(self.checkpoint)
+        """What the decoder is used for: an image is encoded for it, once."""
+        return sequences(self.checkpoint, self.decoded)
 
     @property
     def is_quantized(self) -> bool:

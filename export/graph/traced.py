@@ -95,21 +95,7 @@ def traced(
         return [{name: array[:1] for name, array in both.items()}, both]
 
     def build(_data: Path | None) -> onnx.ModelProto:
-        with _quiet_exporter():
-            program = torch.onnx.export(
-                _Call(owner, function).eval(),
-                tuple(torch.from_numpy(array) for array in examples()[-1].values()),
-                input_names=[given.name for given in inputs],
-                output_names=list(outputs),
-                dynamic_shapes=(tuple({0: torch.export.Dim(batch)} for _ in inputs),),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        assert program is not None
-        proto = _without_traces(program.model_proto)
-        proto.ir_version = IR_VERSION
+        proto = _exported(_Call(owner, function).eval(), examples()[-1], outputs, batch)
         if spec is not None:
             proto = quantize_matmuls(proto, spec, LOWERINGS[lowering])
         return proto if ends is None else quantize_convolutions(proto, ends())
@@ -141,6 +127,28 @@ def traced(
         spec=CONVOLUTIONS if ends else spec,
         is_quantized=spec is not None or ends is not None,
     )
+
+
+def _exported(
+    module: nn.Module, example: Feeds, outputs: tuple[str, ...], batch: str
+) -> onnx.ModelProto:
+    """Return a module as PyTorch's exporter writes it, for any size of the first dimension."""
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            tuple(torch.from_numpy(array) for array in example.values()),
+            input_names=list(example),
+            output_names=list(outputs),
+            dynamic_shapes=(tuple({0: torch.export.Dim(batch)} for _ in example),),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    proto = _without_traces(program.model_proto)
+    proto.ir_version = IR_VERSION
+    return proto
 
 
 def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 """The scales of 8-bit KV caches, one per channel of a head, from how large keys and values become.
 
-The decoder runs what it will be used for: images with and without their prompt, and a question
-about an image. If the checkpoint has samples, these are images of its own kind, else random codes
+The decoder runs what it will be used for: images with their prompt, half of them also without it,
+and a question about an image. If the checkpoint has samples, these are images of its own kind, else random codes
 or latents. Layers are loaded one at a time.
 
 Shapes: R rows, T time, D width, G key-value heads, M cache length, E head width.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.bundle.samples import samples
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.janus import Janus
@@ -101,7 +102,8 @@ class CacheCalibration:
 def cache_scales(checkpoint: Checkpoint) -> list[CacheScales]:
     """Return the scales of every layer's cache."""
     config = checkpoint.model.config.language
-    calibration, found = CacheCalibration(config, sequences(checkpoint)), []
+    known = sequences(checkpoint, DecodedSamples(checkpoint))
+    calibration, found = CacheCalibration(config, known), []
     for index, layer in enumerate(checkpoint.model.language_model.model.layers):
         assert isinstance(layer, DecoderLayer)
         with loaded(checkpoint, f"language_model.model.layers.{index}."):
@@ -116,51 +118,50 @@ def _at_any_position(keys_RGTE: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sequences(checkpoint: Checkpoint) -> list[Tensor]:
-    """Return what the decoder is used for, embedded (R, T, D): images, then a question."""
+def sequences(checkpoint: Checkpoint, decoded: DecodedSamples) -> list[Tensor]:
+    """Return what the decoder is used for, embedded (R, T, D): images, then a question.
+
+    Args:
+        checkpoint: The checkpoint.
+        decoded: Its samples as images; the question is about the first.
+    """
     model = checkpoint.model
     assert checkpoint.prompt is not None
     template = PromptTemplate(**checkpoint.prompt)
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, template)
     ids_T = encoder.generation(_PROMPT)
     if isinstance(model, Janus):
-        drawn, pixels = _codes(checkpoint, model)
-        prompts = ids_T, encoder.unconditional(ids_T)
+        drawn = _codes(checkpoint, model)
+        some = drawn[: -(-len(drawn) // 2)]
+        drawings = (ids_T, drawn), (encoder.unconditional(ids_T), some)
     else:
-        drawn, pixels = _latents(checkpoint, model)
-        prompts = ids_T[:-1], ids_T[:1]  # t's vector takes the last one's place
+        drawn = _latents(checkpoint, model)
+        drawings = (ids_T[:-1], drawn), (ids_T[:1], drawn)  # t's vector ends the prompt
     with loaded(checkpoint, "language_model.model.embed_tokens."):
-        drawings = [
-            torch.cat(
-                (model.embed_text(torch.from_numpy(row_T)[None]).repeat(len(drawn), 1, 1), drawn),
-                dim=1,
-            )
-            for row_T in prompts
+        prompted = [
+            (model.embed_text(torch.from_numpy(row_T)[None]).repeat(len(images), 1, 1), images)
+            for row_T, images in drawings
         ]
         asked = torch.from_numpy(encoder.question(_QUESTION, model.config.vision.num_patches))
-        seeing = ("vision_", "aligner.", "beg_of_und_embed")
-        with loaded(checkpoint, *seeing):
-            question = model.embed_prompt(asked[None], pixels, encoder.ids["image_placeholder"])
-    return [*drawings, question]
+        ids, pixels = encoder.ids["image_placeholder"], decoded.first_B3HW
+        with loaded(checkpoint, "vision_", "aligner.", "beg_of_und_embed"):
+            question = model.embed_prompt(asked[None], pixels, ids)
+    return [*(torch.cat(each, dim=1) for each in prompted), question]
 
 
-def _codes(checkpoint: Checkpoint, model: Janus) -> tuple[Tensor, Tensor]:
-    """Return images' codes as the decoder gets them (P, N, D), and the first image's pixels."""
+def _codes(checkpoint: Checkpoint, model: Janus) -> Tensor:
+    """Return images' codes as the decoder gets them (P, N, D)."""
     codes_PN = samples(checkpoint)[: 2 if checkpoint.samples is None else 8]
-    with loaded(checkpoint, "gen_vision_model."):
-        pixels = model.gen_vision_model.decode(codes_PN[:1])
     with loaded(checkpoint, "gen_embed.", "gen_aligner."):
-        return model.embed_codes(codes_PN), pixels
+        return model.embed_codes(codes_PN)
 
 
-def _latents(checkpoint: Checkpoint, model: JanusFlow) -> tuple[Tensor, Tensor]:
-    """Return t's vector and a latent's tokens at several times (R, N + 1, D), and its pixels."""
-    latents = samples(checkpoint)
-    with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
-        pixels = model.vae.to_pixels(latents[:1])
+def _latents(checkpoint: Checkpoint, model: JanusFlow) -> Tensor:
+    """Return t's vector and a latent's tokens at several times (R, N + 1, D)."""
+    latent_1ZHW = samples(checkpoint)[:1]
     t_R = torch.tensor(_TIMES)
-    noise = torch.randn(latents[:1].shape, generator=torch.Generator().manual_seed(0))
-    z_RZHW = t_R[:, None, None, None] * latents[:1] + (1 - t_R[:, None, None, None]) * noise
+    noise = torch.randn(latent_1ZHW.shape, generator=torch.Generator().manual_seed(0))
+    z_RZHW = t_R[:, None, None, None] * latent_1ZHW + (1 - t_R[:, None, None, None]) * noise
     with loaded(checkpoint, "vision_gen_enc_"):
         tokens_RND, t_RD, _ = model.encode_latent(z_RZHW, t_R)
-    return torch.cat((t_RD[:, None], tokens_RND), dim=1), pixels
+    return torch.cat((t_RD[:, None], tokens_RND), dim=1)

@@ -24,7 +24,7 @@ _AT_ONCE = 2**18  # weights; the intermediate results then stay in the processor
 _LEAST_SCALE = np.float32(2.0**-18)  # fp16 holds it, even times the smallest of _SHRINKS
 # Factors tried on the scale that the largest weight needs. Clipping a little costs the largest
 # weights less than the finer steps save the others.
-_SHRINKS = {4: np.linspace(1.0, 0.7, 7), 8: np.ones(1)}
+_SHRINKS = {4: np.linspace(1.0, 0.7, 7)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def _pack(weight_OI: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarra
         at = np.abs(parts_OKS).argmax(-1)[..., None]
         full_OK1 = np.take_along_axis(parts_OKS, at, axis=-1) / np.float32(-half)
     best_OK1, least_OK1 = full_OK1, np.full(full_OK1.shape, np.inf, np.float32)
-    for shrink in _SHRINKS[spec.bits]:
+    for shrink in _SHRINKS.get(spec.bits, ()):
         scale_OK1 = full_OK1 * np.float32(shrink)
         error_OKS = _quantized(parts_OKS, scale_OK1, half)
         error_OKS *= scale_OK1

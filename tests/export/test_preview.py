@@ -37,7 +37,8 @@ def test_a_linear_world_is_recovered(
     monkeypatch.setattr(fitting, "PIXELS_AT_ONCE", 24 * 32 * 32)
     monkeypatch.setattr(fitting, "REPORT_S", -1)
     said: list[str] = []
-    table = fit_codes(world, random_codes(40, 16), said.append)  # type: ignore[arg-type]
+    table, first = fit_codes(world, random_codes(40, 16), said.append)  # type: ignore[arg-type]
+    assert first.shape == (1, 3, 32, 32)
     assert batches == [1, 24, 24, 15]
     assert said == [
         "preview: decodes 64 images to be fitted to",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.component import Component
 from janus_edge.export.quantization.calibrate import sequences
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
@@ -80,6 +81,6 @@ class Made:
 
     def embeds(self, rows: int, time: int, start: int = 0) -> np.ndarray:
         """What keys and values were calibrated with."""
-        known_RTD = sequences(self.checkpoint)[0].numpy()
+        known_RTD = sequences(self.checkpoint, DecodedSamples(self.checkpoint))[0].numpy()
         at = np.arange(rows)[:, None] * 5 + np.arange(start, start + time)
         return known_RTD[np.arange(rows)[:, None] % 2, at % known_RTD.shape[1]]
