@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import typer
@@ -13,17 +14,16 @@ from tests.pages import ROOT, blocks
 PAGE = ROOT / "CONTRIBUTING.md"
 ROOMS = ("api", "bench", "cli", "export", "model", "runtime")
 ROWS = {
-    cells[1].strip(): cells[2]
+    cells[1].strip(): (cells[2], cells[3].strip(" `"))
     for line in PAGE.read_text(encoding="utf-8").partition("| to add |")[2].splitlines()
-    if len(cells := line.split("|")) == 4 and "---" not in line
+    if len(cells := line.split("|")) == 5 and "---" not in line
 }
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row])
+@pytest.mark.parametrize("row", ROWS)
 def test_what_a_row_names_exists(row: str) -> None:
     """Paths exist; a name before "of", "(" or in a path's row stands in one of the row's files."""
-    words = re.findall(r"`([^`]+)`", ROWS[row])
-    files = [ROOT / word for word in words if "/" in word or word.endswith((".toml", ".py"))]
+    words, files = _words(row)
     assert files and [str(path) for path in files if not path.exists()] == []
     texts = "".join(
         each.read_text(encoding="utf-8")
@@ -32,6 +32,31 @@ def test_what_a_row_names_exists(row: str) -> None:
     )
     names = [word for word in words if re.fullmatch(r"[A-Za-z_-]+", word)]
     assert [name for name in names if not re.search(rf"\b{name}\b", texts)] == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_file_of_a_row_has_its_example(row: str) -> None:
+    """So the row names every file that one more takes; spelling differs between languages."""
+    _, files = _words(row)
+    assert [str(path) for path in files if not _knows(path, ROWS[row][1])] == []
+
+
+def _words(row: str) -> tuple[list[str], list[Path]]:
+    """Return what a row has in backticks, and which of that are files."""
+    words = re.findall(r"`([^`]+)`", ROWS[row][0])
+    return words, [ROOT / word for word in words if "/" in word or word.endswith((".toml", ".py"))]
+
+
+def _knows(path: Path, example: str) -> bool:
+    """Return True if the file, or one in the folder, has the example in its name or its text."""
+    files = [each for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()]
+    names = [str(each.relative_to(ROOT)) for each in files]
+    texts = [each.read_text(encoding="utf-8", errors="ignore") for each in files]
+    return any(_plain(example) in _plain(text) for text in (*names, *texts))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[-_ ]", "", text.lower())
 
 
 def test_the_example_of_a_command() -> None:

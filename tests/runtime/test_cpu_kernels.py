@@ -64,7 +64,7 @@ def test_it_computes_what_pytorch_does(
     for name, found, expected in zip(
         made.component.outputs, made.open().run(feeds), fake_quantized, strict=True
     ):
-        assert relative_error(found, expected) < 0.025, name  # between two levels: either way
+        assert relative_error(found, expected) < 0.03, name  # two steps: values between two levels
 
 
 @needs_library
