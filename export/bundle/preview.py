@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from janus_edge.export.bundle.samples import random_samples, samples
-from janus_edge.export.quantization.convolutions import Ends, observed
+from janus_edge.export.quantization.convolutions import Observed, observed
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
 from janus_edge.model.weights import Checkpoint, loaded
 
 PIXELS_AT_ONCE = 2**19  # in a decoded batch; more would need more memory than the export
-NUM_RANDOM = 4  # images of random codes that are decoded besides a checkpoint's samples
+NUM_OBSERVED = 4  # of a checkpoint's samples, and of random ones: images that ranges are taken of
 REPORT_S = 10  # seconds of decoding between two reports
 Report = Callable[[str], None]
 
@@ -63,23 +63,25 @@ class DecodedSamples:
         return self._found[0].first_B3HW
 
     @property
-    def ends(self) -> list[Ends]:
+    def ends(self) -> Observed:
         """The ranges of a Janus' convolutions, see ``observed``; none for a JanusFlow."""
         return self._found[1]
 
     @cached_property
-    def _found(self) -> tuple[Fitted, list[Ends]]:
+    def _found(self) -> tuple[Fitted, Observed]:
         checkpoint, model = self._checkpoint, self._checkpoint.model
         if not isinstance(model, Janus):
             with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
-                return fit_latents(model.vae, samples(checkpoint), self._report), []
+                return fit_latents(model.vae, samples(checkpoint), self._report), {}
         vq = model.gen_vision_model
-        with loaded(checkpoint, "gen_vision_model."), observed(vq) as ends:
-            fitted = fit_codes(vq, samples(checkpoint), self._report)
-            if checkpoint.samples is not None:  # ranges also hold what is no image of its kind
-                with torch.no_grad():
-                    vq.decode(random_samples(checkpoint)[:NUM_RANDOM])
-        return fitted, list(ends.values())
+        with loaded(checkpoint, "gen_vision_model."), torch.no_grad():
+            with observed(vq) as ends:
+                fitted = fit_codes(vq, samples(checkpoint), self._report)
+            if checkpoint.samples is not None:  # many: the ranges of all would be too coarse
+                with observed(vq) as ends:
+                    for codes_PN in (samples(checkpoint), random_samples(checkpoint)):
+                        vq.decode(codes_PN[:NUM_OBSERVED])
+        return fitted, ends
 
 
 def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor, report: Report) -> Fitted:

@@ -20,7 +20,7 @@ from janus_edge.export.graph.component import Component, Feeds, relative_error
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.convolutions import (
     CONVOLUTIONS,
-    Ends,
+    Observed,
     fake_quantized_convolutions,
     quantize_convolutions,
 )
@@ -67,7 +67,7 @@ def traced(
     spec: QuantSpec | None = None,
     packer: Packer | None = None,
     lowering: str = "onnxruntime",
-    ends: Callable[[], list[Ends]] | None = None,
+    ends: Callable[[], Observed] | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
@@ -104,7 +104,7 @@ def traced(
         *_, last = examples  # the others are its first rows: each row is computed once
         compute = reference or function
         convolutions = (
-            fake_quantized_convolutions(owner) if fake_quantize and ends else nullcontext()
+            fake_quantized_convolutions(ends()) if fake_quantize and ends else nullcontext()
         )
         layers = fake_quantized(owner, spec if fake_quantize else None, packer)
         with layers, convolutions, torch.no_grad():

@@ -45,16 +45,14 @@ class Ends(NamedTuple):
     outputs: Range
 
 
+Observed = dict[nn.Module, Ends]  # of convolutions, in the order of their first calls
 _NOTHING = Range(torch.tensor(torch.inf), torch.tensor(-torch.inf))
 
 
 @contextmanager
-def observed(module: nn.Module) -> Iterator[dict[nn.Module, Ends]]:
-    """Yield the ranges of a module's convolutions, which grow with every call inside the block.
-
-    They come in the order of their first calls.
-    """
-    found: dict[nn.Module, Ends] = {}
+def observed(module: nn.Module) -> Iterator[Observed]:
+    """Yield the ranges of a module's convolutions, which grow with every call inside the block."""
+    found: Observed = {}
 
     def observe(convolution: nn.Module, given: tuple[Tensor], made: Tensor) -> None:
         before = found.get(convolution, Ends(_NOTHING, _NOTHING))
@@ -66,14 +64,14 @@ def observed(module: nn.Module) -> Iterator[dict[nn.Module, Ends]]:
         yield found
 
 
-def quantize_convolutions(proto: onnx.ModelProto, ends: list[Ends]) -> onnx.ModelProto:
+def quantize_convolutions(proto: onnx.ModelProto, ends: Observed) -> onnx.ModelProto:
     """Return the model with its convolutions between QuantizeLinear and DequantizeLinear.
 
     Engines fuse these into one operator.
 
     Args:
         proto: The model.
-        ends: Ranges of the convolutions, as ``observed`` orders them, which is the graph's order.
+        ends: Ranges of the convolutions in the order of their calls, which is the graph's order.
     """
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     nodes = [
@@ -82,7 +80,7 @@ def quantize_convolutions(proto: onnx.ModelProto, ends: list[Ends]) -> onnx.Mode
         if node.op_type == "Conv" and _is_quantized(shapes[node.input[1]])
     ]
     ranges: dict[str, Range] = {}
-    for node, end in zip(nodes, ends, strict=True):
+    for node, end in zip(nodes, ends.values(), strict=True):
         ranges |= {node.input[0]: end.inputs, node.output[0]: end.outputs}
     quantizer = QDQQuantizer(
         proto,
@@ -105,13 +103,22 @@ def quantize_convolutions(proto: onnx.ModelProto, ends: list[Ends]) -> onnx.Mode
 
 
 @contextmanager
-def fake_quantized_convolutions(module: nn.Module) -> Iterator[None]:
-    """Make a module's convolutions compute fake-quantized inside the block.
+def fake_quantized_convolutions(ends: Observed) -> Iterator[None]:
+    """Make convolutions compute fake-quantized inside the block.
 
-    Weights, inputs and outputs are quantized and dequantized, each tensor in its own range. After
-    the block the module is as it was.
+    Weights, inputs and outputs are quantized and dequantized, the latter two in the given ranges.
+    After the block the convolutions are as they were.
     """
-    with with_dequantized_weights(_quantized(module), CONVOLUTIONS, _fake_quantize_ends):
+
+    def hook(convolution: nn.Module) -> list[RemovableHandle]:
+        inputs, outputs = ends[convolution]
+        return [
+            convolution.register_forward_pre_hook(lambda _, x: (_fake_quantized(x[0], inputs),)),
+            convolution.register_forward_hook(lambda _, _x, y: _fake_quantized(y, outputs)),
+        ]
+
+    layers = [layer for layer in ends if isinstance(layer, nn.Conv2d)]
+    with with_dequantized_weights(layers, CONVOLUTIONS, hook):
         yield
 
 
@@ -124,20 +131,14 @@ def _quantized(module: nn.Module) -> list[nn.Conv2d]:
     ]
 
 
-def _fake_quantize_ends(convolution: nn.Module) -> list[RemovableHandle]:
-    return [
-        convolution.register_forward_pre_hook(lambda _, given: (_fake_quantized(given[0]),)),
-        convolution.register_forward_hook(lambda _, _given, made: _fake_quantized(made)),
-    ]
-
-
 def _is_quantized(shape: list[int] | torch.Size) -> bool:
     """Return True for the shape (O, I, height, width) of a weight that is quantized."""
     return tuple(shape[2:]) == (3, 3) and shape[0] > 3
 
 
-def _fake_quantized(x: Tensor) -> Tensor:
-    """Return x quantized to 8 bits in its own range, and dequantized."""
-    least, most = x.amin().clamp_max(0), x.amax().clamp_min(0)
+def _fake_quantized(x: Tensor, found: Range) -> Tensor:
+    """Return x quantized to 8 bits in a range, and dequantized."""
+    least, most = found.least.clamp_max(0), found.most.clamp_min(0)
     level = ((most - least) / _LEVELS).clamp_min(1e-12)
-    return (x / level).round() * level
+    zero = (-least / level).round()
+    return ((x / level).round() + zero).clamp(0, _LEVELS).sub(zero) * level

@@ -15,9 +15,11 @@ from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.components import graph_components
 from janus_edge.export.graph.parity import ParityError, check_parity
-from janus_edge.export.quantization.convolutions import fake_quantized_convolutions
+from janus_edge.export.quantization.convolutions import fake_quantized_convolutions, observed
 from janus_edge.export.quantization.presets import PRESETS
-from janus_edge.model.weights import Checkpoint
+from janus_edge.model.weights import Checkpoint, load_checkpoint
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_all_but_the_pixels_are_rounded(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -34,6 +36,15 @@ def test_all_but_the_pixels_are_rounded(checkpoint: Checkpoint, tmp_path: Path) 
     save_graph(proto, tmp_path / "d.onnx")
     error = check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
     assert 0 < error < 0.3
+
+
+def test_the_shipped_model_can_be_quantized(tmp_path: Path) -> None:
+    """Its samples are many, and its weights are trained: ranges that hold them all are too wide."""
+    (part,) = _image_decoder(load_checkpoint(ROOT / "checkpoints/tiny-janus"))
+    save_graph(part.build(None), tmp_path / "d.onnx")
+    examples = part.examples()
+    exact, low = part.references(examples), part.references(examples, fake_quantize=True)
+    check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
 
 
 def test_a_flows_autoencoder_stays_exact(flow_checkpoint: Checkpoint) -> None:
@@ -65,7 +76,9 @@ def test_a_rounded_module_is_close_and_becomes_what_it_was() -> None:
     module, x = torch.nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 9, 9)
     with torch.no_grad():
         exact = module(x).numpy()
-        with fake_quantized_convolutions(module):
+        with observed(module) as ends:
+            module(x)
+        with fake_quantized_convolutions(ends):
             error = relative_error(module(x).numpy(), exact)
         assert 1e-4 < error < 0.02 and np.array_equal(module(x).numpy(), exact)
 
