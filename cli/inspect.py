@@ -54,7 +54,7 @@ def _show(opened: Bundle) -> None:
         console.print(f"  {title:9} {shown}", highlight=False, soft_wrap=True)
     table = Table("component", "MB", "engine", "target", "weights", "inputs -> outputs", box=None)
     for name, part in manifest.components.items():
-        size = f"{opened.path(name).stat().st_size / 1e6:.2f}"
+        size = f"{opened.num_bytes(name) / 1e6:.2f}"
         flow = f"{_shapes(part.inputs)} -> {_shapes(part.outputs)}"
         table.add_row(name, size, part.backend, part.target, part.weights, Text(flow))
     console.print(table)

@@ -119,11 +119,12 @@ def _line(error: ValidationError, of: str, names: list[str]) -> str:
         of: The function or class.
         names: The function's parameters; none of a class.
     """
-    first = error.errors(include_url=False)[0]
+    by_position, every = "unexpected_positional_argument", error.errors(include_url=False)
+    first = next((each for each in every if each["type"] == by_position), every[0])
     place, kind = first["loc"], first["type"]
     if kind.startswith("missing"):
         return f"{of} has no {place[-1]}; give one"
-    if kind == "unexpected_positional_argument":
+    if kind == by_position:
         return f"{of} takes {shown(first['input'])} by its name only; write NAME=VALUE"
     if kind.startswith("unexpected_keyword"):
         return f'{of} takes no "{place[-1]}"; help(janus_edge.{of}) says what it takes'

@@ -76,6 +76,20 @@ def keeping(say: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
+def comes_through() -> Iterator[None]:
+    """Raise Stopped itself where a library in the block raises its own exception because of it."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, Stopped):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+@contextmanager
 def ignored_by_children() -> Iterator[None]:
     """Let processes started in the block survive a terminal's Ctrl-C; their starter ends them."""
     if threading.current_thread() is not threading.main_thread():  # only it can set a handler

@@ -26,6 +26,7 @@ from janus_edge.export.quantization.convolutions import (
 )
 from janus_edge.export.quantization.matmuls import quantize_matmuls
 from janus_edge.export.quantization.quantize import Packer, QuantSpec, fake_quantized
+from janus_edge.runtime.stop import comes_through
 
 Function = Callable[..., Any]
 
@@ -133,7 +134,7 @@ def _exported(
     module: nn.Module, example: Feeds, outputs: tuple[str, ...], batch: str
 ) -> onnx.ModelProto:
     """Return a module as PyTorch's exporter writes it, for any size of the first dimension."""
-    with _quiet_exporter():
+    with comes_through(), _quiet_exporter():
         program = torch.onnx.export(
             module,
             tuple(torch.from_numpy(array) for array in example.values()),

@@ -208,6 +208,18 @@ def _check(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path not in _LONG])
+def test_a_call_that_works(
+    folder: Path, bundle_dir: Path, capfd: pytest.CaptureFixture[str], path: str
+) -> None:
+    """But for what is not there: a hub, and a pulled model to remove."""
+    words = [str(bundle_dir) if word == "{bundle}" else word for word in COMMANDS[path]]
+    code = _run([*path.split(), *words])
+    out, err = capfd.readouterr()
+    assert complaint(code, out, err) is None
+    assert code == (1 if path in ("models remove", "pull") else 0), err
+
+
 @pytest.mark.parametrize(("path", "name"), _cases())
 def test_one_odd_value(
     folder: Path,

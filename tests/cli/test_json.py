@@ -63,6 +63,8 @@ def test_what_lists(cli, bundle_dir: Path) -> None:
     opened = open_bundle(bundle_dir)
     assert inspected["sha256"] == opened.sha256 and inspected["family"] == "janus"
     assert inspected["components"]["decoder"]["size_bytes"] == opened.num_bytes("decoder")
+    shown = cli("inspect", bundle_dir).stdout
+    assert re.search(rf"decoder +{opened.num_bytes('decoder') / 1e6:.2f} ", shown)
     told = document(cli("doctor", bundle_dir, "--json"))
     assert set(told) == documented("doctor")
     assert (told["devices"]["cpu"], told["auto"]) == ("yes", "cpu")

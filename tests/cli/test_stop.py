@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from janus_edge.runtime.stop import Stopped, comes_through
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 CLI = [sys.executable, "-m", "janus_edge"]
 _LONGEST_S = 120
@@ -204,3 +206,14 @@ def test_training(tmp_path: Path) -> None:
     assert terminal.stop(signal.SIGINT) == 130
     said = r"stage \w+ is saved at step \d+ of \d+: start again with the same words to go on there"
     ends_cleanly(terminal, said)
+
+
+def test_a_stop_that_a_library_turns_into_its_own_error_comes_through() -> None:
+    """As PyTorch's exporter does."""
+    with pytest.raises(Stopped), comes_through():
+        try:
+            raise Stopped(signal.SIGTERM)
+        except BaseException as error:
+            raise RuntimeError("failed to convert") from error
+    with pytest.raises(RuntimeError, match="of itself"), comes_through():
+        raise RuntimeError("of itself")

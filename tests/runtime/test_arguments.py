@@ -120,6 +120,11 @@ def test_any_argument(index: int, session: Session) -> None:
         (lambda: ImageRequest(promt="a", prompt="a"), 'takes no "promt"'),
         (lambda: ImageRequest(prompt="a", top_k=2.5), "top_k is 2.5 (float); give a whole number"),
         (lambda: ImageRequest(), "ImageRequest has no prompt"),
+        (
+            lambda: ImageRequest("a star"),
+            "ImageRequest takes 'a star' (str) by its name",
+        ),
+        (lambda: Turn("a", "b"), "Turn takes 'a' (str) by its name only; write"),
         (lambda: janus_edge.Session("tiny-janus"), "give a Bundle, as open_bundle returns"),
         (lambda: janus_edge.open_bundle(3), "model is 3 (int); give a path or a name"),
         (lambda: AskRequest(question="a", history=[3]), "history[0] is 3 (int); give an instance"),
