@@ -83,11 +83,11 @@ def bench(
             num_steps=steps,
         ),
     )
-    for each in (models := compare or (bundle,)):
+    models = compare or (bundle,)
+    for each in models:
         find_bundle(each)  # not in processes that are started first
-    notes = Console(stderr=True)
-    with keeping(lambda: "nothing was recorded"), notes.status("measuring") as status:
-        result = measure(models, plan, status.update)
+    with keeping(lambda: "nothing was recorded"), Console(stderr=True).status("measuring") as shown:
+        result = measure(models, plan, shown.update)
     if record is not None:
         append_record(record, result)
     if json:

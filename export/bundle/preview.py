@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from janus_edge.export.bundle.samples import random_samples, samples
-from janus_edge.export.quantization.convolutions import Observed, observed
+from janus_edge.export.quantization.convolutions import ObservedRanges, observed
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
@@ -63,25 +63,25 @@ class DecodedSamples:
         return self._found[0].first_B3HW
 
     @property
-    def ends(self) -> Observed:
+    def ranges(self) -> ObservedRanges:
         """The ranges of a Janus' convolutions, see ``observed``; none for a JanusFlow."""
         return self._found[1]
 
     @cached_property
-    def _found(self) -> tuple[Fitted, Observed]:
+    def _found(self) -> tuple[Fitted, ObservedRanges]:
         checkpoint, model = self._checkpoint, self._checkpoint.model
         if not isinstance(model, Janus):
             with loaded(checkpoint, "vae.decoder.", "vae.post_quant_conv."):
                 return fit_latents(model.vae, samples(checkpoint), self._report), {}
         vq = model.gen_vision_model
         with loaded(checkpoint, "gen_vision_model."), torch.no_grad():
-            with observed(vq) as ends:
+            with observed(vq) as ranges:
                 fitted = fit_codes(vq, samples(checkpoint), self._report)
             if checkpoint.samples is not None:  # many: the ranges of all would be too coarse
-                with observed(vq) as ends:
+                with observed(vq) as ranges:
                     for codes_PN in (samples(checkpoint), random_samples(checkpoint)):
                         vq.decode(codes_PN[:NUM_OBSERVED])
-        return fitted, ends
+        return fitted, ranges
 
 
 def fit_codes(tokenizer: VQTokenizer, codes_PN: Tensor, report: Report) -> Fitted:

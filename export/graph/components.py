@@ -156,8 +156,8 @@ def _image_decoder(model: Janus, preset: Preset, decoded: DecodedSamples) -> Com
     """Codes to pixels, by a Janus' VQ decoder."""
     vq, config = model.gen_vision_model, model.config
     codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
-    ends = (lambda: decoded.ends) if preset.convolutions else None
-    return traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), ends=ends)
+    ranges = (lambda: decoded.ranges) if preset.convolutions else None
+    return traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), ranges=ranges)
 
 
 def _image_encoder(model: Janus) -> Component:

@@ -20,7 +20,7 @@ from janus_edge.export.graph.component import Component, Feeds, relative_error
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.convolutions import (
     CONVOLUTIONS,
-    Observed,
+    ObservedRanges,
     fake_quantized_convolutions,
     quantize_convolutions,
 )
@@ -68,7 +68,7 @@ def traced(
     spec: QuantSpec | None = None,
     packer: Packer | None = None,
     lowering: str = "onnxruntime",
-    ends: Callable[[], Observed] | None = None,
+    ranges: Callable[[], ObservedRanges] | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
 ) -> Component:
@@ -85,7 +85,7 @@ def traced(
         spec: How the weights of linear layers are quantized.
         packer: Quantizes the weights, each once; None quantizes them anew.
         lowering: A name of ``LOWERINGS``.
-        ends: If given, convolutions are quantized in these ranges.
+        ranges: If given, convolutions are quantized in these ranges.
         reference: What the outputs are compared with, by default the function.
         error: Of an output against its reference.
     """
@@ -99,13 +99,13 @@ def traced(
         proto = _exported(_Call(owner, function).eval(), examples()[-1], outputs, batch)
         if spec is not None:
             proto = quantize_matmuls(proto, spec, LOWERINGS[lowering])
-        return proto if ends is None else quantize_convolutions(proto, ends())
+        return proto if ranges is None else quantize_convolutions(proto, ranges())
 
     def references(examples: list[Feeds], fake_quantize: bool = False) -> list[list[np.ndarray]]:
         *_, last = examples  # the others are its first rows: each row is computed once
         compute = reference or function
         convolutions = (
-            fake_quantized_convolutions(ends()) if fake_quantize and ends else nullcontext()
+            fake_quantized_convolutions(ranges()) if fake_quantize and ranges else nullcontext()
         )
         layers = fake_quantized(owner, spec if fake_quantize else None, packer)
         with layers, convolutions, torch.no_grad():
@@ -125,8 +125,8 @@ def traced(
         examples=examples,
         references=references,
         error=error,
-        spec=CONVOLUTIONS if ends else spec,
-        is_quantized=spec is not None or ends is not None,
+        spec=CONVOLUTIONS if ranges else spec,
+        is_quantized=spec is not None or ranges is not None,
     )
 
 

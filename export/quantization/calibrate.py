@@ -103,9 +103,10 @@ class CacheCalibration:
 
 @contextmanager
 def _fast_matmuls() -> Iterator[None]:
-    """Let oneDNN multiply inside the block, in bf16 where it likes: largest values need no more.
+    """Let oneDNN compute matmuls inside the block; it may use bf16.
 
-    Its matmuls of float32 took 0.55 of MKL's time on an AMD processor.
+    The largest values need no more. Its float32 matmuls took 0.55 of MKL's time on an AMD processor
+    (docs/log.md).
     """
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
@@ -149,11 +150,11 @@ def sequences(checkpoint: Checkpoint, decoded: DecodedSamples) -> list[Tensor]:
     ids_T = encoder.generation(_PROMPT)
     if isinstance(model, Janus):
         drawn = _codes(checkpoint, model)
-        some = drawn[: -(-len(drawn) // 2)]
-        drawings = (ids_T, drawn), (encoder.unconditional(ids_T), some)
+        half = drawn[: (len(drawn) + 1) // 2]
+        drawings = (ids_T, drawn), (encoder.unconditional(ids_T), half)
     else:
         drawn = _latents(checkpoint, model)
-        drawings = (ids_T[:-1], drawn), (ids_T[:1], drawn)  # t's vector ends it
+        drawings = (ids_T[:-1], drawn), (ids_T[:1], drawn)  # t's vector ends each
     with loaded(checkpoint, "language_model.model.embed_tokens."):
         prompted = [
             (model.embed_text(torch.from_numpy(row_T)[None]).repeat(len(images), 1, 1), images)

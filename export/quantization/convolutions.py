@@ -38,25 +38,29 @@ class Range(NamedTuple):
         return Range(torch.minimum(self.least, least), torch.maximum(self.most, most))
 
 
-class Ends(NamedTuple):
+class ConvolutionRanges(NamedTuple):
     """The ranges of a convolution's inputs and outputs."""
 
     inputs: Range
     outputs: Range
 
 
-Observed = dict[nn.Module, Ends]  # of convolutions, in the order of their first calls
+ObservedRanges = dict[
+    nn.Module, ConvolutionRanges
+]  # of convolutions, in the order of their first calls
 _NOTHING = Range(torch.tensor(torch.inf), torch.tensor(-torch.inf))
 
 
 @contextmanager
-def observed(module: nn.Module) -> Iterator[Observed]:
+def observed(module: nn.Module) -> Iterator[ObservedRanges]:
     """Yield the ranges of a module's convolutions, which grow with every call inside the block."""
-    found: Observed = {}
+    found: ObservedRanges = {}
 
     def observe(convolution: nn.Module, given: tuple[Tensor], made: Tensor) -> None:
-        before = found.get(convolution, Ends(_NOTHING, _NOTHING))
-        found[convolution] = Ends(before.inputs.including(given[0]), before.outputs.including(made))
+        before = found.get(convolution, ConvolutionRanges(_NOTHING, _NOTHING))
+        found[convolution] = ConvolutionRanges(
+            before.inputs.including(given[0]), before.outputs.including(made)
+        )
 
     with ExitStack() as hooks:
         for convolution in _quantized(module):
@@ -64,14 +68,14 @@ def observed(module: nn.Module) -> Iterator[Observed]:
         yield found
 
 
-def quantize_convolutions(proto: onnx.ModelProto, ends: Observed) -> onnx.ModelProto:
+def quantize_convolutions(proto: onnx.ModelProto, ranges: ObservedRanges) -> onnx.ModelProto:
     """Return the model with its convolutions between QuantizeLinear and DequantizeLinear.
 
     Engines fuse these into one operator.
 
     Args:
         proto: The model.
-        ends: Ranges of the convolutions in the order of their calls, which is the graph's order.
+        ranges: Ranges of the convolutions in the order of their calls, which is the graph's order.
     """
     shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     nodes = [
@@ -79,9 +83,9 @@ def quantize_convolutions(proto: onnx.ModelProto, ends: Observed) -> onnx.ModelP
         for node in proto.graph.node
         if node.op_type == "Conv" and _is_quantized(shapes[node.input[1]])
     ]
-    ranges: dict[str, Range] = {}
-    for node, end in zip(nodes, ends.values(), strict=True):
-        ranges |= {node.input[0]: end.inputs, node.output[0]: end.outputs}
+    by_tensor: dict[str, Range] = {}
+    for node, own in zip(nodes, ranges.values(), strict=True):
+        by_tensor |= {node.input[0]: own.inputs, node.output[0]: own.outputs}
     quantizer = QDQQuantizer(
         proto,
         per_channel=True,
@@ -90,7 +94,7 @@ def quantize_convolutions(proto: onnx.ModelProto, ends: Observed) -> onnx.ModelP
         activation_qType=QuantType.QUInt8,  # x86 multiplies unsigned by signed numbers
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
-            {name: (least.numpy(), most.numpy()) for name, (least, most) in ranges.items()},
+            {name: (least.numpy(), most.numpy()) for name, (least, most) in by_tensor.items()},
         ),
         nodes_to_quantize=[node.name for node in nodes],
         nodes_to_exclude=[],
@@ -103,7 +107,7 @@ def quantize_convolutions(proto: onnx.ModelProto, ends: Observed) -> onnx.ModelP
 
 
 @contextmanager
-def fake_quantized_convolutions(ends: Observed) -> Iterator[None]:
+def fake_quantized_convolutions(ranges: ObservedRanges) -> Iterator[None]:
     """Make convolutions compute fake-quantized inside the block.
 
     Weights, inputs and outputs are quantized and dequantized, the latter two in the given ranges.
@@ -111,13 +115,13 @@ def fake_quantized_convolutions(ends: Observed) -> Iterator[None]:
     """
 
     def hook(convolution: nn.Module) -> list[RemovableHandle]:
-        inputs, outputs = ends[convolution]
+        inputs, outputs = ranges[convolution]
         return [
             convolution.register_forward_pre_hook(lambda _, x: (_fake_quantized(x[0], inputs),)),
             convolution.register_forward_hook(lambda _, _x, y: _fake_quantized(y, outputs)),
         ]
 
-    layers = [layer for layer in ends if isinstance(layer, nn.Conv2d)]
+    layers = [layer for layer in ranges if isinstance(layer, nn.Conv2d)]
     with with_dequantized_weights(layers, CONVOLUTIONS, hook):
         yield
 

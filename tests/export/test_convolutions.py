@@ -76,9 +76,9 @@ def test_a_rounded_module_is_close_and_becomes_what_it_was() -> None:
     module, x = torch.nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 9, 9)
     with torch.no_grad():
         exact = module(x).numpy()
-        with observed(module) as ends:
+        with observed(module) as ranges:
             module(x)
-        with fake_quantized_convolutions(ends):
+        with fake_quantized_convolutions(ranges):
             error = relative_error(module(x).numpy(), exact)
         assert 1e-4 < error < 0.02 and np.array_equal(module(x).numpy(), exact)
 
