@@ -25,6 +25,7 @@ from janus_edge.runtime.events import Finished
 from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
+from janus_edge.runtime.tiles import LAYOUTS
 
 Workload = Literal["draw", "ask"]
 WORKLOADS: tuple[Workload, ...] = ("draw", "ask")
@@ -214,6 +215,8 @@ def _weights(bundle: Bundle, *names: str) -> int:
 
 def _stored_bytes(stored: Stored) -> int:
     """Return the bytes of a stored tensor."""
+    if stored.dtype in LAYOUTS:
+        return LAYOUTS[stored.dtype].size(*stored.shape)
     return math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
 
 

@@ -16,7 +16,7 @@ from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.kv_cache import PAST
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes, ManifestPart
 
-FORMAT = 2
+FORMAT = 3
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -45,9 +45,13 @@ class File(ManifestPart):
 
 
 class Stored(ManifestPart):
-    """A weight in a component's ``data``: row-major, ``offset`` bytes from the start."""
+    """A weight in a component's ``data``, ``offset`` bytes from the start.
 
-    dtype: Literal["float32", "uint8"]
+    float32 is row-major; int4_tiles and int8_tiles lie as runtime/tiles.py says, and their shape is
+    (outputs, inputs).
+    """
+
+    dtype: Literal["float32", "int4_tiles", "int8_tiles"]
     shape: Annotated[tuple[Positive, ...], Field(max_length=limits.MOST_AXES)]
     offset: Annotated[int, Field(ge=0, le=limits.MOST_OFFSET)]
 
@@ -144,7 +148,7 @@ class FlowSampling(ManifestPart):
 class _Manifest(ManifestPart):
     """What manifest.json holds for every family."""
 
-    format: Literal[2]
+    format: Literal[3]
     name: Word
     created_by: Word
     prompt: Prompt

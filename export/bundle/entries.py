@@ -9,6 +9,7 @@ import numpy as np
 
 from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.storage import halve
+from janus_edge.export.graph.tiled import place_of, tiles_of
 from janus_edge.runtime.bundle import file_sha256
 
 TARGET, ANY_TARGET = "cpu", "any"  # "any": only standard operators
@@ -48,10 +49,12 @@ def graph_entry(
 
 def _stored(proto: Any) -> dict[str, Any]:
     """Return where the file beside a graph holds each of its weights."""
-    found = {}
+    tiles = tiles_of(proto.graph)
+    found = {name: each.model_dump(mode="json") for name, each in tiles.items()}
+    inside = {each.offset for each in tiles.values()}
     for tensor in proto.graph.initializer:
-        if tensor.external_data:
-            place = {entry.key: entry.value for entry in tensor.external_data}
+        place = place_of(tensor)
+        if place and int(place["offset"]) not in inside:
             found[tensor.name] = {
                 "dtype": _DTYPES[tensor.data_type],
                 "shape": list(tensor.dims),

@@ -23,6 +23,7 @@ from janus_edge.export.graph.storage import halve
 from janus_edge.export.quantization.calibrate import CacheScales
 from janus_edge.export.quantization.quantize import Packer, QuantSpec, pack
 from janus_edge.model.config import LanguageConfig
+from janus_edge.runtime.tiles import LAYOUTS, to_tiles
 
 OPSET = 24
 IR_VERSION = 11
@@ -65,6 +66,7 @@ class Graph:
         data: Path | None = None,
         spec: QuantSpec | None = None,
         packer: Packer | None = None,
+        tiled: bool = False,
     ) -> None:
         """Begin an empty graph.
 
@@ -73,13 +75,14 @@ class Graph:
             data: File for the weights of matrix products; None: they lie in the graph.
             spec: How those are quantized; None: not at all.
             packer: What quantizes them, and keeps the result for others; None: nobody else asks.
+            tiled: Whether quantized weights lie in tiles in ``data``, for the CPU kernels.
         """
         self.lowering = lowering
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.rows: dict[str, tuple[str, str]] = {}  # quantized inputs, shared by matrix products
         self.pack = pack if packer is None else packer.pack
-        self._data, self._spec = data, spec
+        self._data, self._spec, self._tiled = data, spec, tiled
         self._file: BinaryIO | None = None if data is None else data.open("wb")
 
     @property
@@ -96,6 +99,31 @@ class Graph:
         """Add an array to the file beside the graph if there is one, else to the graph."""
         keep = self.constant if self._file is None else self._external
         return keep(name, np.ascontiguousarray(array))
+
+    def blocks(self, name: str, quantized: np.ndarray, scales_OK: np.ndarray) -> list[str]:
+        """Add weights that are quantized in blocks, and their scales.
+
+        In tiles they are one array of the file, from which the runtime makes both initializers:
+        their place in the graph is that of the tiles, whose length does not fit their shapes.
+
+        Args:
+            name: The layer.
+            quantized: (O, K, S * bits / 8) uint8.
+            scales_OK: (O, K) float32.
+
+        Returns:
+            The names of both.
+        """
+        names = [f"{name}.weight.quantized", f"{name}.weight.scales"]
+        if not self._tiled or self._file is None:
+            return [self.weight(names[0], quantized), self.weight(names[1], scales_OK)]
+        assert self._spec is not None
+        layout = LAYOUTS[f"int{self._spec.bits}_tiles"]
+        tiles = np.ascontiguousarray(to_tiles(quantized, scales_OK, layout))
+        for each, array in zip(names, (quantized, scales_OK), strict=True):
+            self._refer(each, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape, tiles)
+        self._file.write(tiles.data)
+        return names
 
     def nibbles(self, name: str, quantized: np.ndarray) -> str:
         """Store int8 values of -8 to 7, an even number of them, as 4-bit weights."""
@@ -176,20 +204,23 @@ class Graph:
         shape: tuple[int, ...] | None = None,
     ) -> str:
         """Add an array to the file; dtype and shape are the tensor's, by default the array's."""
+        own = helper.np_dtype_to_tensor_dtype(array.dtype)
+        self._refer(name, dtype or own, shape or array.shape, array)
+        assert self._file is not None
+        self._file.write(array.data)
+        return name
+
+    def _refer(self, name: str, dtype: int, shape: tuple[int, ...], array: np.ndarray) -> None:
+        """Add an initializer whose place is that of the array to be written to the file next."""
         assert self._file is not None and self._data is not None
         self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
         tensor = TensorProto(
-            name=name,
-            data_type=dtype or helper.np_dtype_to_tensor_dtype(array.dtype),
-            dims=shape or array.shape,
-            data_location=TensorProto.EXTERNAL,
+            name=name, data_type=dtype, dims=shape, data_location=TensorProto.EXTERNAL
         )
         place = {"location": self._data.name, "offset": self._file.tell(), "length": array.nbytes}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
         self.initializers.append(tensor)
-        self._file.write(array.data)
-        return name
 
 
 def opsets_of(nodes: Iterable[onnx.NodeProto], opset: int) -> list[onnx.OperatorSetIdProto]:

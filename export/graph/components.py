@@ -134,8 +134,11 @@ def _head(
         name, parameters, head, head, (hidden,), outputs, batch="R", spec=spec, packer=packer
     )
 
+    # the CPU kernels run it
+    is_listed = spec == QuantSpec(bits=8, block_size=32) and lowering == "onnxruntime"
+
     def build(data: Path | None) -> onnx.ModelProto:
-        graph = Graph(LOWERINGS[lowering], data, spec, packer)
+        graph = Graph(LOWERINGS[lowering], data, spec, packer, tiled=is_listed)
         fill(graph)
         sizes = [m.out_features for m in head.modules() if isinstance(m, nn.Linear)]
         return graph.model(
@@ -148,7 +151,7 @@ def _head(
         plain,
         build=build,
         num_weights=sum(p.numel() for p in head.parameters()),
-        is_listed=spec == QuantSpec(bits=8, block_size=32) and lowering == "onnxruntime",
+        is_listed=is_listed,
     )
 
 

@@ -96,11 +96,19 @@ class _Export:
         """True if weights or caches are quantized."""
         return self.spec is not None or self.preset.cache != "float32"
 
+    @property
+    def is_listed(self) -> bool:
+        """True if the CPU kernels run it."""
+        in_blocks = self.spec == QuantSpec(bits=4, block_size=128)
+        return in_blocks and (self.preset.cache, self.preset.lowering) == ("int8", "onnxruntime")
+
     def build(self, data: Path | None) -> onnx.ModelProto:
         """Return the graph, and keep PyTorch's answers to the examples. data: see ``Graph``."""
         config = self.checkpoint.model.config.language
         lowering, packer = LOWERINGS[self.preset.lowering], Packer()
-        graph = DecoderGraph(config, self.max_length, lowering, data, self.spec, packer)
+        graph = DecoderGraph(
+            config, self.max_length, lowering, data, self.spec, packer, self.is_listed
+        )
         answers = {kind: self._begin(self.examples, kind) for kind in self._kinds()}
         for index, layer, scales in self._layers():
             graph.add_layer(index, layer, scales)
@@ -173,7 +181,7 @@ def _component(name: str, made: _Export) -> Component:
         references=made.references,
         spec=made.spec,
         is_quantized=made.is_quantized,
-        is_listed=made.spec == QuantSpec(bits=4, block_size=128) and made.preset.cache == "int8",
+        is_listed=made.is_listed,
     )
 
 

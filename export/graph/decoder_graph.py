@@ -39,6 +39,7 @@ class DecoderGraph:
         data: Path | None = None,
         spec: QuantSpec | None = None,
         packer: Packer | None = None,
+        tiled: bool = False,
     ) -> None:
         """Begin a graph.
 
@@ -49,8 +50,10 @@ class DecoderGraph:
             data: File for the weights beside the graph; None: they lie in the graph.
             spec: How weights are quantized; None: not at all.
             packer: What quantizes them.
+            tiled: Whether they lie in tiles in ``data``.
         """
-        self._config, self._graph, self._x = config, Graph(lowering, data, spec, packer), "embeds"
+        self._config, self._x = config, "embeds"
+        self._graph = Graph(lowering, data, spec, packer, tiled)
         self._cache_type = TensorProto.FLOAT
         with torch.no_grad():
             cos, sin = rope(config, torch.arange(max_length))

@@ -21,10 +21,7 @@ def matmul(
         quantized_IO = graph.weight(f"{name}.weight.quantized", signed_IO)
         scales_O = graph.constant(f"{name}.weight.scales", scales_KO[0])
         return _integers(graph, x, output, quantized_IO, scales_O, weight_OI.shape[1])
-    stored = [
-        graph.weight(f"{name}.weight.quantized", quantized),
-        graph.weight(f"{name}.weight.scales", scales_OK),
-    ]
+    stored = graph.blocks(name, quantized, scales_OK)
     return graph.node(
         "MatMulNBits",
         [x, *stored],

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 
 from janus_edge.export.graph.component import Component, Feeds
+from janus_edge.export.graph.tiled import tiles_of
 from janus_edge.runtime.backends.onnxruntime import load_graph
+from janus_edge.runtime.tiles import initializers
 
 TOLERANCE = 1e-4  # of the reference's largest value, fp32
 EAGER = 2.0  # times the error of PyTorch with the same dequantized weights, in fp32
@@ -76,7 +78,9 @@ def measure_parity(
     worst = Parity(0.0, TOLERANCE if tolerance is None else tolerance)
     found: list[Feeds] = [{} for _ in examples]
     for segment, inputs, outputs in _segments(component, path, upcast, list(examples[0])):
-        engine = load_graph(segment, num_threads=0, upcast=upcast)
+        graph = onnx.load(segment, load_external_data=False).graph
+        weights = initializers(tiles_of(graph), path.with_suffix(".data"))
+        engine = load_graph(segment, num_threads=0, upcast=upcast, weights=weights)
         for feeds, values in zip(examples, found, strict=True):
             known = feeds | values
             results = engine.run({name: known[name] for name in inputs})

@@ -5,6 +5,7 @@
 
 #include "error.hpp"
 #include "kv_cache.hpp"
+#include "tiles.hpp"
 
 extern "C" {
 #include "../cpu/decoder.h"
@@ -14,40 +15,38 @@ extern "C" {
 namespace je {
 namespace {
 
-constexpr int64_t kBlock = 128;  // inputs that share a scale: in the decoder, in heads
-constexpr int64_t kHeadBlock = 32;
+const char kDecoderType[] = "int4_tiles", kHeadType[] = "int8_tiles";  // of weights
 
 // The arrays of a component's data file, which is mapped.
 class Weights {
  public:
   Weights(const Bundle& bundle, const ComponentInfo& component)
-      : path_(bundle.folder + "/" + component.data.file), tensors_(component.tensors) {
-    if (component.data.file.empty())
-      fail(JE_E_BUNDLE, bundle.path(component), ": no weights beside it; export the bundle again");
-    file_ = Mapped(path_);
-  }
+      : path_(data_path(bundle.folder, component)), tensors_(component.tensors), file_(path_) {}
 
-  template <class Number>
-  const Number* at(const std::string& name, const std::vector<int64_t>& shape) const {
+  // Return the address of numbers of this shape.
+  const float* floats(const std::string& name, const std::vector<int64_t>& shape) const {
     const auto found = tensors_.find(name);
-    const char* type = sizeof(Number) == 1 ? "uint8" : "float32";
-    if (found == tensors_.end() || found->second.dtype != type || found->second.shape != shape)
+    if (found == tensors_.end() || found->second.dtype != "float32" || found->second.shape != shape)
       fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
-    double size = sizeof(Number);  // a double cannot overflow
+    double size = sizeof(float);  // a double cannot overflow
     for (const int64_t each : shape) size *= static_cast<double>(each);
-    const uint64_t offset = found->second.offset;
-    if (static_cast<double>(offset) + size > static_cast<double>(file_.size()) || offset % 4 != 0)
-      fail(JE_E_BUNDLE, path_, ": ", name, " is not inside; export the bundle again");
-    return reinterpret_cast<const Number*>(file_.data() + offset);
+    return reinterpret_cast<const float*>(inside(path_, name, file_.data(), file_.size(), found->second.offset, size));
   }
 
-  // Return the number of outputs of a matrix, the first size of its weights; 0 if there are no such weights.
-  int64_t outputs(const std::string& name) const {
+  // Return the weights of a matmul, and its bias if it has one. outputs 0: as many as there are.
+  je_matrix matrix(const std::string& layer, const char* dtype, int64_t inputs, int64_t outputs = 0) const {
+    const std::string name = layer + ".weight.tiles", bias = layer + ".bias";
     const auto found = tensors_.find(name);
-    return found == tensors_.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
+    if (found == tensors_.end() || found->second.dtype != dtype || found->second.shape.size() != 2 ||
+        found->second.shape[1] != inputs || (outputs != 0 && found->second.shape[0] != outputs))
+      fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
+    const TileLayout& layout = *tile_layout(dtype);
+    outputs = found->second.shape[0];
+    const double size = layout.size(outputs, inputs);
+    return {inside(path_, name, file_.data(), file_.size(), found->second.offset, size),
+            tensors_.count(bias) ? floats(bias, {outputs}) : nullptr, static_cast<int32_t>(outputs),
+            static_cast<int32_t>(inputs), layout.bits};
   }
-
-  bool has(const std::string& name) const { return tensors_.count(name) > 0; }
 
  private:
   std::string path_;
@@ -80,17 +79,17 @@ class CpuDecoder : public DecoderEngine {
     for (int64_t i = 0; i < sizes_.num_layers; ++i) {
       const std::string at = join("layers.", i, ".");
       je_layer& layer = layers_.emplace_back();
-      layer.attention_norm = weights_.at<float>(at + "input_layernorm.weight", {width});
-      layer.mlp_norm = weights_.at<float>(at + "post_attention_layernorm.weight", {width});
-      layer.key_scales = weights_.at<float>(join("k_", i, ".scale"), {shared});
-      layer.value_scales = weights_.at<float>(join("v_", i, ".scale"), {shared});
-      layer.q = matrix(at + "q_proj", width);
-      layer.k = matrix(at + "k_proj", width, shared);
-      layer.v = matrix(at + "v_proj", width, shared);
-      layer.o = matrix(at + "o_proj", layer.q.outputs, width);
-      layer.gate = matrix(at + "gate_proj", width);
-      layer.up = matrix(at + "up_proj", width, layer.gate.outputs);
-      layer.down = matrix(at + "down_proj", layer.up.outputs, width);
+      layer.attention_norm = weights_.floats(at + "input_layernorm.weight", {width});
+      layer.mlp_norm = weights_.floats(at + "post_attention_layernorm.weight", {width});
+      layer.key_scales = weights_.floats(join("k_", i, ".scale"), {shared});
+      layer.value_scales = weights_.floats(join("v_", i, ".scale"), {shared});
+      layer.q = weights_.matrix(at + "q_proj", kDecoderType, width);
+      layer.k = weights_.matrix(at + "k_proj", kDecoderType, width, shared);
+      layer.v = weights_.matrix(at + "v_proj", kDecoderType, width, shared);
+      layer.o = weights_.matrix(at + "o_proj", kDecoderType, layer.q.outputs, width);
+      layer.gate = weights_.matrix(at + "gate_proj", kDecoderType, width);
+      layer.up = weights_.matrix(at + "up_proj", kDecoderType, width, layer.gate.outputs);
+      layer.down = weights_.matrix(at + "down_proj", kDecoderType, layer.up.outputs, width);
       check(layer.q.outputs == layers_[0].q.outputs && layer.up.outputs == layers_[0].up.outputs);
     }
     const int32_t heads = layers_[0].q.outputs / static_cast<int32_t>(head);
@@ -101,9 +100,9 @@ class CpuDecoder : public DecoderEngine {
     model_.num_kv_heads = static_cast<int32_t>(sizes_.num_kv_heads);
     model_.head_dim = static_cast<int32_t>(head);
     model_.epsilon = static_cast<float>(sizes_.norm_epsilon);
-    model_.cos = weights_.at<float>("cos", {sizes_.max_length, head / 2});
-    model_.sin = weights_.at<float>("sin", {sizes_.max_length, head / 2});
-    model_.norm = weights_.at<float>("hidden.weight", {width});
+    model_.cos = weights_.floats("cos", {sizes_.max_length, head / 2});
+    model_.sin = weights_.floats("sin", {sizes_.max_length, head / 2});
+    model_.norm = weights_.floats("hidden.weight", {width});
     model_.layers = layers_.data();
     decoder_ = je_decoder_open(&model_, pool_->get());
     if (decoder_ == nullptr) throw std::bad_alloc();
@@ -133,16 +132,6 @@ class CpuDecoder : public DecoderEngine {
   }
 
  private:
-  // outputs 0: as many as there are.
-  je_matrix matrix(const std::string& name, int64_t inputs, int64_t outputs = 0) const {
-    const std::string quantized = name + ".weight.quantized";
-    const int64_t found = weights_.outputs(quantized), blocks = (inputs + kBlock - 1) / kBlock;
-    check(outputs == 0 || found == outputs);
-    return {weights_.at<uint8_t>(quantized, {found, blocks, kBlock / 2}),
-            weights_.at<float>(name + ".weight.scales", {found, blocks}), static_cast<int32_t>(found),
-            static_cast<int32_t>(inputs)};
-  }
-
   static void check(bool fits) {
     if (!fits) fail(JE_E_BUNDLE, "decoder: its sizes do not fit together; export the bundle again");
   }
@@ -155,36 +144,9 @@ class CpuDecoder : public DecoderEngine {
   je_decoder* decoder_;
 };
 
-bool decoder_fits(const ComponentInfo& part, const Sizes& sizes) {
-  bool is_quantized = false;
-  for (const auto& [name, each] : part.tensors) {
-    if (each.dtype != "uint8") continue;
-    is_quantized = true;
-    if (each.shape.empty() || each.shape[0] % 4 != 0) return false;
-  }
-  return is_quantized && sizes.head_dim % 32 == 0 && sizes.head_dim <= 256;
-}
-
-bool head_fits(const ComponentInfo& part, const Sizes& sizes) {
-  bool is_quantized = false;
-  for (const auto& [name, each] : part.tensors) {
-    if (each.dtype != "uint8") continue;
-    is_quantized = true;
-    const std::vector<int64_t>& s = each.shape;
-    if (s.size() != 3 || s[0] % 4 != 0 || s[1] % 2 != 0 || s[2] != kHeadBlock) return false;
-  }
-  return is_quantized && sizes.hidden_size % 64 == 0;
-}
-
-je_byte_matrix head_layer(const Weights& weights, const std::string& name, int64_t inputs) {
-  const bool has_bias = weights.has(name + ".bias");
-  if (inputs % 64 != 0) fail(JE_E_BUNDLE, name, ": has ", inputs, " inputs, not by 64; export the bundle again");
-  const std::string at = name + ".weight.";
-  const int64_t outputs = weights.outputs(at + "quantized"), blocks = inputs / kHeadBlock;
-  return {weights.at<uint8_t>(at + "quantized", {outputs, blocks, kHeadBlock}),
-          weights.at<float>(at + "scales", {outputs, blocks}),
-          has_bias ? weights.at<float>(name + ".bias", {outputs}) : nullptr, static_cast<int32_t>(outputs),
-          static_cast<int32_t>(inputs)};
+bool has_type(const ComponentInfo& part, const char* dtype) {
+  return std::any_of(part.tensors.begin(), part.tensors.end(),
+                     [&](const auto& each) { return each.second.dtype == dtype; });
 }
 
 }  // namespace
@@ -197,11 +159,24 @@ Pool::Pool(int num_threads) : pool_(je_pool_open(num_threads)) {
 
 Pool::~Pool() { je_pool_close(pool_); }
 
+// Use the instruction set that the environment names, once. Return false if there is none to use.
+static bool chooses_instructions() {
+  static const bool kIsThere = [] {
+    const char* name = std::getenv("JANUS_EDGE_CPU_KERNELS");  // as runtime/backends/cpu_library.py
+    if (name != nullptr && std::string(name) == "none") return false;
+    if (name != nullptr && *name != '\0' && je_choose_instructions(name) != 1)
+      fail(JE_E_ARGUMENT, "JANUS_EDGE_CPU_KERNELS is ", name, ": this processor or version has none of this name");
+    return je_decoder_runs_here() == JE_DECODER_VERSION;
+  }();
+  return kIsThere;
+}
+
 bool runs_on_cpu_kernels(const std::string& name, const Manifest& manifest) {
-  if (je_decoder_runs_here() != JE_DECODER_VERSION) return false;
+  if (!chooses_instructions()) return false;
   const ComponentInfo& part = manifest.components.at(name);
-  if (name == "decoder") return decoder_fits(part, manifest.sizes);
-  return (name == "image_head" || name == "text_head") && head_fits(part, manifest.sizes);
+  const int64_t head = manifest.sizes.head_dim;
+  if (name == "decoder") return has_type(part, kDecoderType) && head % 32 == 0 && head <= 256;
+  return (name == "image_head" || name == "text_head") && has_type(part, kHeadType);
 }
 
 std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool) {
@@ -212,13 +187,13 @@ Head cpu_head(const Bundle& bundle, const std::string& name, std::shared_ptr<Poo
   const ComponentInfo& part = bundle.component(name);
   auto weights = std::make_shared<Weights>(bundle, part);
   int64_t inputs = bundle.manifest.sizes.hidden_size;
-  std::vector<je_byte_matrix> layers;
+  std::vector<je_matrix> layers;
   for (const char* layer : {"projected", "logits"}) {  // in this order; a head has `logits` and may have `projected`
     const std::string at = std::string(layer) + ".";
     const bool is_there = std::any_of(part.tensors.begin(), part.tensors.end(),
                                       [&](const auto& each) { return each.first.rfind(at, 0) == 0; });
     if (!is_there && at == "projected.") continue;
-    layers.push_back(head_layer(*weights, layer, inputs));
+    layers.push_back(weights->matrix(layer, kHeadType, inputs));
     inputs = layers.back().outputs;
   }
   const Sizes& sizes = bundle.manifest.sizes;

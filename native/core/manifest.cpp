@@ -69,7 +69,7 @@ std::map<std::string, Stored> stored_of(ObjectReader& from) {
   from.each("tensors", [&](const std::string& name, ObjectReader each) {
     if (!is_identifier(name)) each.wrong("", "has no plain name");
     Stored stored;
-    stored.dtype = each.word("dtype", {"float32", "uint8"});
+    stored.dtype = each.word("dtype", {"float32", "int4_tiles", "int8_tiles"});
     stored.shape = each.integers("shape", 1, kMost);
     check_axes(each, stored.shape.size());
     stored.offset = static_cast<uint64_t>(each.integer("offset", 0, limits::kOffset));

@@ -9,7 +9,7 @@
 
 namespace je {
 
-inline constexpr int64_t kFormat = 2;                       // of the manifest (docs/bundle.md)
+inline constexpr int64_t kFormat = 3;                       // of the manifest (docs/bundle.md)
 inline constexpr const char* kPrefill = "decoder_prefill";  // the decoder again, for many positions at once
 
 // A dimension of a shape: a fixed size, or a name if the size varies.

@@ -200,8 +200,12 @@ Ort::Value value_of(const Tensor& tensor) {
 
 Graph::Graph(std::string path, const ComponentInfo& component, const GraphOptions& options)
     : path_(std::move(path)), device_(options.device) {
+  if (!component.data.file.empty())
+    weights_ = graph_weights(component.tensors, path_.substr(0, path_.rfind('/') + 1) + component.data.file);
   try {
-    session_ = Ort::Session(*library().environment, path_.c_str(), session_options(options));
+    Ort::SessionOptions settings = session_options(options);
+    give_weights(settings);
+    session_ = Ort::Session(*library().environment, path_.c_str(), settings);
   } catch (const Ort::Exception& error) {
     const std::string reason = reason_of(error);
     if (is_shortage(reason)) fail(JE_E_MEMORY, path_, ": ", reason, "; ", kFreeMemory);
@@ -212,6 +216,17 @@ Graph::Graph(std::string path, const ComponentInfo& component, const GraphOption
          "; use a newer one, or export it again");
   }
   check_ends(path_, component, session_);
+}
+
+void Graph::give_weights(Ort::SessionOptions& to) {
+  std::vector<std::string> names;
+  for (const GraphWeights& each : weights_) {
+    names.push_back(each.quantized_name);
+    values_.push_back(value_of({"", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, each.quantized_shape, each.quantized.data()}));
+    names.push_back(each.scales_name);
+    values_.push_back(value_of(floats("", each.scales_shape, each.scales.data())));
+  }
+  if (!names.empty()) to.AddExternalInitializers(names, values_);
 }
 
 void Graph::run_values(const std::vector<const char*>& input_names, const std::vector<const OrtValue*>& inputs,

@@ -12,6 +12,7 @@
 #include "devices.hpp"
 #include "janus_edge.h"
 #include "manifest.hpp"
+#include "tiles.hpp"
 
 namespace je {
 
@@ -70,8 +71,13 @@ class Graph {
   Ort::Value device_value(const std::vector<int64_t>& shape, ONNXTensorElementDataType type) const;
 
  private:
+  // Let the graph's weights be those that are stored in tiles.
+  void give_weights(Ort::SessionOptions& to);
+
   std::string path_;
   Device device_;
+  std::vector<GraphWeights> weights_;
+  std::vector<Ort::Value> values_;                 // of weights_
   mutable Ort::Session session_{nullptr};          // its Run is safe on several threads, but not const
   mutable Ort::Allocator device_memory_{nullptr};  // values keep a pointer to it
   mutable std::once_flag has_device_memory_;

@@ -3,9 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention.h"
-#include "matmul.h"
+#include "kernels/table.h"
 #include "pool.h"
+
+#define FEW_ROWS 8 /* up to so many, the caller quantizes rows itself, and parts are longer */
 
 struct je_decoder {
   const je_model* model;
@@ -18,11 +19,12 @@ struct je_decoder {
 
 /* What the tasks of one call of je_decoder_run read and write. */
 typedef struct {
+  const je_kernels* kernels;
   const je_model* model;
   const je_layer* layer;
   int tokens, mlp_width, num_threads;
   float *x, *qkv, *attended, *gated, *normed; /* (tokens, ...) */
-  char* scratch; /* scratch_bytes for each worker: a panel of weights, or the buffers of attention */
+  char* scratch; /* scratch_bytes for each worker: the buffers of attention */
   size_t scratch_bytes;
   je_rows rows; /* the quantized input of the next matrix products */
   je_attention attention;
@@ -51,25 +53,27 @@ void je_decoder_close(je_decoder* decoder) {
   free(decoder);
 }
 
-/* Return the number of outputs in a part. With many rows one tile is enough work. With few rows longer parts read
- * memory faster. */
-static int outputs_per_part(const decoder_run* run) { return run->tokens > JE_FEW_ROWS ? JE_TILE : 2 * JE_TILE; }
+/* Return the number of tiles in a part. With many rows one tile is enough work. With few rows longer parts read memory
+ * faster. */
+static int tiles_per_part(const decoder_run* run) { return run->tokens > FEW_ROWS ? 1 : 2; }
+
+static int num_tiles(const je_matrix* matrix) { return (matrix->outputs + JE_TILE - 1) / JE_TILE; }
 
 static int num_parts(const decoder_run* run, const je_matrix* matrix) {
-  return (matrix->outputs + outputs_per_part(run) - 1) / outputs_per_part(run);
+  return (num_tiles(matrix) + tiles_per_part(run) - 1) / tiles_per_part(run);
 }
 
 /* Return the part with this number, counted over all matrices of the run, and set *y to where its outputs go. If the
- * number is negative, the part has no outputs. */
+ * number is negative, the part has no tiles. */
 static je_part part_of(const decoder_run* run, int number, float** y) {
+  const int longest = tiles_per_part(run);
   *y = run->y;
   for (int i = 0; number >= 0 && i < 3 && run->matrices[i]; i++) {
     const je_matrix* matrix = run->matrices[i];
-    const int count = num_parts(run, matrix), first = number * outputs_per_part(run),
-              remaining = matrix->outputs - first;
+    const int count = num_parts(run, matrix), first = number * longest, remaining = num_tiles(matrix) - first;
     if (number < count) {
-      *y += first;
-      return (je_part){matrix, first, remaining < outputs_per_part(run) ? remaining : outputs_per_part(run)};
+      *y += first * JE_TILE;
+      return (je_part){matrix, first, remaining < longest ? remaining : longest};
     }
     number -= count;
     *y += matrix->outputs;
@@ -79,23 +83,23 @@ static je_part part_of(const decoder_run* run, int number, float** y) {
 
 static void matmul_task(void* context, je_piece piece) {
   const decoder_run* run = context;
-  uint8_t* panel = (uint8_t*)run->scratch + piece.worker * run->scratch_bytes;
+  const je_kernels* kernels = run->kernels;
   float *y, *next_y;
   const je_part part = part_of(run, piece.number, &y), next = part_of(run, piece.next, &next_y);
-  if (!piece.is_next) je_prefetch(part, &run->rows);
+  if (!piece.is_next) kernels->prefetch(part);
   if (!run->gate) {
-    je_matmul(part, next, &run->rows, y, run->stride, run->epilogue, panel);
+    kernels->matmul(part, next, &run->rows, y, run->stride, run->epilogue);
     return;
   }
-  const je_part gate = {run->gate, part.first, part.outputs};
-  je_matmul(part, gate, &run->rows, y, run->stride, JE_STORE, panel);
-  je_matmul(gate, next, &run->rows, y, run->stride, JE_GATE, panel);
+  const je_part gate = {run->gate, part.first, part.count};
+  kernels->matmul(part, gate, &run->rows, y, run->stride, JE_STORE);
+  kernels->matmul(gate, next, &run->rows, y, run->stride, JE_GATE);
 }
 
 static void attention_task(void* context, je_piece piece) {
   const decoder_run* run = context;
   const int groups = run->model->num_kv_heads;
-  je_attend(&run->attention, piece.number / groups, piece.number % groups,
+  run->kernels->attend(&run->attention, piece.number / groups, piece.number % groups,
             (float*)(run->scratch + piece.worker * run->scratch_bytes));
 }
 
@@ -104,21 +108,21 @@ static void quantize_task(void* context, je_piece piece) {
   const float* x = run->source + (size_t)piece.number * run->width;
   if (run->weight) {
     float* y = run->target + (size_t)piece.number * run->width;
-    je_norm(y, x, run->weight, run->width, run->model->epsilon);
+    run->kernels->norm(y, x, run->weight, run->width, run->model->epsilon);
     x = y;
   }
-  je_quantize_row(&run->rows, piece.number, x, run->width);
+  run->kernels->quantize_row(&run->rows, piece.number, x, run->width);
 }
 
 static void norm_task(void* context, je_piece piece) {
   const decoder_run* run = context;
   const size_t at = (size_t)piece.number * run->width;
-  je_norm(run->target + at, run->x + at, run->model->norm, run->width, run->model->epsilon);
+  run->kernels->norm(run->target + at, run->x + at, run->model->norm, run->width, run->model->epsilon);
 }
 
 /* Run the task for each row. With few rows the caller does them all: waking the other threads would take longer. */
 static void run_each_row(je_decoder* decoder, decoder_run* run, je_task task) {
-  if (run->tokens > JE_FEW_ROWS)
+  if (run->tokens > FEW_ROWS)
     je_pool_run(decoder->pool, task, run, run->tokens);
   else
     for (int i = 0; i < run->tokens; i++) task(run, (je_piece){.number = i, .next = -1});
@@ -130,7 +134,7 @@ static void quantize_rows(je_decoder* decoder, decoder_run* run, const float* x,
   run->weight = weight;
   run->target = run->normed;
   run->width = width;
-  run->rows.blocks = (width + JE_BLOCK - 1) / JE_BLOCK;
+  run->rows.blocks = (width + JE_MAX_BLOCK - 1) / JE_MAX_BLOCK;
   run_each_row(decoder, run, quantize_task);
 }
 
@@ -182,8 +186,7 @@ static size_t lay_out(decoder_run* run, char* memory, size_t longest) {
   const size_t kv_width = (size_t)model->num_kv_heads * model->head_dim;
   const size_t widest = width > mlp_width ? (width > query_width ? width : query_width)
                                           : (mlp_width > query_width ? mlp_width : query_width);
-  const size_t blocks = (widest + JE_BLOCK - 1) / JE_BLOCK;
-  const size_t panel = je_panel_bytes((int)widest);
+  const size_t blocks = (widest + JE_MAX_BLOCK - 1) / JE_MAX_BLOCK;
   const size_t attention = je_attention_bytes(model, run->attention.time, (int)longest);
   size_t used = 0;
   run->x = reserve(memory, &used, tokens * width * sizeof(float));
@@ -191,10 +194,10 @@ static size_t lay_out(decoder_run* run, char* memory, size_t longest) {
   run->qkv = reserve(memory, &used, tokens * (query_width + 2 * kv_width) * sizeof(float));
   run->attended = reserve(memory, &used, tokens * query_width * sizeof(float));
   run->gated = reserve(memory, &used, tokens * mlp_width * sizeof(float));
-  run->rows.quantized = reserve(memory, &used, tokens * blocks * JE_BLOCK);
+  run->rows.quantized = reserve(memory, &used, tokens * blocks * JE_MAX_BLOCK);
   run->rows.scales = reserve(memory, &used, tokens * blocks * sizeof(float));
-  run->rows.zeros = reserve(memory, &used, tokens * blocks * sizeof(int32_t));
-  run->scratch_bytes = ((panel > attention ? panel : attention) + 63) / 64 * 64;
+  run->rows.sums = reserve(memory, &used, tokens * blocks * sizeof(int32_t));
+  run->scratch_bytes = (attention + 63) / 64 * 64;
   run->scratch = reserve(memory, &used, run->scratch_bytes * (size_t)run->num_threads);
   return used;
 }
@@ -202,11 +205,13 @@ static size_t lay_out(decoder_run* run, char* memory, size_t longest) {
 int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float* embeds, const int64_t* positions,
                    const int64_t* lengths, int32_t cache_length, int8_t* const* caches, float* hidden) {
   const je_model* model = decoder->model;
-  decoder_run run = {.model = model,
+  decoder_run run = {.kernels = je_kernels_in_use(),
+                     .model = model,
                      .tokens = rows * time,
                      .mlp_width = decoder->mlp_width,
                      .num_threads = je_pool_size(decoder->pool)};
   run.rows.count = run.tokens;
+  run.rows.block = JE_MAX_BLOCK;
   run.attention = (je_attention){.model = model,
                                  .rows = rows,
                                  .time = time,

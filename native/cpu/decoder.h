@@ -1,12 +1,11 @@
 /* A language decoder on the CPU: 4-bit weights in blocks of 128, an 8-bit KV cache.
  *
- * It needs x86-64 with AVX-512 VNNI. With few rows (decode steps) each weight is read once, at the memory's bandwidth.
- * With many rows (prefill, the tokens of a flow) a panel of weights is unpacked to 8 bits and multiplied with all rows.
- * docs/cpu-kernels.md says what is computed and how weights are laid out.
+ * Each weight is read from memory once, whatever the number of rows. All instruction sets compute the same bits, and a
+ * row's result does not depend on the other rows. docs/cpu-kernels.md says what is computed and how weights are laid
+ * out.
  *
  * Letters in shapes: R rows, T new positions per row, D width, H heads, G key-value heads, E head width, M cache
- * length; of a matrix O outputs, I inputs, K = ceil(I / 128) blocks. Arrays are contiguous, float32 unless named
- * otherwise.
+ * length; of a matrix O outputs, I inputs. Arrays are contiguous, float32 unless named otherwise.
  */
 #ifndef JE_DECODER_H
 #define JE_DECODER_H
@@ -19,14 +18,14 @@
 #define JE_PUBLIC __attribute__((visibility("default")))
 #endif
 
-/* 4-bit weights (O, I). weight = scale * (quantized - 8).
+/* A matrix (O, I) of weights of 4 bits in blocks of 128 inputs, or of 8 bits in blocks of 32.
  *
- * quantized (O, K, 64): two values per byte, the even input in the lower nibble; 8 stands for zero. scales (O, K): of
- * either sign. outputs O: a multiple of 4. The caller owns the arrays. */
+ * tiles: the weights and their scales as docs/bundle.md lays them out, aligned to 4 bytes. bias (O): or NULL. The caller
+ * owns the arrays. */
 typedef struct {
-  const uint8_t* quantized;
-  const float* scales;
-  int32_t outputs, inputs;
+  const uint8_t* tiles;
+  const float* bias;
+  int32_t outputs, inputs, bits;
 } je_matrix;
 
 /* A layer. attention_norm, mlp_norm (D): weights of the RMSNorms. key_scales, value_scales (G, E): the scale of each
@@ -53,10 +52,17 @@ typedef struct je_decoder je_decoder;
 
 /* The version of the structs and functions of this header and head.h. A program that loads the library at run time
  * compares it. */
-#define JE_DECODER_VERSION 2
+#define JE_DECODER_VERSION 3
 
 /* Return JE_DECODER_VERSION, or 0 if this processor lacks the instructions. The function itself uses none of them. */
 JE_PUBLIC int je_decoder_runs_here(void);
+
+/* Return the name of the instruction set that is used, for example "avx512_vnni"; NULL if none is. */
+JE_PUBLIC const char* je_instructions(void);
+
+/* Use an instruction set by name; NULL: the fastest that this processor has. Nothing may run meanwhile.
+ * Return 1; 0 if this processor does not have it; -1 if there is none of this name. */
+JE_PUBLIC int je_choose_instructions(const char* name);
 
 /* Start a pool of num_threads threads, the caller's included. Return NULL if there is no memory or no thread left. The
  * caller gives it to je_pool_close. */

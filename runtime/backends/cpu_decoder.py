@@ -12,30 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from janus_edge.runtime.backends import Arrays
-from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
+from janus_edge.runtime.backends.cpu_library import POINTER, Matrix, Pool, Weights
 from janus_edge.runtime.kv_cache import KVCache, past_names, present_names
 from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.sizes import Sizes
 
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        ("quantized", POINTER),
-        ("scales", POINTER),
-        ("outputs", ctypes.c_int32),
-        ("inputs", ctypes.c_int32),
-    )
-
-
 _NORMS = ("input_layernorm", "post_attention_layernorm")
-_QUANTIZED = "weight.quantized"
+_DTYPE = "int4_tiles"
 _PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in (*_NORMS, "key_scales", "value_scales")),
-        *((name, _Matrix) for name in _PRODUCTS),
+        *((name, Matrix) for name in _PRODUCTS),
     )
 
 
@@ -49,10 +39,9 @@ class _Model(ctypes.Structure):
 
 
 def runs(component: Component, sizes: Sizes) -> bool:
-    """Return True if the kernels fit: heads in steps of 32 channels, outputs in fours."""
-    products = [each for each in component.tensors.values() if each.dtype == "uint8"]
-    fits = sizes.head_dim in range(32, 257, 32) and all(p.shape[0] % 4 == 0 for p in products)
-    return bool(products) and fits
+    """Return True if the kernels fit: weights in tiles, heads in steps of 32 channels."""
+    is_tiled = any(each.dtype == _DTYPE for each in component.tensors.values())
+    return is_tiled and sizes.head_dim in range(32, 257, 32)
 
 
 class CpuDecoder:
@@ -74,8 +63,9 @@ class CpuDecoder:
         self._weights = weights = Weights(folder, component)
         width, head = sizes.hidden_size, sizes.head_dim
         shared = sizes.num_kv_heads * head
-        queries = weights.outputs(f"layers.0.q_proj.{_QUANTIZED}")  # they say themselves how many
-        inner = weights.outputs(f"layers.0.gate_proj.{_QUANTIZED}")
+        # they say themselves how many
+        queries = weights.matrix("layers.0.q_proj", _DTYPE, width).outputs
+        inner = weights.matrix("layers.0.gate_proj", _DTYPE, width).outputs
         inputs = {"o_proj": queries, "down_proj": inner}
         outputs = {"q_proj": queries, "up_proj": inner, "gate_proj": inner}
         outputs |= {"k_proj": shared, "v_proj": shared}
@@ -83,12 +73,12 @@ class CpuDecoder:
         for index, layer in enumerate(self._layers):
             at = f"layers.{index}"
             for name in _NORMS:
-                setattr(layer, name, weights(f"{at}.{name}.weight", "float32", (width,)))
-            layer.key_scales = weights(f"k_{index}.scale", "float32", (shared,))
-            layer.value_scales = weights(f"v_{index}.scale", "float32", (shared,))
+                setattr(layer, name, weights(f"{at}.{name}.weight", (width,)))
+            layer.key_scales = weights(f"k_{index}.scale", (shared,))
+            layer.value_scales = weights(f"v_{index}.scale", (shared,))
             for name in _PRODUCTS:
                 given, made = inputs.get(name, width), outputs.get(name, width)
-                setattr(layer, name, self._matrix(f"{at}.{name}", given, made))
+                setattr(layer, name, weights.matrix(f"{at}.{name}", _DTYPE, given, made))
         heads = self._layers[0].q_proj.outputs // head
         weights.require(heads * head == self._layers[0].q_proj.outputs)
         weights.require(heads > 0 and heads % sizes.num_kv_heads == 0)
@@ -100,24 +90,14 @@ class CpuDecoder:
             num_kv_heads=sizes.num_kv_heads,
             head_dim=head,
             epsilon=sizes.norm_epsilon,
-            cos=weights("cos", "float32", angles),
-            sin=weights("sin", "float32", angles),
-            norm=weights("hidden.weight", "float32", (width,)),
+            cos=weights("cos", angles),
+            sin=weights("sin", angles),
+            norm=weights("hidden.weight", (width,)),
             layers=ctypes.addressof(self._layers),
         )
         self._decoder = self._library.je_decoder_open(ctypes.addressof(self._model), pool.address)
         if not self._decoder:
             raise MemoryError("no memory for a decoder")
-
-    def _matrix(self, name: str, inputs: int, outputs: int) -> _Matrix:
-        """Return the weights of a matmul."""
-        blocks = -(-inputs // 128)
-        return _Matrix(
-            self._weights(f"{name}.{_QUANTIZED}", "uint8", (outputs, blocks, 64)),
-            self._weights(f"{name}.weight.scales", "float32", (outputs, blocks)),
-            outputs,
-            inputs,
-        )
 
     def __del__(self) -> None:
         """Close the decoder."""

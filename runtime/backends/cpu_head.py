@@ -9,29 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from janus_edge.runtime.backends import Arrays
-from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
+from janus_edge.runtime.backends.cpu_library import Matrix, Pool, Weights
 from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.sizes import Sizes
 
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        ("quantized", POINTER),
-        ("scales", POINTER),
-        ("bias", POINTER),
-        ("outputs", ctypes.c_int32),
-        ("inputs", ctypes.c_int32),
-    )
-
-
+_DTYPE = "int8_tiles"
 _LAYERS = ("projected", "logits")  # in this order; a head has one or both
 
 
 def runs(component: Component, sizes: Sizes) -> bool:
-    """Return True if the kernels fit: inputs in steps of 64, outputs in fours."""
-    shapes = [each.shape for each in component.tensors.values() if each.dtype == "uint8"]
-    fit = all(len(s) == 3 and s[0] % 4 == s[1] % 2 == 0 and s[2] == 32 for s in shapes)
-    return bool(shapes) and fit and sizes.hidden_size % 64 == 0
+    """Return True if the kernels fit: the weights are in tiles."""
+    return any(each.dtype == _DTYPE for each in component.tensors.values())
 
 
 class CpuHead:
@@ -55,25 +43,11 @@ class CpuHead:
         inputs, matrices = sizes.hidden_size, []
         for name in _LAYERS:
             if name == "logits" or any(t.startswith(f"{name}.") for t in component.tensors):
-                matrices.append(self._matrix(name, inputs))
+                matrices.append(self._weights.matrix(name, _DTYPE, inputs))
                 inputs = matrices[-1].outputs
         self._weights.require(inputs == expected)
-        self._matrices = (_Matrix * len(matrices))(*matrices)
+        self._matrices = (Matrix * len(matrices))(*matrices)
         self._outputs = inputs
-
-    def _matrix(self, name: str, inputs: int) -> _Matrix:
-        """Return a layer; the number of its outputs is that of its weights."""
-        weights, bias = self._weights, f"{name}.bias"
-        quantized = f"{name}.weight.quantized"
-        outputs, blocks = weights.outputs(quantized), inputs // 32
-        weights.require(inputs % 64 == 0)
-        return _Matrix(
-            quantized=weights(quantized, "uint8", (outputs, blocks, 32)),
-            scales=weights(f"{name}.weight.scales", "float32", (outputs, blocks)),
-            bias=weights(bias, "float32", (outputs,)) if bias in weights.tensors else None,
-            outputs=outputs,
-            inputs=inputs,
-        )
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """Return the logits, in a new array."""

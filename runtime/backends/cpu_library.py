@@ -9,15 +9,14 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-import numpy as np
-
 from janus_edge.runtime.errors import BundleError, OptionError
-from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component
-from janus_edge.runtime.reading import open_regular
+from janus_edge.runtime.tiles import LAYOUTS, map_data
 
 POINTER = ctypes.c_void_p
-_VERSION = 2  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
+_VERSION = 3  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
+# Names an instruction set, or "none" for the graphs alone (docs/cpu-kernels.md).
+INSTRUCTIONS = "JANUS_EDGE_CPU_KERNELS"
 
 
 @cache
@@ -36,6 +35,17 @@ def open_library(path: Path) -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(path))
     except OSError:
         return None
+    if found.je_decoder_runs_here() not in (0, _VERSION):
+        return None
+    found.je_choose_instructions.argtypes = (ctypes.c_char_p,)
+    found.je_instructions.restype = ctypes.c_char_p
+    wanted = os.environ.get(INSTRUCTIONS)
+    if wanted == "none":
+        return None
+    if wanted and found.je_choose_instructions(wanted.encode()) != 1:
+        raise OptionError(
+            f"{INSTRUCTIONS} is {wanted}: this processor or version has none of this name"
+        )
     if found.je_decoder_runs_here() != _VERSION:
         return None
     found.je_pool_open.restype = POINTER
@@ -52,6 +62,12 @@ def open_library(path: Path) -> ctypes.CDLL | None:
         *(POINTER, POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER),
     )
     return found
+
+
+def instructions() -> str | None:
+    """Return the name of the instruction set that the kernels use; None if they do not run."""
+    found = library()
+    return None if found is None else found.je_instructions().decode()
 
 
 class Pool:
@@ -83,6 +99,18 @@ class Pool:
             self.library.je_pool_close(self.address)
 
 
+class Matrix(ctypes.Structure):
+    """``je_matrix`` of native/cpu/decoder.h."""
+
+    _fields_ = (
+        ("tiles", POINTER),
+        ("bias", POINTER),
+        ("outputs", ctypes.c_int32),
+        ("inputs", ctypes.c_int32),
+        ("bits", ctypes.c_int32),
+    )
+
+
 class Weights:
     """The arrays in a file by name. The file is mapped, so only what is used is read."""
 
@@ -90,32 +118,53 @@ class Weights:
         """Map a component's data. Raises BundleError if there is no such file."""
         assert component.data is not None
         self._path, self.tensors = folder / component.data.file, component.tensors
-        try:
-            with os.fdopen(open_regular(self._path, MOST_BYTES["component"]), "rb") as file:
-                self._bytes = np.memmap(file, np.uint8, "r")
-        except (OSError, ValueError) as error:  # ValueError: an empty file
-            raise BundleError(f"{self._path}: {error}; export the bundle again") from None
+        self._bytes = map_data(self._path)
 
-    def __call__(self, name: str, dtype: str, shape: tuple[int, ...]) -> int:
-        """Return the address of an array of this dtype and shape.
+    def __call__(self, name: str, shape: tuple[int, ...]) -> int:
+        """Return the address of an array of float32 of this shape.
 
         Raises:
             BundleError: The array is missing, of another shape or dtype, or outside the file.
         """
         found = self.tensors.get(name)
-        if found is None or (found.dtype, found.shape) != (dtype, shape):
-            raise BundleError(f"{self._path}: no {name} {dtype} {shape}; export the bundle again")
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if found.offset + size > len(self._bytes) or found.offset % 4:
+        if found is None or (found.dtype, found.shape) != ("float32", shape):
+            raise BundleError(f"{self._path}: no {name} float32 {shape}; export the bundle again")
+        return self._address(name, 4 * math.prod(shape))
+
+    def matrix(self, layer: str, dtype: str, inputs: int, outputs: int = 0) -> Matrix:
+        """Return the weights of a matmul, and its bias if it has one.
+
+        Args:
+            layer: Its name.
+            dtype: Of the weights: "int4_tiles" or "int8_tiles".
+            inputs: How many inputs it must have.
+            outputs: How many outputs it must have; 0: as many as there are.
+
+        Raises:
+            BundleError: It has others, or lies outside the file.
+        """
+        name, bias = f"{layer}.weight.tiles", f"{layer}.bias"
+        found = self.tensors.get(name)
+        shape = found.shape if found is not None and found.dtype == dtype else ()
+        if len(shape) != 2 or shape != (outputs or shape[0], inputs):
+            wanted = f"{outputs or 'any'} x {inputs}"
+            raise BundleError(f"{self._path}: no {name} {dtype} {wanted}; export the bundle again")
+        layout = LAYOUTS[dtype]
+        return Matrix(
+            tiles=self._address(name, layout.size(*shape)),
+            bias=self(bias, shape[:1]) if bias in self.tensors else None,
+            outputs=shape[0],
+            inputs=inputs,
+            bits=layout.bits,
+        )
+
+    def _address(self, name: str, size: int) -> int:
+        offset = self.tensors[name].offset
+        if offset + size > len(self._bytes) or offset % 4:
             raise BundleError(f"{self._path}: {name} is not inside; export the bundle again")
-        return int(self._bytes.ctypes.data) + found.offset
+        return int(self._bytes.ctypes.data) + offset
 
     def require(self, fits: bool) -> None:
         """Raise BundleError unless the sizes that the weights have fit together."""
         if not fits:
             raise BundleError(f"{self._path}: sizes do not fit together; export the bundle again")
-
-    def outputs(self, name: str) -> int:
-        """Return how many outputs a matmul has, by the manifest; 0 if there is no such matmul."""
-        found = self.tensors.get(name)
-        return found.shape[0] if found is not None and found.shape else 0

@@ -16,6 +16,7 @@ from janus_edge.runtime.backends.graph_ends import check_ends
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.devices import PROVIDERS, Device
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning
+from janus_edge.runtime.tiles import initializers
 
 ort.disable_telemetry_events()  # a program may import it before janus_edge sets the variable
 
@@ -43,13 +44,20 @@ def load(bundle: Bundle, name: str, shared: Shared) -> OrtEngine:
         DeviceError: As ``load_graph``.
     """
     path, component = bundle.path(name), bundle.manifest.components[name]
-    engine = load_graph(path, shared.num_threads, component.upcast, shared.device)
+    weights = {}
+    if component.data is not None:
+        weights = initializers(component.tensors, bundle.folder / component.data.file)
+    engine = load_graph(path, shared.num_threads, component.upcast, shared.device, weights)
     check_ends(path, component, engine.session)
     return engine
 
 
 def load_graph(
-    path: Path, num_threads: int = 0, upcast: str = "load", device: Device | None = None
+    path: Path,
+    num_threads: int = 0,
+    upcast: str = "load",
+    device: Device | None = None,
+    weights: dict[str, np.ndarray] | None = None,
 ) -> OrtEngine:
     """Open a graph.
 
@@ -60,6 +68,7 @@ def load_graph(
         num_threads: 0 lets ONNX Runtime choose.
         upcast: When fp16 weights become float32: "load" or "use".
         device: Where it runs, by default the CPU.
+        weights: Initializers by name that take the place of the graph's.
 
     Raises:
         BundleError: ONNX Runtime refuses the graph.
@@ -67,20 +76,11 @@ def load_graph(
         MemoryError: There is not enough memory.
     """
     device = device or Device()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.enable_mem_pattern = False
-    if SPIN_US:
-        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-    if device.kind == "cpu":
-        # Matmuls of 4-bit weights in standard operators then take 8-bit inputs, as MatMulNBits.
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
-    else:
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    options.log_severity_level = 3  # errors reach the user as exceptions, not as log lines
+    options = _session_options(num_threads, upcast, device)
+    values = {
+        name: ort.OrtValue.ortvalue_from_numpy(each) for name, each in (weights or {}).items()
+    }
+    options.add_external_initializers(list(values), list(values.values()))
     try:
         session = ort.InferenceSession(
             path, options, providers=_providers(device), enable_fallback=0
@@ -104,7 +104,26 @@ def load_graph(
         )
     if device.kind != "cpu":
         _report(path, device, left_to_cpu(session))
-    return OrtEngine(session, device, path)
+    return OrtEngine(session, device, path, values)
+
+
+def _session_options(num_threads: int, upcast: str, device: Device) -> ort.SessionOptions:
+    """Return the options of a session; for the arguments see ``load_graph``."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.enable_mem_pattern = False
+    if SPIN_US:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+    if device.kind == "cpu":
+        # Matmuls of 4-bit weights in standard operators then take 8-bit inputs, as MatMulNBits.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "4")
+    else:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if upcast == "use":  # optimizing would fold the casts; any other order would upcast all at once
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.log_severity_level = 3  # errors reach the user as exceptions, not as log lines
+    return options
 
 
 def _reason(error: Exception) -> str:
@@ -149,14 +168,18 @@ def _report(path: Path, device: Device, left: Counter[str]) -> None:
 class OrtEngine:
     """A graph that ONNX Runtime runs; see ``Engine``."""
 
-    def __init__(self, session: ort.InferenceSession, device: Device, path: Path) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, device: Device, path: Path, weights: object = None
+    ) -> None:
         """Keep a session.
 
         Args:
             session: The graph's ONNX Runtime session.
             device: Where it runs.
             path: The graph, for errors.
+            weights: What must live as long as the session.
         """
+        self._weights = weights
         self.session, self._device, self._path = session, device, path
         self._place = _MEMORY.get(device.kind, "cpu"), device.ordinal
 

@@ -82,7 +82,7 @@ def test_the_manifest_must_be_what_the_loops_need(api: Api, janus: Path) -> None
 
 def test_keys_stand_there_once(api: Api, janus: Path) -> None:
     raw = (janus / "manifest.json").read_bytes()
-    twice = raw.replace(b'"format": 2', b'"format": 2, "format": 2')
+    twice = raw.replace(b'"format": 3', b'"format": 3, "format": 3')
     for wrong in (twice, b"\xef\xbb\xbf" + raw, raw + b"\0", raw + b"\0{", b'{"a": NaN}'):
         assert "is no JSON" in refused(api, seal_raw(janus, wrong))
 

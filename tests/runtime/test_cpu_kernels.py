@@ -27,6 +27,7 @@ from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
+from janus_edge.runtime.tiles import initializers
 from tests.runtime.cpu_models import LENGTH, Made, checkpoint_of, needs_library
 
 
@@ -153,7 +154,7 @@ def test_wrong_places_are_refused(
     damage: Callable[[manifest.Component, str], dict[str, manifest.Stored]],
     words: str,
 ) -> None:
-    tensors = damage(made.entry, "layers.0.up_proj.weight.quantized")
+    tensors = damage(made.entry, "layers.0.up_proj.weight.tiles")
     entry = made.entry.model_copy(update={"tensors": tensors})
     with pytest.raises(BundleError, match=rf"decoder\.data: .*{words}"):
         CpuDecoder(made.folder, entry, made.sizes, cpu_library.Pool(1))
@@ -171,12 +172,14 @@ def test_heads_compute_what_the_graph_does(name: str, tmp_path: Path) -> None:
     entry = manifest.Component(**graph_entry(component, proto, path, data, "int8"))
     sizes = sizes_of(checkpoint.model, LENGTH)
     assert cpu_head.runs(entry, sizes)
-    rng, graph = np.random.default_rng(0), load_graph(path, 1)
+    rng = np.random.default_rng(0)
+    graph = load_graph(path, 1, weights=initializers(entry.tensors, data))
     for rows, num_threads in ((1, 1), (2, 3), (7, 2), (16, 2)):  # groups of four, two and one
         hidden = rng.standard_normal((rows, sizes.hidden_size), np.float32)
         ours = CpuHead(tmp_path, entry, sizes, cpu_library.Pool(num_threads))
         (found,), (expected,) = ours.run({"hidden": hidden}), graph.run({"hidden": hidden})
-        assert relative_error(found, expected) < 1e-5
+        # between the two products an input that lies between two levels may take the other one
+        assert relative_error(found, expected) < (1e-5 if name == "text_head" else 2e-3)
         (exact,) = component.references([{"hidden": hidden}], fake_quantize=True)[0]
         assert relative_error(found, exact) < 0.01
 

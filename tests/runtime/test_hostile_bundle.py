@@ -200,7 +200,7 @@ CONTRACT: list[tuple[Change, str]] = [
     (lambda m: m["components"]["text_embed"].update(weights="float32"), "text_embed.npy"),
     (
         lambda m: m["components"]["decoder"].update(
-            tensors={"a": {"dtype": "uint8", "shape": [4], "offset": 0}}
+            tensors={"a": {"dtype": "int4_tiles", "shape": [4, 4], "offset": 0}}
         ),
         "tensors are of no data",
     ),
@@ -220,7 +220,7 @@ def test_the_manifest_must_be_what_the_loops_need(janus: Path, index: int) -> No
 
 def test_keys_stand_there_once(janus: Path) -> None:
     raw = (janus / "manifest.json").read_bytes()
-    refused(seal_raw(janus, raw.replace(b'"format": 2', b'"format": 2, "format": 2')), "twice")
+    refused(seal_raw(janus, raw.replace(b'"format": 3', b'"format": 3, "format": 3')), "twice")
     refused(seal_raw(janus, b"[" * 100_000), "manifest.json")
     refused(seal_raw(janus, b"\xef\xbb\xbf" + raw), "manifest.json")
     refused(seal_raw(janus, b'{"a": NaN}'), "manifest.json")

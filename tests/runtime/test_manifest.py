@@ -39,11 +39,11 @@ SCALAR = {"name": "past_k", "dtype": "float32", "shape": []}
 # What is changed, and what the error says; native code refuses the same (tests/native).
 WRONG: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (
-        lambda m: m.update(format=1),
-        "format 1, but this version reads format 2; run: janus-edge export CHECKPOINT",
+        lambda m: m.update(format=2),
+        "format 2, but this version reads format 3; run: janus-edge export CHECKPOINT",
     ),
-    (lambda m: m.update(format=3), "format 3, but this version reads format 2; update janus-edge"),
-    (lambda m: m.update(format="2"), "format"),
+    (lambda m: m.update(format=4), "format 4, but this version reads format 3; update janus-edge"),
+    (lambda m: m.update(format="3"), "format"),
     (lambda m: m.update(family="llava"), "family"),
     (lambda m: m.update(extra=1), "extra"),
     (lambda m: m["sizes"].update(hidden_size=0), "sizes.hidden_size"),

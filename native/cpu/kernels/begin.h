@@ -1,0 +1,17 @@
+/* What a file that compiles the kernels for one instruction set includes first. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "table.h"
+
+#define JE_INLINE static inline __attribute__((always_inline))
+#define JE_PRAGMA(text) _Pragma(#text)
+/* Allow instructions in the rest of the file. */
+#if defined(__clang__)
+#define JE_TARGET(features) JE_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define JE_TARGET_END JE_PRAGMA(clang attribute pop)
+#else
+#define JE_TARGET(features) JE_PRAGMA(GCC target(features))
+#define JE_TARGET_END
+#endif

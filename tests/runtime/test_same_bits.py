@@ -1,0 +1,98 @@
+"""The CPU kernels give the same bits with every instruction set, and for any number of rows."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from janus_edge.export.graph.component import Feeds
+from janus_edge.runtime.backends import cpu_library
+from tests.runtime.cpu_models import LENGTH, Made, needs_library
+
+pytestmark = needs_library
+SETS = ("avx512_vnni", "avx_vnni", "avx512vl_vnni", "avx2", "neon_dotprod", "portable")
+
+
+@pytest.fixture
+def choose() -> Iterator[ctypes.CDLL]:
+    found = cpu_library.library()
+    assert found is not None
+    yield found
+    found.je_choose_instructions(None)
+
+
+def _feeds(made: Made, rows: int, past: int, time: int) -> Feeds:
+    config = made.checkpoint.model.config.language
+    rng = np.random.default_rng(rows)
+    feeds: Feeds = {
+        "embeds": made.embeds(rows, time),
+        "positions": np.tile(np.arange(past, past + time), (rows, 1)),
+        "lengths": np.full(rows, past + time),
+    }
+    shape = (rows, config.num_key_value_heads, LENGTH, config.head_dim)
+    for index in range(config.num_hidden_layers):
+        for part in "kv":
+            cache = np.rint(rng.standard_normal(shape, np.float32) * 20).astype(np.int8)
+            cache[:, :, past:] = 0
+            feeds[f"past_{part}_{index}"] = cache
+    return feeds
+
+
+@pytest.mark.parametrize(
+    ("rows", "past", "time"),
+    [(1, 40, 1), (2, 131, 1), (5, 3, 1), (13, 20, 1), (1, 9, 3), (1, 0, 77), (2, 30, 50)],
+)
+def test_every_instruction_set_gives_the_same_bits(
+    made: Made, choose: ctypes.CDLL, rows: int, past: int, time: int
+) -> None:
+    feeds, found = _feeds(made, rows, past, time), {}
+    for name in SETS:
+        if choose.je_choose_instructions(name.encode()) == 1:
+            found[name] = made.open().run(feeds)
+    assert len(found) > 1
+    for name, outputs in found.items():
+        for output, expected in zip(outputs, found["portable"], strict=True):
+            assert np.array_equal(output, expected), name
+
+
+def test_a_row_does_not_depend_on_the_others(made: Made) -> None:
+    feeds = _feeds(made, 13, 20, 1)
+    together = made.open().run(feeds)
+    for count in (1, 2, 3, 5, 8, 12):
+        alone = made.open().run(
+            {name: np.ascontiguousarray(a[:count]) for name, a in feeds.items()}
+        )
+        for some, all_rows in zip(alone, together, strict=True):
+            assert np.array_equal(some, all_rows[:count]), count
+
+
+@pytest.mark.parametrize("past", [0, 7, 60])
+def test_positions_together_are_those_one_by_one(made: Made, past: int) -> None:
+    """Whether few (from the cache) or many (the cache widened first) are computed at once."""
+    feeds = _feeds(made, 1, past, 40)
+    hidden, *caches = made.open().run(feeds)
+    engine = made.open()
+    known = {name: array for name, array in feeds.items() if name.startswith("past_")}
+    start = 0
+    for count in (1, 2, 3, 4, 5, 16, 9):
+        step: Feeds = {
+            "embeds": np.ascontiguousarray(feeds["embeds"][:, start : start + count]),
+            "positions": feeds["positions"][:, start : start + count].copy(),
+            "lengths": np.array([past + start + count]),
+            **known,
+        }
+        found, *after = engine.run(step)
+        assert np.array_equal(found, hidden[:, start : start + count]), count
+        known = dict(zip(known, after, strict=True))
+        start += count
+    assert start == 40
+    assert all(map(np.array_equal, known.values(), caches))
+
+
+def test_a_name_that_is_none_is_refused(choose: ctypes.CDLL) -> None:
+    before = choose.je_instructions()
+    assert choose.je_choose_instructions(b"avx9") == -1
+    assert choose.je_instructions() == before
