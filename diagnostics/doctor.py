@@ -11,7 +11,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from janus_edge.diagnostics.machine import processor, read_rates
-from janus_edge.runtime.backends.cpu_library import library
+from janus_edge.runtime.backends.cpu_library import instructions
 from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.devices import PROVIDERS, Device, why_not
@@ -42,7 +42,7 @@ def machine() -> Iterator[tuple[str, str]]:
     rates = sorted(read_rates())
     free = free_memory() / 1e9
     yield "memory", f"{free:.1f} GB free, read at {rates[len(rates) // 2] / 1e9:.0f} GB/s"
-    ours = "here" if library() is not None else "not here: no such processor, or not built"
+    ours = instructions() or "not here: no such processor, or not built"
     yield "CPU kernels", f"{ours} (4-bit bundles, docs/cpu-kernels.md)"
     known = {name: key for key, name in PROVIDERS.items()}
     providers = ", ".join(known.get(name, name) for name in ort.get_available_providers())

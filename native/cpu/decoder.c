@@ -5,6 +5,7 @@
 
 #include "kernels/table.h"
 #include "pool.h"
+#include "system.h"
 
 #define FEW_ROWS 8 /* up to so many, the caller quantizes rows itself, and parts are longer */
 
@@ -49,7 +50,7 @@ void je_decoder_stop_by(je_decoder* decoder, const int* flag) { decoder->stop = 
 
 void je_decoder_close(je_decoder* decoder) {
   if (!decoder) return;
-  free(decoder->memory);
+  je_free_aligned(decoder->memory);
   free(decoder);
 }
 
@@ -222,9 +223,9 @@ int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float*
   for (int row = 0; row < rows; row++) longest = lengths[row] > longest ? lengths[row] : longest;
   const size_t needed = lay_out(&run, NULL, (size_t)longest);
   if (needed > decoder->num_bytes) {
-    void* memory = aligned_alloc(64, needed);
+    void* memory = je_allocate_aligned(needed);
     if (!memory) return -1;
-    free(decoder->memory);
+    je_free_aligned(decoder->memory);
     decoder->memory = memory;
     decoder->num_bytes = needed;
   }

@@ -138,7 +138,7 @@ static JE_THREAD_RESULT serve(void* argument) {
 int je_pool_size(const je_pool* pool) { return pool->size; }
 
 je_pool* je_pool_open(int32_t num_threads) {
-  je_pool* pool = aligned_alloc(64, sizeof(je_pool) + (size_t)num_threads * sizeof(worker));
+  je_pool* pool = je_allocate_aligned(sizeof(je_pool) + (size_t)num_threads * sizeof(worker));
   if (!pool) return NULL;
   memset(pool, 0, sizeof(je_pool) + sizeof(worker));
   pool->away_ns = AWAY_NS / 4;
@@ -256,5 +256,5 @@ void je_pool_close(je_pool* pool) {
     je_condition_close(&each->wake);
   }
   je_mutex_close(&pool->mutex);
-  free(pool);
+  je_free_aligned(pool);
 }

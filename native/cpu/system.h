@@ -1,10 +1,11 @@
-/* Threads, sleeping and clocks of the operating system. To port the pool, rewrite this file alone. */
+/* Threads, sleeping, clocks and aligned memory of the operating system. To port the pool, rewrite this file alone. */
 #ifndef JE_SYSTEM_H
 #define JE_SYSTEM_H
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <time.h>
 
 typedef pthread_t je_thread;
@@ -48,5 +49,14 @@ static inline void je_pause(void) {
   __asm__ volatile("yield");
 #endif
 }
+
+/* Allocate memory aligned to 64 bytes. The caller gives it to je_free_aligned. */
+#ifdef _WIN32
+static inline void* je_allocate_aligned(size_t bytes) { return _aligned_malloc(bytes, 64); }
+static inline void je_free_aligned(void* memory) { _aligned_free(memory); }
+#else
+static inline void* je_allocate_aligned(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
+static inline void je_free_aligned(void* memory) { free(memory); }
+#endif
 
 #endif

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -90,6 +93,29 @@ def test_positions_together_are_those_one_by_one(made: Made, past: int) -> None:
         start += count
     assert start == 40
     assert all(map(np.array_equal, known.values(), caches))
+
+
+_SAYS = (
+    "from janus_edge.runtime.backends.cpu_library import instructions\n"
+    "from janus_edge.runtime.errors import OptionError\n"
+    "try: print(instructions())\n"
+    "except OptionError as error: print(error)"
+)
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ("portable", "portable"),
+        ("none", "None"),
+        ("avx9", "JANUS_EDGE_CPU_KERNELS is avx9: this processor or version has none of this name"),
+    ],
+)
+def test_the_environment_names_an_instruction_set(named: str, says: str) -> None:
+    environment = os.environ | {"JANUS_EDGE_CPU_KERNELS": named}
+    command = [sys.executable, "-c", _SAYS]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == says
 
 
 def test_a_name_that_is_none_is_refused(choose: ctypes.CDLL) -> None:
