@@ -1,6 +1,7 @@
 #include "tiles.hpp"
 
 #include <cstring>
+#include <string_view>
 
 #include "error.hpp"
 #include "files.hpp"
@@ -10,6 +11,11 @@ namespace {
 
 constexpr int64_t kTile = TileLayout::kTile, kQuad = 4;
 constexpr int64_t kScaleBytes = kTile * 4;
+constexpr std::string_view kSuffix = ".tiles";  // of a name in the manifest
+
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
 
 // Write the weights and scales of output `o` of a tile's block. record: the block.
 void write_output(GraphWeights& to, const TileLayout& layout, const uint8_t* record, int64_t o, size_t block) {
@@ -33,8 +39,9 @@ void write_output(GraphWeights& to, const TileLayout& layout, const uint8_t* rec
 GraphWeights converted(const std::string& name, const TileLayout& layout, const uint8_t* tiles, int64_t outputs,
                        int64_t inputs) {
   const int64_t blocks = (inputs + layout.block - 1) / layout.block, bytes = layout.block * layout.bits / 8;
-  const std::string layer = name.substr(0, name.rfind('.'));
-  GraphWeights to{layer + ".quantized", layer + ".scales", {outputs, blocks, bytes}, {outputs, blocks}, {}, {}};
+  const size_t length = name.size() - (ends_with(name, kSuffix) ? kSuffix.size() : 0);
+  const std::string weight = name.substr(0, length);
+  GraphWeights to{weight + ".quantized", weight + ".scales", {outputs, blocks, bytes}, {outputs, blocks}, {}, {}};
   to.quantized.resize(static_cast<size_t>(outputs * blocks * bytes));
   to.scales.resize(static_cast<size_t>(outputs * blocks));
   for (int64_t output = 0; output < outputs; ++output)

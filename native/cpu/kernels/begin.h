@@ -15,3 +15,12 @@
 #define JE_TARGET(features) JE_PRAGMA(GCC target(features))
 #define JE_TARGET_END
 #endif
+
+/* Sanitizers make unrolled code so large that it takes minutes to compile. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define JE_IS_CHECKED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define JE_IS_CHECKED 1
+#endif
+#endif

@@ -6,7 +6,15 @@
 #define ROWS_PER_PASS 48 /* their sums and one block of their inputs stay in the first-level cache */
 #define GROUP_BYTES 128  /* 4-bit weights of 8 inputs or 8-bit weights of 4 inputs, of the tile's 32 outputs */
 
+#if defined(JE_IS_CHECKED)
+#undef JE_ROWS_AT_ONCE
+#define JE_ROWS_AT_ONCE 2
+#define UNROLLED
+#define UNROLLED_4
+#else
 #define UNROLLED _Pragma("GCC unroll 12")
+#define UNROLLED_4 _Pragma("GCC unroll 4")
+#endif
 
 /* Add the products of one block of 4-bit weights, for JE_HALVES times 16 outputs. x: (count, 128). */
 JE_INLINE void dot_nibbles(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8_t* weights, const int8_t* x,
@@ -15,7 +23,7 @@ JE_INLINE void dot_nibbles(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8
     je_partial partial[JE_ROWS_AT_ONCE][JE_HALVES];
     UNROLLED for (int i = 0; i < count; i++) UNROLLED for (int h = 0; h < JE_HALVES; h++)
       partial[i][h] = p_begin(sums[i][h]);
-    _Pragma("GCC unroll 4") for (int g = four; g < four + 4; g++) {
+    UNROLLED_4 for (int g = four; g < four + 4; g++) {
       je_quads low[JE_HALVES], high[JE_HALVES];
       UNROLLED for (int h = 0; h < JE_HALVES; h++) low[h] = q_low(q_load(weights + g * GROUP_BYTES + 64 * h));
       UNROLLED for (int i = 0; i < count; i++) {
