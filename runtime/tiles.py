@@ -121,7 +121,7 @@ def initializers(tensors: Mapping[str, Stored], data: Path) -> dict[str, np.ndar
         layer, layout = name.removesuffix(".tiles"), LAYOUTS[each.dtype]
         outputs, inputs = shape_of(name, each, data)
         end = each.offset + layout.size(outputs, inputs)
-        if end > len(mapped):
+        if end > len(mapped) or each.offset % 4:
             raise BundleError(f"{data}: {name} is not inside; export the bundle again")
         arrays = from_tiles(mapped[each.offset : end], outputs, inputs, layout)
         found[f"{layer}.quantized"], found[f"{layer}.scales"] = arrays

@@ -122,9 +122,10 @@ def test_tiles_are_never_read_as_other_weights(tmp_path: Path) -> None:
         load_graph(path, 1)
 
 
-def test_tiles_outside_the_file_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("offset", [4096, 2])  # beyond the end; not aligned
+def test_tiles_outside_the_file_are_refused(tmp_path: Path, offset: int) -> None:
     path = _graph(tmp_path, "tiled", _weights(64, 256), SPECS["int4_tiles"], True)
     tiles = tiles_of(onnx.load(path, load_external_data=False).graph)
-    beyond = {name: each.model_copy(update={"offset": 4096}) for name, each in tiles.items()}
+    beyond = {name: each.model_copy(update={"offset": offset}) for name, each in tiles.items()}
     with pytest.raises(BundleError, match=r"y\.weight\.tiles is not inside"):
         initializers(beyond, tmp_path / "tiled.data")

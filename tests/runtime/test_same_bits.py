@@ -13,6 +13,7 @@ import pytest
 
 from janus_edge.export.graph.component import Feeds
 from janus_edge.runtime.backends import cpu_library
+from janus_edge.runtime.tiles import LAYOUTS, to_tiles
 from tests.runtime.cpu_models import LENGTH, Made, needs_library
 
 pytestmark = needs_library
@@ -93,6 +94,34 @@ def test_positions_together_are_those_one_by_one(made: Made, past: int) -> None:
         start += count
     assert start == 40
     assert all(map(np.array_equal, known.values(), caches))
+
+
+def _head(pool: cpu_library.Pool, hidden: np.ndarray, outputs: int) -> np.ndarray:
+    """Return the logits of a head with every stored byte, 0 and 255 among them."""
+    inputs = hidden.shape[1]
+    layout, rng = LAYOUTS["int8_tiles"], np.random.default_rng(5)
+    stored = rng.integers(0, 256, (outputs, -(-inputs // layout.block), layout.block), np.uint8)
+    stored[0], stored[1] = 0, 255
+    tiles = to_tiles(stored, rng.random(stored.shape[:2], np.float32), layout)
+    matrix = cpu_library.Matrix(tiles.ctypes.data, None, outputs, inputs, 8)
+    logits = np.empty((len(hidden), outputs), np.float32)
+    addresses = ctypes.byref(matrix), 1, len(hidden), hidden.ctypes.data, logits.ctypes.data
+    assert pool.library.je_head_run(pool.address, *addresses) == 0
+    return logits
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 13, 60])
+def test_heads_give_the_same_bits(choose: ctypes.CDLL, rows: int) -> None:
+    hidden = np.random.default_rng(rows).standard_normal((rows, 200), np.float32)
+    hidden[0] = -1.0  # every input the most negative one
+    pool, found = cpu_library.Pool(2), {}
+    for name in SETS:
+        if choose.je_choose_instructions(name.encode()) == 1:
+            found[name] = _head(pool, hidden, 75)
+            assert np.array_equal(found[name][:1], _head(pool, hidden[:1], 75)), name
+    assert len(found) > 1
+    for name, logits in found.items():
+        assert np.array_equal(logits, found["portable"]), name
 
 
 _SAYS = (

@@ -120,11 +120,12 @@ JE_INLINE void w_dot(je_ints* sums, je_words a, je_words b) {
   sums->low = _mm256_add_epi32(sums->low, _mm256_madd_epi16(a.low, b.low));
   sums->high = _mm256_add_epi32(sums->high, _mm256_madd_epi16(a.high, b.high));
 }
-/* The product of an unsigned and a signed byte may not fit 15 bits, and vpmaddubsw adds two of them. So the weights,
- * less 128, take the sign of x, and its magnitude is the unsigned factor. Sums of products with 128 are added by x alone. */
+/* Two products of an unsigned and a signed byte, which vpmaddubsw adds, may not fit 16 bits. So the weights become signed
+ * (less 128), their magnitudes, at most 128, are the unsigned factors, and x takes their signs: x is never -128, which has
+ * no negative. */
 JE_INLINE __m256i je_dot_bytes(__m256i sums, __m256i weights, __m256i x) {
   const __m256i moved = _mm256_xor_si256(weights, _mm256_set1_epi8(-128)), ones = _mm256_set1_epi16(1);
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(moved, x));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(moved), _mm256_sign_epi8(x, moved));
   return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
 }
 JE_INLINE void q_dot(je_ints* sums, je_quads weights, je_quads x) {
