@@ -47,13 +47,14 @@ class File(ManifestPart):
 class Stored(ManifestPart):
     """A weight in a component's ``data``, ``offset`` bytes from the start.
 
-    float32 is row-major; int4_tiles and int8_tiles lie as runtime/tiles.py says, and their shape is
-    (outputs, inputs).
+    float32 is row-major; tiles lie as runtime/tiles.py says, and their shape is (outputs, inputs).
+    Tiles that are not ``in_graph`` are for the CPU kernels alone.
     """
 
-    dtype: Literal["float32", "int4_tiles", "int8_tiles"]
+    dtype: Literal["float32", "int4_tiles", "int8_tiles", "int8_tiles_128"]
     shape: Annotated[tuple[Positive, ...], Field(max_length=limits.MOST_AXES)]
     offset: Annotated[int, Field(ge=0, le=limits.MOST_OFFSET)]
+    in_graph: bool = True
 
 
 class Builder(ManifestPart):
@@ -63,6 +64,7 @@ class Builder(ManifestPart):
     version: Word
 
 
+Constant = Annotated[float, Field(ge=0, le=2**31)]
 Ranges = dict[Identifier, tuple[Positive, Positive, Positive]]
 
 
@@ -76,6 +78,7 @@ class Component(ManifestPart):
         profile: (min, usual, max) of each named dimension.
         profiles: The same for each optimization profile of an engine, in order.
         tensors: The weights in ``data``, for a backend that needs no graph.
+        constants: Numbers that such a backend needs, for example how many heads there are.
     """
 
     file: FileName
@@ -93,6 +96,7 @@ class Component(ManifestPart):
     profiles: dict[Identifier, Ranges] = Field(default_factory=dict)
     builder: Builder | None = None
     tensors: dict[Identifier, Stored] = Field(default_factory=dict)
+    constants: dict[Identifier, Constant] = Field(default_factory=dict)
 
 
 class Kernel(ManifestPart):

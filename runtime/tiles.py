@@ -44,7 +44,17 @@ class Layout:
         return -(-outputs // TILE) * -(-inputs // self.block) * self.record_bytes
 
 
-LAYOUTS = {"int4_tiles": Layout(4, 128), "int8_tiles": Layout(8, 32)}  # by dtype in the manifest
+LAYOUTS = {  # by dtype in the manifest
+    "int4_tiles": Layout(4, 128),
+    "int8_tiles": Layout(8, 32),
+    "int8_tiles_128": Layout(8, 128),
+}
+
+
+def dtype_of(bits: int, block: int) -> str | None:
+    """Return the dtype of tiles of so many bits and inputs per scale; None if there is none."""
+    wanted = Layout(bits, block)
+    return next((name for name, each in LAYOUTS.items() if each == wanted), None)
 
 
 def to_tiles(quantized: np.ndarray, scales_OK: np.ndarray, layout: Layout) -> np.ndarray:
@@ -103,7 +113,8 @@ def initializers(tensors: Mapping[str, Stored], data: Path) -> dict[str, np.ndar
     """Return the graph's weights and scales, made from the tiles in a file.
 
     Args:
-        tensors: Where the file holds what, as in the manifest; what is not in tiles is left out.
+        tensors: Where the file holds what, as in the manifest; what is not in tiles, or not in the
+            graph, is left out.
         data: The file.
 
     Returns:
@@ -113,7 +124,7 @@ def initializers(tensors: Mapping[str, Stored], data: Path) -> dict[str, np.ndar
         BundleError: The file cannot be read, or tiles lie outside it.
     """
     found: dict[str, np.ndarray] = {}
-    tiled = {name: each for name, each in tensors.items() if each.dtype in LAYOUTS}
+    tiled = {name: each for name, each in tensors.items() if each.dtype in LAYOUTS and each.in_graph}
     if not tiled:
         return found
     mapped = map_data(data)

@@ -11,12 +11,18 @@ from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.storage import halve
 from janus_edge.export.graph.tiled import place_of, tiles_of
 from janus_edge.runtime.bundle import file_sha256
+from janus_edge.runtime.manifest import Stored
 
 TARGET, ANY_TARGET = "cpu", "any"  # "any": only standard operators
 
 
 def graph_entry(
-    component: Component, proto: Any, path: Path, data: Path | None, weights: str
+    component: Component,
+    proto: Any,
+    path: Path,
+    data: Path | None,
+    weights: str,
+    beside: dict[str, Stored] | None = None,
 ) -> dict[str, Any]:
     """Return a graph's entry in the manifest.
 
@@ -26,14 +32,19 @@ def graph_entry(
         path: The graph's file.
         data: The file of weights beside it, or None.
         weights: Dtype of most weights, if they are not quantized.
+        beside: What the file has that the graph does not use.
     """
-    beside = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
-    listed = {"tensors": _stored(proto)} if component.is_listed else {}
+    weights_file = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
+    listed: dict[str, Any] = {}
+    if component.is_listed:
+        listed = {"tensors": _stored(proto) | _dumped(beside or {})}
+    if component.constants:
+        listed["constants"] = component.constants
     spec = component.spec
     return {
         "file": path.name,
         "sha256": file_sha256(path),
-        **beside,
+        **weights_file,
         "backend": "onnxruntime",
         "target": TARGET if any(each.domain for each in proto.opset_import) else ANY_TARGET,
         "dtype": "float32",
@@ -50,7 +61,7 @@ def graph_entry(
 def _stored(proto: Any) -> dict[str, Any]:
     """Return where the file beside a graph holds each of its weights."""
     tiles = tiles_of(proto.graph)
-    found = {name: each.model_dump(mode="json") for name, each in tiles.items()}
+    found = _dumped(tiles)
     inside = {each.offset for each in tiles.values()}
     for tensor in proto.graph.initializer:
         place = place_of(tensor)
@@ -61,6 +72,12 @@ def _stored(proto: Any) -> dict[str, Any]:
                 "offset": int(place["offset"]),
             }
     return found
+
+
+def _dumped(tensors: dict[str, Stored]) -> dict[str, Any]:
+    return {
+        name: each.model_dump(mode="json", exclude_defaults=True) for name, each in tensors.items()
+    }
 
 
 _DTYPES = {

@@ -186,7 +186,8 @@ def _write_graphs(
             proto = component.build(data)
             weights = store_halves(proto)
             save_graph(proto, path)
-            entry = graph_entry(component, proto, path, data, weights)
+            beside = component.beside(data) if data is not None else {}
+            entry = graph_entry(component, proto, path, data, weights, beside)
             del proto  # it is as large as the weights, which are still needed
             examples = component.examples()
             references = component.references(examples)

@@ -23,7 +23,7 @@ from janus_edge.export.graph.storage import halve
 from janus_edge.export.quantization.calibrate import CacheScales
 from janus_edge.export.quantization.quantize import Packer, QuantSpec, pack
 from janus_edge.model.config import LanguageConfig
-from janus_edge.runtime.tiles import LAYOUTS, to_tiles
+from janus_edge.runtime.tiles import Layout, to_tiles
 
 OPSET = 24
 IR_VERSION = 11
@@ -117,8 +117,8 @@ class Graph:
         names = [f"{name}.weight.quantized", f"{name}.weight.scales"]
         if not self._tiled or self._file is None:
             return [self.weight(names[0], quantized), self.weight(names[1], scales_OK)]
-        assert self._spec is not None
-        layout = LAYOUTS[f"int{self._spec.bits}_tiles"]
+        assert self._spec is not None and self._spec.block_size is not None
+        layout = Layout(self._spec.bits, self._spec.block_size)
         tiles = np.ascontiguousarray(to_tiles(quantized, scales_OK, layout))
         for each, array in zip(names, (quantized, scales_OK), strict=True):
             self._refer(each, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape, tiles)
@@ -148,17 +148,25 @@ class Graph:
         self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attributes))
         return outputs[0]
 
-    def linear(self, x: str, name: str, weight_OI: Tensor, bias_O: Tensor | None = None) -> str:
+    def linear(
+        self,
+        x: str,
+        name: str,
+        weight_OI: Tensor,
+        bias_O: Tensor | None = None,
+        output: str | None = None,
+    ) -> str:
         """Return x (..., I) times the transposed weight (O, I), plus a bias (O,).
 
-        The stored weights are named after the layer: ``{name}.weight...`` and ``{name}.bias``.
+        The stored weights are named after the layer: ``{name}.weight...`` and ``{name}.bias``. The
+        result is named ``output``, by default as the layer.
         """
-        weight = weight_OI.detach().numpy()
+        weight, output = weight_OI.detach().numpy(), output or name
         if bias_O is None:
-            return self._matmul(x, name, name, weight)
-        product = self._matmul(x, name, f"{name}.matmul", weight)
+            return self._matmul(x, name, output, weight)
+        product = self._matmul(x, name, f"{output}.matmul", weight)
         bias = self.weight(f"{name}.bias", bias_O.detach().numpy())
-        return self.node("Add", [product, bias], [name])
+        return self.node("Add", [product, bias], [output])
 
     def _matmul(self, x: str, name: str, output: str, weight_OI: np.ndarray) -> str:
         if self._spec is not None:
@@ -179,10 +187,14 @@ class Graph:
         scale = self.weight(f"{name}.weight", weight.detach().numpy())
         return self.node("RMSNormalization", [x, scale], [name], axis=-1, epsilon=epsilon)
 
-    def model(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
-        """Return the finished model and close the file of weights."""
+    def close(self) -> None:
+        """Close the file of weights."""
         if self._file is not None:
             self._file.close()
+
+    def model(self, name: str, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
+        """Return the finished model and close the file of weights."""
+        self.close()
         body = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
         return helper.make_model(
             body, opset_imports=opsets_of(self.nodes, OPSET), ir_version=IR_VERSION

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from janus_edge.export.quantization.quantize import QuantSpec
+from janus_edge.runtime.manifest import Stored
 
 Feeds = dict[str, np.ndarray]
 Ranges = dict[str, tuple[int, int, int]]
@@ -27,6 +28,10 @@ def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
         return float("inf")
     difference = float(np.abs(output.astype(np.float64) - reference).max())
     return difference / max(float(np.abs(reference).max()), 1e-12)
+
+
+def _nothing(_data: Path) -> dict[str, Stored]:
+    return {}
 
 
 class References(Protocol):
@@ -57,6 +62,9 @@ class Component:
         spec: How the weights are quantized.
         is_quantized: True if anything is quantized.
         is_listed: True if the manifest says where each weight lies, for a backend without a graph.
+        beside: Writes what that backend needs and the graph does not, behind the weights in the
+            file; returns where, for the manifest.
+        constants: Numbers that such a backend needs.
         cuts: Tensors at which the graph can be split and run in pieces, if it is larger than
             memory.
     """
@@ -74,4 +82,6 @@ class Component:
     spec: QuantSpec | None = None
     is_quantized: bool = False
     is_listed: bool = False
+    beside: Callable[[Path], dict[str, Stored]] = _nothing
+    constants: dict[str, float] = field(default_factory=dict)
     cuts: tuple[str, ...] = ()

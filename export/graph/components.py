@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from janus_edge.export.bundle.preview import DecodedSamples
+from janus_edge.export.graph.beside import (
+    WIDE,
+    biases_beside,
+    fits_images,
+    fits_vision,
+    image_decoder_beside,
+    linear_weights,
+    vision_beside,
+)
 from janus_edge.export.graph.builder import Graph, info
 from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.decoder import decoder_components
@@ -69,27 +79,36 @@ def graph_components(
 
 def _vision(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Component]:
     """Return two components: pixels to patch features, and those to vectors of placeholders."""
-    config = model.config
-    side = config.vision.image_size
+    config, spec = model.config.vision, preset.vision_and_flow
     see, align = model.get_submodule(encoder), model.get_submodule(aligner)
-    pixels = Input(name="pixels", shape=(3, side, side))
-    features = Input(name="features", shape=(config.vision.num_patches, config.vision.width))
-    return [
-        traced(
+    pixels = Input(name="pixels", shape=(3, config.image_size, config.image_size))
+    features = Input(name="features", shape=(config.num_patches, config.width))
+    is_listed = spec is not None and preset.lowering == "onnxruntime" and fits_vision(config)
+
+    def part(name: str, of: str, module: nn.Module, given: Input, output: str) -> Component:
+        return traced(
             name,
             (f"{of}.",),
-            part,
-            part,
+            module,
+            module,
             (given,),
             (output,),
-            spec=preset.vision_and_flow,
+            spec=WIDE if is_listed else spec,
             lowering=preset.lowering,
+            layers=partial(linear_weights, module, "vision_tower.") if is_listed else None,
         )
-        for name, of, part, given, output in (
-            ("vision_encoder", encoder, see, pixels, "features"),
-            ("vision_aligner", aligner, align, features, "embeds"),
-        )
-    ]
+
+    sees = part("vision_encoder", encoder, see, pixels, "features")
+    aligns = part("vision_aligner", aligner, align, features, "embeds")
+    if not is_listed:
+        return [sees, aligns]
+    sizes = {"heads": config.heads, "patch_size": config.patch_size}
+    sees = dataclasses.replace(
+        sees,
+        beside=partial(vision_beside, see.get_submodule("vision_tower")),
+        constants={**sizes, "epsilon": config.layer_norm_eps},
+    )
+    return [sees, dataclasses.replace(aligns, beside=partial(biases_beside, align))]
 
 
 def _text_head(model: Model, preset: Preset) -> Component:
@@ -160,7 +179,14 @@ def _image_decoder(model: Janus, preset: Preset, decoded: DecodedSamples) -> Com
     vq, config = model.gen_vision_model, model.config
     codes = Input(name="codes", shape=(config.num_codes,), below=config.codebook.size)
     ranges = (lambda: decoded.ranges) if preset.convolutions else None
-    return traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), ranges=ranges)
+    made = traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), ranges=ranges)
+    if not (preset.convolutions and preset.lowering == "onnxruntime"):
+        return made
+    if not fits_images(config.codebook):
+        return made
+    constants: dict[str, float] = {"groups": config.codebook.num_groups}
+    beside = partial(image_decoder_beside, vq)
+    return dataclasses.replace(made, is_listed=True, beside=beside, constants=constants)
 
 
 def _image_encoder(model: Janus) -> Component:

@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 
 from janus_edge.runtime.manifest import Stored
+from janus_edge.runtime.tiles import dtype_of
 
 
 def place_of(tensor: onnx.TensorProto) -> dict[str, str]:
@@ -25,8 +26,9 @@ def tiles_of(graph: Any) -> dict[str, Stored]:
         if quantized and quantized == scales:
             about = {each.name: each.i for each in node.attribute}
             name = f"{node.input[1].removesuffix('.quantized')}.tiles"
+            dtype: Any = dtype_of(about["bits"], about["block_size"])
             found[name] = Stored(
-                dtype="int4_tiles" if about["bits"] == 4 else "int8_tiles",
+                dtype=dtype,
                 shape=(about["N"], about["K"]),
                 offset=int(quantized["offset"]),
             )

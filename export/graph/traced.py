@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ def traced(
     ranges: Callable[[], ObservedRanges] | None = None,
     reference: Function | None = None,
     error: Callable[[np.ndarray, np.ndarray], float] = relative_error,
+    layers: Callable[[], Mapping[str, np.ndarray]] | None = None,
 ) -> Component:
     """Return a component that computes a function of an owner's parameters.
 
@@ -88,6 +89,7 @@ def traced(
         ranges: If given, convolutions are quantized in these ranges.
         reference: What the outputs are compared with, by default the function.
         error: Of an output against its reference.
+        layers: If given, linear layers' weights (O, I) by name: they lie in tiles beside the graph.
     """
 
     def examples() -> list[Feeds]:
@@ -95,10 +97,11 @@ def traced(
         both = {given.name: given.example(rng, 2) for given in inputs}
         return [{name: array[:1] for name, array in both.items()}, both]
 
-    def build(_data: Path | None) -> onnx.ModelProto:
+    def build(data: Path | None) -> onnx.ModelProto:
         proto = _exported(_Call(owner, function).eval(), examples()[-1], outputs, batch)
         if spec is not None:
-            proto = quantize_matmuls(proto, spec, LOWERINGS[lowering])
+            beside = (data, layers()) if layers is not None else ()
+            proto = quantize_matmuls(proto, spec, LOWERINGS[lowering], *beside)
         return proto if ranges is None else quantize_convolutions(proto, ranges())
 
     def references(examples: list[Feeds], fake_quantize: bool = False) -> list[list[np.ndarray]]:
@@ -127,6 +130,7 @@ def traced(
         error=error,
         spec=CONVOLUTIONS if ranges else spec,
         is_quantized=spec is not None or ranges is not None,
+        is_listed=layers is not None,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import onnx
 import torch
@@ -12,7 +15,11 @@ from janus_edge.export.quantization.quantize import QuantSpec
 
 
 def quantize_matmuls(
-    proto: onnx.ModelProto, spec: QuantSpec, lowering: Lowering
+    proto: onnx.ModelProto,
+    spec: QuantSpec,
+    lowering: Lowering,
+    data: Path | None = None,
+    layers: Mapping[str, np.ndarray] | None = None,
 ) -> onnx.ModelProto:
     """Return the model with every matmul with a constant matrix quantized, the rest as it was.
 
@@ -20,10 +27,12 @@ def quantize_matmuls(
         proto: The model.
         spec: How weights are quantized.
         lowering: To which operators.
+        data: A file in which the quantized weights are put in tiles; None: they lie in the graph.
+        layers: The weights (O, I) of layers, by the names that they get in the file.
     """
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    made = Graph(lowering, None, spec)
+    made, names = Graph(lowering, data, spec, tiled=data is not None), dict(layers or {})
     for node in graph.node:
         found = _weight_and_bias(node, weights)
         if found is None:
@@ -31,7 +40,9 @@ def quantize_matmuls(
         else:
             weight_OI, bias_O = (None if x is None else torch.from_numpy(x) for x in found)
             assert weight_OI is not None
-            made.linear(node.input[0], node.output[0], weight_OI, bias_O)
+            name = _named(weight_OI.numpy(), names) or node.output[0]
+            made.linear(node.input[0], name, weight_OI, bias_O, node.output[0])
+    made.close()
     used = {name for node in made.nodes for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     body = helper.make_graph(
@@ -40,6 +51,15 @@ def quantize_matmuls(
     (standard,) = (known.version for known in proto.opset_import if not known.domain)
     opsets = opsets_of(made.nodes, standard)
     return helper.make_model(body, opset_imports=opsets, ir_version=proto.ir_version)
+
+
+def _named(weight_OI: np.ndarray, names: dict[str, np.ndarray]) -> str | None:
+    """Return the name of a layer with this weight, and take it out of the names."""
+    for name, each in names.items():
+        if np.array_equal(each, weight_OI):
+            del names[name]
+            return name
+    return None
 
 
 def _weight_and_bias(

@@ -67,11 +67,10 @@ class Answer : public Task {
     const std::vector<float> pixels = prepare(image, static_cast<int>(side));
     std::vector<float> features(static_cast<size_t>(tokens * channels));
     const Tensor between = floats("features", {1, tokens, channels}, features.data());
-    engines_->graph("vision_encoder").run({floats("pixels", {1, 3, side, side}, pixels.data())}, {between}, cancel);
+    engines_->stage("vision_encoder")(floats("pixels", {1, 3, side, side}, pixels.data()), between, cancel);
     const size_t start = vectors.size();
     vectors.resize(start + static_cast<size_t>(tokens * width));
-    engines_->graph("vision_aligner")
-        .run({between}, {floats("embeds", {1, tokens, width}, vectors.data() + start)}, cancel);
+    engines_->stage("vision_aligner")(between, floats("embeds", {1, tokens, width}, vectors.data() + start), cancel);
   }
 
   void take_token(Events& events, const Cancel& cancel) {

@@ -4,55 +4,13 @@
 #include <cstdlib>
 
 #include "error.hpp"
+#include "cpu_weights.hpp"
 #include "kv_cache.hpp"
-#include "tiles.hpp"
-
-extern "C" {
-#include "../cpu/decoder.h"
-#include "../cpu/head.h"
-}
 
 namespace je {
 namespace {
 
-const char kDecoderType[] = "int4_tiles", kHeadType[] = "int8_tiles";  // of weights
-
-// The arrays of a component's data file, which is mapped.
-class Weights {
- public:
-  Weights(const Bundle& bundle, const ComponentInfo& component)
-      : path_(data_path(bundle.folder, component)), tensors_(component.tensors), file_(path_) {}
-
-  // Return the address of numbers of this shape.
-  const float* floats(const std::string& name, const std::vector<int64_t>& shape) const {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end() || found->second.dtype != "float32" || found->second.shape != shape)
-      fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
-    double size = sizeof(float);  // a double cannot overflow
-    for (const int64_t each : shape) size *= static_cast<double>(each);
-    return reinterpret_cast<const float*>(inside(path_, name, file_.data(), file_.size(), found->second.offset, size));
-  }
-
-  // Return the weights of a matmul, and its bias if it has one. outputs 0: as many as there are.
-  je_matrix matrix(const std::string& layer, const char* dtype, int64_t inputs, int64_t outputs = 0) const {
-    const std::string name = layer + ".weight.tiles", bias = layer + ".bias";
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end() || found->second.dtype != dtype || found->second.shape.size() != 2 ||
-        found->second.shape[1] != inputs || (outputs != 0 && found->second.shape[0] != outputs))
-      fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
-    const TileLayout& layout = *tile_layout(dtype);
-    outputs = found->second.shape[0];
-    const double size = layout.size(outputs, inputs);
-    return {inside(path_, name, file_.data(), file_.size(), found->second.offset, size),
-            tensors_.count(bias) ? floats(bias, {outputs}) : nullptr, static_cast<int32_t>(outputs),
-            static_cast<int32_t>(inputs), layout.bits};
-  }
-
- private:
-  std::string path_;
-  const std::map<std::string, Stored>& tensors_;
-  Mapped file_;
-};
+constexpr int kDecoderBits = 4;
 
 class CpuCaches : public Caches {
  public:
@@ -83,13 +41,13 @@ class CpuDecoder : public DecoderEngine {
       layer.mlp_norm = weights_.floats(at + "post_attention_layernorm.weight", {width});
       layer.key_scales = weights_.floats(join("k_", i, ".scale"), {shared});
       layer.value_scales = weights_.floats(join("v_", i, ".scale"), {shared});
-      layer.q = weights_.matrix(at + "q_proj", kDecoderType, width);
-      layer.k = weights_.matrix(at + "k_proj", kDecoderType, width, shared);
-      layer.v = weights_.matrix(at + "v_proj", kDecoderType, width, shared);
-      layer.o = weights_.matrix(at + "o_proj", kDecoderType, layer.q.outputs, width);
-      layer.gate = weights_.matrix(at + "gate_proj", kDecoderType, width);
-      layer.up = weights_.matrix(at + "up_proj", kDecoderType, width, layer.gate.outputs);
-      layer.down = weights_.matrix(at + "down_proj", kDecoderType, layer.up.outputs, width);
+      layer.q = weights_.matrix(at + "q_proj", kDecoderBits, width);
+      layer.k = weights_.matrix(at + "k_proj", kDecoderBits, width, shared);
+      layer.v = weights_.matrix(at + "v_proj", kDecoderBits, width, shared);
+      layer.o = weights_.matrix(at + "o_proj", kDecoderBits, layer.q.outputs, width);
+      layer.gate = weights_.matrix(at + "gate_proj", kDecoderBits, width);
+      layer.up = weights_.matrix(at + "up_proj", kDecoderBits, width, layer.gate.outputs);
+      layer.down = weights_.matrix(at + "down_proj", kDecoderBits, layer.up.outputs, width);
       check(layer.q.outputs == layers_[0].q.outputs && layer.up.outputs == layers_[0].up.outputs);
     }
     const int32_t heads = layers_[0].q.outputs / static_cast<int32_t>(head);
@@ -144,9 +102,11 @@ class CpuDecoder : public DecoderEngine {
   je_decoder* decoder_;
 };
 
-bool has_type(const ComponentInfo& part, const char* dtype) {
-  return std::any_of(part.tensors.begin(), part.tensors.end(),
-                     [&](const auto& each) { return each.second.dtype == dtype; });
+bool has_tiles(const ComponentInfo& part, int bits) {
+  return std::any_of(part.tensors.begin(), part.tensors.end(), [&](const auto& each) {
+    const TileLayout* layout = tile_layout(each.second.dtype);
+    return layout != nullptr && layout->bits == bits;
+  });
 }
 
 }  // namespace
@@ -175,41 +135,13 @@ bool runs_on_cpu_kernels(const std::string& name, const Manifest& manifest) {
   if (!chooses_instructions()) return false;
   const ComponentInfo& part = manifest.components.at(name);
   const int64_t head = manifest.sizes.head_dim;
-  if (name == "decoder") return has_type(part, kDecoderType) && head % 32 == 0 && head <= 256;
-  return (name == "image_head" || name == "text_head") && has_type(part, kHeadType);
+  if (name == "decoder") return has_tiles(part, kDecoderBits) && head % 32 == 0 && head <= 256;
+  if (name == "image_head" || name == "text_head" || name == "vision_aligner") return has_tiles(part, kWideBits);
+  return (name == "vision_encoder" || name == "image_decoder") && !part.tensors.empty() && !part.constants.empty();
 }
 
 std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool) {
   return std::make_unique<CpuDecoder>(bundle, std::move(pool));
-}
-
-Head cpu_head(const Bundle& bundle, const std::string& name, std::shared_ptr<Pool> pool) {
-  const ComponentInfo& part = bundle.component(name);
-  auto weights = std::make_shared<Weights>(bundle, part);
-  int64_t inputs = bundle.manifest.sizes.hidden_size;
-  std::vector<je_matrix> layers;
-  for (const char* layer : {"projected", "logits"}) {  // in this order; a head has `logits` and may have `projected`
-    const std::string at = std::string(layer) + ".";
-    const bool is_there = std::any_of(part.tensors.begin(), part.tensors.end(),
-                                      [&](const auto& each) { return each.first.rfind(at, 0) == 0; });
-    if (!is_there && at == "projected.") continue;
-    layers.push_back(weights->matrix(layer, kHeadType, inputs));
-    inputs = layers.back().outputs;
-  }
-  const Sizes& sizes = bundle.manifest.sizes;
-  const int64_t expected = name == "image_head" ? sizes.codebook_size : sizes.vocab_size;
-  if (inputs != expected)
-    fail(JE_E_BUNDLE, bundle.path(part), ": gives ", inputs, " logits, not ", expected, "; export the bundle again");
-  return [weights, layers, pool = std::move(pool)](const float* hidden, int64_t rows, float* logits,
-                                                   const Cancel& cancel) {
-    const std::lock_guard<std::mutex> lock(pool->mutex());
-    cancel.check();
-    if (je_head_run(pool->get(), layers.data(), static_cast<int32_t>(layers.size()), static_cast<int32_t>(rows), hidden,
-                    logits) != 0)
-      fail(JE_E_MEMORY, "no memory for ", rows, " rows of a head");
-    if (!are_finite(logits, static_cast<size_t>(rows * layers.back().outputs)))
-      fail(JE_E_BUNDLE, "a head computes what is no finite number; export the bundle again");
-  };
 }
 
 }  // namespace je

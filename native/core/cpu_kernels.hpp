@@ -1,5 +1,5 @@
-// The backend cpu_kernels: the decoder and heads by the C library in native/cpu (docs/cpu-kernels.md), if the processor
-// has the instructions. Mirrors runtime/backends/cpu_kernels.py, cpu_decoder.py, cpu_head.py and cpu_library.py.
+// The backend cpu_kernels: components in 4 and 8 bits by the C library in native/cpu (docs/cpu-kernels.md), if the
+// processor has the instructions. Mirrors runtime/backends/cpu_kernels.py, cpu_decoder.py, cpu_head.py, cpu_images.py.
 #pragma once
 
 #include <memory>
@@ -8,6 +8,7 @@
 
 #include "bundle.hpp"
 #include "decoder_engine.hpp"
+#include "onnxruntime.hpp"
 
 struct je_pool;
 
@@ -32,8 +33,9 @@ class Pool {
   std::mutex mutex_;
 };
 
-// Open the decoder, or a head. Throw Error JE_E_BUNDLE if a weight is missing or lies outside of the file.
+// Open the decoder, a head, or a stage. Throw Error JE_E_BUNDLE if a weight is missing or lies outside of the file.
 std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool);
 Head cpu_head(const Bundle& bundle, const std::string& component, std::shared_ptr<Pool> pool);
+Stage cpu_stage(const Bundle& bundle, const std::string& component, std::shared_ptr<Pool> pool);
 
 }  // namespace je

@@ -18,4 +18,8 @@ Head cpu_head(const Bundle&, const std::string&, std::shared_ptr<Pool>) {
   throw std::logic_error("no decoder of our own here");
 }
 
+Stage cpu_stage(const Bundle&, const std::string&, std::shared_ptr<Pool>) {
+  throw std::logic_error("no decoder of our own here");
+}
+
 }  // namespace je

@@ -91,6 +91,18 @@ const Head& Engines::head(const std::string& name) {
   });
 }
 
+const Stage& Engines::stage(const std::string& name) {
+  return opened(name, &Slot::stage, [&] {
+    return std::make_unique<Stage>(is_on_cpu_kernels(name) ? cpu_stage(bundle_, name, pool_) : graph_stage(name));
+  });
+}
+
+Stage Engines::graph_stage(const std::string& name) {
+  const ComponentInfo& part = bundle_.component(name);
+  auto graph = std::make_shared<Graph>(bundle_.path(part), part, graph_options(name));
+  return [graph](const Tensor& given, const Tensor& made, const Cancel& cancel) { graph->run({given}, {made}, cancel); };
+}
+
 Head Engines::graph_head(const std::string& name) {
   const ComponentInfo& part = bundle_.component(name);
   auto graph = std::make_shared<Graph>(bundle_.path(part), part, graph_options(name));
@@ -116,6 +128,8 @@ void Engines::open(const std::vector<std::string>& names) {
       decoder(name);
     else if (name == "text_head" || name == "image_head")
       head(name);
+    else if (name == "vision_encoder" || name == "vision_aligner" || name == "image_decoder")
+      stage(name);
     else
       graph(name);
   };

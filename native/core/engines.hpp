@@ -37,6 +37,7 @@ class Engines {
   const Graph& graph(const std::string& name);
   const DecoderEngine& decoder(const std::string& name);
   const Head& head(const std::string& name);
+  const Stage& stage(const std::string& name);
   const Table& table(const std::string& name);
 
   // Choose the decoder's components. needs_steps: decode steps will follow. has_prefill: there are so many positions at
@@ -52,6 +53,7 @@ class Engines {
     std::unique_ptr<Graph> graph;
     std::unique_ptr<DecoderEngine> decoder;
     std::unique_ptr<Head> head;
+    std::unique_ptr<Stage> stage;
     bool is_table_checked = false;
   };
 
@@ -60,6 +62,7 @@ class Engines {
   bool is_on_cpu_kernels(const std::string& name) const;
   GraphOptions graph_options(const std::string& name) const;
   Head graph_head(const std::string& name);
+  Stage graph_stage(const std::string& name);
 
   Bundle bundle_;
   Device device_;

@@ -120,6 +120,13 @@ class ObjectReader {
     return number;
   }
 
+  // Return true or false.
+  bool truth(const char* name) {
+    const nlohmann::json& found = value(name);
+    if (!found.is_boolean()) wrong(name, "is neither true nor false");
+    return found.get<bool>();
+  }
+
   // Return a list of whole numbers, each from `least` to `most`.
   std::vector<int64_t> integers(const char* name, int64_t least, int64_t most) {
     std::vector<int64_t> found;

@@ -11,7 +11,7 @@ namespace je {
 namespace {
 
 constexpr int64_t kMost = limits::kDimension;
-constexpr double kTiny = 5e-324;
+constexpr double kTiny = 5e-324, kMostConstant = 2147483648.0;
 constexpr int kDepth = 32;            // levels of nesting
 constexpr size_t kLongestName = 255;  // characters of a file name
 
@@ -69,13 +69,23 @@ std::map<std::string, Stored> stored_of(ObjectReader& from) {
   from.each("tensors", [&](const std::string& name, ObjectReader each) {
     if (!is_identifier(name)) each.wrong("", "has no plain name");
     Stored stored;
-    stored.dtype = each.word("dtype", {"float32", "int4_tiles", "int8_tiles"});
+    stored.dtype = each.word("dtype", {"float32", "int4_tiles", "int8_tiles", "int8_tiles_128"});
     stored.shape = each.integers("shape", 1, kMost);
     check_axes(each, stored.shape.size());
     stored.offset = static_cast<uint64_t>(each.integer("offset", 0, limits::kOffset));
+    if (each.has("in_graph")) stored.is_in_graph = each.truth("in_graph");
     each.done();
     found.emplace(name, std::move(stored));
   });
+  return found;
+}
+
+std::map<std::string, double> constants_of(ObjectReader from) {
+  std::map<std::string, double> found;
+  for (const std::string& key : from.keys()) {
+    if (!is_identifier(key)) from.wrong(key, "has no plain name");
+    found[key] = from.number(key.c_str(), 0, kMostConstant);
+  }
   return found;
 }
 
@@ -118,6 +128,7 @@ ComponentInfo component_of(ObjectReader from) {
   found.outputs = tensors_of(from, "outputs");
   if (from.has("profile")) found.profile = ranges_of(from.object("profile"));
   found.tensors = stored_of(from);
+  if (from.has("constants")) found.constants = constants_of(from.object("constants"));
   check_engine(from);
   from.done();
   return found;

@@ -29,11 +29,12 @@ struct FileInfo {
   std::string file, sha256;  // file "": there is no file
 };
 
-// A weight in a component's data file. offset: in bytes.
+// A weight in a component's data file. offset: in bytes. is_in_graph: false if it is for the CPU kernels alone.
 struct Stored {
   std::string dtype;
   std::vector<int64_t> shape;
   uint64_t offset = 0;
+  bool is_in_graph = true;
 };
 
 // The sizes that a named dimension can have.
@@ -49,6 +50,7 @@ struct ComponentInfo {
   std::vector<TensorInfo> inputs, outputs;
   std::map<std::string, Range> profile;
   std::map<std::string, Stored> tensors;
+  std::map<std::string, double> constants;  // that the CPU kernels need, for example the number of heads
 
   const TensorInfo* output(std::string_view name) const;  // nullptr if there is no such output
 };

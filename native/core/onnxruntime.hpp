@@ -5,6 +5,7 @@
 #define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
+#include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -82,6 +83,10 @@ class Graph {
   mutable Ort::Allocator device_memory_{nullptr};  // values keep a pointer to it
   mutable std::once_flag has_device_memory_;
 };
+
+// A component with one input and one output, of one image: vision_encoder, vision_aligner, image_decoder. Any number of
+// threads at once. Throws Error, Cancelled.
+using Stage = std::function<void(const Tensor& given, const Tensor& made, const Cancel& cancel)>;
 
 // Return a value that uses the tensor's memory.
 Ort::Value value_of(const Tensor& tensor);

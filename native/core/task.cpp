@@ -20,7 +20,7 @@ std::unique_ptr<CachedDecoder> make_decoder(Engines& engines, int64_t rows, int6
 Image decode_image(Engines& engines, const Tensor& from, const Cancel& cancel) {
   const int64_t side = engines.sizes().image_size;
   std::vector<float> pixels(static_cast<size_t>(3 * side * side));
-  engines.graph("image_decoder").run({from}, {floats("pixels", {1, 3, side, side}, pixels.data())}, cancel);
+  engines.stage("image_decoder")(from, floats("pixels", {1, 3, side, side}, pixels.data()), cancel);
   return to_image(pixels.data(), static_cast<int>(side));
 }
 

@@ -59,7 +59,8 @@ double TileLayout::size(int64_t outputs, int64_t inputs) const {
 }
 
 const TileLayout* tile_layout(const std::string& dtype) {
-  static const std::map<std::string, TileLayout> kLayouts = {{"int4_tiles", {4, 128}}, {"int8_tiles", {8, 32}}};
+  static const std::map<std::string, TileLayout> kLayouts = {
+      {"int4_tiles", {4, 128}}, {"int8_tiles", {8, 32}}, {"int8_tiles_128", {8, 128}}};
   const auto found = kLayouts.find(dtype);
   return found == kLayouts.end() ? nullptr : &found->second;
 }
@@ -82,7 +83,7 @@ std::vector<GraphWeights> graph_weights(const std::map<std::string, Stored>& ten
   Mapped file;
   for (const auto& [name, each] : tensors) {
     const TileLayout* layout = tile_layout(each.dtype);
-    if (layout == nullptr) continue;
+    if (layout == nullptr || !each.is_in_graph) continue;
     if (each.shape.size() != 2) fail(JE_E_BUNDLE, path, ": ", name, " is no matrix; export the bundle again");
     if (file.data() == nullptr) file = Mapped(path);
     const int64_t outputs = each.shape[0], inputs = each.shape[1];

@@ -58,10 +58,8 @@ void je_decoder_close(je_decoder* decoder) {
  * faster. */
 static int tiles_per_part(const decoder_run* run) { return run->tokens > FEW_ROWS ? 1 : 2; }
 
-static int num_tiles(const je_matrix* matrix) { return (matrix->outputs + JE_TILE - 1) / JE_TILE; }
-
 static int num_parts(const decoder_run* run, const je_matrix* matrix) {
-  return (num_tiles(matrix) + tiles_per_part(run) - 1) / tiles_per_part(run);
+  return (je_tiles(matrix) + tiles_per_part(run) - 1) / tiles_per_part(run);
 }
 
 /* Return the part with this number, counted over all matrices of the run, and set *y to where its outputs go. If the
@@ -71,7 +69,7 @@ static je_part part_of(const decoder_run* run, int number, float** y) {
   *y = run->y;
   for (int i = 0; number >= 0 && i < 3 && run->matrices[i]; i++) {
     const je_matrix* matrix = run->matrices[i];
-    const int count = num_parts(run, matrix), first = number * longest, remaining = num_tiles(matrix) - first;
+    const int count = num_parts(run, matrix), first = number * longest, remaining = je_tiles(matrix) - first;
     if (number < count) {
       *y += first * JE_TILE;
       return (je_part){matrix, first, remaining < longest ? remaining : longest};

@@ -18,14 +18,14 @@
 #define JE_PUBLIC __attribute__((visibility("default")))
 #endif
 
-/* A matrix (O, I) of weights of 4 bits in blocks of 128 inputs, or of 8 bits in blocks of 32.
+/* A matrix (O, I) of weights of 4 bits in blocks of 128 inputs, or of 8 bits in blocks of 32 or 128.
  *
  * tiles: the weights and their scales as docs/bundle.md lays them out, aligned to 4 bytes. bias (O): or NULL. The caller
  * owns the arrays. */
 typedef struct {
   const uint8_t* tiles;
   const float* bias;
-  int32_t outputs, inputs, bits;
+  int32_t outputs, inputs, bits, block;
 } je_matrix;
 
 /* A layer. attention_norm, mlp_norm (D): weights of the RMSNorms. key_scales, value_scales (G, E): the scale of each
@@ -50,9 +50,9 @@ typedef struct je_pool je_pool;
 /* A decoder: a model and the buffers of its runs. One thread at a time may use it. */
 typedef struct je_decoder je_decoder;
 
-/* The version of the structs and functions of this header and head.h. A program that loads the library at run time
+/* The version of the structs and functions of this header, head.h, encoder.h and image_decoder.h. A program that loads the library at run time
  * compares it. */
-#define JE_DECODER_VERSION 3
+#define JE_DECODER_VERSION 4
 
 /* Return JE_DECODER_VERSION, or 0 if this processor lacks the instructions. The function itself uses none of them. */
 JE_PUBLIC int je_decoder_runs_here(void);
@@ -70,6 +70,10 @@ JE_PUBLIC je_pool* je_pool_open(int32_t num_threads);
 
 /* End the threads and free the pool. NULL is allowed. */
 JE_PUBLIC void je_pool_close(je_pool* pool);
+
+/* Compute products of 8-bit numbers on all threads, without reading memory: the most that matrix products can reach.
+ * repeats: of some thousand operations. Return the number of operations. */
+JE_PUBLIC int64_t je_pool_multiply(je_pool* pool, int32_t repeats);
 
 /* Make a decoder. The pool, the model and all arrays it points to must outlive the decoder. Return NULL if there is no
  * memory left. The caller gives it to je_decoder_close. */

@@ -18,7 +18,7 @@ from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.sizes import Sizes
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
-_DTYPE = "int4_tiles"
+_DTYPE, _BITS = "int4_tiles", 4
 _PRODUCTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -64,8 +64,8 @@ class CpuDecoder:
         width, head = sizes.hidden_size, sizes.head_dim
         shared = sizes.num_kv_heads * head
         # they say themselves how many
-        queries = weights.matrix("layers.0.q_proj", _DTYPE, width).outputs
-        inner = weights.matrix("layers.0.gate_proj", _DTYPE, width).outputs
+        queries = weights.matrix("layers.0.q_proj", _BITS, width).outputs
+        inner = weights.matrix("layers.0.gate_proj", _BITS, width).outputs
         inputs = {"o_proj": queries, "down_proj": inner}
         outputs = {"q_proj": queries, "up_proj": inner, "gate_proj": inner}
         outputs |= {"k_proj": shared, "v_proj": shared}
@@ -78,7 +78,7 @@ class CpuDecoder:
             layer.value_scales = weights(f"v_{index}.scale", (shared,))
             for name in _PRODUCTS:
                 given, made = inputs.get(name, width), outputs.get(name, width)
-                setattr(layer, name, weights.matrix(f"{at}.{name}", _DTYPE, given, made))
+                setattr(layer, name, weights.matrix(f"{at}.{name}", _BITS, given, made))
         heads = self._layers[0].q_proj.outputs // head
         weights.require(heads * head == self._layers[0].q_proj.outputs)
         weights.require(heads > 0 and heads % sizes.num_kv_heads == 0)

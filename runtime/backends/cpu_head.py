@@ -1,8 +1,9 @@
-"""Heads by the CPU kernels (native/cpu/head.c): 8-bit weights in blocks of 32, mapped."""
+"""Heads and the aligner by the CPU kernels (native/cpu/head.c): 8-bit weights, mapped."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,20 +11,21 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.backends.cpu_library import Matrix, Pool, Weights
-from janus_edge.runtime.manifest import Component
+from janus_edge.runtime.manifest import Component, Tensor
 from janus_edge.runtime.sizes import Sizes
+from janus_edge.runtime.tiles import LAYOUTS
 
-_DTYPE = "int8_tiles"
-_LAYERS = ("projected", "logits")  # in this order; a head has one or both
+_BITS = 8
 
 
 def runs(component: Component, sizes: Sizes) -> bool:
     """Return True if the kernels fit: the weights are in tiles."""
-    return any(each.dtype == _DTYPE for each in component.tensors.values())
+    dtypes = {each.dtype for each in component.tensors.values()}
+    return any(each in LAYOUTS and LAYOUTS[each].bits == _BITS for each in dtypes)
 
 
 class CpuHead:
-    """A head as an ``Engine``: hidden states (R, D) to logits (R, V)."""
+    """A component as an ``Engine``: matmuls, in the file's order, with GELUs between."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
         """Map the weights.
@@ -35,25 +37,24 @@ class CpuHead:
             pool: The threads.
 
         Raises:
-            BundleError: A weight is missing or lies outside the file, or the number of logits
-                differs from the manifest.
+            BundleError: A weight is missing or lies outside the file, or the numbers of inputs and
+                outputs differ from the manifest.
         """
-        expected = component.outputs[0].shape[-1]
+        (self._given, inputs), (self._made, expected) = map(_end, component.inputs + component.outputs)
         self._pool, self._weights = pool, Weights(folder, component)
-        inputs, matrices = sizes.hidden_size, []
-        for name in _LAYERS:
-            if name == "logits" or any(t.startswith(f"{name}.") for t in component.tensors):
-                matrices.append(self._weights.matrix(name, _DTYPE, inputs))
-                inputs = matrices[-1].outputs
+        matrices = []
+        for name in self._weights.chain():
+            matrices.append(self._weights.matrix(name, _BITS, inputs))
+            inputs = matrices[-1].outputs
         self._weights.require(inputs == expected)
         self._matrices = (Matrix * len(matrices))(*matrices)
         self._outputs = inputs
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """Return the logits, in a new array."""
-        logits = np.empty((len(inputs["hidden"]), self._outputs), np.float32)
-        self.bind(inputs, {"logits": logits})()
-        return [logits]
+        """Return the outputs, in a new array."""
+        made = np.empty((*inputs[self._given].shape[:-1], self._outputs), np.float32)
+        self.bind(inputs, {self._made: made})()
+        return [made]
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return a cleared array."""
@@ -61,19 +62,25 @@ class CpuHead:
 
     def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
         """Return a call on fixed arrays."""
-        hidden, logits = inputs["hidden"], outputs["logits"]
-        assert hidden.flags.c_contiguous and logits.flags.c_contiguous
+        given, made = inputs[self._given], outputs[self._made]
+        assert given.flags.c_contiguous and made.flags.c_contiguous
+        rows = math.prod(given.shape[:-1])
 
         def call() -> None:
             failed = self._pool.library.je_head_run(
                 self._pool.address,
                 ctypes.addressof(self._matrices),
                 len(self._matrices),
-                len(hidden),
-                hidden.ctypes.data,
-                logits.ctypes.data,
+                rows,
+                given.ctypes.data,
+                made.ctypes.data,
             )
             if failed:
-                raise MemoryError(f"no memory for {len(hidden)} rows of a head")
+                raise MemoryError(f"no memory for {rows} rows of a head")
 
         return call
+
+
+def _end(tensor: Tensor) -> tuple[str, int]:
+    """Return the name of an input or output and its last dimension."""
+    return tensor.name, int(tensor.shape[-1])

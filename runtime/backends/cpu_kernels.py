@@ -1,4 +1,4 @@
-"""The backend of our C library: the int4 decoder and 8-bit heads, executed without a graph.
+"""The backend of our C library: components in 4 and 8 bits, executed without a graph.
 
 It runs where the processor has the instructions and the package was built with a C compiler
 (docs/cpu-kernels.md).
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from janus_edge.runtime.backends import Engine, Shared, cpu_decoder, cpu_head
+from janus_edge.runtime.backends import Engine, Shared, cpu_decoder, cpu_head, cpu_images
 from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
 from janus_edge.runtime.backends.cpu_head import CpuHead
+from janus_edge.runtime.backends.cpu_images import CpuEncoder, CpuImageDecoder
 from janus_edge.runtime.backends.cpu_library import library
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.manifest import Manifest
@@ -20,6 +21,9 @@ _ENGINES: dict[str, tuple[Any, Any]] = {
     "decoder": (cpu_decoder, CpuDecoder),
     "image_head": (cpu_head, CpuHead),
     "text_head": (cpu_head, CpuHead),
+    "vision_encoder": (cpu_images, CpuEncoder),
+    "vision_aligner": (cpu_head, CpuHead),
+    "image_decoder": (cpu_images, CpuImageDecoder),
 }
 
 

@@ -9,12 +9,14 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import numpy as np
+
 from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.tiles import LAYOUTS, map_data
 
 POINTER = ctypes.c_void_p
-_VERSION = 3  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
+_VERSION = 4  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
 # Names an instruction set, or "none" for the graphs alone (docs/cpu-kernels.md).
 INSTRUCTIONS = "JANUS_EDGE_CPU_KERNELS"
 
@@ -61,6 +63,14 @@ def open_library(path: Path) -> ctypes.CDLL | None:
     found.je_head_run.argtypes = (
         *(POINTER, POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER),
     )
+    found.je_pool_multiply.restype = ctypes.c_int64
+    found.je_pool_multiply.argtypes = (POINTER, ctypes.c_int32)
+    for name in ("encoder", "image_decoder"):
+        getattr(found, f"je_{name}_open").restype = POINTER
+        getattr(found, f"je_{name}_close").argtypes = (POINTER,)
+        getattr(found, f"je_{name}_run").argtypes = (POINTER, POINTER, POINTER)
+    found.je_encoder_width.argtypes = found.je_encoder_num_patches.argtypes = (POINTER,)
+    found.je_image_decoder_image_size.argtypes = (POINTER,)
     return found
 
 
@@ -108,6 +118,7 @@ class Matrix(ctypes.Structure):
         ("outputs", ctypes.c_int32),
         ("inputs", ctypes.c_int32),
         ("bits", ctypes.c_int32),
+        ("block", ctypes.c_int32),
     )
 
 
@@ -131,32 +142,63 @@ class Weights:
             raise BundleError(f"{self._path}: no {name} float32 {shape}; export the bundle again")
         return self._address(name, 4 * math.prod(shape))
 
-    def matrix(self, layer: str, dtype: str, inputs: int, outputs: int = 0) -> Matrix:
+    def numbers(self, name: str, count: int) -> int:
+        """Return the address of so many float32. Raises BundleError as the call does."""
+        found = self.tensors.get(name)
+        shape = found.shape if found is not None and math.prod(found.shape) == count else (count,)
+        return self(name, shape)
+
+    def matrix(self, layer: str, bits: int, inputs: int = 0, outputs: int = 0) -> Matrix:
         """Return the weights of a matmul, and its bias if it has one.
 
         Args:
             layer: Its name.
-            dtype: Of the weights: "int4_tiles" or "int8_tiles".
-            inputs: How many inputs it must have.
-            outputs: How many outputs it must have; 0: as many as there are.
+            bits: Of the weights.
+            inputs: How many inputs it must have; 0: as many as there are.
+            outputs: The same of outputs.
 
         Raises:
             BundleError: It has others, or lies outside the file.
         """
         name, bias = f"{layer}.weight.tiles", f"{layer}.bias"
         found = self.tensors.get(name)
-        shape = found.shape if found is not None and found.dtype == dtype else ()
-        if len(shape) != 2 or shape != (outputs or shape[0], inputs):
-            wanted = f"{outputs or 'any'} x {inputs}"
-            raise BundleError(f"{self._path}: no {name} {dtype} {wanted}; export the bundle again")
-        layout = LAYOUTS[dtype]
+        layout = None if found is None else LAYOUTS.get(found.dtype)
+        shape = () if found is None or layout is None or layout.bits != bits else found.shape
+        if len(shape) != 2 or shape != (outputs or shape[0], inputs or shape[1]):
+            wanted = f"{bits}-bit {outputs or 'any'} x {inputs or 'any'}"
+            raise BundleError(f"{self._path}: no {name} {wanted}; export the bundle again")
+        assert layout is not None
         return Matrix(
             tiles=self._address(name, layout.size(*shape)),
             bias=self(bias, shape[:1]) if bias in self.tensors else None,
             outputs=shape[0],
-            inputs=inputs,
+            inputs=shape[1],
             bits=layout.bits,
+            block=layout.block,
         )
+
+    def count(self, name: str) -> int:
+        """Return how many numbers a tensor has; 0 if there is none of this name."""
+        found = self.tensors.get(name)
+        return 0 if found is None else math.prod(found.shape)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array of float32, mapped. Raises BundleError as the call does."""
+        self(name, shape)
+        start = self.tensors[name].offset
+        size = 4 * math.prod(shape)
+        return self._bytes[start : start + size].view(np.float32).reshape(shape)
+
+    def constant(self, component: Component, name: str) -> float:
+        """Return a number that a component has. Raises BundleError if there is none."""
+        if name not in component.constants:
+            raise BundleError(f"{self._path}: no constant {name}; export the bundle again")
+        return component.constants[name]
+
+    def chain(self) -> list[str]:
+        """Return the layers whose weights are in tiles, in the file's order."""
+        tiles = [(t.offset, name) for name, t in self.tensors.items() if t.dtype in LAYOUTS]
+        return [name.removesuffix(".weight.tiles") for _, name in sorted(tiles)]
 
     def _address(self, name: str, size: int) -> int:
         offset = self.tensors[name].offset

@@ -1,4 +1,5 @@
-/* Causal attention over an 8-bit KV cache. The keys and values of the new positions are stored in it first.
+/* Causal attention over an 8-bit KV cache, and full attention (attend_all). Of the former, the keys and values of the new
+ * positions are stored in the cache first.
  *
  * Products are summed in integers, exactly: queries and attention weights have 16 bits. So the order of those sums is
  * free, and a query's result does not depend on how many queries are computed together. */
@@ -47,9 +48,9 @@ static float prepare_query(int16_t* quantized, const float* x, const je_model* m
   return peak / QUANTIZED_MAX;
 }
 
-/* Replace scores (end) by attention weights in 16 bits, in place. Slots from `length` on get none. Return the factor
- * by which weights are to be multiplied. */
-static float softmax(float* scores, int length, int end) {
+/* Replace scores (end) by attention weights from 0 to `most` in 16 bits, in place. Slots from `length` on get none. Return
+ * the factor by which weights are to be multiplied. */
+static float softmax(float* scores, int length, int end, float most) {
   for (int i = length; i < end; i++) scores[i] = -INFINITY;
   je_floats largest = f_load(scores), sum = f_all(0);
   for (int i = 16; i < end; i += 16) largest = f_max(largest, f_load(scores + i));
@@ -59,9 +60,9 @@ static float softmax(float* scores, int length, int end) {
   for (int i = 0; i < end; i += 16) {
     const je_floats weight = f_load(scores + i);
     sum = f_add(sum, weight);
-    i_store_words((int16_t*)scores + i, i_rounded(f_mul(weight, f_all(QUANTIZED_MAX))));
+    i_store_words((int16_t*)scores + i, i_rounded(f_mul(weight, f_all(most))));
   }
-  return 1 / sum_of(sum) / QUANTIZED_MAX;
+  return 1 / sum_of(sum) / most;
 }
 
 /* Queries of one head and what they attend to. */
@@ -73,6 +74,9 @@ typedef struct {
   float* scores; /* (JE_QUERIES, slots) */
   size_t slots, stride;
   int width, first; /* the slot of the first query */
+  int length;       /* slots that all queries see; 0: each sees those up to its own */
+  int exact_slots;  /* up to this many slots, a sum of weight * value stays below 2^31 */
+  float most;       /* the largest weight */
   float* y;         /* (queries, stride) */
 } je_queries;
 
@@ -149,7 +153,7 @@ JE_INLINE void attend_few(const je_queries* q, const int count) {
   float factors[FEW_QUERIES];
   score_few(q, length, count);
   for (int i = 0; i < count; i++)
-    factors[i] = softmax(q->scores + i * q->slots, q->first + i + 1, (int)je_padded((size_t)length));
+    factors[i] = softmax(q->scores + i * q->slots, q->first + i + 1, (int)je_padded((size_t)length), QUANTIZED_MAX);
   weigh_few(q, factors, length, count);
 }
 
@@ -162,10 +166,25 @@ JE_INLINE void add_products(je_ints sums[JE_QUERIES], const int16_t* a, size_t a
   }
 }
 
-/* Attention of JE_QUERIES queries over the widened cache. Slots after a query's own are not computed, except those that
- * fill the last tile. */
-static void attend_many(const je_queries* q) {
-  const int width = q->width, end = (int)je_padded((size_t)q->first + JE_QUERIES);
+/* Write weights times values, of all queries and 16 channels from e on. */
+static void weigh_many(const je_queries* q, const float* factors, int end, int e, int count) {
+  je_floats results[JE_QUERIES];
+  for (int i = 0; i < JE_QUERIES; i++) results[i] = f_all(0);
+  for (int start = 0; start < end; start += q->exact_slots) {
+    const int stop = start + q->exact_slots < end ? start + q->exact_slots : end;
+    je_ints sums[JE_QUERIES];
+    UNROLLED for (int i = 0; i < JE_QUERIES; i++) sums[i] = i_all(0);
+    add_products(sums, (const int16_t*)q->scores + start, 2 * q->slots,
+                 q->values16 + (size_t)start * q->width + 2 * e, 2 * (size_t)q->width, (stop - start) / 2);
+    for (int i = 0; i < JE_QUERIES; i++) results[i] = f_add(results[i], f_of(sums[i]));
+  }
+  for (int i = 0; i < count; i++) write_channels(q, i, e, results[i], factors[i]);
+}
+
+/* Attention of JE_QUERIES queries over widened keys and values; the first `count` are written. Slots after a query's own
+ * are not computed, except those that fill the last tile. */
+static void attend_many(const je_queries* q, int count) {
+  const int width = q->width, end = (int)je_padded(q->length ? (size_t)q->length : (size_t)q->first + JE_QUERIES);
   float factors[JE_QUERIES];
   for (int slot = 0; slot < end; slot += 16) {
     je_ints sums[JE_QUERIES];
@@ -174,20 +193,9 @@ static void attend_many(const je_queries* q) {
     UNROLLED for (int i = 0; i < JE_QUERIES; i++)
       f_store(q->scores + i * q->slots + slot, f_mul(f_of(sums[i]), f_all(q->query_scales[i])));
   }
-  for (int i = 0; i < JE_QUERIES; i++) factors[i] = softmax(q->scores + i * q->slots, q->first + i + 1, end);
-  for (int e = 0; e < width; e += 16) {
-    je_floats results[JE_QUERIES];
-    for (int i = 0; i < JE_QUERIES; i++) results[i] = f_all(0);
-    for (int start = 0; start < end; start += EXACT_SLOTS) {
-      const int stop = start + EXACT_SLOTS < end ? start + EXACT_SLOTS : end;
-      je_ints sums[JE_QUERIES];
-      UNROLLED for (int i = 0; i < JE_QUERIES; i++) sums[i] = i_all(0);
-      add_products(sums, (const int16_t*)q->scores + start, 2 * q->slots,
-                   q->values16 + (size_t)start * width + 2 * e, 2 * (size_t)width, (stop - start) / 2);
-      for (int i = 0; i < JE_QUERIES; i++) results[i] = f_add(results[i], f_of(sums[i]));
-    }
-    for (int i = 0; i < JE_QUERIES; i++) write_channels(q, i, e, results[i], factors[i]);
-  }
+  for (int i = 0; i < JE_QUERIES; i++)
+    factors[i] = softmax(q->scores + i * q->slots, q->length ? q->length : q->first + i + 1, end, q->most);
+  for (int e = 0; e < width; e += 16) weigh_many(q, factors, end, e, count);
 }
 
 /* Store the keys and values of the new positions of one row and group in the cache, from slot `start` on. */
@@ -209,7 +217,7 @@ static void store_new(const je_attention* attention, const float* x, size_t stri
 /* Attend with up to JE_QUERIES prepared queries. */
 static void attend_queries(je_queries q, int count, int is_widened) {
   if (count == JE_QUERIES && is_widened) {
-    attend_many(&q);
+    attend_many(&q, count);
     return;
   }
   while (count > 0) {
@@ -247,7 +255,9 @@ static void attend(const je_attention* attention, int row, int group, float* scr
                   .scores = scratch + JE_QUERIES * width,
                   .slots = slots,
                   .stride = (size_t)model->num_heads * width,
-                  .width = width};
+                  .width = width,
+                  .exact_slots = EXACT_SLOTS,
+                  .most = QUANTIZED_MAX};
   q.keys16 = (int16_t*)(q.scores + JE_QUERIES * slots);
   q.values16 = q.keys16 + slots * width;
   const int is_widened = valid > FEW_QUERIES * FEW_PASSES;

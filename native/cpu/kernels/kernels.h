@@ -4,10 +4,17 @@
 #include "rows.h"
 #include "matmul.h"
 #include "attention.h"
+#include "full_attention.h"
+#include "peak.h"
 
 const je_kernels JE_KERNELS = {.name = JE_INSTRUCTIONS,
                                .quantize_row = quantize_row,
                                .norm = norm,
                                .matmul = matmul,
                                .prefetch = prefetch,
-                               .attend = attend};
+                               .attend = attend,
+                               .layer_norm = layer_norm,
+                               .attend_all = attend_all,
+                               .add_moments = add_moments,
+                               .scale_channels = scale_channels,
+                               .multiply_only = multiply_only};

@@ -41,14 +41,14 @@ JE_INLINE void dot_nibbles(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8
   }
 }
 
-/* The same for 8-bit weights. x: (count, 32). */
+/* The same for 8-bit weights. x: (count, block). */
 JE_INLINE void dot_bytes(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8_t* weights, const int8_t* x,
-                         const int count) {
-  for (int g = 0; g < 8; g++) {
+                         const int block, const int count) {
+  for (int g = 0; g < block / 4; g++) {
     je_quads whole[JE_HALVES];
     UNROLLED for (int h = 0; h < JE_HALVES; h++) whole[h] = q_load(weights + g * GROUP_BYTES + 64 * h);
     UNROLLED for (int i = 0; i < count; i++) {
-      const je_quads inputs = q_four(x + i * 32 + 4 * g);
+      const je_quads inputs = q_four(x + i * block + 4 * g);
       UNROLLED for (int h = 0; h < JE_HALVES; h++) q_dot(&sums[i][h], whole[h], inputs);
     }
   }
@@ -57,7 +57,7 @@ JE_INLINE void dot_bytes(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8_t
 /* Add one block's products to y (count, 32): of each output one fused multiply-add. record: the scales and weights. at:
  * the block's first row in rows. */
 JE_INLINE void add_block(float* y, const uint8_t* record, const je_rows* rows, size_t at, const int bits,
-                         const int count) {
+                         const int block, const int count) {
   const float* scales = (const float*)record;
   const uint8_t* weights = record + JE_TILE * sizeof(float);
 #ifdef JE_BYTES_ARE_CENTERED
@@ -70,9 +70,9 @@ JE_INLINE void add_block(float* y, const uint8_t* record, const je_rows* rows, s
     UNROLLED for (int i = 0; i < count; i++) UNROLLED for (int h = 0; h < JE_HALVES; h++)
       sums[i][h] = i_all(-zero * rows->sums[at + i]);
     if (bits == 4)
-      dot_nibbles(sums, weights + 64 * half, rows->quantized + at * 128, count);
+      dot_nibbles(sums, weights + 64 * half, rows->quantized + at * block, count);
     else
-      dot_bytes(sums, weights + 64 * half, rows->quantized + at * 32, count);
+      dot_bytes(sums, weights + 64 * half, rows->quantized + at * block, block, count);
     UNROLLED for (int i = 0; i < count; i++) UNROLLED for (int h = 0; h < JE_HALVES; h++) {
       const int output = 16 * (half + h);
       float* sum = y + i * JE_TILE + output;
@@ -83,10 +83,11 @@ JE_INLINE void add_block(float* y, const uint8_t* record, const je_rows* rows, s
 }
 
 /* Call add_block with a number of rows that the compiler knows. */
-JE_INLINE void add_rows(float* y, const uint8_t* record, const je_rows* rows, size_t at, const int bits, int count) {
-#define CASE(n)                                             \
-  case n:                                                   \
-    if (n <= JE_ROWS_AT_ONCE) add_block(y, record, rows, at, bits, n <= JE_ROWS_AT_ONCE ? n : 1); \
+JE_INLINE void add_rows(float* y, const uint8_t* record, const je_rows* rows, size_t at, const int bits,
+                        const int block, int count) {
+#define CASE(n)                                                                                          \
+  case n:                                                                                                \
+    if (n <= JE_ROWS_AT_ONCE) add_block(y, record, rows, at, bits, block, n <= JE_ROWS_AT_ONCE ? n : 1); \
     break;
   switch (count) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) }
 #undef CASE
@@ -94,17 +95,18 @@ JE_INLINE void add_rows(float* y, const uint8_t* record, const je_rows* rows, si
 
 /* Multiply `count` rows from `row` on with a tile: y (count, 32). */
 JE_INLINE void multiply_tile(float* y, const uint8_t* tile, const je_rows* rows, int row, int count, const int bits,
-                             const uint8_t* end, const uint8_t* next) {
-  const size_t bytes = je_record_bytes(bits);
+                             const int block, const uint8_t* end, const uint8_t* next) {
+  const size_t bytes = je_record_bytes(bits, block);
   const int groups = (count + JE_ROWS_AT_ONCE - 1) / JE_ROWS_AT_ONCE;
   memset(y, 0, (size_t)count * JE_TILE * sizeof(float));
   for (int b = 0; b < rows->blocks; b++, tile += bytes) {
+    const size_t start = (rows->starts ? (size_t)(rows->starts[b] + rows->origin) : (size_t)b * rows->count) + row;
     const uint8_t* ahead = tile + PREFETCH_BYTES < end ? tile + PREFETCH_BYTES : next + (tile + PREFETCH_BYTES - end);
     if (row == 0)
       for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(ahead + at, 0, 2);
     for (int group = 0, first = 0; group < groups; group++) {
       const int after = (group + 1) * count / groups;
-      add_rows(y + first * JE_TILE, tile, rows, (size_t)b * rows->count + row + first, bits, after - first);
+      add_rows(y + first * JE_TILE, tile, rows, start + first, bits, block, after - first);
       first = after;
     }
   }
@@ -134,7 +136,7 @@ static void write_outputs(float* y, size_t stride, const float* products, const 
   }
 }
 
-static size_t tile_bytes(const je_matrix* matrix) { return je_blocks(matrix) * je_record_bytes(matrix->bits); }
+static size_t tile_bytes(const je_matrix* matrix) { return je_blocks(matrix) * je_record_bytes(matrix->bits, matrix->block); }
 
 static const uint8_t* first_tile(je_part part) { return part.matrix->tiles + part.first * tile_bytes(part.matrix); }
 
@@ -150,10 +152,13 @@ static void matmul(je_part part, je_part next, const je_rows* rows, float* y, si
     const int passes = (rows->count + ROWS_PER_PASS - 1) / ROWS_PER_PASS;
     for (int pass = 0, row = 0; pass < passes; pass++) {
       const int count = (pass + 1) * rows->count / passes - row;
+      const uint8_t* tile = start + t * bytes;
       if (matrix->bits == 4)
-        multiply_tile(products, start + t * bytes, rows, row, count, 4, end, after);
+        multiply_tile(products, tile, rows, row, count, 4, 128, end, after);
+      else if (matrix->block == 32)
+        multiply_tile(products, tile, rows, row, count, 8, 32, end, after);
       else
-        multiply_tile(products, start + t * bytes, rows, row, count, 8, end, after);
+        multiply_tile(products, tile, rows, row, count, 8, 128, end, after);
       write_outputs(y + row * stride, stride, products, bias, count, remaining < JE_TILE ? remaining : JE_TILE,
                     epilogue);
       row += count;

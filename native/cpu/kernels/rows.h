@@ -1,4 +1,4 @@
-/* Rows of activations: RMSNorm, and quantization in blocks. */
+/* Rows of activations: norms, sums and scales of channels, and quantization in blocks. */
 
 /* Quantize a block with the scale 1 / inverse. Return the sum of the quantized values. */
 static int32_t quantize_block(int8_t* quantized, const float* x, int block, float inverse) {
@@ -38,4 +38,38 @@ static void norm(float* y, const float* x, const float* weight, int width, float
   for (int i = 0; i < whole; i += 16) f_store(y + i, f_mul(f_mul(f_load(x + i), factor), f_load(weight + i)));
   f_store(y_rest, f_mul(f_mul(f_load(x_rest), factor), f_load(weight_rest)));
   memcpy(y + whole, y_rest, (size_t)rest * sizeof(float));
+}
+
+static void layer_norm(float* y, const float* x, const float* weight, const float* bias, int width, float epsilon) {
+  je_floats sum = f_all(0), squares = f_all(0);
+  for (int i = 0; i < width; i += 16) sum = f_add(sum, f_load(x + i));
+  const je_floats mean = f_all(sum_of(sum) / (float)width);
+  for (int i = 0; i < width; i += 16) {
+    const je_floats rest = f_sub(f_load(x + i), mean);
+    squares = f_fma(rest, rest, squares);
+  }
+  const je_floats factor = f_all(1 / sqrtf(sum_of(squares) / (float)width + epsilon));
+  for (int i = 0; i < width; i += 16)
+    f_store(y + i, f_fma(f_mul(f_sub(f_load(x + i), mean), factor), f_load(weight + i), f_load(bias + i)));
+}
+
+static void add_moments(float* sums, const float* x, int pixels, int channels) {
+  for (int c = 0; c < channels; c += 16) {
+    je_floats sum = f_load(sums + c), squares = f_load(sums + channels + c);
+    for (int pixel = 0; pixel < pixels; pixel++) {
+      const je_floats value = f_load(x + (size_t)pixel * channels + c);
+      sum = f_add(sum, value);
+      squares = f_fma(value, value, squares);
+    }
+    f_store(sums + c, sum);
+    f_store(sums + channels + c, squares);
+  }
+}
+
+static void scale_channels(float* y, const float* x, const float* scale, const float* shift, int channels,
+                           int has_silu) {
+  for (int c = 0; c < channels; c += 16) {
+    const je_floats scaled = f_fma(f_load(x + c), f_load(scale + c), f_load(shift + c));
+    f_store(y + c, has_silu ? je_silu(scaled) : scaled);
+  }
 }

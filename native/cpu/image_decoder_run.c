@@ -1,0 +1,188 @@
+#include <string.h>
+
+#include "image_decoder.h"
+#include "image_decoder_steps.h"
+#include "system.h"
+
+/* What one call of je_image_decoder_run reads and writes. */
+typedef struct {
+  const je_image_decoder* decoder;
+  je_convolver convolver;
+  je_image x;
+  float *hidden, *other; /* between convolutions; a shortcut's result, or queries, keys and values */
+  je_full_attention attention;
+  char* scratch; /* scratch_bytes for each worker */
+  size_t scratch_bytes;
+} decoder_run;
+
+/* The most that a buffer must hold, in numbers; scratch in bytes. */
+typedef struct {
+  size_t image, hidden, other, quantized, quantized_blocks, moments, channels, blocks, scratch;
+} decoder_sizes;
+
+static void grow(size_t* most, size_t size) {
+  if (size > *most) *most = size;
+}
+
+/* Make room for a convolution of an image of side x side. */
+static void grow_for(decoder_sizes* most, const je_matrix* matrix, int taps, int side, int channels) {
+  const size_t blocks = je_blocks(matrix) / (size_t)taps, pixels = je_bordered(side, side);
+  grow(&most->quantized, pixels * blocks * (size_t)matrix->block);
+  grow(&most->quantized_blocks, pixels * blocks);
+  grow(&most->blocks, je_blocks(matrix));
+  grow(&most->channels, (size_t)channels);
+  grow(&most->moments, 2 * (size_t)channels * ((size_t)side + 1));
+}
+
+static je_full_attention attention_of(int side, int channels) {
+  return (je_full_attention){.num_slots = side * side, .num_heads = 1, .head_dim = channels};
+}
+
+/* Make room for a step, and return the side of its result. */
+static int grow_for_step(decoder_sizes* most, const decoder_step* step, int side) {
+  const size_t cells = (size_t)side * side;
+  if (step->kind == DOUBLE) {
+    side *= 2;
+    grow(&most->hidden, (size_t)side * side * step->outputs);
+    grow_for(most, &step->matrices[0], 9, side, step->inputs);
+  } else if (step->kind == ATTENTION) {
+    const je_full_attention attention = attention_of(side, step->inputs);
+    for (int i = 0; i < 4; i++) grow_for(most, &step->matrices[i], 1, side, step->inputs);
+    grow(&most->other, 3 * cells * step->inputs);
+    grow(&most->hidden, cells * step->inputs);
+    grow(&most->scratch, (je_full_attention_bytes(&attention) + 63) / 64 * 64);
+  } else {
+    grow_for(most, &step->matrices[0], 9, side, step->inputs);
+    grow_for(most, &step->matrices[1], 9, side, step->outputs);
+    if (step->inputs != step->outputs) grow_for(most, &step->matrices[2], 1, side, step->inputs);
+    if (step->inputs != step->outputs) grow(&most->other, cells * step->outputs);
+    grow(&most->hidden, cells * step->outputs);
+  }
+  grow(&most->image, (size_t)side * side * step->outputs);
+  return side;
+}
+
+static decoder_sizes sizes_of(const je_image_decoder* decoder) {
+  decoder_sizes most = {0};
+  int side = decoder->sizes.side, channels = decoder->first.outputs;
+  grow_for(&most, &decoder->first, 9, side, decoder->first_channels);
+  grow(&most.image, (size_t)side * side * (channels > decoder->first_channels ? channels : decoder->first_channels));
+  for (int i = 0; i < decoder->num_steps; i++) side = grow_for_step(&most, &decoder->steps[i], side);
+  if (decoder->num_steps) channels = decoder->steps[decoder->num_steps - 1].outputs;
+  grow_for(&most, &decoder->last, 9, side, channels);
+  grow(&most.hidden, most.image); /* the two, and the shortcut's, take turns */
+  if (most.other) grow(&most.other, most.image);
+  return most;
+}
+
+/* Place all buffers in memory and return their total size in bytes. If memory is NULL, only count. */
+static size_t lay_out(decoder_run* run, const decoder_sizes* most, char* memory) {
+  const size_t workers = (size_t)je_pool_size(run->decoder->pool);
+  je_convolver* convolver = &run->convolver;
+  size_t used = 0;
+  run->x.pixels = je_reserve(memory, &used, most->image * sizeof(float));
+  run->hidden = je_reserve(memory, &used, most->hidden * sizeof(float));
+  run->other = je_reserve(memory, &used, most->other * sizeof(float));
+  convolver->quantized.quantized = je_reserve(memory, &used, most->quantized);
+  convolver->quantized.scales = je_reserve(memory, &used, most->quantized_blocks * sizeof(float));
+  convolver->quantized.sums = je_reserve(memory, &used, most->quantized_blocks * sizeof(int32_t));
+  convolver->starts = je_reserve(memory, &used, most->blocks * sizeof(int32_t));
+  convolver->moments = je_reserve(memory, &used, most->moments * sizeof(float));
+  convolver->pixels = je_reserve(memory, &used, workers * most->channels * sizeof(float));
+  run->scratch_bytes = most->scratch;
+  run->scratch = je_reserve(memory, &used, workers * most->scratch);
+  return used;
+}
+
+/* Quantize the run's image and convolve it by a matrix into y, which has `stride` channels. */
+static void convolve(decoder_run* run, const je_matrix* matrix, int taps, const je_norm* norm, int has_silu, int doubles,
+                     float* y, size_t stride) {
+  const int times = doubles ? 2 : 1;
+  je_quantize_image(&run->convolver, &run->x, matrix, norm, has_silu, doubles);
+  je_convolve(&run->convolver, matrix, taps, run->x.height * times, run->x.width * times, y, stride, JE_STORE);
+}
+
+static void swap(float** a, float** b) {
+  float* kept = *a;
+  *a = *b;
+  *b = kept;
+}
+
+static void run_residual(decoder_run* run, const decoder_step* step) {
+  const int height = run->x.height, width = run->x.width;
+  const je_image hidden = {height, width, step->outputs, run->hidden};
+  convolve(run, &step->matrices[0], 9, &step->norms[0], 1, 0, run->hidden, (size_t)step->outputs);
+  if (step->inputs != step->outputs) {
+    convolve(run, &step->matrices[2], 1, NULL, 0, 0, run->other, (size_t)step->outputs);
+    swap(&run->x.pixels, &run->other);
+    run->x.channels = step->outputs;
+  }
+  je_quantize_image(&run->convolver, &hidden, &step->matrices[1], &step->norms[1], 1, 0);
+  je_convolve(&run->convolver, &step->matrices[1], 9, height, width, run->x.pixels, (size_t)step->outputs, JE_ADD);
+}
+
+static void attention_task(void* context, je_piece piece) {
+  const decoder_run* run = context;
+  float* scratch = (float*)(run->scratch + piece.worker * run->scratch_bytes);
+  run->convolver.kernels->attend_all(&run->attention, piece.number, scratch);
+}
+
+static void run_attention(decoder_run* run, const decoder_step* step) {
+  const int channels = step->inputs;
+  const je_image mixed = {run->x.height, run->x.width, channels, run->hidden};
+  for (int i = 0; i < 3; i++) /* all three have the same input, but maybe not the same blocks */
+    convolve(run, &step->matrices[i], 1, &step->norms[0], 0, 0, run->other + i * channels, 3 * (size_t)channels);
+  run->attention = attention_of(run->x.width, channels);
+  run->attention.qkv = run->other;
+  run->attention.attended = run->hidden;
+  je_pool_run(run->decoder->pool, attention_task, run, run->attention.num_heads);
+  je_quantize_image(&run->convolver, &mixed, &step->matrices[3], NULL, 0, 0);
+  je_convolve(&run->convolver, &step->matrices[3], 1, mixed.height, mixed.width, run->x.pixels, (size_t)channels,
+              JE_ADD);
+}
+
+static void run_double(decoder_run* run, const decoder_step* step) {
+  convolve(run, &step->matrices[0], 9, NULL, 0, 1, run->hidden, (size_t)step->outputs);
+  swap(&run->x.pixels, &run->hidden);
+  run->x.height *= 2;
+  run->x.width *= 2;
+}
+
+/* Make the image of the cells, by the matrix that a cell is multiplied with. */
+static void take_cells(decoder_run* run, const float* cells) {
+  const je_image_decoder* decoder = run->decoder;
+  const int inputs = decoder->sizes.cell_channels, side = decoder->sizes.side, channels = decoder->first_channels;
+  run->x = (je_image){side, side, channels, run->x.pixels};
+  for (int cell = 0; cell < side * side; cell++, cells += inputs) {
+    float* y = run->x.pixels + (size_t)cell * channels;
+    memcpy(y, decoder->cell_bias, (size_t)channels * sizeof *y);
+    for (int i = 0; i < inputs; i++)
+      for (int c = 0; c < channels; c++) y[c] += cells[i] * decoder->cell_weight[(size_t)i * channels + c];
+  }
+}
+
+int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* pixels) {
+  static void (*const kRun[])(decoder_run*, const decoder_step*) = {run_residual, run_attention, run_double};
+  const decoder_sizes most = sizes_of(decoder);
+  decoder_run run = {.decoder = decoder};
+  char* memory = je_allocate_aligned(lay_out(&run, &most, NULL));
+  if (!memory) return -1;
+  lay_out(&run, &most, memory);
+  run.convolver.kernels = je_kernels_in_use();
+  run.convolver.pool = decoder->pool;
+  run.convolver.num_groups = decoder->sizes.num_groups;
+  take_cells(&run, cells);
+  convolve(&run, &decoder->first, 9, NULL, 0, 0, run.hidden, (size_t)decoder->first.outputs);
+  swap(&run.x.pixels, &run.hidden);
+  run.x.channels = decoder->first.outputs;
+  for (int i = 0; i < decoder->num_steps; i++) {
+    kRun[decoder->steps[i].kind](&run, &decoder->steps[i]);
+    run.x.channels = decoder->steps[i].outputs;
+  }
+  convolve(&run, &decoder->last, 9, &decoder->last_norm, 1, 0, run.hidden, 3);
+  const size_t count = (size_t)run.x.height * run.x.width;
+  for (int channel = 0; channel < 3; channel++)
+    for (size_t i = 0; i < count; i++) pixels[channel * count + i] = run.hidden[3 * i + channel];
+  je_free_aligned(memory);
+  return 0;
+}
