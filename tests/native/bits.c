@@ -5,6 +5,7 @@
  * Prints "chosen NAME" (what runs unless another set is asked for), then for each set "NAME: not here" or one line
  * "NAME: CASE, past P: HASH..." per case, with one hash per row. All numbers come from integers, and row i has the same
  * inputs in all cases with the same P: its hash must be the same whatever the number of rows. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,15 @@ static je_matrix matrix(int outputs, int inputs, int bits, int has_bias) {
   }
   if (has_bias) y.bias = made((size_t)outputs, -ONE, ONE);
   return y;
+}
+
+/* End the program if a number is not finite: then the inputs would test little. */
+static void check_finite(const float* x, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (!isfinite(x[i])) {
+      fprintf(stderr, "bits: a result is not finite\n");
+      exit(1);
+    }
 }
 
 static uint64_t hashed(uint64_t hash, const void* bytes, size_t count) { /* FNV-1a */
@@ -120,7 +130,9 @@ static void print_rows(const je_model* model, const run_of* run, const int64_t* 
   for (int row = 0; row < run->rows; row++) {
     const size_t known = (size_t)lengths[row], fresh = known < (size_t)run->time ? known : (size_t)run->time;
     uint64_t hash = UINT64_C(14695981039346656037);
-    hash = hashed(hash, hidden + (size_t)row * run->time * model->width, fresh * model->width * sizeof(float));
+    const float* new_hidden = hidden + (size_t)row * run->time * model->width;
+    check_finite(new_hidden, fresh * model->width);
+    hash = hashed(hash, new_hidden, fresh * model->width * sizeof(float));
     for (int i = 0; i < 2 * LAYERS; i++)
       for (size_t head = 0; head < heads; head++)
         hash = hashed(hash, caches[i] + ((size_t)row * heads + head) * LENGTH * width, known * width);
@@ -174,6 +186,7 @@ static void run_head(je_pool* pool, const je_matrix* matrices, int num_matrices,
     fill(hidden + (size_t)row * inputs, inputs, -ONE, row ? ONE : -ONE);
   }
   if (je_head_run(pool, matrices, num_matrices, rows, hidden, logits) != 0) exit(1);
+  check_finite(logits, (size_t)rows * outputs);
   for (int row = 0; row < rows; row++)
     printf(" %016llx", (unsigned long long)hashed(UINT64_C(14695981039346656037), logits + (size_t)row * outputs,
                                                   outputs * sizeof(float)));

@@ -9,7 +9,7 @@ JE_INLINE void dot_pairs(je_ints sums[JE_ROWS_AT_ONCE][1], const uint8_t* weight
   je_pairs both[JE_PAIRS_AT_ONCE];
   UNROLLED for (int p = 0, i = 0; p < pairs; p++, i += 2) both[p] =
       m_begin(sums[i][0], sums[i + 1 < count ? i + 1 : i][0]);
-  UNROLLED_4 for (int at = 0; at < block; at += 8) { /* eight inputs */
+  _Pragma("GCC unroll 1") for (int at = 0; at < block; at += 8) { /* more would not fit the registers */
     const uint8_t* group = weights + at / 8 * (bits == 4 ? 1 : 2) * GROUP_BYTES;
     const je_quads stored = q_load(group);
     const je_eights zipped = bits == 4 ? m_zipped(q_low(stored), q_high(stored))
