@@ -14,7 +14,7 @@ from PIL import Image
 from janus_edge.export.tokenizer.compile import compile_tokenizer
 from janus_edge.runtime.bundle import SHIPPED
 from tests.make_vectors import FOLDER, TOKENIZERS
-from tests.native import capi
+from tests.native import capi, test_bits
 from tests.native.conftest import ARM, SUPPRESSIONS, Build, checked
 from tests.native.test_conformance import PROMPTS, QUESTIONS
 
@@ -88,6 +88,14 @@ def test_vectors(build: Callable[[str], Build], tmp_path: Path, sanitize: str) -
     for name, text in TOKENIZERS.items():
         (tmp_path / f"{name}.bin").write_bytes(compile_tokenizer(text))
     assert checked(*build(sanitize).command("vectors"), tmp_path).endswith(" 0 wrong\n")
+
+
+@pytest.mark.parametrize("sanitize", SANITIZERS)
+def test_every_instruction_set(build: Callable[[str], Build], sanitize: str) -> None:
+    """The CPU kernels with all that this machine has, which agree."""
+    found = test_bits.run(build(sanitize), [(3, test_bits.SETS)])
+    assert set(found) == test_bits.expected_sets("") | {"portable"}
+    test_bits.same(found, found["portable"])
 
 
 @pytest.mark.parametrize("kind", ["address,undefined", ARM])
