@@ -25,12 +25,30 @@ static uint32_t next_number(void) {
   return (uint32_t)(state >> 33);
 }
 
-/* Return room for `bytes` bytes, which is never freed. */
+/* All memory of a model's cases, in a list that free_all frees. */
+typedef struct block {
+  struct block* before;
+  _Alignas(16) char bytes[];
+} block;
+static block* last_block;
+
+/* Return zeros of `bytes` bytes, which live until free_all. */
 static void* room(size_t bytes) {
-  void* found = calloc(1, bytes);
-  if (found) return found;
-  fprintf(stderr, "bits: no memory\n");
-  exit(1);
+  block* found = calloc(1, sizeof *found + bytes);
+  if (!found) {
+    fprintf(stderr, "bits: no memory\n");
+    exit(1);
+  }
+  found->before = last_block;
+  last_block = found;
+  return found->bytes;
+}
+
+static void free_all(void) {
+  for (block* before; last_block; last_block = before) {
+    before = last_block->before;
+    free(last_block);
+  }
 }
 
 /* Fill y with numbers from low to high, all in units of 1 / 65536: exact, whatever the compiler contracts. */
@@ -163,10 +181,6 @@ static void run_decoder(je_pool* pool, const je_model* model, const run_of* run)
     exit(1);
   print_rows(model, run, lengths, hidden, caches);
   je_decoder_close(decoder);
-  for (int i = 0; i < 2 * LAYERS; i++) free(caches[i]);
-  free(positions);
-  free(embeds);
-  free(hidden);
 }
 
 /* --- heads --- */
@@ -191,8 +205,6 @@ static void run_head(je_pool* pool, const je_matrix* matrices, int num_matrices,
     printf(" %016llx", (unsigned long long)hashed(UINT64_C(14695981039346656037), logits + (size_t)row * outputs,
                                                   outputs * sizeof(float)));
   printf("\n");
-  free(hidden);
-  free(logits);
 }
 
 /* --- all cases --- */
@@ -211,6 +223,7 @@ static void run_all(const char* set, je_pool* pool, int every) {
              run->is_ragged ? " and less" : "");
       run_decoder(pool, &model, run);
     }
+    free_all();
   }
   for (size_t i = 0; i < sizeof kHeads / sizeof *kHeads; i++) {
     state = i + 100;
@@ -223,6 +236,7 @@ static void run_all(const char* set, je_pool* pool, int every) {
       printf("%s: head, %s, %d rows, past 0:", set, kHeads[i].name, kRows[j]);
       run_head(pool, matrices, is_one ? 1 : 2, kRows[j]);
     }
+    free_all();
   }
 }
 
