@@ -15,7 +15,7 @@ je_status note(je_status status, const char* line) noexcept {
   try {
     last_text = well_formed(line);
     for (char& each : last_text)
-      if (each >= 0 && each < ' ') each = ' ';
+      if (static_cast<unsigned char>(each) < ' ') each = ' ';
     last_error = last_text.c_str();
   } catch (...) {
     last_error = "no memory left, not even to say why; free some";

@@ -43,15 +43,25 @@ extern const je_kernels je_kernels_avx512_vnni, je_kernels_avx_vnni, je_kernels_
 #include <sys/auxv.h>
 
 #define ASIMDDP (1ul << 20) /* of AT_HWCAP */
+#define I8MM (1ul << 13)    /* of AT_HWCAP2 */
 
 static int has_dotprod(void) { return (getauxval(AT_HWCAP) & ASIMDDP) != 0; }
+static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & I8MM) != 0; }
 #elif defined(__APPLE__)
+#include <sys/sysctl.h>
+
 static int has_dotprod(void) { return 1; } /* all of Apple's processors with macOS have it */
+static int has_i8mm(void) {                /* since M2 */
+  int found = 0;
+  size_t size = sizeof found;
+  return sysctlbyname("hw.optional.arm.FEAT_I8MM", &found, &size, NULL, 0) == 0 && found;
+}
 #else
 static int has_dotprod(void) { return 0; }
+static int has_i8mm(void) { return 0; }
 #endif
 
-extern const je_kernels je_kernels_neon_dotprod;
+extern const je_kernels je_kernels_neon_i8mm, je_kernels_neon_dotprod;
 #endif
 
 static int always(void) { return 1; }
@@ -70,6 +80,7 @@ static const struct {
     {&je_kernels_avx512vl_vnni, has_avx512_vnni, 1}, /* the source of avx_vnni, for tests */
     {&je_kernels_avx2, has_avx2, 0},
 #elif defined(__aarch64__)
+    {&je_kernels_neon_i8mm, has_i8mm, 0},
     {&je_kernels_neon_dotprod, has_dotprod, 0},
 #endif
     {&je_kernels_portable, always, 1},

@@ -22,11 +22,14 @@ from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Event, Image, Preview, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
+from tests.native import arm
 from tests.native.capi import Api
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "native"
 SUPPRESSIONS = Path(__file__).parent / "tsan.supp"
+# A kind of build: its sanitizers, or for Arm "aarch64", whose programs run under qemu.
+ARM = pytest.param("aarch64", marks=pytest.mark.arm)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,6 +60,7 @@ class Build:
     """A build folder."""
 
     folder: Path
+    is_arm: bool = False
 
     @property
     def library(self) -> Path:
@@ -68,26 +72,43 @@ class Build:
         (found,) = (p for place in places if (p := self.folder / place / name).is_file())
         return found
 
+    def command(self, name: str, cpu: str = "max") -> list[str | Path]:
+        """What runs a program; cpu: qemu's name of a processor."""
+        return [*(arm.emulator(self.folder, cpu) if self.is_arm else []), self.program(name)]
+
+    def make(self, *targets: str) -> Build:
+        """Build these targets, or all."""
+        which = ["--target", *targets] if targets else []
+        checked("cmake", "--build", self.folder, "-j", "2", *which)
+        return self
+
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Build]:
-    """A build with these sanitizers, or none of them: each is made once."""
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Build]:
+    """A build folder of this kind, where nothing is built yet."""
     if not (NATIVE / "headers").is_dir():
         checked(sys.executable, NATIVE / "fetch_headers.py")
 
     @functools.cache
-    def made(sanitize: str) -> Build:
+    def made(kind: str) -> Build:
         folder = tmp_path_factory.mktemp("build")
         options = ["-DJANUS_EDGE_TESTS=ON", "-DJANUS_EDGE_EXAMPLES=ON"]
         options += ["-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror"]
-        if sanitize:
+        if is_arm := kind.startswith("aarch64"):
+            options += arm.options(folder)
+        if sanitize := kind.removeprefix("aarch64").lstrip(":"):
             options += [f"-DJANUS_EDGE_SANITIZE={sanitize}", "-DCMAKE_BUILD_TYPE=Debug"]
             options += ["-DCMAKE_CXX_FLAGS_DEBUG=-O1"]
         checked("cmake", "-S", NATIVE, "-B", folder, *options)
-        checked("cmake", "--build", folder, "-j", "2")
-        return Build(folder)
+        return Build(folder, is_arm)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def build(configured: Callable[[str], Build]) -> Callable[[str], Build]:
+    """A build with these sanitizers, or none of them, or for Arm: each is made once."""
+    return functools.cache(lambda kind: configured(kind).make())
 
 
 @pytest.fixture(scope="session")

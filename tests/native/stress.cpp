@@ -53,17 +53,17 @@ struct Hash {
   }
 };
 
-// Return a job's result: a hash of codes or latent and pixels, or the text.
+// Return a job's result: a hash of codes or latent and one of the pixels, or the text.
 std::string result_of(janus_edge::Job& job) {
   std::ostringstream found;
   for (const je_event& event : job) {
     if (event.kind == JE_EVENT_TEXT) found.write(event.text, static_cast<std::streamsize>(event.text_length));
     if (event.kind != JE_EVENT_IMAGE) continue;
-    Hash hash;
-    hash.take(event.codes, event.num_codes * sizeof *event.codes);
-    hash.take(event.latent, event.num_latent * sizeof *event.latent);
-    hash.take(event.image.pixels, static_cast<size_t>(event.image.stride) * static_cast<size_t>(event.image.height));
-    found << std::hex << hash.value;
+    Hash drawn, pixels;
+    drawn.take(event.codes, event.num_codes * sizeof *event.codes);
+    drawn.take(event.latent, event.num_latent * sizeof *event.latent);
+    pixels.take(event.image.pixels, static_cast<size_t>(event.image.stride) * static_cast<size_t>(event.image.height));
+    found << std::hex << drawn.value << ' ' << pixels.value;
   }
   return found.str();
 }

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.native.conftest import Build, checked
+from tests.native.conftest import ARM, Build, checked
 from tests.native.test_sanitizers import REPORTS, SANITIZERS
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize("sanitize", ["", *SANITIZERS])
+@pytest.mark.parametrize("sanitize", ["", *SANITIZERS, ARM])
 def test_pieces_are_done_once(build: Callable[[str], Build], sanitize: str, threads: int) -> None:
     """Whichever thread does them; a worker that was late is away, and comes back."""
-    program = build(sanitize).program("pool")
-    assert checked(program, str(threads), "2000", **REPORTS) == "ok\n"
+    command = build(sanitize).command("pool")
+    assert checked(*command, str(threads), "2000", **REPORTS) == "ok\n"

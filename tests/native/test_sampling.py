@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 
 from janus_edge.export.tokenizer.compile import compile_tokenizer
 from tests.make_vectors import FOLDER, TOKENIZERS, extremes
-from tests.native.conftest import Build, checked
+from tests.native.conftest import ARM, Build, checked
 
 
 @pytest.mark.parametrize("count", [2000, pytest.param(200_000, marks=pytest.mark.slow)])
-def test_any_numbers(release: Build, tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("kind", ["", ARM])
+def test_any_numbers(build: Callable[[str], Build], tmp_path: Path, count: int, kind: str) -> None:
     """The same code, or both refuse."""
     folder = tmp_path / "vectors"
     shutil.copytree(FOLDER, folder)
@@ -27,4 +29,4 @@ def test_any_numbers(release: Build, tmp_path: Path, count: int) -> None:
     (folder / "sampling.json").write_text(
         json.dumps(vectors | {"extreme": cases}), encoding="utf-8"
     )
-    assert checked(release.program("vectors"), folder).endswith(" 0 wrong\n")
+    assert checked(*build(kind).command("vectors"), folder).endswith(" 0 wrong\n")

@@ -14,8 +14,8 @@ from PIL import Image
 from janus_edge.export.tokenizer.compile import compile_tokenizer
 from janus_edge.runtime.bundle import SHIPPED
 from tests.make_vectors import FOLDER, TOKENIZERS
-from tests.native import capi
-from tests.native.conftest import SUPPRESSIONS, Build, checked
+from tests.native import capi, test_bits
+from tests.native.conftest import ARM, SUPPRESSIONS, Build, checked
 from tests.native.test_conformance import PROMPTS, QUESTIONS
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -80,22 +80,33 @@ def test_opened_and_closed_a_thousand_times(build: Callable[[str], Build], sanit
         assert max(held[5:]) < max(held[:5]) + 8_000, held
 
 
-@pytest.mark.parametrize("sanitize", ["", "address,undefined"])
+@pytest.mark.parametrize("sanitize", ["", "address,undefined", ARM])
 def test_vectors(build: Callable[[str], Build], tmp_path: Path, sanitize: str) -> None:
     """native/core computes what tests/vectors say, as Python does."""
     for path in FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     for name, text in TOKENIZERS.items():
         (tmp_path / f"{name}.bin").write_bytes(compile_tokenizer(text))
-    assert checked(build(sanitize).program("vectors"), tmp_path).endswith(" 0 wrong\n")
+    assert checked(*build(sanitize).command("vectors"), tmp_path).endswith(" 0 wrong\n")
 
 
+@pytest.mark.parametrize("sanitize", SANITIZERS)
+def test_every_instruction_set(build: Callable[[str], Build], sanitize: str) -> None:
+    """The CPU kernels with all that this machine has, which agree."""
+    found = test_bits.run(build(sanitize), [(3, test_bits.SETS)])
+    assert set(found) == test_bits.expected_sets("") | {"portable"}
+    test_bits.same(found, found["portable"])
+
+
+@pytest.mark.parametrize("kind", ["address,undefined", ARM])
 @pytest.mark.parametrize("target", ["image", "manifest", "tokenizer"])
-def test_what_the_fuzzers_found(build: Callable[[str], Build], tmp_path: Path, target: str) -> None:
+def test_what_the_fuzzers_found(
+    build: Callable[[str], Build], tmp_path: Path, target: str, kind: str
+) -> None:
     """Whatever they came upon that took another path; docs/c-api.md says how."""
     with tarfile.open(CORPUS / f"{target}.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert len(files) > 200
-    program = build("address,undefined").program(f"fuzz_{target}")
-    assert checked(program, *files) == f"{len(files)} files\n"
+    command = build(kind).command(f"fuzz_{target}")
+    assert checked(*command, *files) == f"{len(files)} files\n"

@@ -15,7 +15,7 @@ import pytest
 
 from janus_edge.runtime.tiles import LAYOUTS, from_tiles
 from tests.native import capi
-from tests.native.conftest import Build, checked
+from tests.native.conftest import ARM, Build, checked
 from tests.sealed import seal
 
 SHAPES = [(32, 128), (1, 1), (33, 129), (70, 300), (456, 256)]
@@ -41,17 +41,18 @@ def outcomes(release: Build, kernels: str, *folders: Path) -> list[tuple[str, st
     return list(zip(lines[::2], lines[1::2], strict=True))
 
 
+@pytest.mark.parametrize("kind", ["", ARM])
 @pytest.mark.parametrize("dtype", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_arrays_are_those_of_python(
-    release: Build, tmp_path: Path, dtype: str, shape: tuple[int, int]
+    build: Callable[[str], Build], tmp_path: Path, dtype: str, shape: tuple[int, int], kind: str
 ) -> None:
     """Of any bytes, behind other bytes, up to the end of the file."""
     layout, offset = LAYOUTS[dtype], 4096
     size = layout.size(*shape)
     raw = np.random.default_rng(size).integers(0, 256, offset + size, np.uint8)
     raw.tofile(tmp_path / "y.data")
-    words = [release.program("tiles"), tmp_path / "y.data", dtype, *shape]
+    words = [*build(kind).command("tiles"), tmp_path / "y.data", dtype, *shape]
     done = subprocess.run([*map(str, words), str(offset)], capture_output=True, check=True)
     expected = from_tiles(raw[offset:], *shape, layout)
     assert done.stdout == b"".join(each.tobytes() for each in expected)

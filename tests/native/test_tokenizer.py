@@ -12,14 +12,16 @@ import pytest
 from tokenizers import Tokenizer
 
 from janus_edge.export.tokenizer.compile import compile_tokenizer, corpus
-from tests.native.conftest import Build
+from tests.native.conftest import ARM, Build
 from tests.tokens import deepseek_like, tiny
 
+Program = list[str | Path]  # the words that run it
 
-@pytest.fixture(scope="module")
-def program(build: Callable[[str], Build]) -> Path:
+
+@pytest.fixture(scope="module", params=["address,undefined", ARM])
+def program(request: pytest.FixtureRequest, build: Callable[[str], Build]) -> Program:
     """Built with sanitizers: what reads outside of a table ends it."""
-    return build("address,undefined").program("tokenize")
+    return build(request.param).command("tokenize")
 
 
 @pytest.fixture(scope="module", params=[tiny, deepseek_like], ids=["tiny", "deepseek"])
@@ -32,9 +34,9 @@ def pair(
     return text, path
 
 
-def _run(program: Path, tables: Path, texts: list[bytes]) -> list[tuple[list[int], bytes]]:
+def _run(program: Program, tables: Path, texts: list[bytes]) -> list[tuple[list[int], bytes]]:
     given = b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    done = subprocess.run([program, tables], input=given, capture_output=True)
+    done = subprocess.run([*program, tables], input=given, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     found, at = [], 0
     for _ in texts:
@@ -46,7 +48,7 @@ def _run(program: Path, tables: Path, texts: list[bytes]) -> list[tuple[list[int
     return found
 
 
-def test_ten_thousand_texts(program: Path, pair: tuple[str, Path]) -> None:
+def test_ten_thousand_texts(program: Program, pair: tuple[str, Path]) -> None:
     text, path = pair
     tokenizer = Tokenizer.from_str(text)
     texts = list(dict.fromkeys(corpus(tokenizer, 12_000)))
@@ -58,7 +60,7 @@ def test_ten_thousand_texts(program: Path, pair: tuple[str, Path]) -> None:
         assert back.decode() == tokenizer.decode(expected, skip_special_tokens=True), each
 
 
-def test_bytes_that_are_no_text(program: Path, pair: tuple[str, Path]) -> None:
+def test_bytes_that_are_no_text(program: Program, pair: tuple[str, Path]) -> None:
     """As Python's errors="replace" reads them."""
     text, path = pair
     rng, tokenizer = random.Random(1), Tokenizer.from_str(text)
@@ -69,7 +71,7 @@ def test_bytes_that_are_no_text(program: Path, pair: tuple[str, Path]) -> None:
         assert ids == tokenizer.encode(shown, add_special_tokens=False).ids, raw
 
 
-def test_damage_is_one_line(program: Path, pair: tuple[str, Path], tmp_path: Path) -> None:
+def test_damage_is_one_line(program: Program, pair: tuple[str, Path], tmp_path: Path) -> None:
     """Cut short anywhere, or with flipped bits: it says so, or still reads inside its tables."""
     _, path = pair
     raw, rng, damaged = path.read_bytes(), random.Random(2), tmp_path / "damaged.bin"
@@ -82,7 +84,7 @@ def test_damage_is_one_line(program: Path, pair: tuple[str, Path], tmp_path: Pat
             wrong[rng.randrange(1200)] ^= 1 << rng.randrange(8)
         damaged.write_bytes(wrong)
         done = subprocess.run(
-            [program, damaged], input=struct.pack("<I", 9) + b"a red cat", capture_output=True
+            [*program, damaged], input=struct.pack("<I", 9) + b"a red cat", capture_output=True
         )
         assert done.returncode in (0, 1), done.stderr.decode()
         if done.returncode:

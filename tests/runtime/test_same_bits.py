@@ -17,7 +17,7 @@ from janus_edge.runtime.tiles import LAYOUTS, to_tiles
 from tests.runtime.cpu_models import LENGTH, Made, needs_library
 
 pytestmark = needs_library
-SETS = ("avx512_vnni", "avx_vnni", "avx512vl_vnni", "avx2", "neon_dotprod", "portable")
+SETS = ("avx512_vnni", "avx_vnni", "avx512vl_vnni", "avx2", "neon_i8mm", "neon_dotprod", "portable")
 
 
 @pytest.fixture

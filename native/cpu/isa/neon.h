@@ -95,12 +95,10 @@ JE_INLINE void q_dot_nibbles(je_partial* sums, je_quads weights, je_quads x) {
   _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
     sums->at[i] = vdotq_s32(sums->at[i], vreinterpretq_s8_u8(weights.at[i]), vreinterpretq_s8_u8(x.at[i]));
 }
+JE_INLINE je_quads q_centered(je_quads x) { JE_PARTS(je_quads, veorq_u8(x.at[i], vdupq_n_u8(128))); }
 #define JE_BYTES_ARE_CENTERED /* q_dot multiplies x by weights - 128 */
 JE_INLINE void q_dot(je_ints* sums, je_quads weights, je_quads x) {
-  _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {
-    const int8x16_t moved = vreinterpretq_s8_u8(veorq_u8(weights.at[i], vdupq_n_u8(128)));
-    sums->at[i] = vdotq_s32(sums->at[i], moved, vreinterpretq_s8_u8(x.at[i]));
-  }
+  q_dot_nibbles(sums, q_centered(weights), x);
 }
 JE_INLINE je_partial p_begin(je_ints sums) { JE_PARTS(je_partial, sums.at[i]); }
 JE_INLINE je_ints p_end(je_ints sums, je_partial partial) {

@@ -54,6 +54,19 @@ JE_INLINE void dot_bytes(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8_t
   }
 }
 
+#ifdef JE_PAIRS
+#include "pairs.h" /* dot_block, two rows at once */
+#else
+/* Add the products of one block of `bits`-bit weights. */
+JE_INLINE void dot_block(je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES], const uint8_t* weights, const int8_t* x,
+                         const int bits, const int block, const int count) {
+  if (bits == 4)
+    dot_nibbles(sums, weights, x, count);
+  else
+    dot_bytes(sums, weights, x, block, count);
+}
+#endif
+
 /* Add one block's products to y (count, 32): of each output one fused multiply-add. record: the scales and weights. at:
  * the block's first row in rows. */
 JE_INLINE void add_block(float* y, const uint8_t* record, const je_rows* rows, size_t at, const int bits,
@@ -69,10 +82,7 @@ JE_INLINE void add_block(float* y, const uint8_t* record, const je_rows* rows, s
     je_ints sums[JE_ROWS_AT_ONCE][JE_HALVES];
     UNROLLED for (int i = 0; i < count; i++) UNROLLED for (int h = 0; h < JE_HALVES; h++)
       sums[i][h] = i_all(-zero * rows->sums[at + i]);
-    if (bits == 4)
-      dot_nibbles(sums, weights + 64 * half, rows->quantized + at * block, count);
-    else
-      dot_bytes(sums, weights + 64 * half, rows->quantized + at * block, block, count);
+    dot_block(sums, weights + 64 * half, rows->quantized + at * block, bits, block, count);
     UNROLLED for (int i = 0; i < count; i++) UNROLLED for (int h = 0; h < JE_HALVES; h++) {
       const int output = 16 * (half + h);
       float* sum = y + i * JE_TILE + output;
