@@ -57,7 +57,9 @@ def test_the_arrays_are_those_of_python(
     expected = from_tiles(raw[offset:], *shape, layout)
     assert done.stdout == b"".join(each.tobytes() for each in expected)
     for wrong in (offset + 4, offset - 1):  # beyond the end; not aligned
-        refused = subprocess.run([*map(str, words), str(wrong)], capture_output=True, text=True)
+        refused = subprocess.run(
+            [*map(str, words), str(wrong)], capture_output=True, encoding="utf-8"
+        )
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "y.weight.tiles is not inside" in refused.stderr
 

@@ -143,7 +143,9 @@ _SAYS = (
 def test_the_environment_names_an_instruction_set(named: str, says: str) -> None:
     environment = os.environ | {"JANUS_EDGE_CPU_KERNELS": named}
     command = [sys.executable, "-c", _SAYS]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", check=True
+    )
     assert found.stdout.strip() == says
 
 
