@@ -124,7 +124,9 @@ def initializers(tensors: Mapping[str, Stored], data: Path) -> dict[str, np.ndar
         BundleError: The file cannot be read, or tiles lie outside it.
     """
     found: dict[str, np.ndarray] = {}
-    tiled = {name: each for name, each in tensors.items() if each.dtype in LAYOUTS and each.in_graph}
+    tiled = {
+        name: each for name, each in tensors.items() if each.dtype in LAYOUTS and each.in_graph
+    }
     if not tiled:
         return found
     mapped = map_data(data)

@@ -34,7 +34,9 @@ def graph_entry(
         weights: Dtype of most weights, if they are not quantized.
         beside: What the file has that the graph does not use.
     """
-    weights_file = {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
+    weights_file = (
+        {} if data is None else {"data": {"file": data.name, "sha256": file_sha256(data)}}
+    )
     listed: dict[str, Any] = {}
     if component.is_listed:
         listed = {"tensors": _stored(proto) | _dumped(beside or {})}

@@ -40,7 +40,9 @@ class CpuHead:
             BundleError: A weight is missing or lies outside the file, or the numbers of inputs and
                 outputs differ from the manifest.
         """
-        (self._given, inputs), (self._made, expected) = map(_end, component.inputs + component.outputs)
+        (self._given, inputs), (self._made, expected) = map(
+            _end, component.inputs + component.outputs
+        )
         self._pool, self._weights = pool, Weights(folder, component)
         matrices = []
         for name in self._weights.chain():

@@ -97,7 +97,10 @@ class CpuEncoder(_Images):
         lookup, library = Lookup(weights), pool.library
         opened = library.je_encoder_open(known, ctypes.byref(lookup), POINTER(pool.address))
         self._address = lookup.opened(opened)
-        found = library.je_encoder_num_patches(self._address), library.je_encoder_width(self._address)
+        found = (
+            library.je_encoder_num_patches(self._address),
+            library.je_encoder_width(self._address),
+        )
         weights.require(found == self._shape)
 
 

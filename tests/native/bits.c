@@ -60,8 +60,9 @@ static float* fill(float* y, size_t count, int low, int high) {
 static float* made(size_t count, int low, int high) { return fill(room(count * sizeof(float)), count, low, high); }
 
 static je_matrix matrix(int outputs, int inputs, int bits, int has_bias) {
-  je_matrix y = {.outputs = outputs, .inputs = inputs, .bits = bits};
-  const size_t bytes = je_record_bytes(bits), tiles = ((size_t)outputs + JE_TILE - 1) / JE_TILE;
+  const int block = bits == 4 || inputs % 128 == 0 ? 128 : 32;
+  je_matrix y = {.outputs = outputs, .inputs = inputs, .bits = bits, .block = block};
+  const size_t bytes = je_record_bytes(bits, block), tiles = ((size_t)outputs + JE_TILE - 1) / JE_TILE;
   uint8_t* at = room(tiles * je_blocks(&y) * bytes);
   y.tiles = at;
   for (size_t record = 0; record < tiles * je_blocks(&y); record++, at += bytes) {
@@ -207,6 +208,8 @@ static void run_head(je_pool* pool, const je_matrix* matrices, int num_matrices,
   printf("\n");
 }
 
+#include "bits_images.h"
+
 /* --- all cases --- */
 
 static int is_due(int* number, int every) { return (*number)++ % every == 0; }
@@ -237,6 +240,14 @@ static void run_all(const char* set, je_pool* pool, int every) {
       run_head(pool, matrices, is_one ? 1 : 2, kRows[j]);
     }
     free_all();
+  }
+  if (is_due(&number, every)) {
+    printf("%s: encoder, 1 rows, past 0:", set);
+    run_encoder(pool);
+  }
+  if (is_due(&number, every)) {
+    printf("%s: image decoder, 1 rows, past 0:", set);
+    run_image_decoder(pool);
   }
 }
 

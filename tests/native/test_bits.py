@@ -1,5 +1,5 @@
-"""The CPU kernels give the same bits on every processor: bits.c runs small decoders and heads with
-all instruction sets of this machine, and with those of Arm under qemu."""
+"""The CPU kernels give the same bits on every processor: bits.c runs small components with all
+instruction sets of this machine, and with those of Arm under qemu."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ X86 = {  # and what /proc/cpuinfo calls what it needs
 }
 # Plain C is slow under qemu: some of the cases, of each size of decoder and head.
 RUNS = {"": [(1, SETS)], "aarch64": [(1, SETS[:-1]), (5, SETS[-1:])]}
-CASES = 4 * 13 + 2 * 7
+CASES = 4 * 13 + 2 * 7 + 2
 Hashes = dict[str, list[str]]  # of each case, by row
 
 
