@@ -16,10 +16,10 @@ import onnxruntime
 
 from janus_edge.bench.process import Run, Worker
 from janus_edge.bench.workloads import Opened, Settings, Workload, open_workloads
-from janus_edge.diagnostics.machine import describe, read_rates
+from janus_edge.diagnostics.machine import describe, peak_gops, read_rates
 from janus_edge.diagnostics.records import checkout_commit
 
-SCHEMA = "bench/2"
+SCHEMA = "bench/3"
 Report = Callable[[str], None]
 
 
@@ -40,6 +40,14 @@ class Plan:
     settings: Settings
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What this machine can do: bytes read a second, and 1e9 operations on 8 bits a second."""
+
+    bandwidth: float
+    gops: float | None
+
+
 def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[str, Any]:
     """Time the workloads of each bundle and return the record.
 
@@ -57,13 +65,17 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
         {workload: [] for workload in plan.workloads} for _ in workers
     ]
     rates = read_rates(plan.settings.num_threads)  # measured often: other users change them
+    peaks = [peak_gops(plan.settings.num_threads)]
     for index in range(plan.num_warmups + plan.num_runs):
         for workload in plan.workloads:
             for worker, kept in zip(workers, runs, strict=True):
                 kept[workload].append(worker.run(workload))
                 rates += read_rates(plan.settings.num_threads)
+                peaks.append(peak_gops(plan.settings.num_threads))
         report(f"round {index + 1} of {plan.num_warmups + plan.num_runs}")
     bandwidth = float(np.median(rates))  # the median, as of steps
+    known = [each for each in peaks if each is not None]
+    limits = Limits(bandwidth=bandwidth, gops=float(np.median(known)) if known else None)
     return {
         "schema": SCHEMA,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,18 +84,18 @@ def measure(models: tuple[str | None, ...], plan: Plan, report: Report) -> dict[
         "onnxruntime": onnxruntime.__version__,  # whichever wheel it is of
         **machine,
         "read_gb_s": round(bandwidth / 1e9, 2),
+        "peak_gops": None if limits.gops is None else round(limits.gops, 1),
         "warmups": plan.num_warmups,
         "runs": plan.num_runs,
         "settings": asdict(plan.settings),
         "bundles": [
-            _bundle(worker, kept, plan, bandwidth)
-            for worker, kept in zip(workers, runs, strict=True)
+            _bundle(worker, kept, plan, limits) for worker, kept in zip(workers, runs, strict=True)
         ],
     }
 
 
 def _bundle(
-    worker: Worker, runs: dict[Workload, list[Run]], plan: Plan, bandwidth: float
+    worker: Worker, runs: dict[Workload, list[Run]], plan: Plan, limits: Limits
 ) -> dict[str, Any]:
     """Return the results of a bundle; end its process."""
     opened, first = worker.opened, plan.workloads[0]
@@ -94,31 +106,33 @@ def _bundle(
         "weights": opened.weights,
         "device": opened.device,
         "decoder": "cpu_kernels" if opened.uses_cpu_kernels else opened.backend,
+        "instructions": opened.instructions,
         "prompt_tokens": opened.prompt_tokens,
         "open_ms": round(opened.open_ms, 1),
         # The first request opens the engines that it needs.
         "first_ms": round(opened.open_ms + runs[first][0].step_ends_ms[0], 1),
         "peak_mb": round(worker.close() / 1e6),
     } | {
-        workload: summary(workload, kept[plan.num_warmups :], opened, plan.settings, bandwidth)
+        workload: summary(workload, kept[plan.num_warmups :], opened, plan.settings, limits)
         for workload, kept in runs.items()
     }
 
 
 def summary(
-    workload: Workload, runs: list[Run], opened: Opened, settings: Settings, bandwidth: float
+    workload: Workload, runs: list[Run], opened: Opened, settings: Settings, limits: Limits
 ) -> dict[str, Any]:
     """Return the 20th, 50th and 80th percentiles of a workload's runs, in ms.
 
     TTFT is the time to the first code, step or token; ITL is the time between two.
-    ``bandwidth_fraction`` is the part of the memory bandwidth that the median step reaches.
+    ``bandwidth_fraction`` is the part of the memory bandwidth that the median step reaches;
+    ``peak_fraction`` the part of the arithmetic's peak that a part reaches which waits for it.
 
     Args:
         workload: The workload.
         runs: Timed runs.
         opened: The bundle.
         settings: Settings of the bundle and its requests.
-        bandwidth: Memory bandwidth in bytes per second.
+        limits: What this machine can do.
     """
     by_run = [np.diff(run.step_ends_ms) for run in runs]
     gaps = np.concatenate(by_run)
@@ -138,8 +152,29 @@ def summary(
         found["steps_a_second"] = round(made / total * 1e3, 3)
     if read is not None and len(gaps):
         found["step_mb"] = round(read / 1e6, 2)
-        found["bandwidth_fraction"] = round(read / (found["itl_ms"]["p50"] / 1e3) / bandwidth, 3)
+        found["bandwidth_fraction"] = round(
+            read / (found["itl_ms"]["p50"] / 1e3) / limits.bandwidth, 3
+        )
+    if limits.gops is not None and opened.uses_cpu_kernels:
+        found["peak_fraction"] = _peak_fractions(opened.operations[workload], found, limits.gops)
     return found
+
+
+def _peak_fractions(
+    operations: dict[str, float], found: dict[str, Any], gops: float
+) -> dict[str, float]:
+    """Return the part of the arithmetic's peak that each part reaches.
+
+    The prompt of a question takes what is left of the time to the first token.
+    """
+    spent = dict(found["component_ms"])
+    seen = sum(ms for name, ms in spent.items() if name.startswith("vision_"))
+    spent["prompt"] = found["ttft_ms"]["p50"] - seen
+    return {
+        name: round(each / 1e6 / spent[name] / gops, 3)
+        for name, each in operations.items()
+        if spent.get(name, 0) > 0
+    }
 
 
 def _tenths(by_run: list[np.ndarray]) -> list[float] | None:

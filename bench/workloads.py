@@ -17,7 +17,9 @@ import numpy as np
 from PIL import Image as PilImage
 from PIL import ImageDraw
 
+from janus_edge.bench.operations import component_operations, prompt_operations
 from janus_edge.bench.process import Run, Workloads
+from janus_edge.runtime.backends import cpu_library
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.devices import Device
@@ -72,6 +74,9 @@ class Opened:
         open_ms: Time to open it: manifest, hashes and tokenizer.
         prompt_tokens: Length of the prompt.
         question_tokens: Length of the question, with its image.
+        instructions: The instruction set of the CPU kernels; None where they do not run.
+        operations: Operations of the parts of each workload that wait for arithmetic, by component;
+            "prompt" is the prefill of a question.
         step_bytes: Bytes of weights, keys and values that the middle step of each workload reads;
             None where a step does not wait for memory, or for another memory than the processor's.
     """
@@ -84,6 +89,8 @@ class Opened:
     device: str
     backend: str
     uses_cpu_kernels: bool
+    instructions: str | None
+    operations: dict[Workload, dict[str, float]]
     open_ms: float
     prompt_tokens: int
     question_tokens: int
@@ -162,6 +169,10 @@ def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float
         device=_device(session.device),
         backend=decoder.backend,
         uses_cpu_kernels=session.uses_cpu_kernels,
+        instructions=cpu_library.instructions() if session.uses_cpu_kernels else None,
+        operations=_operations(bundle, settings)
+        if session.device.kind == "cpu"
+        else {workload: {} for workload in WORKLOADS},
         open_ms=open_ms,
         prompt_tokens=len(prompt),
         question_tokens=len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens)),
@@ -196,6 +207,21 @@ def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Workloa
         middle = prompt + manifest.sizes.num_codes // 2
         found["draw"] = _weights(bundle, "decoder", "image_head") + _cache(bundle, rows, middle)
     return found
+
+
+def _operations(bundle: Bundle, settings: Settings) -> dict[Workload, dict[str, float]]:
+    """Return the operations of what waits for arithmetic in a run of each workload."""
+    manifest = bundle.manifest
+    parts = component_operations(manifest)
+    seen = {name: parts[name] for name in ("vision_encoder", "vision_aligner") if name in parts}
+    asked = len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens))
+    prompt = prompt_operations(manifest, asked)
+    drawn = (
+        {"image_decoder": settings.batch * parts["image_decoder"]}
+        if "image_decoder" in parts
+        else {}
+    )
+    return {"draw": drawn, "ask": seen | ({} if prompt is None else {"prompt": prompt})}
 
 
 def _weights(bundle: Bundle, *names: str) -> int:

@@ -105,7 +105,7 @@ def _show(result: dict[str, Any]) -> None:
     console.print(f"{result['machine']}, {result['memory_gb']} GB", soft_wrap=True)
     console.print(
         f"{result['power']}; load {' '.join(map(str, result['load']))}; reads "
-        f"{result['read_gb_s']} GB/s; ONNX Runtime {result['onnxruntime']}",
+        f"{result['read_gb_s']} GB/s{_peak(result)}; ONNX Runtime {result['onnxruntime']}",
         soft_wrap=True,
     )
     console.print(
@@ -136,10 +136,29 @@ def _rows(bundles: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
         for name in dict.fromkeys(name for part in parts for name in part["component_ms"]):
             values = [part["component_ms"].get(name) for part in parts]
             rows.append((f"{workload}:   {name}", values))
+        shares = [part.get("peak_fraction", {}) for part in parts]
+        for name in dict.fromkeys(name for share in shares for name in share):
+            shown = f"{workload}:   {name}, of the arithmetic's peak"
+            rows.append((shown, [share.get(name) for share in shares]))
     return rows
 
 
-_GENERAL = ("weights", "device", "decoder", "prompt_tokens", "open_ms", "first_ms", "peak_mb")
+def _peak(result: dict[str, Any]) -> str:
+    """Return the arithmetic's peak in words, if it is known."""
+    known = result.get("peak_gops")
+    return "" if known is None else f", computes {known:.0f}e9 operations a second"
+
+
+_GENERAL = (
+    "weights",
+    "device",
+    "decoder",
+    "instructions",
+    "prompt_tokens",
+    "open_ms",
+    "first_ms",
+    "peak_mb",
+)
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
 _READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory's speed"}
 _OF_A_WORKLOAD = {

@@ -70,6 +70,22 @@ def read_rates(num_threads: int = 0) -> list[float]:
     return found
 
 
+def peak_gops(num_threads: int = 0) -> float | None:
+    """Return how many operations a second the CPU kernels' dot products reach, in 1e9.
+
+    The median of some runs without memory; None where the kernels do not run.
+
+    Args:
+        num_threads: Number of threads; 0 for one per processor.
+    """
+    from janus_edge.runtime.backends import cpu_library
+
+    if cpu_library.library() is None:
+        return None
+    pool = cpu_library.Pool(num_threads or num_processors())
+    return float(np.median([pool.peak_gops() for _ in range(REPEATS)]))
+
+
 def peak_memory_bytes() -> int:
     """Return the peak memory of this process in bytes, touched parts of mapped files included."""
     status = Path("/proc/self/status")

@@ -1,4 +1,4 @@
-"""What the CPU kernels need of a component that its graph does not use, behind the graph's weights in the file.
+"""What the CPU kernels need and a graph does not, behind the graph's weights in the file.
 
 Convolutions and vectors; docs/cpu-kernels.md lists them. Shapes: O outputs, I inputs, C channels.
 """
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from janus_edge.export.graph.builder import ALIGNMENT
 from janus_edge.export.quantization.quantize import QuantSpec, pack
-from janus_edge.model.codebook import AttnBlock, Level, ResnetBlock, VQTokenizer
+from janus_edge.model.codebook import AttnBlock, Decoder, Level, ResnetBlock, VQTokenizer
 from janus_edge.model.config import CodebookConfig, VisionConfig
+from janus_edge.model.vision import VisionTower
 from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.tiles import Layout, dtype_of, to_tiles
 
@@ -73,7 +74,7 @@ def linear_weights(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]
     }
 
 
-def vision_beside(tower: nn.Module, data: Path) -> dict[str, Stored]:
+def vision_beside(tower: VisionTower, data: Path) -> dict[str, Stored]:
     """Append what ``native/cpu/encoder.c`` reads: patch embedding, positions, norms and biases."""
     patches = tower.patch_embed.proj.weight.detach().flatten(1).numpy()
     floats = {
@@ -143,17 +144,15 @@ def _matrix(weight_OCHW: Tensor) -> np.ndarray:
     return np.ascontiguousarray(filled.reshape(outputs, -1))
 
 
-def _steps(decoder: nn.Module) -> list[dict[str, nn.Module]]:
+def _steps(decoder: Decoder) -> list[dict[str, nn.Module]]:
     """Return the layers of each step, in order, by the names of native/cpu/image_decoder.c."""
-    blocks: list[nn.Module] = []
-    for each in (*decoder.mid, *decoder.conv_blocks):
-        if not isinstance(each, Level):
-            blocks.append(each)
-            continue
-        for index, res in enumerate(each.res):
-            blocks += [res, *([each.attn[index]] if len(each.attn) else [])]
-        if each.resize is not None:
-            blocks.append(each.get_submodule(each.resize))
+    blocks: list[nn.Module] = list(decoder.mid)
+    for level in decoder.conv_blocks:
+        assert isinstance(level, Level)
+        for index, res in enumerate(level.res):
+            blocks += [res, *([level.attn[index]] if len(level.attn) else [])]
+        if level.resize is not None:
+            blocks.append(level.get_submodule(level.resize))
     return [_layers(block) for block in blocks]
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -36,6 +37,7 @@ from janus_edge.export.quantization.presets import PRESETS, Preset
 from janus_edge.export.quantization.quantize import Packer, QuantSpec
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.vision import VisionModel
 from janus_edge.model.weights import Checkpoint, Model, loaded
 from janus_edge.runtime.prompt import TOKEN_STRINGS
 
@@ -105,7 +107,7 @@ def _vision(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Co
     sizes = {"heads": config.heads, "patch_size": config.patch_size}
     sees = dataclasses.replace(
         sees,
-        beside=partial(vision_beside, see.get_submodule("vision_tower")),
+        beside=partial(vision_beside, cast(VisionModel, see).vision_tower),
         constants={**sizes, "epsilon": config.layer_norm_eps},
     )
     return [sees, dataclasses.replace(aligns, beside=partial(biases_beside, align))]

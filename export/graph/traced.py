@@ -100,8 +100,7 @@ def traced(
     def build(data: Path | None) -> onnx.ModelProto:
         proto = _exported(_Call(owner, function).eval(), examples()[-1], outputs, batch)
         if spec is not None:
-            beside = (data, layers()) if layers is not None else ()
-            proto = quantize_matmuls(proto, spec, LOWERINGS[lowering], *beside)
+            proto = quantize_matmuls(proto, spec, LOWERINGS[lowering], data, layers)
         return proto if ranges is None else quantize_convolutions(proto, ranges())
 
     def references(examples: list[Feeds], fake_quantize: bool = False) -> list[list[np.ndarray]]:

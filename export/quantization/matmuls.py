@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ def quantize_matmuls(
     spec: QuantSpec,
     lowering: Lowering,
     data: Path | None = None,
-    layers: Mapping[str, np.ndarray] | None = None,
+    layers: Callable[[], Mapping[str, np.ndarray]] | None = None,
 ) -> onnx.ModelProto:
     """Return the model with every matmul with a constant matrix quantized, the rest as it was.
 
@@ -27,12 +27,15 @@ def quantize_matmuls(
         proto: The model.
         spec: How weights are quantized.
         lowering: To which operators.
-        data: A file in which the quantized weights are put in tiles; None: they lie in the graph.
-        layers: The weights (O, I) of layers, by the names that they get in the file.
+        data: A file in which the quantized weights are put in tiles, if ``layers`` is given.
+        layers: Returns the weights (O, I) of layers, by the names that they get in the file. None:
+            the weights lie in the graph.
     """
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    made, names = Graph(lowering, data, spec, tiled=data is not None), dict(layers or {})
+    beside = None if layers is None else data
+    made = Graph(lowering, beside, spec, tiled=beside is not None)
+    names = {} if layers is None else dict(layers())
     for node in graph.node:
         found = _weight_and_bias(node, weights)
         if found is None:

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "error.hpp"
 #include "cpu_weights.hpp"
+#include "error.hpp"
 #include "kv_cache.hpp"
 
 namespace je {

@@ -69,8 +69,7 @@ struct Opened {
 int32_t whole(double constant) { return static_cast<int32_t>(std::min(constant, 1e9)); }
 
 Stage encoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
-  auto opened =
-      std::make_shared<Opened<je_encoder>>(bundle, "vision_encoder", std::move(pool), je_encoder_close);
+  auto opened = std::make_shared<Opened<je_encoder>>(bundle, "vision_encoder", std::move(pool), je_encoder_close);
   const Weights& weights = opened->weights;
   const je_encoder_sizes sizes{static_cast<int32_t>(bundle.manifest.sizes.image_size),
                                whole(weights.constant("patch_size")), whole(weights.constant("heads")),
@@ -109,8 +108,8 @@ Stage image_decoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
       if (chosen[cell] < 0 || chosen[cell] >= codes) fail(JE_E_BUNDLE, "no code ", chosen[cell], " of ", codes);
       vectors.insert(vectors.end(), codebook + chosen[cell] * channels, codebook + (chosen[cell] + 1) * channels);
     }
-    opened->run(je_image_decoder_run, "image_decoder", vectors.data(),
-                static_cast<float*>(const_cast<void*>(to.data)), cancel);
+    opened->run(je_image_decoder_run, "image_decoder", vectors.data(), static_cast<float*>(const_cast<void*>(to.data)),
+                cancel);
   };
 }
 

@@ -53,14 +53,16 @@ const float* Weights::numbers(const std::string& name, int64_t size) const {
 
 double Weights::constant(const std::string& name) const {
   const auto found = component_.constants.find(name);
-  if (found == component_.constants.end()) fail(JE_E_BUNDLE, path_, ": no constant ", name, "; export the bundle again");
+  if (found == component_.constants.end())
+    fail(JE_E_BUNDLE, path_, ": no constant ", name, "; export the bundle again");
   return found->second;
 }
 
 std::vector<std::string> Weights::chain() const {
   std::vector<std::pair<uint64_t, std::string>> tiles;
   for (const auto& [name, each] : component_.tensors)
-    if (tile_layout(each.dtype) != nullptr) tiles.emplace_back(each.offset, name.substr(0, name.rfind(".weight.tiles")));
+    if (tile_layout(each.dtype) != nullptr)
+      tiles.emplace_back(each.offset, name.substr(0, name.rfind(".weight.tiles")));
   std::sort(tiles.begin(), tiles.end());
   std::vector<std::string> found;
   for (const auto& [offset, name] : tiles) found.push_back(name);

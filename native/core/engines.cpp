@@ -100,7 +100,8 @@ const Stage& Engines::stage(const std::string& name) {
 Stage Engines::graph_stage(const std::string& name) {
   const ComponentInfo& part = bundle_.component(name);
   auto graph = std::make_shared<Graph>(bundle_.path(part), part, graph_options(name));
-  return [graph](const Tensor& given, const Tensor& made, const Cancel& cancel) { graph->run({given}, {made}, cancel); };
+  return
+      [graph](const Tensor& given, const Tensor& made, const Cancel& cancel) { graph->run({given}, {made}, cancel); };
 }
 
 Head Engines::graph_head(const std::string& name) {

@@ -24,7 +24,8 @@ class Lookup(ctypes.Structure):
 
     def __init__(self, weights: Weights) -> None:
         """Look up in these weights."""
-        self.weights, self.error = weights, None
+        self.weights = weights
+        self.error: BundleError | None = None
         functions = _COUNT(self._count), _FLOATS(self._floats), _MATRIX(self._matrix)
         super().__init__(None, *functions)
 

@@ -95,7 +95,7 @@ class Made:
             return {"features": self.model.vision_model(torch.from_numpy(pixels)).numpy()}
 
     def references(self, name: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Return what PyTorch computes with weights and inputs quantized as the kernels do, or exact."""
+        """Return what PyTorch computes: quantized as the kernels do, and exact."""
         modules: dict[str, Any] = {
             "vision_encoder": (self.model.vision_model, self.model.vision_model),
             "vision_aligner": (self.model.aligner, self.model.aligner),

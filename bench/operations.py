@@ -1,0 +1,94 @@
+"""How many operations the parts of a bundle need that wait for arithmetic, not for memory.
+
+Two operations for each product of a matmul, a convolution or attention. Only parts that the CPU
+kernels run list what is needed to count.
+"""
+
+from __future__ import annotations
+
+from janus_edge.runtime.backends import backend_of
+from janus_edge.runtime.devices import Device
+from janus_edge.runtime.manifest import Component, Manifest
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes
+
+_TILES = ".weight.tiles"
+
+
+def component_operations(manifest: Manifest) -> dict[str, float]:
+    """Return the operations of components for one image, of those that the CPU kernels run."""
+    sizes = manifest.sizes
+    found: dict[str, float] = {}
+    if _is_ours(manifest, "vision_encoder"):
+        encoder, seen = manifest.components["vision_encoder"], sizes.num_image_tokens
+        width, blocks = int(encoder.outputs[0].shape[-1]), _layers(encoder, ".attn.qkv")
+        found["vision_encoder"] = 2 * seen * _weights(encoder) + 4 * blocks * seen**2 * width
+    if _is_ours(manifest, "vision_aligner"):
+        aligner = manifest.components["vision_aligner"]
+        found["vision_aligner"] = 2 * sizes.num_image_tokens * _weights(aligner)
+    if isinstance(sizes, CodeSizes) and _is_ours(manifest, "image_decoder"):
+        found["image_decoder"] = _convolutions(manifest.components["image_decoder"], sizes)
+    return found
+
+
+def prompt_operations(manifest: Manifest, positions: int, *, known: int = 0) -> float | None:
+    """Return the operations of a row's new positions in the decoder, None if it is not ours.
+
+    Args:
+        manifest: The bundle's.
+        positions: New positions, each of which attends to those before it.
+        known: Positions in the cache before them.
+    """
+    if not _is_ours(manifest, "decoder"):
+        return None
+    decoder = manifest.components["decoder"]
+    queries = decoder.tensors[f"layers.0.q_proj{_TILES}"].shape[0]
+    seen = positions * known + positions**2 / 2
+    return 2 * positions * _weights(decoder) + 4 * manifest.sizes.num_layers * seen * queries
+
+
+def flow_step_operations(manifest: Manifest, prompt: int, rows: int) -> float | None:
+    """Return the operations of the decoder in one step of a flow; None if it is not ours.
+
+    Args:
+        manifest: The bundle's.
+        prompt: Positions of the prompt.
+        rows: Rows of the network: two for each image that is guided.
+    """
+    sizes = manifest.sizes
+    assert isinstance(sizes, FlowSizes)
+    one = prompt_operations(manifest, sizes.num_latent_tokens + 1, known=prompt)
+    return None if one is None else rows * one
+
+
+def _is_ours(manifest: Manifest, name: str) -> bool:
+    return backend_of(manifest, name, Device()) == "cpu_kernels"
+
+
+def _weights(component: Component) -> float:
+    tiles = [each.shape for key, each in component.tensors.items() if key.endswith(_TILES)]
+    return float(sum(outputs * inputs for outputs, inputs in tiles))
+
+
+def _layers(component: Component, part: str) -> int:
+    return sum(key.endswith(part + _TILES) for key in component.tensors)
+
+
+def _convolutions(component: Component, sizes: CodeSizes) -> float:
+    """Return the operations of an image decoder: each matrix, times the pixels it is used for."""
+    matrices = {
+        key.removesuffix(_TILES): float(each.shape[0] * each.shape[1])
+        for key, each in component.tensors.items()
+        if key.endswith(_TILES)
+    }
+    side = sizes.code_grid
+    total = 2 * side**2 * matrices.pop("first")
+    last = matrices.pop("last")
+    for number in sorted({int(name.split(".")[1]) for name in matrices}):
+        step = f"steps.{number}."
+        if f"{step}double" in matrices:
+            side *= 2
+        if f"{step}q" in matrices:
+            channels = component.tensors[f"{step}q{_TILES}"].shape[0]
+            total += 4 * side**4 * channels
+        total += 2 * side**2 * sum(n for name, n in matrices.items() if name.startswith(step))
+    return total + 2 * side**2 * last
