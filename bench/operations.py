@@ -74,7 +74,10 @@ def _layers(component: Component, part: str) -> int:
 
 
 def _convolutions(component: Component, sizes: CodeSizes) -> float:
-    """Return the operations of an image decoder: each matrix, times the pixels it is used for."""
+    """Return the operations of an image decoder: each matrix, times the pixels it is used for.
+
+    A step that doubles height and width has four matrices, each for a quarter of its pixels.
+    """
     matrices = {
         key.removesuffix(_TILES): float(each.shape[0] * each.shape[1])
         for key, each in component.tensors.items()
@@ -84,11 +87,11 @@ def _convolutions(component: Component, sizes: CodeSizes) -> float:
     total = 2 * side**2 * matrices.pop("first")
     last = matrices.pop("last")
     for number in sorted({int(name.split(".")[1]) for name in matrices}):
-        step = f"steps.{number}."
-        if f"{step}double" in matrices:
+        step, before = f"steps.{number}.", side
+        if f"{step}double.even_even" in matrices:
             side *= 2
         if f"{step}q" in matrices:
             channels = component.tensors[f"{step}q{_TILES}"].shape[0]
             total += 4 * side**4 * channels
-        total += 2 * side**2 * sum(n for name, n in matrices.items() if name.startswith(step))
+        total += 2 * before**2 * sum(n for name, n in matrices.items() if name.startswith(step))
     return total + 2 * side**2 * last

@@ -27,19 +27,20 @@ _LANES = 16  # channels that kernels take at once
 
 
 def write_beside(
-    data: Path, matrices: Mapping[str, np.ndarray], floats: Mapping[str, np.ndarray]
+    data: Path,
+    matrices: Mapping[str, tuple[np.ndarray, QuantSpec]],
+    floats: Mapping[str, np.ndarray],
 ) -> dict[str, Stored]:
     """Append matrices in tiles, and arrays of float32, to a file; return where they lie.
 
     Args:
         data: The file; it is made if there is none.
-        matrices: Weights (O, I) by layer.
+        matrices: Weights (O, I) by layer, and how they are quantized.
         floats: Arrays by name.
     """
     found: dict[str, Stored] = {}
     with data.open("ab") as file:
-        for name, weight_OI in matrices.items():
-            spec = _spec_of(weight_OI.shape[1])
+        for name, (weight_OI, spec) in matrices.items():
             assert spec.block_size is not None
             quantized, scales = pack(weight_OI, spec)
             tiles = to_tiles(quantized, scales, Layout(spec.bits, spec.block_size))
@@ -61,8 +62,9 @@ def _append(file: BinaryIO, array: np.ndarray) -> int:
     return place
 
 
-def _spec_of(inputs: int) -> QuantSpec:
-    return _NARROW if inputs % 128 else WIDE
+def _spec_of(channels: int) -> QuantSpec:
+    """Return how a convolution of so many channels is quantized: blocks are not filled in vain."""
+    return _NARROW if channels % 128 else WIDE
 
 
 def linear_weights(module: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
@@ -82,7 +84,8 @@ def vision_beside(tower: VisionTower, data: Path) -> dict[str, Stored]:
         for name, value in tower.named_parameters()
         if name.endswith(".bias") or "norm" in name or name == "pos_embed"
     }
-    return write_beside(data, {"patch_embed.proj": patches}, floats)
+    matrices = {"patch_embed.proj": (patches, _spec_of(patches.shape[1]))}
+    return write_beside(data, matrices, floats)
 
 
 def biases_beside(module: nn.Module, data: Path) -> dict[str, Stored]:
@@ -114,34 +117,52 @@ def image_decoder_beside(vq: VQTokenizer, data: Path) -> dict[str, Stored]:
             "last_norm.weight": decoder.norm_out.weight.numpy(),
             "last_norm.bias": decoder.norm_out.bias.numpy(),
         }
-    convolutions = {"first": decoder.conv_in, "last": decoder.conv_out}
+    layers: dict[str, nn.Module] = {"first": decoder.conv_in, "last": decoder.conv_out}
     for number, step in enumerate(_steps(decoder)):
-        for name, layer in step.items():
-            if isinstance(layer, nn.Conv2d):
-                convolutions[f"steps.{number}.{name}"] = layer
-            else:
-                floats |= {
-                    f"steps.{number}.{name}.{part}": value.detach().numpy()
-                    for part, value in layer.named_parameters()
-                }
-    matrices = {name: _matrix(each.weight.detach()) for name, each in convolutions.items()}
-    floats |= {f"{name}.bias": _bias(each) for name, each in convolutions.items()}
+        layers |= {f"steps.{number}.{name}": layer for name, layer in step.items()}
+    matrices: dict[str, tuple[np.ndarray, QuantSpec]] = {}
+    for name, layer in layers.items():
+        if not isinstance(layer, nn.Conv2d):
+            floats |= {f"{name}.{part}": _array(value) for part, value in layer.named_parameters()}
+            continue
+        weights = _phases(layer.weight) if name.endswith(".double") else {"": layer.weight}
+        assert layer.bias is not None
+        matrices |= {f"{name}{phase}": _matrix(each) for phase, each in weights.items()}
+        floats |= {f"{name}{phase}.bias": _array(layer.bias) for phase in weights}
     return write_beside(data, matrices, floats)
 
 
-def _bias(layer: nn.Conv2d) -> np.ndarray:
-    assert layer.bias is not None
-    return layer.bias.detach().numpy()
+def _array(value: Tensor) -> np.ndarray:
+    return value.detach().numpy()
 
 
-def _matrix(weight_OCHW: Tensor) -> np.ndarray:
+def _phases(weight_OCHW: Tensor) -> dict[str, Tensor]:
+    """Return the 3x3 weight for pixels that are repeated, as weights (O, C, 2, 2) for one of each.
+
+    In an even row of the result, a window's last two rows are the same row of the input; in an odd
+    row its first two are. So are columns.
+    """
+
+    def halves(weight: Tensor, axis: int) -> dict[str, Tensor]:
+        first, middle, last = weight.unbind(axis)
+        even, odd = (first, middle + last), (first + middle, last)
+        return {"even": torch.stack(even, axis), "odd": torch.stack(odd, axis)}
+
+    return {
+        f".{row}_{column}": weight
+        for row, of_row in halves(weight_OCHW.detach(), 2).items()
+        for column, weight in halves(of_row, 3).items()
+    }
+
+
+def _matrix(weight_OCHW: Tensor) -> tuple[np.ndarray, QuantSpec]:
     """Return a convolution as a matrix (O, taps x C): each tap is filled up to whole blocks."""
     outputs, channels = weight_OCHW.shape[:2]
-    block = _spec_of(channels).block_size
-    assert block is not None
-    taps_OTC = weight_OCHW.flatten(2).transpose(1, 2).numpy()
-    filled = np.pad(taps_OTC, ((0, 0), (0, 0), (0, -channels % block)))
-    return np.ascontiguousarray(filled.reshape(outputs, -1))
+    spec = _spec_of(channels)
+    assert spec.block_size is not None
+    taps_OTC = _array(weight_OCHW.flatten(2).transpose(1, 2))
+    filled = np.pad(taps_OTC, ((0, 0), (0, 0), (0, -channels % spec.block_size)))
+    return np.ascontiguousarray(filled.reshape(outputs, -1)), spec
 
 
 def _steps(decoder: Decoder) -> list[dict[str, nn.Module]]:

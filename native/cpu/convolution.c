@@ -11,12 +11,12 @@ typedef struct {
   const je_image* image;
   float* moments; /* (H, 2, C) */
   const float *scale, *shift;
-  int has_silu, doubles, bordered_width, blocks, block;
+  int has_silu, bordered_width;
 } image_run;
 
-int je_is_convolution(const je_matrix* matrix, int taps, int channels) {
+int je_is_convolution(const je_matrix* matrix, int side, int channels) {
   const int filled = (channels + matrix->block - 1) / matrix->block * matrix->block;
-  return matrix->bits == 8 && matrix->inputs == taps * filled;
+  return matrix->bits == 8 && matrix->inputs == side * side * filled;
 }
 
 static void moments_task(void* context, je_piece piece) {
@@ -48,31 +48,16 @@ static void find_scales(const image_run* run, const je_norm* norm, float* scale,
   }
 }
 
-/* Copy a quantized pixel to another place of the bordered image. */
-static void copy_pixel(const je_rows* rows, int blocks, int block, size_t from, size_t to) {
-  for (int b = 0; b < blocks; b++) {
-    const size_t a = (size_t)b * rows->count + from, z = (size_t)b * rows->count + to;
-    memcpy(rows->quantized + z * block, rows->quantized + a * block, (size_t)block);
-    rows->scales[z] = rows->scales[a];
-    rows->sums[z] = rows->sums[a];
-  }
-}
-
 static void quantize_task(void* context, je_piece piece) {
   const image_run* run = context;
-  const je_rows* rows = &run->convolver->quantized;
   const je_kernels* kernels = run->convolver->kernels;
-  const int channels = run->image->channels, times = run->doubles ? 2 : 1, line = run->bordered_width;
+  const int channels = run->image->channels;
   float* scaled = run->convolver->pixels + (size_t)piece.worker * channels;
   const float* x = run->image->pixels + (size_t)piece.number * run->image->width * channels;
+  const int first = (piece.number + 1) * run->bordered_width + 1;
   for (int column = 0; column < run->image->width; column++, x += channels) {
-    const size_t at = ((size_t)piece.number * times + 1) * line + (size_t)column * times + 1;
     if (run->scale) kernels->scale_channels(scaled, x, run->scale, run->shift, channels, run->has_silu);
-    kernels->quantize_row(rows, (int)at, run->scale ? scaled : x, channels);
-    if (!run->doubles) continue;
-    copy_pixel(rows, run->blocks, run->block, at, at + 1);
-    copy_pixel(rows, run->blocks, run->block, at, at + line);
-    copy_pixel(rows, run->blocks, run->block, at, at + line + 1);
+    kernels->quantize_row(&run->convolver->quantized, first + column, run->scale ? scaled : x, channels);
   }
 }
 
@@ -98,12 +83,11 @@ static void clear_border(const je_rows* rows, int height, int width) {
 }
 
 void je_quantize_image(je_convolver* convolver, const je_image* image, const je_matrix* matrix, const je_norm* norm,
-                       int has_silu, int doubles) {
-  const int times = doubles ? 2 : 1, channels = image->channels;
-  const int height = image->height * times, width = image->width * times;
+                       int has_silu) {
+  const int channels = image->channels;
   float *scale = convolver->moments, *shift = scale + channels;
   je_rows* rows = &convolver->quantized;
-  rows->count = (int)je_bordered(height, width);
+  rows->count = (int)je_bordered(image->height, image->width);
   rows->block = matrix->block;
   rows->blocks = (channels + matrix->block - 1) / matrix->block;
   image_run run = {.convolver = convolver,
@@ -112,11 +96,8 @@ void je_quantize_image(je_convolver* convolver, const je_image* image, const je_
                    .scale = norm ? scale : NULL,
                    .shift = shift,
                    .has_silu = has_silu,
-                   .doubles = doubles,
-                   .bordered_width = width + 2,
-                   .blocks = rows->blocks,
-                   .block = rows->block};
-  clear_border(rows, height, width);
+                   .bordered_width = image->width + 2};
+  clear_border(rows, image->height, image->width);
   if (norm) {
     je_pool_run(convolver->pool, moments_task, &run, image->height);
     find_scales(&run, norm, scale, shift);
@@ -124,13 +105,14 @@ void je_quantize_image(je_convolver* convolver, const je_image* image, const je_
   je_pool_run(convolver->pool, quantize_task, &run, image->height);
 }
 
-void je_convolve(je_convolver* convolver, const je_matrix* matrix, int taps, int height, int width, float* y,
-                 size_t stride, je_epilogue epilogue) {
-  const int line = width + 2, stored = (int)je_bordered(height, width);
+void je_convolve(je_convolver* convolver, const je_matrix* matrix, je_window window, int height, int width, float* y,
+                 size_t stride, size_t y_step, je_epilogue epilogue) {
+  const int line = width + 2, stored = (int)je_bordered(height, width), taps = window.side * window.side;
   je_rows rows = convolver->quantized;
   for (int tap = 0; tap < taps; tap++) {
-    const int first = taps == 1 ? line + 1 : tap / 3 * line + tap % 3;
-    for (int b = 0; b < rows.blocks; b++) convolver->starts[tap * rows.blocks + b] = b * stored + first;
+    const int row = tap / window.side + window.row + 1, column = tap % window.side + window.column + 1;
+    for (int b = 0; b < rows.blocks; b++)
+      convolver->starts[tap * rows.blocks + b] = b * stored + row * line + column;
   }
   rows.blocks *= taps;
   rows.starts = convolver->starts;
@@ -142,6 +124,7 @@ void je_convolve(je_convolver* convolver, const je_matrix* matrix, int taps, int
                               .step = line,
                               .y = y,
                               .stride = stride,
+                              .y_step = y_step,
                               .epilogue = epilogue};
   je_product_run(convolver->pool, &product);
 }

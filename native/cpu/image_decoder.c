@@ -18,19 +18,24 @@ static int find_norm(const je_weights* weights, const char* name, int channels, 
 }
 
 /* Find a convolution of images of so many channels. outputs 0: as many as there are. */
-static int find_convolution(const je_weights* weights, const char* name, int taps, int channels, int outputs,
+static int find_convolution(const je_weights* weights, const char* name, int side, int channels, int outputs,
                             je_matrix* found) {
-  return weights->matrix(weights->context, name, 0, outputs, found) && je_is_convolution(found, taps, channels);
+  return weights->matrix(weights->context, name, 0, outputs, found) && je_is_convolution(found, side, channels);
 }
 
 /* Find the parts of a step; their names begin with its number. Return 0 if one is missing. */
 static int find_step(const je_weights* weights, int number, decoder_step* step, int channels) {
   static const char* const kAttention[] = {"q", "k", "v", "proj_out"};
+  static const char* const kPhases[] = {"double.even_even", "double.even_odd", "double.odd_even", "double.odd_odd"};
   char name[32];
   je_matrix* m = step->matrices;
 #define NAMED(part) (snprintf(name, sizeof name, "steps.%d.%s", number, part), name)
   step->inputs = step->outputs = channels;
-  if (step->kind == DOUBLE) return find_convolution(weights, NAMED("double"), 9, channels, channels, &m[0]);
+  if (step->kind == DOUBLE) {
+    for (int i = 0; i < 4; i++)
+      if (!find_convolution(weights, NAMED(kPhases[i]), 2, channels, channels, &m[i])) return 0;
+    return 1;
+  }
   if (step->kind == ATTENTION) {
     if (!find_norm(weights, NAMED("norm"), channels, &step->norms[0])) return 0;
     for (int i = 0; i < 4; i++)
@@ -38,11 +43,11 @@ static int find_step(const je_weights* weights, int number, decoder_step* step, 
     return 1;
   }
   if (!find_norm(weights, NAMED("norm1"), channels, &step->norms[0]) ||
-      !find_convolution(weights, NAMED("conv1"), 9, channels, 0, &m[0]))
+      !find_convolution(weights, NAMED("conv1"), 3, channels, 0, &m[0]))
     return 0;
   step->outputs = m[0].outputs;
   return find_norm(weights, NAMED("norm2"), step->outputs, &step->norms[1]) &&
-         find_convolution(weights, NAMED("conv2"), 9, step->outputs, step->outputs, &m[1]) &&
+         find_convolution(weights, NAMED("conv2"), 3, step->outputs, step->outputs, &m[1]) &&
          (step->outputs == channels ||
           find_convolution(weights, NAMED("shortcut"), 1, channels, step->outputs, &m[2]));
 #undef NAMED
@@ -50,7 +55,7 @@ static int find_step(const je_weights* weights, int number, decoder_step* step, 
 
 /* Set the kind of a step by which tensors there are. Return 0 if there is no such step. */
 static int find_kind(const je_weights* weights, int number, step_kind* kind) {
-  static const char* const kNames[] = {"conv1", "q", "double"}; /* in the order of the kinds */
+  static const char* const kNames[] = {"conv1", "q", "double.even_even"}; /* in the order of the kinds */
   char name[64];
   for (int i = 0; i < 3; i++) {
     snprintf(name, sizeof name, "steps.%d.%s.weight.tiles", number, kNames[i]);
@@ -69,7 +74,7 @@ static int find_weights(je_image_decoder* decoder, const je_weights* weights) {
   const int cells = decoder->sizes.cell_channels;
   if (!weights->matrix(weights->context, "first", 0, 0, first)) return 0;
   const int64_t count = weights->count(weights->context, "cells.bias");
-  if (count < 1 || count > MOST_CHANNELS || !je_is_convolution(first, 9, (int)count)) return 0;
+  if (count < 1 || count > MOST_CHANNELS || !je_is_convolution(first, 3, (int)count)) return 0;
   decoder->first_channels = (int)count;
   decoder->cell_bias = weights->floats(weights->context, "cells.bias", (int)count);
   decoder->cell_weight = weights->floats(weights->context, "cells.weight", cells * (int)count);
@@ -86,7 +91,7 @@ static int find_weights(je_image_decoder* decoder, const je_weights* weights) {
     if (decoder->image_size > MOST_PIXELS) return 0;
   }
   return fits(decoder, channels) && find_norm(weights, "last_norm", channels, &decoder->last_norm) &&
-         find_convolution(weights, "last", 9, channels, 3, &decoder->last);
+         find_convolution(weights, "last", 3, channels, 3, &decoder->last);
 }
 
 je_image_decoder* je_image_decoder_open(je_image_decoder_sizes sizes, const je_weights* weights, je_pool* pool) {

@@ -24,9 +24,9 @@ static void grow(size_t* most, size_t size) {
   if (size > *most) *most = size;
 }
 
-/* Make room for a convolution of an image of side x side. */
-static void grow_for(decoder_sizes* most, const je_matrix* matrix, int taps, int side, int channels) {
-  const size_t blocks = je_blocks(matrix) / (size_t)taps, pixels = je_bordered(side, side);
+/* Make room for a convolution of an image of side x side, by windows of window x window. */
+static void grow_for(decoder_sizes* most, const je_matrix* matrix, int window, int side, int channels) {
+  const size_t blocks = je_blocks(matrix) / (size_t)(window * window), pixels = je_bordered(side, side);
   grow(&most->quantized, pixels * blocks * (size_t)matrix->block);
   grow(&most->quantized_blocks, pixels * blocks);
   grow(&most->blocks, je_blocks(matrix));
@@ -42,9 +42,9 @@ static je_full_attention attention_of(int side, int channels) {
 static int grow_for_step(decoder_sizes* most, const decoder_step* step, int side) {
   const size_t cells = (size_t)side * side;
   if (step->kind == DOUBLE) {
+    for (int i = 0; i < 4; i++) grow_for(most, &step->matrices[i], 2, side, step->inputs);
     side *= 2;
     grow(&most->hidden, (size_t)side * side * step->outputs);
-    grow_for(most, &step->matrices[0], 9, side, step->inputs);
   } else if (step->kind == ATTENTION) {
     const je_full_attention attention = attention_of(side, step->inputs);
     for (int i = 0; i < 4; i++) grow_for(most, &step->matrices[i], 1, side, step->inputs);
@@ -52,8 +52,8 @@ static int grow_for_step(decoder_sizes* most, const decoder_step* step, int side
     grow(&most->hidden, cells * step->inputs);
     grow(&most->scratch, (je_full_attention_bytes(&attention) + 63) / 64 * 64);
   } else {
-    grow_for(most, &step->matrices[0], 9, side, step->inputs);
-    grow_for(most, &step->matrices[1], 9, side, step->outputs);
+    grow_for(most, &step->matrices[0], 3, side, step->inputs);
+    grow_for(most, &step->matrices[1], 3, side, step->outputs);
     if (step->inputs != step->outputs) grow_for(most, &step->matrices[2], 1, side, step->inputs);
     if (step->inputs != step->outputs) grow(&most->other, cells * step->outputs);
     grow(&most->hidden, cells * step->outputs);
@@ -65,11 +65,11 @@ static int grow_for_step(decoder_sizes* most, const decoder_step* step, int side
 static decoder_sizes sizes_of(const je_image_decoder* decoder) {
   decoder_sizes most = {0};
   int side = decoder->sizes.side, channels = decoder->first.outputs;
-  grow_for(&most, &decoder->first, 9, side, decoder->first_channels);
+  grow_for(&most, &decoder->first, 3, side, decoder->first_channels);
   grow(&most.image, (size_t)side * side * (channels > decoder->first_channels ? channels : decoder->first_channels));
   for (int i = 0; i < decoder->num_steps; i++) side = grow_for_step(&most, &decoder->steps[i], side);
   if (decoder->num_steps) channels = decoder->steps[decoder->num_steps - 1].outputs;
-  grow_for(&most, &decoder->last, 9, side, channels);
+  grow_for(&most, &decoder->last, 3, side, channels);
   grow(&most.hidden, most.image); /* the two, and the shortcut's, take turns */
   if (most.other) grow(&most.other, most.image);
   return most;
@@ -94,12 +94,11 @@ static size_t lay_out(decoder_run* run, const decoder_sizes* most, char* memory)
   return used;
 }
 
-/* Quantize the run's image and convolve it by a matrix into y, which has `stride` channels. */
-static void convolve(decoder_run* run, const je_matrix* matrix, int taps, const je_norm* norm, int has_silu, int doubles,
-                     float* y, size_t stride) {
-  const int times = doubles ? 2 : 1;
-  je_quantize_image(&run->convolver, &run->x, matrix, norm, has_silu, doubles);
-  je_convolve(&run->convolver, matrix, taps, run->x.height * times, run->x.width * times, y, stride, JE_STORE);
+/* Convolve the image that was quantized last, of the same height and width as the run's, into y. */
+static void convolve(decoder_run* run, const je_matrix* matrix, je_window window, float* y, size_t stride,
+                     je_epilogue epilogue) {
+  const size_t y_step = (size_t)run->x.width * stride;
+  je_convolve(&run->convolver, matrix, window, run->x.height, run->x.width, y, stride, y_step, epilogue);
 }
 
 static void swap(float** a, float** b) {
@@ -109,16 +108,18 @@ static void swap(float** a, float** b) {
 }
 
 static void run_residual(decoder_run* run, const decoder_step* step) {
-  const int height = run->x.height, width = run->x.width;
-  const je_image hidden = {height, width, step->outputs, run->hidden};
-  convolve(run, &step->matrices[0], 9, &step->norms[0], 1, 0, run->hidden, (size_t)step->outputs);
+  const je_image hidden = {run->x.height, run->x.width, step->outputs, run->hidden};
+  const size_t outputs = (size_t)step->outputs;
+  const je_matrix* m = step->matrices;
+  je_quantize_image(&run->convolver, &run->x, &m[0], &step->norms[0], 1);
+  convolve(run, &m[0], JE_WINDOW_3, run->hidden, outputs, JE_STORE);
   if (step->inputs != step->outputs) {
-    convolve(run, &step->matrices[2], 1, NULL, 0, 0, run->other, (size_t)step->outputs);
+    je_quantize_image(&run->convolver, &run->x, &m[2], NULL, 0);
+    convolve(run, &m[2], JE_WINDOW_1, run->other, outputs, JE_STORE);
     swap(&run->x.pixels, &run->other);
-    run->x.channels = step->outputs;
   }
-  je_quantize_image(&run->convolver, &hidden, &step->matrices[1], &step->norms[1], 1, 0);
-  je_convolve(&run->convolver, &step->matrices[1], 9, height, width, run->x.pixels, (size_t)step->outputs, JE_ADD);
+  je_quantize_image(&run->convolver, &hidden, &m[1], &step->norms[1], 1);
+  convolve(run, &m[1], JE_WINDOW_3, run->x.pixels, outputs, JE_ADD);
 }
 
 static void attention_task(void* context, je_piece piece) {
@@ -130,19 +131,26 @@ static void attention_task(void* context, je_piece piece) {
 static void run_attention(decoder_run* run, const decoder_step* step) {
   const int channels = step->inputs;
   const je_image mixed = {run->x.height, run->x.width, channels, run->hidden};
-  for (int i = 0; i < 3; i++) /* all three have the same input, but maybe not the same blocks */
-    convolve(run, &step->matrices[i], 1, &step->norms[0], 0, 0, run->other + i * channels, 3 * (size_t)channels);
+  for (int i = 0; i < 3; i++) { /* all three have the same input, but maybe not the same blocks */
+    je_quantize_image(&run->convolver, &run->x, &step->matrices[i], &step->norms[0], 0);
+    convolve(run, &step->matrices[i], JE_WINDOW_1, run->other + i * channels, 3 * (size_t)channels, JE_STORE);
+  }
   run->attention = attention_of(run->x.width, channels);
   run->attention.qkv = run->other;
   run->attention.attended = run->hidden;
   je_pool_run(run->decoder->pool, attention_task, run, run->attention.num_heads);
-  je_quantize_image(&run->convolver, &mixed, &step->matrices[3], NULL, 0, 0);
-  je_convolve(&run->convolver, &step->matrices[3], 1, mixed.height, mixed.width, run->x.pixels, (size_t)channels,
-              JE_ADD);
+  je_quantize_image(&run->convolver, &mixed, &step->matrices[3], NULL, 0);
+  convolve(run, &step->matrices[3], JE_WINDOW_1, run->x.pixels, (size_t)channels, JE_ADD);
 }
 
 static void run_double(decoder_run* run, const decoder_step* step) {
-  convolve(run, &step->matrices[0], 9, NULL, 0, 1, run->hidden, (size_t)step->outputs);
+  const size_t channels = (size_t)step->outputs, line = 2 * (size_t)run->x.width * channels;
+  je_quantize_image(&run->convolver, &run->x, &step->matrices[0], NULL, 0);
+  for (int i = 0; i < 4; i++) { /* windows of even rows begin a pixel earlier, of even columns too */
+    const int row = i / 2, column = i % 2;
+    je_convolve(&run->convolver, &step->matrices[i], (je_window){2, row - 1, column - 1}, run->x.height, run->x.width,
+                run->hidden + row * line + column * channels, 2 * channels, 2 * line, JE_STORE);
+  }
   swap(&run->x.pixels, &run->hidden);
   run->x.height *= 2;
   run->x.width *= 2;
@@ -172,14 +180,16 @@ int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* p
   run.convolver.pool = decoder->pool;
   run.convolver.num_groups = decoder->sizes.num_groups;
   take_cells(&run, cells);
-  convolve(&run, &decoder->first, 9, NULL, 0, 0, run.hidden, (size_t)decoder->first.outputs);
+  je_quantize_image(&run.convolver, &run.x, &decoder->first, NULL, 0);
+  convolve(&run, &decoder->first, JE_WINDOW_3, run.hidden, (size_t)decoder->first.outputs, JE_STORE);
   swap(&run.x.pixels, &run.hidden);
   run.x.channels = decoder->first.outputs;
   for (int i = 0; i < decoder->num_steps; i++) {
     kRun[decoder->steps[i].kind](&run, &decoder->steps[i]);
     run.x.channels = decoder->steps[i].outputs;
   }
-  convolve(&run, &decoder->last, 9, &decoder->last_norm, 1, 0, run.hidden, 3);
+  je_quantize_image(&run.convolver, &run.x, &decoder->last, &decoder->last_norm, 1);
+  convolve(&run, &decoder->last, JE_WINDOW_3, run.hidden, 3, JE_STORE);
   const size_t count = (size_t)run.x.height * run.x.width;
   for (int channel = 0; channel < 3; channel++)
     for (size_t i = 0; i < count; i++) pixels[channel * count + i] = run.hidden[3 * i + channel];

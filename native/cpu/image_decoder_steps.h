@@ -10,7 +10,9 @@
 typedef enum { RESIDUAL, ATTENTION, DOUBLE } step_kind;
 
 /* A step, and the channels of its input and output. RESIDUAL: norms and matrices 0, 1; matrix 2: the shortcut, if channels
- * differ. ATTENTION: norm 0; matrices q, k, v and of the result. DOUBLE: matrix 0. */
+ * differ. ATTENTION: norm 0; matrices q, k, v and of the result. DOUBLE: matrices for even rows and even columns of the
+ * result, even and odd, odd and even, odd and odd: pixels are repeated to twice the height and width and then convolved, by
+ * windows of 2 x 2 pixels that were not repeated. */
 typedef struct {
   step_kind kind;
   int inputs, outputs;

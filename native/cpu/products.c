@@ -21,7 +21,7 @@ static void product_task(void* context, je_piece piece) {
   je_rows rows = product->rows;
   rows.origin += repeat * product->step;
   if (!piece.is_next) product->kernels->prefetch(part);
-  float* y = product->y + (size_t)repeat * rows.count * product->stride + part.first * JE_TILE;
+  float* y = product->y + (size_t)repeat * product->y_step + part.first * JE_TILE;
   product->kernels->matmul(part, next, &rows, y, product->stride, product->epilogue);
 }
 

@@ -7,15 +7,15 @@
 
 #define JE_FEW_ROWS 8 /* up to so many, the caller quantizes rows itself, and parts are longer */
 
-/* A product of rows with a matrix. repeats, step: of a convolution, the rows of its image and what origin grows by from
- * one to the next; else 1 and 0. y (repeats * rows, stride): the outputs. */
+/* A product of rows with a matrix. y (rows, stride): the outputs. Of a convolution, these are the pixels of one row of the
+ * image, and repeats is the number of such rows: from one to the next, origin grows by step and y by y_step floats. */
 typedef struct {
   const je_kernels* kernels;
   const je_matrix* matrix;
   je_rows rows;
   int repeats, step;
   float* y;
-  size_t stride;
+  size_t stride, y_step;
   je_epilogue epilogue;
 } je_product;
 

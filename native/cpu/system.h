@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 typedef pthread_t je_thread;
 typedef pthread_mutex_t je_mutex;
 typedef pthread_cond_t je_condition;
@@ -55,7 +59,15 @@ static inline void je_pause(void) {
 static inline void* je_allocate_aligned(size_t bytes) { return _aligned_malloc(bytes, 64); }
 static inline void je_free_aligned(void* memory) { _aligned_free(memory); }
 #else
-static inline void* je_allocate_aligned(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
+#define JE_HUGE_PAGE ((size_t)1 << 21) /* bytes: far fewer page faults */
+static inline void* je_allocate_aligned(size_t bytes) {
+  const size_t unit = bytes < 4 * JE_HUGE_PAGE ? 64 : JE_HUGE_PAGE, size = (bytes + unit - 1) / unit * unit;
+  void* memory = aligned_alloc(unit, size);
+#if defined(__linux__)
+  if (memory && unit == JE_HUGE_PAGE) madvise(memory, size, MADV_HUGEPAGE); /* it may not: then pages are small */
+#endif
+  return memory;
+}
 static inline void je_free_aligned(void* memory) { free(memory); }
 #endif
 

@@ -59,8 +59,7 @@ static float* fill(float* y, size_t count, int low, int high) {
 
 static float* made(size_t count, int low, int high) { return fill(room(count * sizeof(float)), count, low, high); }
 
-static je_matrix matrix(int outputs, int inputs, int bits, int has_bias) {
-  const int block = bits == 4 || inputs % 128 == 0 ? 128 : 32;
+static je_matrix matrix_in_blocks(int outputs, int inputs, int bits, int block, int has_bias) {
   je_matrix y = {.outputs = outputs, .inputs = inputs, .bits = bits, .block = block};
   const size_t bytes = je_record_bytes(bits, block), tiles = ((size_t)outputs + JE_TILE - 1) / JE_TILE;
   uint8_t* at = room(tiles * je_blocks(&y) * bytes);
@@ -71,6 +70,10 @@ static je_matrix matrix(int outputs, int inputs, int bits, int has_bias) {
   }
   if (has_bias) y.bias = made((size_t)outputs, -ONE, ONE);
   return y;
+}
+
+static je_matrix matrix(int outputs, int inputs, int bits, int has_bias) {
+  return matrix_in_blocks(outputs, inputs, bits, bits == 4 || inputs % 128 == 0 ? 128 : 32, has_bias);
 }
 
 /* End the program if a number is not finite: then the inputs would test little. */

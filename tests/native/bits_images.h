@@ -31,7 +31,10 @@ static const shape_of kShapes[] = {
     {"steps.1.k", 1, 48, 48},
     {"steps.1.v", 1, 48, 48},
     {"steps.1.proj_out", 1, 48, 48},
-    {"steps.2.double", 9, 48, 48},
+    {"steps.2.double.even_even", 4, 48, 48},
+    {"steps.2.double.even_odd", 4, 48, 48},
+    {"steps.2.double.odd_even", 4, 48, 48},
+    {"steps.2.double.odd_odd", 4, 48, 48},
     {"steps.3.conv1", 9, 48, 128},
     {"steps.3.conv2", 9, 128, 128},
     {"steps.3.shortcut", 1, 48, 128},
@@ -70,7 +73,8 @@ static int matrix_of(void* context, const char* layer, int32_t inputs, int32_t o
   if (!shape) return 0;
   const int block = shape->channels % 128 ? 32 : 128;
   const int filled = (shape->channels + block - 1) / block * block;
-  *found = matrix(shape->outputs, shape->taps ? shape->taps * filled : shape->channels, 8, 1);
+  const int own_inputs = shape->taps ? shape->taps * filled : shape->channels;
+  *found = matrix_in_blocks(shape->outputs, own_inputs, 8, block, 1);
   return (!inputs || inputs == found->inputs) && (!outputs || outputs == found->outputs);
 }
 
