@@ -48,7 +48,7 @@ class CpuHead:
         for name in self._weights.chain():
             matrices.append(self._weights.matrix(name, _BITS, inputs))
             inputs = matrices[-1].outputs
-        self._weights.require(inputs == expected)
+        self._weights.require(bool(matrices) and inputs == expected)
         self._matrices = (Matrix * len(matrices))(*matrices)
         self._outputs = inputs
 

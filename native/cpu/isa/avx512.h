@@ -32,6 +32,19 @@ JE_INLINE je_ints i_all(int32_t x) { return _mm512_set1_epi32(x); }
 JE_INLINE je_ints i_rounded(je_floats x) { return _mm512_cvtps_epi32(x); }
 JE_INLINE je_ints i_add(je_ints a, je_ints b) { return _mm512_add_epi32(a, b); }
 JE_INLINE int32_t i_sum(je_ints x) { return _mm512_reduce_add_epi32(x); }
+/* Return the sums of four vectors, in each part of four numbers. */
+JE_INLINE __m512i je_sums_of_4(const je_ints* x) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[0], x[1]));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2], x[3]), _mm512_unpackhi_epi32(x[2], x[3]));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+/* Return the sum of each of 16 vectors. */
+JE_INLINE je_ints i_sums(const je_ints x[16]) {
+  const __m512i a = je_sums_of_4(x), b = je_sums_of_4(x + 4), c = je_sums_of_4(x + 8), d = je_sums_of_4(x + 12);
+  const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+  const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i32x4(c, d, 0x44), _mm512_shuffle_i32x4(c, d, 0xee));
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd));
+}
 JE_INLINE void i_store_bytes(int8_t* at, je_ints x) { _mm_storeu_si128((__m128i*)at, _mm512_cvtepi32_epi8(x)); }
 JE_INLINE void i_store_words(int16_t* at, je_ints x) { _mm256_storeu_si256((__m256i*)at, _mm512_cvtepi32_epi16(x)); }
 

@@ -55,6 +55,14 @@ JE_INLINE je_ints i_add(je_ints a, je_ints b) { JE_PARTS(je_ints, vaddq_s32(a.at
 JE_INLINE int32_t i_sum(je_ints x) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(x.at[0], x.at[1]), vaddq_s32(x.at[2], x.at[3])));
 }
+JE_INLINE int32x4_t je_four_sums(je_ints x) {
+  return vaddq_s32(vaddq_s32(x.at[0], x.at[1]), vaddq_s32(x.at[2], x.at[3]));
+}
+/* Return the sum of each of 16 vectors. */
+JE_INLINE je_ints i_sums(const je_ints x[16]) {
+  JE_PARTS(je_ints, vpaddq_s32(vpaddq_s32(je_four_sums(x[4 * i]), je_four_sums(x[4 * i + 1])),
+                               vpaddq_s32(je_four_sums(x[4 * i + 2]), je_four_sums(x[4 * i + 3]))));
+}
 JE_INLINE int16x8_t je_narrowed(je_ints x, int i) {
   return vcombine_s16(vmovn_s32(x.at[i]), vmovn_s32(x.at[i + 1]));
 }

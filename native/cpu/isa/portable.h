@@ -52,6 +52,8 @@ JE_INLINE int32_t i_sum(je_ints x) {
   for (int i = 0; i < 16; i++) sum += x.at[i];
   return sum;
 }
+/* Return the sum of each of 16 vectors. */
+JE_INLINE je_ints i_sums(const je_ints x[16]) { JE_LANES(je_ints, i_sum(x[i])); }
 JE_INLINE void i_store_bytes(int8_t* at, je_ints x) {
   for (int i = 0; i < 16; i++) at[i] = (int8_t)x.at[i];
 }

@@ -60,6 +60,20 @@ JE_INLINE int32_t i_sum(je_ints x) {
   four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
   return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 }
+/* Return the sums of four vectors, in each part of four numbers. */
+JE_INLINE __m256i je_sums_of_4(const je_ints* x) {
+  __m256i y[4];
+  for (int i = 0; i < 4; i++) y[i] = _mm256_add_epi32(x[i].low, x[i].high);
+  const __m256i a = _mm256_hadd_epi32(y[0], y[1]), b = _mm256_hadd_epi32(y[2], y[3]);
+  return _mm256_hadd_epi32(a, b);
+}
+/* Return the sum of each of eight vectors. */
+JE_INLINE __m256i je_sums_of_8(const je_ints* x) {
+  const __m256i a = je_sums_of_4(x), b = je_sums_of_4(x + 4);
+  return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+}
+/* Return the sum of each of 16 vectors. */
+JE_INLINE je_ints i_sums(const je_ints x[16]) { return (je_ints){je_sums_of_8(x), je_sums_of_8(x + 8)}; }
 /* Return the 16 numbers, which fit 16 bits, in order. */
 JE_INLINE __m256i je_narrowed(je_ints x) {
   return _mm256_permute4x64_epi64(_mm256_packs_epi32(x.low, x.high), 0xd8);

@@ -99,19 +99,24 @@ static void widen(const je_queries* q, int length) {
   }
 }
 
-/* Compute scores of `count` queries with the slots before `end`, from the cache. */
+/* Compute scores of `count` queries with the slots before `end`, from the cache, 16 slots at a time. Those that fill the last
+ * 16 are no slots: softmax drops them. */
 JE_INLINE void score_few(const je_queries* q, int end, const int count) {
   const int width = q->width;
-  for (int slot = 0; slot < end; slot++) {
-    const int8_t* key = q->keys + (size_t)slot * width;
-    je_ints sums[FEW_QUERIES];
-    UNROLLED for (int i = 0; i < count; i++) sums[i] = i_all(0);
-    for (int e = 0; e < width; e += 32) {
-      const je_words wide = w_widened(key + e);
-      UNROLLED for (int i = 0; i < count; i++) w_dot(&sums[i], w_load(q->queries + i * width + e), wide);
+  for (int first = 0; first < end; first += 16) {
+    je_ints products[FEW_QUERIES][16];
+    for (int i = 0; i < 16; i++) {
+      const int8_t* key = q->keys + (size_t)(first + i < end ? first + i : end - 1) * width;
+      je_ints sums[FEW_QUERIES];
+      UNROLLED for (int n = 0; n < count; n++) sums[n] = i_all(0);
+      for (int e = 0; e < width; e += 32) {
+        const je_words wide = w_widened(key + e);
+        UNROLLED for (int n = 0; n < count; n++) w_dot(&sums[n], w_load(q->queries + n * width + e), wide);
+      }
+      UNROLLED for (int n = 0; n < count; n++) products[n][i] = sums[n];
     }
-    UNROLLED for (int i = 0; i < count; i++)
-      q->scores[i * q->slots + slot] = (float)i_sum(sums[i]) * q->query_scales[i];
+    UNROLLED for (int n = 0; n < count; n++)
+      f_store(q->scores + n * q->slots + first, f_mul(f_of(i_sums(products[n])), f_all(q->query_scales[n])));
   }
 }
 

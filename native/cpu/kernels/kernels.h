@@ -1,8 +1,8 @@
 /* The kernels of one instruction set, whose vectors were included before. JE_KERNELS: the name of the table.
  * JE_INSTRUCTIONS: the name of the instruction set. */
 #include "math.h"
-#include "rows.h"
 #include "matmul.h"
+#include "rows.h"
 #include "attention.h"
 #include "full_attention.h"
 #include "peak.h"

@@ -1,5 +1,7 @@
 /* Rows of activations: norms, sums and scales of channels, and quantization in blocks. */
 
+#define MOMENT_VECTORS 4 /* of 16 channels, whose moments are computed together */
+
 /* Quantize a block with the scale 1 / inverse. Return the sum of the quantized values. */
 static int32_t quantize_block(int8_t* quantized, const float* x, int block, float inverse) {
   je_ints sum = i_all(0);
@@ -53,17 +55,30 @@ static void layer_norm(float* y, const float* x, const float* weight, const floa
     f_store(y + i, f_fma(f_mul(f_sub(f_load(x + i), mean), factor), f_load(weight + i), f_load(bias + i)));
 }
 
-static void add_moments(float* sums, const float* x, int pixels, int channels) {
-  for (int c = 0; c < channels; c += 16) {
-    je_floats sum = f_load(sums + c), squares = f_load(sums + channels + c);
-    for (int pixel = 0; pixel < pixels; pixel++) {
-      const je_floats value = f_load(x + (size_t)pixel * channels + c);
-      sum = f_add(sum, value);
-      squares = f_fma(value, value, squares);
-    }
-    f_store(sums + c, sum);
-    f_store(sums + channels + c, squares);
+/* Add the moments of `vectors` times 16 channels, whose sums stay in registers. */
+JE_INLINE void add_some_moments(float* sums, float* squares, const float* x, int pixels, int channels,
+                                const int vectors) {
+  je_floats sum[MOMENT_VECTORS], square[MOMENT_VECTORS];
+  UNROLLED_4 for (int i = 0; i < vectors; i++) {
+    sum[i] = f_load(sums + 16 * i);
+    square[i] = f_load(squares + 16 * i);
   }
+  for (int pixel = 0; pixel < pixels; pixel++, x += channels) UNROLLED_4 for (int i = 0; i < vectors; i++) {
+    const je_floats value = f_load(x + 16 * i);
+    sum[i] = f_add(sum[i], value);
+    square[i] = f_fma(value, value, square[i]);
+  }
+  UNROLLED_4 for (int i = 0; i < vectors; i++) {
+    f_store(sums + 16 * i, sum[i]);
+    f_store(squares + 16 * i, square[i]);
+  }
+}
+
+static void add_moments(float* sums, const float* x, int pixels, int channels) {
+  int c = 0;
+  for (; c + 16 * MOMENT_VECTORS <= channels; c += 16 * MOMENT_VECTORS)
+    add_some_moments(sums + c, sums + channels + c, x + c, pixels, channels, MOMENT_VECTORS);
+  for (; c < channels; c += 16) add_some_moments(sums + c, sums + channels + c, x + c, pixels, channels, 1);
 }
 
 static void scale_channels(float* y, const float* x, const float* scale, const float* shift, int channels,
