@@ -96,29 +96,30 @@ def test_positions_together_are_those_one_by_one(made: Made, past: int) -> None:
     assert all(map(np.array_equal, known.values(), caches))
 
 
-def _head(pool: cpu_library.Pool, hidden: np.ndarray, outputs: int) -> np.ndarray:
+def _head(pool: cpu_library.Pool, hidden: np.ndarray, outputs: int, dtype: str) -> np.ndarray:
     """Return the logits of a head with every stored byte, 0 and 255 among them."""
     inputs = hidden.shape[1]
-    layout, rng = LAYOUTS["int8_tiles"], np.random.default_rng(5)
+    layout, rng = LAYOUTS[dtype], np.random.default_rng(5)
     stored = rng.integers(0, 256, (outputs, -(-inputs // layout.block), layout.block), np.uint8)
     stored[0], stored[1] = 0, 255
     tiles = to_tiles(stored, rng.random(stored.shape[:2], np.float32), layout)
-    matrix = cpu_library.Matrix(tiles.ctypes.data, None, outputs, inputs, 8)
+    matrix = cpu_library.Matrix(tiles.ctypes.data, None, outputs, inputs, 8, layout.block)
     logits = np.empty((len(hidden), outputs), np.float32)
     addresses = ctypes.byref(matrix), 1, len(hidden), hidden.ctypes.data, logits.ctypes.data
     assert pool.library.je_head_run(pool.address, *addresses) == 0
     return logits
 
 
+@pytest.mark.parametrize("dtype", ["int8_tiles", "int8_tiles_128"])
 @pytest.mark.parametrize("rows", [1, 2, 5, 13, 60])
-def test_heads_give_the_same_bits(choose: ctypes.CDLL, rows: int) -> None:
+def test_heads_give_the_same_bits(choose: ctypes.CDLL, rows: int, dtype: str) -> None:
     hidden = np.random.default_rng(rows).standard_normal((rows, 200), np.float32)
     hidden[0] = -1.0  # every input the most negative one
     pool, found = cpu_library.Pool(2), {}
     for name in SETS:
         if choose.je_choose_instructions(name.encode()) == 1:
-            found[name] = _head(pool, hidden, 75)
-            assert np.array_equal(found[name][:1], _head(pool, hidden[:1], 75)), name
+            found[name] = _head(pool, hidden, 75, dtype)
+            assert np.array_equal(found[name][:1], _head(pool, hidden[:1], 75, dtype)), name
     assert len(found) > 1
     for name, logits in found.items():
         assert np.array_equal(logits, found["portable"]), name
