@@ -16,6 +16,7 @@ struct Chain {
 
   Chain(const Bundle& bundle, const std::string& name, int64_t inputs, int64_t outputs)
       : weights(bundle, bundle.component(name)) {
+    weights.require(inputs > 0);  // 0 would be any number
     for (const std::string& layer : weights.chain()) {
       layers.push_back(weights.matrix(layer, kWideBits, inputs));
       inputs = layers.back().outputs;

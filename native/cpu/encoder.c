@@ -9,6 +9,7 @@
 #include "system.h"
 
 #define MOST_LAYERS 256
+#define MOST_WIDTH 16384 /* times 256 x 256 patches, it fits 31 bits */
 
 typedef struct {
   const float *norm1_weight, *norm1_bias, *norm2_weight, *norm2_bias;
@@ -71,7 +72,7 @@ static int find_weights(je_encoder* encoder, const je_weights* weights) {
   char buffer[64];
   if (!weights->matrix(context, "patch_embed.proj", patch_inputs, 0, &encoder->patches)) return 0;
   const int width = encoder->width = encoder->patches.outputs;
-  if (sizes->num_heads < 1 || width % sizes->num_heads || width / sizes->num_heads % 16 || width > 1 << 16) return 0;
+  if (sizes->num_heads < 1 || width % sizes->num_heads || width / sizes->num_heads % 16 || width > MOST_WIDTH) return 0;
   encoder->positions = weights->floats(context, "pos_embed", encoder->num_patches * width);
   if (!encoder->positions || !find_norm(weights, "norm", width, &encoder->norm_weight, &encoder->norm_bias)) return 0;
   while (encoder->num_layers < MOST_LAYERS &&

@@ -65,8 +65,11 @@ static int find_kind(const je_weights* weights, int number, step_kind* kind) {
   return 0;
 }
 
+/* Return 1 if the kernels take images of so many channels: whole vectors and groups, and as many numbers as fit 31 bits. */
 static int fits(const je_image_decoder* decoder, int channels) {
-  return channels % 16 == 0 && channels % decoder->sizes.num_groups == 0 && channels <= MOST_CHANNELS;
+  const int side = decoder->image_size;
+  return channels % 16 == 0 && channels % decoder->sizes.num_groups == 0 && channels <= MOST_CHANNELS &&
+         je_bordered(side, side) * (size_t)(channels + JE_MAX_BLOCK) <= INT32_MAX;
 }
 
 static int find_weights(je_image_decoder* decoder, const je_weights* weights) {

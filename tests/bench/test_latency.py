@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from janus_edge.bench.latency import Plan, measure, summary
+from janus_edge.bench.latency import Limits, Plan, measure, summary
 from janus_edge.bench.process import Run, Worker
 from janus_edge.bench.workloads import Opened, Settings, open_workloads
 from janus_edge.diagnostics import machine
@@ -22,20 +23,33 @@ OPENED = Opened(
     device="cpu",
     backend="onnxruntime",
     uses_cpu_kernels=False,
+    instructions=None,
+    operations={"draw": {"image_decoder": 4e9}, "ask": {}},
     open_ms=1.0,
     prompt_tokens=5,
     question_tokens=70,
     step_bytes={"draw": 10**6, "ask": None},
 )
 
+LIMITS = Limits(bandwidth=1e9, gops=500.0)
+
 
 def _run(*ends: float, total: float) -> Run:
     return Run(total_ms=total, step_ends_ms=ends, component_ms={"decoder": total / 2})
 
 
+def test_the_share_of_the_arithmetic() -> None:
+    spent = {"decoder": 10.0, "image_decoder": 20.0}
+    runs = [Run(total_ms=30, step_ends_ms=(5, 10), component_ms=spent)]
+    ours = dataclasses.replace(OPENED, uses_cpu_kernels=True, instructions="avx2")
+    found = summary("draw", runs, ours, Settings(), LIMITS)
+    assert found["peak_fraction"] == {"image_decoder": 0.4}  # 200e9 of 500e9 a second
+    assert "peak_fraction" not in summary("draw", runs, OPENED, Settings(), LIMITS)
+
+
 def test_what_runs_come_to() -> None:
     runs = [_run(10, 14, 16, total=20), _run(12, 16, 18, total=40), _run(11, 15, 17, total=30)]
-    found = summary("draw", runs, OPENED, Settings(batch=2), bandwidth=1e9)
+    found = summary("draw", runs, OPENED, Settings(batch=2), LIMITS)
     assert found["ttft_ms"] == {"p20": 10.4, "p50": 11.0, "p80": 11.6}
     assert found["itl_ms"]["p50"] == 3.0  # of gaps 4 and 2
     assert found["image_ms"]["p50"] == 15.0  # two at once in 30
@@ -47,13 +61,13 @@ def test_what_runs_come_to() -> None:
 def test_what_a_step_costs_as_an_image_grows() -> None:
     ends = np.cumsum([5, *np.repeat(np.arange(10.0), 2)])
     runs = [_run(*ends, total=1), _run(*(ends * 3), total=1), _run(*(ends * 2), total=1)]
-    found = summary("draw", runs, OPENED, Settings(), bandwidth=1e9)
+    found = summary("draw", runs, OPENED, Settings(), LIMITS)
     assert found["itl_tenths_ms"] == [2.0 * i for i in range(10)]
-    assert summary("draw", [_run(1, 2, total=3)], OPENED, Settings(), 1e9)["itl_tenths_ms"] is None
+    assert summary("draw", [_run(1, 2, total=3)], OPENED, Settings(), LIMITS)["itl_tenths_ms"] is None
 
 
 def test_an_answer_of_one_token_has_no_itl() -> None:
-    found = summary("ask", [_run(10, total=11)], OPENED, Settings(), bandwidth=1e9)
+    found = summary("ask", [_run(10, total=11)], OPENED, Settings(), LIMITS)
     assert found["itl_ms"] is None and "bandwidth_fraction" not in found and "image_ms" not in found
 
 

@@ -11,7 +11,7 @@ def test_a_table_for_people(cli, bundle_dir: Path) -> None:
     assert done.returncode == 0, done.stderr
     for words in ("governor", "load", "GB/s", "2 runs after 1", "peak_mb", "draw: TTFT"):
         assert words in done.stdout
-    assert "ask: ITL" in done.stdout and "ratio" not in done.stdout
+    assert "ask: ITL" in done.stdout and " ratio" not in done.stdout
 
 
 def test_a_line_for_programs(cli, bundle_dir: Path, flow_bundle_dir: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def onnxruntime_library(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
     platforms = ("--platform=manylinux_2_28_aarch64", "--platform=manylinux_2_27_aarch64")
     command += [*platforms, "--only-binary=:all:", f"onnxruntime=={onnxruntime.__version__}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         pytest.skip(f"no ONNX Runtime for Arm: {done.stderr.strip().splitlines()[-1]}")
     (wheel,) = folder.glob("*.whl")
