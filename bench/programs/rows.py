@@ -53,6 +53,8 @@ def measured(folder: Path, num_threads: int, parts: list[str]) -> dict[str, floa
     from janus_edge.runtime.sizes import CodeSizes
 
     bundle = open_bundle(folder)
+    if bundle.manifest.family != "janus" or bundle.manifest.sizes.max_length < PROMPT:
+        sys.exit(f"{folder}: give the bundle of a Janus with room for {PROMPT} positions")
     engines, sizes = Engines(bundle, num_threads), bundle.manifest.sizes
     rng, found = np.random.default_rng(0), dict[str, float]()
     for rows in ROWS if "steps" in parts else ():
@@ -139,7 +141,12 @@ def main() -> None:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
-        print(json.dumps(measured(options.bundle, options.threads, options.parts)))
+        from janus_edge.runtime.errors import JanusEdgeError
+
+        try:
+            print(json.dumps(measured(options.bundle, options.threads, options.parts)))
+        except JanusEdgeError as error:
+            sys.exit(str(error))
         return
     _compare(options)
 

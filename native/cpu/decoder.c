@@ -3,11 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/table.h"
-#include "pool.h"
+#include "products.h"
 #include "system.h"
-
-#define FEW_ROWS 8 /* up to so many, the caller quantizes rows itself, and parts are longer */
 
 struct je_decoder {
   const je_model* model;
@@ -56,7 +53,7 @@ void je_decoder_close(je_decoder* decoder) {
 
 /* Return the number of tiles in a part. With many rows one tile is enough work. With few rows longer parts read memory
  * faster. */
-static int tiles_per_part(const decoder_run* run) { return run->tokens > FEW_ROWS ? 1 : 2; }
+static int tiles_per_part(const decoder_run* run) { return run->tokens > JE_FEW_ROWS ? 1 : 2; }
 
 static int num_parts(const decoder_run* run, const je_matrix* matrix) {
   return (je_tiles(matrix) + tiles_per_part(run) - 1) / tiles_per_part(run);
@@ -121,7 +118,7 @@ static void norm_task(void* context, je_piece piece) {
 
 /* Run the task for each row. With few rows the caller does them all: waking the other threads would take longer. */
 static void run_each_row(je_decoder* decoder, decoder_run* run, je_task task) {
-  if (run->tokens > FEW_ROWS)
+  if (run->tokens > JE_FEW_ROWS)
     je_pool_run(decoder->pool, task, run, run->tokens);
   else
     for (int i = 0; i < run->tokens; i++) task(run, (je_piece){.number = i, .next = -1});
@@ -169,13 +166,6 @@ static void run_layer(je_decoder* decoder, decoder_run* run) {
   multiply(decoder, run, down, NULL, run->x, (size_t)model->width, JE_ADD);
 }
 
-/* Return the next `bytes` of memory, aligned to 64 bytes, and add them to *used. If memory is NULL, only count. */
-static void* reserve(char* memory, size_t* used, size_t bytes) {
-  void* buffer = memory ? memory + *used : NULL;
-  *used += (bytes + 63) / 64 * 64;
-  return buffer;
-}
-
 /* Place all buffers of the run in memory and return their total size in bytes. If memory is NULL, only count.
  * longest: the number of positions of the longest row after the call. */
 static size_t lay_out(decoder_run* run, char* memory, size_t longest) {
@@ -188,16 +178,16 @@ static size_t lay_out(decoder_run* run, char* memory, size_t longest) {
   const size_t blocks = (widest + JE_MAX_BLOCK - 1) / JE_MAX_BLOCK;
   const size_t attention = je_attention_bytes(model, run->attention.time, (int)longest);
   size_t used = 0;
-  run->x = reserve(memory, &used, tokens * width * sizeof(float));
-  run->normed = reserve(memory, &used, tokens * width * sizeof(float));
-  run->qkv = reserve(memory, &used, tokens * (query_width + 2 * kv_width) * sizeof(float));
-  run->attended = reserve(memory, &used, tokens * query_width * sizeof(float));
-  run->gated = reserve(memory, &used, tokens * mlp_width * sizeof(float));
-  run->rows.quantized = reserve(memory, &used, tokens * blocks * JE_MAX_BLOCK);
-  run->rows.scales = reserve(memory, &used, tokens * blocks * sizeof(float));
-  run->rows.sums = reserve(memory, &used, tokens * blocks * sizeof(int32_t));
+  run->x = je_reserve(memory, &used, tokens * width * sizeof(float));
+  run->normed = je_reserve(memory, &used, tokens * width * sizeof(float));
+  run->qkv = je_reserve(memory, &used, tokens * (query_width + 2 * kv_width) * sizeof(float));
+  run->attended = je_reserve(memory, &used, tokens * query_width * sizeof(float));
+  run->gated = je_reserve(memory, &used, tokens * mlp_width * sizeof(float));
+  run->rows.quantized = je_reserve(memory, &used, tokens * blocks * JE_MAX_BLOCK);
+  run->rows.scales = je_reserve(memory, &used, tokens * blocks * sizeof(float));
+  run->rows.sums = je_reserve(memory, &used, tokens * blocks * sizeof(int32_t));
   run->scratch_bytes = (attention + 63) / 64 * 64;
-  run->scratch = reserve(memory, &used, run->scratch_bytes * (size_t)run->num_threads);
+  run->scratch = je_reserve(memory, &used, run->scratch_bytes * (size_t)run->num_threads);
   return used;
 }
 

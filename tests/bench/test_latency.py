@@ -63,7 +63,9 @@ def test_what_a_step_costs_as_an_image_grows() -> None:
     runs = [_run(*ends, total=1), _run(*(ends * 3), total=1), _run(*(ends * 2), total=1)]
     found = summary("draw", runs, OPENED, Settings(), LIMITS)
     assert found["itl_tenths_ms"] == [2.0 * i for i in range(10)]
-    assert summary("draw", [_run(1, 2, total=3)], OPENED, Settings(), LIMITS)["itl_tenths_ms"] is None
+    assert (
+        summary("draw", [_run(1, 2, total=3)], OPENED, Settings(), LIMITS)["itl_tenths_ms"] is None
+    )
 
 
 def test_an_answer_of_one_token_has_no_itl() -> None:

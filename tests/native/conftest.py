@@ -73,7 +73,7 @@ class Build:
         return found
 
     def command(self, name: str, cpu: str = "max") -> list[str | Path]:
-        """What runs a program; cpu: qemu's name of a processor."""
+        """Return what runs a program; cpu: qemu's name of a processor."""
         return [*(arm.emulator(self.folder, cpu) if self.is_arm else []), self.program(name)]
 
     def make(self, *targets: str) -> Build:

@@ -27,7 +27,7 @@ Hashes = dict[str, list[str]]  # of each case, by row
 
 
 def expected_sets(kind: str) -> set[str]:
-    """What must have run, besides plain C."""
+    """Return what must have run, besides plain C."""
     if kind.startswith("aarch64"):
         return {"neon_i8mm", "neon_dotprod"}
     if platform.machine() != "x86_64":
@@ -58,7 +58,7 @@ def same(found: dict[str, Hashes], expected: Hashes) -> None:
 
 @pytest.fixture(scope="module")
 def here(configured: Callable[[str], Build]) -> dict[str, Hashes]:
-    """What this machine's instruction sets give."""
+    """Return the hashes of this machine's instruction sets."""
     return run(configured("").make("bits"), RUNS[""])
 
 
