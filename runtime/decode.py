@@ -98,7 +98,8 @@ class CachedDecoder:
         positions = np.tile(np.arange(time), (self._rows, 1))
         hidden = np.empty_like(embeds_RTD)
         lengths = lengths_R.astype(np.int64)
-        self._bound(self._prefill_engine, embeds_RTD, positions, lengths, hidden, often=False)()
+        inputs = embeds_RTD, positions, lengths
+        self._bound(self._prefill_engine, *inputs, hidden, often=False, last_only=True)()
         self._step_lengths[:] = lengths_R
         return hidden[np.arange(self._rows), lengths_R - 1]
 
@@ -139,10 +140,10 @@ class CachedDecoder:
         positions: np.ndarray,
         lengths: np.ndarray,
         hidden: np.ndarray,
-        often: bool = True,
+        **how: bool,
     ) -> Callable[[], None]:
         inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._cache.past}
-        return engine.bind(inputs, {"hidden": hidden, **self._cache.present}, often=often)
+        return engine.bind(inputs, {"hidden": hidden, **self._cache.present}, **how)
 
 
 def decode_codes(

@@ -265,9 +265,11 @@ class _TimedEngine:
         """Return cleared memory for keys and values."""
         return self.engine.zeros(shape, dtype)
 
-    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
+    def bind(
+        self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
         """Return a call on fixed arrays."""
-        call = self.engine.bind(inputs, outputs, often=often)
+        call = self.engine.bind(inputs, outputs, often=often, last_only=last_only)
 
         def timed() -> None:
             with self._clock():

@@ -12,9 +12,10 @@ CachedDecoder::CachedDecoder(const DecoderEngine& step, const DecoderEngine& pre
 
 const float* CachedDecoder::run(const DecoderEngine& engine, int64_t time, const float* embeds,
                                 const std::vector<int64_t>& positions, const std::vector<int64_t>& lengths,
-                                const Cancel& cancel) {
+                                const Cancel& cancel, bool last_only) {
   hidden_.resize(rows_ * static_cast<size_t>(time) * width_);
-  engine.run(*caches_, {static_cast<int64_t>(rows_), time, embeds, positions.data(), lengths.data(), hidden_.data()},
+  engine.run(*caches_,
+             {static_cast<int64_t>(rows_), time, embeds, positions.data(), lengths.data(), hidden_.data(), last_only},
              cancel);
   return hidden_.data();
 }
@@ -25,7 +26,7 @@ const float* CachedDecoder::prefill(const std::vector<float>& embeds, const std:
   std::vector<int64_t> positions;
   for (size_t row = 0; row < rows_; ++row)
     for (size_t i = 0; i < time; ++i) positions.push_back(static_cast<int64_t>(i));
-  const float* hidden = run(prefill_, static_cast<int64_t>(time), embeds.data(), positions, lengths, cancel);
+  const float* hidden = run(prefill_, static_cast<int64_t>(time), embeds.data(), positions, lengths, cancel, true);
   lengths_ = lengths;
   last_.clear();
   for (size_t row = 0; row < rows_; ++row) {

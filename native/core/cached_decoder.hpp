@@ -31,7 +31,8 @@ class CachedDecoder {
 
  private:
   const float* run(const DecoderEngine& engine, int64_t time, const float* embeds,
-                   const std::vector<int64_t>& positions, const std::vector<int64_t>& lengths, const Cancel& cancel);
+                   const std::vector<int64_t>& positions, const std::vector<int64_t>& lengths, const Cancel& cancel,
+                   bool last_only = false);
 
   const DecoderEngine &step_, &prefill_;
   size_t width_, rows_;

@@ -82,9 +82,9 @@ class CpuDecoder : public DecoderEngine {
     const std::lock_guard<std::mutex> lock(pool_->mutex());
     cancel.check();
     je_decoder_stop_by(decoder_, cancel.flag());
-    const int failed =
-        je_decoder_run(decoder_, static_cast<int32_t>(call.rows), static_cast<int32_t>(call.time), call.embeds,
-                       call.positions, call.lengths, static_cast<int32_t>(kv.length()), kv.pointers(), call.hidden);
+    const int failed = je_decoder_run(decoder_, static_cast<int32_t>(call.rows), static_cast<int32_t>(call.time),
+                                      call.embeds, call.positions, call.lengths, static_cast<int32_t>(kv.length()),
+                                      kv.pointers(), call.hidden, call.last_only);
     if (failed > 0) throw Cancelled();
     if (failed < 0) fail(JE_E_MEMORY, "no memory for ", call.rows, " rows of ", call.time, " positions");
   }

@@ -94,9 +94,8 @@ static void matmul_task(void* context, je_piece piece) {
 
 static void attention_task(void* context, je_piece piece) {
   const decoder_run* run = context;
-  const int groups = run->model->num_kv_heads;
-  run->kernels->attend(&run->attention, piece.number / groups, piece.number % groups,
-            (float*)(run->scratch + piece.worker * run->scratch_bytes));
+  run->kernels->attend(&run->attention, piece.number, piece.next,
+                       (float*)(run->scratch + piece.worker * run->scratch_bytes));
 }
 
 static void quantize_task(void* context, je_piece piece) {
@@ -110,10 +109,17 @@ static void quantize_task(void* context, je_piece piece) {
   run->kernels->quantize_row(&run->rows, piece.number, x, run->width);
 }
 
+/* Return which of the new positions a row of x belongs to. */
+static size_t position_of(const decoder_run* run, int number) {
+  if (!run->attention.last_only) return (size_t)number;
+  const int valid = je_valid(&run->attention, number);
+  return (size_t)number * run->attention.time + (valid ? valid - 1 : 0);
+}
+
 static void norm_task(void* context, je_piece piece) {
   const decoder_run* run = context;
-  const size_t at = (size_t)piece.number * run->width;
-  run->kernels->norm(run->target + at, run->x + at, run->model->norm, run->width, run->model->epsilon);
+  const size_t width = (size_t)run->width, at = position_of(run, piece.number) * width;
+  run->kernels->norm(run->target + at, run->x + piece.number * width, run->model->norm, run->width, run->model->epsilon);
 }
 
 /* Run the task for each row. With few rows the caller does them all: waking the other threads would take longer. */
@@ -148,6 +154,17 @@ static void multiply(je_decoder* decoder, decoder_run* run, const je_matrix* con
   je_pool_run(decoder->pool, matmul_task, run, count);
 }
 
+/* Keep the rows of x and of attention's results that belong to each row's last valid position, side by side. */
+static void keep_last(decoder_run* run) {
+  const size_t width = (size_t)run->model->width, query_width = (size_t)run->model->num_heads * run->model->head_dim;
+  for (int row = 0; row < run->attention.rows; row++) {
+    const size_t from = position_of(run, row);
+    memmove(run->x + row * width, run->x + from * width, width * sizeof(float));
+    memmove(run->attended + row * query_width, run->attended + from * query_width, query_width * sizeof(float));
+  }
+  run->tokens = run->rows.count = run->attention.rows;
+}
+
 static void run_layer(je_decoder* decoder, decoder_run* run) {
   const je_model* model = run->model;
   const je_layer* layer = run->layer;
@@ -158,6 +175,7 @@ static void run_layer(je_decoder* decoder, decoder_run* run) {
   quantize_rows(decoder, run, run->x, layer->attention_norm, model->width);
   multiply(decoder, run, qkv, NULL, run->qkv, stride, JE_STORE);
   je_pool_run(decoder->pool, attention_task, run, run->attention.rows * model->num_kv_heads);
+  if (run->attention.last_only) keep_last(run);
   quantize_rows(decoder, run, run->attended, NULL, query_width);
   multiply(decoder, run, o, NULL, run->x, (size_t)model->width, JE_ADD);
   quantize_rows(decoder, run, run->x, layer->mlp_norm, model->width);
@@ -192,7 +210,7 @@ static size_t lay_out(decoder_run* run, char* memory, size_t longest) {
 }
 
 int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float* embeds, const int64_t* positions,
-                   const int64_t* lengths, int32_t cache_length, int8_t* const* caches, float* hidden) {
+                   const int64_t* lengths, int32_t cache_length, int8_t* const* caches, float* hidden, int32_t last_only) {
   const je_model* model = decoder->model;
   decoder_run run = {.kernels = je_kernels_in_use(),
                      .model = model,
@@ -225,6 +243,7 @@ int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float*
   run.attention.attended = run.attended;
   for (int i = 0; i < model->num_layers; i++) {
     run.layer = run.attention.layer = &model->layers[i];
+    run.attention.last_only = last_only && i == model->num_layers - 1;
     run.attention.keys = caches[2 * i];
     run.attention.values = caches[2 * i + 1];
     if (decoder->stop && __atomic_load_n(decoder->stop, __ATOMIC_RELAXED)) return 1;

@@ -52,7 +52,7 @@ typedef struct je_decoder je_decoder;
 
 /* The version of the structs and functions of this header, head.h, encoder.h and image_decoder.h. A program that loads the library at run time
  * compares it. */
-#define JE_DECODER_VERSION 4
+#define JE_DECODER_VERSION 5
 
 /* Return JE_DECODER_VERSION, or 0 if this processor lacks the instructions. The function itself uses none of them. */
 JE_PUBLIC int je_decoder_runs_here(void);
@@ -85,13 +85,14 @@ JE_PUBLIC je_decoder* je_decoder_open(const je_model* model, je_pool* pool);
  * lengths (R): the number of valid positions of each row after the call. The new positions are the last T of them; if a
  *   length is below T, they start at 0 and the rest of T is padding, whose hidden states are undefined.
  * cache_length: M. caches: for each layer its keys, then its values, each (R, G, M, E); updated in place.
- * hidden (R, T, D): the result, after the last RMSNorm.
+ * hidden (R, T, D): the result, after the last RMSNorm. If last_only is not 0, only the states of each row's last valid
+ *   position are computed; the others are left as they are.
  *
  * Return 0; -1 if there is no memory left, and nothing has been changed; 1 if the run was stopped
  * (je_decoder_stop_by), and what it wrote is undefined. */
 JE_PUBLIC int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float* embeds,
                              const int64_t* positions, const int64_t* lengths, int32_t cache_length,
-                             int8_t* const* caches, float* hidden);
+                             int8_t* const* caches, float* hidden, int32_t last_only);
 
 /* Let another thread stop runs: when it sets *flag to a value other than 0, a run ends after the current layer.
  * flag must live until it is replaced or the decoder is closed. NULL: runs are not stopped. */

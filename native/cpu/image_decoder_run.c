@@ -9,7 +9,7 @@ typedef struct {
   const je_image_decoder* decoder;
   je_convolver convolver;
   je_image x;
-  float *hidden, *other; /* between convolutions; a shortcut's result, or queries, keys and values */
+  float *hidden, *qkv; /* between two convolutions; queries, keys and values */
   je_full_attention attention;
   char* scratch; /* scratch_bytes for each worker */
   size_t scratch_bytes;
@@ -17,7 +17,7 @@ typedef struct {
 
 /* The most that a buffer must hold, in numbers; scratch in bytes. */
 typedef struct {
-  size_t image, hidden, other, quantized, quantized_blocks, moments, channels, blocks, scratch;
+  size_t image, hidden, qkv, quantized, quantized_blocks, moments, channels, blocks, scratch;
 } decoder_sizes;
 
 static void grow(size_t* most, size_t size) {
@@ -44,18 +44,16 @@ static int grow_for_step(decoder_sizes* most, const decoder_step* step, int side
   if (step->kind == DOUBLE) {
     for (int i = 0; i < 4; i++) grow_for(most, &step->matrices[i], 2, side, step->inputs);
     side *= 2;
-    grow(&most->hidden, (size_t)side * side * step->outputs);
   } else if (step->kind == ATTENTION) {
     const je_full_attention attention = attention_of(side, step->inputs);
     for (int i = 0; i < 4; i++) grow_for(most, &step->matrices[i], 1, side, step->inputs);
-    grow(&most->other, 3 * cells * step->inputs);
+    grow(&most->qkv, 3 * cells * step->inputs);
     grow(&most->hidden, cells * step->inputs);
     grow(&most->scratch, (je_full_attention_bytes(&attention) + 63) / 64 * 64);
   } else {
     grow_for(most, &step->matrices[0], 3, side, step->inputs);
     grow_for(most, &step->matrices[1], 3, side, step->outputs);
     if (step->inputs != step->outputs) grow_for(most, &step->matrices[2], 1, side, step->inputs);
-    if (step->inputs != step->outputs) grow(&most->other, cells * step->outputs);
     grow(&most->hidden, cells * step->outputs);
   }
   grow(&most->image, (size_t)side * side * step->outputs);
@@ -70,8 +68,6 @@ static decoder_sizes sizes_of(const je_image_decoder* decoder) {
   for (int i = 0; i < decoder->num_steps; i++) side = grow_for_step(&most, &decoder->steps[i], side);
   if (decoder->num_steps) channels = decoder->steps[decoder->num_steps - 1].outputs;
   grow_for(&most, &decoder->last, 3, side, channels);
-  grow(&most.hidden, most.image); /* the two, and the shortcut's, take turns */
-  if (most.other) grow(&most.other, most.image);
   return most;
 }
 
@@ -82,7 +78,7 @@ static size_t lay_out(decoder_run* run, const decoder_sizes* most, char* memory)
   size_t used = 0;
   run->x.pixels = je_reserve(memory, &used, most->image * sizeof(float));
   run->hidden = je_reserve(memory, &used, most->hidden * sizeof(float));
-  run->other = je_reserve(memory, &used, most->other * sizeof(float));
+  run->qkv = je_reserve(memory, &used, most->qkv * sizeof(float));
   convolver->quantized.quantized = je_reserve(memory, &used, most->quantized);
   convolver->quantized.scales = je_reserve(memory, &used, most->quantized_blocks * sizeof(float));
   convolver->quantized.sums = je_reserve(memory, &used, most->quantized_blocks * sizeof(int32_t));
@@ -94,17 +90,12 @@ static size_t lay_out(decoder_run* run, const decoder_sizes* most, char* memory)
   return used;
 }
 
-/* Convolve the image that was quantized last, of the same height and width as the run's, into y. */
+/* Convolve the image that was quantized last, of the same height and width as the run's, into y. That may be the place of the
+ * image itself: only its quantized copy is read. */
 static void convolve(decoder_run* run, const je_matrix* matrix, je_window window, float* y, size_t stride,
                      je_epilogue epilogue) {
   const size_t y_step = (size_t)run->x.width * stride;
   je_convolve(&run->convolver, matrix, window, run->x.height, run->x.width, y, stride, y_step, epilogue);
-}
-
-static void swap(float** a, float** b) {
-  float* kept = *a;
-  *a = *b;
-  *b = kept;
 }
 
 static void run_residual(decoder_run* run, const decoder_step* step) {
@@ -115,8 +106,7 @@ static void run_residual(decoder_run* run, const decoder_step* step) {
   convolve(run, &m[0], JE_WINDOW_3, run->hidden, outputs, JE_STORE);
   if (step->inputs != step->outputs) {
     je_quantize_image(&run->convolver, &run->x, &m[2], NULL, 0);
-    convolve(run, &m[2], JE_WINDOW_1, run->other, outputs, JE_STORE);
-    swap(&run->x.pixels, &run->other);
+    convolve(run, &m[2], JE_WINDOW_1, run->x.pixels, outputs, JE_STORE);
   }
   je_quantize_image(&run->convolver, &hidden, &m[1], &step->norms[1], 1);
   convolve(run, &m[1], JE_WINDOW_3, run->x.pixels, outputs, JE_ADD);
@@ -133,10 +123,10 @@ static void run_attention(decoder_run* run, const decoder_step* step) {
   const je_image mixed = {run->x.height, run->x.width, channels, run->hidden};
   for (int i = 0; i < 3; i++) { /* all three have the same input, but maybe not the same blocks */
     je_quantize_image(&run->convolver, &run->x, &step->matrices[i], &step->norms[0], 0);
-    convolve(run, &step->matrices[i], JE_WINDOW_1, run->other + i * channels, 3 * (size_t)channels, JE_STORE);
+    convolve(run, &step->matrices[i], JE_WINDOW_1, run->qkv + i * channels, 3 * (size_t)channels, JE_STORE);
   }
   run->attention = attention_of(run->x.width, channels);
-  run->attention.qkv = run->other;
+  run->attention.qkv = run->qkv;
   run->attention.attended = run->hidden;
   je_pool_run(run->decoder->pool, attention_task, run, run->attention.num_heads);
   je_quantize_image(&run->convolver, &mixed, &step->matrices[3], NULL, 0);
@@ -149,9 +139,8 @@ static void run_double(decoder_run* run, const decoder_step* step) {
   for (int i = 0; i < 4; i++) { /* windows of even rows begin a pixel earlier, of even columns too */
     const int row = i / 2, column = i % 2;
     je_convolve(&run->convolver, &step->matrices[i], (je_window){2, row - 1, column - 1}, run->x.height, run->x.width,
-                run->hidden + row * line + column * channels, 2 * channels, 2 * line, JE_STORE);
+                run->x.pixels + row * line + column * channels, 2 * channels, 2 * line, JE_STORE);
   }
-  swap(&run->x.pixels, &run->hidden);
   run->x.height *= 2;
   run->x.width *= 2;
 }
@@ -181,18 +170,17 @@ int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* p
   run.convolver.num_groups = decoder->sizes.num_groups;
   take_cells(&run, cells);
   je_quantize_image(&run.convolver, &run.x, &decoder->first, NULL, 0);
-  convolve(&run, &decoder->first, JE_WINDOW_3, run.hidden, (size_t)decoder->first.outputs, JE_STORE);
-  swap(&run.x.pixels, &run.hidden);
+  convolve(&run, &decoder->first, JE_WINDOW_3, run.x.pixels, (size_t)decoder->first.outputs, JE_STORE);
   run.x.channels = decoder->first.outputs;
   for (int i = 0; i < decoder->num_steps; i++) {
     kRun[decoder->steps[i].kind](&run, &decoder->steps[i]);
     run.x.channels = decoder->steps[i].outputs;
   }
   je_quantize_image(&run.convolver, &run.x, &decoder->last, &decoder->last_norm, 1);
-  convolve(&run, &decoder->last, JE_WINDOW_3, run.hidden, 3, JE_STORE);
+  convolve(&run, &decoder->last, JE_WINDOW_3, run.x.pixels, 3, JE_STORE);
   const size_t count = (size_t)run.x.height * run.x.width;
   for (int channel = 0; channel < 3; channel++)
-    for (size_t i = 0; i < count; i++) pixels[channel * count + i] = run.hidden[3 * i + channel];
+    for (size_t i = 0; i < count; i++) pixels[channel * count + i] = run.x.pixels[3 * i + channel];
   je_free_aligned(memory);
   return 0;
 }

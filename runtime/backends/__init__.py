@@ -30,7 +30,9 @@ class Engine(Protocol):
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """Return all outputs in the manifest's order, in new arrays."""
 
-    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
+    def bind(
+        self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
         """Return a call that reads and writes these arrays where they are, any number of times.
 
         One array may be an input and an output: it is then updated in place.
@@ -40,6 +42,8 @@ class Engine(Protocol):
             outputs: Arrays by the name of the output.
             often: False if the call is needed only once, so that nothing is prepared for its
                 shapes.
+            last_only: True if, of a decoder's hidden states, only those of each row's last valid
+                position are needed; the others may then be left as they are.
         """
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:

@@ -116,7 +116,9 @@ class CpuDecoder:
         """Return a cleared array."""
         return np.zeros(shape, dtype)
 
-    def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
         """Return a call that reads and writes these arrays where they are.
 
         A KV cache is updated in place; if past and present are two arrays, it is first copied.
@@ -136,7 +138,7 @@ class CpuDecoder:
             for source, target in moved:
                 target[:] = source
             _check(given[1], given[2], time, present[0].shape[2], self._sizes.max_length)
-            if self._library.je_decoder_run(*words, hidden.ctypes.data):
+            if self._library.je_decoder_run(*words, hidden.ctypes.data, last_only):
                 raise MemoryError(f"no memory for {rows} rows of {time} positions")
 
         return call

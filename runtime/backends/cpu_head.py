@@ -62,7 +62,9 @@ class CpuHead:
         """Return a cleared array."""
         return np.zeros(shape, dtype)
 
-    def bind(self, inputs: Arrays, outputs: Arrays, *, often: bool = True) -> Callable[[], None]:
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
         """Return a call on fixed arrays."""
         given, made = inputs[self._given], outputs[self._made]
         assert given.flags.c_contiguous and made.flags.c_contiguous

@@ -17,7 +17,7 @@ from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.tiles import LAYOUTS, map_data
 
 POINTER = ctypes.c_void_p
-_VERSION = 4  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
+_VERSION = 5  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
 # Names an instruction set, or "none" for the graphs alone (docs/cpu-kernels.md).
 INSTRUCTIONS = "JANUS_EDGE_CPU_KERNELS"
 
@@ -59,7 +59,7 @@ def open_library(path: Path) -> ctypes.CDLL | None:
     found.je_decoder_close.argtypes = (POINTER,)
     found.je_decoder_run.argtypes = (
         *(POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER, POINTER),
-        *(ctypes.c_int32, POINTER, POINTER),
+        *(ctypes.c_int32, POINTER, POINTER, ctypes.c_int32),
     )
     found.je_head_run.argtypes = (
         *(POINTER, POINTER, ctypes.c_int32, ctypes.c_int32, POINTER, POINTER),

@@ -215,7 +215,9 @@ class OrtEngine:
     def _is_host(self) -> bool:
         return self._place[0] == "cpu"
 
-    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
+    def bind(
+        self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
         """Return a call on fixed arrays. On a CPU an OrtValue shares its numpy array's memory."""
         binding, session, failed = self.session.io_binding(), self.session, self._failed
         values: dict[int, Any] = {}

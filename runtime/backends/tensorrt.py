@@ -109,7 +109,9 @@ class TensorRTEngine:
         call()
         return [made[name].copy() for name in self._outputs]
 
-    def bind(self, inputs: Buffers, outputs: Buffers, *, often: bool = True) -> Callable[[], None]:
+    def bind(
+        self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
         """Return a call on fixed arrays; it returns when their results are there."""
         held: dict[int, DeviceArray] = {}
         cuda, what = self._cuda, self._path.stem

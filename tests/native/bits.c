@@ -163,6 +163,28 @@ static void print_rows(const je_model* model, const run_of* run, const int64_t* 
   printf("\n");
 }
 
+/* Leave the states of each row's last valid position, and make all others 0. */
+static void clear_others(const run_of* run, const int64_t* lengths, int width, float* hidden) {
+  for (int row = 0; row < run->rows; row++)
+    for (int t = 0; t < run->time; t++)
+      if (t != (lengths[row] < run->time ? lengths[row] : run->time) - 1)
+        memset(hidden + ((size_t)row * run->time + t) * width, 0, (size_t)width * sizeof *hidden);
+}
+
+/* Run a decoder again for the last positions alone, which are those of the run before. */
+static void check_last(je_decoder* decoder, const run_of* run, int width, const float* embeds, const int64_t* positions,
+                       const int64_t* lengths, int8_t* const* caches, float* hidden) {
+  const size_t bytes = (size_t)run->rows * run->time * width * sizeof(float);
+  float* last = room(bytes);
+  memset(last, 0, bytes);
+  if (je_decoder_run(decoder, run->rows, run->time, embeds, positions, lengths, LENGTH, caches, last, 1) != 0) exit(1);
+  clear_others(run, lengths, width, hidden);
+  if (memcmp(last, hidden, bytes) != 0) {
+    fprintf(stderr, "the last positions alone differ\n");
+    exit(1);
+  }
+}
+
 static void run_decoder(je_pool* pool, const je_model* model, const run_of* run) {
   const size_t row_bytes = (size_t)model->num_kv_heads * LENGTH * model->head_dim, count = (size_t)run->rows;
   const size_t tokens = count * run->time;
@@ -181,9 +203,10 @@ static void run_decoder(je_pool* pool, const je_model* model, const run_of* run)
   }
   je_decoder* decoder = je_decoder_open(model, pool);
   if (!decoder ||
-      je_decoder_run(decoder, run->rows, run->time, embeds, positions, lengths, LENGTH, caches, hidden) != 0)
+      je_decoder_run(decoder, run->rows, run->time, embeds, positions, lengths, LENGTH, caches, hidden, 0) != 0)
     exit(1);
   print_rows(model, run, lengths, hidden, caches);
+  check_last(decoder, run, model->width, embeds, positions, lengths, caches, hidden);
   je_decoder_close(decoder);
 }
 

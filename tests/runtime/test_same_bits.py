@@ -96,6 +96,28 @@ def test_positions_together_are_those_one_by_one(made: Made, past: int) -> None:
     assert all(map(np.array_equal, known.values(), caches))
 
 
+@pytest.mark.parametrize("past", [0, 30])
+def test_the_last_positions_alone_are_those_of_all(made: Made, past: int) -> None:
+    """Of rows of different lengths, one with a single position."""
+    feeds = _feeds(made, 3, past, 33)
+    feeds["lengths"] -= np.array([0, 5, 32])
+    if past:  # each row's new positions are the last 33 up to its length
+        feeds["positions"] -= np.array([[0], [5], [32]])
+    feeds["positions"] = np.maximum(feeds["positions"], 0)
+    hidden, *caches = made.open().run(feeds)
+    last = np.full_like(hidden, -7.0)
+    after = [feeds[name].copy() for name in feeds if name.startswith("past_")]
+    names = [name for name in feeds if name.startswith("past_")]
+    given = {**feeds, **dict(zip(names, after, strict=True))}
+    present = {name.replace("past", "present"): given[name] for name in names}
+    made.open().bind(given, {"hidden": last, **present}, last_only=True)()
+    assert all(map(np.array_equal, after, caches))
+    rows, ends = np.arange(3), np.minimum(feeds["lengths"], 33) - 1
+    assert np.array_equal(last[rows, ends], hidden[rows, ends])
+    last[rows, ends] = -7.0
+    assert (last == -7.0).all()
+
+
 def _head(pool: cpu_library.Pool, hidden: np.ndarray, outputs: int, dtype: str) -> np.ndarray:
     """Return the logits of a head with every stored byte, 0 and 255 among them."""
     inputs = hidden.shape[1]

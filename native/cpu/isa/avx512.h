@@ -52,10 +52,12 @@ JE_INLINE je_words w_load(const int16_t* at) { return _mm512_loadu_si512(at); }
 JE_INLINE void w_store(int16_t* at, je_words x) { _mm512_storeu_si512(at, x); }
 JE_INLINE je_words w_pair(const int16_t* at) { return _mm512_set1_epi32(*(const int32_t*)at); }
 JE_INLINE je_words w_widened(const int8_t* at) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)at)); }
-JE_INLINE je_words w_zipped(const int8_t* a, const int8_t* b) {
-  const __m128i x = _mm_loadu_si128((const __m128i*)a), y = _mm_loadu_si128((const __m128i*)b);
-  const __m256i zipped = _mm256_set_m128i(_mm_unpackhi_epi8(x, y), _mm_unpacklo_epi8(x, y));
-  return _mm512_cvtepi8_epi16(zipped);
+JE_INLINE void w_zip(je_words zipped[2], const int8_t* a, const int8_t* b) {
+  const je_words from = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36,
+                                         4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const je_words x = w_widened(a), y = w_widened(b);
+  zipped[0] = _mm512_permutex2var_epi16(x, from, y);
+  zipped[1] = _mm512_permutex2var_epi16(x, _mm512_add_epi16(from, _mm512_set1_epi16(16)), y);
 }
 /* In assembly, because GCC 12 copies and spills the sums of the intrinsics, which takes twice the time. */
 #if defined(__clang__)

@@ -82,9 +82,13 @@ JE_INLINE je_words w_pair(const int16_t* at) {
   JE_PARTS(je_words, vreinterpretq_s16_s32(vld1q_dup_s32((const int32_t*)at)));
 }
 JE_INLINE je_words w_widened(const int8_t* at) { JE_PARTS(je_words, vmovl_s8(vld1_s8(at + 8 * i))); }
-JE_INLINE je_words w_zipped(const int8_t* a, const int8_t* b) {
+JE_INLINE je_words je_zipped(const int8_t* a, const int8_t* b) {
   const int8x16_t x = vld1q_s8(a), y = vld1q_s8(b), low = vzip1q_s8(x, y), high = vzip2q_s8(x, y);
   return (je_words){{vmovl_s8(vget_low_s8(low)), vmovl_high_s8(low), vmovl_s8(vget_low_s8(high)), vmovl_high_s8(high)}};
+}
+JE_INLINE void w_zip(je_words zipped[2], const int8_t* a, const int8_t* b) {
+  zipped[0] = je_zipped(a, b);
+  zipped[1] = je_zipped(a + 16, b + 16);
 }
 JE_INLINE void w_dot(je_ints* sums, je_words a, je_words b) {
   _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {

@@ -77,10 +77,14 @@ JE_INLINE je_words w_widened(const int8_t* at) {
   for (int i = 0; i < 32; i++) y.at[i] = at[i];
   return y;
 }
-JE_INLINE je_words w_zipped(const int8_t* a, const int8_t* b) {
+JE_INLINE je_words je_zipped(const int8_t* a, const int8_t* b) {
   je_words y;
   for (int i = 0; i < 32; i++) y.at[i] = (i % 2 ? b : a)[i / 2];
   return y;
+}
+JE_INLINE void w_zip(je_words zipped[2], const int8_t* a, const int8_t* b) {
+  zipped[0] = je_zipped(a, b);
+  zipped[1] = je_zipped(a + 16, b + 16);
 }
 JE_INLINE void w_dot(je_ints* sums, je_words a, je_words b) {
   for (int i = 0; i < 32; i++) sums->at[i / 2] += a.at[i] * b.at[i];

@@ -97,9 +97,13 @@ JE_INLINE je_words w_widened(const int8_t* at) {
   return (je_words){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)at)),
                     _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(at + 16)))};
 }
-JE_INLINE je_words w_zipped(const int8_t* a, const int8_t* b) {
+JE_INLINE je_words je_zipped(const int8_t* a, const int8_t* b) {
   const __m128i x = _mm_loadu_si128((const __m128i*)a), y = _mm_loadu_si128((const __m128i*)b);
   return (je_words){_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, y)), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, y))};
+}
+JE_INLINE void w_zip(je_words zipped[2], const int8_t* a, const int8_t* b) {
+  zipped[0] = je_zipped(a, b);
+  zipped[1] = je_zipped(a + 16, b + 16);
 }
 
 JE_INLINE je_quads q_load(const uint8_t* at) {

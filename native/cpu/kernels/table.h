@@ -45,7 +45,7 @@ typedef struct {
 typedef struct {
   const je_model* model;
   const je_layer* layer;
-  int rows, time, cache_length;
+  int rows, time, cache_length, last_only; /* last_only: attend with each row's last valid position alone */
   const int64_t *positions, *lengths; /* (rows, time) and (rows) */
   const float* qkv;                   /* (rows * time, (H + 2 G) * E) */
   float* attended;                    /* (rows * time, H * E) */
@@ -72,9 +72,10 @@ typedef struct {
   void (*matmul)(je_part part, je_part next, const je_rows* rows, float* y, size_t stride, je_epilogue epilogue);
   /* Prefetch the first weights of a part, if no call of matmul named it as its next part. */
   void (*prefetch)(je_part part);
-  /* Compute attention of one row for one key-value head (group) and all query heads that share it. scratch: at least
+  /* Compute attention of one row for one key-value head (group) and all query heads that share it. piece: row * G + group.
+   * next: the piece that the same thread most likely takes next, whose keys are prefetched, or -1. scratch: at least
    * je_attention_bytes() bytes. */
-  void (*attend)(const je_attention* attention, int row, int group, float* scratch);
+  void (*attend)(const je_attention* attention, int piece, int next, float* scratch);
   /* LayerNorm: y = (x - mean) / sqrt(variance + epsilon) * weight + bias, each of `width` floats. */
   void (*layer_norm)(float* y, const float* x, const float* weight, const float* bias, int width, float epsilon);
   /* Compute full attention of one head. scratch: je_full_attention_bytes() bytes. */
@@ -102,6 +103,12 @@ static inline size_t je_attention_bytes(const je_model* model, int time, int lon
 static inline size_t je_full_attention_bytes(const je_full_attention* attention) {
   const size_t slots = je_padded((size_t)attention->num_slots), width = (size_t)attention->head_dim;
   return (JE_QUERIES * (slots + width) + 2 * width) * sizeof(float) + 2 * slots * width * sizeof(int16_t);
+}
+
+/* Return how many of a row's new positions are valid. */
+static inline int je_valid(const je_attention* attention, int row) {
+  const int64_t length = attention->lengths[row];
+  return length < attention->time ? (int)length : attention->time;
 }
 
 /* Return the kernels that are used; NULL if this processor has none. */
