@@ -17,6 +17,7 @@ _TILES = ".weight.tiles"
 def component_operations(manifest: Manifest) -> dict[str, float]:
     """Return the operations of components for one image, of those that the CPU kernels run."""
     sizes = manifest.sizes
+    assert isinstance(sizes, CodeSizes | FlowSizes)
     found: dict[str, float] = {}
     if _is_ours(manifest, "vision_encoder"):
         encoder, seen = manifest.components["vision_encoder"], sizes.num_image_tokens
@@ -25,39 +26,52 @@ def component_operations(manifest: Manifest) -> dict[str, float]:
     if _is_ours(manifest, "vision_aligner"):
         aligner = manifest.components["vision_aligner"]
         found["vision_aligner"] = 2 * sizes.num_image_tokens * _weights(aligner)
-    if isinstance(sizes, CodeSizes) and _is_ours(manifest, "image_decoder"):
-        found["image_decoder"] = _convolutions(manifest.components["image_decoder"], sizes)
+    if _is_ours(manifest, "image_decoder"):
+        side = sizes.code_grid if isinstance(sizes, CodeSizes) else sizes.latent_size
+        found["image_decoder"] = _convolutions(manifest.components["image_decoder"], side)
     return found
 
 
-def prompt_operations(manifest: Manifest, positions: int, *, known: int = 0) -> float | None:
-    """Return the operations of a row's new positions in the decoder, None if it is not ours.
+def prompt_operations(manifest: Manifest, positions: int) -> float | None:
+    """Return the operations of a row's prompt in the decoder, None if it is not ours.
 
-    Args:
-        manifest: The bundle's.
-        positions: New positions, each of which attends to those before it.
-        known: Positions in the cache before them.
+    The last layer attends and goes on with the last position alone.
     """
+    whole = _decoder_operations(manifest, positions, 0)
+    if whole is None:
+        return None
+    last = f"layers.{manifest.sizes.num_layers - 1}."
+    parts = ("o_proj", "gate_proj", "up_proj", "down_proj")
+    shapes = [_decoder_shape(manifest, f"{last}{part}") for part in parts]
+    products = 2 * (positions - 1) * sum(outputs * inputs for outputs, inputs in shapes)
+    attention = 4 * (positions**2 / 2 - positions) * _decoder_shape(manifest, f"{last}q_proj")[0]
+    return whole - products - attention
+
+
+def _decoder_operations(manifest: Manifest, positions: int, known: int) -> float | None:
+    """Return the operations of new positions after known ones, None if the decoder is not ours."""
     if not _is_ours(manifest, "decoder"):
         return None
-    decoder = manifest.components["decoder"]
-    queries = decoder.tensors[f"layers.0.q_proj{_TILES}"].shape[0]
+    queries = _decoder_shape(manifest, "layers.0.q_proj")[0]
     seen = positions * known + positions**2 / 2
-    return 2 * positions * _weights(decoder) + 4 * manifest.sizes.num_layers * seen * queries
+    weights = _weights(manifest.components["decoder"])
+    return 2 * positions * weights + 4 * manifest.sizes.num_layers * seen * queries
 
 
-def flow_step_operations(manifest: Manifest, prompt: int, rows: int) -> float | None:
-    """Return the operations of the decoder in one step of a flow; None if it is not ours.
+def _decoder_shape(manifest: Manifest, name: str) -> tuple[int, ...]:
+    return manifest.components["decoder"].tensors[f"{name}{_TILES}"].shape
+
+
+def velocity_operations(manifest: Manifest, prompt: int) -> float | None:
+    """Return the operations of the decoder for a row's velocity; None if it is not ours.
 
     Args:
         manifest: The bundle's.
         prompt: Positions of the prompt.
-        rows: Rows of the network: two for each image that is guided.
     """
     sizes = manifest.sizes
     assert isinstance(sizes, FlowSizes)
-    one = prompt_operations(manifest, sizes.num_latent_tokens + 1, known=prompt)
-    return None if one is None else rows * one
+    return _decoder_operations(manifest, sizes.num_latent_tokens + 1, prompt)
 
 
 def _is_ours(manifest: Manifest, name: str) -> bool:
@@ -73,17 +87,17 @@ def _layers(component: Component, part: str) -> int:
     return sum(key.endswith(part + _TILES) for key in component.tensors)
 
 
-def _convolutions(component: Component, sizes: CodeSizes) -> float:
-    """Return the operations of an image decoder: each matrix, times the pixels it is used for.
+def _convolutions(component: Component, side: int) -> float:
+    """Return the operations of an image decoder with so many cells along a side.
 
-    A step that doubles height and width has four matrices, each for a quarter of its pixels.
+    Each matrix counts for the pixels it is used for. A step that doubles height and width has four
+    matrices, each for a quarter of its pixels.
     """
     matrices = {
         key.removesuffix(_TILES): float(each.shape[0] * each.shape[1])
         for key, each in component.tensors.items()
         if key.endswith(_TILES)
     }
-    side = sizes.code_grid
     total = 2 * side**2 * matrices.pop("first")
     last = matrices.pop("last")
     for number in sorted({int(name.split(".")[1]) for name in matrices}):

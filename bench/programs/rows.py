@@ -3,10 +3,11 @@
     python bench/programs/rows.py BUNDLE --record bench/records/rows.jsonl
     python bench/programs/rows.py BUNDLE --before CHECKOUT OLD_BUNDLE --record ...
 
-The bundle is an int4 one of a Janus. Each variant (an instruction set of the CPU kernels, "none"
+The bundle is an int4 one. Each variant (an instruction set of the CPU kernels, "none"
 for ONNX Runtime's graphs, "before" for another checkout whose library is built) is measured in
-processes of its own, in turn with the others, several rounds; the median counts. Steps begin after
-300 positions, about the middle of an image. Operations are two for each product of a matmul, a
+processes of its own, in turn with the others, several rounds; the median counts. Steps of different
+numbers of rows take turns too. They begin after 22 positions, where an image begins, and after 300,
+about its middle. Operations are two for each product of a matmul, a
 convolution or attention; the peak is that of dot products in registers in the same processes.
 """
 
@@ -19,26 +20,27 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "rows/1"
+SCHEMA = "rows/2"
 ROWS = (1, 2, 4, 8, 16)
-FILL, PROMPT, STEPS = 300, 640, 15
+FILLS, PROMPT, STEPS = (22, 300), 640, 15
 KERNELS = "JANUS_EDGE_CPU_KERNELS"
 
 
-def timed(call: Callable[[], Any], times: int) -> float:
-    """Return the median time of a call, ms, after one that does not count."""
-    call()
-    spent = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        spent.append((time.perf_counter() - began) * 1e3)
-    return statistics.median(spent)
+def timed(calls: Mapping[str, Callable[[], Any]], times: int) -> dict[str, float]:
+    """Return the median time of each call, ms. They take turns; their first ones do not count."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(times + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if turn:
+                spent[name].append((time.perf_counter() - began) * 1e3)
+    return {name: statistics.median(each) for name, each in spent.items()}
 
 
 def measured(folder: Path, num_threads: int, parts: list[str]) -> dict[str, float]:
@@ -50,39 +52,57 @@ def measured(folder: Path, num_threads: int, parts: list[str]) -> dict[str, floa
 
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.engines import Engines
-    from janus_edge.runtime.sizes import CodeSizes
+    from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
     bundle = open_bundle(folder)
-    if bundle.manifest.family != "janus" or bundle.manifest.sizes.max_length < PROMPT:
-        sys.exit(f"{folder}: give the bundle of a Janus with room for {PROMPT} positions")
+    if bundle.manifest.sizes.max_length < PROMPT:
+        sys.exit(f"{folder}: give a bundle with room for {PROMPT} positions")
     engines, sizes = Engines(bundle, num_threads), bundle.manifest.sizes
     rng, found = np.random.default_rng(0), dict[str, float]()
-    for rows in ROWS if "steps" in parts else ():
-        decoder = engines.open_decoder(rows, FILL + STEPS + 2)
-        embeds = rng.standard_normal((rows, FILL, sizes.hidden_size), np.float32) * 0.02
-        decoder.prefill(embeds, np.full(rows, FILL))
-        found[f"step of {rows} rows"] = timed(partial(decoder.step, embeds[:, 0]), STEPS)
+    for fill in FILLS if "steps" in parts else ():
+        steps = {}
+        for rows in ROWS:
+            decoder = engines.open_decoder(rows, fill + STEPS + 2)
+            embeds = rng.standard_normal((rows, fill, sizes.hidden_size), np.float32) * 0.02
+            decoder.prefill(embeds, np.full(rows, fill))
+            steps[f"step of {rows} rows after {fill}"] = partial(decoder.step, embeds[:, 0])
+        found |= timed(steps, STEPS)
     if "prompt" in parts:
         embeds = rng.standard_normal((1, PROMPT, sizes.hidden_size), np.float32) * 0.02
 
         def prefill() -> None:
             engines.open_decoder(1, PROMPT).prefill(embeds, np.full(1, PROMPT))
 
-        found["prompt"] = timed(prefill, 3)
+        found |= timed({"prompt": prefill}, 3)
     pixels = rng.uniform(-1, 1, (1, 3, sizes.image_size, sizes.image_size)).astype(np.float32)
     if "vision" in parts:
-        features = engines["vision_encoder"].run({"pixels": pixels})[0]
-        found["vision_encoder"] = timed(
-            lambda: engines["vision_encoder"].run({"pixels": pixels}), 5
-        )
-        found["vision_aligner"] = timed(
-            lambda: engines["vision_aligner"].run({"features": features}), 5
-        )
+        encoder, aligner = engines["vision_encoder"], engines["vision_aligner"]
+        features = encoder.run({"pixels": pixels})[0]
+        found |= timed({"vision_encoder": partial(encoder.run, {"pixels": pixels})}, 5)
+        found |= timed({"vision_aligner": partial(aligner.run, {"features": features})}, 5)
+    if isinstance(sizes, FlowSizes) and "velocity" in parts:
+        found |= _velocity(engines, rng, sizes)
     if "image_decoder" in parts:
-        assert isinstance(sizes, CodeSizes)
-        codes = rng.integers(0, sizes.codebook_size, (1, sizes.num_codes))
-        found["image_decoder"] = timed(lambda: engines["image_decoder"].run({"codes": codes}), 3)
+        given: dict[str, Any]
+        if isinstance(sizes, FlowSizes):
+            given = {"latent": rng.standard_normal((1, *sizes.latent_shape), np.float32)}
+        else:
+            assert isinstance(sizes, CodeSizes)
+            given = {"codes": rng.integers(0, sizes.codebook_size, (1, sizes.num_codes))}
+        found |= timed({"image_decoder": partial(engines["image_decoder"].run, given)}, 3)
     return found | _peak(engines)
+
+
+def _velocity(engines: Any, rng: Any, sizes: Any) -> dict[str, float]:
+    """Return the decoder's time for a row of a JanusFlow's velocity."""
+    import numpy as np
+
+    first, count = FILLS[0], 1 + sizes.num_latent_tokens
+    decoder = engines.open_decoder(1, first + count, steps=False)
+    embeds = rng.standard_normal((1, first + count, sizes.hidden_size), np.float32) * 0.02
+    decoder.prefill(embeds[:, :first], np.full(1, first))
+    positions = np.arange(first, first + count)[None]
+    return timed({"velocity": partial(decoder.look_ahead, embeds[:, first:], positions)}, 3)
 
 
 def _peak(engines: Any) -> dict[str, float]:
@@ -99,12 +119,15 @@ def _peak(engines: Any) -> dict[str, float]:
 
 def operations(folder: Path) -> dict[str, float]:
     """Return the operations of the parts of a bundle that wait for arithmetic."""
-    from janus_edge.bench.operations import component_operations, prompt_operations
+    from janus_edge.bench import operations as count
     from janus_edge.runtime.bundle import open_bundle
 
     manifest = open_bundle(folder).manifest
-    prompt = prompt_operations(manifest, PROMPT)
-    return component_operations(manifest) | ({} if prompt is None else {"prompt": prompt})
+    found = {"prompt": count.prompt_operations(manifest, PROMPT)}
+    if manifest.family == "janusflow":
+        found["velocity"] = count.velocity_operations(manifest, FILLS[0])
+    known = {name: each for name, each in found.items() if each is not None}
+    return count.component_operations(manifest) | known
 
 
 def _run(variant: str, options: argparse.Namespace) -> dict[str, float]:
@@ -133,7 +156,7 @@ def main() -> None:
     parser.add_argument("--before", nargs=2, metavar=("CHECKOUT", "BUNDLE"))
     parser.add_argument("--variants", nargs="+", default=["chosen", "avx2", "none"])
     parser.add_argument(
-        "--parts", nargs="+", default=["steps", "prompt", "vision", "image_decoder"]
+        "--parts", nargs="+", default=["steps", "prompt", "vision", "velocity", "image_decoder"]
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
@@ -180,7 +203,7 @@ def _compare(options: argparse.Namespace) -> None:
         for name, value in each.items():
             share = fractions.get(variant, {}).get(name)
             of_peak = f", {share:.0%} of the arithmetic's peak" if share else ""
-            print(f"{variant:12} {name:18} {value:9.2f}{of_peak}")
+            print(f"{variant:12} {name:26} {value:9.2f}{of_peak}")
     if options.record:
         measures = {"ms": medians, "peak_gops": round(peak, 1), "of_peak": fractions}
         append_record(options.record, {**program(SCHEMA), **before, **measures})

@@ -5,7 +5,7 @@ Convolutions and vectors; docs/cpu-kernels.md lists them. Shapes: O outputs, I i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from janus_edge.export.graph.builder import ALIGNMENT
 from janus_edge.export.quantization.quantize import QuantSpec, pack
-from janus_edge.model.codebook import AttnBlock, Decoder, Level, ResnetBlock, VQTokenizer
+from janus_edge.model import codebook, vae
+from janus_edge.model.codebook import AttnBlock, ResnetBlock, VQTokenizer
 from janus_edge.model.config import CodebookConfig, VisionConfig
+from janus_edge.model.vae import VAE, VAEConfig
 from janus_edge.model.vision import VisionTower
 from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.tiles import Layout, dtype_of, to_tiles
@@ -99,33 +101,70 @@ def fits_vision(config: VisionConfig) -> bool:
     return config.width % config.heads == 0 and config.width // config.heads % _LANES == 0
 
 
-def fits_images(config: CodebookConfig) -> bool:
-    """Return True if the kernels take maps of these channels: whole vectors, whole groups."""
+def fits_codes(config: CodebookConfig) -> bool:
+    """Return True if the kernels take the maps of a VQ decoder."""
     channels = [config.channels * each for each in config.decoder_ch_mult]
-    return all(each % _LANES == 0 and each % config.num_groups == 0 for each in channels)
+    return _fits(channels, config.num_groups)
 
 
-def image_decoder_beside(vq: VQTokenizer, data: Path) -> dict[str, Stored]:
+def fits_latents(config: VAEConfig) -> bool:
+    """Return True if the kernels take the maps of an autoencoder's decoder."""
+    return _fits(config.block_out_channels, config.norm_num_groups)
+
+
+def _fits(channels: Sequence[int], num_groups: int) -> bool:
+    """Return True for whole vectors and whole groups."""
+    return all(each % _LANES == 0 and each % num_groups == 0 for each in channels)
+
+
+def codes_beside(vq: VQTokenizer, data: Path) -> dict[str, Stored]:
     """Append what ``native/cpu/image_decoder.c`` reads: the codebook, and the decoder as steps."""
     decoder, cells = vq.decoder, vq.post_quant_conv
     assert cells.bias is not None
     with torch.no_grad():
-        floats = {
-            "codebook": vq.quantize.table().numpy(),
-            "cells.weight": cells.weight.flatten(1).T.numpy(),
-            "cells.bias": cells.bias.numpy(),
-            "last_norm.weight": decoder.norm_out.weight.numpy(),
-            "last_norm.bias": decoder.norm_out.bias.numpy(),
-        }
-    layers: dict[str, nn.Module] = {"first": decoder.conv_in, "last": decoder.conv_out}
-    for number, step in enumerate(_steps(decoder)):
-        layers |= {f"steps.{number}.{name}": layer for name, layer in step.items()}
+        table = {"codebook": vq.quantize.table().numpy()}
+    ends = {"first": decoder.conv_in, "last_norm": decoder.norm_out, "last": decoder.conv_out}
+    steps = [*decoder.mid, *_blocks(decoder.conv_blocks)]
+    return _decoder_beside(data, table | _cells(cells.weight, cells.bias), ends, steps)
+
+
+def latents_beside(model: VAE, data: Path) -> dict[str, Stored]:
+    """Append what ``native/cpu/image_decoder.c`` reads of the decoder of scaled latents."""
+    decoder, cells, middle = model.decoder, model.post_quant_conv, model.decoder.mid_block
+    assert cells.bias is not None
+    ends = {
+        "first": decoder.conv_in,
+        "last_norm": decoder.conv_norm_out,
+        "last": decoder.conv_out,
+    }
+    steps = [middle.resnets[0], middle.attentions[0], middle.resnets[1]]
+    weight = cells.weight / model.config.scaling_factor
+    floats = _cells(weight, cells.bias)
+    return _decoder_beside(data, floats, ends, [*steps, *_blocks(decoder.up_blocks)])
+
+
+def _cells(weight_OC11: Tensor, bias_O: Tensor) -> dict[str, np.ndarray]:
+    """Return the 1x1 convolution of a code's vector or a latent's cell."""
+    return {"cells.weight": _array(weight_OC11.flatten(1).T), "cells.bias": _array(bias_O)}
+
+
+def _decoder_beside(
+    data: Path,
+    floats: dict[str, np.ndarray],
+    ends: Mapping[str, nn.Module],
+    steps: Iterable[nn.Module],
+) -> dict[str, Stored]:
+    """Append a decoder: ``floats``, the layers before and after the steps, and the steps."""
+    layers = dict(ends)
+    for number, block in enumerate(steps):
+        layers |= {f"steps.{number}.{name}": each for name, each in _layers(block).items()}
     matrices: dict[str, tuple[np.ndarray, QuantSpec]] = {}
     for name, layer in layers.items():
-        if not isinstance(layer, nn.Conv2d):
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
             floats |= {f"{name}.{part}": _array(value) for part, value in layer.named_parameters()}
             continue
-        weights = _phases(layer.weight) if name.endswith(".double") else {"": layer.weight}
+        whole = layer.weight if isinstance(layer, nn.Conv2d) else layer.weight[:, :, None, None]
+        weights = _phases(whole) if name.endswith(".double") else {"": whole}
         assert layer.bias is not None
         matrices |= {f"{name}{phase}": _matrix(each) for phase, each in weights.items()}
         floats |= {f"{name}{phase}.bias": _array(layer.bias) for phase in weights}
@@ -165,25 +204,36 @@ def _matrix(weight_OCHW: Tensor) -> tuple[np.ndarray, QuantSpec]:
     return np.ascontiguousarray(filled.reshape(outputs, -1)), spec
 
 
-def _steps(decoder: Decoder) -> list[dict[str, nn.Module]]:
-    """Return the layers of each step, in order, by the names of native/cpu/image_decoder.c."""
-    blocks: list[nn.Module] = list(decoder.mid)
-    for level in decoder.conv_blocks:
-        assert isinstance(level, Level)
-        for index, res in enumerate(level.res):
-            blocks += [res, *([level.attn[index]] if len(level.attn) else [])]
+def _blocks(levels: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """Return the blocks of all levels, in the order in which they run."""
+    for level in levels:
+        if isinstance(level, codebook.Level):
+            for index, res in enumerate(level.res):
+                yield from (res, *([level.attn[index]] if len(level.attn) else []))
+        else:
+            assert isinstance(level, vae.Level)
+            yield from level.resnets
         if level.resize is not None:
-            blocks.append(level.get_submodule(level.resize))
-    return [_layers(block) for block in blocks]
+            resize = level.get_submodule(level.resize)
+            yield resize[0] if isinstance(resize, nn.ModuleList) else resize
 
 
 def _layers(block: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of a step by the names of native/cpu/image_decoder.c."""
     if isinstance(block, ResnetBlock):
         names = {name: name for name in ("norm1", "conv1", "norm2", "conv2")}
         if block.shortcut is not None:
             names["shortcut"] = block.shortcut
     elif isinstance(block, AttnBlock):
         names = {name: name for name in ("norm", "q", "k", "v", "proj_out")}
+    elif isinstance(block, vae.Attention):
+        names = {
+            "norm": "group_norm",
+            "q": "to_q",
+            "k": "to_k",
+            "v": "to_v",
+            "proj_out": "to_out.0",
+        }
     else:
         names = {"double": "conv"}
     return {name: block.get_submodule(own) for name, own in names.items()}

@@ -22,9 +22,11 @@ from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.beside import (
     WIDE,
     biases_beside,
-    fits_images,
+    codes_beside,
+    fits_codes,
+    fits_latents,
     fits_vision,
-    image_decoder_beside,
+    latents_beside,
     linear_weights,
     vision_beside,
 )
@@ -184,10 +186,21 @@ def _image_decoder(model: Janus, preset: Preset, decoded: DecodedSamples) -> Com
     made = traced("image_decoder", (_VQ,), vq, vq.decode, (codes,), ("pixels",), ranges=ranges)
     if not (preset.convolutions and preset.lowering == "onnxruntime"):
         return made
-    if not fits_images(config.codebook):
+    if not fits_codes(config.codebook):
         return made
     constants: dict[str, float] = {"groups": config.codebook.num_groups}
-    beside = partial(image_decoder_beside, vq)
+    beside = partial(codes_beside, vq)
+    return dataclasses.replace(made, is_listed=True, beside=beside, constants=constants)
+
+
+def _latent_decoder(model: JanusFlow, latent: Input, preset: Preset) -> Component:
+    """Latents to pixels, by a JanusFlow's autoencoder. Its graph's weights are not quantized."""
+    vae, names = model.vae, ("vae.decoder.", "vae.post_quant_conv.")
+    made = traced("image_decoder", names, vae, vae.to_pixels, (latent,), ("pixels",))
+    if not (preset.convolutions and preset.lowering == "onnxruntime" and fits_latents(vae.config)):
+        return made
+    constants: dict[str, float] = {"groups": vae.config.norm_num_groups}
+    beside = partial(latents_beside, vae)
     return dataclasses.replace(made, is_listed=True, beside=beside, constants=constants)
 
 
@@ -220,14 +233,7 @@ def _flow(model: JanusFlow, preset: Preset) -> list[Component]:
     return [
         _flow_encoder(model, latent, preset),
         _flow_decoder(model, preset),
-        traced(
-            "image_decoder",
-            ("vae.decoder.", "vae.post_quant_conv."),
-            model.vae,
-            model.vae.to_pixels,
-            (latent,),
-            ("pixels",),
-        ),
+        _latent_decoder(model, latent, preset),
     ]
 
 

@@ -1,6 +1,7 @@
 // Heads, the vision parts and the image decoder by the CPU kernels. Mirrors runtime/backends/cpu_head.py and
 // cpu_images.py.
 #include <algorithm>
+#include <functional>
 
 #include "cpu_kernels.hpp"
 #include "cpu_weights.hpp"
@@ -88,29 +89,55 @@ Stage encoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
   };
 }
 
-Stage image_decoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
-  auto opened =
-      std::make_shared<Opened<je_image_decoder>>(bundle, "image_decoder", std::move(pool), je_image_decoder_close);
-  const Weights& weights = opened->weights;
-  const Sizes& known = bundle.manifest.sizes;
-  const int64_t channels = weights.count("codebook") / std::max<int64_t>(known.codebook_size, 1);
-  const float* codebook = weights.floats("codebook", {known.codebook_size, channels});
-  const je_image_decoder_sizes sizes{static_cast<int32_t>(channels), static_cast<int32_t>(known.code_grid),
-                                     whole(weights.constant("groups"))};
-  const Lookup lookup(weights);
-  opened->take(je_image_decoder_open(sizes, lookup.get(), opened->pool->get()), lookup);
-  weights.require(je_image_decoder_image_size(opened->part.get()) == known.image_size);
-  opened->size = 3 * known.image_size * known.image_size;
-  const int64_t cells = known.code_grid * known.code_grid, codes = known.codebook_size;
-  return [opened, codebook, channels, cells, codes](const Tensor& given, const Tensor& to, const Cancel& cancel) {
-    const auto* chosen = static_cast<const int64_t*>(given.data);
+// The vectors of an image's cells, from what the image decoder is given. cells (N, E).
+using Cells = std::function<std::vector<float>(const void* given)>;
+
+// Codes (N) to their vectors.
+Cells code_cells(const Weights& weights, const Sizes& sizes, int64_t channels) {
+  const float* codebook = weights.floats("codebook", {sizes.codebook_size, channels});
+  const int64_t cells = sizes.code_grid * sizes.code_grid, codes = sizes.codebook_size;
+  return [codebook, channels, cells, codes](const void* given) {
+    const auto* chosen = static_cast<const int64_t*>(given);
     std::vector<float> vectors;
     for (int64_t cell = 0; cell < cells; ++cell) {
       if (chosen[cell] < 0 || chosen[cell] >= codes) fail(JE_E_BUNDLE, "no code ", chosen[cell], " of ", codes);
       vectors.insert(vectors.end(), codebook + chosen[cell] * channels, codebook + (chosen[cell] + 1) * channels);
     }
-    opened->run(je_image_decoder_run, "image_decoder", vectors.data(), static_cast<float*>(const_cast<void*>(to.data)),
-                cancel);
+    return vectors;
+  };
+}
+
+// A latent (E, h, w), transposed.
+Cells latent_cells(const Sizes& sizes) {
+  const auto cells = static_cast<size_t>(sizes.latent_size * sizes.latent_size);
+  const auto channels = static_cast<size_t>(sizes.latent_channels);
+  return [cells, channels](const void* given) {
+    const auto* latent = static_cast<const float*>(given);
+    std::vector<float> vectors(cells * channels);
+    for (size_t cell = 0; cell < cells; ++cell)
+      for (size_t c = 0; c < channels; ++c) vectors[cell * channels + c] = latent[c * cells + cell];
+    return vectors;
+  };
+}
+
+Stage image_decoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
+  auto opened =
+      std::make_shared<Opened<je_image_decoder>>(bundle, "image_decoder", std::move(pool), je_image_decoder_close);
+  const Weights& weights = opened->weights;
+  const Sizes& known = bundle.manifest.sizes;
+  const bool has_codes = known.codebook_size > 0;
+  const int64_t channels = has_codes ? weights.count("codebook") / known.codebook_size : known.latent_channels;
+  const Cells cells = has_codes ? code_cells(weights, known, channels) : latent_cells(known);
+  const je_image_decoder_sizes sizes{static_cast<int32_t>(channels),
+                                     static_cast<int32_t>(has_codes ? known.code_grid : known.latent_size),
+                                     whole(weights.constant("groups"))};
+  const Lookup lookup(weights);
+  opened->take(je_image_decoder_open(sizes, lookup.get(), opened->pool->get()), lookup);
+  weights.require(je_image_decoder_image_size(opened->part.get()) == known.image_size);
+  opened->size = 3 * known.image_size * known.image_size;
+  return [opened, cells](const Tensor& given, const Tensor& to, const Cancel& cancel) {
+    opened->run(je_image_decoder_run, "image_decoder", cells(given.data).data(),
+                static_cast<float*>(const_cast<void*>(to.data)), cancel);
   };
 }
 

@@ -12,7 +12,7 @@ from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
 from janus_edge.runtime.backends.cpu_lookup import Lookup
 from janus_edge.runtime.manifest import Component
-from janus_edge.runtime.sizes import CodeSizes, Sizes
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes, Sizes
 
 
 class _EncoderSizes(ctypes.Structure):
@@ -107,25 +107,34 @@ class CpuEncoder(_Images):
 
 
 class CpuImageDecoder(_Images):
-    """The image decoder as an ``Engine``: codes (B, N) to pixels (B, 3, S, S)."""
+    """The image decoder as an ``Engine``: codes (B, N) or latents to pixels (B, 3, S, S)."""
 
     def __init__(self, folder: Path, component: Component, sizes: Sizes, pool: Pool) -> None:
         """Map the weights; the arguments and errors are those of ``CpuEncoder``."""
         super().__init__("image_decoder", pool, component)
         self._weights = weights = Weights(folder, component)
-        assert isinstance(sizes, CodeSizes)
-        channels = weights.count("codebook") // sizes.codebook_size
-        self._codebook = weights.array("codebook", (sizes.codebook_size, channels))
+        self._codebook: np.ndarray | None = None
+        if isinstance(sizes, CodeSizes):
+            channels, side = weights.count("codebook") // sizes.codebook_size, sizes.code_grid
+            self._codebook = weights.array("codebook", (sizes.codebook_size, channels))
+        else:
+            assert isinstance(sizes, FlowSizes)
+            channels, side = sizes.latent_channels, sizes.latent_size
         groups = int(weights.constant(component, "groups"))
-        known = _DecoderSizes(channels, sizes.code_grid, groups)
+        known = _DecoderSizes(channels, side, groups)
         lookup, library = Lookup(weights), pool.library
         opened = library.je_image_decoder_open(known, ctypes.byref(lookup), POINTER(pool.address))
         self._address = lookup.opened(opened)
-        side = library.je_image_decoder_image_size(self._address)
-        weights.require((3, side, side) == self._shape)
+        size = library.je_image_decoder_image_size(self._address)
+        weights.require((3, size, size) == self._shape)
 
     def _prepared(self, one: np.ndarray) -> np.ndarray:
-        """Return the codes' vectors (N, E). Raises ValueError for a code that there is not."""
+        """Return the cells (N, E): the codes' vectors, or those of a latent (E, h, w).
+
+        Raises ValueError for a code that there is not.
+        """
+        if self._codebook is None:
+            return np.ascontiguousarray(one.reshape(len(one), -1).T)
         if one.min() < 0 or one.max() >= len(self._codebook):
             raise ValueError(f"codes from {one.min()} to {one.max()} of {len(self._codebook)}")
         return np.ascontiguousarray(self._codebook[one])

@@ -3,20 +3,23 @@ Python."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PilImage
 
 from janus_edge.export.bundle.writer import export_bundle
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.vae import VAE
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Event, Image, Preview, Text
@@ -55,7 +58,7 @@ def checked(*words: str | Path, cwd: Path = ROOT, **env: str) -> str:
     return done.stdout
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Build:
     """A build folder."""
 
@@ -132,7 +135,21 @@ def int4_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
+@pytest.fixture(scope="session")
+def flow_int4_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny-flow in 4 bits; its autoencoder is a random one whose channels our kernels take."""
+    folder = tmp_path_factory.mktemp("bundles") / "flow-int4"
+    checkpoint = load_checkpoint(ROOT / "checkpoints/tiny-flow")
+    model = checkpoint.model
+    assert isinstance(model, JanusFlow)
+    torch.manual_seed(0)
+    model.vae_config = dataclasses.replace(model.vae_config, block_out_channels=(32, 48, 64))
+    model.vae = VAE(model.vae_config)
+    export_bundle(checkpoint, folder, max_length=128, quantize="int4", report=lambda line: None)
+    return folder
+
+
+@dataclasses.dataclass(frozen=True)
 class Reference:
     """A bundle in Python, by one thread."""
 

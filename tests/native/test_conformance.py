@@ -157,6 +157,14 @@ def test_our_own_decoder(api: Api, int4_dir: Path, index: int) -> None:
     assert answer.decode() == bundle.answer(asked)
 
 
+def test_latents_by_our_own_image_decoder(api: Api, flow_int4_dir: Path) -> None:
+    """The autoencoder of a JanusFlow in 8 bits; steps few, as only pixels matter here."""
+    bundle = reference(flow_int4_dir)
+    component = bundle.session.bundle.manifest.components["image_decoder"]
+    assert "steps.1.q.weight.tiles" in component.tensors and component.constants
+    same_images(api, bundle, prompt=PROMPTS[0], seed=3, num_images=2, num_steps=3)
+
+
 def test_tokens(api: Api, shipped: Reference) -> None:
     """Over 10,000 texts (but for zero bytes, which end a C string)."""
     tokenizer: Tokenizer = shipped.session.bundle.encoder.tokenizer

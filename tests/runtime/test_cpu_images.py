@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_edge.export.bundle.writer import export_bundle
-from janus_edge.export.graph.beside import _phases, image_decoder_beside
+from janus_edge.export.graph.beside import _phases, codes_beside, latents_beside
 from janus_edge.export.quantization.quantize import QuantSpec, pack, unpack
 from janus_edge.model.codebook import (
     AttnBlock,
@@ -27,6 +27,7 @@ from janus_edge.model.codebook import (
 )
 from janus_edge.model.config import CodebookConfig, VisionConfig
 from janus_edge.model.janus import Janus
+from janus_edge.model.vae import VAE, VAEConfig
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import Engine, Shared, cpu_kernels, cpu_library
 from janus_edge.runtime.backends.cpu_images import CpuImageDecoder
@@ -34,7 +35,7 @@ from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.manifest import Component, File
 from janus_edge.runtime.manifest import Tensor as Tensor_
-from janus_edge.runtime.sizes import CodeSizes
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 from janus_edge.train.stages import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM
@@ -264,7 +265,7 @@ def test_each_step_is_exact(kind: str, channels: int, groups: int, tmp_path: Pat
     codes = torch.randint(0, 50, (1, 36))
     component = Component.model_construct(
         data=File.model_construct(file="x.data"),
-        tensors=image_decoder_beside(cast(VQTokenizer, vq), tmp_path / "x.data"),
+        tensors=codes_beside(cast(VQTokenizer, vq), tmp_path / "x.data"),
         constants={"groups": groups},
         inputs=(Tensor_.model_construct(name="codes"),),
         outputs=(Tensor_.model_construct(name="pixels", shape=("B", 3, side, side)),),
@@ -275,6 +276,36 @@ def test_each_step_is_exact(kind: str, channels: int, groups: int, tmp_path: Pat
     with _quantized(vq), torch.no_grad():
         expected = vq(codes).numpy()
     assert _difference(found, expected) < (6e-3 if kind == "attention" else 2e-5)
+
+
+@pytest.mark.parametrize("widths", [(128, 256), (128, 128, 128)])
+def test_latents_are_decoded_as_pytorch_does(widths: tuple[int, ...], tmp_path: Path) -> None:
+    config = VAEConfig(
+        latent_channels=8,  # as of a code's vector: what _quantized leaves in float32
+        block_out_channels=widths,
+        layers_per_block=1,
+        norm_num_groups=32,
+        scaling_factor=0.13,
+    )
+    torch.manual_seed(1)
+    vae, side = VAE(config), 6 * config.stride
+    latent = torch.randn(2, 8, 6, 6)
+    component = Component.model_construct(
+        data=File.model_construct(file="x.data"),
+        tensors=latents_beside(vae, tmp_path / "x.data"),
+        constants={"groups": config.norm_num_groups},
+        inputs=(Tensor_.model_construct(name="latent"),),
+        outputs=(Tensor_.model_construct(name="pixels", shape=("B", 3, side, side)),),
+    )
+    sizes = FlowSizes.model_construct(latent_channels=8, latent_size=6)
+    ours = CpuImageDecoder(tmp_path, component, sizes, cpu_library.Pool(2))
+    (found,) = ours.run({"latent": latent.numpy()})
+    with torch.no_grad():
+        exact = vae.to_pixels(latent).numpy()
+        with _quantized(vae):
+            quantized = vae.to_pixels(latent).numpy()
+    assert _difference(found, quantized) < 0.08
+    assert _difference(found, exact) < 1.2 * _difference(quantized, exact) + 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
