@@ -52,7 +52,7 @@ def measured(folder: Path, num_threads: int, parts: list[str]) -> dict[str, floa
 
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.engines import Engines
-    from janus_edge.runtime.sizes import CodeSizes, FlowSizes
+    from janus_edge.runtime.sizes import FlowSizes
 
     bundle = open_bundle(folder)
     if bundle.manifest.sizes.max_length < PROMPT:
@@ -83,14 +83,16 @@ def measured(folder: Path, num_threads: int, parts: list[str]) -> dict[str, floa
     if isinstance(sizes, FlowSizes) and "velocity" in parts:
         found |= _velocity(engines, rng, sizes)
     if "image_decoder" in parts:
-        given: dict[str, Any]
-        if isinstance(sizes, FlowSizes):
-            given = {"latent": rng.standard_normal((1, *sizes.latent_shape), np.float32)}
-        else:
-            assert isinstance(sizes, CodeSizes)
-            given = {"codes": rng.integers(0, sizes.codebook_size, (1, sizes.num_codes))}
+        given = _drawn(rng, sizes)
         found |= timed({"image_decoder": partial(engines["image_decoder"].run, given)}, 3)
     return found | _peak(engines)
+
+
+def _drawn(rng: Any, sizes: Any) -> dict[str, Any]:
+    """Return what an image decoder is given: random codes or a random latent."""
+    if hasattr(sizes, "latent_shape"):
+        return {"latent": rng.standard_normal((1, *sizes.latent_shape)).astype("float32")}
+    return {"codes": rng.integers(0, sizes.codebook_size, (1, sizes.num_codes))}
 
 
 def _velocity(engines: Any, rng: Any, sizes: Any) -> dict[str, float]:
