@@ -98,7 +98,7 @@ def test_positions_together_are_those_one_by_one(made: Made, past: int) -> None:
 
 @pytest.mark.parametrize("past", [0, 30])
 def test_the_last_positions_alone_are_those_of_all(made: Made, past: int) -> None:
-    """Of rows of different lengths, one with a single position."""
+    """Compare rows of different lengths, one with a single position."""
     feeds = _feeds(made, 3, past, 33)
     feeds["lengths"] -= np.array([0, 5, 32])
     if past:  # each row's new positions are the last 33 up to its length
