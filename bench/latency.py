@@ -18,8 +18,9 @@ from janus_edge.bench.process import Run, Worker
 from janus_edge.bench.workloads import Opened, Settings, Workload, open_workloads
 from janus_edge.diagnostics.machine import describe, peak_gops, read_rates
 from janus_edge.diagnostics.records import checkout_commit
+from janus_edge.runtime.events import Pass
 
-SCHEMA = "bench/3"
+SCHEMA = "bench/4"
 Report = Callable[[str], None]
 
 
@@ -123,7 +124,8 @@ def summary(
 ) -> dict[str, Any]:
     """Return the 20th, 50th and 80th percentiles of a workload's runs, in ms.
 
-    TTFT is the time to the first code, step or token; ITL is the time between two.
+    TTFT is the time to the first code, step or token; ITL is the time between two steps. A pass
+    that adds several codes is one step.
     ``bandwidth_fraction`` is the part of the memory bandwidth that the median step reaches;
     ``peak_fraction`` the part of the arithmetic's peak that a part reaches which waits for it.
 
@@ -134,11 +136,10 @@ def summary(
         settings: Settings of the bundle and its requests.
         limits: What this machine can do.
     """
-    by_run = [np.diff(run.step_ends_ms) for run in runs]
+    by_run = [run.gaps_ms for run in runs]
     gaps = np.concatenate(by_run)
-    steps = len(runs[0].step_ends_ms)
     found: dict[str, Any] = {
-        "steps": steps,
+        "steps": int(np.median([len(each) for each in by_run])) + 1,
         "ttft_ms": _quantiles([run.step_ends_ms[0] for run in runs]),
         "itl_ms": _quantiles(gaps) if len(gaps) else None,
         "itl_tenths_ms": _tenths(by_run),
@@ -148,7 +149,10 @@ def summary(
     total, read = found["total_ms"]["p50"], opened.step_bytes[workload]
     if workload == "draw":
         found["image_ms"] = {k: round(v / settings.batch, 3) for k, v in found["total_ms"].items()}
-        made = settings.batch * steps if opened.family == "janus" else steps
+        made = len(runs[0].step_ends_ms)
+        if opened.family == "janus":
+            made *= settings.batch
+            found |= _passes([each for run in runs for each in run.passes], settings.batch)
         found["steps_a_second"] = round(made / total * 1e3, 3)
     if read is not None and len(gaps):
         found["step_mb"] = round(read / 1e6, 2)
@@ -158,6 +162,22 @@ def summary(
     if limits.gops is not None and opened.uses_cpu_kernels:
         found["peak_fraction"] = _peak_fractions(opened.operations[workload], found, limits.gops)
     return found
+
+
+def _passes(passes: list[Pass], images: int) -> dict[str, Any]:
+    """Return what passes add to an image, and the median cost of each width, ms."""
+    if not passes:
+        return {}
+    by_width = {width: [e.took_ms for e in passes if e.width == width] for width in _widths(passes)}
+    return {
+        "codes_a_pass": round(sum(each.codes for each in passes) / images / len(passes), 3),
+        "passes_of_width": {str(width): len(each) for width, each in by_width.items()},
+        "pass_ms": {str(w): round(float(np.median(each)), 3) for w, each in by_width.items()},
+    }
+
+
+def _widths(passes: list[Pass]) -> list[int]:
+    return sorted({each.width for each in passes})
 
 
 def _peak_fractions(

@@ -8,8 +8,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from janus_edge.diagnostics.machine import peak_memory_bytes
 from janus_edge.runtime.errors import JanusEdgeError
+from janus_edge.runtime.events import Pass
 from janus_edge.runtime.stop import ignored_by_children
 
 
@@ -21,11 +24,20 @@ class Run:
         total_ms: Time of the whole request.
         step_ends_ms: Time from the start to the end of each code, step or token.
         component_ms: Time in each component.
+        passes: The passes that drew codes, if there were any.
     """
 
     total_ms: float
     step_ends_ms: tuple[float, ...]
     component_ms: dict[str, float] = field(default_factory=dict)
+    passes: tuple[Pass, ...] = ()
+
+    @property
+    def gaps_ms(self) -> np.ndarray:
+        """The time from one step to the next; a pass is a step, however many codes it adds."""
+        if self.passes:
+            return np.array([each.took_ms for each in self.passes])
+        return np.diff(self.step_ends_ms)
 
 
 Workloads = dict[str, Callable[[], Run]]  # by name

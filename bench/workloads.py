@@ -47,6 +47,7 @@ class Settings:
         max_tokens: Longest answer in tokens.
         num_steps: Steps per image of a JanusFlow; None for the bundle's.
         reference: Whether to draw with the papers' settings.
+        parallel: Positions that a pass of a Janus computes; None for what draws fastest.
     """
 
     num_threads: int = 0
@@ -56,6 +57,7 @@ class Settings:
     max_tokens: int = 32
     num_steps: int | None = None
     reference: bool = False
+    parallel: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,7 @@ def _requests(bundle: Bundle, settings: Settings) -> dict[Workload, ImageRequest
         num_images=settings.batch,
         num_steps=settings.num_steps,
         reference=settings.reference,
+        parallel=settings.parallel,
     )
     asking = AskRequest(
         question=QUESTION,
@@ -145,6 +148,7 @@ def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
     return Run(
         total_ms=finished.timings_ms["total"],
         step_ends_ms=finished.step_ends_ms,
+        passes=finished.passes,
         component_ms={
             name: ms - before.get(name, 0.0)
             for name, ms in spent.items()

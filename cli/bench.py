@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from janus_edge.cli.options import Device, Json, user_path
+from janus_edge.cli.options import Device, Json, Parallel, user_path
 
 
 class Workloads(StrEnum):
@@ -40,6 +40,7 @@ def bench(
     steps: Annotated[
         int | None, typer.Option(help="JanusFlow: steps per image. Default: the bundle's.")
     ] = None,
+    parallel: Parallel = "auto",  # type: ignore[assignment]
     json: Json = False,
     record: Annotated[
         Path | None,
@@ -70,19 +71,17 @@ def bench(
         check_writable(record)  # not after minutes of work
         if json and is_standard_output(record):
             raise typer.BadParameter("--json and --record - both want standard output")
-    plan = Plan(
-        workloads=tuple(each for each in WORKLOADS if workload in (each, Workloads.both)),
-        num_runs=runs,
-        num_warmups=warmups,
-        settings=Settings(
-            num_threads=threads,
-            device=device,
-            batch=batch,
-            prompt_length=prompt_length,
-            max_tokens=max_tokens,
-            num_steps=steps,
-        ),
+    settings = Settings(
+        num_threads=threads,
+        device=device,
+        batch=batch,
+        prompt_length=prompt_length,
+        max_tokens=max_tokens,
+        num_steps=steps,
+        parallel=parallel or None,
     )
+    workloads = tuple(each for each in WORKLOADS if workload in (each, Workloads.both))
+    plan = Plan(workloads=workloads, num_runs=runs, num_warmups=warmups, settings=settings)
     models = compare or (bundle,)
     for each in models:
         find_bundle(each)  # not in processes that are started first
@@ -160,9 +159,10 @@ _GENERAL = (
     "peak_mb",
 )
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
+_PASSES = {"codes_a_pass": "codes a pass", "pass_ms": "a pass, by positions"}
 _READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory's speed"}
 _OF_A_WORKLOAD = {
-    "draw": _STEPS | {"image_ms": "an image", "steps_a_second": "steps a second"} | _READ,
+    "draw": _STEPS | {"image_ms": "an image", "steps_a_second": "codes or steps a second"} | _PASSES | _READ,
     "ask": _STEPS | {"total_ms": "an answer"} | _READ,
 }
 
@@ -171,6 +171,8 @@ def _cell(value: Any) -> str:
     """Return a value as text, a distribution as its median and range."""
     if value is None:
         return "-"
+    if isinstance(value, dict) and "p50" not in value:
+        return ", ".join(f"{key}: {_number(each)}" for key, each in value.items())
     if isinstance(value, dict):
         p20, p50, p80 = (_number(value[key]) for key in ("p20", "p50", "p80"))
         return f"{p50} ({p20} to {p80})"
@@ -184,7 +186,7 @@ def _number(value: float) -> str:
 
 def _ratio(first: Any, second: Any) -> str:
     """Return the second value over the first; empty if there is none."""
-    pair = [value["p50"] if isinstance(value, dict) else value for value in (first, second)]
+    pair = [value.get("p50", 0) if isinstance(value, dict) else value for value in (first, second)]
     if not all(isinstance(value, int | float) and value for value in pair):
         return ""
     return f"{pair[1] / pair[0]:.2f}"

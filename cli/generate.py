@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device, Json, user_path
+from janus_edge.cli.options import Device, Json, Parallel, user_path
 
 
 def _format_known(path: Path | None) -> Path | None:
@@ -74,6 +74,7 @@ def generate(
     model: Annotated[
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
+    parallel: Parallel = "auto",  # type: ignore[assignment]
     previews: Annotated[
         Path | None, typer.Option(help="Folder for previews, one per row of codes or step.")
     ] = None,
@@ -102,6 +103,7 @@ def generate(
         guidance_start=guidance_start,
         guidance_end=guidance_end,
         reference=reference,
+        parallel=parallel or None,
         previews=previews is not None,
     )
     draw(request, model, output, previews, threads, device, json)

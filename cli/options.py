@@ -18,6 +18,27 @@ Json = Annotated[
 ]
 
 
+def _number_or_auto(word: str) -> int:
+    """Return a number; 0 for ``auto``."""
+    if word == "auto":
+        return 0
+    if word.isascii() and word.isdecimal() and (number := int(word[:9])) > 0:
+        return number
+    raise typer.BadParameter("it is neither auto nor a number from 1 on")
+
+
+Parallel = Annotated[
+    int,
+    typer.Option(
+        "--parallel",
+        help="Janus: positions that a pass computes; auto: what draws fastest. The image does not "
+        "depend on it.",
+        metavar="N",
+        parser=_number_or_auto,
+    ),
+]
+
+
 def user_path(word: str) -> Path:
     """Return a path as the user means it: ``-`` is a standard stream, ``./-`` a file."""
     path = Path(word)

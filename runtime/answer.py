@@ -40,7 +40,7 @@ def answer(
     most = min(request.max_tokens, sizes.max_length - len(ids_T))
     tokens = decode_text(
         engines.open_decoder(1, len(ids_T) + most),
-        engines.head("text_head", 1),
+        engines.head("text_head"),
         text_embed,
         prompt_1TD,
         most,

@@ -16,9 +16,10 @@ from pathlib import Path
 from janus_edge.runtime.arguments import Flag, PathOrName, checked, shown
 from janus_edge.runtime.contract import check_contract, table_shapes
 from janus_edge.runtime.errors import BundleError, OptionError
-from janus_edge.runtime.hash_cache import Stamp, check_changed, home_folder, stamp_of
+from janus_edge.runtime.hash_cache import Stamp, check_changed, stamp_of
 from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component, Manifest, parse_manifest
+from janus_edge.runtime.notes import home_folder
 from janus_edge.runtime.prompt import PromptEncoder, PromptTemplate
 from janus_edge.runtime.reading import open_regular, read_regular
 from janus_edge.runtime.tables import Table

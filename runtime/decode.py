@@ -1,4 +1,4 @@
-"""The decode loops: prefill, then one code or token at a time.
+"""The decode loops: prefill, then one or several codes, or one token, at a time.
 
 This module knows no text, file, clock or print.
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from janus_edge.runtime import sampling
-from janus_edge.runtime.backends import Engine
-from janus_edge.runtime.kv_cache import KVCache
-from janus_edge.runtime.sizes import Sizes
+from janus_edge.runtime.cached_decoder import CachedDecoder
+from janus_edge.runtime.passes import MOST_WIDTH, Passes
 from janus_edge.runtime.tables import Rows
 
 NOISE_BLOCK = 2**17  # numbers made at once; more would not fit into the second-level cache
@@ -44,117 +44,19 @@ class Settings:
         return self.guidance_scale != 1.0
 
 
-# The bound call of ``look_ahead``, the embeddings and positions it reads, the states it writes.
-_Ahead = tuple[Callable[[], None], np.ndarray, np.ndarray, np.ndarray]
-
-
-class CachedDecoder:
-    """The decoder with its KV caches: fixed buffers, written in place."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        sizes: Sizes,
-        rows: int,
-        max_length: int,
-        cache_type: str = "float32",
-        prefill_engine: Engine | None = None,
-    ) -> None:
-        """Allocate the caches and bind the decode step.
-
-        Args:
-            engine: The engine for steps, and for prefill if ``prefill_engine`` is None.
-            sizes: The sizes of the bundle.
-            rows: Rows of the caches.
-            max_length: Positions of the caches.
-            cache_type: Dtype of the caches.
-            prefill_engine: A copy of the decoder for many positions at once.
-
-        Raises:
-            DeviceError: A device has no room.
-        """
-        self._prefill_engine, self._rows = prefill_engine or engine, rows
-        self._cache = KVCache.zeros(engine, sizes, rows, max_length, cache_type)
-        self._step_embeds = np.zeros((rows, 1, sizes.hidden_size), np.float32)
-        self._step_positions = np.zeros((rows, 1), np.int64)
-        self._step_lengths = np.zeros(rows, np.int64)
-        self._step_hidden = np.zeros_like(self._step_embeds)
-        self._ahead: _Ahead | None = None
-        self._call = self._bound(
-            engine, self._step_embeds, self._step_positions, self._step_lengths, self._step_hidden
-        )
-
-    def prefill(self, embeds_RTD: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
-        """Start over with prompts and return the hidden states (R, D) of their last positions.
-
-        The cache's positions beyond a prompt's length are never attended to, and later steps
-        overwrite them.
-
-        Args:
-            embeds_RTD: Embeddings of the prompts, padded on the right.
-            lengths_R: The prompts' lengths without padding.
-        """
-        time = embeds_RTD.shape[1]
-        positions = np.tile(np.arange(time), (self._rows, 1))
-        hidden = np.empty_like(embeds_RTD)
-        lengths = lengths_R.astype(np.int64)
-        inputs = embeds_RTD, positions, lengths
-        self._bound(self._prefill_engine, *inputs, hidden, often=False, last_only=True)()
-        self._step_lengths[:] = lengths_R
-        return hidden[np.arange(self._rows), lengths_R - 1]
-
-    def step(self, embeds_RD: np.ndarray) -> np.ndarray:
-        """Add one position and return its hidden state (R, D), valid until the next step."""
-        self._step_embeds[:, 0] = embeds_RD
-        self._step_positions[:, 0] = self._step_lengths
-        self._step_lengths += 1
-        self._call()
-        return self._step_hidden[:, 0]
-
-    def look_ahead(self, embeds_RTD: np.ndarray, positions_RT: np.ndarray) -> np.ndarray:
-        """Return the hidden states (R, T, D) of several more positions, valid until the next call.
-
-        The positions see what came before and each other, causally. They are not kept: whatever
-        follows starts from the same place.
-
-        Args:
-            embeds_RTD: Embeddings; T is the same in every call.
-            positions_RT: Their positions, which may leave a gap after what came before.
-        """
-        if self._ahead is None:
-            embeds, hidden = np.empty_like(embeds_RTD), np.empty_like(embeds_RTD)
-            lengths = self._step_lengths + embeds_RTD.shape[1]
-            positions = positions_RT.copy()
-            call = self._bound(self._prefill_engine, embeds, positions, lengths, hidden)
-            self._ahead = call, embeds, positions, hidden
-        call, embeds, positions, hidden = self._ahead
-        embeds[:] = embeds_RTD
-        positions[:] = positions_RT
-        call()
-        return hidden
-
-    def _bound(
-        self,
-        engine: Engine,
-        embeds: np.ndarray,
-        positions: np.ndarray,
-        lengths: np.ndarray,
-        hidden: np.ndarray,
-        **how: bool,
-    ) -> Callable[[], None]:
-        inputs = {"embeds": embeds, "positions": positions, "lengths": lengths, **self._cache.past}
-        return engine.bind(inputs, {"hidden": hidden, **self._cache.present}, **how)
+Head = Callable[[np.ndarray], np.ndarray]  # hidden states (R, D) to logits (R, V)
 
 
 def decode_codes(
     decoder: CachedDecoder,
-    image_head: Callable[[np.ndarray], np.ndarray],
+    image_head: Head,
     code_embed_VD: Rows,
     prompt_RTD: np.ndarray,
     lengths_R: np.ndarray,
     num_codes: int,
     seeds_B: np.ndarray,
     settings: Settings,
+    passes: Passes,
 ) -> Iterator[np.ndarray]:
     """Yield the codes (B,) of each position.
 
@@ -168,34 +70,93 @@ def decode_codes(
         num_codes: N.
         seeds_B: One seed per image.
         settings: How codes are chosen.
+        passes: How many positions are computed at once; the codes do not depend on it.
     """
-    hidden_RD = decoder.prefill(prompt_RTD, lengths_R)
+    drafts = Drafts.start(len(seeds_B), num_codes, passes.widest)
     noise_of = _noise(seeds_B, num_codes, len(code_embed_VD), "image", settings)
-    images = len(seeds_B)
-    for position in range(num_codes):
-        logits_RV = image_head(hidden_RD)
+    copies = 2 if settings.guided else 1
+
+    def choose(hidden_RTD: np.ndarray) -> np.ndarray:
+        """Return the codes (B, T) that follow."""
+        rows, time, width = hidden_RTD.shape
+        logits_RTV = image_head(hidden_RTD.reshape(-1, width)).reshape(rows, time, -1)
         if settings.guided:
-            logits_BV = sampling.guide(
-                logits_RV[:images], logits_RV[images:], settings.guidance_scale
-            )
-        else:
-            logits_BV = logits_RV
-        codes_B = sampling.choose(
-            logits_BV,
-            noise_of(position),
-            settings.temperature,
-            settings.top_k,
-            settings.top_p,
-        )
-        yield codes_B
-        if position + 1 < num_codes:  # the last code needs no step
-            codes_R = np.tile(codes_B, 2) if settings.guided else codes_B
-            hidden_RD = decoder.step(code_embed_VD[codes_R])
+            cond_BTV, uncond_BTV = np.split(logits_RTV, 2)
+            logits_RTV = sampling.guide(cond_BTV, uncond_BTV, settings.guidance_scale)
+        noise = noise_of(np.minimum(drafts.positions(time), num_codes - 1))
+        return _choose(logits_RTV, noise, settings)
+
+    drafts.take(choose(decoder.prefill(prompt_RTD, lengths_R)[:, None]))
+    shown = 0
+    while True:
+        complete = int(drafts.drawn_B.min())
+        for position in range(shown, complete):
+            yield drafts.codes_BN[:, position].copy()
+        shown = complete
+        if shown == num_codes:  # the last code needs no step
+            passes.keep()
+            return
+        width = passes.begin(min(num_codes - shown, decoder.room))
+        embeds_BTD = code_embed_VD[drafts.given(width)]
+        hidden_RTD = decoder.look_ahead(np.concatenate([embeds_BTD] * copies))
+        accepted_B = drafts.take(choose(hidden_RTD))
+        decoder.keep(np.tile(accepted_B, copies))
+        passes.end(accepted_B)
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """The codes of some images: those that are drawn, and behind them what may follow.
+
+    Attributes:
+        codes_BN: Codes, with room for a pass behind the last one.
+        drawn_B: How many of each image are drawn; the others are drafts.
+        num_codes: N, codes of an image.
+    """
+
+    codes_BN: np.ndarray
+    drawn_B: np.ndarray
+    num_codes: int
+
+    @classmethod
+    def start(cls, images: int, num_codes: int, widest: int) -> Drafts:
+        """Return no codes, with room for passes of ``widest`` positions."""
+        codes_BN = np.zeros((images, num_codes + widest), np.int64)
+        return cls(codes_BN, np.zeros(images, np.int64), num_codes)
+
+    def positions(self, time: int) -> np.ndarray:
+        """Return the next positions (B, T) of each image."""
+        return self.drawn_B[:, None] + np.arange(time)
+
+    def given(self, time: int) -> np.ndarray:
+        """Return the codes (B, T) that the next pass reads: the last one drawn, then drafts."""
+        return np.take_along_axis(self.codes_BN, self.positions(time) - 1, 1)
+
+    def take(self, chosen_BT: np.ndarray) -> np.ndarray:
+        """Accept the codes that a pass chose from drawn codes alone; keep the others as drafts.
+
+        Its first code is one of them. Each further one is if the draft before it was right.
+
+        Args:
+            chosen_BT: The code that the pass chose for each of the next positions.
+
+        Returns:
+            How many codes were added to each image, (B,).
+        """
+        at_BT = self.positions(chosen_BT.shape[1])
+        is_right = np.take_along_axis(self.codes_BN, at_BT, 1) == chosen_BT
+        accepted_B = 1 + np.cumprod(is_right[:, :-1], axis=1).sum(axis=1)
+        for codes_N, start, chosen_T in zip(self.codes_BN, self.drawn_B, chosen_BT, strict=True):
+            codes_N[start : start + len(chosen_T)] = chosen_T
+            codes_N[start + len(chosen_T) :] = chosen_T[-1]
+        accepted_B = np.minimum(accepted_B, self.num_codes - self.drawn_B)
+        self.drawn_B[:] += accepted_B
+        return accepted_B
 
 
 def decode_text(
     decoder: CachedDecoder,
-    text_head: Callable[[np.ndarray], np.ndarray],
+    text_head: Head,
     text_embed_VD: Rows,
     prompt_1TD: np.ndarray,
     max_tokens: int,
@@ -218,13 +179,8 @@ def decode_text(
     hidden_1D = decoder.prefill(prompt_1TD, np.array([prompt_1TD.shape[1]]))
     noise_of = _noise(np.array([seed]), max_tokens, len(text_embed_VD), "text", settings)
     for position in range(max_tokens):
-        (token,) = sampling.choose(
-            text_head(hidden_1D),
-            noise_of(position),
-            settings.temperature,
-            settings.top_k,
-            settings.top_p,
-        )
+        noise = noise_of(np.array([[position]]))
+        (token,) = _choose(text_head(hidden_1D)[:, None], noise, settings)[:, 0]
         if int(token) in stop:
             return
         yield int(token)
@@ -232,22 +188,30 @@ def decode_text(
             hidden_1D = decoder.step(text_embed_VD[[token]])
 
 
+def _choose(logits_BTV: np.ndarray, noise_BTV: np.ndarray | None, settings: Settings) -> np.ndarray:
+    """Return the code or token (B, T) of each position."""
+    size = logits_BTV.shape[-1]
+    noise = None if noise_BTV is None else noise_BTV.reshape(-1, size)
+    rules = settings.temperature, settings.top_k, settings.top_p
+    chosen = sampling.choose(logits_BTV.reshape(-1, size), noise, *rules)
+    return chosen.reshape(logits_BTV.shape[:-1])
+
+
 def _noise(
     seeds_B: np.ndarray, num_positions: int, size: int, stream: str, settings: Settings
-) -> Callable[[int], np.ndarray | None]:
-    """Return Gumbel noise (B, V) as a function of position, made in blocks of positions."""
-    at_once = max(1, NOISE_BLOCK // (size * len(seeds_B)))
-    start, block = 0, np.empty((len(seeds_B), 0, size), np.float32)
+) -> Callable[[np.ndarray], np.ndarray | None]:
+    """Return Gumbel noise (B, T, V) as a function of positions (B, T), made in blocks of them."""
+    at_once = min(max(1, NOISE_BLOCK // size), num_positions)
 
-    def at(position: int) -> np.ndarray | None:
-        nonlocal start, block
+    @lru_cache(maxsize=len(seeds_B) * (2 + MOST_WIDTH // at_once))
+    def block(image: int, index: int) -> np.ndarray:
+        positions = np.arange(index * at_once, min((index + 1) * at_once, num_positions))
+        return sampling.gumbel(seeds_B[[image]], positions, size, sampling.STREAMS[stream])[0]
+
+    def at(positions_BT: np.ndarray) -> np.ndarray | None:
         if sampling.is_greedy(settings.temperature):
             return None
-        if position >= start + block.shape[1]:
-            start = position
-            stop = min(position + at_once, num_positions)
-            positions = np.arange(start, stop)
-            block = sampling.gumbel(seeds_B, positions, size, sampling.STREAMS[stream])
-        return block[:, position - start]
+        images = enumerate(positions_BT.tolist())
+        return np.array([[block(i, p // at_once)[p % at_once] for p in row] for i, row in images])
 
     return at

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from janus_edge.runtime import image as images
+from janus_edge.runtime.backends import cpu_library
 from janus_edge.runtime.decode import Settings, decode_codes
 from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Image, Preview, Progress
-from janus_edge.runtime.requests import PlannedImage
+from janus_edge.runtime.passes import WIDTHS, Passes, costs_note
+from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 
@@ -19,7 +22,7 @@ def draw_codes(
     engines: Engines,
     settings: Settings,
     planned: list[PlannedImage],
-    previews: bool,
+    request: ImageRequest,
     watch: Stopwatch,
 ) -> Iterator[Event]:
     """Draw as many images at once as the decoder has rows for.
@@ -28,18 +31,18 @@ def draw_codes(
         engines: The bundle's engines.
         settings: How codes are chosen.
         planned: The images, in order.
-        previews: Also yield a Preview after each row of codes.
+        request: Says how many positions a pass computes, and whether to yield a Preview after each
+            row of codes.
         watch: Takes the time of each part.
 
-    Yields:
-        Progress after each code, an Image for each image.
+    Returns:
+        The events: Progress after each code, an Image for each image.
+
+    Raises:
+        OptionError: The decoder does not compute as many positions. Raised before any work.
     """
-    rows_an_image = 2 if settings.guided else 1
-    most_rows = engines.bundle.manifest.components["decoder"].profile["R"][2]
-    at_once = max(1, most_rows // rows_an_image)
-    for start in range(0, len(planned), at_once):
-        batch = planned[start : start + at_once]
-        yield from _draw_batch(engines, settings, batch, len(planned), previews, watch)
+    _check_parallel(engines, request.parallel)
+    return _draw_batches(engines, settings, planned, request, watch)
 
 
 def sizes_of(engines: Engines) -> CodeSizes:
@@ -49,12 +52,28 @@ def sizes_of(engines: Engines) -> CodeSizes:
     return sizes
 
 
+def _draw_batches(
+    engines: Engines,
+    settings: Settings,
+    planned: list[PlannedImage],
+    request: ImageRequest,
+    watch: Stopwatch,
+) -> Iterator[Event]:
+    """Draw the images, batch after batch."""
+    rows_an_image = 2 if settings.guided else 1
+    most_rows = engines.bundle.manifest.components["decoder"].profile["R"][2]
+    at_once = max(1, most_rows // rows_an_image)
+    for start in range(0, len(planned), at_once):
+        batch = planned[start : start + at_once]
+        yield from _draw_batch(engines, settings, batch, len(planned), request, watch)
+
+
 def _draw_batch(
     engines: Engines,
     settings: Settings,
     planned: list[PlannedImage],
     num_planned: int,
-    previews: bool,
+    request: ImageRequest,
     watch: Stopwatch,
 ) -> Iterator[Event]:
     """Draw images whose rows fit into one batch."""
@@ -62,8 +81,8 @@ def _draw_batch(
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
         engines.open("decoder", "image_head")
-        clock = DeviceClock()
-        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, planned, clock)
+        clock, passes = DeviceClock(), _passes(engines, settings, len(planned), request.parallel)
+        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, planned, clock, passes)
     codes_BN = np.zeros((len(planned), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
@@ -75,7 +94,7 @@ def _draw_batch(
             elapsed_ms=watch.elapsed_ms,
         )
         for plan, codes_N in zip(planned, codes_BN, strict=True):
-            if previews and drawn % grid == 0:
+            if request.previews and drawn % grid == 0:
                 pixels = _preview(engines, codes_N[:drawn])
                 yield Preview(
                     index=plan.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
@@ -83,6 +102,7 @@ def _draw_batch(
     if clock.ends_ms:  # a device yields codes in batches and has timed each code
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
+    watch.passes += passes.done
     with watch.part("open"):  # opened only now: on a CPU the caches' memory is free again
         image_decoder = engines["image_decoder"]
     for plan, codes_N in zip(planned, codes_BN, strict=True):
@@ -97,8 +117,39 @@ def _draw_batch(
         )
 
 
+def _check_parallel(engines: Engines, parallel: int | None) -> None:
+    """Raise OptionError if the decoder does not compute so many positions at once."""
+    if parallel is None or parallel == 1:
+        return
+    most = engines.bundle.manifest.components["decoder"].profile["T"][2]
+    if parallel > most:
+        raise OptionError(f"parallel is {parallel}; this bundle's decoder takes at most {most}")
+    if engines.decoder_is_for_cpu and engines.device.kind != "cpu":
+        raise OptionError(
+            f"parallel is {parallel}: on {engines.device} this needs a bundle exported with "
+            "--lowering portable; leave it out"
+        )
+
+
+def _passes(engines: Engines, settings: Settings, images: int, parallel: int | None) -> Passes:
+    """Return how many positions a pass computes: so many, or with None what draws fastest.
+
+    Where sums depend on how many positions are computed together, the clock must not choose: passes
+    then have one position.
+    """
+    if parallel is not None or not engines.uses_cpu_kernels:
+        return Passes((parallel or 1,))
+    rows, kernels = images * (2 if settings.guided else 1), cpu_library.instructions() or ""
+    note = costs_note(engines.bundle.sha256, kernels, engines.num_threads, rows)
+    return Passes(WIDTHS, note)
+
+
 def _code_steps(
-    engines: Engines, settings: Settings, planned: list[PlannedImage], clock: DeviceClock
+    engines: Engines,
+    settings: Settings,
+    planned: list[PlannedImage],
+    clock: DeviceClock,
+    passes: Passes,
 ) -> Iterator[np.ndarray]:
     """Return the decode loop of a batch: conditional rows, then unconditional ones.
 
@@ -115,15 +166,17 @@ def _code_steps(
     seeds_B = np.array([plan.seed for plan in planned], np.uint64)
     if engines.loops_on_gpu and settings.top_p == 1.0:
         return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, clock)
+    positions = longest + sizes.num_codes + passes.widest
     return decode_codes(
-        engines.open_decoder(len(rows), longest + sizes.num_codes, prefill=False),
-        engines.head("image_head", len(rows)),
+        engines.open_decoder(len(rows), min(positions, sizes.max_length), prefill=False),
+        engines.head("image_head"),
         engines.table("code_embed"),
         prompt_RTD,
         lengths_R,
         sizes.num_codes,
         seeds_B,
         settings,
+        passes,
     )
 
 

@@ -21,7 +21,7 @@ from janus_edge.runtime import image as images
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.flow import MULTISTEP_WEIGHTS, FlowSettings, Step, Velocity, integrate
-from janus_edge.runtime.requests import PlannedImage
+from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sampling import STREAMS, guide, normal
 from janus_edge.runtime.sizes import FlowSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
@@ -37,7 +37,7 @@ def draw_flow(
     engines: Engines,
     settings: FlowSettings,
     planned: list[PlannedImage],
-    previews: bool,
+    request: ImageRequest,
     watch: Stopwatch,
 ) -> Iterator[Event]:
     """Draw one image after the other; images of one prompt share its KV cache.
@@ -46,7 +46,7 @@ def draw_flow(
         engines: The bundle's engines.
         settings: How the latents are drawn.
         planned: The images, in order; those of one prompt follow each other.
-        previews: Also yield a Preview after each step.
+        request: Says whether to yield a Preview after each step.
         watch: Takes the time of each part.
 
     Yields:
@@ -55,12 +55,14 @@ def draw_flow(
     total = len(planned) * settings.num_steps
     with watch.part("open"):
         engines.open(*engines.decoder_names(steps=False), "flow_encoder", "flow_decoder")
-    with _flows(engines, settings, previews) as flow_of:
+    with _flows(engines, settings, request.previews) as flow_of:
         for _, same in groupby(planned, key=lambda plan: plan.ids_T.tobytes()):
             of_prompt = list(same)
             with watch.part("prefill"):
                 steps_of = flow_of(of_prompt[0].ids_T)
-            yield from _draw_prompt(engines, settings, of_prompt, steps_of, total, previews, watch)
+            yield from _draw_prompt(
+                engines, settings, of_prompt, steps_of, total, request.previews, watch
+            )
 
 
 def _draw_prompt(

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from janus_edge.runtime.backends import (
-    Arrays,
-    Buffer,
-    Buffers,
-    Engine,
-    Shared,
-    backend_of,
-    load_engine,
-)
+from janus_edge.runtime.backends import Engine, Shared, backend_of, load_engine
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.bundle import Bundle
-from janus_edge.runtime.decode import CachedDecoder
+from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.devices import Device
-from janus_edge.runtime.errors import BundleError, OptionError
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import PREFILL
 from janus_edge.runtime.resources import free_memory, num_processors
 from janus_edge.runtime.tables import Table
+from janus_edge.runtime.timed_engine import TimedEngine, check_finite
 
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.tensorrt import TensorRTEngine
@@ -72,7 +65,7 @@ class Engines:
     def __getitem__(self, name: str) -> Engine:
         """Return a component's engine. Raises BundleError if it cannot be opened."""
         if name not in self._engines:
-            self._engines[name] = _TimedEngine(self._load(name), name, self.component_ms)
+            self._engines[name] = TimedEngine(self._load(name), name, self.component_ms)
         return self._engines[name]
 
     def _load(self, name: str) -> Engine:
@@ -86,6 +79,16 @@ class Engines:
     def uses_cpu_kernels(self) -> bool:
         """True if the CPU kernels run the decoder."""
         return self._runs_on_cpu_kernels("decoder")
+
+    @property
+    def decoder_is_for_cpu(self) -> bool:
+        """True if the decoder's graph has operators that ONNX Runtime has on a CPU alone."""
+        return self.bundle.manifest.components["decoder"].target == "cpu"
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of the CPU kernels."""
+        return self._shared.num_threads or num_processors()
 
     @property
     def loops_on_gpu(self) -> bool:
@@ -133,7 +136,7 @@ class Engines:
 
     def tensorrt_engine(self, name: str) -> TensorRTEngine:
         """Return a component's TensorRT engine, for loops that enqueue it."""
-        engine = cast(_TimedEngine, self[name]).engine
+        engine = cast(TimedEngine, self[name]).engine
         return cast("TensorRTEngine", engine)
 
     def open(self, *names: str) -> None:
@@ -170,7 +173,10 @@ class Engines:
         self.open(*names)
         step, prefill_engine = (self[name] for name in names)
         slots = manifest.cache_slots or max_length
-        return CachedDecoder(step, manifest.sizes, rows, slots, manifest.cache_type, prefill_engine)
+        # GroupQueryAttention takes several positions on a filled cache for one row only.
+        row_by_row = self.decoder_is_for_cpu and not self.uses_cpu_kernels
+        kinds = manifest.cache_type, prefill_engine
+        return CachedDecoder(step, manifest.sizes, rows, slots, *kinds, row_by_row=row_by_row)
 
     def decoder_names(self, *, steps: bool = True, prefill: bool = True) -> tuple[str, str]:
         """Return the component for decode steps and the component for prefill.
@@ -190,25 +196,29 @@ class Engines:
                 prefill_name = PREFILL
         return "decoder" if steps else prefill_name, prefill_name
 
-    def head(self, name: str, rows: int) -> Callable[[np.ndarray], np.ndarray]:
-        """Bind a head once and return it: hidden states (R, D) to logits (R, V).
+    def head(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a head: hidden states (R, D) to logits (R, V), bound once for each R.
 
-        The logits are valid until the next call.
+        The logits are valid until the next call with as many rows.
 
         Args:
             name: The head's component.
-            rows: R.
 
         Raises:
             BundleError: The head cannot be opened.
         """
-        manifest = self.bundle.manifest
+        manifest, engine = self.bundle.manifest, self[name]
         outputs = int(manifest.components[name].outputs[0].shape[-1])
-        hidden_RD = np.zeros((rows, manifest.sizes.hidden_size), np.float32)
-        logits_RV = np.zeros((rows, outputs), np.float32)
-        call = self[name].bind({"hidden": hidden_RD}, {"logits": logits_RV})
+
+        @cache
+        def bound(rows: int) -> tuple[np.ndarray, np.ndarray, Callable[[], None]]:
+            hidden_RD = np.zeros((rows, manifest.sizes.hidden_size), np.float32)
+            logits_RV = np.zeros((rows, outputs), np.float32)
+            call = engine.bind({"hidden": hidden_RD}, {"logits": logits_RV})
+            return hidden_RD, logits_RV, call
 
         def head(given_RD: np.ndarray) -> np.ndarray:
+            hidden_RD, logits_RV, call = bound(len(given_RD))
             hidden_RD[:] = given_RD
             call()
             check_finite(name, (logits_RV,))
@@ -228,60 +238,7 @@ class Engines:
         return self._tables[name]
 
 
-def check_finite(name: str, arrays: Iterable[np.ndarray]) -> None:
-    """Raise BundleError if a component computed a number that is not finite.
-
-    What followed would be noise.
-    """
-    if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
-        raise BundleError(f"{name}: computes what is no finite number; export the bundle again")
-
-
 def _forget(engines: Engines | None) -> None:
     """Free what is only kept for reuse."""
     if engines is not None:
         engines._kept.clear()
-
-
-class _TimedEngine:
-    """An engine that adds its time to its component's; see ``Engine``."""
-
-    def __init__(self, engine: Engine, name: str, spent_ms: dict[str, float]) -> None:
-        """Wrap an engine; its time is added to ``spent_ms[name]``."""
-        self.engine, self._name, self._spent_ms = engine, name, spent_ms
-
-    def run(self, inputs: Arrays) -> list[np.ndarray]:
-        """Return all outputs, in new arrays.
-
-        Raises:
-            BundleError: A number is not finite: what followed would be noise.
-        """
-        with self._clock():
-            found = self.engine.run(inputs)
-        check_finite(self._name, found)
-        return found
-
-    def zeros(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """Return cleared memory for keys and values."""
-        return self.engine.zeros(shape, dtype)
-
-    def bind(
-        self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
-    ) -> Callable[[], None]:
-        """Return a call on fixed arrays."""
-        call = self.engine.bind(inputs, outputs, often=often, last_only=last_only)
-
-        def timed() -> None:
-            with self._clock():
-                call()
-
-        return timed
-
-    @contextmanager
-    def _clock(self) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = (time.perf_counter() - began) * 1e3
-            self._spent_ms[self._name] = self._spent_ms.get(self._name, 0.0) + spent

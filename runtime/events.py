@@ -78,16 +78,33 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pass:
+    """A run of the decoder that adds codes to images (docs/decoding.md).
+
+    Attributes:
+        width: Positions that it computed in each row.
+        codes: Codes that it added, to all images together.
+        took_ms: Time with head and sampler, ms.
+    """
+
+    width: int
+    codes: int
+    took_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """The last event of a request.
 
     Attributes:
         timings_ms: Time spent in each part, and ``total``, ms.
         step_ends_ms: When each code, token or step was done, in order, ms since the request began.
+        passes: The passes that drew codes, in order; empty if a GPU's own loop or a flow drew.
     """
 
     timings_ms: dict[str, float] = field(default_factory=dict)
     step_ends_ms: tuple[float, ...] = ()
+    passes: tuple[Pass, ...] = ()
 
 
 Event = Progress | Preview | Image | Text | Finished

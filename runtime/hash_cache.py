@@ -8,25 +8,14 @@ written, all files are hashed.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from janus_edge.runtime.files import atomic_write
-from janus_edge.runtime.reading import is_regular, read_regular
+from janus_edge.runtime.notes import home_folder, read_note, write_note
+from janus_edge.runtime.reading import is_regular
 
 Stamp = list[int]
-MOST_NOTE = 2**20  # bytes: a line for each of a bundle's files
-
-
-def home_folder() -> Path:
-    """Return the user's folder: JANUS_EDGE_HOME if set, else janus-edge in the user's cache."""
-    if home := os.environ.get("JANUS_EDGE_HOME"):
-        return Path(home)
-    # Path.home() raises for a user without a home, who may still open a shipped bundle.
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(cache) / "janus-edge"
 
 
 def check_changed(
@@ -51,7 +40,7 @@ def check_changed(
         Exception: What ``check`` raises.
     """
     note = _note(folder)
-    known = {} if check_all else _read(note)
+    known = {} if check_all else read_note(note)
     found: dict[str, list[str | Stamp]] = {}
     stamps: dict[str, Stamp] = {}
     for name, expected in files:
@@ -61,7 +50,7 @@ def check_changed(
         if stamp is not None:
             found[name], stamps[name] = [expected, stamp], stamp
     if found != known:
-        _write(note, found)
+        write_note(note, found)
     return stamps
 
 
@@ -82,20 +71,3 @@ def stamp_of(path: Path) -> Stamp | None:
 def _note(folder: Path) -> Path:
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
     return home_folder() / "checked" / f"{name}.json"
-
-
-def _read(note: Path) -> dict[str, list[str | Stamp]]:
-    try:
-        known = json.loads(read_regular(note, MOST_NOTE))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write(note: Path, found: dict[str, list[str | Stamp]]) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(note) as part:
-            part.write_text(json.dumps(found), encoding="utf-8")
-    except OSError:  # a home that cannot be written: the next start hashes again
-        return

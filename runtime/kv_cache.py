@@ -85,6 +85,10 @@ class KVCache:
             dict(zip(present_names(num_layers), made, strict=True)),
         )
 
+    def part(self, rows: slice) -> KVCache:
+        """Return some of the rows of all, for arrays on the host. They share the memory."""
+        return KVCache.of(len(self.past) // 2, (array[rows] for array in self.past.values()))
+
     def rows(self, count: int) -> KVCache:
         """Return the first rows of all, for arrays on a device."""
         past, present = (

@@ -15,6 +15,7 @@ from janus_edge.runtime.arguments import STRICT, Flag, Integer, Number, Text, in
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.flow import MAX_STEPS, SOLVERS
 from janus_edge.runtime.image_inputs import ImageLike, to_images
+from janus_edge.runtime.passes import MOST_WIDTH
 from janus_edge.runtime.prompt import Turn
 
 MAX_SEED = 2**63 - 1
@@ -52,6 +53,8 @@ class ImageRequest:
         guidance_start: The t from which guidance is on, from 0 (noise) to 1.
         guidance_end: The t from which guidance is off again.
         reference: Take the papers' settings instead of the bundle's.
+        parallel: Positions that a pass of the decoder computes, 1 to 64; the image does not depend
+            on it (docs/decoding.md). None chooses what draws fastest. Codes only.
         previews: Yield a Preview after each row of codes or each step.
 
     Raises:
@@ -71,6 +74,7 @@ class ImageRequest:
     guidance_start: Number | None = None
     guidance_end: Number | None = None
     reference: Flag = False
+    parallel: Integer | None = None
     previews: Flag = False
 
     @property
@@ -88,6 +92,7 @@ class ImageRequest:
         in_range("number of prompts", len(self.prompts), 1, 1024)
         in_range("num_images", self.num_images, 1, 1024)
         in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
+        in_range("parallel", self.parallel, 1, MOST_WIDTH)
         for name, (least, most) in _RANGES.items():
             in_range(name, getattr(self, name), least, most)
         if self.solver is not None and self.solver not in SOLVERS:

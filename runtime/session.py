@@ -22,6 +22,7 @@ from janus_edge.runtime.events import Event, Finished
 from janus_edge.runtime.flow import FlowSettings
 from janus_edge.runtime.manifest import REFERENCE
 from janus_edge.runtime.requests import AskRequest, ImageRequest, PlannedImage
+from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import Stopwatch
 
 # Each family's settings for drawing, and the loop that takes them.
@@ -74,11 +75,13 @@ class Session:
         manifest = self.bundle.manifest
         defaults = REFERENCE[manifest.family] if request.reference else manifest.sampling
         chosen = defaults.model_dump()
-        for name in request.settings:
-            if name not in chosen:
+        asked = [*request.settings, *(["parallel"] if request.parallel is not None else [])]
+        known = [*chosen, *(["parallel"] if isinstance(self._sizes, CodeSizes) else [])]
+        for name in asked:
+            if name not in known:
                 raise OptionError(
                     f"{name} means nothing to {manifest.name}, a {manifest.family} bundle; leave "
-                    f"it out; it has {', '.join(chosen)}"
+                    f"it out; it has {', '.join(known)}"
                 )
         kind, _ = _FAMILIES[manifest.family]
         settings: Settings | FlowSettings = kind(**(chosen | request.settings))
@@ -93,7 +96,8 @@ class Session:
 
         Raises:
             PromptError: A prompt is empty or too long. Raised before any work.
-            OptionError: The bundle's family does not have a setting. Raised before any work.
+            OptionError: The bundle's family does not have a setting, or its decoder does not
+                compute as many positions in parallel. Raised before any work.
         """
         settings = self.image_settings(request)
         planned: list[PlannedImage] = []
@@ -104,7 +108,7 @@ class Session:
                 planned.append(PlannedImage(len(planned), request.seed + i, ids_T))
         _, draw = _FAMILIES[self.bundle.manifest.family]
         watch = Stopwatch()
-        events = draw(self._engines, settings, planned, request.previews, watch)
+        events = draw(self._engines, settings, planned, request, watch)
         return _Events(_finished(events, watch), self._lock)
 
     @checked
@@ -160,4 +164,8 @@ class _Events(Iterator[Event]):
 
 def _finished(events: Iterator[Event], watch: Stopwatch) -> Generator[Event]:
     yield from events
-    yield Finished(timings_ms=watch.timings_ms(), step_ends_ms=tuple(watch.step_ends_ms))
+    yield Finished(
+        timings_ms=watch.timings_ms(),
+        step_ends_ms=tuple(watch.step_ends_ms),
+        passes=tuple(watch.passes),
+    )

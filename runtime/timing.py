@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from janus_edge.runtime.events import Pass
+
 Item = TypeVar("Item")
 
 
@@ -36,6 +38,7 @@ class Stopwatch:
 
     Attributes:
         step_ends_ms: When each step of a loop ended, ms since the stopwatch was made.
+        passes: What the loop's passes took.
     """
 
     def __init__(self) -> None:
@@ -43,6 +46,7 @@ class Stopwatch:
         self._began = time.perf_counter()
         self._parts: dict[str, float] = {}
         self.step_ends_ms: list[float] = []
+        self.passes: list[Pass] = []
 
     @property
     def elapsed_ms(self) -> float:

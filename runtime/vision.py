@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image as PilImage
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.engines import Engines, check_finite
+from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.timed_engine import check_finite
 
 COMPONENTS = ("vision_encoder", "vision_aligner")
 

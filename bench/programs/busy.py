@@ -34,7 +34,7 @@ from janus_edge.runtime.backends import cpu_library
 from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
 from janus_edge.runtime.backends.cpu_library import Pool
 from janus_edge.runtime.bundle import MANIFEST, Bundle, open_bundle
-from janus_edge.runtime.decode import CachedDecoder
+from janus_edge.runtime.cached_decoder import CachedDecoder
 
 SCHEMA = "busy/1"
 TINY = Path(__file__).resolve().parents[2] / "checkpoints/tiny-janus"

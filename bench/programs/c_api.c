@@ -32,6 +32,7 @@ static int draw(je_session *session, je_job **job, int count) {
     je_request request;
     je_request_init(&request, sizeof request);
     request.prompt = "a red circle";
+    request.parallel = 1; /* each pass adds one code: so many passes are timed as codes are asked for */
     if (!*job && je_job_start(session, &request, job)) return -1;
     je_event event = {.size = sizeof event};
     je_status status;

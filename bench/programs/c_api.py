@@ -48,7 +48,7 @@ def run_python(bundle: str, threads: int) -> None:
     for line in sys.stdin:
         count, done, is_finished, began = int(line), 0, False, time.perf_counter()
         if events is None:
-            events = session.generate_image(ImageRequest(prompt="a red circle"))
+            events = session.generate_image(ImageRequest(prompt="a red circle", parallel=1))
         for event in events:
             if isinstance(event, Finished):
                 events, is_finished = None, True

@@ -35,7 +35,7 @@ from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import Engine
 from janus_edge.runtime.backends.onnxruntime import load_graph
-from janus_edge.runtime.decode import CachedDecoder
+from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.sizes import Sizes
 from janus_edge.train.config import TINY
 

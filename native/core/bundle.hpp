@@ -26,6 +26,8 @@ struct Bundle {
   std::string manifest_file() const { return folder + "/manifest.json"; }
   // Return a component. Throws Error JE_E_BUNDLE if there is none of this name.
   const ComponentInfo& component(const std::string& name) const { return manifest.component(name, manifest_file()); }
+  // Return true if the decoder's graph has operators that ONNX Runtime has on a CPU alone.
+  bool is_decoder_for_cpu() const { return component("decoder").target == "cpu"; }
   // Return the path of a component's file.
   std::string path(const ComponentInfo& component) const { return folder + "/" + component.file.file; }
 

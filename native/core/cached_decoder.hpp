@@ -1,7 +1,8 @@
-// The cached decoder: prefill, then one position at a time. It knows no text, file, clock or event. Mirrors
-// CachedDecoder of runtime/decode.py. Shapes: R rows, T positions, D width.
+// The cached decoder: prefill, then one or several positions at a time. It knows no text, file, clock or event. Mirrors
+// runtime/cached_decoder.py. Shapes: R rows, T positions, D width.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -13,7 +14,7 @@ namespace je {
 // A decoder with its own KV caches. One thread at a time. Results are valid until the next call.
 class CachedDecoder {
  public:
-  // step: the engine of decode steps. prefill: the engine of everything else. width: D. rows: R. length: positions of
+  // step: the engine of what follows the prompts. prefill: the engine of these. width: D. rows: R. length: positions of
   // the caches. Throws Error JE_E_MEMORY.
   CachedDecoder(const DecoderEngine& step, const DecoderEngine& prefill, int64_t width, int64_t rows, int64_t length);
 
@@ -24,18 +25,23 @@ class CachedDecoder {
   // Add one position per row, embeds (R, D). Return its hidden states (R, D).
   const float* step(const std::vector<float>& embeds, const Cancel& cancel);
 
-  // Return the hidden states (1, T, D) of more positions after those of a single row. The positions are not kept: the
-  // next call overwrites them. embeds (1, T, D), positions (T).
-  const float* look_ahead(const std::vector<float>& embeds, const std::vector<int64_t>& positions,
-                          const Cancel& cancel);
+  // Return the hidden states (R, T, D) of more positions. They see what came before and each other, causally. They are
+  // not kept, unless `keep` says so: the next call overwrites them. embeds (R, T, D): T is at most room(). positions
+  // (R, T): they may leave a gap; empty: they follow what came before.
+  const float* look_ahead(const std::vector<float>& embeds, std::vector<int64_t> positions, const Cancel& cancel);
+
+  // Keep the first positions of the last look_ahead, of each row so many.
+  void keep(const std::vector<int64_t>& counts);
+
+  // Return how many positions the longest row has left.
+  int64_t room() const { return length_ - *std::max_element(lengths_.begin(), lengths_.end()); }
 
  private:
-  const float* run(const DecoderEngine& engine, int64_t time, const float* embeds,
-                   const std::vector<int64_t>& positions, const std::vector<int64_t>& lengths, const Cancel& cancel,
-                   bool last_only = false);
+  const float* run(const DecoderEngine& engine, DecoderCall call, const Cancel& cancel);
 
   const DecoderEngine &step_, &prefill_;
   size_t width_, rows_;
+  int64_t length_;
   std::unique_ptr<Caches> caches_;
   std::vector<int64_t> lengths_;
   std::vector<float> hidden_, last_;

@@ -140,6 +140,8 @@ bool runs_on_cpu_kernels(const std::string& name, const Manifest& manifest) {
   return (name == "vision_encoder" || name == "image_decoder") && !part.tensors.empty() && !part.constants.empty();
 }
 
+std::string kernels_in_use() { return je_instructions(); }
+
 std::unique_ptr<DecoderEngine> cpu_decoder(const Bundle& bundle, std::shared_ptr<Pool> pool) {
   return std::make_unique<CpuDecoder>(bundle, std::move(pool));
 }

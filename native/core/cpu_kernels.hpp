@@ -17,6 +17,9 @@ namespace je {
 // Return true if the CPU kernels can run this component on this processor.
 bool runs_on_cpu_kernels(const std::string& component, const Manifest& manifest);
 
+// Return the name of the instruction set that they use.
+std::string kernels_in_use();
+
 // Threads that the decoder and heads share. Lock mutex() to use them.
 class Pool {
  public:

@@ -7,6 +7,8 @@ namespace je {
 
 bool runs_on_cpu_kernels(const std::string&, const Manifest&) { return false; }
 
+std::string kernels_in_use() { return ""; }
+
 Pool::Pool(int) : pool_(nullptr) {}
 Pool::~Pool() = default;
 

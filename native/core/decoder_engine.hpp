@@ -20,13 +20,13 @@ class Caches {
 
 // The arguments of a run. rows: R. time: T. embeds (R, T, D), positions (R, T), lengths (R): valid positions of each
 // row after the run. hidden (R, T, D): the result, after the last norm. last_only: only the states of each row's last
-// valid position are needed; the others may be left as they are.
+// valid position are needed; the others may be left as they are. goes_on: the caches hold positions before these.
 struct DecoderCall {
   int64_t rows, time;
   const float* embeds;
   const int64_t *positions, *lengths;
-  float* hidden;
-  bool last_only = false;
+  float* hidden = nullptr;
+  bool last_only = false, goes_on = false;
 };
 
 // A decoder that is open for execution.

@@ -1,18 +1,39 @@
-// Draws with Janus and Janus-Pro: one code after the other, then the VQ decoder. Mirrors runtime/draw_codes.py and
-// decode_codes of runtime/decode.py.
+// Draws with Janus and Janus-Pro: one or several codes at a time, then the VQ decoder. Mirrors runtime/draw_codes.py
+// and decode_codes of runtime/decode.py. Shapes: B images, R rows, T positions, D width, V codes.
 #include <algorithm>
 
+#include "error.hpp"
+#include "passes.hpp"
 #include "task.hpp"
 
 namespace je {
 namespace {
 
+// The codes of an image: those that are drawn, and behind them drafts of what may follow.
+struct Drafts {
+  std::vector<int64_t> codes;  // with room for a pass behind the last one
+  size_t drawn = 0;
+
+  // Accept the codes that a pass chose from drawn codes alone; keep the others as drafts. Its first code is one of
+  // them. Each further one is if the draft before it was right. Return how many codes were added, up to num_codes.
+  int64_t take(const std::vector<int64_t>& chosen, size_t num_codes) {
+    size_t accepted = 1;
+    while (accepted < chosen.size() && codes[drawn + accepted - 1] == chosen[accepted - 1]) ++accepted;
+    const auto behind = std::copy(chosen.begin(), chosen.end(), codes.begin() + static_cast<std::ptrdiff_t>(drawn));
+    std::fill(behind, codes.end(), chosen.back());
+    accepted = std::min(accepted, num_codes - drawn);
+    drawn += accepted;
+    return static_cast<int64_t>(accepted);
+  }
+};
+
 // Images that are drawn together. Its rows are the conditional ones, then the unconditional ones.
 struct Batch {
   std::vector<PlannedImage> planned;
   std::unique_ptr<CachedDecoder> decoder;  // freed with its KV caches once all codes are drawn
-  const float* hidden = nullptr;           // (R, D): hidden states of the newest positions
-  std::vector<std::vector<int64_t>> codes;
+  std::optional<Passes> passes;
+  std::vector<Drafts> drafts;  // one per image
+  size_t shown = 0;            // positions that all images have and that were told
   size_t num_decoded = 0;
 };
 
@@ -31,8 +52,8 @@ class DrawCodes : public Task {
     if (batch_.num_decoded == batch_.planned.size()) {
       if (next_ == planned_.size()) return false;
       begin(cancel);
-    } else if (batch_.codes[0].size() < num_codes_) {
-      draw_code(events, cancel);
+    } else if (batch_.shown < num_codes_) {
+      draw_codes(events, cancel);
     } else {
       finish_one(events, cancel);
     }
@@ -48,9 +69,20 @@ class DrawCodes : public Task {
     const size_t count = std::min(at_once, planned_.size() - next_);
     batch_ = {};
     for (size_t i = 0; i < count; ++i) batch_.planned.push_back(planned_[next_++]);
-    batch_.codes.resize(count);
+    batch_.passes.emplace(passes());
+    const size_t room = num_codes_ + static_cast<size_t>(batch_.passes->widest());
+    batch_.drafts.assign(count, {std::vector<int64_t>(room)});
     engines_->open({"decoder", "image_head"});
     prefill(cancel);
+  }
+
+  // Return how many positions a pass computes: so many as asked for, or else what draws fastest. Where sums depend on
+  // how many positions are computed together, the clock must not choose: passes then have one position.
+  Passes passes() const {
+    if (settings_.parallel > 0 || !engines_->uses_cpu_kernels())
+      return Passes(std::max<int64_t>(settings_.parallel, 1));
+    return Passes(costs_note(engines_->bundle().sha256, kernels_in_use(), engines_->num_threads(),
+                             static_cast<int64_t>(num_rows())));
   }
 
   void prefill(const Cancel& cancel) {
@@ -70,39 +102,71 @@ class DrawCodes : public Task {
       each.resize(longest, 0);
       embed(engines_->table("text_embed"), each, static_cast<size_t>(sizes_.hidden_size), embeds);
     }
-    batch_.decoder = make_decoder(*engines_, static_cast<int64_t>(rows.size()),
-                                  static_cast<int64_t>(longest + num_codes_), true, false);
-    batch_.hidden = batch_.decoder->prefill(embeds, lengths, cancel);
+    const int64_t positions = static_cast<int64_t>(longest + num_codes_) + batch_.passes->widest();
+    batch_.decoder =
+        make_decoder(*engines_, static_cast<int64_t>(rows.size()), std::min(positions, sizes_.max_length), true, false);
+    choose_codes(batch_.decoder->prefill(embeds, lengths, cancel), 1, cancel);
   }
 
-  void draw_code(Events& events, const Cancel& cancel) {
-    const size_t position = batch_.codes[0].size(), count = batch_.planned.size();
-    if (position > 0) step(cancel);
-    const size_t size = static_cast<size_t>(sizes_.codebook_size);
-    logits_.resize(num_rows() * size);
-    engines_->head("image_head")(batch_.hidden, static_cast<int64_t>(num_rows()), logits_.data(), cancel);
-    for (size_t i = 0; i < count; ++i) {
-      float* logits = logits_.data() + i * size;
-      if (settings_.is_guided()) guide(logits, logits + count * size, settings_.guidance_scale, size);
-      const NoiseAt noise{batch_.planned[i].seed, Stream::kImage, static_cast<uint32_t>(position)};
-      batch_.codes[i].push_back(choose(logits, size, settings_.choice, noise));
+  // Run a pass, if it is not the first: the prompt's prefill has chosen the first codes.
+  void draw_codes(Events& events, const Cancel& cancel) {
+    if (batch_.shown == fewest()) run_pass(cancel);
+    while (batch_.shown < fewest()) {
+      ++batch_.shown;
+      add_events(events);
     }
-    add_events(events);
-    if (position + 1 == num_codes_) batch_.decoder.reset();
+    if (batch_.shown < num_codes_) return;
+    batch_.passes->keep();
+    batch_.decoder.reset();
   }
 
-  void step(const Cancel& cancel) {
+  // Return how many positions all images have.
+  size_t fewest() const {
+    const auto fewer = [](const Drafts& a, const Drafts& b) { return a.drawn < b.drawn; };
+    return std::min_element(batch_.drafts.begin(), batch_.drafts.end(), fewer)->drawn;
+  }
+
+  void run_pass(const Cancel& cancel) {
+    const int64_t left = static_cast<int64_t>(num_codes_ - batch_.shown);
+    const size_t time = static_cast<size_t>(batch_.passes->begin(std::min(left, batch_.decoder->room())));
     const Table& table = engines_->table("code_embed");
     std::vector<float> embeds;
-    for (size_t row = 0; row < num_rows(); ++row)
-      embed(table, {batch_.codes[row % batch_.codes.size()].back()}, static_cast<size_t>(sizes_.hidden_size), embeds);
-    batch_.hidden = batch_.decoder->step(embeds, cancel);
+    for (size_t row = 0; row < num_rows(); ++row) {
+      const Drafts& drafts = batch_.drafts[row % batch_.drafts.size()];
+      const auto last = drafts.codes.begin() + static_cast<std::ptrdiff_t>(drafts.drawn) - 1;
+      embed(table, {last, last + static_cast<std::ptrdiff_t>(time)}, static_cast<size_t>(sizes_.hidden_size), embeds);
+    }
+    std::vector<int64_t> accepted = choose_codes(batch_.decoder->look_ahead(embeds, {}, cancel), time, cancel);
+    batch_.passes->end(accepted);
+    const std::vector<int64_t> of_images = accepted;
+    if (settings_.is_guided()) accepted.insert(accepted.end(), of_images.begin(), of_images.end());
+    batch_.decoder->keep(accepted);
+  }
+
+  // Choose the codes that follow hidden states (R, T, D). Return how many were added to each image.
+  std::vector<int64_t> choose_codes(const float* hidden, size_t time, const Cancel& cancel) {
+    const size_t size = static_cast<size_t>(sizes_.codebook_size), count = batch_.planned.size();
+    logits_.resize(num_rows() * time * size);
+    engines_->head("image_head")(hidden, static_cast<int64_t>(num_rows() * time), logits_.data(), cancel);
+    std::vector<int64_t> added;
+    for (size_t i = 0; i < count; ++i) {
+      std::vector<int64_t> chosen;
+      for (size_t t = 0; t < time; ++t) {
+        float* logits = logits_.data() + (i * time + t) * size;
+        if (settings_.is_guided()) guide(logits, logits + count * time * size, settings_.guidance_scale, size);
+        const size_t position = std::min(batch_.drafts[i].drawn + t, num_codes_ - 1);
+        const NoiseAt noise{batch_.planned[i].seed, Stream::kImage, static_cast<uint32_t>(position)};
+        chosen.push_back(choose(logits, size, settings_.choice, noise));
+      }
+      added.push_back(batch_.drafts[i].take(chosen, num_codes_));
+    }
+    return added;
   }
 
   void add_events(Events& events) {
     const int64_t count = static_cast<int64_t>(batch_.planned.size());
     const int64_t each = static_cast<int64_t>(num_codes_);
-    const int64_t drawn = static_cast<int64_t>(batch_.codes[0].size());
+    const int64_t drawn = static_cast<int64_t>(batch_.shown);
     Event& progress = events.emplace_back();
     progress.unit = "codes";
     progress.done = batch_.planned[0].index * each + drawn * count;
@@ -115,21 +179,22 @@ class DrawCodes : public Task {
       preview.done = drawn;
       preview.total = each;
       preview.unit = "codes";
-      preview.image = preview_of(batch_.codes[i]);
+      preview.image = preview_of(batch_.drafts[i].codes, batch_.shown);
     }
   }
 
   // Return a preview: one cell per code drawn so far; the other cells are grey.
-  Image preview_of(const std::vector<int64_t>& codes) {
+  Image preview_of(const std::vector<int64_t>& codes, size_t drawn) {
     std::vector<float> cells(3 * num_codes_, kPadding);
     const Table& table = engines_->table("preview");
-    for (size_t i = 0; i < codes.size(); ++i) table.copy_row(codes[i], cells.data() + 3 * i);
+    for (size_t i = 0; i < drawn; ++i) table.copy_row(codes[i], cells.data() + 3 * i);
     return enlarge(cells, static_cast<int>(sizes_.code_grid), static_cast<int>(sizes_.image_size / sizes_.code_grid));
   }
 
   void finish_one(Events& events, const Cancel& cancel) {
     const size_t i = batch_.num_decoded++;
-    const std::vector<int64_t>& codes = batch_.codes[i];
+    std::vector<int64_t>& codes = batch_.drafts[i].codes;
+    codes.resize(num_codes_);
     const std::vector<int64_t> shape{1, static_cast<int64_t>(codes.size())};
     Image image = decode_image(*engines_, integers("codes", shape, codes.data()), cancel);
     Event& event = events.emplace_back();

@@ -6,7 +6,6 @@
 
 #include "error.hpp"
 #include "graph_decoder.hpp"
-#include "threads.hpp"
 
 namespace je {
 namespace {
@@ -37,8 +36,7 @@ Engines::Engines(Bundle bundle, Device device, const je_options& options)
     slots_[name];
     is_any_on_cpu_kernels = is_any_on_cpu_kernels || is_on_cpu_kernels(name);
   }
-  if (is_any_on_cpu_kernels)
-    pool_ = std::make_shared<Pool>(options.num_threads > 0 ? options.num_threads : num_processors());
+  if (is_any_on_cpu_kernels) pool_ = std::make_shared<Pool>(num_threads());
 }
 
 bool Engines::is_on_cpu_kernels(const std::string& name) const {

@@ -11,6 +11,7 @@
 #include "cpu_kernels.hpp"
 #include "decoder_engine.hpp"
 #include "onnxruntime.hpp"
+#include "threads.hpp"
 
 namespace je {
 
@@ -29,6 +30,8 @@ class Engines {
   const Sizes& sizes() const { return bundle_.manifest.sizes; }
   const Device& device() const { return device_; }
   bool uses_cpu_kernels() const { return is_on_cpu_kernels("decoder"); }
+  // Return the threads of the CPU kernels.
+  int num_threads() const { return options_.num_threads > 0 ? options_.num_threads : num_processors(); }
 
   // Open components before they are used: on a CPU in parallel, as opening one keeps one processor busy. Throws Error.
   void open(const std::vector<std::string>& names);

@@ -22,6 +22,7 @@ ONNXTensorElementDataType type_of(const std::string& dtype) {
 
 // The KV caches of a graph. On a device, the first run reads zeros from the host and writes to the device.
 struct GraphCaches : Caches {
+  std::vector<int64_t> shape;       // of each
   CacheMemory memory;               // of `past`, on the host
   std::vector<Ort::Value> past;     // inputs of the next run, also its outputs if `present` is empty
   std::vector<Ort::Value> present;  // outputs of the first run on a device with its own memory
@@ -36,6 +37,7 @@ class GraphDecoder : public DecoderEngine {
                     : type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
                                                                      : 1),
         is_on_device_(options.device.has_memory()),
+        is_for_cpu_(bundle.is_decoder_for_cpu()),
         graph_(bundle.path(bundle.component(name)), bundle.component(name), options) {
     for (const std::string& name : past_) inputs_.push_back(name.c_str());
     for (const std::string& name : present_) outputs_.push_back(name.c_str());
@@ -44,6 +46,7 @@ class GraphDecoder : public DecoderEngine {
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     auto made = std::make_unique<GraphCaches>();
     const std::vector<int64_t> shape{rows, sizes_.num_kv_heads, length, sizes_.head_dim};
+    made->shape = shape;
     const size_t numbers = static_cast<size_t>(rows * sizes_.num_kv_heads * length * sizes_.head_dim);
     made->memory = allocate_caches(sizes_.num_layers, numbers * item_bytes_);
     for (const auto& each : made->memory) {
@@ -53,8 +56,34 @@ class GraphDecoder : public DecoderEngine {
     return made;
   }
 
+  // GroupQueryAttention takes several positions on a filled cache for one row only: then run one row after the other.
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {
     auto& kv = static_cast<GraphCaches&>(caches);
+    if (!is_for_cpu_ || !call.goes_on || call.time == 1 || call.rows == 1) return run_rows(kv, call, cancel);
+    for (int64_t row = 0; row < call.rows; ++row) {
+      const int64_t at = row * call.time;
+      GraphCaches one = row_of(kv, row);
+      run_rows(one,
+               {1, call.time, call.embeds + at * sizes_.hidden_size, call.positions + at, call.lengths + row,
+                call.hidden + at * sizes_.hidden_size},
+               cancel);
+    }
+  }
+
+ private:
+  // Return a row of caches on the host. It shares their memory.
+  GraphCaches row_of(const GraphCaches& all, int64_t row) const {
+    std::vector<int64_t> shape = all.shape;
+    shape[0] = 1;
+    const size_t bytes = static_cast<size_t>(shape[1] * shape[2] * shape[3]) * item_bytes_;
+    GraphCaches one;
+    for (const auto& each : all.memory)
+      one.past.push_back(
+          value_of({"", type_, shape, static_cast<char*>(each.get()) + static_cast<size_t>(row) * bytes}));
+    return one;
+  }
+
+  void run_rows(GraphCaches& kv, const DecoderCall& call, const Cancel& cancel) const {
     const int64_t width = sizes_.hidden_size;
     const std::vector<int64_t> shape{call.rows, call.time, width};
     const Ort::Value embeds = value_of(floats("", shape, call.embeds));
@@ -72,11 +101,10 @@ class GraphDecoder : public DecoderEngine {
     kv.memory.clear();
   }
 
- private:
   Sizes sizes_;
   ONNXTensorElementDataType type_;
   size_t item_bytes_;
-  bool is_on_device_;
+  bool is_on_device_, is_for_cpu_;
   Graph graph_;
   std::vector<std::string> past_ = cache_names(kPast, sizes_.num_layers);
   std::vector<std::string> present_ = cache_names(kPresent, sizes_.num_layers);

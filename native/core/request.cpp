@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "error.hpp"
+#include "passes.hpp"
 
 namespace je {
 namespace {
@@ -29,6 +30,11 @@ Setting number(const char* name, double value, double least, double most, double
   return {name, value, !std::isnan(value), least, most, to};
 }
 
+[[noreturn]] void refuse_setting(const char* name, const Manifest& manifest) {
+  fail(JE_E_ARGUMENT, name, " means nothing to ", manifest.name, ", a ", manifest.is_flow ? "janusflow" : "janus",
+       " bundle; leave it out");
+}
+
 // Copy the settings that the request sets to `sampling`. The others keep their values.
 void take_settings(const je_request& request, const Manifest& manifest, Sampling& sampling) {
   double top_k = static_cast<double>(sampling.top_k), steps = static_cast<double>(sampling.num_steps);
@@ -43,14 +49,10 @@ void take_settings(const je_request& request, const Manifest& manifest, Sampling
       number("guidance_start", request.guidance_start, 0, 1, of(true, &sampling.guidance_start)),
       number("guidance_end", request.guidance_end, 0, 1, of(true, &sampling.guidance_end)),
   };
-  const auto refuse = [&](const char* name) {
-    fail(JE_E_ARGUMENT, name, " means nothing to ", manifest.name, ", a ", manifest.is_flow ? "janusflow" : "janus",
-         " bundle; leave it out");
-  };
   for (const Setting& each : settings) {
     if (!each.is_set) continue;
     check_range(each.name, each.value, each.least, each.most);
-    if (each.to == nullptr) refuse(each.name);
+    if (each.to == nullptr) refuse_setting(each.name, manifest);
     *each.to = each.value;
   }
   sampling.top_k = static_cast<int64_t>(top_k);
@@ -58,7 +60,7 @@ void take_settings(const je_request& request, const Manifest& manifest, Sampling
   if (request.solver == nullptr) return;
   if (!is_solver(request.solver))
     fail(JE_E_ARGUMENT, "solver is \"", request.solver, "\"; give one of ", solver_names());
-  if (!manifest.is_flow) refuse("solver");
+  if (!manifest.is_flow) refuse_setting("solver", manifest);
   sampling.solver = request.solver;
 }
 
@@ -95,6 +97,19 @@ std::vector<PlannedImage> plan_images(const je_request& request, const Engines& 
   return found;
 }
 
+// Refuse a number of positions that the decoder does not compute at once.
+void check_parallel(int32_t parallel, const Engines& engines) {
+  const Manifest& manifest = engines.bundle().manifest;
+  check_range("parallel", int64_t{parallel}, int64_t{0}, kMostWidth);
+  if (parallel > 0 && manifest.is_flow) refuse_setting("parallel", manifest);
+  if (parallel <= 1) return;
+  const int64_t most = engines.bundle().component("decoder").profile.at("T").most;
+  if (parallel > most) fail(JE_E_ARGUMENT, "parallel is ", parallel, "; this bundle's decoder takes at most ", most);
+  if (engines.bundle().is_decoder_for_cpu() && !engines.device().is_cpu())
+    fail(JE_E_ARGUMENT, "parallel is ", parallel, ": on ", engines.device().text(),
+         " this needs a bundle exported with --lowering portable; leave it out");
+}
+
 std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_request& request) {
   check_list(request.more_prompts, request.num_more_prompts, "more_prompts", kMostImages - 1);
   check_range("num_images", int64_t{request.num_images}, int64_t{1}, kMostImages);
@@ -104,12 +119,14 @@ std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_r
   take_settings(request, manifest, chosen);
   std::vector<PlannedImage> planned = plan_images(request, *engines);
   const bool has_previews = request.previews != 0;
+  check_parallel(request.parallel, *engines);
   if (manifest.is_flow) {
     const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
                                 chosen.shift,          chosen.guidance_start, chosen.guidance_end};
     return draw_flow(std::move(engines), settings, std::move(planned), has_previews);
   }
-  const CodeSettings settings{chosen.guidance_scale, {chosen.temperature, chosen.top_p, chosen.top_k}};
+  const CodeSettings settings{
+      chosen.guidance_scale, {chosen.temperature, chosen.top_p, chosen.top_k}, request.parallel};
   return draw_codes(std::move(engines), settings, std::move(planned), has_previews);
 }
 
@@ -169,6 +186,7 @@ std::unique_ptr<Task> start_task(std::shared_ptr<Engines> engines, const je_requ
                {"num_images", request.num_images != 1},
                {"previews", request.previews != 0},
                {"reference", request.reference != 0},
+               {"parallel", request.parallel != 0},
                {"top_k", request.top_k != -1},
                {"guidance_scale", !std::isnan(request.guidance_scale)},
                {"num_steps", request.num_steps != -1},

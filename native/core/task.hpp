@@ -47,10 +47,11 @@ struct PlannedImage {
   Ids ids;
 };
 
-// Settings of drawing codes.
+// Settings of drawing codes. parallel: positions that a pass computes; 0: what draws fastest.
 struct CodeSettings {
   double guidance_scale = 1;
   Choice choice;
+  int64_t parallel = 0;
 
   // Return true if unconditional rows are needed: at scale 1 they cancel out.
   bool is_guided() const { return guidance_scale != 1; }
@@ -65,7 +66,7 @@ struct Question {
   Choice choice;
 };
 
-// Draw with Janus: one code after the other, as many images at once as the decoder has rows for.
+// Draw with Janus, as many images at once as the decoder has rows for.
 std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
                                  std::vector<PlannedImage> planned, bool has_previews);
 

@@ -49,7 +49,7 @@ mod ffi {
         pub top_k: i32,
         pub guidance_scale: f64,
         pub num_steps: i32,
-        pub reserved: i32,
+        pub parallel: i32,
         pub solver: *const c_char,
         pub shift: f64,
         pub guidance_start: f64,
@@ -59,7 +59,7 @@ mod ffi {
         pub history: *const c_void,
         pub num_history: usize,
         pub max_tokens: i32,
-        pub reserved_too: i32,
+        pub reserved: i32,
     }
 
     #[repr(C)]

@@ -206,7 +206,7 @@ typedef struct {
   int32_t top_k;                   /* keeps so many codes; 0: off; -1 (default): unset */
   double guidance_scale;           /* 1: off */
   int32_t num_steps;               /* steps of a flow; -1 (default): unset */
-  int32_t reserved;                /* 0 */
+  int32_t parallel;                /* Janus: positions that a pass computes, 1 to 64; 0 (default): what draws fastest */
   const char* solver;              /* solver of a flow: "euler", "ab2" or "heun" */
   double shift;                    /* of a flow; above 1: more steps near the noise */
   double guidance_start;           /* of a flow; guidance is on from this t, 0 to 1, ... */
@@ -218,7 +218,7 @@ typedef struct {
   const je_turn* history;       /* earlier questions and answers */
   size_t num_history;           /* 0 (default) */
   int32_t max_tokens;           /* most tokens of the answer; 128 (default) */
-  int32_t reserved_too;         /* 0 */
+  int32_t reserved;             /* 0 */
 } je_request;
 
 /* Set all fields to their defaults. size: sizeof the struct as the program was built with it, in bytes. */

@@ -70,7 +70,7 @@ class Request(c.Structure):
         *((name, c.c_int32) for name in ("num_images", "previews", "reference", "top_k")),
         ("guidance_scale", c.c_double),
         ("num_steps", c.c_int32),
-        ("reserved", c.c_int32),
+        ("parallel", c.c_int32),
         ("solver", c.c_char_p),
         *((name, c.c_double) for name in ("shift", "guidance_start", "guidance_end")),
         ("input_images", c.POINTER(Image)),
@@ -78,7 +78,7 @@ class Request(c.Structure):
         ("history", c.POINTER(Turn)),
         ("num_history", c.c_size_t),
         ("max_tokens", c.c_int32),
-        ("reserved_too", c.c_int32),
+        ("reserved", c.c_int32),
     )
 
 

@@ -91,6 +91,29 @@ def test_settings(api: Api, shipped: Reference, index: int) -> None:
     same_images(api, shipped, prompt="a green cross", seed=2**40 + 7, **settings)
 
 
+@pytest.mark.parametrize("num_images", [1, 4])
+def test_passes_of_several_positions(api: Api, int4_dir: Path, num_images: int) -> None:
+    """Whatever a pass computes, the codes are those of passes of one position, in Python and C."""
+    ours = reference(int4_dir)
+    with api.session(int4_dir) as session:
+        for seed in range(50):
+            settings: dict[str, Any] = {"seed": seed, "num_images": num_images}
+            one = ours.drawn(ImageRequest(prompt="two stars", parallel=1, **settings))
+            for width in (0, 1, 2, 3, 4, 8, 16):
+                found = api.draw(session, prompt=b"two stars", parallel=width, **settings)
+                for event, image in zip(found, one, strict=True):
+                    assert np.array_equal(event.codes, image.codes), (seed, width)
+
+
+@pytest.mark.parametrize("width", [2, 5, 64])
+def test_passes_on_onnxruntime(api: Api, shipped: Reference, width: int) -> None:
+    """Several rows one after the other, with other sampling rules."""
+    if shipped.session.bundle.manifest.family != "janus":
+        pytest.skip("a flow has no codes")
+    rules = {"temperature": 1.2, "top_k": 30, "guidance_scale": 2.0}
+    same_images(api, shipped, prompt="a cross", seed=9, num_images=3, parallel=width, **rules)
+
+
 def test_several_prompts_at_once(api: Api, shipped: Reference) -> None:
     texts = ("a red circle", "two blue squares above a yellow star", "a cross")
     same_images(api, shipped, prompt=texts, num_images=2, seed=3)

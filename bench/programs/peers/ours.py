@@ -7,6 +7,7 @@ from functools import partial
 from janus_edge.bench.process import Workloads
 from janus_edge.bench.programs.peers.setup import Peers, Setup
 from janus_edge.bench.workloads import Settings, open_workloads
+from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 
 _DRAWN = {"janus": ("codes", "draw"), "janusflow": ("flow",)}  # workloads in which it draws
@@ -30,6 +31,8 @@ def open_ours(setup: Setup, reference: bool = False) -> tuple[str, Workloads]:
         prompt_length=setup.prompt_tokens,
         max_tokens=setup.max_tokens,
         reference=reference,
+        # How many drafts are right depends on the weights, and these are random (docs/decoding.md).
+        parallel=1 if open_bundle(setup.bundle).manifest.family == "janus" else None,
     )
     opened, workloads = open_workloads(setup.bundle, settings)
     drawing = workloads.pop("draw")

@@ -63,14 +63,14 @@ internal static unsafe class Native
         public nuint NumMorePrompts;
         public int NumImages, Previews, Reference, TopK;
         public double GuidanceScale;
-        public int NumSteps, Reserved;
+        public int NumSteps, Parallel;
         public byte* Solver;
         public double Shift, GuidanceStart, GuidanceEnd;
         public Image* InputImages;
         public nuint NumInputImages;
         public void* History;
         public nuint NumHistory;
-        public int MaxTokens, ReservedToo;
+        public int MaxTokens, Reserved;
     }
 
     [StructLayout(LayoutKind.Sequential)]

@@ -1,0 +1,108 @@
+#include "passes.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "error.hpp"
+#include "notes.hpp"
+
+namespace je {
+namespace {
+
+const std::vector<int64_t> kWidths{1, 2, 3, 4, 6, 8, 12, 16};  // what is chosen from
+constexpr size_t kRounds = 3;                                  // passes of each width whose median is its cost
+constexpr double kMemory = 0.98;    // what each test of a draft leaves of the weight of those before it
+constexpr double kPriorRight = 2;   // drafts that were right, ...
+constexpr double kPriorTested = 4;  // ... and that were tested, before the first pass
+constexpr int64_t kRetry = 32;      // after so many passes of one position, one has two
+
+// Return the samples of a width in a note; none if they are not some positive numbers.
+std::vector<double> sound(const nlohmann::json& found, const std::string& width) {
+  const auto samples = found.find(width);
+  if (samples == found.end() || !samples->is_array() || samples->size() > kRounds) return {};
+  std::vector<double> taken;
+  for (const nlohmann::json& each : *samples) {
+    if (!each.is_number_float()) return {};
+    taken.push_back(each.get<double>());
+    if (!(taken.back() > 0 && std::isfinite(taken.back()))) return {};
+  }
+  return taken;
+}
+
+}  // namespace
+
+std::optional<std::filesystem::path> costs_note(const std::string& bundle, const std::string& instructions,
+                                                int num_threads, int64_t rows) {
+  return note_of("passes", join(bundle, " ", instructions, " ", num_threads, " ", rows));
+}
+
+Passes::Passes(std::optional<std::filesystem::path> note)
+    : widths_(kWidths),
+      note_(std::move(note)),
+      right_(static_cast<size_t>(widest()), kPriorRight),
+      tested_(static_cast<size_t>(widest()), kPriorTested) {
+  const nlohmann::json found = read_note(note_);
+  for (const int64_t width : widths_) num_known_ += (samples_[width] = sound(found, std::to_string(width))).size();
+}
+
+int64_t Passes::begin(int64_t most) {
+  width_ = std::min(choose(), most);
+  began_ = std::chrono::steady_clock::now();
+  return width_;
+}
+
+void Passes::end(const std::vector<int64_t>& accepted) {
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began_;
+  if (widths_.size() == 1) return;
+  const auto samples = samples_.find(width_);
+  const bool is_first = ++times_[width_] == 1;  // it also allocates memory
+  if (samples != samples_.end() && samples->second.size() < kRounds && !is_first)
+    samples->second.push_back(std::round(took.count() * 1e4) / 1e4);
+  in_a_row_ = width_ == 1 ? in_a_row_ + 1 : 0;
+  for (const int64_t count : accepted) {
+    for (int64_t draft = 0; draft < std::min(count, width_ - 1); ++draft) {
+      double &tested = tested_[static_cast<size_t>(draft)], &right = right_[static_cast<size_t>(draft)];
+      tested = kMemory * tested + 1;
+      right = kMemory * right + (draft + 1 < count ? 1 : 0);
+    }
+  }
+}
+
+void Passes::keep() const {
+  size_t known = 0;
+  nlohmann::json found = nlohmann::json::object();
+  for (const auto& [width, ms] : samples_) {
+    known += ms.size();
+    found[std::to_string(width)] = ms;
+  }
+  if (known > num_known_) write_note(note_, found);
+}
+
+int64_t Passes::choose() const {
+  if (widths_.size() == 1) return widest();
+  const auto times = [&](int64_t width) {
+    const auto found = times_.find(width);
+    return found == times_.end() ? 0 : found->second;
+  };
+  int64_t unknown = 0;  // in turn, as a machine's speed changes
+  for (const int64_t width : widths_)
+    if (samples_.at(width).size() < kRounds && (unknown == 0 || times(width) < times(unknown))) unknown = width;
+  if (unknown != 0) return unknown;
+  if (in_a_row_ >= kRetry) return widths_[1];
+  return *std::max_element(widths_.begin(), widths_.end(), [&](int64_t a, int64_t b) { return speed(a) < speed(b); });
+}
+
+// Return the codes a millisecond that passes of a width may add to an image.
+double Passes::speed(int64_t width) const {
+  double codes = 1, chance = 1;
+  for (int64_t draft = 0; draft < width - 1; ++draft) {
+    const size_t at = static_cast<size_t>(draft);
+    chance *= right_[at] / tested_[at];
+    codes += chance;
+  }
+  std::vector<double> sorted = samples_.at(width);
+  std::sort(sorted.begin(), sorted.end());
+  return codes / sorted[kRounds / 2];
+}
+
+}  // namespace je

@@ -1,0 +1,56 @@
+// How many positions a pass computes: a fixed number, or what draws fastest (docs/decoding.md). Mirrors
+// runtime/passes.py.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace je {
+
+constexpr int64_t kMostWidth = 64;  // what may be asked for
+
+// Return the note that keeps the costs of passes. bundle: SHA-256 of its manifest. instructions: the instruction set of
+// the CPU kernels. rows: of the decoder.
+std::optional<std::filesystem::path> costs_note(const std::string& bundle, const std::string& instructions,
+                                                int num_threads, int64_t rows);
+
+// Chooses the width of each pass.
+class Passes {
+ public:
+  // Passes of one width.
+  explicit Passes(int64_t width) : widths_{width} {}
+
+  // Passes of the widths that draw fastest. note: keeps their costs.
+  explicit Passes(std::optional<std::filesystem::path> note);
+
+  int64_t widest() const { return widths_.back(); }
+
+  // Return how many positions the next pass computes, at most `most`; start its clock.
+  int64_t begin(int64_t most);
+
+  // Stop the clock and learn from a pass. accepted: how many codes it added to each image.
+  void end(const std::vector<int64_t>& accepted);
+
+  // Write what was learned about costs.
+  void keep() const;
+
+ private:
+  int64_t choose() const;
+  double speed(int64_t width) const;
+
+  std::vector<int64_t> widths_;
+  std::optional<std::filesystem::path> note_;
+  std::map<int64_t, std::vector<double>> samples_;  // ms of passes, by their width
+  std::map<int64_t, int64_t> times_;                // passes of each width
+  std::vector<double> right_, tested_;              // by draft
+  size_t num_known_ = 0;
+  int64_t in_a_row_ = 0, width_ = 0;
+  std::chrono::steady_clock::time_point began_;
+};
+
+}  // namespace je

@@ -1,0 +1,131 @@
+"""How many positions a pass computes: a fixed number, or what draws fastest (docs/decoding.md).
+
+Shape: B images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from janus_edge.runtime.events import Pass
+from janus_edge.runtime.notes import home_folder, read_note, write_note
+
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)  # what is chosen from
+MOST_WIDTH = 64  # what may be asked for
+ROUNDS = 3  # passes of each width whose median is its cost
+MEMORY = 0.98  # what each test of a draft leaves of the weight of those before it
+PRIOR = (2.0, 4.0)  # drafts that were right, and that were tested, before the first pass
+RETRY = 32  # after so many passes of one position, one has two
+
+Samples = dict[int, list[float]]  # ms of passes, by their width
+
+
+def costs_note(bundle: str, instructions: str, num_threads: int, rows: int) -> Path:
+    """Return the note that keeps the costs of passes.
+
+    Args:
+        bundle: SHA-256 of the bundle's manifest.
+        instructions: The instruction set of the CPU kernels.
+        num_threads: Their threads.
+        rows: Rows of the decoder.
+    """
+    key = f"{bundle} {instructions} {num_threads} {rows}"
+    return home_folder() / "passes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+class Passes:
+    """Chooses the width of each pass and keeps what each took.
+
+    Attributes:
+        widths: The widths to choose from, ascending.
+        done: The passes so far.
+    """
+
+    def __init__(self, widths: tuple[int, ...], note: Path | None = None) -> None:
+        """Read what passes cost, as far as it is known.
+
+        Args:
+            widths: The widths to choose from, ascending.
+            note: Keeps the costs; None measures them again.
+        """
+        self.widths, self._note = widths, note
+        self.done: list[Pass] = []
+        self._samples = _known(note, widths)
+        self._num_known = sum(map(len, self._samples.values()))
+        self._right, self._tested = ([each] * self.widest for each in PRIOR)  # by draft
+        self._in_a_row, self._width, self._began = 0, 0, 0.0
+
+    @property
+    def widest(self) -> int:
+        """The largest width."""
+        return self.widths[-1]
+
+    def begin(self, most: int) -> int:
+        """Return how many positions the next pass computes, at most ``most``; start its clock."""
+        self._width = min(self._choose(), most)
+        self._began = time.perf_counter()
+        return self._width
+
+    def end(self, accepted_B: np.ndarray) -> None:
+        """Stop the clock and learn from a pass.
+
+        Args:
+            accepted_B: How many codes it added to each image; 0 for one that was finished before.
+        """
+        took_ms = (time.perf_counter() - self._began) * 1e3
+        width = self._width
+        samples = self._samples.get(width)
+        is_first = all(each.width != width for each in self.done)  # it also binds arrays
+        if samples is not None and len(samples) < ROUNDS and not is_first:
+            samples.append(round(took_ms, 4))
+        self.done.append(Pass(width=width, codes=int(accepted_B.sum()), took_ms=took_ms))
+        self._in_a_row = self._in_a_row + 1 if width == 1 else 0
+        for accepted in accepted_B.tolist():
+            for draft in range(min(accepted, width - 1)):
+                self._tested[draft] = MEMORY * self._tested[draft] + 1
+                self._right[draft] = MEMORY * self._right[draft] + (draft + 1 < accepted)
+
+    def keep(self) -> None:
+        """Write what was learned about costs."""
+        if self._note is not None and sum(map(len, self._samples.values())) > self._num_known:
+            write_note(self._note, {str(width): ms for width, ms in self._samples.items()})
+
+    def _choose(self) -> int:
+        if len(self.widths) == 1:
+            return self.widest
+        unknown = [width for width in self.widths if len(self._samples[width]) < ROUNDS]
+        if unknown:  # in turn, as a machine's speed changes
+            times = Counter(each.width for each in self.done)
+            return min(unknown, key=lambda width: times[width])
+        if self._in_a_row >= RETRY:
+            return self.widths[1]
+        return max(self.widths, key=self._speed)
+
+    def _speed(self, width: int) -> float:
+        """Return the codes a millisecond that passes of a width may add to an image."""
+        codes, chance = 1.0, 1.0
+        for draft in range(width - 1):
+            chance *= self._right[draft] / self._tested[draft]
+            codes += chance
+        return codes / sorted(self._samples[width])[ROUNDS // 2]
+
+
+def _known(note: Path | None, widths: tuple[int, ...]) -> Samples:
+    """Return the samples in a note; none of a width that it does not hold well."""
+    found = {} if note is None else read_note(note)
+    return {width: _sound(found.get(str(width))) for width in widths}
+
+
+def _sound(samples: object) -> list[float]:
+    """Return samples as a note holds them, none if they are not some positive numbers."""
+    if not isinstance(samples, list) or len(samples) > ROUNDS:
+        return []
+    if not all(type(ms) is float and 0 < ms < math.inf for ms in samples):
+        return []
+    return samples
