@@ -23,6 +23,7 @@ for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
 
 if TYPE_CHECKING:
     from janus_edge.runtime.bundle import Bundle, open_bundle, shipped_bundles
+    from janus_edge.runtime.conversation import Conversation
     from janus_edge.runtime.errors import (
         BundleError,
         DeviceError,
@@ -44,6 +45,7 @@ __all__ = [
     "AskRequest",
     "Bundle",
     "BundleError",
+    "Conversation",
     "DeviceError",
     "Event",
     "Finished",
@@ -69,6 +71,7 @@ __all__ = [
 
 _HOMES = {
     "bundle": ("Bundle", "open_bundle", "shipped_bundles"),
+    "conversation": ("Conversation",),
     "errors": (
         "BundleError",
         "DeviceError",

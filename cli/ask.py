@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device, Json, user_path
+from janus_edge.cli.options import Device, Json, Parallel, user_path
 
 
 def ask(
@@ -29,6 +29,7 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the noise, if temperature is not 0.")] = 0,
+    parallel: Parallel = "auto",  # type: ignore[assignment]
     model: Annotated[
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
@@ -54,6 +55,7 @@ def ask(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
+        parallel=parallel or None,
     )
     session = Session(open_bundle(model), num_threads=threads, device=device)
     said = ""

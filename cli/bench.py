@@ -162,7 +162,10 @@ _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
 _PASSES = {"codes_a_pass": "codes a pass", "pass_ms": "a pass, by positions"}
 _READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory's speed"}
 _OF_A_WORKLOAD = {
-    "draw": _STEPS | {"image_ms": "an image", "steps_a_second": "codes or steps a second"} | _PASSES | _READ,
+    "draw": _STEPS
+    | {"image_ms": "an image", "steps_a_second": "codes or steps a second"}
+    | _PASSES
+    | _READ,
     "ask": _STEPS | {"total_ms": "an answer"} | _READ,
 }
 

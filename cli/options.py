@@ -31,8 +31,8 @@ Parallel = Annotated[
     int,
     typer.Option(
         "--parallel",
-        help="Janus: positions that a pass computes; auto: what draws fastest. The image does not "
-        "depend on it.",
+        help="Positions that a pass computes; auto: what is fastest. What is drawn or answered "
+        "does not depend on it.",
         metavar="N",
         parser=_number_or_auto,
     ),

@@ -9,9 +9,11 @@ import numpy as np
 from janus_edge.runtime.decode import Settings, decode_text
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Text
+from janus_edge.runtime.kept import keep_row, restore
+from janus_edge.runtime.passes import passes_for
 from janus_edge.runtime.requests import AskRequest
 from janus_edge.runtime.timing import Stopwatch
-from janus_edge.runtime.vision import COMPONENTS, vision_step
+from janus_edge.runtime.vision import COMPONENTS, embedded
 
 
 def answer(
@@ -25,28 +27,46 @@ def answer(
         ids_T: Token ids of its prompt.
         watch: Takes the time of each part.
     """
-    bundle = engines.bundle
-    sizes, encoder = bundle.manifest.sizes, bundle.encoder
     vision = COMPONENTS if request.rgb_images else ()
     with watch.part("open"):
         engines.open(*engines.decoder_names(), "text_head", *vision)
-    text_embed = engines.table("text_embed")
-    prompt_1TD = text_embed[ids_T][None].astype(np.float32)
-    if request.rgb_images:
-        with watch.part("vision"):
-            embed = vision_step(engines)
-            vectors = [embed(image).copy() for image in request.rgb_images]
-        prompt_1TD[0, ids_T == encoder.ids["image_placeholder"]] = np.concatenate(vectors)
-    most = min(request.max_tokens, sizes.max_length - len(ids_T))
+    with watch.part("vision"):
+        ((prompt_TD, key_T),) = embedded(engines, [ids_T], request.rgb_images)
+    tokens = _tokens(engines, request, ids_T, prompt_TD, key_T, watch)
+    for text in engines.bundle.encoder.stream(watch.steps(tokens)):
+        yield Text(text=text, elapsed_ms=watch.elapsed_ms)
+
+
+def _tokens(
+    engines: Engines,
+    request: AskRequest,
+    ids_T: np.ndarray,
+    prompt_TD: np.ndarray,
+    key_T: np.ndarray,
+    watch: Stopwatch,
+) -> Iterator[int]:
+    """Yield the answer's tokens; keep what was computed for what follows."""
+    encoder, length = engines.bundle.encoder, len(ids_T)
+    most = min(request.max_tokens, engines.bundle.manifest.sizes.max_length - length)
+    passes = passes_for(engines, 1, "text_head", request.parallel)
+    decoder = engines.open_decoder(1, length + most)
+    restore(engines.kept, decoder, 0, key_T)
+    ids = ids_T.tolist()
     tokens = decode_text(
-        engines.open_decoder(1, len(ids_T) + most),
+        decoder,
         engines.head("text_head"),
-        text_embed,
-        prompt_1TD,
+        engines.table("text_embed"),
+        decoder.prefill(prompt_TD[None], np.array([length])),
+        ids,
         most,
         encoder.stop_ids,
         request.seed,
         Settings(temperature=request.temperature, top_p=request.top_p),
+        passes,
     )
-    for text in encoder.stream(watch.steps(tokens)):
-        yield Text(text=text, elapsed_ms=watch.elapsed_ms)
+    try:
+        yield from tokens
+    finally:
+        passes.keep()
+        watch.passes += passes.done
+        keep_row(engines.kept, decoder, 0, np.concatenate([key_T, ids[length:]]))

@@ -62,32 +62,79 @@ class CachedDecoder:
         self._bound: dict[int, _Bound] = {}
 
     @property
+    def is_on_host(self) -> bool:
+        """True if the caches can be copied here; False if they lie on a device."""
+        return all(isinstance(each, np.ndarray) for each in self._cache.past.values())
+
+    @property
     def room(self) -> int:
         """How many positions the longest row has left."""
         return self._max_length - int(self._kept_R.max())
 
-    def prefill(self, embeds_RTD: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
-        """Start over with prompts and return the hidden states (R, D) of their last positions.
-
-        The cache's positions beyond a prompt's length are never attended to, and later steps
-        overwrite them.
+    def restore(self, row: int, caches: list[np.ndarray]) -> None:
+        """Take the keys and values of a row's first positions, as ``saved`` returned them.
 
         Args:
-            embeds_RTD: Embeddings of the prompts, padded on the right.
-            lengths_R: The prompts' lengths without padding.
+            row: The row.
+            caches: Keys and values (G, T, E) in the order of ``cache_names``.
         """
-        time = embeds_RTD.shape[1]
-        positions = np.tile(np.arange(time), (self._rows, 1))
-        hidden, caches = np.empty_like(embeds_RTD), self._cache
+        for target, source in zip(self._cache.past.values(), caches, strict=True):
+            target[row, :, : source.shape[1]] = source
+        self._kept_R[row] = caches[0].shape[1]
+
+    def saved(self, row: int, most: int) -> list[np.ndarray]:
+        """Return copies of the keys and values of a row's first positions.
+
+        Args:
+            row: The row.
+            most: The most positions; fewer if fewer are kept.
+        """
+        length = min(int(self._kept_R[row]), most)
+        return [each[row, :, :length].copy() for each in self._cache.past.values()]
+
+    def prefill(self, embeds_UTD: np.ndarray, lengths_U: np.ndarray) -> np.ndarray:
+        """Compute prompts; return the hidden states (U, D) of their last positions.
+
+        Positions that were restored are not computed again. A cache's positions beyond a prompt's
+        length are never attended to, and later steps overwrite them.
+
+        Args:
+            embeds_UTD: Embeddings of the prompts of the first U rows, padded on the right.
+            lengths_U: The prompts' lengths without padding.
+        """
+        rows = len(lengths_U)
+        at_once = 1 if self._row_by_row and self._kept_R.any() else rows
+        parts = [slice(start, start + at_once) for start in range(0, rows, at_once)]
+        return np.concatenate([self._prefill_part(embeds_UTD, lengths_U, part) for part in parts])
+
+    def _prefill_part(self, embeds: np.ndarray, lengths_U: np.ndarray, part: slice) -> np.ndarray:
+        """Compute the prompts of some rows: of each the last T positions, which all rows need."""
+        lengths, kept = lengths_U[part].astype(np.int64), self._kept_R[part]
+        time = int((lengths - kept[: len(lengths)]).max())
+        positions = np.maximum(lengths - time, 0)[:, None] + np.arange(time)
+        rows = np.arange(len(lengths))
         given = {
-            "embeds": embeds_RTD,
+            "embeds": embeds[part][rows[:, None], np.minimum(positions, embeds.shape[1] - 1)],
             "positions": positions,
-            "lengths": lengths_R.astype(np.int64),
+            "lengths": lengths,
         }
-        made = {"hidden": hidden, **caches.present}
+        caches = self._cache if len(lengths) == self._rows else self._cache.part(part)
+        made = {"hidden": np.empty_like(given["embeds"]), **caches.present}
         self._prefill_engine.bind({**given, **caches.past}, made, often=False, last_only=True)()
-        self._kept_R[:] = lengths_R
-        return hidden[np.arange(self._rows), lengths_R - 1]
+        kept[: len(lengths)] = lengths
+        return made["hidden"][rows, np.minimum(lengths, time) - 1]
+
+    def repeat(self, sources_R: np.ndarray) -> None:
+        """Give each row the keys and values of another.
+
+        Args:
+            sources_R: The rows to copy; none comes after the row that it is copied to.
+        """
+        for row in reversed(range(self._rows)):
+            if (source := int(sources_R[row])) != row:
+                for each in self._cache.past.values():
+                    each[row] = each[source]
+        self._kept_R[:] = self._kept_R[sources_R]
 
     def step(self, embeds_RD: np.ndarray) -> np.ndarray:
         """Add one position and return its hidden state (R, D), valid until the next step."""

@@ -19,6 +19,7 @@ from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.passes import MOST_WIDTH, Passes
 from janus_edge.runtime.tables import Rows
 
+LOOKED_UP = (3, 2)  # how many tokens must have come before
 NOISE_BLOCK = 2**17  # numbers made at once; more would not fit into the second-level cache
 
 
@@ -51,8 +52,7 @@ def decode_codes(
     decoder: CachedDecoder,
     image_head: Head,
     code_embed_VD: Rows,
-    prompt_RTD: np.ndarray,
-    lengths_R: np.ndarray,
+    hidden_RD: np.ndarray,
     num_codes: int,
     seeds_B: np.ndarray,
     settings: Settings,
@@ -61,12 +61,11 @@ def decode_codes(
     """Yield the codes (B,) of each position.
 
     Args:
-        decoder: The decoder, with caches for the rows.
+        decoder: The decoder, which has computed the rows' prompts. With guidance all conditional
+            rows come before all unconditional ones.
         image_head: From hidden states (R, D) to logits (R, V).
         code_embed_VD: Embeddings of the codes.
-        prompt_RTD: Embeddings of the prompts, padded on the right. With guidance all conditional
-            rows come before all unconditional ones.
-        lengths_R: The prompts' lengths without padding.
+        hidden_RD: Hidden states of the prompts' last positions.
         num_codes: N.
         seeds_B: One seed per image.
         settings: How codes are chosen.
@@ -86,7 +85,7 @@ def decode_codes(
         noise = noise_of(np.minimum(drafts.positions(time), num_codes - 1))
         return _choose(logits_RTV, noise, settings)
 
-    drafts.take(choose(decoder.prefill(prompt_RTD, lengths_R)[:, None]))
+    drafts.take(choose(hidden_RD[:, None]))
     shown = 0
     while True:
         complete = int(drafts.drawn_B.min())
@@ -158,34 +157,75 @@ def decode_text(
     decoder: CachedDecoder,
     text_head: Head,
     text_embed_VD: Rows,
-    prompt_1TD: np.ndarray,
+    hidden_1D: np.ndarray,
+    ids: list[int],
     max_tokens: int,
     stop: frozenset[int],
     seed: int,
     settings: Settings,
+    passes: Passes,
 ) -> Iterator[int]:
     """Yield token ids, up to the first one in ``stop`` or ``max_tokens`` of them.
 
     Args:
-        decoder: The decoder, with caches for one row.
-        text_head: From hidden states (1, D) to logits (1, V).
+        decoder: The decoder, which has computed the prompt of its one row.
+        text_head: From hidden states (R, D) to logits (R, V).
         text_embed_VD: Embeddings of the tokens.
-        prompt_1TD: Embeddings of the prompt.
+        hidden_1D: Hidden state of the prompt's last position.
+        ids: The prompt's token ids. The answer's are added to them.
         max_tokens: The most tokens.
         stop: Ids that end the text; they are not yielded.
         seed: Seed of the sampler.
         settings: How tokens are chosen.
+        passes: How many positions are computed at once; the tokens do not depend on it.
     """
-    hidden_1D = decoder.prefill(prompt_1TD, np.array([prompt_1TD.shape[1]]))
     noise_of = _noise(np.array([seed]), max_tokens, len(text_embed_VD), "text", settings)
-    for position in range(max_tokens):
-        noise = noise_of(np.array([[position]]))
-        (token,) = _choose(text_head(hidden_1D)[:, None], noise, settings)[:, 0]
-        if int(token) in stop:
+    done = 0
+
+    def choose(hidden_TD: np.ndarray) -> list[int]:
+        """Return the tokens (T,) that follow."""
+        positions = np.minimum(done + np.arange(len(hidden_TD)), max_tokens - 1)
+        return list(_choose(text_head(hidden_TD)[None], noise_of(positions[None]), settings)[0])
+
+    chosen, right = choose(hidden_1D), 1
+    while True:
+        for token in map(int, chosen[:right]):
+            if token in stop:
+                return
+            ids.append(token)
+            done += 1
+            yield token
+        if done == max_tokens:
             return
-        yield int(token)
-        if position + 1 < max_tokens:
-            hidden_1D = decoder.step(text_embed_VD[[token]])
+        drafts = looked_up(ids, min(passes.widest, max_tokens - done, decoder.room) - 1)
+        width = passes.begin(1 + len(drafts))
+        given = [ids[-1], *drafts[: width - 1]]
+        chosen = choose(decoder.look_ahead(text_embed_VD[given][None])[0])
+        right = 1
+        while right < width and chosen[right - 1] == given[right]:
+            right += 1
+        decoder.keep(np.array([right]))
+        passes.end(np.array([right]))
+
+
+def looked_up(ids: list[int], count: int) -> list[int]:
+    """Return drafts of the tokens that follow: what followed the last tokens when they came before.
+
+    Args:
+        ids: All tokens so far.
+        count: How many drafts; there are none if the last tokens are new.
+
+    Source: Saxena, "Prompt lookup decoding", 2023.
+    """
+    for length in LOOKED_UP:
+        last = ids[-length:]
+        for start in range(len(ids) - length - 1, -1, -1):
+            if ids[start : start + length] == last:
+                found, at = list(ids), start + length
+                for index in range(at, at + count):  # it may run into what it adds
+                    found.append(found[index])
+                return found[len(ids) :]
+    return []
 
 
 def _choose(logits_BTV: np.ndarray, noise_BTV: np.ndarray | None, settings: Settings) -> np.ndarray:

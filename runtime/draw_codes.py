@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.backends import cpu_library
 from janus_edge.runtime.decode import Settings, decode_codes
 from janus_edge.runtime.engines import Engines
-from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Image, Preview, Progress
-from janus_edge.runtime.passes import WIDTHS, Passes, costs_note
+from janus_edge.runtime.kept import keep_row, restore
+from janus_edge.runtime.passes import Passes, check_parallel, passes_for
 from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
+from janus_edge.runtime.vision import embedded
 
 
 def draw_codes(
@@ -41,7 +41,7 @@ def draw_codes(
     Raises:
         OptionError: The decoder does not compute as many positions. Raised before any work.
     """
-    _check_parallel(engines, request.parallel)
+    check_parallel(engines, request.parallel)
     return _draw_batches(engines, settings, planned, request, watch)
 
 
@@ -81,8 +81,12 @@ def _draw_batch(
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
         engines.open("decoder", "image_head")
-        clock, passes = DeviceClock(), _passes(engines, settings, len(planned), request.parallel)
-        began_ms, steps = watch.elapsed_ms, _code_steps(engines, settings, planned, clock, passes)
+        clock, rows = DeviceClock(), len(planned) * (2 if settings.guided else 1)
+        passes = passes_for(engines, rows, "image_head", request.parallel)
+        began_ms, steps = (
+            watch.elapsed_ms,
+            _code_steps(engines, settings, planned, request, clock, passes),
+        )
     codes_BN = np.zeros((len(planned), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
@@ -103,6 +107,13 @@ def _draw_batch(
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
     watch.passes += passes.done
+    yield from _decoded(engines, planned, codes_BN, watch)
+
+
+def _decoded(
+    engines: Engines, planned: list[PlannedImage], codes_BN: np.ndarray, watch: Stopwatch
+) -> Iterator[Image]:
+    """Decode the codes of images."""
     with watch.part("open"):  # opened only now: on a CPU the caches' memory is free again
         image_decoder = engines["image_decoder"]
     for plan, codes_N in zip(planned, codes_BN, strict=True):
@@ -117,37 +128,11 @@ def _draw_batch(
         )
 
 
-def _check_parallel(engines: Engines, parallel: int | None) -> None:
-    """Raise OptionError if the decoder does not compute so many positions at once."""
-    if parallel is None or parallel == 1:
-        return
-    most = engines.bundle.manifest.components["decoder"].profile["T"][2]
-    if parallel > most:
-        raise OptionError(f"parallel is {parallel}; this bundle's decoder takes at most {most}")
-    if engines.decoder_is_for_cpu and engines.device.kind != "cpu":
-        raise OptionError(
-            f"parallel is {parallel}: on {engines.device} this needs a bundle exported with "
-            "--lowering portable; leave it out"
-        )
-
-
-def _passes(engines: Engines, settings: Settings, images: int, parallel: int | None) -> Passes:
-    """Return how many positions a pass computes: so many, or with None what draws fastest.
-
-    Where sums depend on how many positions are computed together, the clock must not choose: passes
-    then have one position.
-    """
-    if parallel is not None or not engines.uses_cpu_kernels:
-        return Passes((parallel or 1,))
-    rows, kernels = images * (2 if settings.guided else 1), cpu_library.instructions() or ""
-    note = costs_note(engines.bundle.sha256, kernels, engines.num_threads, rows)
-    return Passes(WIDTHS, note)
-
-
 def _code_steps(
     engines: Engines,
     settings: Settings,
     planned: list[PlannedImage],
+    request: ImageRequest,
     clock: DeviceClock,
     passes: Passes,
 ) -> Iterator[np.ndarray]:
@@ -155,24 +140,62 @@ def _code_steps(
 
     ``clock`` takes the times of a loop on a device.
     """
-    sizes = sizes_of(engines)
     rows = [plan.ids_T for plan in planned]
     if settings.guided:
         rows += [engines.bundle.encoder.unconditional(ids_T) for ids_T in rows]
-    lengths_R = np.array([len(ids_T) for ids_T in rows])
-    longest = int(lengths_R.max())
-    ids_RT = np.stack([np.pad(ids_T, (0, longest - len(ids_T))) for ids_T in rows])
-    prompt_RTD = engines.table("text_embed")[ids_RT].astype(np.float32)
     seeds_B = np.array([plan.seed for plan in planned], np.uint64)
+    prompts, sources_R = _different(rows)
+    shown = embedded(engines, prompts, request.rgb_images)
     if engines.loops_on_gpu and settings.top_p == 1.0:
-        return _on_device(engines, settings, prompt_RTD, lengths_R, seeds_B, clock)
-    positions = longest + sizes.num_codes + passes.widest
-    return decode_codes(
-        engines.open_decoder(len(rows), min(positions, sizes.max_length), prefill=False),
+        all_rows = [shown[source][0] for source in sources_R]
+        return _on_device(engines, settings, *_padded(all_rows), seeds_B, clock)
+    return _on_host(engines, settings, shown, sources_R, seeds_B, passes)
+
+
+def _different(rows: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return prompts without repetition, and for each row (R,) which of them it has."""
+    places: dict[bytes, int] = {}
+    sources_R = np.array([places.setdefault(ids_T.tobytes(), len(places)) for ids_T in rows])
+    firsts = np.unique(sources_R, return_index=True)[1]
+    return [rows[first] for first in firsts], sources_R
+
+
+def _padded(prompts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings (R, T, D) of prompts, padded on the right, and the prompts' lengths."""
+    lengths_R = np.array(list(map(len, prompts)))
+    longest = int(lengths_R.max())
+    padded = [np.pad(each, ((0, longest - len(each)), (0, 0))) for each in prompts]
+    return np.stack(padded), lengths_R
+
+
+def _on_host(
+    engines: Engines,
+    settings: Settings,
+    prompts: list[tuple[np.ndarray, np.ndarray]],
+    sources_R: np.ndarray,
+    seeds_B: np.ndarray,
+    passes: Passes,
+) -> Iterator[np.ndarray]:
+    """Compute each prompt once, then draw.
+
+    Prompts are kept where results do not depend on what is computed together.
+    """
+    sizes, keeps, rows = sizes_of(engines), engines.uses_cpu_kernels, len(sources_R)
+    positions = max(len(key_T) for _, key_T in prompts) + sizes.num_codes + passes.widest
+    decoder = engines.open_decoder(rows, min(positions, sizes.max_length), prefill=False)
+    if not decoder.is_on_host:  # its rows cannot be copied here
+        prompts, sources_R = [prompts[source] for source in sources_R], np.arange(rows)
+    for place, (_, key_T) in enumerate(prompts if keeps else ()):
+        restore(engines.kept, decoder, place, key_T)
+    hidden_UD = decoder.prefill(*_padded([embeds_TD for embeds_TD, _ in prompts]))
+    for place, (_, key_T) in enumerate(prompts if keeps else ()):
+        keep_row(engines.kept, decoder, place, key_T)
+    decoder.repeat(sources_R)
+    yield from decode_codes(
+        decoder,
         engines.head("image_head"),
         engines.table("code_embed"),
-        prompt_RTD,
-        lengths_R,
+        hidden_UD[sources_R],
         sizes.num_codes,
         seeds_B,
         settings,

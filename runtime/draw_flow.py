@@ -10,21 +10,24 @@ D width, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image as PilImage
 
 from janus_edge.runtime import image as images
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.flow import MULTISTEP_WEIGHTS, FlowSettings, Step, Velocity, integrate
+from janus_edge.runtime.kept import restore
 from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sampling import STREAMS, guide, normal
 from janus_edge.runtime.sizes import FlowSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
+from janus_edge.runtime.vision import embedded
 
 if TYPE_CHECKING:
     from janus_edge.runtime.device_flow import DeviceFlow
@@ -55,7 +58,7 @@ def draw_flow(
     total = len(planned) * settings.num_steps
     with watch.part("open"):
         engines.open(*engines.decoder_names(steps=False), "flow_encoder", "flow_decoder")
-    with _flows(engines, settings, request.previews) as flow_of:
+    with _flows(engines, settings, request) as flow_of:
         for _, same in groupby(planned, key=lambda plan: plan.ids_T.tobytes()):
             of_prompt = list(same)
             with watch.part("prefill"):
@@ -104,28 +107,31 @@ def _draw_prompt(
 
 @contextmanager
 def _flows(
-    engines: Engines, settings: FlowSettings, previews: bool
+    engines: Engines, settings: FlowSettings, request: ImageRequest
 ) -> Iterator[Callable[[np.ndarray], Steps]]:
     """Yield a function from a prompt's ids (T,) to its flow, on the GPU where the GPU runs it."""
     if not (engines.loops_on_gpu and settings.solver in MULTISTEP_WEIGHTS):
-        yield lambda ids_T: _on_host(engines, ids_T, settings)
+        yield lambda ids_T: _on_host(engines, ids_T, settings, request)
         return
     with engines.reused("flow", lambda: _device_flow(engines)) as flow:
 
         def flow_of(ids_T: np.ndarray) -> Steps:
-            flow.begin(engines.table("text_embed")[ids_T[:-1]].astype(np.float32), settings)
+            ((embeds_TD, _),) = embedded(engines, [ids_T[:-1]], request.rgb_images)
+            flow.begin(embeds_TD, settings)
             return steps
 
         def steps(noise: np.ndarray) -> Iterator[Step]:
             clock = DeviceClock()
-            yield from flow.draw(noise, previews, clock)
+            yield from flow.draw(noise, request.previews, clock)
             engines.add_ms("sending", clock.sent_ms)
 
         yield flow_of
 
 
-def _on_host(engines: Engines, ids_T: np.ndarray, settings: FlowSettings) -> Steps:
-    velocity = velocity_of(engines, ids_T, settings.guidance_scale)
+def _on_host(
+    engines: Engines, ids_T: np.ndarray, settings: FlowSettings, request: ImageRequest
+) -> Steps:
+    velocity = velocity_of(engines, ids_T, settings.guidance_scale, request.rgb_images)
     return lambda noise: integrate(velocity, noise, settings)
 
 
@@ -150,7 +156,12 @@ def sizes_of(engines: Engines) -> FlowSizes:
     return sizes
 
 
-def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> Velocity:
+def velocity_of(
+    engines: Engines,
+    ids_T: np.ndarray,
+    guidance_scale: float,
+    shown: Sequence[PilImage.Image] = (),
+) -> Velocity:
     """Return the velocity field of a prompt: a function of a latent (1, Z, H, W), t and guided.
 
     The prompt's last id only says that an image follows: t's vector stands in its place.
@@ -159,21 +170,22 @@ def velocity_of(engines: Engines, ids_T: np.ndarray, guidance_scale: float) -> V
         engines: The bundle's engines.
         ids_T: Token ids of the prompt.
         guidance_scale: Scale of classifier-free guidance.
+        shown: Images of the turns before.
     """
-    sizes = sizes_of(engines)
-    shown_1TD = engines.table("text_embed")[ids_T[None, :-1]].astype(np.float32)
-    start, follows = shown_1TD.shape[1], sizes.num_latent_tokens + 1
+    ((prompt_TD, key_T),) = embedded(engines, [ids_T[:-1]], shown)
+    start, follows = len(key_T), sizes_of(engines).num_latent_tokens + 1
     positions_1T = start + np.arange(follows)[None]
     encoder, decoder = engines["flow_encoder"], engines["flow_decoder"]
 
-    def row(prompt_1TD: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def row(length: int) -> Callable[[np.ndarray], np.ndarray]:
         """Return a function from embeddings (1, T, D) after a prompt to hidden states (1, N, D)."""
-        length = prompt_1TD.shape[1]
         cached = engines.open_decoder(1, length + follows, steps=False)
-        cached.prefill(prompt_1TD, np.array([length]))
+        if engines.uses_cpu_kernels:
+            restore(engines.kept, cached, 0, key_T[:length])
+        cached.prefill(prompt_TD[None, :length], np.array([length]))
         return lambda embeds_1TD: cached.look_ahead(embeds_1TD, positions_1T)[:, 1:]
 
-    conditional, unconditional = row(shown_1TD), row(shown_1TD[:, :1])
+    conditional, unconditional = row(start), row(1)  # the latter has seen the first token alone
 
     def velocity(z_1ZHW: np.ndarray, t: float, guided: bool) -> np.ndarray:
         time = np.array([t], np.float32)

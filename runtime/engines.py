@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.devices import Device
 from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.kept import Kept
 from janus_edge.runtime.manifest import PREFILL
 from janus_edge.runtime.resources import free_memory, num_processors
 from janus_edge.runtime.tables import Table
@@ -25,9 +27,10 @@ from janus_edge.runtime.timed_engine import TimedEngine, check_finite
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.tensorrt import TensorRTEngine
 
-Kept = TypeVar("Kept")
+Made = TypeVar("Made")
 
 MOST_THREADS = 1024  # per engine
+CONTEXT_MB = 256  # unless a program says otherwise
 
 
 class Engines:
@@ -37,15 +40,24 @@ class Engines:
         bundle: The bundle.
         device: Where components run.
         component_ms: Time spent in each component, all calls together, ms.
+        kept: Contexts and images' vectors of earlier requests.
+        pass_samples: Times of passes, ms, by note and width.
     """
 
-    def __init__(self, bundle: Bundle, num_threads: int, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        device: Device | None = None,
+        context_mb: int = CONTEXT_MB,
+    ) -> None:
         """Prepare the engines; none is opened yet.
 
         Args:
             bundle: The bundle.
             num_threads: Threads of each engine; 0 lets the backend choose.
             device: Where components run, by default the CPU.
+            context_mb: Room for what is kept for later requests, MB; 0 keeps nothing.
 
         Raises:
             OptionError: The system does not have so many threads.
@@ -56,6 +68,8 @@ class Engines:
         self._shared = Shared(num_threads, self.device)
         if any(map(self._runs_on_cpu_kernels, bundle.manifest.components)):
             _ = self._shared.pool  # refuses now what the system has no threads for
+        self.kept = Kept(context_mb * 10**6)
+        self.pass_samples: dict[Path, dict[int, list[float]]] = {}
         self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, Table] = {}
@@ -109,7 +123,7 @@ class Engines:
         return Gpu(self._shared.cuda, self._kernels)
 
     @contextmanager
-    def reused(self, key: Hashable, make: Callable[[], Kept]) -> Iterator[Kept]:
+    def reused(self, key: Hashable, make: Callable[[], Made]) -> Iterator[Made]:
         """Lend what a loop on the GPU has set up.
 
         Only the latest is kept, until another is needed or memory is short. After an error it is
@@ -122,7 +136,7 @@ class Engines:
         Yields:
             The set-up.
         """
-        made = cast("Kept | None", self._kept.pop(key, None))
+        made = cast("Made | None", self._kept.pop(key, None))
         self._kept.clear()  # there may be memory for only one
         made, is_sound = made or make(), True
         try:

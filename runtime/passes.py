@@ -1,4 +1,4 @@
-"""How many positions a pass computes: a fixed number, or what draws fastest (docs/decoding.md).
+"""How many positions a pass computes: a fixed number, or what is fastest (docs/decoding.md).
 
 Shape: B images.
 """
@@ -10,23 +10,69 @@ import math
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from janus_edge.runtime.backends import cpu_library
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Pass
 from janus_edge.runtime.notes import home_folder, read_note, write_note
+
+if TYPE_CHECKING:
+    from janus_edge.runtime.engines import Engines
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)  # what is chosen from
 MOST_WIDTH = 64  # what may be asked for
 ROUNDS = 3  # passes of each width whose median is its cost
 MEMORY = 0.98  # what each test of a draft leaves of the weight of those before it
 PRIOR = (2.0, 4.0)  # drafts that were right, and that were tested, before the first pass
-RETRY = 32  # after so many passes of one position, one has two
+TRIAL = 32  # of so many passes one tries the next larger width
 
 Samples = dict[int, list[float]]  # ms of passes, by their width
 
 
-def costs_note(bundle: str, instructions: str, num_threads: int, rows: int) -> Path:
+def check_parallel(engines: Engines, parallel: int | None) -> None:
+    """Raise OptionError if the decoder does not compute so many positions at once.
+
+    Args:
+        engines: The bundle's engines.
+        parallel: How many positions; None for what is fastest.
+    """
+    if parallel is None or parallel == 1:
+        return
+    most = engines.bundle.manifest.components["decoder"].profile["T"][2]
+    if parallel > most:
+        raise OptionError(f"parallel is {parallel}; this bundle's decoder takes at most {most}")
+    if engines.decoder_is_for_cpu and engines.device.kind != "cpu":
+        raise OptionError(
+            f"parallel is {parallel}: on {engines.device} this needs a bundle exported with "
+            "--lowering portable; leave it out"
+        )
+
+
+def passes_for(engines: Engines, rows: int, head: str, parallel: int | None) -> Passes:
+    """Return how many positions a pass computes: so many, or with None what is fastest.
+
+    Where sums depend on how many positions are computed together, the clock must not choose: passes
+    then have one position.
+
+    Args:
+        engines: The bundle's engines.
+        rows: Rows of the decoder.
+        head: The component that makes logits.
+        parallel: How many positions; None for what is fastest.
+    """
+    if parallel is not None or not engines.uses_cpu_kernels:
+        return Passes((parallel or 1,))
+    kernels = cpu_library.instructions() or ""
+    note = costs_note(engines.bundle.sha256, kernels, engines.num_threads, rows, head)
+    if note not in engines.pass_samples:
+        engines.pass_samples[note] = known_samples(note)
+    return Passes(WIDTHS, note, engines.pass_samples[note])
+
+
+def costs_note(bundle: str, instructions: str, num_threads: int, rows: int, head: str) -> Path:
     """Return the note that keeps the costs of passes.
 
     Args:
@@ -34,8 +80,9 @@ def costs_note(bundle: str, instructions: str, num_threads: int, rows: int) -> P
         instructions: The instruction set of the CPU kernels.
         num_threads: Their threads.
         rows: Rows of the decoder.
+        head: The component that makes logits.
     """
-    key = f"{bundle} {instructions} {num_threads} {rows}"
+    key = f"{bundle} {instructions} {num_threads} {rows} {head}"
     return home_folder() / "passes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
@@ -47,19 +94,25 @@ class Passes:
         done: The passes so far.
     """
 
-    def __init__(self, widths: tuple[int, ...], note: Path | None = None) -> None:
-        """Read what passes cost, as far as it is known.
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        note: Path | None = None,
+        samples: Samples | None = None,
+    ) -> None:
+        """Begin with what passes cost, as far as it is known.
 
         Args:
             widths: The widths to choose from, ascending.
-            note: Keeps the costs; None measures them again.
+            note: Keeps the costs for later runs; None does not.
+            samples: Times of passes that were measured before; later ones are added.
         """
         self.widths, self._note = widths, note
         self.done: list[Pass] = []
-        self._samples = _known(note, widths)
+        self._samples = {width: list[float]() for width in widths} if samples is None else samples
         self._num_known = sum(map(len, self._samples.values()))
         self._right, self._tested = ([each] * self.widest for each in PRIOR)  # by draft
-        self._in_a_row, self._width, self._began = 0, 0, 0.0
+        self._width, self._began = 0, 0.0
 
     @property
     def widest(self) -> int:
@@ -85,7 +138,6 @@ class Passes:
         if samples is not None and len(samples) < ROUNDS and not is_first:
             samples.append(round(took_ms, 4))
         self.done.append(Pass(width=width, codes=int(accepted_B.sum()), took_ms=took_ms))
-        self._in_a_row = self._in_a_row + 1 if width == 1 else 0
         for accepted in accepted_B.tolist():
             for draft in range(min(accepted, width - 1)):
                 self._tested[draft] = MEMORY * self._tested[draft] + 1
@@ -103,9 +155,9 @@ class Passes:
         if unknown:  # in turn, as a machine's speed changes
             times = Counter(each.width for each in self.done)
             return min(unknown, key=lambda width: times[width])
-        if self._in_a_row >= RETRY:
-            return self.widths[1]
-        return max(self.widths, key=self._speed)
+        best = self.widths.index(max(self.widths, key=self._speed))
+        is_trial = len(self.done) % TRIAL == TRIAL - 1  # how often further drafts are right
+        return self.widths[min(best + is_trial, len(self.widths) - 1)]
 
     def _speed(self, width: int) -> float:
         """Return the codes a millisecond that passes of a width may add to an image."""
@@ -116,10 +168,10 @@ class Passes:
         return codes / sorted(self._samples[width])[ROUNDS // 2]
 
 
-def _known(note: Path | None, widths: tuple[int, ...]) -> Samples:
+def known_samples(note: Path) -> Samples:
     """Return the samples in a note; none of a width that it does not hold well."""
-    found = {} if note is None else read_note(note)
-    return {width: _sound(found.get(str(width))) for width in widths}
+    found = read_note(note)
+    return {width: _sound(found.get(str(width))) for width in WIDTHS}
 
 
 def _sound(samples: object) -> list[float]:

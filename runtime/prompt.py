@@ -87,6 +87,11 @@ class PromptEncoder:
     stop_string: str | None
     largest_id: int
 
+    @property
+    def placeholder(self) -> int:
+        """The id in whose places an image's vectors stand."""
+        return self.ids["image_placeholder"]
+
     @classmethod
     def load(cls, json_text: str, template: PromptTemplate) -> PromptEncoder:
         """Return an encoder for the text of a tokenizer.json.
@@ -116,14 +121,24 @@ class PromptEncoder:
             largest_id=largest,
         )
 
-    def generation(self, prompt: str) -> np.ndarray:
+    def generation(
+        self, prompt: str, history: Sequence[Turn] = (), num_image_tokens: int = 0
+    ) -> np.ndarray:
         """Return the ids (T,) of an image's prompt; the first code follows them.
+
+        Args:
+            prompt: What to draw.
+            history: The turns before, with their answers.
+            num_image_tokens: Placeholders per image of the history.
 
         Raises:
             PromptError: The prompt is empty or holds a token of the model.
         """
-        turn = Turn(message=self._required(prompt, "prompt"))
-        ids_T = self._ids(self._chat([turn], "", "") + TOKEN_STRINGS["begin_of_image"])
+        turns = [*history, Turn(message=self._required(prompt, "prompt"))]
+        if history:
+            before_T = self.conversation(turns, num_image_tokens)
+            return np.append(before_T, self.ids["begin_of_image"])
+        ids_T = self._ids(self._chat(turns, "", "") + TOKEN_STRINGS["begin_of_image"])
         if ids_T[-1] != self.ids["begin_of_image"]:
             raise _misread("begin_of_image")
         return ids_T

@@ -23,10 +23,18 @@ MAX_SEED = 2**63 - 1
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(lambda value: _tuple(value))]
 Turns = Annotated[tuple[Turn, ...], BeforeValidator(lambda value: _tuple(value))]
+Images = Annotated[ImageLike | Sequence[ImageLike], PlainValidator(to_images)]
 
 
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _check_history(history: tuple[Turn, ...]) -> int:
+    """Return how many images earlier turns are about. Raises OptionError for an open one."""
+    if any(turn.answer is None for turn in history):
+        raise OptionError("a turn of the history has no answer; ask its question first")
+    return sum(turn.num_images for turn in history)
 
 
 @one_line
@@ -56,9 +64,12 @@ class ImageRequest:
         parallel: Positions that a pass of the decoder computes, 1 to 64; the image does not depend
             on it (docs/decoding.md). None chooses what draws fastest. Codes only.
         previews: Yield a Preview after each row of codes or each step.
+        history: The turns before, with their answers: the image is drawn in a conversation.
+        images: The images of the history, as of an AskRequest.
 
     Raises:
         OptionError: A value is out of range or of another type.
+        ImageError: An image cannot be read.
     """
 
     prompt: Text | Texts
@@ -76,6 +87,13 @@ class ImageRequest:
     reference: Flag = False
     parallel: Integer | None = None
     previews: Flag = False
+    history: Turns = ()
+    images: Images = ()
+
+    @property
+    def rgb_images(self) -> tuple[PilImage.Image, ...]:
+        """The images as RGB."""
+        return cast(tuple[PilImage.Image, ...], self.images)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -93,6 +111,8 @@ class ImageRequest:
         in_range("num_images", self.num_images, 1, 1024)
         in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
         in_range("parallel", self.parallel, 1, MOST_WIDTH)
+        shown = _check_history(self.history)
+        in_range("number of images", len(self.rgb_images), shown, shown)
         for name, (least, most) in _RANGES.items():
             in_range(name, getattr(self, name), least, most)
         if self.solver is not None and self.solver not in SOLVERS:
@@ -144,6 +164,8 @@ class AskRequest:
         temperature: Of the sampler; 0 takes the likeliest token each time.
         top_p: Sum of the probabilities that are kept, the likeliest first; 1 keeps all.
         seed: Seed of the sampler.
+        parallel: Positions that a pass of the decoder computes, 1 to 64; the answer does not depend
+            on it (docs/decoding.md). None chooses what is fastest.
 
     Raises:
         OptionError: A value is out of range or of another type.
@@ -151,22 +173,22 @@ class AskRequest:
     """
 
     question: Text
-    images: Annotated[ImageLike | Sequence[ImageLike], PlainValidator(to_images)] = ()
+    images: Images = ()
     history: Turns = ()
     max_tokens: Integer = 128
     temperature: Number = 0.0
     top_p: Number = 1.0
     seed: Integer = 0
+    parallel: Integer | None = None
 
     def __post_init__(self) -> None:
         """Raise OptionError for values that no loop could run."""
-        if any(turn.answer is None for turn in self.history):
-            raise OptionError("a turn of the history has no answer; ask its question first")
-        in_range("number of images", len(self.rgb_images), self._images_before, 1024)
+        in_range("number of images", len(self.rgb_images), _check_history(self.history), 1024)
         in_range("max_tokens", self.max_tokens, 1, 2**31)
         in_range("temperature", self.temperature, 0, 100)
         in_range("top_p", self.top_p, 1e-6, 1)
         in_range("seed", self.seed, 0, MAX_SEED)
+        in_range("parallel", self.parallel, 1, MOST_WIDTH)
 
     @property
     def rgb_images(self) -> tuple[PilImage.Image, ...]:
@@ -174,11 +196,7 @@ class AskRequest:
         return cast(tuple[PilImage.Image, ...], self.images)
 
     @property
-    def _images_before(self) -> int:
-        return sum(turn.num_images for turn in self.history)
-
-    @property
     def turns(self) -> tuple[Turn, ...]:
         """The history and the question; the question is about the images that are left."""
-        left = len(self.rgb_images) - self._images_before
+        left = len(self.rgb_images) - sum(turn.num_images for turn in self.history)
         return (*self.history, Turn(message=self.question, num_images=left))

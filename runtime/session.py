@@ -10,17 +10,18 @@ import numpy as np
 from pydantic import InstanceOf
 
 from janus_edge.runtime.answer import answer
-from janus_edge.runtime.arguments import Integer, Text, checked
+from janus_edge.runtime.arguments import Integer, Text, checked, in_range
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.devices import AUTO, choose
 from janus_edge.runtime.draw_codes import draw_codes
 from janus_edge.runtime.draw_flow import draw_flow
-from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.engines import CONTEXT_MB, Engines
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished
 from janus_edge.runtime.flow import FlowSettings
 from janus_edge.runtime.manifest import REFERENCE
+from janus_edge.runtime.passes import check_parallel
 from janus_edge.runtime.requests import AskRequest, ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import Stopwatch
@@ -45,7 +46,12 @@ class Session:
 
     @checked
     def __init__(
-        self, bundle: InstanceOf[Bundle], *, num_threads: Integer = 0, device: Text = AUTO
+        self,
+        bundle: InstanceOf[Bundle],
+        *,
+        num_threads: Integer = 0,
+        device: Text = AUTO,
+        context_mb: Integer = CONTEXT_MB,
     ) -> None:
         """Choose the device and prepare the engines; none is opened yet.
 
@@ -54,15 +60,19 @@ class Session:
             num_threads: Threads of the engines; 0 lets the backend choose.
             device: A device's name such as "cpu" or "cuda:1" (runtime/devices.py); "auto" takes
                 what suits the bundle and is there.
+            context_mb: Room for what is kept of requests for later ones, MB (docs/decoding.md); 0
+                keeps nothing.
 
         Raises:
-            OptionError: The system does not have so many threads, or there is no such device name.
+            OptionError: The system does not have so many threads, there is no such device name, or
+                a value is out of range.
             DeviceError: The bundle cannot run on the device.
         """
         self.bundle = bundle
         self._sizes, self._encoder = bundle.manifest.sizes, bundle.encoder
         self.device = choose(bundle.manifest, device)
-        self._engines = Engines(bundle, num_threads, self.device)
+        in_range("context_mb", context_mb, 0, 2**20)
+        self._engines = Engines(bundle, num_threads, self.device, context_mb)
         self._lock = threading.Lock()
 
     @checked
@@ -102,7 +112,7 @@ class Session:
         settings = self.image_settings(request)
         planned: list[PlannedImage] = []
         for prompt in request.prompts:
-            ids_T = self._encoder.generation(prompt)
+            ids_T = self._encoder.generation(prompt, request.history, self._sizes.num_image_tokens)
             self._check_length("prompt", ids_T, self._sizes.num_drawn)
             for i in range(request.num_images):
                 planned.append(PlannedImage(len(planned), request.seed + i, ids_T))
@@ -120,9 +130,12 @@ class Session:
 
         Raises:
             PromptError: The question is empty or too long. Raised before any work.
+            OptionError: The decoder does not compute as many positions in parallel. Raised before
+                any work.
         """
         ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
         self._check_length("question", ids_T, 1)
+        check_parallel(self._engines, request.parallel)
         watch = Stopwatch()
         events = answer(self._engines, request, ids_T, watch)
         return _Events(_finished(events, watch), self._lock)

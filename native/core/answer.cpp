@@ -3,10 +3,26 @@
 #include <algorithm>
 
 #include "error.hpp"
+#include "passes.hpp"
 #include "task.hpp"
 
 namespace je {
 namespace {
+
+// Return up to `count` drafts of the tokens that follow: what followed the last tokens when they came before.
+Ids looked_up(const Ids& ids, size_t count) {
+  for (const size_t length : {3, 2}) {
+    for (size_t start = ids.size() > length ? ids.size() - length : 0; start-- > 0;) {
+      const auto at = ids.begin() + static_cast<std::ptrdiff_t>(start);
+      if (!std::equal(at, at + static_cast<std::ptrdiff_t>(length), ids.end() - static_cast<std::ptrdiff_t>(length)))
+        continue;
+      Ids found = ids;  // it may run into what it adds
+      for (size_t i = start + length; i < start + length + count; ++i) found.push_back(found[i]);
+      return {found.begin() + static_cast<std::ptrdiff_t>(ids.size()), found.end()};
+    }
+  }
+  return {};
+}
 
 class Answer : public Task {
  public:
@@ -21,8 +37,10 @@ class Answer : public Task {
     if (is_over_) return false;
     if (!decoder_)
       begin(cancel);
+    else if (next_ < chosen_.size())
+      take_token(events);
     else if (position_ < most_)
-      take_token(events, cancel);
+      run_pass(cancel);
     else
       end(events);
     return true;
@@ -35,64 +53,65 @@ class Answer : public Task {
     if (names.prefill != names.step) needed.push_back(names.prefill);
     if (!question_.images.empty()) needed.insert(needed.end(), {"vision_encoder", "vision_aligner"});
     engines_->open(needed);
-    const std::vector<float> embeds = prompt(cancel);
+    const Embedded prompt = embedded(*engines_, {question_.ids}, question_.images, cancel)[0];
+    key_ = prompt.key;
     const int64_t length = static_cast<int64_t>(question_.ids.size());
+    passes_.emplace(passes_for(*engines_, 1, "text_head", question_.parallel));
     decoder_ = make_decoder(*engines_, 1, length + most_, true, true);
-    hidden_ = decoder_->prefill(embeds, {length}, cancel);
+    engines_->kept().restore(*decoder_, 0, key_);
+    choose_tokens(decoder_->prefill(prompt.embeds, {length}, cancel), {question_.ids.back()}, cancel);
   }
 
-  // Return the prompt's embeddings, with the vectors of the images in the places of their placeholders.
-  std::vector<float> prompt(const Cancel& cancel) {
-    const size_t width = static_cast<size_t>(sizes_.hidden_size);
-    std::vector<float> embeds, vectors;
-    embed(engines_->table("text_embed"), question_.ids, width, embeds);
-    for (const Image& each : question_.images) see(each, vectors, cancel);
-    size_t next = 0;
-    for (size_t i = 0; i < question_.ids.size() && next < vectors.size(); ++i) {
-      if (question_.ids[i] != engines_->bundle().encoder->image_placeholder()) continue;
-      std::copy_n(vectors.begin() + static_cast<std::ptrdiff_t>(next), width,
-                  embeds.begin() + static_cast<std::ptrdiff_t>(i * width));
-      next += width;
-    }
-    return embeds;
+  void run_pass(const Cancel& cancel) {
+    const int64_t most = std::min({passes_->widest(), most_ - position_, decoder_->room()});
+    Ids given = looked_up(question_.ids, static_cast<size_t>(most - 1));
+    given.insert(given.begin(), question_.ids.back());
+    given.resize(static_cast<size_t>(passes_->begin(static_cast<int64_t>(given.size()))));
+    std::vector<float> embeds;
+    embed(engines_->table("text_embed"), given, static_cast<size_t>(sizes_.hidden_size), embeds);
+    choose_tokens(decoder_->look_ahead(embeds, {}, cancel), given, cancel);
+    const std::vector<int64_t> right{static_cast<int64_t>(chosen_.size())};
+    decoder_->keep(right);
+    passes_->end(right);
   }
 
-  // Append the vectors (N, D) of an image to those of the images before it.
-  void see(const Image& image, std::vector<float>& vectors, const Cancel& cancel) {
-    const int64_t side = sizes_.image_size, tokens = sizes_.num_image_tokens, width = sizes_.hidden_size;
-    const TensorInfo* out = engines_->bundle().component("vision_encoder").output("features");
-    if (out == nullptr || out->shape.size() != 3)
-      fail(JE_E_BUNDLE, engines_->bundle().manifest_file(), ": vision_encoder: no features; export the bundle again");
-    const int64_t channels = out->shape[2].size;
-    const std::vector<float> pixels = prepare(image, static_cast<int>(side));
-    std::vector<float> features(static_cast<size_t>(tokens * channels));
-    const Tensor between = floats("features", {1, tokens, channels}, features.data());
-    engines_->stage("vision_encoder")(floats("pixels", {1, 3, side, side}, pixels.data()), between, cancel);
-    const size_t start = vectors.size();
-    vectors.resize(start + static_cast<size_t>(tokens * width));
-    engines_->stage("vision_aligner")(between, floats("embeds", {1, tokens, width}, vectors.data() + start), cancel);
-  }
-
-  void take_token(Events& events, const Cancel& cancel) {
+  // Choose the tokens that follow hidden states (T, D), as long as the tokens that were given are right.
+  void choose_tokens(const float* hidden, const Ids& given, const Cancel& cancel) {
     const size_t size = static_cast<size_t>(sizes_.vocab_size);
-    if (position_ > 0) {
-      std::vector<float> embeds;
-      embed(engines_->table("text_embed"), {token_}, static_cast<size_t>(sizes_.hidden_size), embeds);
-      hidden_ = decoder_->step(embeds, cancel);
-    }
-    logits_.resize(size);
-    engines_->head("text_head")(hidden_, 1, logits_.data(), cancel);
-    const NoiseAt noise{question_.seed, Stream::kText, static_cast<uint32_t>(position_)};
-    token_ = choose(logits_.data(), size, question_.choice, noise);
+    logits_.resize(given.size() * size);
+    engines_->head("text_head")(hidden, static_cast<int64_t>(given.size()), logits_.data(), cancel);
+    chosen_.clear();
+    next_ = 0;
+    do {
+      const NoiseAt noise{question_.seed, Stream::kText,
+                          static_cast<uint32_t>(position_ + static_cast<int64_t>(next_))};
+      chosen_.push_back(choose(logits_.data() + next_ * size, size, question_.choice, noise));
+      ++next_;
+    } while (next_ < given.size() && chosen_.back() == given[next_]);
+    next_ = 0;
+  }
+
+  void take_token(Events& events) {
+    const int64_t token = chosen_[next_++];
     ++position_;
-    if (engines_->bundle().encoder->stops(token_)) return end(events);
-    tell(events, stream_.take(token_));
-    is_over_ = stream_.is_over();
+    if (engines_->bundle().encoder->stops(token)) return end(events);
+    question_.ids.push_back(token);
+    key_.push_back(token);
+    tell(events, stream_.take(token));
+    if (stream_.is_over()) finish();
   }
 
   void end(Events& events) {
     tell(events, stream_.rest());
+    finish();
+  }
+
+  // Keep what was computed for what follows.
+  void finish() {
     is_over_ = true;
+    passes_->keep();
+    engines_->kept().keep_row(*decoder_, 0, key_);
+    decoder_.reset();
   }
 
   static void tell(Events& events, std::string text) {
@@ -107,9 +126,12 @@ class Answer : public Task {
   Question question_;
   TextStream stream_;
   std::unique_ptr<CachedDecoder> decoder_;
-  const float* hidden_ = nullptr;
+  std::optional<Passes> passes_;
+  Key key_;
   std::vector<float> logits_;
-  int64_t most_, position_ = 0, token_ = 0;
+  Ids chosen_;       // tokens that the last pass chose
+  size_t next_ = 0;  // the first of them that was not taken yet
+  int64_t most_, position_ = 0;
   bool is_over_ = false;
 };
 

@@ -77,6 +77,12 @@ void give(Struct* to, const Struct& from, uint32_t size) {
   std::memcpy(static_cast<void*>(to), &size, sizeof size);
 }
 
+je_options default_options() {
+  je_options options{};
+  options.context_mb = 256;
+  return options;
+}
+
 je_request default_request() {
   constexpr double unset = std::numeric_limits<double>::quiet_NaN();
   je_request request{};
@@ -158,7 +164,7 @@ const char* je_version(void) { return JE_VERSION; }
 
 void je_options_init(je_options* options, uint32_t size) {
   if (options == nullptr || size < sizeof size) return;
-  je::give(options, je_options{}, size);
+  je::give(options, je::default_options(), size);
 }
 
 je_status je_session_open(const char* bundle, const je_options* options, je_session** session) {
@@ -166,9 +172,9 @@ je_status je_session_open(const char* bundle, const je_options* options, je_sess
     need(session, "session");
     *session = nullptr;
     need(bundle, "bundle");
-    const je_options given =
-        options == nullptr ? je_options{} : je::taken(*options, je::kLeastOptions, je_options{}, "je_options");
-    if (given.reserved != 0) je::refuse_unknown("je_options");
+    const je_options given = options == nullptr
+                                 ? je::default_options()
+                                 : je::taken(*options, je::kLeastOptions, je::default_options(), "je_options");
     je::Bundle opened = je::open_bundle(bundle, given.check_all != 0);
     je::load_onnxruntime(given.onnxruntime == nullptr ? "" : given.onnxruntime);
     je::Device device = je::choose_device(opened.manifest, given.device == nullptr ? "auto" : given.device);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "decoder_engine.hpp"
+#include "kept.hpp"
 
 namespace je {
 
@@ -18,8 +19,9 @@ class CachedDecoder {
   // the caches. Throws Error JE_E_MEMORY.
   CachedDecoder(const DecoderEngine& step, const DecoderEngine& prefill, int64_t width, int64_t rows, int64_t length);
 
-  // Start over with prompts. embeds (R, T, D): each row is padded on the right after its length. lengths (R). Return
-  // the hidden states (R, D) of the rows' last positions.
+  // Compute the prompts of the first U rows. Positions that were restored are not computed again. embeds (U, T, D):
+  // each row is padded on the right after its length. lengths (U). Return the hidden states (U, D) of their last
+  // positions.
   const float* prefill(const std::vector<float>& embeds, const std::vector<int64_t>& lengths, const Cancel& cancel);
 
   // Add one position per row, embeds (R, D). Return its hidden states (R, D).
@@ -32,6 +34,18 @@ class CachedDecoder {
 
   // Keep the first positions of the last look_ahead, of each row so many.
   void keep(const std::vector<int64_t>& counts);
+
+  // Return true if the caches can be copied here, false if they lie on a device.
+  bool is_on_host() const { return !caches_->memory.empty(); }
+
+  // Give a row the keys and values of the first `count` positions of a context.
+  void restore(size_t row, const Context& context, size_t count);
+
+  // Return a row's keys and values. key: the row's positions, as far as they are known.
+  Context saved(size_t row, Key key) const;
+
+  // Give each row the keys and values of another. sources (R): none comes after the row that it is copied to.
+  void repeat(const std::vector<size_t>& sources);
 
   // Return how many positions the longest row has left.
   int64_t room() const { return length_ - *std::max_element(lengths_.begin(), lengths_.end()); }

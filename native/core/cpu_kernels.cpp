@@ -5,28 +5,11 @@
 
 #include "cpu_weights.hpp"
 #include "error.hpp"
-#include "kv_cache.hpp"
 
 namespace je {
 namespace {
 
 constexpr int kDecoderBits = 4;
-
-class CpuCaches : public Caches {
- public:
-  CpuCaches(int64_t num_layers, size_t bytes, int64_t length)
-      : memory_(allocate_caches(num_layers, bytes)), length_(length) {
-    for (const auto& each : memory_) pointers_.push_back(static_cast<int8_t*>(each.get()));
-  }
-
-  int8_t* const* pointers() const { return pointers_.data(); }
-  int64_t length() const { return length_; }
-
- private:
-  CacheMemory memory_;
-  std::vector<int8_t*> pointers_;
-  int64_t length_;
-};
 
 class CpuDecoder : public DecoderEngine {
  public:
@@ -69,22 +52,29 @@ class CpuDecoder : public DecoderEngine {
   ~CpuDecoder() override { je_decoder_close(decoder_); }
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
-    const int64_t bytes = rows * length * sizes_.num_kv_heads * sizes_.head_dim;
-    return std::make_unique<CpuCaches>(sizes_.num_layers, static_cast<size_t>(bytes), length);
+    auto made = std::make_unique<Caches>();
+    made->rows = static_cast<size_t>(rows);
+    made->heads = static_cast<size_t>(sizes_.num_kv_heads);
+    made->length = static_cast<size_t>(length);
+    made->item_bytes = static_cast<size_t>(sizes_.head_dim);
+    made->memory = allocate_caches(sizes_.num_layers, made->rows * made->heads * made->length * made->item_bytes);
+    return made;
   }
 
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {
-    const auto& kv = static_cast<const CpuCaches&>(caches);
+    const int64_t length = static_cast<int64_t>(caches.length);
     for (int64_t i = 0; i < call.rows; ++i)  // never write outside of the caches
-      check(call.lengths[i] >= 0 && call.lengths[i] <= kv.length() && call.time <= kv.length());
+      check(call.lengths[i] >= 0 && call.lengths[i] <= length && call.time <= length);
+    std::vector<int8_t*> pointers;
+    for (const auto& each : caches.memory) pointers.push_back(static_cast<int8_t*>(each.get()));
     for (int64_t i = 0; i < call.rows * call.time; ++i)  // never read outside of the tables cos and sin
       check(call.positions[i] >= 0 && call.positions[i] < sizes_.max_length);
     const std::lock_guard<std::mutex> lock(pool_->mutex());
     cancel.check();
     je_decoder_stop_by(decoder_, cancel.flag());
     const int failed = je_decoder_run(decoder_, static_cast<int32_t>(call.rows), static_cast<int32_t>(call.time),
-                                      call.embeds, call.positions, call.lengths, static_cast<int32_t>(kv.length()),
-                                      kv.pointers(), call.hidden, call.last_only);
+                                      call.embeds, call.positions, call.lengths, static_cast<int32_t>(length),
+                                      pointers.data(), call.hidden, call.last_only);
     if (failed > 0) throw Cancelled();
     if (failed < 0) fail(JE_E_MEMORY, "no memory for ", call.rows, " rows of ", call.time, " positions");
   }

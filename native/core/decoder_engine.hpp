@@ -8,19 +8,24 @@
 #include <vector>
 
 #include "cancel.hpp"
+#include "kv_cache.hpp"
 #include "manifest.hpp"
 
 namespace je {
 
-// KV caches of some rows. A run updates them in place.
-class Caches {
- public:
+// KV caches of some rows. A run updates them in place. memory: on the host, (rows, heads, length) items of item_bytes
+// each, in the order of cache_names; empty if they lie on a device.
+struct Caches {
   virtual ~Caches() = default;
+
+  CacheMemory memory;
+  size_t rows = 0, heads = 0, length = 0, item_bytes = 0;
 };
 
-// The arguments of a run. rows: R. time: T. embeds (R, T, D), positions (R, T), lengths (R): valid positions of each
-// row after the run. hidden (R, T, D): the result, after the last norm. last_only: only the states of each row's last
-// valid position are needed; the others may be left as they are. goes_on: the caches hold positions before these.
+// The arguments of a run. rows: R, the first ones of the caches. time: T. embeds (R, T, D), positions (R, T), lengths
+// (R): valid positions of each row after the run. hidden (R, T, D): the result, after the last norm. last_only: only
+// the states of each row's last valid position are needed; the others may be left as they are. goes_on: the caches hold
+// positions before these.
 struct DecoderCall {
   int64_t rows, time;
   const float* embeds;

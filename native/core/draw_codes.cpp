@@ -1,6 +1,7 @@
 // Draws with Janus and Janus-Pro: one or several codes at a time, then the VQ decoder. Mirrors runtime/draw_codes.py
 // and decode_codes of runtime/decode.py. Shapes: B images, R rows, T positions, D width, V codes.
 #include <algorithm>
+#include <utility>
 
 #include "error.hpp"
 #include "passes.hpp"
@@ -39,13 +40,12 @@ struct Batch {
 
 class DrawCodes : public Task {
  public:
-  DrawCodes(std::shared_ptr<Engines> engines, const CodeSettings& settings, std::vector<PlannedImage> planned,
-            bool has_previews)
+  DrawCodes(std::shared_ptr<Engines> engines, const CodeSettings& settings, Drawing drawing)
       : engines_(std::move(engines)),
         sizes_(engines_->sizes()),
         settings_(settings),
-        planned_(std::move(planned)),
-        has_previews_(has_previews),
+        drawing_(std::move(drawing)),
+        planned_(drawing_.planned),
         num_codes_(static_cast<size_t>(sizes_.code_grid * sizes_.code_grid)) {}
 
   bool advance(Events& events, const Cancel& cancel) override {
@@ -69,20 +69,11 @@ class DrawCodes : public Task {
     const size_t count = std::min(at_once, planned_.size() - next_);
     batch_ = {};
     for (size_t i = 0; i < count; ++i) batch_.planned.push_back(planned_[next_++]);
-    batch_.passes.emplace(passes());
+    batch_.passes.emplace(passes_for(*engines_, static_cast<int64_t>(num_rows()), "image_head", settings_.parallel));
     const size_t room = num_codes_ + static_cast<size_t>(batch_.passes->widest());
     batch_.drafts.assign(count, {std::vector<int64_t>(room)});
     engines_->open({"decoder", "image_head"});
     prefill(cancel);
-  }
-
-  // Return how many positions a pass computes: so many as asked for, or else what draws fastest. Where sums depend on
-  // how many positions are computed together, the clock must not choose: passes then have one position.
-  Passes passes() const {
-    if (settings_.parallel > 0 || !engines_->uses_cpu_kernels())
-      return Passes(std::max<int64_t>(settings_.parallel, 1));
-    return Passes(costs_note(engines_->bundle().sha256, kernels_in_use(), engines_->num_threads(),
-                             static_cast<int64_t>(num_rows())));
   }
 
   void prefill(const Cancel& cancel) {
@@ -91,21 +82,47 @@ class DrawCodes : public Task {
     if (settings_.is_guided())
       for (const PlannedImage& each : batch_.planned)
         rows.push_back(engines_->bundle().encoder->unconditional(each.ids));
-    size_t longest = 0;
-    std::vector<int64_t> lengths;
+    std::vector<Ids> different;
+    std::vector<size_t> sources;  // which of them each row has
     for (const Ids& each : rows) {
-      longest = std::max(longest, each.size());
-      lengths.push_back(static_cast<int64_t>(each.size()));
+      const auto known = std::find(different.begin(), different.end(), each);
+      sources.push_back(static_cast<size_t>(known - different.begin()));
+      if (known == different.end()) different.push_back(each);
     }
-    std::vector<float> embeds;
-    for (Ids& each : rows) {
-      each.resize(longest, 0);
-      embed(engines_->table("text_embed"), each, static_cast<size_t>(sizes_.hidden_size), embeds);
-    }
+    choose_codes(compute(embedded(*engines_, different, drawing_.shown, cancel), sources, cancel).data(), 1, cancel);
+  }
+
+  // Compute each prompt once and return the hidden states (R, D) of the rows' last positions. Prompts are kept where
+  // results do not depend on what is computed together. sources (R): the prompt of each row.
+  std::vector<float> compute(std::vector<Embedded> prompts, std::vector<size_t> sources, const Cancel& cancel) {
+    const size_t rows = sources.size(), width = static_cast<size_t>(sizes_.hidden_size);
+    size_t longest = 0;
+    for (const Embedded& each : prompts) longest = std::max(longest, each.key.size());
     const int64_t positions = static_cast<int64_t>(longest + num_codes_) + batch_.passes->widest();
     batch_.decoder =
-        make_decoder(*engines_, static_cast<int64_t>(rows.size()), std::min(positions, sizes_.max_length), true, false);
-    choose_codes(batch_.decoder->prefill(embeds, lengths, cancel), 1, cancel);
+        make_decoder(*engines_, static_cast<int64_t>(rows), std::min(positions, sizes_.max_length), true, false);
+    CachedDecoder& decoder = *batch_.decoder;
+    if (!decoder.is_on_host()) {  // its rows cannot be copied here
+      std::vector<Embedded> all;
+      for (size_t row = 0; row < rows; ++row) all.push_back(prompts[std::exchange(sources[row], row)]);
+      prompts = std::move(all);
+    }
+    const bool keeps = engines_->uses_cpu_kernels();
+    std::vector<float> embeds, hidden;
+    std::vector<int64_t> lengths;
+    for (size_t place = 0; place < prompts.size(); ++place) {
+      if (keeps) engines_->kept().restore(decoder, place, prompts[place].key);
+      lengths.push_back(static_cast<int64_t>(prompts[place].key.size()));
+      embeds.insert(embeds.end(), prompts[place].embeds.begin(), prompts[place].embeds.end());
+      embeds.resize((place + 1) * longest * width);
+    }
+    const float* found = decoder.prefill(embeds, lengths, cancel);
+    for (size_t place = 0; keeps && place < prompts.size(); ++place)
+      engines_->kept().keep_row(decoder, place, prompts[place].key);
+    decoder.repeat(sources);
+    for (const size_t source : sources)
+      hidden.insert(hidden.end(), found + source * width, found + (source + 1) * width);
+    return hidden;
   }
 
   // Run a pass, if it is not the first: the prompt's prefill has chosen the first codes.
@@ -171,7 +188,7 @@ class DrawCodes : public Task {
     progress.unit = "codes";
     progress.done = batch_.planned[0].index * each + drawn * count;
     progress.total = static_cast<int64_t>(planned_.size()) * each;
-    if (!has_previews_ || drawn % sizes_.code_grid != 0) return;
+    if (!drawing_.has_previews || drawn % sizes_.code_grid != 0) return;
     for (size_t i = 0; i < batch_.planned.size(); ++i) {
       Event& preview = events.emplace_back();
       preview.kind = JE_EVENT_PREVIEW;
@@ -208,8 +225,8 @@ class DrawCodes : public Task {
   std::shared_ptr<Engines> engines_;
   const Sizes& sizes_;
   CodeSettings settings_;
-  std::vector<PlannedImage> planned_;
-  bool has_previews_;
+  Drawing drawing_;
+  const std::vector<PlannedImage>& planned_;
   size_t num_codes_, next_ = 0;
   Batch batch_;
   std::vector<float> logits_;
@@ -217,9 +234,8 @@ class DrawCodes : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
-                                 std::vector<PlannedImage> planned, bool has_previews) {
-  return std::make_unique<DrawCodes>(std::move(engines), settings, std::move(planned), has_previews);
+std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings, Drawing drawing) {
+  return std::make_unique<DrawCodes>(std::move(engines), settings, std::move(drawing));
 }
 
 }  // namespace je

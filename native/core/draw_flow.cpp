@@ -11,14 +11,17 @@ namespace {
 // The velocity field of a prompt. The prompt's keys and values are computed once.
 class Field {
  public:
-  Field(Engines& engines, const Ids& ids, double guidance_scale, const Cancel& cancel)
+  // shown_images: of the turns before.
+  Field(Engines& engines, const Ids& ids, const std::vector<Image>& shown_images, double guidance_scale,
+        const Cancel& cancel)
       : engines_(engines), sizes_(engines.sizes()), guidance_scale_(guidance_scale), cancel_(cancel) {
     const Ids shown(
         ids.begin(),
         ids.end() - 1);  // without the last id, which says that an image follows: the vector of t takes its place
     for (int64_t i = 0; i <= num_tokens(); ++i) positions_.push_back(static_cast<int64_t>(shown.size()) + i);
-    conditional_ = prefilled(shown);
-    unconditional_ = prefilled({shown[0]});
+    const Embedded prompt = embedded(engines, {shown}, shown_images, cancel)[0];
+    conditional_ = prefilled(prompt, shown.size());
+    unconditional_ = prefilled(prompt, 1);  // it has seen the first token alone
     const TensorInfo* skip = engines.bundle().component("flow_encoder").output("skip");
     for (size_t i = 1; skip != nullptr && i < skip->shape.size(); ++i) skip_.push_back(skip->shape[i].size);
     if (skip_.size() != 3 || std::count(skip_.begin(), skip_.end(), 0) > 0)
@@ -63,12 +66,15 @@ class Field {
   int64_t num_tokens() const { return sizes_.latent_grid * sizes_.latent_grid; }
   std::vector<int64_t> skip_shape(int64_t rows) const { return {rows, skip_[0], skip_[1], skip_[2]}; }
 
-  std::unique_ptr<CachedDecoder> prefilled(const Ids& ids) {
-    const int64_t length = static_cast<int64_t>(ids.size());
+  // Return a decoder that has computed the first `count` positions of a prompt.
+  std::unique_ptr<CachedDecoder> prefilled(const Embedded& prompt, size_t count) {
+    const int64_t length = static_cast<int64_t>(count);
     auto made = make_decoder(engines_, 1, length + num_tokens() + 1, false, true);
-    std::vector<float> embeds;
-    embed(engines_.table("text_embed"), ids, static_cast<size_t>(sizes_.hidden_size), embeds);
-    made->prefill(embeds, {length}, cancel_);
+    const auto first = [&](const auto& from, size_t size) {
+      return std::decay_t<decltype(from)>(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(size));
+    };
+    if (engines_.uses_cpu_kernels()) engines_.kept().restore(*made, 0, first(prompt.key, count));
+    made->prefill(first(prompt.embeds, count * static_cast<size_t>(sizes_.hidden_size)), {length}, cancel_);
     return made;
   }
 
@@ -82,13 +88,12 @@ class Field {
 
 class DrawFlow : public Task {
  public:
-  DrawFlow(std::shared_ptr<Engines> engines, const FlowSettings& settings, std::vector<PlannedImage> planned,
-           bool has_previews)
+  DrawFlow(std::shared_ptr<Engines> engines, const FlowSettings& settings, Drawing drawing)
       : engines_(std::move(engines)),
         sizes_(engines_->sizes()),
         settings_(settings),
-        planned_(std::move(planned)),
-        has_previews_(has_previews) {}
+        drawing_(std::move(drawing)),
+        planned_(drawing_.planned) {}
 
   bool advance(Events& events, const Cancel& cancel) override {
     if (next_ == planned_.size()) return false;
@@ -108,7 +113,7 @@ class DrawFlow : public Task {
       const DecoderNames names = engines_->decoder_names(false, true);
       engines_->open({names.step, "flow_encoder", "flow_decoder"});
       field_.reset();
-      field_ = std::make_unique<Field>(*engines_, planned.ids, settings_.guidance_scale, cancel);
+      field_ = std::make_unique<Field>(*engines_, planned.ids, drawing_.shown, settings_.guidance_scale, cancel);
     }
     const size_t count = static_cast<size_t>(sizes_.latent_channels * sizes_.latent_size * sizes_.latent_size);
     const auto velocity = [this](const Latent& z, double t, bool is_guided) {
@@ -124,7 +129,7 @@ class DrawFlow : public Task {
     progress.unit = "steps";
     progress.done = planned.index * settings_.num_steps + flow_->done();
     progress.total = static_cast<int64_t>(planned_.size()) * settings_.num_steps;
-    if (!has_previews_) return;
+    if (!drawing_.has_previews) return;
     Event& preview = events.emplace_back();
     preview.kind = JE_EVENT_PREVIEW;
     preview.index = planned.index;
@@ -168,8 +173,8 @@ class DrawFlow : public Task {
   std::shared_ptr<Engines> engines_;
   const Sizes& sizes_;
   FlowSettings settings_;
-  std::vector<PlannedImage> planned_;
-  bool has_previews_;
+  Drawing drawing_;
+  const std::vector<PlannedImage>& planned_;
   size_t next_ = 0;
   std::unique_ptr<Field> field_;
   std::unique_ptr<Flow> flow_;
@@ -177,9 +182,8 @@ class DrawFlow : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
-                                std::vector<PlannedImage> planned, bool has_previews) {
-  return std::make_unique<DrawFlow>(std::move(engines), settings, std::move(planned), has_previews);
+std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings, Drawing drawing) {
+  return std::make_unique<DrawFlow>(std::move(engines), settings, std::move(drawing));
 }
 
 }  // namespace je

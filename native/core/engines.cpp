@@ -10,6 +10,7 @@
 namespace je {
 namespace {
 
+constexpr int kMostContext = 1 << 20;
 constexpr int kMostThreads = 1024;  // threads of an engine; ONNX Runtime would try to start more, and be killed
 
 // Return the bytes that can be used without swapping, by Linux's estimate; infinity if the system gives none.
@@ -25,10 +26,16 @@ double free_memory() {
   return found;
 }
 
+size_t context_bytes(const je_options& options) {
+  if (options.context_mb < 0 || options.context_mb > kMostContext)
+    fail(JE_E_ARGUMENT, "context_mb is ", options.context_mb, "; give a value from 0 to ", kMostContext);
+  return static_cast<size_t>(options.context_mb) * 1000000;
+}
+
 }  // namespace
 
 Engines::Engines(Bundle bundle, Device device, const je_options& options)
-    : bundle_(std::move(bundle)), device_(std::move(device)), options_(options) {
+    : bundle_(std::move(bundle)), device_(std::move(device)), options_(options), kept_(context_bytes(options)) {
   if (options.num_threads < 0 || options.num_threads > kMostThreads)
     fail(JE_E_ARGUMENT, "num_threads is ", options.num_threads, "; give 0 to ", kMostThreads);
   bool is_any_on_cpu_kernels = false;

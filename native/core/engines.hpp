@@ -10,6 +10,7 @@
 #include "bundle.hpp"
 #include "cpu_kernels.hpp"
 #include "decoder_engine.hpp"
+#include "kept.hpp"
 #include "onnxruntime.hpp"
 #include "threads.hpp"
 
@@ -43,6 +44,9 @@ class Engines {
   const Stage& stage(const std::string& name);
   const Table& table(const std::string& name);
 
+  // Return what is kept for later requests.
+  Kept& kept() { return kept_; }
+
   // Choose the decoder's components. needs_steps: decode steps will follow. has_prefill: there are so many positions at
   // once that it is worth opening the copy for prefill, if the bundle has one.
   DecoderNames decoder_names(bool needs_steps, bool has_prefill);
@@ -71,6 +75,7 @@ class Engines {
   Device device_;
   je_options options_;
   std::shared_ptr<Pool> pool_;
+  Kept kept_;
   std::map<std::string, Slot> slots_;  // one per component; the map is never changed
 };
 

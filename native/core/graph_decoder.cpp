@@ -4,7 +4,6 @@
 #include <map>
 
 #include "error.hpp"
-#include "kv_cache.hpp"
 
 namespace je {
 namespace {
@@ -22,8 +21,6 @@ ONNXTensorElementDataType type_of(const std::string& dtype) {
 
 // The KV caches of a graph. On a device, the first run reads zeros from the host and writes to the device.
 struct GraphCaches : Caches {
-  std::vector<int64_t> shape;       // of each
-  CacheMemory memory;               // of `past`, on the host
   std::vector<Ort::Value> past;     // inputs of the next run, also its outputs if `present` is empty
   std::vector<Ort::Value> present;  // outputs of the first run on a device with its own memory
 };
@@ -33,9 +30,9 @@ class GraphDecoder : public DecoderEngine {
   GraphDecoder(const Bundle& bundle, const std::string& name, const GraphOptions& options)
       : sizes_(bundle.manifest.sizes),
         type_(type_of(bundle.manifest.cache.dtype)),
-        item_bytes_(type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT     ? 4
-                    : type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
-                                                                     : 1),
+        number_bytes_(type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT     ? 4
+                      : type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 ? 2
+                                                                       : 1),
         is_on_device_(options.device.has_memory()),
         is_for_cpu_(bundle.is_decoder_for_cpu()),
         graph_(bundle.path(bundle.component(name)), bundle.component(name), options) {
@@ -45,42 +42,48 @@ class GraphDecoder : public DecoderEngine {
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     auto made = std::make_unique<GraphCaches>();
-    const std::vector<int64_t> shape{rows, sizes_.num_kv_heads, length, sizes_.head_dim};
-    made->shape = shape;
-    const size_t numbers = static_cast<size_t>(rows * sizes_.num_kv_heads * length * sizes_.head_dim);
-    made->memory = allocate_caches(sizes_.num_layers, numbers * item_bytes_);
-    for (const auto& each : made->memory) {
-      made->past.push_back(value_of({"", type_, shape, each.get()}));
-      if (is_on_device_) made->present.push_back(graph_.device_value(shape, type_));
-    }
+    made->rows = static_cast<size_t>(rows);
+    made->heads = static_cast<size_t>(sizes_.num_kv_heads);
+    made->length = static_cast<size_t>(length);
+    made->item_bytes = static_cast<size_t>(sizes_.head_dim) * number_bytes_;
+    made->memory = allocate_caches(sizes_.num_layers, made->rows * made->heads * made->length * made->item_bytes);
+    add_rows(*made, 0, made->rows, made->past);
+    if (is_on_device_)
+      for (size_t i = 0; i < made->memory.size(); ++i)
+        made->present.push_back(graph_.device_value(shape_of(*made, made->rows), type_));
     return made;
   }
 
   // GroupQueryAttention takes several positions on a filled cache for one row only: then run one row after the other.
   void run(Caches& caches, const DecoderCall& call, const Cancel& cancel) const override {
     auto& kv = static_cast<GraphCaches&>(caches);
-    if (!is_for_cpu_ || !call.goes_on || call.time == 1 || call.rows == 1) return run_rows(kv, call, cancel);
-    for (int64_t row = 0; row < call.rows; ++row) {
+    const bool row_by_row = is_for_cpu_ && call.goes_on && call.time > 1 && call.rows > 1;
+    if (!row_by_row && static_cast<size_t>(call.rows) == kv.rows) return run_rows(kv, call, cancel);
+    const int64_t at_once = row_by_row ? 1 : call.rows;
+    for (int64_t row = 0; row < call.rows; row += at_once) {
       const int64_t at = row * call.time;
-      GraphCaches one = row_of(kv, row);
-      run_rows(one,
-               {1, call.time, call.embeds + at * sizes_.hidden_size, call.positions + at, call.lengths + row,
-                call.hidden + at * sizes_.hidden_size},
-               cancel);
+      GraphCaches part;
+      add_rows(kv, static_cast<size_t>(row), static_cast<size_t>(at_once), part.past);
+      DecoderCall of_part = call;
+      of_part.rows = at_once;
+      of_part.embeds += at * sizes_.hidden_size;
+      of_part.positions += at;
+      of_part.lengths += row;
+      of_part.hidden += at * sizes_.hidden_size;
+      run_rows(part, of_part, cancel);
     }
   }
 
  private:
-  // Return a row of caches on the host. It shares their memory.
-  GraphCaches row_of(const GraphCaches& all, int64_t row) const {
-    std::vector<int64_t> shape = all.shape;
-    shape[0] = 1;
-    const size_t bytes = static_cast<size_t>(shape[1] * shape[2] * shape[3]) * item_bytes_;
-    GraphCaches one;
-    for (const auto& each : all.memory)
-      one.past.push_back(
-          value_of({"", type_, shape, static_cast<char*>(each.get()) + static_cast<size_t>(row) * bytes}));
-    return one;
+  std::vector<int64_t> shape_of(const Caches& caches, size_t rows) const {
+    return {static_cast<int64_t>(rows), sizes_.num_kv_heads, static_cast<int64_t>(caches.length), sizes_.head_dim};
+  }
+
+  // Append values that share the memory of some rows.
+  void add_rows(const Caches& caches, size_t first, size_t count, std::vector<Ort::Value>& to) const {
+    const size_t start = first * caches.heads * caches.length * caches.item_bytes;
+    for (const auto& each : caches.memory)
+      to.push_back(value_of({"", type_, shape_of(caches, count), static_cast<char*>(each.get()) + start}));
   }
 
   void run_rows(GraphCaches& kv, const DecoderCall& call, const Cancel& cancel) const {
@@ -103,7 +106,7 @@ class GraphDecoder : public DecoderEngine {
 
   Sizes sizes_;
   ONNXTensorElementDataType type_;
-  size_t item_bytes_;
+  size_t number_bytes_;
   bool is_on_device_, is_for_cpu_;
   Graph graph_;
   std::vector<std::string> past_ = cache_names(kPast, sizes_.num_layers);

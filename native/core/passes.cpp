@@ -14,7 +14,7 @@ constexpr size_t kRounds = 3;                                  // passes of each
 constexpr double kMemory = 0.98;    // what each test of a draft leaves of the weight of those before it
 constexpr double kPriorRight = 2;   // drafts that were right, ...
 constexpr double kPriorTested = 4;  // ... and that were tested, before the first pass
-constexpr int64_t kRetry = 32;      // after so many passes of one position, one has two
+constexpr int64_t kTrial = 32;      // of so many passes one tries the next larger width
 
 // Return the samples of a width in a note; none if they are not some positive numbers.
 std::vector<double> sound(const nlohmann::json& found, const std::string& width) {
@@ -32,8 +32,13 @@ std::vector<double> sound(const nlohmann::json& found, const std::string& width)
 }  // namespace
 
 std::optional<std::filesystem::path> costs_note(const std::string& bundle, const std::string& instructions,
-                                                int num_threads, int64_t rows) {
-  return note_of("passes", join(bundle, " ", instructions, " ", num_threads, " ", rows));
+                                                int num_threads, int64_t rows, const std::string& head) {
+  return note_of("passes", join(bundle, " ", instructions, " ", num_threads, " ", rows, " ", head));
+}
+
+Passes passes_for(const Engines& engines, int64_t rows, const std::string& head, int64_t parallel) {
+  if (parallel > 0 || !engines.uses_cpu_kernels()) return Passes(std::max<int64_t>(parallel, 1));
+  return Passes(costs_note(engines.bundle().sha256, kernels_in_use(), engines.num_threads(), rows, head));
 }
 
 Passes::Passes(std::optional<std::filesystem::path> note)
@@ -58,7 +63,7 @@ void Passes::end(const std::vector<int64_t>& accepted) {
   const bool is_first = ++times_[width_] == 1;  // it also allocates memory
   if (samples != samples_.end() && samples->second.size() < kRounds && !is_first)
     samples->second.push_back(std::round(took.count() * 1e4) / 1e4);
-  in_a_row_ = width_ == 1 ? in_a_row_ + 1 : 0;
+  ++num_passes_;
   for (const int64_t count : accepted) {
     for (int64_t draft = 0; draft < std::min(count, width_ - 1); ++draft) {
       double &tested = tested_[static_cast<size_t>(draft)], &right = right_[static_cast<size_t>(draft)];
@@ -88,8 +93,11 @@ int64_t Passes::choose() const {
   for (const int64_t width : widths_)
     if (samples_.at(width).size() < kRounds && (unknown == 0 || times(width) < times(unknown))) unknown = width;
   if (unknown != 0) return unknown;
-  if (in_a_row_ >= kRetry) return widths_[1];
-  return *std::max_element(widths_.begin(), widths_.end(), [&](int64_t a, int64_t b) { return speed(a) < speed(b); });
+  const auto slower = [&](int64_t a, int64_t b) { return speed(a) < speed(b); };
+  auto best = std::max_element(widths_.begin(), widths_.end(), slower);
+  const bool is_trial = num_passes_ % kTrial == kTrial - 1;  // how often further drafts are right
+  if (is_trial && std::next(best) != widths_.end()) ++best;
+  return *best;
 }
 
 // Return the codes a millisecond that passes of a width may add to an image.

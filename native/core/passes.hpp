@@ -1,4 +1,4 @@
-// How many positions a pass computes: a fixed number, or what draws fastest (docs/decoding.md). Mirrors
+// How many positions a pass computes: a fixed number, or what is fastest (docs/decoding.md). Mirrors
 // runtime/passes.py.
 #pragma once
 
@@ -10,14 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "engines.hpp"
+
 namespace je {
 
 constexpr int64_t kMostWidth = 64;  // what may be asked for
 
 // Return the note that keeps the costs of passes. bundle: SHA-256 of its manifest. instructions: the instruction set of
-// the CPU kernels. rows: of the decoder.
+// the CPU kernels. rows: of the decoder. head: the component that makes logits.
 std::optional<std::filesystem::path> costs_note(const std::string& bundle, const std::string& instructions,
-                                                int num_threads, int64_t rows);
+                                                int num_threads, int64_t rows, const std::string& head);
 
 // Chooses the width of each pass.
 class Passes {
@@ -49,8 +51,12 @@ class Passes {
   std::map<int64_t, int64_t> times_;                // passes of each width
   std::vector<double> right_, tested_;              // by draft
   size_t num_known_ = 0;
-  int64_t in_a_row_ = 0, width_ = 0;
+  int64_t num_passes_ = 0, width_ = 0;
   std::chrono::steady_clock::time_point began_;
 };
+
+// Return how many positions a pass computes: so many, or with 0 what is fastest. Where sums depend on how many
+// positions are computed together, the clock must not choose: passes then have one position.
+Passes passes_for(const Engines& engines, int64_t rows, const std::string& head, int64_t parallel);
 
 }  // namespace je

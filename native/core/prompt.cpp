@@ -74,8 +74,15 @@ PromptEncoder::PromptEncoder(Tokenizer tokenizer, Template roles)
   if (!is_token) stop_text_ = to_points(roles_.user_role + ":");
 }
 
-Ids PromptEncoder::generation(const std::string& prompt) const {
-  const Ids found = ids(chat({{required(prompt, "prompt"), 0, std::nullopt}}, "", "") + kBegin);
+Ids PromptEncoder::generation(const std::string& prompt, std::vector<Turn> history, int64_t num_image_tokens) const {
+  const Turn turn{required(prompt, "prompt"), 0, std::nullopt};
+  if (!history.empty()) {
+    history.push_back(turn);
+    Ids found = conversation(history, num_image_tokens);
+    found.push_back(begin_);
+    return found;
+  }
+  const Ids found = ids(chat({turn}, "", "") + kBegin);
   if (found.back() != begin_) misread(kBegin);
   return found;
 }

@@ -29,9 +29,10 @@ class PromptEncoder {
   // Throws std::runtime_error, one line, if the tokenizer lacks a special token of the family.
   PromptEncoder(Tokenizer tokenizer, Template roles);
 
-  // Return the ids of a prompt to draw, at least two. The first code follows after the last id. Throws Error
-  // JE_E_ARGUMENT, and JE_E_BUNDLE if the tokenizer does not read the model's own tokens.
-  Ids generation(const std::string& prompt) const;
+  // Return the ids of a prompt to draw, at least two. The first code follows after the last id. history: the turns
+  // before, with their answers. num_image_tokens: vectors per image of the history. Throws Error JE_E_ARGUMENT, and
+  // JE_E_BUNDLE if the tokenizer does not read the model's own tokens.
+  Ids generation(const std::string& prompt, std::vector<Turn> history = {}, int64_t num_image_tokens = 0) const;
 
   // Return the ids of a conversation, with a placeholder for each image vector. The last turn's answer follows after
   // the last id. num_image_tokens: vectors per image. Throws as generation().

@@ -83,13 +83,40 @@ void check_list(const Item* items, size_t count, const char* name, int64_t most)
   check_range(name, static_cast<int64_t>(std::min<size_t>(count, INT64_MAX)), int64_t{0}, most);
 }
 
+// Return the turns of the history. Set *num_images to how many images they are about.
+std::vector<Turn> history_of(const je_request& request, size_t* num_images) {
+  std::vector<Turn> turns;
+  *num_images = 0;
+  for (size_t i = 0; i < request.num_history; ++i) {
+    const je_turn& turn = request.history[i];
+    if (turn.answer == nullptr) fail(JE_E_ARGUMENT, "a turn of the history has no answer; ask its question first");
+    turns.push_back({text_of(turn.message, "message"), turn.num_images, text_of(turn.answer, "answer")});
+    if (turn.num_images > request.num_input_images - *num_images)
+      fail(JE_E_ARGUMENT, "the history is about more images than the ", request.num_input_images,
+           " that are there; give those of all turns");
+    *num_images += turn.num_images;
+  }
+  return turns;
+}
+
+std::vector<Image> images_of(const je_request& request) {
+  std::vector<Image> images;
+  for (size_t i = 0; i < request.num_input_images; ++i) images.push_back(to_rgb(request.input_images[i]));
+  return images;
+}
+
 std::vector<PlannedImage> plan_images(const je_request& request, const Engines& engines) {
   std::vector<std::string> prompts{text_of(request.prompt, "prompt")};
   for (size_t i = 0; i < request.num_more_prompts; ++i)
     prompts.push_back(text_of(request.more_prompts[i], "more_prompts"));
+  size_t num_images;
+  const std::vector<Turn> history = history_of(request, &num_images);
+  if (num_images != request.num_input_images)
+    fail(JE_E_ARGUMENT, "the history is about ", num_images, " images, ", request.num_input_images,
+         " are there; give those of its turns");
   std::vector<PlannedImage> found;
   for (const std::string& prompt : prompts) {
-    const Ids ids = engines.bundle().encoder->generation(prompt);
+    const Ids ids = engines.bundle().encoder->generation(prompt, history, engines.sizes().num_image_tokens);
     check_length("prompt", ids, engines.sizes().num_drawn(), engines.sizes());
     for (int32_t i = 0; i < request.num_images; ++i)
       found.push_back({static_cast<int64_t>(found.size()), request.seed + static_cast<uint64_t>(i), ids});
@@ -99,9 +126,7 @@ std::vector<PlannedImage> plan_images(const je_request& request, const Engines& 
 
 // Refuse a number of positions that the decoder does not compute at once.
 void check_parallel(int32_t parallel, const Engines& engines) {
-  const Manifest& manifest = engines.bundle().manifest;
   check_range("parallel", int64_t{parallel}, int64_t{0}, kMostWidth);
-  if (parallel > 0 && manifest.is_flow) refuse_setting("parallel", manifest);
   if (parallel <= 1) return;
   const int64_t most = engines.bundle().component("decoder").profile.at("T").most;
   if (parallel > most) fail(JE_E_ARGUMENT, "parallel is ", parallel, "; this bundle's decoder takes at most ", most);
@@ -112,38 +137,24 @@ void check_parallel(int32_t parallel, const Engines& engines) {
 
 std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_request& request) {
   check_list(request.more_prompts, request.num_more_prompts, "more_prompts", kMostImages - 1);
+  check_list(request.input_images, request.num_input_images, "input_images", kMostImages);
+  check_list(request.history, request.num_history, "history", kMostTokens);
   check_range("num_images", int64_t{request.num_images}, int64_t{1}, kMostImages);
   check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_images));
   const Manifest& manifest = engines->bundle().manifest;
   Sampling chosen = request.reference != 0 ? reference_sampling(manifest.is_flow) : manifest.sampling;
   take_settings(request, manifest, chosen);
-  std::vector<PlannedImage> planned = plan_images(request, *engines);
-  const bool has_previews = request.previews != 0;
+  Drawing drawing{plan_images(request, *engines), images_of(request), request.previews != 0};
   check_parallel(request.parallel, *engines);
   if (manifest.is_flow) {
+    if (request.parallel != 0) refuse_setting("parallel", manifest);
     const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
                                 chosen.shift,          chosen.guidance_start, chosen.guidance_end};
-    return draw_flow(std::move(engines), settings, std::move(planned), has_previews);
+    return draw_flow(std::move(engines), settings, std::move(drawing));
   }
   const CodeSettings settings{
       chosen.guidance_scale, {chosen.temperature, chosen.top_p, chosen.top_k}, request.parallel};
-  return draw_codes(std::move(engines), settings, std::move(planned), has_previews);
-}
-
-std::vector<Turn> turns_of(const je_request& request) {
-  std::vector<Turn> turns;
-  size_t before = 0;
-  for (size_t i = 0; i < request.num_history; ++i) {
-    const je_turn& turn = request.history[i];
-    if (turn.answer == nullptr) fail(JE_E_ARGUMENT, "a turn of the history has no answer; ask its question first");
-    turns.push_back({text_of(turn.message, "message"), turn.num_images, text_of(turn.answer, "answer")});
-    if (turn.num_images > request.num_input_images - before)
-      fail(JE_E_ARGUMENT, "the history is about more images than the ", request.num_input_images,
-           " that are there; give those of all turns");
-    before += turn.num_images;
-  }
-  turns.push_back({text_of(request.prompt, "prompt"), request.num_input_images - before, std::nullopt});
-  return turns;
+  return draw_codes(std::move(engines), settings, std::move(drawing));
 }
 
 std::unique_ptr<Task> start_asking(std::shared_ptr<Engines> engines, const je_request& request) {
@@ -158,10 +169,15 @@ std::unique_ptr<Task> start_asking(std::shared_ptr<Engines> engines, const je_re
   if (!std::isnan(request.top_p)) question.choice.top_p = request.top_p;
   check_range("temperature", question.choice.temperature, 0.0, 100.0);
   check_range("top_p", question.choice.top_p, 1e-6, 1.0);
+  check_parallel(request.parallel, *engines);
+  question.parallel = request.parallel;
   const Sizes& sizes = engines->sizes();
-  question.ids = engines->bundle().encoder->conversation(turns_of(request), sizes.num_image_tokens);
+  size_t num_images;
+  std::vector<Turn> turns = history_of(request, &num_images);
+  turns.push_back({text_of(request.prompt, "prompt"), request.num_input_images - num_images, std::nullopt});
+  question.ids = engines->bundle().encoder->conversation(turns, sizes.num_image_tokens);
   check_length("question", question.ids, 1, sizes);
-  for (size_t i = 0; i < request.num_input_images; ++i) question.images.push_back(to_rgb(request.input_images[i]));
+  question.images = images_of(request);
   return answer(std::move(engines), std::move(question));
 }
 
@@ -175,10 +191,7 @@ void check_unset(std::initializer_list<std::pair<const char*, bool>> settings, c
 
 std::unique_ptr<Task> start_task(std::shared_ptr<Engines> engines, const je_request& request) {
   if (request.task == JE_TASK_DRAW) {
-    check_unset({{"input_images", request.num_input_images > 0},
-                 {"history", request.num_history > 0},
-                 {"max_tokens", request.max_tokens != kUsualTokens}},
-                "draw");
+    check_unset({{"max_tokens", request.max_tokens != kUsualTokens}}, "draw");
     return start_drawing(std::move(engines), request);
   }
   if (request.task != JE_TASK_ASK) fail(JE_E_ARGUMENT, "task is ", request.task, "; give JE_TASK_DRAW or JE_TASK_ASK");
@@ -186,7 +199,6 @@ std::unique_ptr<Task> start_task(std::shared_ptr<Engines> engines, const je_requ
                {"num_images", request.num_images != 1},
                {"previews", request.previews != 0},
                {"reference", request.reference != 0},
-               {"parallel", request.parallel != 0},
                {"top_k", request.top_k != -1},
                {"guidance_scale", !std::isnan(request.guidance_scale)},
                {"num_steps", request.num_steps != -1},

@@ -47,7 +47,14 @@ struct PlannedImage {
   Ids ids;
 };
 
-// Settings of drawing codes. parallel: positions that a pass computes; 0: what draws fastest.
+// What a request draws. shown: images of the turns before.
+struct Drawing {
+  std::vector<PlannedImage> planned;
+  std::vector<Image> shown;
+  bool has_previews;
+};
+
+// Settings of drawing codes. parallel: positions that a pass computes; 0: what is fastest.
 struct CodeSettings {
   double guidance_scale = 1;
   Choice choice;
@@ -57,25 +64,35 @@ struct CodeSettings {
   bool is_guided() const { return guidance_scale != 1; }
 };
 
-// A question about images. max_tokens: of the answer.
+// A question about images. max_tokens: of the answer. parallel: positions that a pass computes; 0: what is fastest.
 struct Question {
   Ids ids;
   std::vector<Image> images;
   int64_t max_tokens;
   uint64_t seed;
   Choice choice;
+  int64_t parallel = 0;
 };
 
 // Draw with Janus, as many images at once as the decoder has rows for.
-std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings,
-                                 std::vector<PlannedImage> planned, bool has_previews);
+std::unique_ptr<Task> draw_codes(std::shared_ptr<Engines> engines, const CodeSettings& settings, Drawing drawing);
 
 // Draw with JanusFlow: one image after the other. Images of the same prompt share its KV cache.
-std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings,
-                                std::vector<PlannedImage> planned, bool has_previews);
+std::unique_ptr<Task> draw_flow(std::shared_ptr<Engines> engines, const FlowSettings& settings, Drawing drawing);
 
 // Answer a question.
 std::unique_ptr<Task> answer(std::shared_ptr<Engines> engines, Question question);
+
+// A prompt as the decoder reads it. key: among kept contexts. embeds (T, D).
+struct Embedded {
+  Key key;
+  std::vector<float> embeds;
+};
+
+// Return prompts whose placeholders are replaced by the vectors of the images, in order. A prompt has places for the
+// vectors of all images or of none.
+std::vector<Embedded> embedded(Engines& engines, const std::vector<Ids>& prompts, const std::vector<Image>& images,
+                               const Cancel& cancel);
 
 // Append the embeddings (T, D) of token ids to `to`. width: D.
 void embed(const Table& table, const Ids& ids, size_t width, std::vector<float>& to);

@@ -19,7 +19,7 @@ mod ffi {
         pub onnxruntime: *const c_char,
         pub device: *const c_char,
         pub check_all: i32,
-        pub reserved: i32,
+        pub context_mb: i32,
         pub log: Option<extern "C" fn(*mut c_void, i32, *const c_char)>,
         pub log_context: *mut c_void,
     }

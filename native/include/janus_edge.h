@@ -126,9 +126,9 @@ typedef struct {
   const char* onnxruntime; /* file of ONNX Runtime; NULL (default): beside libjanus_edge, else the system's */
   const char* device;      /* "cpu", "cuda:1", ... (docs/c-api.md); NULL (default): "auto" */
   int32_t check_all;       /* not 0: hash every file; 0 (default): hash files that are new or were changed */
-  int32_t reserved;        /* 0 */
-  je_log log;              /* receives log lines; NULL (default): nothing is logged */
-  void* log_context;       /* passed on to `log` */
+  int32_t context_mb; /* room for what is kept of requests for later ones (docs/decoding.md); 256 (default), in MB */
+  je_log log;         /* receives log lines; NULL (default): nothing is logged */
+  void* log_context;  /* passed on to `log` */
 } je_options;
 
 /* Set all fields to their defaults. size: sizeof the struct as the program was built with it, in bytes. */
@@ -206,19 +206,21 @@ typedef struct {
   int32_t top_k;                   /* keeps so many codes; 0: off; -1 (default): unset */
   double guidance_scale;           /* 1: off */
   int32_t num_steps;               /* steps of a flow; -1 (default): unset */
-  int32_t parallel;                /* Janus: positions that a pass computes, 1 to 64; 0 (default): what draws fastest */
-  const char* solver;              /* solver of a flow: "euler", "ab2" or "heun" */
-  double shift;                    /* of a flow; above 1: more steps near the noise */
-  double guidance_start;           /* of a flow; guidance is on from this t, 0 to 1, ... */
-  double guidance_end;             /* ... to this t, 0 to 1 */
+  int32_t parallel;   /* for codes and answers: positions that a pass computes, 1 to 64; 0 (default): what is fastest */
+  const char* solver; /* solver of a flow: "euler", "ab2" or "heun" */
+  double shift;       /* of a flow; above 1: more steps near the noise */
+  double guidance_start; /* of a flow; guidance is on from this t, 0 to 1, ... */
+  double guidance_end;   /* ... to this t, 0 to 1 */
 
-  /* to ask */
-  const je_image* input_images; /* images of all turns, in their order; the last turn is about the remaining ones */
+  /* for both: what came before */
+  const je_image* input_images; /* images of all turns, in order; a question is about those that remain */
   size_t num_input_images;      /* 0 (default) */
   const je_turn* history;       /* earlier questions and answers */
   size_t num_history;           /* 0 (default) */
-  int32_t max_tokens;           /* most tokens of the answer; 128 (default) */
-  int32_t reserved;             /* 0 */
+
+  /* to ask */
+  int32_t max_tokens; /* most tokens of the answer; 128 (default) */
+  int32_t reserved;   /* 0 */
 } je_request;
 
 /* Set all fields to their defaults. size: sizeof the struct as the program was built with it, in bytes. */

@@ -35,7 +35,7 @@ class Options(c.Structure):
         ("onnxruntime", c.c_char_p),
         ("device", c.c_char_p),
         ("check_all", c.c_int32),
-        ("reserved", c.c_int32),
+        ("context_mb", c.c_int32),
         ("log", Log),
         ("log_context", c.c_void_p),
     )

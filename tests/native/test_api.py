@@ -47,7 +47,7 @@ WRONG: list[tuple[Path, dict[str, Any], str]] = [
     (JANUS, DRAWN | {"num_steps": 3}, "num_steps means nothing to tiny-janus"),
     (JANUS, DRAWN | {"solver": b"euler"}, "solver means nothing"),
     (JANUS, DRAWN | {"max_tokens": 9}, "max_tokens means nothing to a request to draw"),
-    (JANUS, DRAWN | {"input_images": [np.zeros((2, 2), np.uint8)]}, "input_images means nothing"),
+    (JANUS, DRAWN | {"input_images": [np.zeros((2, 2), np.uint8)]}, "about 0 images, 1 are there"),
     (FLOW, DRAWN | {"top_k": 3}, "top_k means nothing to tiny-flow"),
     (FLOW, DRAWN | {"solver": b"rk4"}, "euler, ab2, heun"),
     (FLOW, DRAWN | {"shift": 0.0}, "shift is 0"),
@@ -89,7 +89,7 @@ def test_wrong_requests_are_one_line(
         ({"onnxruntime": b"/nonexistent/libonnxruntime.so"}, capi.E_RUNTIME, "before"),
         ({"size": 4}, capi.E_ABI, "set its size"),
         ({"size": 2**31}, capi.E_ABI, "set its size"),
-        ({"reserved": 1}, capi.E_ABI, "use a newer one"),
+        ({"context_mb": -1}, capi.E_ARGUMENT, "context_mb is -1; give a value from 0 to 1048576"),
     ],
 )
 def test_wrong_options_are_one_line(

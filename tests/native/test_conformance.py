@@ -156,6 +156,47 @@ def test_conversations(api: Api, shipped: Reference) -> None:
             assert found.decode() == shipped.answer(request)
 
 
+@pytest.mark.parametrize("context_mb", [256, 0])
+def test_what_is_kept(api: Api, shipped: Reference, int4_dir: Path, context_mb: int) -> None:
+    """Later questions and drawings of a conversation, in one session or each afresh."""
+    image, _ = QUESTIONS[0]
+    turns: list[tuple[str, str, int]] = []
+    for folder in (shipped.folder, int4_dir):
+        ours = reference(folder)
+        with api.session(folder, context_mb=context_mb) as session:
+            for question in ("what is it?", "what colour is it?", "how many are there?"):
+                history = tuple(Turn(message=m, answer=a, num_images=n) for m, a, n in turns)
+                given = [(m.encode(), a.encode(), n) for m, a, n in turns]
+                before: dict[str, Any] = {"input_images": [image] if turns else []}
+                found = api.draw(session, prompt=b"a star", seed=3, history=given, **before)
+                images = (as_image(image),)
+                request = ImageRequest(
+                    prompt="a star", seed=3, history=history, images=images if turns else ()
+                )
+                (expected,) = ours.drawn(request)
+                assert np.array_equal(found[0].pixels, expected.pixels)
+                answer = api.ask(
+                    session, prompt=question.encode(), input_images=[image], history=given
+                )
+                asked = AskRequest(question=question, images=images, history=history)
+                assert answer.decode() == ours.answer(asked)
+                turns.append((question, answer.decode(), 0 if turns else 1))
+        turns.clear()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_answers_do_not_depend_on_passes(api: Api, int4_dir: Path, temperature: float) -> None:
+    asked: dict[str, Any] = {"temperature": temperature, "max_tokens": 60}
+    question = "one one two one one two one one"
+    ours = reference(int4_dir)
+    with api.session(int4_dir) as session:
+        for seed in range(6):
+            expected = ours.answer(AskRequest(question=question, seed=seed, parallel=1, **asked))
+            for width in (0, 1, 2, 3, 8, 64):
+                more = {"seed": seed, "parallel": width, **asked}
+                assert api.ask(session, prompt=question.encode(), **more).decode() == expected
+
+
 @pytest.mark.parametrize("shape", [(5, 90, 3), (64, 64), (30, 47, 4), (200, 61, 3)])
 def test_images_of_any_shape(api: Api, shipped: Reference, shape: tuple[int, ...]) -> None:
     """Grey and alpha, wide and tall; sampled, as then every bit of the image counts."""

@@ -19,7 +19,15 @@ from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.decode import Drafts, Settings, decode_codes
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Finished, Image
-from janus_edge.runtime.passes import MOST_WIDTH, PRIOR, RETRY, ROUNDS, WIDTHS, Passes
+from janus_edge.runtime.passes import (
+    MOST_WIDTH,
+    PRIOR,
+    ROUNDS,
+    TRIAL,
+    WIDTHS,
+    Passes,
+    known_samples,
+)
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 
@@ -41,7 +49,7 @@ class Table:
         self.logits = rng.standard_normal((4**NUM_CODES, NUM_WORDS)).astype(np.float32) * 1.5
         self.kept_B = np.zeros(images, np.int64)
 
-    def prefill(self, _prompt: np.ndarray, _lengths: np.ndarray) -> np.ndarray:
+    def prefill(self) -> np.ndarray:
         self.kept_B[:] = 0
         return self.logits[self.kept_B]
 
@@ -67,13 +75,11 @@ class Table:
 
 def drawn(table: Table, seeds: np.ndarray, width: int) -> np.ndarray:
     """Draw one image for each seed; codes (B, N)."""
-    nothing = np.zeros((len(seeds), 1, NUM_WORDS), np.float32)
     steps = decode_codes(
         table,  # type: ignore[arg-type]
         lambda hidden: hidden,
         np.arange(NUM_WORDS, dtype=np.float32)[:, None],
-        nothing,
-        np.ones(len(seeds), np.int64),
+        table.prefill(),
         NUM_CODES,
         seeds,
         Settings(temperature=1.0),
@@ -160,18 +166,20 @@ class Clock:
 
 def test_costs_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock, note = Clock(monkeypatch, lambda width: 10.0 + width), tmp_path / "a" / "note.json"
-    first = Passes(WIDTHS, note)
+    first = Passes(WIDTHS, note, known_samples(note))
     widths = clock.run(first, 0.5, 10)
     assert widths == [*WIDTHS, 1, 2]
     first.keep()
-    assert json.loads(note.read_text(encoding="utf-8"))["1"] == [11.0]  # the first pass of a width does not count
-    second = Passes(WIDTHS, note)
+    assert json.loads(note.read_text(encoding="utf-8"))["1"] == [
+        11.0
+    ]  # the first pass of a width does not count
+    second = Passes(WIDTHS, note, known_samples(note))
     assert all(width in WIDTHS for width in clock.run(second, 0.5, 8 * (ROUNDS + 1)))
     second.keep()
     known = json.loads(note.read_text(encoding="utf-8"))
     assert known == {str(width): [10.0 + width] * ROUNDS for width in WIDTHS}
     written = note.stat().st_mtime_ns
-    third = Passes(WIDTHS, note)
+    third = Passes(WIDTHS, note, known_samples(note))
     clock.run(third, 0.5, 30)
     third.keep()
     assert note.stat().st_mtime_ns == written
@@ -189,7 +197,9 @@ def test_a_damaged_note_is_measured_anew(
 ) -> None:
     note = tmp_path / "note.json"
     note.write_text(text, encoding="utf-8")
-    assert Clock(monkeypatch, float).run(Passes(WIDTHS, note), 0.5, 8) == list(WIDTHS)
+    assert Clock(monkeypatch, float).run(Passes(WIDTHS, note, known_samples(note)), 0.5, 8) == list(
+        WIDTHS
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +219,7 @@ def test_the_fastest_width_is_chosen(
     widths = clock.run(chosen, right, 100)
     assert widths.count(width) >= 90, widths
     if width == 1:  # from time to time, whether drafts are right now
-        assert widths.count(2) in range(100 // RETRY - 1, 100 // RETRY + 2)
+        assert widths.count(2) in range(100 // TRIAL, 100 // TRIAL + 2)
 
 
 def test_no_more_positions_than_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

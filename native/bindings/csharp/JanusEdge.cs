@@ -47,7 +47,7 @@ internal static unsafe class Native
         public uint Size;
         public int NumThreads;
         public byte* OnnxRuntime, Device;
-        public int CheckAll, Reserved;
+        public int CheckAll, ContextMb;
         public IntPtr Log, LogContext;
     }
 

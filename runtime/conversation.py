@@ -1,0 +1,96 @@
+"""A conversation: questions and drawings that follow each other, on one session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from janus_edge.runtime.arguments import Text, checked
+from janus_edge.runtime.events import Event, Image
+from janus_edge.runtime.events import Text as TextEvent
+from janus_edge.runtime.image_inputs import to_images
+from janus_edge.runtime.prompt import Turn
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+
+
+class Conversation:
+    """Questions and drawings that follow each other.
+
+    A turn begins where the one before ended. What its session keeps is not computed again
+    (docs/decoding.md). A drawn image is shown with the next question. One thread at a time.
+
+    Attributes:
+        turns: The questions and their answers so far.
+        images: The images that they are about, in order.
+        shown: Images that the next question is about, besides its own.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Begin a conversation.
+
+        Args:
+            session: Runs its requests; other requests may use it too.
+        """
+        self._session = session
+        self.turns: tuple[Turn, ...] = ()
+        self.images: tuple[Any, ...] = ()
+        self.shown: tuple[Any, ...] = ()
+
+    @checked
+    def ask(self, question: Text, images: Any = (), **settings: Any) -> Iterator[Event]:
+        """Ask a question. It is a part of the conversation once its answer has been read.
+
+        Args:
+            question: The question.
+            images: Images that it is about, as of an ``AskRequest``.
+            **settings: Other settings of an ``AskRequest``.
+
+        Yields:
+            The events: Text as it is decoded, Finished.
+
+        Raises:
+            JanusEdgeError: As ``AskRequest`` and ``Session.ask``. Raised before any work.
+        """
+        new = (*self.shown, *to_images(images))
+        request = AskRequest(
+            question=question, images=(*self.images, *new), history=self.turns, **settings
+        )
+        return self._answered(self._session.ask(request), question, new)
+
+    def _answered(
+        self, events: Iterator[Event], question: str, new: tuple[Any, ...]
+    ) -> Iterator[Event]:
+        answer = ""
+        for event in events:
+            if isinstance(event, TextEvent):
+                answer += event.text
+            yield event
+        if not answer.strip():  # such a turn cannot be told to the model
+            return
+        turn = Turn(message=question, num_images=len(new), answer=answer)
+        self.turns, self.images, self.shown = (*self.turns, turn), (*self.images, *new), ()
+
+    @checked
+    def draw(self, prompt: Text, **settings: Any) -> Iterator[Event]:
+        """Draw an image that follows the conversation; the next question is about it.
+
+        Args:
+            prompt: What to draw.
+            **settings: Other settings of an ``ImageRequest``.
+
+        Yields:
+            The events, as of ``Session.generate_image``.
+
+        Raises:
+            JanusEdgeError: As ``ImageRequest`` and ``Session.generate_image``. Raised before any
+                work.
+        """
+        request = ImageRequest(prompt=prompt, history=self.turns, images=self.images, **settings)
+        return self._drawn(self._session.generate_image(request))
+
+    def _drawn(self, events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, Image):
+                self.shown = (*self.shown, event)
+            yield event
