@@ -89,7 +89,8 @@ def draw(
         print_json(_document(session, request, drawn, timings))
     else:
         took = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
-        typer.echo(f"ms: {took}", err=True)
+        how = "approximate; " if _is_approximate(session.image_settings(request)) else ""
+        typer.echo(f"{how}ms: {took}", err=True)
 
 
 def _check_texts(session: Session, request: ImageRequest, kind: str) -> None:
@@ -134,9 +135,15 @@ def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> di
         "prompt": request.prompts[index // request.num_images],
         "seed": str(seed),
         **{name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        **({"approximate": "yes"} if _is_approximate(settings) else {}),
         "model": manifest.name,
         "model_sha256": session.bundle.sha256,
     }
+
+
+def _is_approximate(settings: object) -> bool:
+    """Return True if an image of these settings is not the exact one."""
+    return bool(getattr(settings, "is_approximate", False))
 
 
 def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:

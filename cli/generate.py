@@ -55,6 +55,18 @@ def generate(
         int | None, typer.Option(help="Keep the k likeliest codes; 0 keeps all.")
     ] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Janus: approximate, in less time: guides the first 0.85 of the codes."
+        ),
+    ] = False,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Janus: approximate: a row begins when the one above has so many codes; 0: exact."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="JanusFlow: steps per image.")] = None,
     solver: Annotated[
         str | None, typer.Option(help="JanusFlow: euler, ab2 or heun.", metavar="NAME")
@@ -66,7 +78,11 @@ def generate(
         float | None, typer.Option(help="JanusFlow: t in 0..1 from which guidance is on.")
     ] = None,
     guidance_end: Annotated[
-        float | None, typer.Option(help="JanusFlow: t in 0..1 from which it is off again.")
+        float | None,
+        typer.Option(
+            help="JanusFlow: t in 0..1 from which it is off again. Janus: the part of the codes "
+            "that is guided; below 1 is approximate."
+        ),
     ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="The papers' settings, not the bundle's.")
@@ -103,6 +119,8 @@ def generate(
         guidance_start=guidance_start,
         guidance_end=guidance_end,
         reference=reference,
+        fast=fast,
+        window=window,
         parallel=parallel or None,
         previews=previews is not None,
     )

@@ -59,7 +59,7 @@ class CachedDecoder:
         self._rows, self._max_length, self._row_by_row = rows, max_length, row_by_row
         self._cache = KVCache.zeros(engine, sizes, rows, max_length, cache_type)
         self._kept_R = np.zeros(rows, np.int64)
-        self._bound: dict[int, _Bound] = {}
+        self._bound: dict[tuple[int, ...], _Bound] = {}
 
     @property
     def is_on_host(self) -> bool:
@@ -70,6 +70,10 @@ class CachedDecoder:
     def room(self) -> int:
         """How many positions the longest row has left."""
         return self._max_length - int(self._kept_R.max())
+
+    def clear(self) -> None:
+        """Forget all positions, so that other prompts can be computed."""
+        self._kept_R[:] = 0
 
     def restore(self, row: int, caches: list[np.ndarray]) -> None:
         """Take the keys and values of a row's first positions, as ``saved`` returned them.
@@ -95,8 +99,9 @@ class CachedDecoder:
     def prefill(self, embeds_UTD: np.ndarray, lengths_U: np.ndarray) -> np.ndarray:
         """Compute prompts; return the hidden states (U, D) of their last positions.
 
-        Positions that were restored are not computed again. A cache's positions beyond a prompt's
-        length are never attended to, and later steps overwrite them.
+        Positions that were restored are not computed again; at least one is left of each prompt. A
+        cache's positions beyond a prompt's length are never attended to, and later steps overwrite
+        them.
 
         Args:
             embeds_UTD: Embeddings of the prompts of the first U rows, padded on the right.
@@ -152,25 +157,26 @@ class CachedDecoder:
         the next call with as many positions.
 
         Args:
-            embeds_RTD: Embeddings; T is at most ``room``.
+            embeds_RTD: Embeddings; T is at most ``room``. They may be of the first rows alone where
+                the caches are on the host.
             positions_RT: Their positions, which may leave a gap after what came before. By default
                 they follow it.
         """
-        time = embeds_RTD.shape[1]
-        if time not in self._bound:
-            self._bound[time] = self._bind(*embeds_RTD.shape)
-        bound = self._bound[time]
+        rows, time = embeds_RTD.shape[:2]
+        if embeds_RTD.shape not in self._bound:
+            self._bound[embeds_RTD.shape] = self._bind(*embeds_RTD.shape)
+        bound, kept_R = self._bound[embeds_RTD.shape], self._kept_R[:rows]
         bound.embeds_RTD[:] = embeds_RTD
         if positions_RT is None:
-            positions_RT = self._kept_R[:, None] + np.arange(time)
+            positions_RT = kept_R[:, None] + np.arange(time)
         bound.positions_RT[:] = positions_RT
-        bound.lengths_R[:] = self._kept_R + time
+        bound.lengths_R[:] = kept_R + time
         bound.call()
         return bound.hidden_RTD
 
     def keep(self, counts_R: np.ndarray) -> None:
         """Keep the first positions of the last ``look_ahead``, of each row so many."""
-        self._kept_R += counts_R
+        self._kept_R[: len(counts_R)] += counts_R
 
     def _bind(self, rows: int, time: int, width: int) -> _Bound:
         """Return what computes so many positions."""
@@ -180,7 +186,7 @@ class CachedDecoder:
         calls = []
         for start in range(0, rows, at_once):
             part = slice(start, start + at_once)
-            caches = self._cache if at_once == rows else self._cache.part(part)
+            caches = self._cache if at_once == self._rows else self._cache.part(part)
             given = {
                 "embeds": embeds[part],
                 "positions": positions[part],

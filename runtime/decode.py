@@ -32,60 +32,102 @@ class Settings:
         guidance_scale: Scale of classifier-free guidance, for images only; 1 turns it off.
         top_k: How many of the largest logits are kept; 0 keeps all.
         top_p: Sum of the probabilities that are kept, the likeliest first; 1 keeps all.
+        window: Codes of a row that are there when the next row begins, for images only; 0 draws in
+            raster order.
+        guidance_end: The part of an image's codes that are guided, for images only.
     """
 
     temperature: float
     guidance_scale: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    window: int = 0
+    guidance_end: float = 1.0
 
     @property
     def guided(self) -> bool:
         """True if unconditional rows are needed. At scale 1 they would cancel out."""
         return self.guidance_scale != 1.0
 
+    def num_guided(self, num_codes: int) -> int:
+        """Return how many of an image's codes are guided.
+
+        Args:
+            num_codes: N.
+        """
+        return round(self.guidance_end * num_codes) if self.guided else 0
+
+    @property
+    def is_approximate(self) -> bool:
+        """True if codes do not depend on all that the published loop lets them depend on."""
+        return self.window > 0 or (self.guided and self.guidance_end < 1.0)
+
 
 Head = Callable[[np.ndarray], np.ndarray]  # hidden states (R, D) to logits (R, V)
+PassesByRows = dict[int, Passes]  # by rows of an image: 2 while it is guided, then 1
+Choose = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From hidden states (R, T, D) and positions (B, T) to codes (B, T)."""
+
+
+def code_chooser(
+    image_head: Head, size: int, num_codes: int, seeds_B: np.ndarray, settings: Settings
+) -> Choose:
+    """Return what chooses the codes of positions.
+
+    The first codes are guided. Then there are two rows per image, the unconditional ones last.
+
+    Args:
+        image_head: From hidden states (R, D) to logits (R, V).
+        size: V.
+        num_codes: N.
+        seeds_B: One seed per image.
+        settings: How codes are chosen.
+    """
+    guided = settings.num_guided(num_codes)
+    noise_of = _noise(seeds_B, num_codes, size, "image", settings)
+
+    def choose(hidden_RTD: np.ndarray, positions_BT: np.ndarray) -> np.ndarray:
+        rows, time, width = hidden_RTD.shape
+        logits_RTV = image_head(hidden_RTD.reshape(-1, width)).reshape(rows, time, -1)
+        if rows > len(seeds_B):
+            cond_BTV, uncond_BTV = np.split(logits_RTV, 2)
+            guided_BTV = sampling.guide(cond_BTV, uncond_BTV, settings.guidance_scale)
+            logits_RTV = np.where((positions_BT < guided)[..., None], guided_BTV, cond_BTV)
+        return _choose(logits_RTV, noise_of(positions_BT), settings)
+
+    return choose
 
 
 def decode_codes(
     decoder: CachedDecoder,
-    image_head: Head,
+    choose: Choose,
     code_embed_VD: Rows,
     hidden_RD: np.ndarray,
+    images: int,
     num_codes: int,
-    seeds_B: np.ndarray,
-    settings: Settings,
-    passes: Passes,
+    guided: int,
+    passes: PassesByRows,
 ) -> Iterator[np.ndarray]:
     """Yield the codes (B,) of each position.
 
     Args:
         decoder: The decoder, which has computed the rows' prompts. With guidance all conditional
             rows come before all unconditional ones.
-        image_head: From hidden states (R, D) to logits (R, V).
+        choose: Chooses codes; see ``code_chooser``.
         code_embed_VD: Embeddings of the codes.
         hidden_RD: Hidden states of the prompts' last positions.
+        images: B.
         num_codes: N.
-        seeds_B: One seed per image.
-        settings: How codes are chosen.
+        guided: How many codes of an image need its unconditional row.
         passes: How many positions are computed at once; the codes do not depend on it.
     """
-    drafts = Drafts.start(len(seeds_B), num_codes, passes.widest)
-    noise_of = _noise(seeds_B, num_codes, len(code_embed_VD), "image", settings)
-    copies = 2 if settings.guided else 1
+    drafts = Drafts.start(images, num_codes, max(each.widest for each in passes.values()))
 
-    def choose(hidden_RTD: np.ndarray) -> np.ndarray:
-        """Return the codes (B, T) that follow."""
-        rows, time, width = hidden_RTD.shape
-        logits_RTV = image_head(hidden_RTD.reshape(-1, width)).reshape(rows, time, -1)
-        if settings.guided:
-            cond_BTV, uncond_BTV = np.split(logits_RTV, 2)
-            logits_RTV = sampling.guide(cond_BTV, uncond_BTV, settings.guidance_scale)
-        noise = noise_of(np.minimum(drafts.positions(time), num_codes - 1))
-        return _choose(logits_RTV, noise, settings)
+    def take(hidden_RTD: np.ndarray) -> np.ndarray:
+        positions_BT = np.minimum(drafts.positions(hidden_RTD.shape[1]), num_codes - 1)
+        return drafts.take(choose(hidden_RTD, positions_BT))
 
-    drafts.take(choose(hidden_RD[:, None]))
+    take(hidden_RD[:, None])
     shown = 0
     while True:
         complete = int(drafts.drawn_B.min())
@@ -93,14 +135,13 @@ def decode_codes(
             yield drafts.codes_BN[:, position].copy()
         shown = complete
         if shown == num_codes:  # the last code needs no step
-            passes.keep()
             return
-        width = passes.begin(min(num_codes - shown, decoder.room))
+        copies = 2 if shown < guided else 1
+        width = passes[copies].begin(min(num_codes - shown, decoder.room))
         embeds_BTD = code_embed_VD[drafts.given(width)]
-        hidden_RTD = decoder.look_ahead(np.concatenate([embeds_BTD] * copies))
-        accepted_B = drafts.take(choose(hidden_RTD))
+        accepted_B = take(decoder.look_ahead(np.concatenate([embeds_BTD] * copies)))
         decoder.keep(np.tile(accepted_B, copies))
-        passes.end(accepted_B)
+        passes[copies].end(accepted_B)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from janus_edge.runtime import image as images
-from janus_edge.runtime.decode import Settings, decode_codes
+from janus_edge.runtime.decode import PassesByRows, Settings, code_chooser, decode_codes
 from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.kept import keep_row, restore
-from janus_edge.runtime.passes import Passes, check_parallel, passes_for
+from janus_edge.runtime.overlap import decode_overlapping, steps_of
+from janus_edge.runtime.passes import check_parallel, passes_for
 from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
@@ -42,6 +44,9 @@ def draw_codes(
         OptionError: The decoder does not compute as many positions. Raised before any work.
     """
     check_parallel(engines, request.parallel)
+    grid = sizes_of(engines).code_grid
+    if settings.window > grid:
+        raise OptionError(f"window is {settings.window}; a row of this bundle has {grid} codes")
     return _draw_batches(engines, settings, planned, request, watch)
 
 
@@ -81,12 +86,9 @@ def _draw_batch(
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
         engines.open("decoder", "image_head")
-        clock, rows = DeviceClock(), len(planned) * (2 if settings.guided else 1)
-        passes = passes_for(engines, rows, "image_head", request.parallel)
-        began_ms, steps = (
-            watch.elapsed_ms,
-            _code_steps(engines, settings, planned, request, clock, passes),
-        )
+        clock, passes = DeviceClock(), _passes(engines, settings, len(planned), request.parallel)
+        began_ms = watch.elapsed_ms
+        steps = _code_steps(engines, settings, planned, request, clock, passes)
     codes_BN = np.zeros((len(planned), num), np.int64)
     for position, codes_B in enumerate(watch.steps(steps)):
         codes_BN[:, position] = codes_B
@@ -106,12 +108,18 @@ def _draw_batch(
     if clock.ends_ms:  # a device yields codes in batches and has timed each code
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
-    watch.passes += passes.done
-    yield from _decoded(engines, planned, codes_BN, watch)
+    for each in (passes[2], passes[1]):
+        each.keep()
+        watch.passes += each.done
+    yield from _decoded(engines, settings, planned, codes_BN, watch)
 
 
 def _decoded(
-    engines: Engines, planned: list[PlannedImage], codes_BN: np.ndarray, watch: Stopwatch
+    engines: Engines,
+    settings: Settings,
+    planned: list[PlannedImage],
+    codes_BN: np.ndarray,
+    watch: Stopwatch,
 ) -> Iterator[Image]:
     """Decode the codes of images."""
     with watch.part("open"):  # opened only now: on a CPU the caches' memory is free again
@@ -125,7 +133,17 @@ def _decoded(
             codes=codes_N,
             seed=plan.seed,
             elapsed_ms=watch.elapsed_ms,
+            approximate=settings.is_approximate,
         )
+
+
+def _passes(
+    engines: Engines, settings: Settings, images: int, parallel: int | None
+) -> PassesByRows:
+    """Return how many positions passes compute, with two rows per image and with one."""
+    # rows that overlap have as many positions as they are
+    chosen = 1 if settings.window else parallel
+    return {rows: passes_for(engines, images * rows, "image_head", chosen) for rows in (1, 2)}
 
 
 def _code_steps(
@@ -134,7 +152,7 @@ def _code_steps(
     planned: list[PlannedImage],
     request: ImageRequest,
     clock: DeviceClock,
-    passes: Passes,
+    passes: PassesByRows,
 ) -> Iterator[np.ndarray]:
     """Return the decode loop of a batch: conditional rows, then unconditional ones.
 
@@ -146,7 +164,7 @@ def _code_steps(
     seeds_B = np.array([plan.seed for plan in planned], np.uint64)
     prompts, sources_R = _different(rows)
     shown = embedded(engines, prompts, request.rgb_images)
-    if engines.loops_on_gpu and settings.top_p == 1.0:
+    if engines.loops_on_gpu and settings.top_p == 1.0 and not settings.is_approximate:
         all_rows = [shown[source][0] for source in sources_R]
         return _on_device(engines, settings, *_padded(all_rows), seeds_B, clock)
     return _on_host(engines, settings, shown, sources_R, seeds_B, passes)
@@ -174,15 +192,16 @@ def _on_host(
     prompts: list[tuple[np.ndarray, np.ndarray]],
     sources_R: np.ndarray,
     seeds_B: np.ndarray,
-    passes: Passes,
+    passes: PassesByRows,
 ) -> Iterator[np.ndarray]:
     """Compute each prompt once, then draw.
 
     Prompts are kept where results do not depend on what is computed together.
     """
     sizes, keeps, rows = sizes_of(engines), engines.uses_cpu_kernels, len(sources_R)
-    positions = max(len(key_T) for _, key_T in prompts) + sizes.num_codes + passes.widest
-    decoder = engines.open_decoder(rows, min(positions, sizes.max_length), prefill=False)
+    follows = sizes.num_codes + max(each.widest for each in passes.values())
+    positions = min(max(len(key_T) for _, key_T in prompts) + follows, sizes.max_length)
+    decoder = engines.open_decoder(rows, positions, prefill=False)
     if not decoder.is_on_host:  # its rows cannot be copied here
         prompts, sources_R = [prompts[source] for source in sources_R], np.arange(rows)
     for place, (_, key_T) in enumerate(prompts if keeps else ()):
@@ -191,15 +210,20 @@ def _on_host(
     for place, (_, key_T) in enumerate(prompts if keeps else ()):
         keep_row(engines.kept, decoder, place, key_T)
     decoder.repeat(sources_R)
-    yield from decode_codes(
-        decoder,
-        engines.head("image_head"),
-        engines.table("code_embed"),
-        hidden_UD[sources_R],
-        sizes.num_codes,
-        seeds_B,
-        settings,
-        passes,
+    images, table = len(seeds_B), engines.table("code_embed")
+    head, hidden_RD = engines.head("image_head"), hidden_UD[sources_R]
+    choose = code_chooser(head, len(table), sizes.num_codes, seeds_B, settings)
+    guided = settings.num_guided(sizes.num_codes)
+    if settings.guided and not decoder.is_on_host:  # it computes all rows or none
+        guided = sizes.num_codes
+    if settings.window == 0:
+        num = sizes.num_codes
+        yield from decode_codes(decoder, choose, table, hidden_RD, images, num, guided, passes)
+        return
+    lengths_R = np.array([len(prompts[source][1]) for source in sources_R])
+    steps = steps_of(sizes.code_grid, settings.window)
+    yield from decode_overlapping(
+        decoder, choose, table, hidden_RD, lengths_R, images, steps, guided, passes
     )
 
 

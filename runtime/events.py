@@ -54,6 +54,7 @@ class Image:
         elapsed_ms: Time since the request began, ms.
         codes: What the image was decoded from, (N,) int64; None for a flow.
         latent: What the image was decoded from, (Z, H', W') float32; None for a code model.
+        approximate: True if ``window`` or ``guidance_end`` approximated the drawing of codes.
     """
 
     index: int
@@ -62,6 +63,7 @@ class Image:
     elapsed_ms: float
     codes: np.ndarray | None = None
     latent: np.ndarray | None = None
+    approximate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

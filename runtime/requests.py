@@ -59,7 +59,11 @@ class ImageRequest:
         solver: A name of ``runtime.flow.SOLVERS``.
         shift: Shift of the flow's timesteps.
         guidance_start: The t from which guidance is on, from 0 (noise) to 1.
-        guidance_end: The t from which guidance is off again.
+        guidance_end: The t from which guidance is off again; of codes, the part that is guided.
+        window: Codes of a row that are there when the next row begins: an approximation that takes
+            fewer passes (docs/decoding.md). 0 draws in raster order, exactly. Codes only.
+        fast: Guide the first 0.85 of the codes, unless ``guidance_end`` is given: an approximation
+            whose other passes need one row per image. Codes only.
         reference: Take the papers' settings instead of the bundle's.
         parallel: Positions that a pass of the decoder computes, 1 to 64; the image does not depend
             on it (docs/decoding.md). None chooses what draws fastest. Codes only.
@@ -84,6 +88,8 @@ class ImageRequest:
     shift: Number | None = None
     guidance_start: Number | None = None
     guidance_end: Number | None = None
+    window: Integer | None = None
+    fast: Flag = False
     reference: Flag = False
     parallel: Integer | None = None
     previews: Flag = False
@@ -139,6 +145,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
     "top_k": (0, 2**31),
     "top_p": (1e-6, 1),
+    "window": (0, 4096),
     "num_steps": (1, MAX_STEPS),
     "shift": (0.01, 100),
     "guidance_start": (0, 1),

@@ -32,6 +32,10 @@ _FAMILIES: dict[str, tuple[type[Any], Callable[..., Iterator[Event]]]] = {
     "janusflow": (FlowSettings, draw_flow),
 }
 
+FAST_GUIDANCE = 0.85  # the part of an image's codes that a fast drawing guides (docs/decoding.md)
+# Settings of models that draw codes which no bundle has defaults for.
+_OF_CODES = ("guidance_end", "window", "fast", "parallel")
+
 
 class Session:
     """Runs requests on one bundle. Engines open when first needed.
@@ -85,14 +89,16 @@ class Session:
         manifest = self.bundle.manifest
         defaults = REFERENCE[manifest.family] if request.reference else manifest.sampling
         chosen = defaults.model_dump()
-        asked = [*request.settings, *(["parallel"] if request.parallel is not None else [])]
-        known = [*chosen, *(["parallel"] if isinstance(self._sizes, CodeSizes) else [])]
-        for name in asked:
+        known = [*chosen, *_OF_CODES] if isinstance(self._sizes, CodeSizes) else list(chosen)
+        extra = {"parallel": request.parallel is not None, "fast": request.fast}
+        for name in (*request.settings, *(name for name, is_set in extra.items() if is_set)):
             if name not in known:
                 raise OptionError(
                     f"{name} means nothing to {manifest.name}, a {manifest.family} bundle; leave "
                     f"it out; it has {', '.join(known)}"
                 )
+        if request.fast and isinstance(self._sizes, CodeSizes):
+            chosen["guidance_end"] = FAST_GUIDANCE
         kind, _ = _FAMILIES[manifest.family]
         settings: Settings | FlowSettings = kind(**(chosen | request.settings))
         return settings

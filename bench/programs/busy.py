@@ -79,6 +79,7 @@ def neighbours(count: int) -> Iterator[None]:
 def turn(decoder: CachedDecoder, width: int, steps: int) -> list[float]:
     """Start over with a prompt; return each step's time in ms."""
     prompt_RTD = np.random.default_rng(0).standard_normal((ROWS, PROMPT, width), np.float32)
+    decoder.clear()
     decoder.prefill(prompt_RTD, np.full(ROWS, PROMPT))
     found = []
     for _ in range(steps):

@@ -48,10 +48,10 @@ Accepted = dict[int, list[int]]  # codes that passes added, by their width
 
 
 def draw(
-    session: Session, prompt: str, seed: int, width: int | None
+    session: Session, prompt: str, seed: int, width: int | None, fast: bool = False
 ) -> tuple[np.ndarray, Finished]:
     """Draw an image; return its codes and what it took."""
-    request = ImageRequest(prompt=prompt, seed=seed, parallel=width)
+    request = ImageRequest(prompt=prompt, seed=seed, parallel=width, fast=fast)
     *others, finished = session.generate_image(request)
     (image,) = (each for each in others if isinstance(each, Image))
     assert isinstance(finished, Finished) and image.codes is not None
@@ -127,13 +127,14 @@ def large(session: Session, accepted: Accepted, rounds: int) -> dict[str, Any]:
     """Return the times of widths that draw in turn at the acceptance of other passes."""
     cases: dict[str, tuple[int | None, Accepted]] = {
         **{_name(width): (width, accepted) for width in (*WIDTHS, None)},
+        "auto, fast": (None, accepted),
         "auto, none right": (None, {}),
     }
     done: dict[str, list[Finished]] = {name: [] for name in cases}
     for turn in range(rounds + 1):
         for name, (width, counts) in cases.items():
             with accepting(counts):
-                _, finished = draw(session, PROMPTS[0], turn, width)
+                _, finished = draw(session, PROMPTS[0], turn, width, name == "auto, fast")
             if turn:  # in the first round the costs are measured
                 done[name].append(finished)
             print(turn, name, finished.timings_ms, flush=True)

@@ -69,7 +69,7 @@ class Answer : public Task {
     given.resize(static_cast<size_t>(passes_->begin(static_cast<int64_t>(given.size()))));
     std::vector<float> embeds;
     embed(engines_->table("text_embed"), given, static_cast<size_t>(sizes_.hidden_size), embeds);
-    choose_tokens(decoder_->look_ahead(embeds, {}, cancel), given, cancel);
+    choose_tokens(decoder_->look_ahead(embeds, 1, {}, cancel), given, cancel);
     const std::vector<int64_t> right{static_cast<int64_t>(chosen_.size())};
     decoder_->keep(right);
     passes_->end(right);

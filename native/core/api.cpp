@@ -116,6 +116,7 @@ je_event view(const je_job& job) {
   event.num_codes = last.codes.size();
   if (!last.latent.empty()) event.latent = last.latent.data();
   event.num_latent = last.latent.size();
+  event.approximate = last.is_approximate;
   return event;
 }
 
@@ -236,7 +237,6 @@ je_status je_job_start(je_session* session, const je_request* request, je_job** 
     need(session, "session");
     need(request, "request");
     const je_request given = je::taken(*request, je::kLeastRequest, je::default_request(), "je_request");
-    if (given.reserved != 0) je::refuse_unknown("je_request");
     auto made = std::make_unique<je_job>();
     made->engines = session->engines;
     made->task = je::start_task(session->engines, given);

@@ -89,26 +89,26 @@ void CachedDecoder::repeat(const std::vector<size_t>& sources) {
 }
 
 const float* CachedDecoder::step(const std::vector<float>& embeds, const Cancel& cancel) {
-  const float* hidden = look_ahead(embeds, {}, cancel);
+  const float* hidden = look_ahead(embeds, rows_, {}, cancel);
   keep(std::vector<int64_t>(rows_, 1));
   return hidden;
 }
 
-const float* CachedDecoder::look_ahead(const std::vector<float>& embeds, std::vector<int64_t> positions,
+const float* CachedDecoder::look_ahead(const std::vector<float>& embeds, size_t rows, std::vector<int64_t> positions,
                                        const Cancel& cancel) {
-  const int64_t time = static_cast<int64_t>(embeds.size() / (rows_ * width_));
-  std::vector<int64_t> lengths = lengths_;
+  const int64_t time = static_cast<int64_t>(embeds.size() / (rows * width_));
+  std::vector<int64_t> lengths(lengths_.begin(), lengths_.begin() + static_cast<std::ptrdiff_t>(rows));
   for (int64_t& each : lengths) each += time;
   if (positions.empty())
-    for (const int64_t start : lengths_)
-      for (int64_t i = 0; i < time; ++i) positions.push_back(start + i);
-  DecoderCall call{static_cast<int64_t>(rows_), time, embeds.data(), positions.data(), lengths.data()};
+    for (const int64_t end : lengths)
+      for (int64_t i = 0; i < time; ++i) positions.push_back(end - time + i);
+  DecoderCall call{static_cast<int64_t>(rows), time, embeds.data(), positions.data(), lengths.data()};
   call.goes_on = true;
   return run(step_, call, cancel);
 }
 
 void CachedDecoder::keep(const std::vector<int64_t>& counts) {
-  for (size_t row = 0; row < rows_; ++row) lengths_[row] += counts[row];
+  for (size_t row = 0; row < counts.size(); ++row) lengths_[row] += counts[row];
 }
 
 }  // namespace je

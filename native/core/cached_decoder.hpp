@@ -27,12 +27,13 @@ class CachedDecoder {
   // Add one position per row, embeds (R, D). Return its hidden states (R, D).
   const float* step(const std::vector<float>& embeds, const Cancel& cancel);
 
-  // Return the hidden states (R, T, D) of more positions. They see what came before and each other, causally. They are
-  // not kept, unless `keep` says so: the next call overwrites them. embeds (R, T, D): T is at most room(). positions
-  // (R, T): they may leave a gap; empty: they follow what came before.
-  const float* look_ahead(const std::vector<float>& embeds, std::vector<int64_t> positions, const Cancel& cancel);
+  // Return the hidden states (U, T, D) of more positions of the first U rows (fewer than R only on the host). They see
+  // what came before and each other, causally. They are not kept, unless `keep` says so: the next call overwrites them.
+  // embeds (U, T, D): T is at most room(). positions (U, T): they may leave a gap; empty: they follow what came before.
+  const float* look_ahead(const std::vector<float>& embeds, size_t rows, std::vector<int64_t> positions,
+                          const Cancel& cancel);
 
-  // Keep the first positions of the last look_ahead, of each row so many.
+  // Keep the first positions of the last look_ahead, of each of its rows so many.
   void keep(const std::vector<int64_t>& counts);
 
   // Return true if the caches can be copied here, false if they lie on a device.

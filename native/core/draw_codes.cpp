@@ -1,40 +1,30 @@
 // Draws with Janus and Janus-Pro: one or several codes at a time, then the VQ decoder. Mirrors runtime/draw_codes.py
 // and decode_codes of runtime/decode.py. Shapes: B images, R rows, T positions, D width, V codes.
 #include <algorithm>
+#include <array>
 #include <utility>
 
+#include "drafts.hpp"
 #include "error.hpp"
+#include "overlap.hpp"
 #include "passes.hpp"
 #include "task.hpp"
 
 namespace je {
 namespace {
 
-// The codes of an image: those that are drawn, and behind them drafts of what may follow.
-struct Drafts {
-  std::vector<int64_t> codes;  // with room for a pass behind the last one
-  size_t drawn = 0;
-
-  // Accept the codes that a pass chose from drawn codes alone; keep the others as drafts. Its first code is one of
-  // them. Each further one is if the draft before it was right. Return how many codes were added, up to num_codes.
-  int64_t take(const std::vector<int64_t>& chosen, size_t num_codes) {
-    size_t accepted = 1;
-    while (accepted < chosen.size() && codes[drawn + accepted - 1] == chosen[accepted - 1]) ++accepted;
-    const auto behind = std::copy(chosen.begin(), chosen.end(), codes.begin() + static_cast<std::ptrdiff_t>(drawn));
-    std::fill(behind, codes.end(), chosen.back());
-    accepted = std::min(accepted, num_codes - drawn);
-    drawn += accepted;
-    return static_cast<int64_t>(accepted);
-  }
-};
+using Chosen = std::vector<int64_t>;  // codes of an image, or their positions
 
 // Images that are drawn together. Its rows are the conditional ones, then the unconditional ones.
 struct Batch {
   std::vector<PlannedImage> planned;
-  std::unique_ptr<CachedDecoder> decoder;  // freed with its KV caches once all codes are drawn
-  std::optional<Passes> passes;
-  std::vector<Drafts> drafts;  // one per image
-  size_t shown = 0;            // positions that all images have and that were told
+  std::unique_ptr<CachedDecoder> decoder;       // freed with its KV caches once all codes are drawn
+  std::array<std::optional<Passes>, 3> passes;  // by rows of an image: 2 while it is guided, then 1
+  std::vector<Drafts> drafts;                   // one per image
+  std::vector<Step> steps;                      // of overlapping rows; none without a window
+  size_t next_step = 0;
+  std::vector<int64_t> lengths;  // of the rows' prompts
+  size_t shown = 0;              // positions that all images have and that were told
   size_t num_decoded = 0;
 };
 
@@ -69,11 +59,18 @@ class DrawCodes : public Task {
     const size_t count = std::min(at_once, planned_.size() - next_);
     batch_ = {};
     for (size_t i = 0; i < count; ++i) batch_.planned.push_back(planned_[next_++]);
-    batch_.passes.emplace(passes_for(*engines_, static_cast<int64_t>(num_rows()), "image_head", settings_.parallel));
-    const size_t room = num_codes_ + static_cast<size_t>(batch_.passes->widest());
-    batch_.drafts.assign(count, {std::vector<int64_t>(room)});
+    const int64_t parallel = settings_.window > 0 ? 1 : settings_.parallel;
+    for (const size_t rows : {1, 2})
+      batch_.passes[rows].emplace(passes_for(*engines_, static_cast<int64_t>(count * rows), "image_head", parallel));
+    batch_.drafts.assign(count, {std::vector<int64_t>(num_codes_ + widest(), settings_.window > 0 ? -1 : 0)});
+    if (settings_.window > 0)
+      batch_.steps = steps_of(static_cast<size_t>(sizes_.code_grid), static_cast<size_t>(settings_.window));
     engines_->open({"decoder", "image_head"});
     prefill(cancel);
+  }
+
+  size_t widest() const {
+    return static_cast<size_t>(std::max(batch_.passes[1]->widest(), batch_.passes[2]->widest()));
   }
 
   void prefill(const Cancel& cancel) {
@@ -89,7 +86,16 @@ class DrawCodes : public Task {
       sources.push_back(static_cast<size_t>(known - different.begin()));
       if (known == different.end()) different.push_back(each);
     }
-    choose_codes(compute(embedded(*engines_, different, drawing_.shown, cancel), sources, cancel).data(), 1, cancel);
+    batch_.lengths.clear();
+    for (const Ids& each : rows) batch_.lengths.push_back(static_cast<int64_t>(each.size()));
+    const std::vector<float> hidden = compute(embedded(*engines_, different, drawing_.shown, cancel), sources, cancel);
+    const std::vector<Chosen> first(batch_.planned.size(), Chosen(1));
+    const auto chosen = choose_codes(hidden.data(), num_rows(), first, cancel);
+    for (size_t i = 0; i < chosen.size(); ++i)
+      if (settings_.window > 0)
+        batch_.drafts[i].codes[0] = chosen[i][0];
+      else
+        batch_.drafts[i].take(chosen[i], num_codes_);
   }
 
   // Compute each prompt once and return the hidden states (R, D) of the rows' last positions. Prompts are kept where
@@ -98,7 +104,7 @@ class DrawCodes : public Task {
     const size_t rows = sources.size(), width = static_cast<size_t>(sizes_.hidden_size);
     size_t longest = 0;
     for (const Embedded& each : prompts) longest = std::max(longest, each.key.size());
-    const int64_t positions = static_cast<int64_t>(longest + num_codes_) + batch_.passes->widest();
+    const int64_t positions = static_cast<int64_t>(longest + num_codes_ + widest());
     batch_.decoder =
         make_decoder(*engines_, static_cast<int64_t>(rows), std::min(positions, sizes_.max_length), true, false);
     CachedDecoder& decoder = *batch_.decoder;
@@ -127,57 +133,107 @@ class DrawCodes : public Task {
 
   // Run a pass, if it is not the first: the prompt's prefill has chosen the first codes.
   void draw_codes(Events& events, const Cancel& cancel) {
-    if (batch_.shown == fewest()) run_pass(cancel);
+    if (batch_.shown == fewest()) settings_.window > 0 ? run_step(cancel) : run_pass(cancel);
     while (batch_.shown < fewest()) {
       ++batch_.shown;
       add_events(events);
     }
     if (batch_.shown < num_codes_) return;
-    batch_.passes->keep();
+    for (const size_t rows : {1, 2}) batch_.passes[rows]->keep();
     batch_.decoder.reset();
   }
 
   // Return how many positions all images have.
   size_t fewest() const {
-    const auto fewer = [](const Drafts& a, const Drafts& b) { return a.drawn < b.drawn; };
-    return std::min_element(batch_.drafts.begin(), batch_.drafts.end(), fewer)->drawn;
+    size_t count = num_codes_;
+    for (const Drafts& each : batch_.drafts) {
+      const auto end = each.codes.begin() + static_cast<std::ptrdiff_t>(num_codes_);
+      const size_t drawn = settings_.window == 0
+                               ? each.drawn
+                               : static_cast<size_t>(std::find(each.codes.begin(), end, -1) - each.codes.begin());
+      count = std::min(count, drawn);
+    }
+    return count;
+  }
+
+  // Return the rows that a pass computes for each image if the first code that it draws is at `position`.
+  size_t copies_at(size_t position) const {
+    if (!settings_.is_guided()) return 1;
+    return position < settings_.num_guided(num_codes_) || !batch_.decoder->is_on_host() ? 2 : 1;
   }
 
   void run_pass(const Cancel& cancel) {
+    const size_t copies = copies_at(batch_.shown), count = batch_.drafts.size();
     const int64_t left = static_cast<int64_t>(num_codes_ - batch_.shown);
-    const size_t time = static_cast<size_t>(batch_.passes->begin(std::min(left, batch_.decoder->room())));
-    const Table& table = engines_->table("code_embed");
+    Passes& passes = *batch_.passes[copies];
+    const size_t time = static_cast<size_t>(passes.begin(std::min(left, batch_.decoder->room())));
     std::vector<float> embeds;
-    for (size_t row = 0; row < num_rows(); ++row) {
-      const Drafts& drafts = batch_.drafts[row % batch_.drafts.size()];
+    std::vector<Chosen> positions;
+    for (size_t row = 0; row < count * copies; ++row) {
+      const Drafts& drafts = batch_.drafts[row % count];
       const auto last = drafts.codes.begin() + static_cast<std::ptrdiff_t>(drafts.drawn) - 1;
-      embed(table, {last, last + static_cast<std::ptrdiff_t>(time)}, static_cast<size_t>(sizes_.hidden_size), embeds);
+      embed(engines_->table("code_embed"), {last, last + static_cast<std::ptrdiff_t>(time)},
+            static_cast<size_t>(sizes_.hidden_size), embeds);
+      if (row >= count) continue;
+      Chosen& at = positions.emplace_back();
+      for (size_t t = 0; t < time; ++t) at.push_back(static_cast<int64_t>(std::min(drafts.drawn + t, num_codes_ - 1)));
     }
-    std::vector<int64_t> accepted = choose_codes(batch_.decoder->look_ahead(embeds, {}, cancel), time, cancel);
-    batch_.passes->end(accepted);
-    const std::vector<int64_t> of_images = accepted;
-    if (settings_.is_guided()) accepted.insert(accepted.end(), of_images.begin(), of_images.end());
-    batch_.decoder->keep(accepted);
+    const float* hidden = batch_.decoder->look_ahead(embeds, count * copies, {}, cancel);
+    const auto chosen = choose_codes(hidden, count * copies, positions, cancel);
+    std::vector<int64_t> accepted;
+    for (size_t i = 0; i < count; ++i) accepted.push_back(batch_.drafts[i].take(chosen[i], num_codes_));
+    passes.end(accepted);
+    std::vector<int64_t> kept;
+    for (size_t row = 0; row < count * copies; ++row) kept.push_back(accepted[row % count]);
+    batch_.decoder->keep(kept);
   }
 
-  // Choose the codes that follow hidden states (R, T, D). Return how many were added to each image.
-  std::vector<int64_t> choose_codes(const float* hidden, size_t time, const Cancel& cancel) {
-    const size_t size = static_cast<size_t>(sizes_.codebook_size), count = batch_.planned.size();
-    logits_.resize(num_rows() * time * size);
-    engines_->head("image_head")(hidden, static_cast<int64_t>(num_rows() * time), logits_.data(), cancel);
-    std::vector<int64_t> added;
-    for (size_t i = 0; i < count; ++i) {
-      std::vector<int64_t> chosen;
+  // Run a pass of overlapping rows.
+  void run_step(const Cancel& cancel) {
+    const Step& step = batch_.steps[batch_.next_step++];
+    const size_t count = batch_.drafts.size(), width = static_cast<size_t>(sizes_.hidden_size);
+    Chosen drawn;
+    for (const Place& each : step.places)
+      if (each.follows >= 0) drawn.push_back(each.follows);
+    const auto first = std::min_element(drawn.begin(), drawn.end());
+    const size_t rows = count * copies_at(first == drawn.end() ? num_codes_ : static_cast<size_t>(*first));
+    std::vector<float> embeds, hidden;
+    std::vector<int64_t> positions;
+    for (size_t row = 0; row < rows; ++row)
+      for (const Place& each : step.places) {
+        embed(engines_->table("code_embed"), {batch_.drafts[row % count].codes[each.read]}, width, embeds);
+        positions.push_back(batch_.lengths[row] + static_cast<int64_t>(each.at));
+      }
+    const float* found = batch_.decoder->look_ahead(embeds, rows, std::move(positions), cancel);
+    for (size_t row = 0; row < rows; ++row)
+      for (const Place& each : step.places) {
+        if (each.follows >= 0) hidden.insert(hidden.end(), found, found + width);
+        found += width;
+      }
+    const auto chosen = choose_codes(hidden.data(), rows, std::vector<Chosen>(count, drawn), cancel);
+    for (size_t i = 0; i < count; ++i)
+      for (size_t t = 0; t < drawn.size(); ++t) batch_.drafts[i].codes[static_cast<size_t>(drawn[t])] = chosen[i][t];
+    batch_.decoder->keep(std::vector<int64_t>(rows, static_cast<int64_t>(step.kept)));
+  }
+
+  // Choose the codes of positions (B, T) from hidden states (R, T, D). The first codes are guided.
+  std::vector<Chosen> choose_codes(const float* hidden, size_t rows, const std::vector<Chosen>& positions,
+                                   const Cancel& cancel) {
+    const size_t size = static_cast<size_t>(sizes_.codebook_size), count = positions.size();
+    const size_t time = positions[0].size(), guided = settings_.num_guided(num_codes_);
+    logits_.resize(rows * time * size);
+    engines_->head("image_head")(hidden, static_cast<int64_t>(rows * time), logits_.data(), cancel);
+    std::vector<Chosen> chosen(count);
+    for (size_t i = 0; i < count; ++i)
       for (size_t t = 0; t < time; ++t) {
         float* logits = logits_.data() + (i * time + t) * size;
-        if (settings_.is_guided()) guide(logits, logits + count * time * size, settings_.guidance_scale, size);
-        const size_t position = std::min(batch_.drafts[i].drawn + t, num_codes_ - 1);
+        const size_t position = static_cast<size_t>(positions[i][t]);
+        if (rows > count && position < guided)
+          guide(logits, logits + count * time * size, settings_.guidance_scale, size);
         const NoiseAt noise{batch_.planned[i].seed, Stream::kImage, static_cast<uint32_t>(position)};
-        chosen.push_back(choose(logits, size, settings_.choice, noise));
+        chosen[i].push_back(choose(logits, size, settings_.choice, noise));
       }
-      added.push_back(batch_.drafts[i].take(chosen, num_codes_));
-    }
-    return added;
+    return chosen;
   }
 
   void add_events(Events& events) {
@@ -219,6 +275,7 @@ class DrawCodes : public Task {
     event.image = std::move(image);
     event.index = batch_.planned[i].index;
     event.seed = batch_.planned[i].seed;
+    event.is_approximate = settings_.is_approximate();
     for (const int64_t code : codes) event.codes.push_back(static_cast<int32_t>(code));
   }
 

@@ -42,7 +42,7 @@ class Field {
              cancel_);
     std::vector<float> hidden, time;
     for (size_t row = 0; row < rows; ++row) {
-      const float* states = (row == 0 ? conditional_ : unconditional_)->look_ahead(embeds, positions_, cancel_);
+      const float* states = (row == 0 ? conditional_ : unconditional_)->look_ahead(embeds, 1, positions_, cancel_);
       hidden.insert(hidden.end(), states + width, states + (tokens + 1) * width);
       time.insert(time.end(), embeds.begin(), embeds.begin() + width);
       std::copy_n(skip.begin(), one_skip, skip.begin() + static_cast<std::ptrdiff_t>(row * one_skip));

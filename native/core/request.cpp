@@ -47,7 +47,7 @@ void take_settings(const je_request& request, const Manifest& manifest, Sampling
       {"num_steps", static_cast<double>(request.num_steps), request.num_steps != -1, 1, 10000, of(true, &steps)},
       number("shift", request.shift, 0.01, 100, of(true, &sampling.shift)),
       number("guidance_start", request.guidance_start, 0, 1, of(true, &sampling.guidance_start)),
-      number("guidance_end", request.guidance_end, 0, 1, of(true, &sampling.guidance_end)),
+      number("guidance_end", request.guidance_end, 0, 1, &sampling.guidance_end),
   };
   for (const Setting& each : settings) {
     if (!each.is_set) continue;
@@ -146,14 +146,22 @@ std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_r
   take_settings(request, manifest, chosen);
   Drawing drawing{plan_images(request, *engines), images_of(request), request.previews != 0};
   check_parallel(request.parallel, *engines);
+  check_range("window", int64_t{request.window}, int64_t{0}, int64_t{4096});
   if (manifest.is_flow) {
     if (request.parallel != 0) refuse_setting("parallel", manifest);
+    if (request.window != 0) refuse_setting("window", manifest);
     const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
                                 chosen.shift,          chosen.guidance_start, chosen.guidance_end};
     return draw_flow(std::move(engines), settings, std::move(drawing));
   }
-  const CodeSettings settings{
-      chosen.guidance_scale, {chosen.temperature, chosen.top_p, chosen.top_k}, request.parallel};
+  if (request.window > engines->sizes().code_grid)
+    fail(JE_E_ARGUMENT, "window is ", request.window, "; a row of this bundle has ", engines->sizes().code_grid,
+         " codes");
+  const CodeSettings settings{chosen.guidance_scale,
+                              {chosen.temperature, chosen.top_p, chosen.top_k},
+                              request.parallel,
+                              request.window,
+                              chosen.guidance_end};
   return draw_codes(std::move(engines), settings, std::move(drawing));
 }
 
@@ -200,6 +208,7 @@ std::unique_ptr<Task> start_task(std::shared_ptr<Engines> engines, const je_requ
                {"previews", request.previews != 0},
                {"reference", request.reference != 0},
                {"top_k", request.top_k != -1},
+               {"window", request.window != 0},
                {"guidance_scale", !std::isnan(request.guidance_scale)},
                {"num_steps", request.num_steps != -1},
                {"solver", request.solver != nullptr},

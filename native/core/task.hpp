@@ -1,6 +1,7 @@
 // Tasks, the work of a job: each does one piece of work at a time and yields events. Shapes: T tokens, D width.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -27,6 +28,7 @@ struct Event {
   Image image;
   std::vector<int32_t> codes;
   Latent latent;
+  bool is_approximate = false;
 };
 using Events = std::deque<Event>;
 
@@ -54,11 +56,21 @@ struct Drawing {
   bool has_previews;
 };
 
-// Settings of drawing codes. parallel: positions that a pass computes; 0: what is fastest.
+// Settings of drawing codes. parallel: positions that a pass computes; 0: what is fastest. window: codes of a row that
+// are there when the next row begins; 0: raster order. guidance_end: the part of an image's codes that are guided.
 struct CodeSettings {
   double guidance_scale = 1;
   Choice choice;
-  int64_t parallel = 0;
+  int64_t parallel = 0, window = 0;
+  double guidance_end = 1;
+
+  // Return true if codes do not depend on all that the published loop lets them depend on.
+  bool is_approximate() const { return window > 0 || (is_guided() && guidance_end < 1); }
+
+  // Return how many of an image's codes are guided.
+  size_t num_guided(size_t num_codes) const {
+    return is_guided() ? static_cast<size_t>(std::nearbyint(guidance_end * static_cast<double>(num_codes))) : 0;
+  }
 
   // Return true if unconditional rows are needed: at scale 1 they cancel out.
   bool is_guided() const { return guidance_scale != 1; }

@@ -59,7 +59,7 @@ mod ffi {
         pub history: *const c_void,
         pub num_history: usize,
         pub max_tokens: i32,
-        pub reserved: i32,
+        pub window: i32,
     }
 
     #[repr(C)]
@@ -79,6 +79,7 @@ mod ffi {
         pub num_codes: usize,
         pub latent: *const f32,
         pub num_latent: usize,
+        pub approximate: i32,
     }
 
     pub const EVENT_IMAGE: i32 = 3;

@@ -210,7 +210,7 @@ typedef struct {
   const char* solver; /* solver of a flow: "euler", "ab2" or "heun" */
   double shift;       /* of a flow; above 1: more steps near the noise */
   double guidance_start; /* of a flow; guidance is on from this t, 0 to 1, ... */
-  double guidance_end;   /* ... to this t, 0 to 1 */
+  double guidance_end;   /* ... to this t; of codes: the part that is guided; below 1 is approximate */
 
   /* for both: what came before */
   const je_image* input_images; /* images of all turns, in order; a question is about those that remain */
@@ -220,7 +220,9 @@ typedef struct {
 
   /* to ask */
   int32_t max_tokens; /* most tokens of the answer; 128 (default) */
-  int32_t reserved;   /* 0 */
+
+  /* to draw with Janus, approximately */
+  int32_t window; /* codes of a row that are there when the next row begins; 0 (default): raster order, exactly */
 } je_request;
 
 /* Set all fields to their defaults. size: sizeof the struct as the program was built with it, in bytes. */
@@ -252,6 +254,7 @@ typedef struct {
   size_t num_codes;     /* number of codes */
   const float* latent;  /* JanusFlow: the latent (channels, rows, columns) that it was decoded from */
   size_t num_latent;    /* number of floats */
+  int32_t approximate;  /* 1: a finished image by an approximation (window, guidance_end); 0: exact */
 } je_event;
 
 /* Check a request and start it. The work is done by je_job_next. The job keeps the session's parts alive, also after

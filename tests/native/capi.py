@@ -78,7 +78,7 @@ class Request(c.Structure):
         ("history", c.POINTER(Turn)),
         ("num_history", c.c_size_t),
         ("max_tokens", c.c_int32),
-        ("reserved", c.c_int32),
+        ("window", c.c_int32),
     )
 
 
@@ -99,6 +99,7 @@ class RawEvent(c.Structure):
         ("num_codes", c.c_size_t),
         ("latent", c.POINTER(c.c_float)),
         ("num_latent", c.c_size_t),
+        ("approximate", c.c_int32),
     )
 
 

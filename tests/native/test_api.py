@@ -104,17 +104,6 @@ def test_wrong_options_are_one_line(
     assert found == status and says in line, line
 
 
-def test_reserved_fields_are_zero(api: Api) -> None:
-    """Programs that set them will mean something that this library does not know."""
-    with (
-        api.session(JANUS) as session,
-        pytest.raises(ApiError, match="use a newer one") as caught,
-        api.job(session, prompt=b"a star", reserved=1),
-    ):
-        pass
-    assert caught.value.status == capi.E_ABI
-
-
 def test_a_wrong_event_leaves_the_job(api: Api) -> None:
     with api.session(JANUS) as session, api.job(session, prompt=b"a star") as job:
         wrong = capi.RawEvent(size=3)

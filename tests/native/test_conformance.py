@@ -114,6 +114,21 @@ def test_passes_on_onnxruntime(api: Api, shipped: Reference, width: int) -> None
     same_images(api, shipped, prompt="a cross", seed=9, num_images=3, parallel=width, **rules)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("num_images", [1, 4])
+def test_fifty_seeds_on_onnxruntime(api: Api, num_images: int) -> None:
+    """As Python with the same passes; tests/runtime/test_parallel.py compares those with steps."""
+    ours = reference("tiny-janus")
+    with api.session(ours.folder) as session:
+        for seed in range(50):
+            for width in (1, 2, 3, 4, 8, 16):
+                settings = {"seed": num_images * seed, "num_images": num_images, "parallel": width}
+                found = api.draw(session, prompt=b"two stars", **settings)
+                expected = ours.drawn(ImageRequest(prompt="two stars", **settings))
+                for event, image in zip(found, expected, strict=True):
+                    assert np.array_equal(event.codes, image.codes), (seed, width)
+
+
 def test_several_prompts_at_once(api: Api, shipped: Reference) -> None:
     texts = ("a red circle", "two blue squares above a yellow star", "a cross")
     same_images(api, shipped, prompt=texts, num_images=2, seed=3)
@@ -154,6 +169,26 @@ def test_conversations(api: Api, shipped: Reference) -> None:
             )
             request = AskRequest(question="and this one?", images=images, history=history, **chosen)
             assert found.decode() == shipped.answer(request)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"window": 8},
+        {"window": 3, "num_images": 3},
+        {"guidance_end": 0.4, "parallel": 3},
+        {"guidance_end": 0.5, "window": 2},
+        {"guidance_end": 0.0, "window": 1, "guidance_scale": 3.0},
+        {"guidance_scale": 1.0, "window": 4},
+    ],
+)
+def test_approximate_drawing(
+    api: Api, shipped: Reference, int4_dir: Path, settings: dict[str, Any]
+) -> None:
+    if shipped.session.bundle.manifest.family != "janus":
+        pytest.skip("a flow has no codes")
+    for bundle in (shipped, reference(int4_dir)):
+        same_images(api, bundle, prompt="two stars", seed=5, **settings)
 
 
 @pytest.mark.parametrize("context_mb", [256, 0])

@@ -37,6 +37,7 @@ DRAWN: dict[str, tuple[Any, ...]] = {
     "top_k": WHOLE,
     "top_p": NUMBERS,
     "parallel": (1, 2, 3, 7, 64, 65, -2),
+    "window": (1, 3, 8, 9, 4096, 4097, -1),
     "num_steps": WHOLE,
     "solver": (b"euler", b"ab2", b"heun", b"rk4", b"", b"\xff"),
     "shift": NUMBERS,
@@ -46,7 +47,7 @@ DRAWN: dict[str, tuple[Any, ...]] = {
 ASKED = {name: DRAWN[name] for name in ("seed", "temperature", "top_p")}
 ASKED |= {"prompt": DRAWN["prompt"], "max_tokens": (1, 2, 5, 0, -1, 2**31 - 1)}
 OF_FAMILY = {
-    "janus": ("temperature", "top_k", "top_p", "parallel"),
+    "janus": ("temperature", "top_k", "top_p", "parallel", "window", "guidance_end"),
     "janusflow": ("num_steps", "solver", "shift", "guidance_start", "guidance_end"),
 }
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))]

@@ -70,7 +70,7 @@ internal static unsafe class Native
         public nuint NumInputImages;
         public void* History;
         public nuint NumHistory;
-        public int MaxTokens, Reserved;
+        public int MaxTokens, Window;
     }
 
     [StructLayout(LayoutKind.Sequential)]
@@ -89,6 +89,7 @@ internal static unsafe class Native
         public nuint NumCodes;
         public float* Latent;
         public nuint NumLatent;
+        public int Approximate;
     }
 
     [DllImport(Library)] internal static extern byte* je_error();
