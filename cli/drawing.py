@@ -173,6 +173,7 @@ def _document(
         "bundle": session.bundle.manifest.name,
         "bundle_sha256": session.bundle.sha256,
         "settings": dataclasses.asdict(session.image_settings(request)),
+        "approximate": _is_approximate(session.image_settings(request)),
         "images": drawn,
         "timings_ms": timings,
     }

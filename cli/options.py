@@ -22,8 +22,9 @@ def _number_or_auto(word: str) -> int:
     """Return a number; 0 for ``auto``."""
     if word == "auto":
         return 0
-    if word.isascii() and word.isdecimal() and (number := int(word[:9])) > 0:
-        return number
+    digits = word.lstrip("0")
+    if word.isascii() and digits.isdecimal():
+        return int(digits) if len(digits) < 10 else 10**9  # which is refused as too large
     raise typer.BadParameter("it is neither auto nor a number from 1 on")
 
 

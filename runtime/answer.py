@@ -69,4 +69,4 @@ def _tokens(
     finally:
         passes.keep()
         watch.passes += passes.done
-        keep_row(engines.kept, decoder, 0, np.concatenate([key_T, ids[length:]]))
+        keep_row(engines.kept, decoder, 0, np.array([*key_T, *ids[length:]], np.int64))

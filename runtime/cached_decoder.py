@@ -86,6 +86,13 @@ class CachedDecoder:
             target[row, :, : source.shape[1]] = source
         self._kept_R[row] = caches[0].shape[1]
 
+    def num_saved_bytes(self, row: int) -> int:
+        """Return the bytes of a row's keys and values."""
+        arrays = self._cache.past.values()
+        return sum(each.nbytes // each.shape[0] // each.shape[2] for each in arrays) * int(
+            self._kept_R[row]
+        )
+
     def saved(self, row: int, most: int) -> list[np.ndarray]:
         """Return copies of the keys and values of a row's first positions.
 

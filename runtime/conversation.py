@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import InstanceOf
+
 from janus_edge.runtime.arguments import Text, checked
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Image
 from janus_edge.runtime.events import Text as TextEvent
 from janus_edge.runtime.image_inputs import to_images
@@ -26,7 +29,8 @@ class Conversation:
         shown: Images that the next question is about, besides its own.
     """
 
-    def __init__(self, session: Session) -> None:
+    @checked
+    def __init__(self, session: InstanceOf[Session]) -> None:
         """Begin a conversation.
 
         Args:
@@ -53,13 +57,14 @@ class Conversation:
             JanusEdgeError: As ``AskRequest`` and ``Session.ask``. Raised before any work.
         """
         new = (*self.shown, *to_images(images))
+        _refuse_history(settings)
         request = AskRequest(
             question=question, images=(*self.images, *new), history=self.turns, **settings
         )
-        return self._answered(self._session.ask(request), question, new)
+        return self._answered(self._session.ask(request), question, new, len(self.shown))
 
     def _answered(
-        self, events: Iterator[Event], question: str, new: tuple[Any, ...]
+        self, events: Iterator[Event], question: str, new: tuple[Any, ...], num_shown: int
     ) -> Iterator[Event]:
         answer = ""
         for event in events:
@@ -69,7 +74,8 @@ class Conversation:
         if not answer.strip():  # such a turn cannot be told to the model
             return
         turn = Turn(message=question, num_images=len(new), answer=answer)
-        self.turns, self.images, self.shown = (*self.turns, turn), (*self.images, *new), ()
+        self.turns, self.images = (*self.turns, turn), (*self.images, *new)
+        self.shown = self.shown[num_shown:]  # images may have been drawn meanwhile
 
     @checked
     def draw(self, prompt: Text, **settings: Any) -> Iterator[Event]:
@@ -86,6 +92,7 @@ class Conversation:
             JanusEdgeError: As ``ImageRequest`` and ``Session.generate_image``. Raised before any
                 work.
         """
+        _refuse_history(settings)
         request = ImageRequest(prompt=prompt, history=self.turns, images=self.images, **settings)
         return self._drawn(self._session.generate_image(request))
 
@@ -94,3 +101,9 @@ class Conversation:
             if isinstance(event, Image):
                 self.shown = (*self.shown, event)
             yield event
+
+
+def _refuse_history(settings: dict[str, Any]) -> None:
+    """Refuse a history beside the conversation's own. Raises OptionError."""
+    if "history" in settings:
+        raise OptionError("history is given; a conversation has its own: leave it out")

@@ -258,7 +258,7 @@ def looked_up(ids: list[int], count: int) -> list[int]:
 
     Source: Saxena, "Prompt lookup decoding", 2023.
     """
-    for length in LOOKED_UP:
+    for length in LOOKED_UP if count > 0 else ():
         last = ids[-length:]
         for start in range(len(ids) - length - 1, -1, -1):
             if ids[start : start + length] == last:

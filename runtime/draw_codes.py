@@ -12,8 +12,8 @@ from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.kept import keep_row, restore
-from janus_edge.runtime.overlap import decode_overlapping, steps_of
-from janus_edge.runtime.passes import check_parallel, passes_for
+from janus_edge.runtime.overlap import decode_overlapping, most_positions, steps_of
+from janus_edge.runtime.passes import check_positions, passes_for
 from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
@@ -43,10 +43,11 @@ def draw_codes(
     Raises:
         OptionError: The decoder does not compute as many positions. Raised before any work.
     """
-    check_parallel(engines, request.parallel)
-    grid = sizes_of(engines).code_grid
-    if settings.window > grid:
-        raise OptionError(f"window is {settings.window}; a row of this bundle has {grid} codes")
+    grid, window, parallel = sizes_of(engines).code_grid, settings.window, request.parallel or 1
+    if window > grid:
+        raise OptionError(f"window is {window}; a row of this bundle has {grid} codes")
+    check_positions(engines, "parallel", parallel, parallel)
+    check_positions(engines, "window", window, most_positions(grid, window))
     return _draw_batches(engines, settings, planned, request, watch)
 
 
@@ -90,7 +91,7 @@ def _draw_batch(
         began_ms = watch.elapsed_ms
         steps = _code_steps(engines, settings, planned, request, clock, passes)
     codes_BN = np.zeros((len(planned), num), np.int64)
-    for position, codes_B in enumerate(watch.steps(steps)):
+    for position, codes_B in enumerate(_kept(watch.steps(steps), passes)):
         codes_BN[:, position] = codes_B
         drawn = position + 1
         yield Progress(
@@ -108,10 +109,17 @@ def _draw_batch(
     if clock.ends_ms:  # a device yields codes in batches and has timed each code
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
-    for each in (passes[2], passes[1]):
-        each.keep()
-        watch.passes += each.done
+    watch.passes += [*passes[2].done, *passes[1].done]
     yield from _decoded(engines, settings, planned, codes_BN, watch)
+
+
+def _kept(steps: Iterator[np.ndarray], passes: PassesByRows) -> Iterator[np.ndarray]:
+    """Pass on what a loop yields; in the end keep what its passes cost."""
+    try:
+        yield from steps
+    finally:
+        for each in passes.values():
+            each.keep()
 
 
 def _decoded(

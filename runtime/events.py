@@ -54,7 +54,7 @@ class Image:
         elapsed_ms: Time since the request began, ms.
         codes: What the image was decoded from, (N,) int64; None for a flow.
         latent: What the image was decoded from, (Z, H', W') float32; None for a code model.
-        approximate: True if ``window`` or ``guidance_end`` approximated the drawing of codes.
+        approximate: True if ``window`` or ``guidance_end`` may have changed the codes.
     """
 
     index: int
@@ -81,11 +81,11 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """A run of the decoder that adds codes to images (docs/decoding.md).
+    """A run of the decoder that adds codes or tokens (docs/decoding.md).
 
     Attributes:
         width: Positions that it computed in each row.
-        codes: Codes that it added, to all images together.
+        codes: Codes that it added to all images together, or tokens to an answer.
         took_ms: Time with head and sampler, ms.
     """
 
@@ -101,7 +101,7 @@ class Finished:
     Attributes:
         timings_ms: Time spent in each part, and ``total``, ms.
         step_ends_ms: When each code, token or step was done, in order, ms since the request began.
-        passes: The passes that drew codes, in order; empty if a GPU's own loop or a flow drew.
+        passes: The passes that added codes or tokens, in order; none of a GPU's own loop or a flow.
     """
 
     timings_ms: dict[str, float] = field(default_factory=dict)

@@ -72,6 +72,16 @@ def steps_of(grid: int, window: int) -> list[Step]:
     return steps
 
 
+def most_positions(grid: int, window: int) -> int:
+    """Return the most positions of a pass; 1 without a window.
+
+    Args:
+        grid: Codes in a row, and rows.
+        window: See ``steps_of``; 0 is raster order.
+    """
+    return max((len(step.read_T) for step in steps_of(grid, window)), default=1) if window else 1
+
+
 def decode_overlapping(
     decoder: CachedDecoder,
     choose: Choose,

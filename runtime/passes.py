@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,21 +31,23 @@ TRIAL = 32  # of so many passes one tries the next larger width
 Samples = dict[int, list[float]]  # ms of passes, by their width
 
 
-def check_parallel(engines: Engines, parallel: int | None) -> None:
+def check_positions(engines: Engines, name: str, value: int, positions: int) -> None:
     """Raise OptionError if the decoder does not compute so many positions at once.
 
     Args:
         engines: The bundle's engines.
-        parallel: How many positions; None for what is fastest.
+        name: The setting that asks for them.
+        value: Its value.
+        positions: How many.
     """
-    if parallel is None or parallel == 1:
+    if positions <= 1:
         return
     most = engines.bundle.manifest.components["decoder"].profile["T"][2]
-    if parallel > most:
-        raise OptionError(f"parallel is {parallel}; this bundle's decoder takes at most {most}")
+    if positions > most:
+        raise OptionError(f"{name} is {value}; this bundle's decoder takes at most {most} at once")
     if engines.decoder_is_for_cpu and engines.device.kind != "cpu":
         raise OptionError(
-            f"parallel is {parallel}: on {engines.device} this needs a bundle exported with "
+            f"{name} is {value}: on {engines.device} this needs a bundle exported with "
             "--lowering portable; leave it out"
         )
 
@@ -121,7 +122,7 @@ class Passes:
 
     def begin(self, most: int) -> int:
         """Return how many positions the next pass computes, at most ``most``; start its clock."""
-        self._width = min(self._choose(), most)
+        self._width = min(self._choose(most), most)
         self._began = time.perf_counter()
         return self._width
 
@@ -148,16 +149,17 @@ class Passes:
         if self._note is not None and sum(map(len, self._samples.values())) > self._num_known:
             write_note(self._note, {str(width): ms for width, ms in self._samples.items()})
 
-    def _choose(self) -> int:
+    def _choose(self, most: int) -> int:
+        """Return a width, at most ``most`` if there is one."""
+        fits = [width for width in self.widths if width <= most] or list(self.widths[:1])
         if len(self.widths) == 1:
-            return self.widest
-        unknown = [width for width in self.widths if len(self._samples[width]) < ROUNDS]
-        if unknown:  # in turn, as a machine's speed changes
-            times = Counter(each.width for each in self.done)
-            return min(unknown, key=lambda width: times[width])
-        best = self.widths.index(max(self.widths, key=self._speed))
+            return fits[0]
+        least = min(fits, key=lambda width: len(self._samples[width]))
+        if len(self._samples[least]) < ROUNDS:  # each in turn, as a machine's speed changes
+            return least
+        best = fits.index(max(fits, key=self._speed))
         is_trial = len(self.done) % TRIAL == TRIAL - 1  # how often further drafts are right
-        return self.widths[min(best + is_trial, len(self.widths) - 1)]
+        return fits[min(best + is_trial, len(fits) - 1)]
 
     def _speed(self, width: int) -> float:
         """Return the codes a millisecond that passes of a width may add to an image."""

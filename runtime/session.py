@@ -21,7 +21,7 @@ from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished
 from janus_edge.runtime.flow import FlowSettings
 from janus_edge.runtime.manifest import REFERENCE
-from janus_edge.runtime.passes import check_parallel
+from janus_edge.runtime.passes import check_positions
 from janus_edge.runtime.requests import AskRequest, ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import Stopwatch
@@ -141,7 +141,8 @@ class Session:
         """
         ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
         self._check_length("question", ids_T, 1)
-        check_parallel(self._engines, request.parallel)
+        positions = request.parallel or 1
+        check_positions(self._engines, "parallel", positions, positions)
         watch = Stopwatch()
         events = answer(self._engines, request, ids_T, watch)
         return _Events(_finished(events, watch), self._lock)

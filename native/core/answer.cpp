@@ -11,6 +11,7 @@ namespace {
 
 // Return up to `count` drafts of the tokens that follow: what followed the last tokens when they came before.
 Ids looked_up(const Ids& ids, size_t count) {
+  if (count == 0) return {};
   for (const size_t length : {3, 2}) {
     for (size_t start = ids.size() > length ? ids.size() - length : 0; start-- > 0;) {
       const auto at = ids.begin() + static_cast<std::ptrdiff_t>(start);

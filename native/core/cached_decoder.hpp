@@ -37,7 +37,12 @@ class CachedDecoder {
   void keep(const std::vector<int64_t>& counts);
 
   // Return true if the caches can be copied here, false if they lie on a device.
-  bool is_on_host() const { return !caches_->memory.empty(); }
+  bool is_on_host() const { return !caches_->is_on_device; }
+
+  // Return the bytes of a row's keys and values.
+  size_t num_saved_bytes(size_t row) const {
+    return caches_->memory.size() * caches_->heads * static_cast<size_t>(lengths_[row]) * caches_->item_bytes;
+  }
 
   // Give a row the keys and values of the first `count` positions of a context.
   void restore(size_t row, const Context& context, size_t count);

@@ -14,12 +14,13 @@
 namespace je {
 
 // KV caches of some rows. A run updates them in place. memory: on the host, (rows, heads, length) items of item_bytes
-// each, in the order of cache_names; empty if they lie on a device.
+// each, in the order of cache_names. is_on_device: a run moves them there.
 struct Caches {
   virtual ~Caches() = default;
 
   CacheMemory memory;
   size_t rows = 0, heads = 0, length = 0, item_bytes = 0;
+  bool is_on_device = false;
 };
 
 // The arguments of a run. rows: R, the first ones of the caches. time: T. embeds (R, T, D), positions (R, T), lengths

@@ -42,6 +42,7 @@ class GraphDecoder : public DecoderEngine {
 
   std::unique_ptr<Caches> caches(int64_t rows, int64_t length) const override {
     auto made = std::make_unique<GraphCaches>();
+    made->is_on_device = is_on_device_;
     made->rows = static_cast<size_t>(rows);
     made->heads = static_cast<size_t>(sizes_.num_kv_heads);
     made->length = static_cast<size_t>(length);

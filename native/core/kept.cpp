@@ -1,6 +1,7 @@
 #include "kept.hpp"
 
 #include <algorithm>
+#include <new>
 
 #include "cached_decoder.hpp"
 #include "sha256.hpp"
@@ -25,47 +26,52 @@ size_t Context::num_bytes() const {
 std::pair<std::shared_ptr<const Context>, size_t> Kept::find(const Key& key) {
   const std::lock_guard<std::mutex> lock(mutex_);
   size_t best = 0;
-  auto found = contexts_.end();
-  for (auto each = contexts_.begin(); each != contexts_.end(); ++each) {
-    const size_t shared = num_shared(key, (*each)->key);
+  auto found = items_.end();
+  for (auto each = items_.begin(); each != items_.end(); ++each) {
+    const size_t shared = each->context ? num_shared(key, each->context->key) : 0;
     if (shared <= best) continue;
     best = shared;
     found = each;
   }
   if (best == 0) return {nullptr, 0};
-  contexts_.splice(contexts_.end(), contexts_, found);
-  return {*found, best};
+  items_.splice(items_.end(), items_, found);
+  return {found->context, best};
 }
 
 void Kept::keep(Context context) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (auto each = contexts_.begin(); each != contexts_.end();) {
-    const size_t shared = num_shared(context.key, (*each)->key);
-    if (shared == context.key.size()) {  // it is kept, and more
-      contexts_.splice(contexts_.end(), contexts_, each);
+  for (auto each = items_.begin(); each != items_.end();) {
+    const auto next = std::next(each);
+    const size_t shared = each->context ? num_shared(context.key, each->context->key) : 0;
+    if (each->context && shared == context.key.size()) {  // it is kept, and more
+      items_.splice(items_.end(), items_, each);
       return;
     }
-    each = shared == (*each)->key.size() ? contexts_.erase(each) : std::next(each);
+    if (each->context && shared == each->context->key.size()) {
+      num_bytes_ -= each->num_bytes;
+      items_.erase(each);
+    }
+    each = next;
   }
-  contexts_.push_back(std::make_shared<const Context>(std::move(context)));
-  make_room();
+  const size_t num_bytes = context.num_bytes();
+  add({"", std::make_shared<const Context>(std::move(context)), nullptr, num_bytes});
 }
 
 std::shared_ptr<const Vectors> Kept::image(const std::string& digest) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (auto each = images_.begin(); each != images_.end(); ++each) {
-    if (each->first != digest) continue;
-    images_.splice(images_.end(), images_, each);
-    return images_.back().second;
+  for (auto each = items_.begin(); each != items_.end(); ++each) {
+    if (!each->vectors || each->digest != digest) continue;
+    items_.splice(items_.end(), items_, each);
+    return each->vectors;
   }
   return nullptr;
 }
 
 void Kept::keep_image(const std::string& digest, std::shared_ptr<const Vectors> vectors) {
+  const size_t num_bytes = vectors->size() * sizeof(float);
+  if (image(digest)) return;  // another thread was faster
   const std::lock_guard<std::mutex> lock(mutex_);
-  images_.remove_if([&](const auto& each) { return each.first == digest; });
-  images_.emplace_back(digest, std::move(vectors));
-  make_room();
+  add({digest, nullptr, std::move(vectors), num_bytes});
 }
 
 void Kept::restore(CachedDecoder& decoder, size_t row, Key prompt) {
@@ -75,17 +81,19 @@ void Kept::restore(CachedDecoder& decoder, size_t row, Key prompt) {
 }
 
 void Kept::keep_row(const CachedDecoder& decoder, size_t row, const Key& key) {
-  if (most_bytes_ > 0 && decoder.is_on_host()) keep(decoder.saved(row, key));
+  if (!decoder.is_on_host() || decoder.num_saved_bytes(row) > most_bytes_) return;
+  try {
+    keep(decoder.saved(row, key));
+  } catch (const std::bad_alloc&) {  // then nothing is kept
+  }
 }
 
-// Forget contexts, then images' vectors, which are cheaper to keep.
-void Kept::make_room() {
-  size_t total = 0;
-  for (const auto& each : contexts_) total += each->num_bytes();
-  for (const auto& each : images_) total += each.second->size() * sizeof(float);
-  for (; total > most_bytes_ && !contexts_.empty(); contexts_.pop_front()) total -= contexts_.front()->num_bytes();
-  for (; total > most_bytes_ && !images_.empty(); images_.pop_front())
-    total -= images_.front().second->size() * sizeof(float);
+// Add an item, unless it is larger than all the room; forget what was used longest ago.
+void Kept::add(Item item) {
+  if (item.num_bytes > most_bytes_) return;
+  num_bytes_ += item.num_bytes;
+  items_.push_back(std::move(item));
+  for (; num_bytes_ > most_bytes_; items_.pop_front()) num_bytes_ -= items_.front().num_bytes;
 }
 
 std::string image_digest(const std::vector<float>& pixels) {

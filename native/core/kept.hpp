@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <list>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -49,13 +48,19 @@ class Kept {
   void keep_row(const CachedDecoder& decoder, size_t row, const Key& key);
 
  private:
-  void make_room();
+  // A context, or the vectors of the image with this digest.
+  struct Item {
+    std::string digest;
+    std::shared_ptr<const Context> context;
+    std::shared_ptr<const Vectors> vectors;
+    size_t num_bytes;
+  };
+
+  void add(Item item);
 
   std::mutex mutex_;
-  size_t most_bytes_;
-  // what was used longest ago comes first
-  std::list<std::shared_ptr<const Context>> contexts_;
-  std::list<std::pair<std::string, std::shared_ptr<const Vectors>>> images_;
+  size_t most_bytes_, num_bytes_ = 0;
+  std::list<Item> items_;  // what was used longest ago comes first
 };
 
 // Return what tells images apart: the SHA-256 of what the vision encoder reads, in hexadecimal digits.

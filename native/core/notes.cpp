@@ -4,6 +4,7 @@
 
 #include "error.hpp"
 #include "files.hpp"
+#include "json_reader.hpp"
 #include "limits.hpp"
 #include "sha256.hpp"
 
@@ -38,8 +39,8 @@ nlohmann::json read_note(const std::optional<fs::path>& note) {
   try {
     if (note) {
       const std::vector<uint8_t> raw = read_file(*note, JE_E_BUNDLE, "", limits::kNoteBytes);
-      nlohmann::json found = nlohmann::json::parse(raw.begin(), raw.end(), nullptr, false);
-      if (found.is_object()) return found;
+      Tree found(nlohmann::json::parse(raw.begin(), raw.end(), nullptr, false));
+      if (found.root.is_object()) return std::move(found.root);
     }
   } catch (const Error&) {  // there is no note yet
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "error.hpp"
+#include "json_reader.hpp"
 #include "notes.hpp"
 
 namespace je {
@@ -46,12 +47,12 @@ Passes::Passes(std::optional<std::filesystem::path> note)
       note_(std::move(note)),
       right_(static_cast<size_t>(widest()), kPriorRight),
       tested_(static_cast<size_t>(widest()), kPriorTested) {
-  const nlohmann::json found = read_note(note_);
-  for (const int64_t width : widths_) num_known_ += (samples_[width] = sound(found, std::to_string(width))).size();
+  const Tree found(read_note(note_));
+  for (const int64_t width : widths_) num_known_ += (samples_[width] = sound(found.root, std::to_string(width))).size();
 }
 
 int64_t Passes::begin(int64_t most) {
-  width_ = std::min(choose(), most);
+  width_ = std::min(choose(most), most);
   began_ = std::chrono::steady_clock::now();
   return width_;
 }
@@ -75,28 +76,24 @@ void Passes::end(const std::vector<int64_t>& accepted) {
 
 void Passes::keep() const {
   size_t known = 0;
-  nlohmann::json found = nlohmann::json::object();
+  Tree found(nlohmann::json::object());
   for (const auto& [width, ms] : samples_) {
     known += ms.size();
-    found[std::to_string(width)] = ms;
+    found.root[std::to_string(width)] = ms;
   }
-  if (known > num_known_) write_note(note_, found);
+  if (known > num_known_) write_note(note_, found.root);
 }
 
-int64_t Passes::choose() const {
+// Return a width, at most `most` if there is one.
+int64_t Passes::choose(int64_t most) const {
   if (widths_.size() == 1) return widest();
-  const auto times = [&](int64_t width) {
-    const auto found = times_.find(width);
-    return found == times_.end() ? 0 : found->second;
-  };
-  int64_t unknown = 0;  // in turn, as a machine's speed changes
-  for (const int64_t width : widths_)
-    if (samples_.at(width).size() < kRounds && (unknown == 0 || times(width) < times(unknown))) unknown = width;
-  if (unknown != 0) return unknown;
-  const auto slower = [&](int64_t a, int64_t b) { return speed(a) < speed(b); };
-  auto best = std::max_element(widths_.begin(), widths_.end(), slower);
+  const auto end = std::upper_bound(widths_.begin() + 1, widths_.end(), most);
+  const auto size = [&](int64_t width) { return samples_.at(width).size(); };
+  const auto least = std::min_element(widths_.begin(), end, [&](int64_t a, int64_t b) { return size(a) < size(b); });
+  if (size(*least) < kRounds) return *least;  // each in turn, as a machine's speed changes
+  auto best = std::max_element(widths_.begin(), end, [&](int64_t a, int64_t b) { return speed(a) < speed(b); });
   const bool is_trial = num_passes_ % kTrial == kTrial - 1;  // how often further drafts are right
-  if (is_trial && std::next(best) != widths_.end()) ++best;
+  if (is_trial && std::next(best) != end) ++best;
   return *best;
 }
 

@@ -42,7 +42,7 @@ class Passes {
   void keep() const;
 
  private:
-  int64_t choose() const;
+  int64_t choose(int64_t most) const;
   double speed(int64_t width) const;
 
   std::vector<int64_t> widths_;

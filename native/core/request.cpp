@@ -1,8 +1,10 @@
 #include "request.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "error.hpp"
+#include "overlap.hpp"
 #include "passes.hpp"
 
 namespace je {
@@ -124,15 +126,25 @@ std::vector<PlannedImage> plan_images(const je_request& request, const Engines& 
   return found;
 }
 
-// Refuse a number of positions that the decoder does not compute at once.
-void check_parallel(int32_t parallel, const Engines& engines) {
-  check_range("parallel", int64_t{parallel}, int64_t{0}, kMostWidth);
-  if (parallel <= 1) return;
+// Refuse a setting that asks for more positions than the decoder computes at once.
+void check_positions(const char* name, int64_t value, int64_t positions, const Engines& engines) {
+  if (positions <= 1) return;
   const int64_t most = engines.bundle().component("decoder").profile.at("T").most;
-  if (parallel > most) fail(JE_E_ARGUMENT, "parallel is ", parallel, "; this bundle's decoder takes at most ", most);
+  if (positions > most)
+    fail(JE_E_ARGUMENT, name, " is ", value, "; this bundle's decoder takes at most ", most, " at once");
   if (engines.bundle().is_decoder_for_cpu() && !engines.device().is_cpu())
-    fail(JE_E_ARGUMENT, "parallel is ", parallel, ": on ", engines.device().text(),
+    fail(JE_E_ARGUMENT, name, " is ", value, ": on ", engines.device().text(),
          " this needs a bundle exported with --lowering portable; leave it out");
+}
+
+void check_window(int32_t window, const Engines& engines) {
+  const int64_t grid = engines.sizes().code_grid;
+  if (window > grid) fail(JE_E_ARGUMENT, "window is ", window, "; a row of this bundle has ", grid, " codes");
+  size_t most = 0;
+  if (window > 0)
+    for (const Step& each : steps_of(static_cast<size_t>(grid), static_cast<size_t>(window)))
+      most = std::max(most, each.places.size());
+  check_positions("window", window, static_cast<int64_t>(most), engines);
 }
 
 std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_request& request) {
@@ -143,20 +155,19 @@ std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_r
   check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_images));
   const Manifest& manifest = engines->bundle().manifest;
   Sampling chosen = request.reference != 0 ? reference_sampling(manifest.is_flow) : manifest.sampling;
-  take_settings(request, manifest, chosen);
-  Drawing drawing{plan_images(request, *engines), images_of(request), request.previews != 0};
-  check_parallel(request.parallel, *engines);
+  check_range("parallel", int64_t{request.parallel}, int64_t{0}, kMostWidth);
   check_range("window", int64_t{request.window}, int64_t{0}, int64_t{4096});
+  take_settings(request, manifest, chosen);
+  if (request.parallel != 0 && manifest.is_flow) refuse_setting("parallel", manifest);
+  if (request.window != 0 && manifest.is_flow) refuse_setting("window", manifest);
+  Drawing drawing{plan_images(request, *engines), images_of(request), request.previews != 0};
   if (manifest.is_flow) {
-    if (request.parallel != 0) refuse_setting("parallel", manifest);
-    if (request.window != 0) refuse_setting("window", manifest);
     const FlowSettings settings{chosen.guidance_scale, chosen.num_steps,      chosen.solver,
                                 chosen.shift,          chosen.guidance_start, chosen.guidance_end};
     return draw_flow(std::move(engines), settings, std::move(drawing));
   }
-  if (request.window > engines->sizes().code_grid)
-    fail(JE_E_ARGUMENT, "window is ", request.window, "; a row of this bundle has ", engines->sizes().code_grid,
-         " codes");
+  check_window(request.window, *engines);
+  check_positions("parallel", request.parallel, request.parallel, *engines);
   const CodeSettings settings{chosen.guidance_scale,
                               {chosen.temperature, chosen.top_p, chosen.top_k},
                               request.parallel,
@@ -177,7 +188,8 @@ std::unique_ptr<Task> start_asking(std::shared_ptr<Engines> engines, const je_re
   if (!std::isnan(request.top_p)) question.choice.top_p = request.top_p;
   check_range("temperature", question.choice.temperature, 0.0, 100.0);
   check_range("top_p", question.choice.top_p, 1e-6, 1.0);
-  check_parallel(request.parallel, *engines);
+  check_range("parallel", int64_t{request.parallel}, int64_t{0}, kMostWidth);
+  check_positions("parallel", request.parallel, request.parallel, *engines);
   question.parallel = request.parallel;
   const Sizes& sizes = engines->sizes();
   size_t num_images;

@@ -44,8 +44,8 @@ extern "C" {
  * at its end does not raise it. */
 #define JE_ABI 1
 
-/* A session: an open bundle and the engines of its components. An engine opens when it is first needed. A session does
- * not change: any number of threads may use it at once. Made by je_session_open, given back to je_session_close. */
+/* A session: an open bundle and the engines of its components. An engine opens when it is first needed. Any
+ * number of threads may use it at once. Made by je_session_open, given back to je_session_close. */
 typedef struct je_session je_session;
 
 /* A job: a request that was started. One thread at a time may use it, except for je_job_cancel and je_job_free. Made by
@@ -62,7 +62,7 @@ enum {
   JE_E_BUNDLE = -2,   /* the bundle is missing, damaged or of another version */
   JE_E_RUNTIME = -3,  /* ONNX Runtime is missing, too old, or failed */
   JE_E_MEMORY = -4,   /* no memory is left, or the process may not open more files */
-  JE_E_ABI = -5,      /* a struct was not initialized, or sets fields that this library does not know or reserves */
+  JE_E_ABI = -5,      /* a struct was not initialized, or sets fields that this library does not know */
   JE_E_DEVICE = -6,   /* the device is missing, or cannot run the bundle */
   JE_E_IMAGE = -7,    /* the file is not an image, or the image is too large */
   JE_E_OUTPUT = -8    /* the file cannot be written */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.backends import Engine, Shared, load_engine
 from janus_edge.runtime.bundle import Bundle, open_bundle
+from janus_edge.runtime.conversation import Conversation
 from janus_edge.runtime.decode import looked_up
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Finished, Image, Text
@@ -66,13 +69,51 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     for first in (10, 20, 30):
         kept.keep(_context(first, first + 1))
     assert _found(kept, 10, 11, 12) == [10, 11]  # used
+    assert kept.image(b"a") is not None  # used
     kept.keep(_context(40, 41))
-    assert [_found(kept, first) for first in (10, 20, 30, 40)] == [[10], None, [30], [40]]
-    assert kept.image(b"a") is not None  # images' vectors stay longer than contexts
-    kept.keep_image(b"b", np.zeros(100, np.float32))
-    assert kept.num_bytes <= kept.most_bytes and kept.image(b"b") is not None
-    kept.keep(_context(*range(100)))  # larger than all the room
-    assert _found(kept, 0, 1) is None and kept.num_bytes <= kept.most_bytes
+    assert [_found(kept, first) for first in (10, 30, 40, 20)] == [[10], [30], [40], None]
+    assert kept.image(b"a") is not None and kept.num_bytes == 6 * size + 100
+    kept.keep_image(b"b", np.zeros(25, np.float32))
+    assert _found(kept, 10) is None and kept.image(b"a") is not None
+    kept.keep(_context(*range(100)))  # larger than all the room: the others stay
+    assert _found(kept, 0, 1) is None and _found(kept, 40) == [40]
+    assert kept.num_bytes <= kept.most_bytes
+
+
+def test_images_do_not_crowd_contexts_out() -> None:
+    kept = Kept(1000)
+    for index in range(50):
+        kept.keep_image(bytes([index]), np.zeros(25, np.float32))
+    kept.keep(_context(1, 2, 3))
+    assert _found(kept, 1, 2, 3) == [1, 2, 3] and kept.image(bytes([49])) is not None
+
+
+def test_iterators_may_be_dropped_on_any_thread(folder: Path) -> None:
+    """Their ends change what is kept while other threads ask."""
+    session, failed = Session(open_bundle(folder), num_threads=1), list[str]()
+
+    def ask_on() -> None:
+        try:
+            for number in range(15):
+                request = AskRequest(question=f"how many {number}?", max_tokens=4)
+                if number % 3:
+                    next(iter(session.ask(request)))  # and drop it
+                else:
+                    list(session.ask(request))
+        except Exception as error:
+            failed.append(repr(error))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask_on) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed
 
 
 def test_images_are_told_apart() -> None:
@@ -234,3 +275,16 @@ def test_answers_do_not_depend_on_passes(folder: Path, temperature: float) -> No
 def test_room_out_of_range(folder: Path) -> None:
     with pytest.raises(OptionError, match="context_mb is -1"):
         Session(open_bundle(folder), context_mb=-1)
+
+
+def test_images_drawn_while_an_answer_is_open_are_shown_next(folder: Path) -> None:
+    talk = Conversation(Session(open_bundle(folder), num_threads=1))
+    list(talk.draw("a red star"))
+    answering = talk.ask("how many stars are there?")
+    list(talk.draw("two circles"))
+    answer = "".join(each.text for each in answering if isinstance(each, Text))
+    assert len(talk.shown) == (1 if answer.strip() else 2)
+    with pytest.raises(OptionError, match="a conversation has its own"):
+        talk.ask("sure?", history=())
+    with pytest.raises(OptionError, match="session is 'x'"):
+        Conversation("x")  # type: ignore[arg-type]

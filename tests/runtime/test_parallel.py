@@ -16,7 +16,7 @@ from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime import decode, passes, sampling
 from janus_edge.runtime.bundle import open_bundle
-from janus_edge.runtime.decode import Drafts, Settings, decode_codes
+from janus_edge.runtime.decode import Drafts, Settings, code_chooser, decode_codes
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Finished, Image
 from janus_edge.runtime.passes import (
@@ -75,15 +75,16 @@ class Table:
 
 def drawn(table: Table, seeds: np.ndarray, width: int) -> np.ndarray:
     """Draw one image for each seed; codes (B, N)."""
+    settings = Settings(temperature=1.0)
     steps = decode_codes(
         table,  # type: ignore[arg-type]
-        lambda hidden: hidden,
+        code_chooser(lambda hidden: hidden, NUM_WORDS, NUM_CODES, seeds, settings),
         np.arange(NUM_WORDS, dtype=np.float32)[:, None],
         table.prefill(),
+        len(seeds),
         NUM_CODES,
-        seeds,
-        Settings(temperature=1.0),
-        Passes((width,)),
+        0,
+        {1: Passes((width,))},
     )
     return np.stack(list(steps), axis=1)
 
@@ -167,12 +168,10 @@ class Clock:
 def test_costs_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock, note = Clock(monkeypatch, lambda width: 10.0 + width), tmp_path / "a" / "note.json"
     first = Passes(WIDTHS, note, known_samples(note))
-    widths = clock.run(first, 0.5, 10)
-    assert widths == [*WIDTHS, 1, 2]
+    widths = clock.run(first, 0.5, 5)
+    assert widths == [1, 1, 2, 2, 3]  # the first pass of a width does not count
     first.keep()
-    assert json.loads(note.read_text(encoding="utf-8"))["1"] == [
-        11.0
-    ]  # the first pass of a width does not count
+    assert json.loads(note.read_text(encoding="utf-8"))["1"] == [11.0]
     second = Passes(WIDTHS, note, known_samples(note))
     assert all(width in WIDTHS for width in clock.run(second, 0.5, 8 * (ROUNDS + 1)))
     second.keep()
@@ -197,9 +196,8 @@ def test_a_damaged_note_is_measured_anew(
 ) -> None:
     note = tmp_path / "note.json"
     note.write_text(text, encoding="utf-8")
-    assert Clock(monkeypatch, float).run(Passes(WIDTHS, note, known_samples(note)), 0.5, 8) == list(
-        WIDTHS
-    )
+    chosen = Passes(WIDTHS, note, known_samples(note))
+    assert Clock(monkeypatch, float).run(chosen, 0.5, 4) == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +218,20 @@ def test_the_fastest_width_is_chosen(
     assert widths.count(width) >= 90, widths
     if width == 1:  # from time to time, whether drafts are right now
         assert widths.count(2) in range(100 // TRIAL, 100 // TRIAL + 2)
+
+
+def test_widths_that_do_not_fit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short answers learn, too: what has no room is neither measured nor taken."""
+    clock, samples = Clock(monkeypatch, lambda width: 10.0 * width), known_samples(Path("none"))
+    for _ in range(20):
+        chosen = Passes(WIDTHS, None, samples)
+        for _ in range(4):
+            width = chosen.begin(10)
+            assert width in WIDTHS[:6]
+            clock.now += 10.0 * width / 1e3
+            chosen.end(np.array([1]))
+    assert [len(samples[width]) for width in WIDTHS] == [ROUNDS] * 6 + [0, 0]
+    assert chosen.begin(10) == 1
 
 
 def test_no_more_positions_than_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
