@@ -69,7 +69,7 @@ def test_a_run_is_recorded(bundle_dir: Path, tmp_path: Path) -> None:
     assert len(lines) == 2 and lines[1] == result
     assert result["schema"] == "shapes/2"
     chosen = {"guidance_scale": 2.0, "temperature": 0.9, "top_k": 0, "top_p": 1.0}
-    assert result["settings"] == chosen
+    assert result["settings"] == chosen | {"window": 0, "guidance_end": 1.0}
     assert result["geneval"]["count"] == result["strict"]["count"] == 12
     assert result["strict"]["overall"] <= result["geneval"]["overall"]
     assert 0 <= result["answering"]["overall"] <= 1
