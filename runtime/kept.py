@@ -141,7 +141,7 @@ def keep_row(kept: Kept, decoder: CachedDecoder, row: int, key_T: np.ndarray) ->
         key_T: The row's positions, as far as they are known.
     """
     with suppress(MemoryError):  # then nothing is kept
-        if decoder.num_saved_bytes(row) > kept.most_bytes or not decoder.is_on_host:
+        if not decoder.is_on_host or decoder.num_saved_bytes(row) > kept.most_bytes:
             return
         caches = decoder.saved(row, len(key_T))
         kept.keep(Context(key_T[: caches[0].shape[1]], caches))
