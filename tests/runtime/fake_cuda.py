@@ -62,6 +62,7 @@ class FakeDriver:
         self.functions: dict[int, str] = {}
         self._thread = threading.local()
         self._queue: list[Callable[[], None]] = []
+        self._is_draining = False
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -100,9 +101,13 @@ class FakeDriver:
 
     def drain(self, event: int | None = None) -> None:
         """Do what is in the stream, up to an event, or all: as late as a device may."""
-        while self._queue and (event is None or event not in self.events):
-            self._clock += 1.0
-            self._queue.pop(0)()
+        self._is_draining = True
+        try:
+            while self._queue and (event is None or event not in self.events):
+                self._clock += 1.0
+                self._queue.pop(0)()
+        finally:
+            self._is_draining = False
 
     def at(self, address: int, dtype: Any, count: int) -> np.ndarray:
         """Numbers at an address, which must lie in memory that was given."""
@@ -186,10 +191,17 @@ class FakeDriver:
 
     def cuMemFree(self, address: int) -> None:
         assert self._recorded is None, "freeing memory ends a capture"
-        self.drain()  # it waits for the device
-        block = self.memory.pop(address)
-        block.fill(POISON)  # what still reads it draws something else
-        self.freed.append(block)
+
+        def free() -> None:
+            block = self.memory.pop(address)
+            block.fill(POISON)  # what still reads it draws something else
+            self.freed.append(block)
+
+        # It waits for the device. A collector may free memory inside of a kernel's arithmetic: what
+        # is in the stream behind that must not overtake it.
+        self.send(free)
+        if not self._is_draining:
+            self.drain()
 
     def cuMemAllocHost(self, size: int) -> tuple[int]:
         block = np.zeros(size, np.uint8)
