@@ -8,6 +8,7 @@ import typer
 
 from janus_edge.cli.ask import ask
 from janus_edge.cli.bench import bench
+from janus_edge.cli.distill import distill
 from janus_edge.cli.doctor import doctor
 from janus_edge.cli.evaluate import evaluate
 from janus_edge.cli.export import export
@@ -26,6 +27,7 @@ app.command("ask")(ask)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("pull")(pull)
+app.command("distill")(distill)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.add_typer(models, name="models")

@@ -1,4 +1,4 @@
-"""What ``-`` stands for in a command: prompts, or an image, from standard input."""
+"""Prompts from files, and what ``-`` stands for: prompts, or an image, from standard input."""
 
 from __future__ import annotations
 
@@ -36,12 +36,35 @@ def prompts_from(words: list[str]) -> tuple[str, ...]:
     if STANDARD_INPUT not in words:
         return tuple(map(as_text, words))
     _check_once(words.count(STANDARD_INPUT))
-    text = _read(_MAX_TEXT, "prompts").decode("utf-8", "replace").removeprefix("\ufeff")
-    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    lines = _lines(_read(_MAX_TEXT, "prompts"))
     if not lines:
         raise PromptError("standard input is empty; give it a prompt a line")
     at = words.index(STANDARD_INPUT)
     return (*map(as_text, words[:at]), *lines, *map(as_text, words[at + 1 :]))
+
+
+def prompts_of(path: Path) -> list[str]:
+    """Return the prompts of a file, one per line, in UTF-8. Empty lines are ignored.
+
+    Raises:
+        PromptError: The file cannot be read, is too long or empty.
+    """
+    from janus_edge.runtime.errors import PromptError
+    from janus_edge.runtime.reading import read_regular
+
+    try:
+        lines = _lines(read_regular(path, _MAX_TEXT))
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise PromptError(f"{path}: {reason}; name a file with a prompt a line") from None
+    if not lines:
+        raise PromptError(f"{path}: is empty; give it a prompt a line")
+    return lines
+
+
+def _lines(content: bytes) -> list[str]:
+    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
 
 
 def as_text(word: str) -> str:

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from janus_edge.runtime import limits
 from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.kv_cache import past_names, present_names
-from janus_edge.runtime.manifest import COMPONENTS, PREFILL, Component, Manifest, Tensor
+from janus_edge.runtime.manifest import (
+    COMPONENTS,
+    OPTIONAL,
+    PREFILL,
+    PREVIEW_DECODER,
+    Component,
+    Manifest,
+    Tensor,
+)
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 # A dimension is a size, a capital letter if it varies, or "?name" for a size that only the
@@ -52,7 +60,7 @@ def check_contract(manifest: Manifest, where: str) -> None:
 def _problems(manifest: Manifest) -> Iterator[str]:
     """Yield what does not fit, most basic things first."""
     yield from _sizes(manifest)
-    known = (*COMPONENTS[manifest.family], PREFILL)
+    known = (*COMPONENTS[manifest.family], *OPTIONAL[manifest.family])
     decoder = manifest.components["decoder"]
     tables, compare = table_shapes(manifest), _Comparison()
     for name, part in manifest.components.items():
@@ -149,7 +157,7 @@ def _of_codes(sizes: CodeSizes) -> dict[str, Ends]:
     hidden: End = ("hidden", "float32", ("R", sizes.hidden_size))
     return {
         "image_head": ([hidden], [("logits", "float32", ("R", sizes.codebook_size))]),
-        "image_decoder": ([codes], [pixels]),
+        **dict.fromkeys(("image_decoder", PREVIEW_DECODER), ([codes], [pixels])),
         "image_encoder": ([pixels], [codes]),
     }
 
@@ -170,7 +178,9 @@ def _of_flow(sizes: FlowSizes) -> dict[str, Ends]:
             [("hidden", "float32", tokens), skip, time],
             [("velocity", "float32", latent)],
         ),
-        "image_decoder": ([("latent", "float32", latent)], [pixels]),
+        **dict.fromkeys(
+            ("image_decoder", PREVIEW_DECODER), ([("latent", "float32", latent)], [pixels])
+        ),
     }
 
 

@@ -14,6 +14,7 @@ from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.kept import keep_row, restore
 from janus_edge.runtime.overlap import decode_overlapping, most_positions, steps_of
 from janus_edge.runtime.passes import check_positions, passes_for
+from janus_edge.runtime.previews import preview_names, preview_of_codes
 from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
@@ -86,7 +87,7 @@ def _draw_batch(
     sizes = sizes_of(engines)
     num, grid = sizes.num_codes, sizes.code_grid
     with watch.part("open"):
-        engines.open("decoder", "image_head")
+        engines.open("decoder", "image_head", *preview_names(engines, request.previews))
         clock, passes = DeviceClock(), _passes(engines, settings, len(planned), request.parallel)
         began_ms = watch.elapsed_ms
         steps = _code_steps(engines, settings, planned, request, clock, passes)
@@ -102,7 +103,7 @@ def _draw_batch(
         )
         for plan, codes_N in zip(planned, codes_BN, strict=True):
             if request.previews and drawn % grid == 0:
-                pixels = _preview(engines, codes_N[:drawn])
+                pixels = preview_of_codes(engines, codes_N[:drawn])
                 yield Preview(
                     index=plan.index, done=drawn, pixels=pixels, elapsed_ms=watch.elapsed_ms
                 )
@@ -262,11 +263,3 @@ def _on_device(
 
     with engines.reused(("codes", rows, images), make) as loop:
         yield from loop.draw(prompt_RTD, lengths_R, seeds_B, settings, clock)
-
-
-def _preview(engines: Engines, codes_N: np.ndarray) -> np.ndarray:
-    """Return the cells of the codes drawn so far, the others grey, at the image's size."""
-    grid = sizes_of(engines).code_grid
-    cells = np.full((grid * grid, 3), images.PADDING, np.uint8)
-    cells[: len(codes_N)] = engines.table("preview")[codes_N].round().clip(0, 255)
-    return images.enlarge(cells.reshape(grid, grid, 3), sizes_of(engines).image_size // grid)

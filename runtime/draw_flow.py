@@ -23,6 +23,7 @@ from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.flow import MULTISTEP_WEIGHTS, FlowSettings, Step, Velocity, integrate
 from janus_edge.runtime.kept import restore
+from janus_edge.runtime.previews import preview_names, preview_of_latent
 from janus_edge.runtime.requests import ImageRequest, PlannedImage
 from janus_edge.runtime.sampling import STREAMS, guide, normal
 from janus_edge.runtime.sizes import FlowSizes
@@ -57,7 +58,8 @@ def draw_flow(
     """
     total = len(planned) * settings.num_steps
     with watch.part("open"):
-        engines.open(*engines.decoder_names(steps=False), "flow_encoder", "flow_decoder")
+        names = *engines.decoder_names(steps=False), "flow_encoder", "flow_decoder"
+        engines.open(*names, *preview_names(engines, request.previews))
     with _flows(engines, settings, request) as flow_of:
         for _, same in groupby(planned, key=lambda plan: plan.ids_T.tobytes()):
             of_prompt = list(same)
@@ -89,7 +91,7 @@ def _draw_prompt(
                 yield Preview(
                     index=plan.index,
                     done=step.done,
-                    pixels=_preview(engines, step.denoised[0]),
+                    pixels=preview_of_latent(engines, step.denoised[0]),
                     elapsed_ms=watch.elapsed_ms,
                 )
         with watch.part("open"):
@@ -199,13 +201,3 @@ def velocity_of(
         return guide(v_RZHW[:1], v_RZHW[1:], guidance_scale) if guided else v_RZHW
 
     return velocity
-
-
-def _preview(engines: Engines, latent_ZHW: np.ndarray) -> np.ndarray:
-    """Return a latent's colours by the linear preview map, at the image's size."""
-    weights_ZC = engines.table("preview")  # its last row is the constant
-    cells = np.broadcast_to(weights_ZC[-1], (*latent_ZHW.shape[1:], 3))
-    for channel_HW, weights_C in zip(latent_ZHW, weights_ZC[:-1], strict=True):
-        cells = cells + channel_HW[..., None] * weights_C
-    pixels = cells.clip(0, 255).round().astype(np.uint8)
-    return images.enlarge(pixels, sizes_of(engines).image_size // pixels.shape[0])

@@ -26,7 +26,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """An unfinished image, by the linear preview map.
+    """An unfinished image, by the bundle's preview decoder or its linear preview map.
 
     A flow's preview shows what the latent would end as if the newest velocity held.
 

@@ -216,6 +216,7 @@ DEFAULTS: dict[str, CodeSampling | FlowSampling] = REFERENCE | {
 }
 
 PREFILL = "decoder_prefill"  # optional: a copy of the decoder for many positions at once
+PREVIEW_DECODER = "preview_decoder"  # optional: sharp previews (docs/draw.md, "Previews")
 
 _SHARED = ("vision_encoder", "vision_aligner", "text_embed", "decoder", "text_head")
 # What a bundle of each family must hold.
@@ -228,6 +229,11 @@ COMPONENTS = {
         "preview",
     ),
     "janusflow": (*_SHARED, "flow_encoder", "flow_decoder", "image_decoder", "preview"),
+}
+# What it may hold besides.
+OPTIONAL = {
+    "janus": (PREFILL, PREVIEW_DECODER, "image_encoder"),
+    "janusflow": (PREFILL, PREVIEW_DECODER),
 }
 
 

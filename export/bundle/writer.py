@@ -154,7 +154,7 @@ def export_bundle(
     check_place(folder, replace)
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
-    with _replacing(folder, replace) as part:
+    with replacing(folder, replace) as part:
         stored = to_half(checkpoint) if preset.fp16 else checkpoint
         decoded = DecodedSamples(stored, report)
         components = graph_components(
@@ -242,7 +242,7 @@ def _write_manifest(
     entries: dict[str, Any],
     kernels: list[dict[str, Any]],
 ) -> None:
-    """Write manifest.json and its checksum."""
+    """Write the manifest of a new bundle."""
     manifest = {
         "format": FORMAT,
         "family": family_of(checkpoint.model),
@@ -258,6 +258,11 @@ def _write_manifest(
         "components": entries,
         **({"kernels": kernels} if kernels else {}),
     }
+    write_manifest(manifest, part)
+
+
+def write_manifest(manifest: dict[str, Any], part: Path) -> None:
+    """Write manifest.json and its checksum into a folder."""
     raw = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     parse_manifest(raw, MANIFEST)  # never write a manifest that the runtime refuses
     (part / MANIFEST).write_bytes(raw)
@@ -285,7 +290,7 @@ def check_place(folder: Path, replace: bool) -> None:
 
 
 @contextmanager
-def _replacing(folder: Path, replace: bool) -> Iterator[Path]:
+def replacing(folder: Path, replace: bool) -> Iterator[Path]:
     """Yield an empty private folder, which becomes ``folder`` if the block ends well."""
     place = folder.resolve()  # a link stays, and leads to the new bundle
     made = [each for each in place.parents if not each.exists()]

@@ -142,6 +142,7 @@ class Contract {
     const TensorInfo codes = integers_of("codes", shape("B", sizes_.code_grid * sizes_.code_grid));
     return {{"image_head", {{hidden}, {floats_of("logits", shape("R", sizes_.codebook_size))}}},
             {"image_decoder", {{codes}, {pixels}}},
+            {kPreviewDecoder, {{codes}, {pixels}}},
             {"image_encoder", {{pixels}, {codes}}}};
   }
 
@@ -153,7 +154,8 @@ class Contract {
     return {{"flow_encoder",
              {{floats_of("latent", latent), floats_of("t", shape("B"))}, {floats_of("tokens", tokens), time, skip}}},
             {"flow_decoder", {{floats_of("hidden", tokens), skip, time}, {floats_of("velocity", latent)}}},
-            {"image_decoder", {{floats_of("latent", latent)}, {pixels}}}};
+            {"image_decoder", {{floats_of("latent", latent)}, {pixels}}},
+            {kPreviewDecoder, {{floats_of("latent", latent)}, {pixels}}}};
   }
 
   const Manifest& manifest_;

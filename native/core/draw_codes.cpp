@@ -8,6 +8,7 @@
 #include "error.hpp"
 #include "overlap.hpp"
 #include "passes.hpp"
+#include "previews.hpp"
 #include "task.hpp"
 
 namespace je {
@@ -65,7 +66,7 @@ class DrawCodes : public Task {
     batch_.drafts.assign(count, {std::vector<int64_t>(num_codes_ + widest(), settings_.window > 0 ? -1 : 0)});
     if (settings_.window > 0)
       batch_.steps = steps_of(static_cast<size_t>(sizes_.code_grid), static_cast<size_t>(settings_.window));
-    engines_->open({"decoder", "image_head"});
+    engines_->open(with_previews(*engines_, {"decoder", "image_head"}, drawing_.has_previews));
     prefill(cancel);
   }
 
@@ -136,7 +137,7 @@ class DrawCodes : public Task {
     if (batch_.shown == fewest()) settings_.window > 0 ? run_step(cancel) : run_pass(cancel);
     while (batch_.shown < fewest()) {
       ++batch_.shown;
-      add_events(events);
+      add_events(events, cancel);
     }
     if (batch_.shown < num_codes_) return;
     for (const size_t rows : {1, 2}) batch_.passes[rows]->keep();
@@ -236,7 +237,7 @@ class DrawCodes : public Task {
     return chosen;
   }
 
-  void add_events(Events& events) {
+  void add_events(Events& events, const Cancel& cancel) {
     const int64_t count = static_cast<int64_t>(batch_.planned.size());
     const int64_t each = static_cast<int64_t>(num_codes_);
     const int64_t drawn = static_cast<int64_t>(batch_.shown);
@@ -252,16 +253,8 @@ class DrawCodes : public Task {
       preview.done = drawn;
       preview.total = each;
       preview.unit = "codes";
-      preview.image = preview_of(batch_.drafts[i].codes, batch_.shown);
+      preview.image = preview_of_codes(*engines_, batch_.drafts[i].codes, batch_.shown, cancel);
     }
-  }
-
-  // Return a preview: one cell per code drawn so far; the other cells are grey.
-  Image preview_of(const std::vector<int64_t>& codes, size_t drawn) {
-    std::vector<float> cells(3 * num_codes_, kPadding);
-    const Table& table = engines_->table("preview");
-    for (size_t i = 0; i < drawn; ++i) table.copy_row(codes[i], cells.data() + 3 * i);
-    return enlarge(cells, static_cast<int>(sizes_.code_grid), static_cast<int>(sizes_.image_size / sizes_.code_grid));
   }
 
   void finish_one(Events& events, const Cancel& cancel) {
@@ -269,7 +262,7 @@ class DrawCodes : public Task {
     std::vector<int64_t>& codes = batch_.drafts[i].codes;
     codes.resize(num_codes_);
     const std::vector<int64_t> shape{1, static_cast<int64_t>(codes.size())};
-    Image image = decode_image(*engines_, integers("codes", shape, codes.data()), cancel);
+    Image image = decode_image(*engines_, "image_decoder", integers("codes", shape, codes.data()), cancel);
     Event& event = events.emplace_back();
     event.kind = JE_EVENT_IMAGE;
     event.image = std::move(image);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "error.hpp"
+#include "previews.hpp"
 #include "task.hpp"
 
 namespace je {
@@ -100,7 +101,7 @@ class DrawFlow : public Task {
     if (!flow_)
       begin(cancel);
     else if (!flow_->is_done())
-      step(events);
+      step(events, cancel);
     else
       finish(events, cancel);
     return true;
@@ -111,7 +112,7 @@ class DrawFlow : public Task {
     const PlannedImage& planned = planned_[next_];
     if (!field_ || planned.ids != planned_[next_ - 1].ids) {
       const DecoderNames names = engines_->decoder_names(false, true);
-      engines_->open({names.step, "flow_encoder", "flow_decoder"});
+      engines_->open(with_previews(*engines_, {names.step, "flow_encoder", "flow_decoder"}, drawing_.has_previews));
       field_.reset();
       field_ = std::make_unique<Field>(*engines_, planned.ids, drawing_.shown, settings_.guidance_scale, cancel);
     }
@@ -122,7 +123,7 @@ class DrawFlow : public Task {
     flow_ = std::make_unique<Flow>(velocity, normal(planned.seed, count), settings_);
   }
 
-  void step(Events& events) {
+  void step(Events& events, const Cancel& cancel) {
     flow_->step();
     const PlannedImage& planned = planned_[next_];
     Event& progress = events.emplace_back();
@@ -136,30 +137,12 @@ class DrawFlow : public Task {
     preview.done = flow_->done();
     preview.total = settings_.num_steps;
     preview.unit = "steps";
-    preview.image = preview_of(flow_->denoised());
-  }
-
-  // Return a preview: a linear map from the latent's channels to colours. The constant is added first, then one channel
-  // after the other.
-  Image preview_of(const Latent& latent) {
-    const Table& table = engines_->table("preview");
-    const size_t side = static_cast<size_t>(sizes_.latent_size), plane = side * side;
-    std::vector<float> cells(3 * plane);
-    float colour[3];
-    table.copy_row(sizes_.latent_channels, colour);
-    for (size_t i = 0; i < plane; ++i) std::copy_n(colour, 3, cells.data() + 3 * i);
-    for (int64_t channel = 0; channel < sizes_.latent_channels; ++channel) {
-      table.copy_row(channel, colour);
-      const float* values = latent.data() + static_cast<size_t>(channel) * plane;
-      for (size_t i = 0; i < plane; ++i)
-        for (size_t c = 0; c < 3; ++c) cells[3 * i + c] = cells[3 * i + c] + values[i] * colour[c];
-    }
-    return enlarge(cells, static_cast<int>(side), static_cast<int>(sizes_.image_size / sizes_.latent_size));
+    preview.image = preview_of_latent(*engines_, flow_->denoised(), cancel);
   }
 
   void finish(Events& events, const Cancel& cancel) {
     const Latent& z = flow_->z();
-    Image image = decode_image(*engines_, floats("latent", field_->latent_shape(1), z.data()), cancel);
+    Image image = decode_image(*engines_, "image_decoder", floats("latent", field_->latent_shape(1), z.data()), cancel);
     Event& event = events.emplace_back();
     event.kind = JE_EVENT_IMAGE;
     event.image = std::move(image);

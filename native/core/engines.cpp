@@ -134,7 +134,7 @@ void Engines::open(const std::vector<std::string>& names) {
       decoder(name);
     else if (name == "text_head" || name == "image_head")
       head(name);
-    else if (name == "vision_encoder" || name == "vision_aligner" || name == "image_decoder")
+    else if (name == "vision_encoder" || name == "vision_aligner" || name == "image_decoder" || name == kPreviewDecoder)
       stage(name);
     else
       graph(name);

@@ -9,8 +9,9 @@
 
 namespace je {
 
-inline constexpr int64_t kFormat = 3;                       // of the manifest (docs/bundle.md)
-inline constexpr const char* kPrefill = "decoder_prefill";  // the decoder again, for many positions at once
+inline constexpr int64_t kFormat = 3;                              // of the manifest (docs/bundle.md)
+inline constexpr const char* kPrefill = "decoder_prefill";         // the decoder again, for many positions at once
+inline constexpr const char* kPreviewDecoder = "preview_decoder";  // optional: sharp previews (docs/draw.md)
 
 // A dimension of a shape: a fixed size, or a name if the size varies.
 struct Dimension {

@@ -17,10 +17,10 @@ std::unique_ptr<CachedDecoder> make_decoder(Engines& engines, int64_t rows, int6
                                          engines.sizes().hidden_size, rows, slots.name.empty() ? slots.size : length);
 }
 
-Image decode_image(Engines& engines, const Tensor& from, const Cancel& cancel) {
+Image decode_image(Engines& engines, const std::string& decoder, const Tensor& from, const Cancel& cancel) {
   const int64_t side = engines.sizes().image_size;
   std::vector<float> pixels(static_cast<size_t>(3 * side * side));
-  engines.stage("image_decoder")(from, floats("pixels", {1, 3, side, side}, pixels.data()), cancel);
+  engines.stage(decoder)(from, floats("pixels", {1, 3, side, side}, pixels.data()), cancel);
   return to_image(pixels.data(), static_cast<int>(side));
 }
 

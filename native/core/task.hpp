@@ -113,7 +113,7 @@ void embed(const Table& table, const Ids& ids, size_t width, std::vector<float>&
 std::unique_ptr<CachedDecoder> make_decoder(Engines& engines, int64_t rows, int64_t length, bool needs_steps,
                                             bool has_prefill);
 
-// Run the image decoder on codes or a latent and return the image.
-Image decode_image(Engines& engines, const Tensor& from, const Cancel& cancel);
+// Run the image decoder, or the preview decoder, on codes or a latent and return the image. decoder: its component.
+Image decode_image(Engines& engines, const std::string& decoder, const Tensor& from, const Cancel& cancel);
 
 }  // namespace je

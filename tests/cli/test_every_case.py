@@ -69,11 +69,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "bench": ("{bundle}", "--runs", "1", "--warmups", "0", "--threads", "1", "--max-tokens", "2"),
     "eval shapes": ("--model", "{bundle}", "--num-prompts", "6", "--num-questions", "6"),
     "export": ("{checkpoint}", "mine"),
+    "distill": ("{bundle}", "-o", "mine", "--images", "2", "--steps", "1"),
     "pull": ("owner/name",),
 }
 # What is named in place of a folder, so that the command fails early instead of working for long.
 _FOLDERS = ("{bundle}", "{checkpoint}")
-_LONG = {"bench": "{bundle}", "eval shapes": "{bundle}", "export": "{checkpoint}"}
+_LONG = {
+    **dict.fromkeys(("bench", "eval shapes", "distill"), "{bundle}"),
+    "export": "{checkpoint}",
+}
 
 
 def _parameters() -> Iterator[tuple[str, Any]]:
