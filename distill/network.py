@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes, Sizes
 
 NUM_COMPONENTS = 12  # principal components of the codes' embeddings among a cell's features
-DILATIONS = (1, 2, 4, 1, 2, 4)  # of the blocks: 31 cells are seen, and so the rest is continued
-SMALL_IMAGE, NARROW, WIDE = 128, 64, 128  # channels up to that many pixels a side, and beyond
+# Channels, and the blocks' dilations: 19 and 31 cells are seen, and so the rest is continued. Small
+# images are drawn so fast that their previews have to be.
+SMALL_IMAGE = 128  # pixels per side at most
+SMALL, LARGE = (48, (1, 2, 4, 1)), (128, (1, 2, 4, 1, 2, 4))
 
 
 class _Block(nn.Module):
@@ -51,9 +53,9 @@ class PreviewDecoder(nn.Module):
             constant_C: Its constant.
         """
         super().__init__()
-        width = NARROW if image_size <= SMALL_IMAGE else WIDE
+        width, dilations = SMALL if image_size <= SMALL_IMAGE else LARGE
         self.inner = nn.Conv2d(num_features, width, 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(width, dilation) for dilation in DILATIONS)
+        self.blocks = nn.ModuleList(_Block(width, dilation) for dilation in dilations)
         self.outer = nn.Conv2d(width, 3 * cell * cell, 1, bias=False)
         self.linear = nn.Conv2d(num_features, 3 * cell * cell, 1)
         self._cell = cell

@@ -11,7 +11,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from janus_edge.evals.shapes import prompts, questions
+from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tokenizer.compile import corpus
+from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.prompt import Turn
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.shapes.scenes import render
@@ -149,6 +151,25 @@ def test_previews_and_progress(api: Api, shipped: Reference) -> None:
     assert events[-1].kind == capi.IMAGE
     times = [event.elapsed_ms for event in events]
     assert times == sorted(times) and times[0] > 0
+
+
+def test_previews_by_the_linear_map(api: Api, int4_dir: Path, flow_int4_dir: Path) -> None:
+    """Of bundles without a preview decoder."""
+    for folder in (int4_dir, flow_int4_dir):
+        ours = reference(folder)
+        expected = ours.previews(ImageRequest(prompt="two stars", previews=True, seed=4))
+        with api.session(folder) as session:
+            events = api.events(session, prompt=b"two stars", previews=1, seed=4)
+        found = [event.pixels for event in events if event.kind == capi.PREVIEW]
+        assert len(found) == len(expected) > 1
+        for pixels, preview in zip(found, expected, strict=True):
+            assert np.array_equal(pixels, preview.pixels)
+
+
+def test_an_image_encoder_is_no_hindrance(api: Api, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    export_bundle(checkpoint, folder, max_length=96, image_encoder=True, report=lambda line: None)
+    same_images(api, reference(folder), prompt="a star", seed=1)
 
 
 def test_conversations(api: Api, shipped: Reference) -> None:

@@ -186,6 +186,7 @@ CONTRACT: list[tuple[Change, str]] = [
     (_end("decoder", "inputs", 3, shape=["R", 4, 7, 64]), r"past_k_0"),
     (_end("decoder", "outputs", 0, name="hidden_"), r"outputs are not the 13"),
     (_end("text_head", "outputs", 0, shape=["R", 457]), r"logits is float32\[R,457\]"),
+    (_end("preview_decoder", "inputs", 0, shape=["B", 63]), r"codes is int64\[B,63\], not"),
     (_end("vision_encoder", "outputs", 0, shape=["B", 64, 129]), r"vision_aligner\.inputs"),
     (_end("text_embed", "outputs", 0, shape=["R", 255]), r"text_embed\.outputs\.row"),
     (lambda m: m["components"]["decoder"]["inputs"].pop(), r"inputs are not the 15"),
