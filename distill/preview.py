@@ -211,7 +211,8 @@ def _write(bundle: Bundle, network: OfCodes | OfLatents, folder: Path, report: R
     component = component_of(network, bundle)
     with replacing(folder, replace=folder == bundle.folder) as part:
         for source in bundle.folder.iterdir():
-            if source.name not in (MANIFEST, CHECKSUM, f"{PREVIEW_DECODER}.onnx"):
+            written = MANIFEST, CHECKSUM, f"{PREVIEW_DECODER}.onnx"
+            if source.is_file() and source.name not in written:
                 _link(source, part / source.name)
         path = part / f"{PREVIEW_DECODER}.onnx"
         proto = component.build(None)

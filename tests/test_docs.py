@@ -34,6 +34,7 @@ NOT_RUN = {
     r"python tools/make_checkpoint": "gigabytes of random weights",
     r"python (-m janus_edge\.)?bench[/.]programs": "minutes to hours",
     r"python -m janus_edge\.train": "hours; tests/train",
+    r"janus-edge distill ": "minutes to hours; tests/distill",
     r"janus-edge eval shapes .*(--solver NAME|--record bench)": "placeholders; writes a record",
     r".*\b(sdxl-vae|JanusFlow-1)": "needs published weights; tests/hub, tests/export",
 }
