@@ -142,7 +142,7 @@ def test_what_cannot_be_done_is_refused_first(
     plain: Path, distill: Distill, tmp_path: Path
 ) -> None:
     (tmp_path / "there").mkdir()
-    (tmp_path / "there/notes.txt").write_text("mine")
+    (tmp_path / "there/notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="there: already there; name another folder"):
         distill(plain, tmp_path / "there")
     with pytest.raises(OptionError, match="images is 1; give a value from 2"):
@@ -152,7 +152,7 @@ def test_what_cannot_be_done_is_refused_first(
     with pytest.raises(PromptError, match="prompt"):
         distill(plain, tmp_path / "b", prompts=["x" * 4000])
     assert not (tmp_path / "b").exists()
-    assert (tmp_path / "there/notes.txt").read_text() == "mine"
+    assert (tmp_path / "there/notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_of_engines_is_refused(
@@ -185,12 +185,12 @@ def test_default_prompts_are_of_both_worlds() -> None:
 
 def test_the_command(cli, plain: Path, tmp_path: Path) -> None:
     words = ("distill", plain, "-o", "made", "--images", "3", "--steps", "2")
-    (tmp_path / "prompts.txt").write_text("a star\n\na cross\n")
+    (tmp_path / "prompts.txt").write_text("a star\n\na cross\n", encoding="utf-8")
     done = cli(*words, "--prompts", "prompts.txt")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "made"
     assert "preview decoder: " in done.stdout and "the linear map" in done.stdout
-    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     for name, line in {"empty.txt": "is empty; give it", "none.txt": "No such file"}.items():
         done = cli(*words, "--prompts", name)
         assert done.returncode == 1 and line in done.stderr and done.stderr.count("\n") == 1
