@@ -38,7 +38,7 @@ class _Block(nn.Module):
 
 
 class PreviewDecoder(nn.Module):
-    """From the features of cells to pixels."""
+    """Computes pixels from the features of cells."""
 
     def __init__(
         self, num_features: int, cell: int, image_size: int, linear_FC: Tensor, constant_C: Tensor
@@ -76,7 +76,7 @@ class PreviewDecoder(nn.Module):
 
 
 class OfCodes(nn.Module):
-    """From codes (B, N), where K stands for a code that is not drawn yet, to pixels."""
+    """Computes pixels from codes (B, N), where K stands for a code that is not drawn yet."""
 
     def __init__(self, sizes: CodeSizes, embeds_KD: Tensor, colours_KC: Tensor) -> None:
         """Create the layers.
@@ -111,7 +111,7 @@ class OfCodes(nn.Module):
 
 
 class OfLatents(nn.Module):
-    """From latents (B, Z, H, W) to pixels."""
+    """Computes pixels from latents (B, Z, H, W)."""
 
     def __init__(self, sizes: FlowSizes, linear_FC: Tensor) -> None:
         """Create the layers.

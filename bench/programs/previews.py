@@ -1,4 +1,4 @@
-"""What previews cost: the time of an image with and without them, in turn.
+"""Measure what previews cost: the time of an image with and without them, in turn.
 
     python bench/programs/previews.py BUNDLE... --record bench/records/previews.jsonl
 
@@ -35,7 +35,7 @@ def session_of(bundle: Bundle, kind: str) -> Session:
 def drawn_ms(session: Session, kind: str, seed: int) -> tuple[float, float]:
     """Return the time of an image, and of its preview decoder, ms."""
     before = session.component_ms.get(PREVIEW_DECODER, 0.0)
-    request = ImageRequest(prompt=PROMPT, seed=seed, previews=kind != "none", parallel=None)
+    request = ImageRequest(prompt=PROMPT, seed=seed, previews=kind != "none")
     began = time.perf_counter()
     for _ in session.generate_image(request):
         pass
