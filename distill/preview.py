@@ -47,8 +47,8 @@ class Quality:
     Attributes:
         linear_db: The linear map's, of whole images.
         whole_db: The preview decoder's, of whole images.
-        half_db: The preview decoder's, in the drawn half of half-drawn images; of a flow the
-            same as ``whole_db``.
+        half_db: The preview decoder's, in the drawn half of half-drawn images; JanusFlow's is
+            ``whole_db``.
     """
 
     linear_db: float

@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.pages import ROOT, blocks
+from tests.pages import ROOT, blocks, package_folders
 
 PAGE = ROOT / "CONTRIBUTING.md"
-ROOMS = ("api", "bench", "cli", "export", "model", "runtime")
+ROOMS = package_folders()
 ROWS = {
     cells[1].strip(): (cells[2], cells[3].strip(" `"))
     for line in PAGE.read_text(encoding="utf-8").partition("| to add |")[2].splitlines()

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("api", "bench", "cli", "diagnostics", "evals", "export", "hub", "kernels", "model",
-           "native", "runtime", "scripts", "shapes", "tests", "tools", "train")  # fmt: skip
+from tests.pages import ROOT, package_folders
+
+FOLDERS = (*package_folders(), "scripts", "tests", "tools")
 _OPEN = ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile")  # text if a mode says so
 
 

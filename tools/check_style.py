@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md")
-CODE = ("api", "bench", "cli", "diagnostics", "evals", "export", "hub", "kernels", "model")
-CODE += ("runtime", "shapes", "tools", "train")
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CODE = ("tools", *_PROJECT["tool"]["setuptools"]["package-dir"].values())
 MAX_LINES = 40
 QUOTES = ("docs/design.md", "tools/check_style.py")  # name the phrases that they replace
 
