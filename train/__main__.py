@@ -22,7 +22,7 @@ from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.exchange import put_in_place
 from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.stop import Stopped, keeping, stoppable
-from janus_edge.train.recipes import RECIPES, Made
+from janus_edge.train.small import RECIPES, Made
 
 SEED = 0
 _STATES = "states"  # held in a folder by one training at a time

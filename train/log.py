@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,19 @@ def drop_later_lines(log: Path, stage: str, start: int) -> None:
     kept = [line for line in _lines(log) if line["stage"] != stage or line["step"] <= start]
     with atomic_write(log) as part:
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def drop_lines_after(log: Path, steps: Mapping[str, int]) -> None:
+    """Delete lines of the log that are later than a saved state.
+
+    Args:
+        log: File of the log, which may be missing.
+        steps: Steps that are saved, by stage; lines of other stages are deleted.
+    """
+    if log.exists():
+        kept = [line for line in _lines(log) if line["step"] <= steps.get(line["stage"], 0)]
+        with atomic_write(log) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
 def _lines(log: Path) -> Iterator[dict[str, Any]]:

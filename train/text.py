@@ -1,7 +1,8 @@
-"""The small model's text tokenizer: byte-level BPE over the words of the shape world."""
+"""Text tokenizers of small models: byte-level BPE over the words of their world."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
@@ -24,17 +25,28 @@ TEMPLATE = PromptTemplate(user_role="<|User|>", assistant_role="<|Assistant|>", 
 
 
 def make_tokenizer(vocab_size: int, num_scenes: int = 4000) -> Tokenizer:
-    """Return a tokenizer of at most ``vocab_size`` tokens; it encodes any text, at worst as bytes.
+    """Return a tokenizer of the shape world's texts, of at most ``vocab_size`` tokens.
 
     Args:
         vocab_size: Most tokens, special ones included.
         num_scenes: Training scenes whose texts it is trained on.
     """
+    return tokenizer_of(_corpus(num_scenes), vocab_size, TEMPLATE)
+
+
+def tokenizer_of(texts: Iterable[str], vocab_size: int, template: PromptTemplate) -> Tokenizer:
+    """Return a byte-level BPE tokenizer; it encodes any text, at worst as bytes.
+
+    Args:
+        texts: What it is trained on.
+        vocab_size: Most tokens, special ones included.
+        template: Its roles become tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()  # the shape world is lower case, users are not
+    tokenizer.normalizer = normalizers.Lowercase()  # the small worlds are lower case, users are not
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    roles = (TEMPLATE.user_role, TEMPLATE.assistant_role)
+    roles = (template.user_role, template.assistant_role)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[
@@ -44,7 +56,7 @@ def make_tokenizer(vocab_size: int, num_scenes: int = 4000) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(num_scenes), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

@@ -38,7 +38,7 @@ from janus_edge.runtime.session import Session
 from janus_edge.train.__main__ import _one_line
 from janus_edge.train.__main__ import write as write_checkpoint
 from janus_edge.train.loop import Stage, run_stage
-from janus_edge.train.recipes import Made
+from janus_edge.train.small import Made
 from tests.hub.hostile_hub import COMMIT, NAME, Case, State, serve
 
 BUNDLE = Path(os.environ.get("CRASH_BUNDLE", ""))

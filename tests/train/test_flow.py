@@ -31,7 +31,7 @@ from janus_edge.train.flow import (
     prompts,
 )
 from janus_edge.train.loop import run_stage
-from janus_edge.train.recipes import FLOW_SAMPLING, make_flow
+from janus_edge.train.small import FLOW_SAMPLING, make_flow
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from janus_edge.train.vae import TINY_VAE
 

@@ -1,0 +1,250 @@
+"""The training loop: any recipe's stage, on one process or many, resumable at any moment.
+
+The loss of a step depends on the step's number alone, whatever the number of processes and
+wherever the run was stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from janus_edge.runtime.errors import JanusEdgeError
+from janus_edge.train.loop import autocast, select_trainable
+from janus_edge.train.packing import Packed
+from janus_edge.train.pieces import Piece
+from janus_edge.train.recipe import Recipe, Stage
+from janus_edge.train.states import Place, content_of, resume, save
+from janus_edge.train.steps import Layout
+from janus_edge.train.world import World, exchange_gradients, whole
+
+Load = Callable[[Stage, int, list[list[Piece]]], Packed]
+
+
+class TrainingError(JanusEdgeError):
+    """A training that cannot go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a run is computed; results do not depend on it but for rounding.
+
+    Attributes:
+        rows_at_once: Rows of ``context`` tokens that a device computes at once.
+        bf16: True to compute in bf16.
+        save_every_s: Seconds between saved states.
+        log_every: Steps between lines of the log.
+    """
+
+    rows_at_once: int = 1
+    bf16: bool = True
+    save_every_s: float = 300
+    log_every: int = 10
+
+
+@dataclass
+class Run:
+    """A training: what stays the same over its stages.
+
+    Attributes:
+        recipe: The recipe.
+        trainee: From packed rows to sums of losses.
+        lay_out: Lays out a stage's step.
+        load: Loads rows of a step.
+        world: The processes.
+        folder: Folder of the run.
+        settings: How it is computed.
+        report: Called with each line of the log.
+        mean: The mean of the weights by name, if the recipe has one.
+        adapters_only: Start of the names of the part whose adapters alone learn; empty for none.
+    """
+
+    recipe: Recipe
+    trainee: nn.Module
+    lay_out: Callable[[Stage, int], Layout]
+    load: Load
+    world: World
+    folder: Path
+    settings: Settings
+    report: Callable[[dict[str, float | str]], None]
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    adapters_only: str = ""
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the recipe's stages."""
+        return [stage.name for stage in self.recipe.stages]
+
+
+def train_stage(run: Run, number: int, start: Place | None) -> None:
+    """Train one stage and save its end.
+
+    Args:
+        run: The training.
+        number: Number of the stage.
+        start: The state to go on at, of this stage or the end of the one before; None to begin.
+
+    Raises:
+        TrainingError: A loss or a gradient is not finite.
+        OSError: A state cannot be written; the one before stays.
+    """
+    stage = run.recipe.stages[number]
+    trained = tuple(f"model.{each}" for each in run.recipe.prefixes(stage))
+    repa = ("projector.",) if run.recipe.repa else ()
+    select_trainable(run.trainee, trained + repa)
+    for name, parameter in run.trainee.named_parameters():
+        if run.adapters_only and name.startswith(f"model.{run.adapters_only}"):
+            parameter.requires_grad_("lora_" in name and parameter.requires_grad)
+    parameters = [each for each in run.trainee.parameters() if each.requires_grad]
+    optimizer = AdamW(
+        parameters,
+        lr=stage.learning_rate,
+        betas=run.recipe.betas,
+        weight_decay=stage.weight_decay,
+    )
+    done = 0
+    if start is not None:
+        inside = start.stage == number
+        resume(start, run.trainee, optimizer if inside else None, run.mean)
+        done = start.step if inside else 0
+    run.trainee.train()
+    began = last_saved = time.monotonic()
+    for step in range(done, stage.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = stage.rate_at(step)
+        layout = run.lay_out(stage, step)
+        sums = _step(run, stage, step, layout, parameters, optimizer)
+        is_last = step + 1 == stage.steps
+        late = run.world.leads and time.monotonic() - last_saved > run.settings.save_every_s
+        *sums_all, votes = run.world.sum([*sums.values(), float(late)])
+        if is_last or (step + 1) % run.settings.log_every == 0:
+            line = _line(run, stage, step, layout, dict(zip(sums, sums_all, strict=True)))
+            run.report(line | {"seconds": round(time.monotonic() - began, 1)})
+        if is_last or votes:
+            content = content_of(run.trainee, optimizer, run.mean)
+            save(run.folder / "states", run.stages, (number, step + 1), content, run.world)
+            last_saved = time.monotonic()
+
+
+def _step(
+    run: Run,
+    stage: Stage,
+    step: int,
+    layout: Layout,
+    parameters: list[nn.Parameter],
+    optimizer: Optimizer,
+) -> dict[str, float]:
+    """Take one step; return the sums of losses of this process and the gradient's norm."""
+    shares = share_of(run.recipe, layout)
+    turns = layout.of(run.world.rank, run.world.size, run.settings.rows_at_once)
+    totals: dict[str, float] = {}
+    for number, rows in enumerate(turns):
+        exchange_gradients(run.trainee, number == len(turns) - 1)
+        packed = run.load(stage, step, [[layout.pieces[i] for i in row] for row in rows])
+        with _precision(run):
+            sums: dict[str, Tensor] = run.trainee(packed.to(run.world.device))
+        parts = [shares[name] * value for name, value in sums.items()]
+        # FSDP takes the mean of the processes' gradients, and the loss is their sum.
+        torch.autograd.backward(torch.stack(parts).sum() * run.world.size)
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + value.item()
+    norm = float(whole(nn.utils.clip_grad_norm_(parameters, run.recipe.clip)))
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"stage {stage.name}, step {step}: the gradient's norm is {norm:g}; start again with a "
+            "smaller learning rate"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if run.recipe.ema is not None:
+        _follow(run.mean, run.trainee, run.recipe.ema)
+    return totals | {"norm": norm / run.world.size}
+
+
+def share_of(recipe: Recipe, layout: Layout) -> dict[str, float]:
+    """Return what each sum of losses counts for in the loss.
+
+    A Janus's loss is the mean over all tokens and codes of a step. A JanusFlow's is the mean over
+    its tokens, plus the means over its images of the velocity's and of REPA's. No task has a
+    weight.
+
+    Args:
+        recipe: The recipe.
+        layout: The step.
+    """
+    tokens, images = 1 / max(1, layout.num_targets), 1 / max(1, layout.num_drawn)
+    if recipe.family == "janus":
+        return {"answer": tokens, "image": tokens}
+    weight = recipe.repa.weight if recipe.repa else 0.0
+    return {"answer": tokens, "velocity": images, "repa": weight * images}
+
+
+def _precision(run: Run) -> torch.autocast:
+    device = run.world.device
+    if run.settings.bf16:
+        return autocast(device)  # type: ignore[return-value]
+    return torch.autocast(device.type, enabled=False)
+
+
+def _line(
+    run: Run, stage: Stage, step: int, layout: Layout, sums: dict[str, float]
+) -> dict[str, float | str]:
+    """Return a line of the log: the whole loss, and each task's own mean."""
+    shares = share_of(run.recipe, layout)
+    codes = sum(piece.num_codes for piece in layout.pieces)
+    counts = {"answer": layout.num_targets - codes, "image": codes}
+    norm = sums.pop("norm")
+    means = {
+        name: value / counts.get(name, layout.num_drawn)
+        for name, value in sums.items()
+        if counts.get(name, layout.num_drawn)
+    }
+    loss = sum(shares[name] * value for name, value in sums.items())
+    line: dict[str, float | str] = {"stage": stage.name, "step": step + 1, "loss": loss}
+    line |= means | {"norm": norm, "rate": stage.rate_at(step)}
+    return line | {"rows": len(layout.rows), "skipped": len(layout.skipped)}
+
+
+@torch.no_grad()
+def _follow(mean: dict[str, Tensor], trainee: nn.Module, decay: float) -> None:
+    """Move the mean of the weights towards the weights."""
+    now = dict(trainee.named_parameters())
+    torch._foreach_lerp_(list(mean.values()), [now[name].detach() for name in mean], 1 - decay)
+
+
+def first_mean(trainee: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the mean of the weights at the start: a copy of all that any stage trains.
+
+    Args:
+        trainee: The model, prepared as it is trained.
+        recipe: The recipe; without ``ema`` there is no mean.
+    """
+    if recipe.ema is None:
+        return {}
+    starts = tuple(f"model.{p}" for stage in recipe.stages for p in recipe.prefixes(stage))
+    return {
+        name: value.detach().clone()
+        for name, value in trainee.named_parameters()
+        if name.startswith(starts)
+    }
+
+
+def stages_left(recipe: Recipe, last: Place | None) -> Iterator[tuple[int, Place | None]]:
+    """Yield the stages that are not finished, each with the state that it starts from.
+
+    Args:
+        recipe: The recipe.
+        last: The last saved state.
+    """
+    for number, stage in enumerate(recipe.stages):
+        if last is not None and (number, stage.steps) <= (last.stage, last.step):
+            continue
+        yield number, last if last is not None and last.stage >= number - 1 else None
+        last = None  # the next stage goes on with the weights as they are

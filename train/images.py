@@ -1,0 +1,163 @@
+"""The images of a step's rows: read, cropped or padded, and encoded once.
+
+Codes and latents of drawn images are kept in a file per dataset and tokenizer, so that each image
+is encoded in the first epoch alone.
+
+Shapes: I images asked about, G images drawn, N codes, Z latent channels, H, W latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from janus_edge.data.errors import BrokenSample
+from janus_edge.data.views import cropped, padded
+from janus_edge.train.packing import Packed, join
+from janus_edge.train.pieces import Piece
+from janus_edge.train.recipe import Recipe, Stage
+from janus_edge.train.steps import random_of
+
+Encode = Callable[[Tensor], Tensor]  # pixels (1, 3, S, S) in [-1, 1] to codes or a latent
+
+
+class Pictured(Protocol):
+    """What the loading of rows needs of a dataset's role."""
+
+    digest: str
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def image(self, i: int) -> np.ndarray:
+        """Return a sample's image (H, W, 3) uint8; raise BrokenSample."""
+
+
+class Encoded:
+    """Codes or latents of a role's images, each computed when first needed and kept in a file.
+
+    Processes may share the file: each writes the entries of its own images, whole.
+    """
+
+    def __init__(self, path: Path, count: int, shape: tuple[int, ...], dtype: str) -> None:
+        """Open the file, or make it; it takes disk space as it fills.
+
+        Args:
+            path: The file; a second one beside it says which entries are there.
+            count: Number of images.
+            shape: Shape of an entry.
+            dtype: Its dtype.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._entries = _mapped(path, (count, *shape), dtype)
+        self._is_there = _mapped(path.with_suffix(".there"), (count,), "uint8")
+
+    def get(self, index: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return an entry; ``make`` computes it if it is not there yet."""
+        if not self._is_there[index]:
+            self._entries[index] = make()
+            self._is_there[index] = 1
+        return np.array(self._entries[index])
+
+    def first(self, most: int) -> np.ndarray:
+        """Return the first entries that are there, (P, ...)."""
+        return np.array(self._entries[np.flatnonzero(self._is_there)[:most]])
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
+    """Return a file as an array that is zero where nothing was written."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with path.open("ab") as file:
+        if file.tell() < size:
+            file.truncate(size)
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
+class Loader:
+    """Loads the rows of a Janus or a JanusFlow as tensors.
+
+    Attributes:
+        broken: Why an image could not be read, by its name.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Mapping[str, Pictured],
+        encode: Encode,
+        kept: Mapping[str, Encoded],
+    ) -> None:
+        """Keep what loading needs.
+
+        Args:
+            recipe: The recipe.
+            data: The dataset by role.
+            encode: The VQ tokenizer's codes (1, N), or the autoencoder's latent (1, Z, H, W).
+            kept: What is encoded, by role that draws.
+        """
+        self.recipe, self.data, self.encode, self.kept = recipe, data, encode, kept
+        self.broken: dict[str, str] = {}
+
+    def load(self, stage: Stage, step: int, rows: Sequence[Sequence[Piece]]) -> Packed:
+        """Return rows of a step; a piece whose image cannot be read is left out.
+
+        Args:
+            stage: The stage.
+            step: Number of the step, which the noise follows from.
+            rows: The pieces of each row.
+        """
+        size = self.recipe.config.vision.image_size
+        kept_rows, seen, drawn = [], [], []
+        for row in rows:
+            kept_rows.append([])
+            for piece in row:
+                try:
+                    if piece.sees:
+                        seen.append(pixels(padded(self._image(piece), size)))
+                    if piece.draws:
+                        drawn.append(self._drawn(stage, step, piece))
+                except BrokenSample as error:
+                    self.broken["/".join(map(str, piece.place))] = str(error)
+                else:
+                    kept_rows[-1].append(piece)
+        codes = [each["codes"].numpy() for each in drawn if "codes" in each]
+        names = drawn[0] if drawn and not codes else {}
+        joined = {name: torch.stack([each[name] for each in drawn]) for name in names}
+        return join(kept_rows, codes, torch.stack(seen) if seen else None, joined)
+
+    def _image(self, piece: Piece) -> np.ndarray:
+        role, index = piece.place
+        return self.data[role].image(index)
+
+    def _drawn(self, stage: Stage, step: int, piece: Piece) -> dict[str, Tensor]:
+        """Return what the losses need of a drawn image."""
+        role, index = piece.place
+        size = self.recipe.config.vision.image_size
+
+        def clean() -> Tensor:
+            return pixels(cropped(self._image(piece), size))
+
+        def encoded() -> np.ndarray:
+            with torch.no_grad():
+                return self.encode(clean()[None])[0].cpu().numpy()
+
+        entry = torch.from_numpy(self.kept[role].get(index, encoded))
+        if piece.num_codes:
+            return {"codes": entry.long()}
+        rng, times = random_of(self.recipe, stage, step, piece.place), self.recipe.timesteps
+        assert times is not None
+        rng.random(2)  # the caption's
+        noise = torch.from_numpy(rng.standard_normal(tuple(entry.shape), np.float32))
+        logit = torch.tensor(times.mean + times.std * float(rng.standard_normal()))
+        found = {"latent": entry.float(), "noise": noise, "t": logit.sigmoid().float()}
+        return found | ({"clean": clean()} if self.recipe.repa else {})
+
+
+def pixels(image_HWC: np.ndarray) -> Tensor:
+    """Return an image's pixels (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(image_HWC).permute(2, 0, 1).float() / 127.5 - 1

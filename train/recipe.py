@@ -1,0 +1,297 @@
+"""Recipes: what a training does, as data. Read from TOML, checked as a whole before anything runs.
+
+``train/recipes`` has one file per published model. docs/recipes.md describes every key.
+
+Source: arXiv 2410.13848, 2501.17811, 2411.07975.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from janus_edge.model.config import JanusConfig, JanusFlowConfig
+from janus_edge.model.vae import VAEConfig
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.prompt import PromptTemplate
+
+FOLDER = Path(__file__).parent / "recipes"
+
+# Parts of a model by family: the names of their parameters begin so.
+PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "janus": {
+        "understanding_encoder": ("vision_model.",),
+        "understanding_aligner": ("aligner.",),
+        "generation_aligner": ("gen_aligner.", "gen_embed."),
+        "image_head": ("gen_head.",),
+        "language_model": ("language_model.",),
+    },
+    "janusflow": {
+        "understanding_encoder": ("vision_und_enc_model.",),
+        "understanding_aligner": ("vision_und_enc_aligner.", "beg_of_und_embed"),
+        "generation_encoder": ("vision_gen_enc_model.", "vision_gen_enc_aligner."),
+        "generation_decoder": ("vision_gen_dec_",),
+        "language_model": ("language_model.",),
+    },
+}
+# Kinds of examples by name, and what is learned from them.
+ROLES = {
+    "understanding": "answer",
+    "text": "answer",
+    "generation": "draw",
+    "class_prompts": "draw",  # class names as prompts, such as ImageNet's
+}
+
+Positive = Annotated[int, Field(ge=1, le=2**40)]
+Part = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    """A table of the file. Unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Phase(_Section):
+    """A part of a stage with one ratio of the kinds of examples.
+
+    Attributes:
+        steps: Steps of the phase.
+        mixture: Ratio by role, as the papers write it: {"understanding": 2, "text": 3, ...}.
+    """
+
+    steps: Positive
+    mixture: dict[str, Annotated[int, Field(ge=1, le=1000)]]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if not self.mixture or (unknown := sorted(set(self.mixture) - set(ROLES))):
+            wrong = ", ".join(unknown) if self.mixture else "none"
+            raise ValueError(f"mixture has {wrong}; its names are {', '.join(ROLES)}")
+        return self
+
+
+class Stage(_Section):
+    """A stage: what is trained, at which rate, on what.
+
+    Attributes:
+        name: Name of the stage, unique in the recipe.
+        steps: Steps, as many as its phases have together.
+        batch_size: Examples per step, of all roles together.
+        learning_rate: Rate after warm-up.
+        schedule: "constant", or "cosine": it falls to 0 over the stage, from ``decay_from`` on.
+        decay_from: Part of the stage after which a cosine begins.
+        warmup_steps: Steps in which the rate rises linearly.
+        weight_decay: AdamW's.
+        train: Names of ``PARTS`` that learn; all others are frozen.
+        phases: What the steps are trained on, in order.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=1, le=2**20)]
+    learning_rate: Rate
+    schedule: Literal["constant", "cosine"] = "constant"
+    decay_from: Part = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    train: tuple[str, ...]
+    phases: tuple[Phase, ...]
+
+    @model_validator(mode="after")
+    def _sums(self) -> Self:
+        total = sum(phase.steps for phase in self.phases)
+        if total != self.steps:
+            raise ValueError(f"stage {self.name} has {self.steps} steps, its phases {total}")
+        if not self.train:
+            raise ValueError(f"stage {self.name} trains nothing")
+        return self
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step, from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        begins = max(self.warmup_steps, int(self.decay_from * self.steps))
+        if self.schedule == "constant" or step < begins:
+            return self.learning_rate
+        done = (step - begins) / max(1, self.steps - begins)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of all phases, each once."""
+        return tuple(dict.fromkeys(role for phase in self.phases for role in phase.mixture))
+
+
+class Timesteps(_Section):
+    """How JanusFlow's timesteps are drawn: t = sigmoid(mean + std * normal)."""
+
+    mean: Annotated[float, Field(ge=-10, le=10)]
+    std: Annotated[float, Field(gt=0, le=10)]
+
+
+class Repa(_Section):
+    """REPA: the language model's features of a noisy latent, drawn to SigLIP's of the clean image.
+
+    Attributes:
+        layer: Layer of the language model whose output is compared, from 1.
+        hidden: Width of the two hidden layers of the projector.
+        weight: Weight of the loss; the papers have none, so 1.
+    """
+
+    layer: Positive
+    hidden: Annotated[int, Field(ge=1, le=2**16)]
+    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+
+class Deviation(_Section):
+    """What a small model's recipe does differently from the paper's, and why."""
+
+    what: str
+    paper: str
+    reason: str
+
+
+class Recipe(_Section):
+    """A recipe.
+
+    Attributes:
+        name: Name of the recipe.
+        family: "janus" or "janusflow".
+        seed: Seed of initial weights, order, noise and dropped captions.
+        context: Tokens per packed row.
+        dropped_conditions: Part of the captions that are replaced by padding, for guidance.
+        betas: AdamW's.
+        clip: Largest norm of the gradient.
+        ema: Part of the old mean of the weights that each step keeps; None for no mean.
+        timesteps: JanusFlow's timesteps.
+        repa: JanusFlow's REPA; None leaves it out.
+        prompt: Roles and system prompt.
+        model: Sizes, as ``JanusConfig`` or ``JanusFlowConfig`` reads them.
+        vae: Sizes of JanusFlow's autoencoder.
+        deviations: Of a small model: what differs from the paper.
+        stages: The stages, in order.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")]
+    family: Literal["janus", "janusflow"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    context: Annotated[int, Field(ge=16, le=2**20)]
+    dropped_conditions: Part
+    betas: tuple[Part, Part]
+    clip: Annotated[float, Field(gt=0)]
+    ema: Part | None = None
+    timesteps: Timesteps | None = None
+    repa: Repa | None = None
+    prompt: dict[str, str]
+    model: dict[str, Any]
+    vae: dict[str, Any] | None = None
+    deviations: tuple[Deviation, ...] = ()
+    stages: tuple[Stage, ...]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        known, names = PARTS[self.family], [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("stages need names of their own, and at least one stage")
+        for stage in self.stages:
+            if unknown := sorted(set(stage.train) - set(known)):
+                raise ValueError(
+                    f"stage {stage.name} trains {', '.join(unknown)}; {self.family} has "
+                    f"{', '.join(known)}"
+                )
+        of_flow = {"timesteps": self.timesteps, "vae": self.vae}
+        for name, section in of_flow.items():
+            if (section is None) == (self.family == "janusflow"):
+                raise ValueError(f"{name} goes with the family janusflow, and it with {name}")
+        if self.repa is not None and self.family != "janusflow":
+            raise ValueError("repa goes with the family janusflow")
+        layers = self.config.language.num_hidden_layers
+        if self.repa is not None and self.repa.layer > layers:
+            raise ValueError(f"repa.layer is {self.repa.layer}; the model has {layers} layers")
+        _ = self.template, self.vae_config
+        return self
+
+    @property
+    def config(self) -> JanusConfig | JanusFlowConfig:
+        """The model's sizes."""
+        kind = JanusConfig if self.family == "janus" else JanusFlowConfig
+        return kind.from_dict(_with_tuples(self.model))
+
+    @property
+    def vae_config(self) -> VAEConfig | None:
+        """Sizes of JanusFlow's autoencoder."""
+        try:
+            return None if self.vae is None else VAEConfig(**_with_tuples(self.vae))
+        except TypeError as error:
+            raise ValueError(f"vae: {error}") from None
+
+    @property
+    def template(self) -> PromptTemplate:
+        """Roles and system prompt."""
+        try:
+            return PromptTemplate(**self.prompt)
+        except TypeError as error:
+            raise ValueError(f"prompt: {error}") from None
+
+    def prefixes(self, stage: Stage) -> tuple[str, ...]:
+        """Return how the names of a stage's trained parameters begin."""
+        return tuple(start for part in stage.train for start in PARTS[self.family][part])
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Return a recipe by the name of one that comes with the package, or from a TOML file.
+
+    Raises:
+        OptionError: There is none, or a key is unknown, missing or out of range. The message names
+            the file and the key.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in recipe_names():
+        path = FOLDER / f"{name_or_path}.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text in UTF-8"
+        raise OptionError(
+            f"recipe {name_or_path}: {reason}; give a TOML file, or one of "
+            f"{', '.join(recipe_names())}"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"recipe {path}: no valid TOML: {error}") from None
+    try:
+        return Recipe.model_validate(_with_tuples(raw))
+    except ValidationError as error:
+        raise OptionError(f"recipe {path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first thing that is wrong: the key's place and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    place = "".join(_places(first["loc"])).lstrip(".")
+    words = {"extra_forbidden": "unknown key", "missing": "this key is missing"}
+    what = words.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{place}: {what}" if place else what
+
+
+def _places(loc: tuple[int | str, ...]) -> Iterator[str]:
+    for each in loc:
+        yield f"[{each}]" if isinstance(each, int) else f".{each}"
+
+
+def _with_tuples(value: Any) -> Any:
+    """Return TOML's values with tuples in place of lists."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,284 @@
+"""Run a recipe: from data and a start to a checkpoint, resumable at any moment.
+
+One process, or several under ``torchrun``, run the same function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from janus_edge.data.errors import BrokenSample
+from janus_edge.data.order import Order
+from janus_edge.data.samples import Shards
+from janus_edge.data.source import open_dataset
+from janus_edge.model.config import JanusConfig
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint, Model, save_checkpoint
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.exchange import put_in_place
+from janus_edge.runtime.files import atomic_write, private_folder
+from janus_edge.runtime.notes import home_folder
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train.adapters import PREFIX, add_adapters, merged
+from janus_edge.train.engine import Run, Settings, first_mean, stages_left, train_stage
+from janus_edge.train.images import Encode, Encoded, Loader
+from janus_edge.train.losses import FlowLosses, JanusLosses
+from janus_edge.train.recipe import ROLES, Recipe
+from janus_edge.train.report import Log
+from janus_edge.train.start import Sources, started, untrained
+from janus_edge.train.states import saved
+from janus_edge.train.steps import lay_out
+from janus_edge.train.world import World, joined, prepare, whole
+
+MOST_TEXTS = 50_000  # samples per role that a tokenizer is made from
+NUM_SAMPLES = 256  # images that the checkpoint's preview is fitted to
+_RECIPE = "recipe.json"  # in the run's folder: the recipe that it was begun with
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How a run is computed.
+
+    Attributes:
+        settings: Of the loop.
+        lora: Rank of LoRA adapters in place of the language model's own weights; 0 for none.
+        checkpointing: True to keep only the input of each layer for the backward pass.
+        compiled: True to compile the layers.
+    """
+
+    settings: Settings
+    lora: int = 0
+    checkpointing: bool = False
+    compiled: bool = False
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    sources: Sources,
+    how: How,
+    show: Callable[[str], None],
+) -> Path:
+    """Train and return the folder of the finished checkpoint.
+
+    Args:
+        recipe: The recipe.
+        data: Dataset folder, or the TOML file that names its parts.
+        folder: Folder of the run. A run that is there goes on.
+        sources: What the model starts from.
+        how: How it is computed.
+        show: Called with lines for the user, in the leading process.
+
+    Raises:
+        OptionError: The data lack a role, the start does not fit, or the folder holds another run.
+        CheckpointError: A start cannot be read.
+        OSError: The folder cannot be written.
+    """
+    with joined() as world:
+        if world.size > 1 or not world.leads:
+            return _train(recipe, data, folder, sources, how, world, show)
+        folder.mkdir(parents=True, exist_ok=True)
+        with private_folder(folder, target="states"):  # one training at a time
+            return _train(recipe, data, folder, sources, how, world, show)
+
+
+def _train(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    sources: Sources,
+    how: How,
+    world: World,
+    show: Callable[[str], None],
+) -> Path:
+    dataset = open_dataset(data)
+    check_roles(recipe, dataset)
+    _check_recipe(recipe, folder, world)
+    checkpoint = started(recipe, sources, texts_of(dataset))
+    encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
+    model = checkpoint.model
+    encode, codec = take_codec(model, world.device)
+    if how.lora:
+        add_adapters(model, how.lora)
+    trainee = trainee_of(model, recipe).to(world.device)
+    layers = model.language_model.model.layers
+    prepare(
+        trainee,
+        layers,
+        world,
+        bf16=how.settings.bf16,
+        checkpointing=how.checkpointing,
+        compiled=how.compiled,
+    )
+    kept = _kept(recipe, dataset, codec)
+    loader = Loader(recipe, dataset, encode, kept)
+    log = Log(folder, world, show)
+    run = Run(
+        recipe=recipe,
+        trainee=trainee,
+        lay_out=partial(_laid_out, recipe, dataset, encoder),
+        load=loader.load,
+        world=world,
+        folder=folder,
+        settings=how.settings,
+        report=log.line,
+        mean=first_mean(trainee, recipe),
+        adapters_only=PREFIX if how.lora else "",
+    )
+    last = next(iter(reversed(saved(folder / "states", run.stages))), None)
+    log.begin(last, {stage.name: stage.steps for stage in recipe.stages})
+    for number, start in stages_left(recipe, last):
+        train_stage(run, number, start)
+    log.end(loader.broken)
+    return _written(run, checkpoint, codec, kept, show)
+
+
+def check_roles(recipe: Recipe, dataset: Mapping[str, Shards]) -> None:
+    """Raise OptionError if the data lack a role that a stage of the recipe takes."""
+    for stage in recipe.stages:
+        if missing := [role for role in stage.roles if role not in dataset]:
+            raise OptionError(
+                f"the data have no {missing[0]}; stage {stage.name} of {recipe.name} takes it; "
+                f"build it: janus-edge data build SOURCE DATA --role {missing[0]}"
+            )
+
+
+def trainee_of(model: Model, recipe: Recipe) -> JanusLosses | FlowLosses:
+    """Return what is trained: from packed rows to losses."""
+    if isinstance(model, Janus):
+        return JanusLosses(model)
+    torch.manual_seed(recipe.seed + 1)  # of REPA's projector
+    return FlowLosses(model, recipe.repa)
+
+
+def take_codec(model: Model, device: torch.device) -> tuple[Encode, nn.Module]:
+    """Take the VQ tokenizer or the autoencoder out of a model: it is used and never trained.
+
+    Returns:
+        What encodes images, and the module itself, in fp32.
+    """
+    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
+    codec = getattr(model, name).to(device).eval().requires_grad_(False)
+    setattr(model, name, None)
+
+    def encode(pixels: Tensor) -> Tensor:
+        pixels = pixels.to(device)
+        if name == "vae":
+            latent: Tensor = codec.to_latent(pixels)
+            return latent.half()
+        codes: Tensor = codec.encode(pixels)
+        return codes.to(torch.int32)
+
+    return encode, codec
+
+
+def texts_of(dataset: Mapping[str, Shards]) -> Iterator[str]:
+    """Yield texts of a dataset as they stand after a role: what a tokenizer is made from."""
+    for shards in dataset.values():
+        for index in Order(len(shards), 0).indices(0, min(len(shards), MOST_TEXTS)):
+            with suppress(BrokenSample):
+                sample = shards.sample(int(index))
+                turns = [text for turn in sample.turns for text in (turn.user, turn.assistant)]
+                yield from (f" {text}" for text in (*sample.captions, *turns, sample.text or ""))
+
+
+def _laid_out(
+    recipe: Recipe, dataset: Mapping[str, Shards], encoder: PromptEncoder, stage: Any, step: int
+) -> Any:
+    return lay_out(recipe, stage, step, dataset, encoder)
+
+
+def _kept(recipe: Recipe, dataset: Mapping[str, Shards], codec: nn.Module) -> dict[str, Encoded]:
+    """Return the files of codes or latents, one per role that draws."""
+    shape, dtype = code_shape(recipe)
+    weights = hashlib.sha256()
+    for value in codec.state_dict().values():
+        weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    found = {}
+    for role in {role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"}:
+        of = f"{dataset[role].digest} {recipe.config.vision.image_size} {weights.hexdigest()}"
+        name = hashlib.sha256(of.encode()).hexdigest()[:32]
+        path = home_folder() / "encoded" / f"{name}.bin"
+        found[role] = Encoded(path, len(dataset[role]), shape, dtype)
+    return found
+
+
+def code_shape(recipe: Recipe) -> tuple[tuple[int, ...], str]:
+    """Return the shape and the dtype of an image's codes or latent."""
+    config, vae = recipe.config, recipe.vae_config
+    if isinstance(config, JanusConfig):
+        return (config.num_codes,), "int32"
+    assert vae is not None
+    side = config.vision.image_size // vae.stride
+    return (config.flow.latent_channels, side, side), "float16"
+
+
+def _check_recipe(recipe: Recipe, folder: Path, world: World) -> None:
+    """Note the recipe in the run's folder; raise OptionError if the run has another one."""
+    path, text = folder / _RECIPE, recipe.model_dump_json(indent=1) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise OptionError(
+            f"{folder} was begun with another recipe, which its {_RECIPE} holds; give another "
+            "folder for the run"
+        )
+    world.wait()
+    if world.leads and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as part:
+            part.write_text(text, encoding="utf-8")
+    world.wait()
+
+
+def _written(
+    run: Run,
+    checkpoint: Checkpoint,
+    codec: nn.Module,
+    kept: Mapping[str, Encoded],
+    show: Callable[[str], None],
+) -> Path:
+    """Write the finished model to ``FOLDER/checkpoint``; return that folder."""
+    model, folder = checkpoint.model, run.folder / "checkpoint"
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(run.trainee, options=options)
+    mean = {name: whole(value).cpu() for name, value in run.mean.items()}
+    if not run.world.leads:
+        return folder
+    state = {
+        n.removeprefix("model."): v for n, v in (state | mean).items() if n.startswith("model.")
+    }
+    if run.adapters_only:
+        state = merged(model, state)
+    done = finished(run.recipe, state, codec)
+    samples = next(iter(kept.values())).first(NUM_SAMPLES) if kept else checkpoint.samples
+    with private_folder(run.folder, target=folder.name) as room:
+        part = room / "new"
+        prompt = run.recipe.prompt
+        made = dataclasses.replace(checkpoint, model=done, prompt=prompt, samples=samples)
+        save_checkpoint(made, part, torch.float16)
+        copied = {_RECIPE: run.folder / _RECIPE, "log.jsonl": run.folder / "log.jsonl"}
+        for name, source in copied.items():
+            shutil.copy(source, part / name)
+        put_in_place(part, folder)
+    show(f"checkpoint: {folder}")
+    return folder
+
+
+def finished(recipe: Recipe, state: dict[str, Tensor], codec: nn.Module) -> Model:
+    """Return the model with trained weights and the codec that was taken out of it."""
+    model = untrained(recipe)
+    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
+    model.load_state_dict(state | {f"{name}.{n}": v for n, v in codec.state_dict().items()})
+    return model.eval()

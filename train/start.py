@@ -1,0 +1,191 @@
+"""What a training starts from: a checkpoint, or a language model and a vision encoder, or nothing.
+
+Source: the papers start from DeepSeek-LLM, SigLIP-L/16 at 384 px and LlamaGen's tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from janus_edge.model.config import JanusConfig
+from janus_edge.model.files import CheckpointError, read_object, read_text
+from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.matching import UNUSED, find_weights
+from janus_edge.model.names import published_name
+from janus_edge.model.published import is_tied
+from janus_edge.model.weights import Checkpoint, Model, fill, load_checkpoint
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.manifest import REFERENCE
+from janus_edge.train.flow import initialise_flow
+from janus_edge.train.recipe import Recipe
+from janus_edge.train.stages import initialise
+from janus_edge.train.text import tokenizer_of
+
+_POOLING = UNUSED[0]  # names that begin so are left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Folders that a model starts from. What none of them gives starts untrained.
+
+    Attributes:
+        checkpoint: A whole Janus or JanusFlow.
+        language: A Llama-type language model with its tokenizer.
+        vision: A SigLIP.
+        codec: A checkpoint whose VQ tokenizer, or autoencoder, is used.
+    """
+
+    checkpoint: Path | None = None
+    language: Path | None = None
+    vision: Path | None = None
+    codec: Path | None = None
+
+
+def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoint:
+    """Return what a training starts from.
+
+    Args:
+        recipe: The recipe.
+        sources: What to start from.
+        texts: Texts that a tokenizer is made from, if none comes with a source.
+
+    Raises:
+        CheckpointError: A folder cannot be read or does not fit.
+        OptionError: A checkpoint's sizes are not the recipe's, or nothing gives a codec.
+    """
+    if sources.checkpoint is not None:
+        return from_checkpoint(recipe, sources.checkpoint)
+    if sources.codec is None:
+        raise OptionError(
+            "nothing to start from: give --start CHECKPOINT, or --codec CHECKPOINT, whose VQ "
+            "tokenizer or autoencoder encodes the images that are drawn"
+        )
+    model = untrained(recipe)
+    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
+    codec = getattr(load_checkpoint(sources.codec).model, name, None)
+    try:
+        getattr(model, name).load_state_dict({} if codec is None else codec.state_dict())
+    except RuntimeError:
+        raise OptionError(
+            f"{sources.codec}: its {name} does not fit recipe {recipe.name}"
+        ) from None
+    if sources.language is None:
+        size = recipe.config.language.vocab_size
+        tokenizer = tokenizer_of(texts, size, recipe.template).to_str()
+    else:
+        tokenizer = fill_language(model, sources.language)
+    if sources.vision is not None:
+        fill_vision(model, sources.vision)
+    sampling = REFERENCE[recipe.family].model_dump()
+    return Checkpoint(
+        model=model, tokenizer_json=tokenizer, prompt=recipe.prompt, sampling=sampling
+    )
+
+
+def from_checkpoint(recipe: Recipe, folder: Path) -> Checkpoint:
+    """Return a checkpoint to train on.
+
+    Args:
+        recipe: The recipe.
+        folder: A published checkpoint, or one that this package has written.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint or is damaged.
+        OptionError: Its sizes are not the recipe's.
+    """
+    checkpoint = load_checkpoint(folder)
+    found, wanted = checkpoint.model.config.to_dict(), recipe.config.to_dict()
+    for section in wanted:
+        if found.get(section) != wanted[section]:
+            wrong = _difference(found.get(section), wanted[section])
+            raise OptionError(
+                f"{folder}: does not fit recipe {recipe.name}: {section}.{wrong}; change the "
+                "recipe's [model], or take the recipe of this checkpoint"
+            )
+    return checkpoint
+
+
+def _difference(found: object, wanted: object) -> str:
+    """Return the first key of a section that differs, with both values."""
+    if not isinstance(found, dict) or not isinstance(wanted, dict):
+        return f"is {found}, not {wanted}"
+    key = next(key for key in wanted if found.get(key) != wanted[key])
+    return f"{key} is {found.get(key)}, the recipe's {wanted[key]}"
+
+
+def untrained(recipe: Recipe) -> Model:
+    """Return the recipe's model with initial weights, which follow from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    config = recipe.config
+    if isinstance(config, JanusConfig):
+        model = Janus(config)
+        initialise(model)
+        return model
+    assert recipe.vae_config is not None
+    flow = JanusFlow(config, recipe.vae_config)
+    initialise_flow(flow)
+    return flow
+
+
+def fill_language(model: Model, folder: Path) -> str:
+    """Give a model the weights of a Llama-type language model; return its tokenizer.json.
+
+    Args:
+        model: The model, changed in place.
+        folder: Folder with config.json, tokenizer.json and the weights, as transformers writes it.
+
+    Raises:
+        CheckpointError: Tensors are missing, or sizes are not the model's.
+    """
+    raw = read_object(folder / "config.json")
+    if raw.get("model_type") != "llama":
+        raise CheckpointError(
+            f"{folder}: model_type is {raw.get('model_type')}; give a language model of type llama"
+        )
+    holder = nn.ModuleDict({"language_model": model.language_model})
+    _fill(holder, folder, lambda name: (f"language_model.{name}", None), tied=is_tied(raw))
+    return read_text(folder / "tokenizer.json")
+
+
+def fill_vision(model: Model, folder: Path) -> None:
+    """Give a model the weights of a SigLIP vision encoder; its text encoder is left out.
+
+    Args:
+        model: The model, changed in place.
+        folder: Folder of a SiglipModel or SiglipVisionModel, as transformers writes it.
+
+    Raises:
+        CheckpointError: Tensors are missing, or sizes are not the model's.
+    """
+    encoder = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
+    _fill(nn.ModuleDict({"vision_model": encoder}), folder, _siglip_name)
+
+
+def _siglip_name(name: str) -> tuple[str, int | None]:
+    """Return our name of a tensor of transformers' SigLIP; its pooling and its text are unused.
+
+    transformers 5 writes a SiglipVisionModel without the prefix that it has in a SiglipModel.
+    """
+    bare = name.removeprefix("vision_model.")
+    if bare.startswith(("head.", "text_model.", "logit_")):
+        return f"{_POOLING}{name}", None
+    bare = bare.replace(".self_attn.out_proj.", ".attn.proj.")
+    return published_name(f"model.vision_model.{bare}")
+
+
+def _fill(
+    holder: nn.Module,
+    folder: Path,
+    rename: Callable[[str], tuple[str, int | None]],
+    *,
+    tied: bool = False,
+) -> None:
+    """Set all parameters of a module to what a folder holds."""
+    weights = find_weights(holder, folder, tied=tied, rename=rename, against="the recipe's [model]")
+    fill(holder, weights)  # type: ignore[arg-type]

@@ -1,0 +1,131 @@
+"""Saved states of a training: torch.distributed.checkpoint, whole or not at all.
+
+A state is a folder ``STAGE-STEP`` under the run's ``states``. It is written beside its place and
+renamed when every process is done, so that one that is there is complete. The last two stay. Any
+number of processes resumes what any other number has saved.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+from janus_edge.runtime.files import sync, sync_folder
+from janus_edge.train.world import World
+
+_NAME = re.compile(r"^([a-z0-9][a-z0-9-]{0,40})-(\d{9})$")
+_PART = ".part"  # of a folder that is being written
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training is.
+
+    Attributes:
+        stage: Number of the stage in the recipe.
+        step: Steps of the stage that are done.
+        path: The state's folder.
+    """
+
+    stage: int
+    step: int
+    path: Path
+
+
+def saved(folder: Path, stages: list[str]) -> list[Place]:
+    """Return the complete states in a folder, the oldest first.
+
+    Args:
+        folder: The run's ``states``.
+        stages: Names of the recipe's stages, in order.
+    """
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _NAME.match(path.name)
+        if match and match[1] in stages and (path / ".metadata").is_file():
+            found.append(Place(stages.index(match[1]), int(match[2]), path))
+    return sorted(found, key=lambda place: (place.stage, place.step))
+
+
+def save(
+    folder: Path,
+    stages: list[str],
+    place: tuple[int, int],
+    content: dict[str, Any],
+    world: World,
+) -> None:
+    """Save a state, then remove all but the last two.
+
+    Args:
+        folder: The run's ``states``.
+        stages: Names of the recipe's stages, in order.
+        place: Number of the stage, and steps of it that are done.
+        content: What ``content_of`` returned.
+        world: The processes; all call this.
+
+    Raises:
+        OSError: It cannot be written; the states before stay.
+    """
+    stage, step = place
+    path = folder / f"{stages[stage]}-{step:09d}"
+    part = path.with_name(path.name + _PART)
+    if world.leads:
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir(parents=True)
+    world.wait()
+    dcp.save(content, checkpoint_id=part)
+    world.wait()
+    if world.leads:
+        sync(part)
+        shutil.rmtree(path, ignore_errors=True)
+        part.replace(path)
+        sync_folder(folder)
+        for old in saved(folder, stages)[:-KEPT]:
+            shutil.rmtree(old.path)
+    world.wait()
+
+
+def content_of(
+    trainee: nn.Module, optimizer: Optimizer | None, mean: dict[str, Tensor]
+) -> dict[str, Any]:
+    """Return what a state holds: weights, the optimizer's moments, the mean of the weights."""
+    content: dict[str, Any] = {"model": get_model_state_dict(trainee), "mean": mean}
+    if optimizer is not None:
+        content["optimizer"] = get_optimizer_state_dict(trainee, optimizer)
+    return content
+
+
+def resume(
+    place: Place, trainee: nn.Module, optimizer: Optimizer | None, mean: dict[str, Tensor]
+) -> None:
+    """Load a state, in place.
+
+    Args:
+        place: The state.
+        trainee: The model, prepared as it is trained.
+        optimizer: The optimizer; None if its moments are not needed.
+        mean: The mean of the weights, as it starts.
+    """
+    content = content_of(trainee, optimizer, mean)
+    dcp.load(content, checkpoint_id=place.path)
+    set_model_state_dict(trainee, content["model"])
+    if optimizer is not None:
+        set_optimizer_state_dict(trainee, optimizer, content["optimizer"])
+    with torch.no_grad():
+        for name, value in content["mean"].items():
+            mean[name].copy_(value)
