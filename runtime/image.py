@@ -69,6 +69,22 @@ def decode_image(raw: bytes, name: str) -> Image.Image:
     Raises:
         ImageError: The bytes are no image that can be read.
     """
+    image, note = decode_noted(raw, name)
+    if note:
+        warnings.warn(f"{name}: cut short: {note}", ImageWarning, stacklevel=3)
+    return image
+
+
+def decode_noted(raw: bytes, name: str) -> tuple[Image.Image, str]:
+    """Return the image in a file's bytes, and a note on what is missing, "" if it is whole.
+
+    Args:
+        raw: The whole file.
+        name: What errors call it.
+
+    Raises:
+        ImageError: The bytes are no image that can be read.
+    """
     kind = name_format(raw[:HEAD])
     try:
         with warnings.catch_warnings():
@@ -85,10 +101,8 @@ def decode_image(raw: bytes, name: str) -> Image.Image:
         raise ImageError(
             f"{name}: not a {kind} file that can be read; give a PNG or JPEG"
         ) from None
-    if note:
-        warnings.warn(f"{name}: cut short: {note}", ImageWarning, stacklevel=3)
     image.info.clear()  # its EXIF orientation would turn the image a second time
-    return image
+    return image, note
 
 
 def check_size(width: int, height: int) -> None:
@@ -202,22 +216,31 @@ def rgb(image: Image.Image) -> Image.Image:
 def prepare(image: Image.Image, size: int) -> np.ndarray:
     """Return an image as the vision encoder takes it, (1, 3, size, size) float32 in [-1, 1].
 
-    The long side is scaled to ``size`` (bicubic, truncated) and the rest is grey.
-
     Args:
         image: An image of any mode and size.
         size: The vision encoder's side, px.
 
     Source: the published image processor (docs/prompts.md).
     """
+    pixels = np.asarray(padded(image, size), np.float32) / 255
+    return ((pixels - 0.5) / 0.5).transpose(2, 0, 1)[None]
+
+
+def padded(image: Image.Image, size: int, fill: tuple[int, int, int] = PADDING) -> Image.Image:
+    """Return an image as a square: its long side scaled to ``size`` (bicubic, truncated).
+
+    Args:
+        image: An image of any mode and size.
+        size: The square's side, px.
+        fill: The colour of the rest.
+    """
     # The order counts: side * (size / longest) can fall below a whole number and lose a pixel.
     longest = max(image.size)
     width, height = (max(int(side / longest * size), MIN_SIDE) for side in image.size)
     resized = resize(rgb(image), width, height)
-    square = Image.new("RGB", (size, size), PADDING)
+    square = Image.new("RGB", (size, size), fill)
     square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    pixels = np.asarray(square, np.float32) / 255
-    return ((pixels - 0.5) / 0.5).transpose(2, 0, 1)[None]
+    return square
 
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:

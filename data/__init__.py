@@ -1,0 +1,1 @@
+"""Training data: shards of images and texts, their order, and views of images. No torch."""

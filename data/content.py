@@ -1,0 +1,161 @@
+"""What a sample says: captions, turns or a text, from the forms in which data sets have them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PLACEHOLDER = "<image>"  # where LLaVA's questions have the image
+USERS = ("human", "user")
+ASSISTANTS = ("gpt", "assistant")
+NOTHING_SAID = "no caption, turns or text"
+KEYS = ("caption", "captions", "turns", "conversations", "question", "answer", "text")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question and its answer."""
+
+    user: str
+    assistant: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What is said of an image, or without one. The others are empty.
+
+    Attributes:
+        captions: Descriptions of the image.
+        turns: A conversation, about the image if there is one.
+        text: Plain text.
+    """
+
+    captions: tuple[str, ...] = ()
+    turns: tuple[Exchange, ...] = ()
+    text: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the JSON of a shard; ``parse`` reads that back."""
+        if self.turns:
+            turns = [{"user": each.user, "assistant": each.assistant} for each in self.turns]
+            captions = {"captions": list(self.captions)} if self.captions else {}
+            return captions | {"turns": turns}
+        return {"captions": list(self.captions)} if self.captions else {"text": self.text}
+
+
+def load_object(raw: bytes) -> dict[str, Any]:
+    """Return a JSON object; raise ValueError, with the reason, if there is none."""
+    try:
+        found = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
+
+
+def parse_txt(raw: bytes, has_image: bool) -> Content:
+    """Return what a text member says: a caption with an image, plain text without.
+
+    Raises:
+        ValueError: It is empty or not UTF-8. The message is the reason.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    if has_image:
+        return Content(captions=(_words(text, "caption"),))
+    return Content(text=_words(text, "text"))
+
+
+def parse(found: Mapping[str, Any], has_image: bool) -> Content:
+    """Return what an object says by the keys in KEYS; other keys are ignored.
+
+    Args:
+        found: The object. A key whose value is None counts as missing.
+        has_image: Whether there is an image. Then ``text`` is a caption.
+
+    Raises:
+        ValueError: It says nothing, or not in a form that is known. The message is the reason.
+    """
+    given = {key: found[key] for key in KEYS if found.get(key) is not None}
+    captions = _captions(given)
+    turns = _turns(given, has_image)
+    if "text" in given and not captions and not turns:
+        text = _words(given["text"], "text")
+        return Content(captions=(text,)) if has_image else Content(text=text)
+    if captions and not has_image:
+        raise ValueError("a caption without an image")
+    if not captions and not turns:
+        raise ValueError(NOTHING_SAID)
+    return Content(captions=captions, turns=turns)
+
+
+def _captions(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the captions, of which none may be empty."""
+    found: list[Any] = []
+    for key in ("caption", "captions"):
+        if key in given:
+            found += given[key] if isinstance(given[key], list) else [given[key]]
+            if not found:
+                raise ValueError(f"empty {key}")
+    return tuple(_words(each, "caption") for each in found)
+
+
+def _turns(given: Mapping[str, Any], has_image: bool) -> tuple[Exchange, ...]:
+    if "turns" in given:
+        return _exchanges(given["turns"])
+    if "conversations" in given:
+        return _llava(given["conversations"], has_image)
+    if "question" in given or "answer" in given:
+        question, answer = (_words(given.get(key), key) for key in ("question", "answer"))
+        return (Exchange(question, answer),)
+    return ()
+
+
+def _exchanges(turns: Any) -> tuple[Exchange, ...]:
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("turns are no list, or empty")
+    if not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError("a turn that is no object with user and assistant")
+    return tuple(
+        Exchange(_words(turn.get("user"), "user"), _words(turn.get("assistant"), "assistant"))
+        for turn in turns
+    )
+
+
+def _llava(said: Any, has_image: bool) -> tuple[Exchange, ...]:
+    """Return LLaVA's form, {"from": "human" or "gpt", "value": ...} in turn."""
+    if not isinstance(said, list) or not said or len(said) % 2:
+        raise ValueError("conversations are no list of questions and answers")
+    if not all(isinstance(each, dict) and isinstance(each.get("value"), str) for each in said):
+        raise ValueError('conversations hold something else than {"from": ..., "value": "..."}')
+    for i, each in enumerate(said):
+        if each.get("from") not in (ASSISTANTS if i % 2 else USERS):
+            raise ValueError(f"a turn of {each.get('from')!r} where another's is expected")
+    values = [each["value"] for each in said]
+    if (places := "".join(values).count(PLACEHOLDER)) > 1 or (places and not has_image):
+        raise ValueError(f"{PLACEHOLDER} stands {places} times, with {int(has_image)} image")
+    if places and PLACEHOLDER not in values[0]:
+        raise ValueError(f"{PLACEHOLDER} stands behind the first question")
+    values[0] = values[0].replace(PLACEHOLDER, "")
+    words = [_words(value, ("question", "answer")[i % 2]) for i, value in enumerate(values)]
+    return tuple(Exchange(*pair) for pair in zip(words[::2], words[1::2], strict=True))
+
+
+def _words(value: Any, name: str) -> str:
+    """Return a text without white space around it; raise ValueError if there is none."""
+    if value is None:
+        raise ValueError(f"no {name}")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    if not (text := value.strip()):
+        raise ValueError(f"empty {name}")
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise ValueError(f"{name} is not UTF-8")
+    return text

@@ -1,0 +1,54 @@
+"""Square views of an image: padded to be understood, cropped to be drawn.
+
+Shapes: S the square's side, px.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from janus_edge.runtime import image as images
+
+_MOST_ASPECT = 4  # a longer side is cut to so many short sides before it is resized
+
+
+def padded(
+    pixels_HWC: np.ndarray, size: int, fill: tuple[int, int, int] = images.PADDING
+) -> np.ndarray:
+    """Return an image (S, S, 3) uint8 as the runtime shows it to the vision encoder.
+
+    Args:
+        pixels_HWC: The image (H, W, 3) uint8.
+        size: S.
+        fill: The colour beside the image.
+    """
+    return np.asarray(images.padded(Image.fromarray(pixels_HWC), size, fill))
+
+
+def cropped(pixels_HWC: np.ndarray, size: int) -> np.ndarray:
+    """Return an image (S, S, 3) uint8 with its short side at S and the middle of its long side.
+
+    Args:
+        pixels_HWC: The image (H, W, 3) uint8.
+        size: S.
+
+    Source: JanusFlow, arXiv 2411.07975.
+    """
+    height, width, _ = pixels_HWC.shape
+    short = min(height, width)
+    pixels_HWC = _middle(pixels_HWC, _MOST_ASPECT * short)  # bounds what resizing takes
+    height, width, _ = pixels_HWC.shape
+    resized = images.resize(
+        Image.fromarray(pixels_HWC),
+        max(size, round(width * size / short)),
+        max(size, round(height * size / short)),
+    )
+    return np.ascontiguousarray(_middle(np.asarray(resized), size))
+
+
+def _middle(pixels_HWC: np.ndarray, most: int) -> np.ndarray:
+    """Return the middle of an image, at most ``most`` px each way."""
+    height, width, _ = pixels_HWC.shape
+    top, left = max(0, height - most) // 2, max(0, width - most) // 2
+    return pixels_HWC[top : top + most, left : left + most]
