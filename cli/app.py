@@ -16,6 +16,7 @@ from janus_edge.cli.generate import generate
 from janus_edge.cli.inspect import inspect
 from janus_edge.cli.models import models
 from janus_edge.cli.pull import pull
+from janus_edge.cli.train import train
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -28,6 +29,7 @@ app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("pull")(pull)
 app.command("distill")(distill)
+app.command("train")(train)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.add_typer(models, name="models")

@@ -26,13 +26,8 @@ from janus_edge.train.steps import random_of
 Encode = Callable[[Tensor], Tensor]  # pixels (1, 3, S, S) in [-1, 1] to codes or a latent
 
 
-class Pictured(Protocol):
-    """What the loading of rows needs of a dataset's role."""
-
-    digest: str
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
+class Images(Protocol):
+    """What the loading of rows needs of the shards of a role (``data/samples.py``)."""
 
     def image(self, i: int) -> np.ndarray:
         """Return a sample's image (H, W, 3) uint8; raise BrokenSample."""
@@ -88,7 +83,7 @@ class Loader:
     def __init__(
         self,
         recipe: Recipe,
-        data: Mapping[str, Pictured],
+        data: Mapping[str, Images],
         encode: Encode,
         kept: Mapping[str, Encoded],
     ) -> None:
@@ -96,7 +91,7 @@ class Loader:
 
         Args:
             recipe: The recipe.
-            data: The dataset by role.
+            data: The shards by role.
             encode: The VQ tokenizer's codes (1, N), or the autoencoder's latent (1, Z, H, W).
             kept: What is encoded, by role that draws.
         """
@@ -160,4 +155,4 @@ class Loader:
 
 def pixels(image_HWC: np.ndarray) -> Tensor:
     """Return an image's pixels (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(image_HWC).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1).float() / 127.5 - 1

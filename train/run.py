@@ -21,8 +21,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from janus_edge.data.errors import BrokenSample
 from janus_edge.data.order import Order
-from janus_edge.data.samples import Shards
-from janus_edge.data.source import open_dataset
+from janus_edge.data.source import Role, open_source
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint, Model, save_checkpoint
@@ -64,7 +63,7 @@ class How:
     compiled: bool = False
 
 
-def train(
+def train_recipe(
     recipe: Recipe,
     data: Path,
     folder: Path,
@@ -104,7 +103,7 @@ def _train(
     world: World,
     show: Callable[[str], None],
 ) -> Path:
-    dataset = open_dataset(data)
+    dataset = open_source(data).roles
     check_roles(recipe, dataset)
     _check_recipe(recipe, folder, world)
     checkpoint = started(recipe, sources, texts_of(dataset))
@@ -124,7 +123,8 @@ def _train(
         compiled=how.compiled,
     )
     kept = _kept(recipe, dataset, codec)
-    loader = Loader(recipe, dataset, encode, kept)
+    shards = {name: role.shards for name, role in dataset.items()}
+    loader = Loader(recipe, shards, encode, kept)
     log = Log(folder, world, show)
     run = Run(
         recipe=recipe,
@@ -146,7 +146,7 @@ def _train(
     return _written(run, checkpoint, codec, kept, show)
 
 
-def check_roles(recipe: Recipe, dataset: Mapping[str, Shards]) -> None:
+def check_roles(recipe: Recipe, dataset: Mapping[str, Role]) -> None:
     """Raise OptionError if the data lack a role that a stage of the recipe takes."""
     for stage in recipe.stages:
         if missing := [role for role in stage.roles if role not in dataset]:
@@ -185,9 +185,9 @@ def take_codec(model: Model, device: torch.device) -> tuple[Encode, nn.Module]:
     return encode, codec
 
 
-def texts_of(dataset: Mapping[str, Shards]) -> Iterator[str]:
+def texts_of(dataset: Mapping[str, Role]) -> Iterator[str]:
     """Yield texts of a dataset as they stand after a role: what a tokenizer is made from."""
-    for shards in dataset.values():
+    for shards in (role.shards for role in dataset.values()):
         for index in Order(len(shards), 0).indices(0, min(len(shards), MOST_TEXTS)):
             with suppress(BrokenSample):
                 sample = shards.sample(int(index))
@@ -196,12 +196,12 @@ def texts_of(dataset: Mapping[str, Shards]) -> Iterator[str]:
 
 
 def _laid_out(
-    recipe: Recipe, dataset: Mapping[str, Shards], encoder: PromptEncoder, stage: Any, step: int
+    recipe: Recipe, dataset: Mapping[str, Role], encoder: PromptEncoder, stage: Any, step: int
 ) -> Any:
     return lay_out(recipe, stage, step, dataset, encoder)
 
 
-def _kept(recipe: Recipe, dataset: Mapping[str, Shards], codec: nn.Module) -> dict[str, Encoded]:
+def _kept(recipe: Recipe, dataset: Mapping[str, Role], codec: nn.Module) -> dict[str, Encoded]:
     """Return the files of codes or latents, one per role that draws."""
     shape, dtype = code_shape(recipe)
     weights = hashlib.sha256()
@@ -209,10 +209,11 @@ def _kept(recipe: Recipe, dataset: Mapping[str, Shards], codec: nn.Module) -> di
         weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     found = {}
     for role in {role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"}:
-        of = f"{dataset[role].digest} {recipe.config.vision.image_size} {weights.hexdigest()}"
+        shards = dataset[role].shards
+        of = f"{shards.digest} {recipe.config.vision.image_size} {weights.hexdigest()}"
         name = hashlib.sha256(of.encode()).hexdigest()[:32]
         path = home_folder() / "encoded" / f"{name}.bin"
-        found[role] = Encoded(path, len(dataset[role]), shape, dtype)
+        found[role] = Encoded(path, len(shards), shape, dtype)
     return found
 
 
@@ -272,7 +273,6 @@ def _written(
         for name, source in copied.items():
             shutil.copy(source, part / name)
         put_in_place(part, folder)
-    show(f"checkpoint: {folder}")
     return folder
 
 

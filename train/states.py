@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -88,7 +89,7 @@ def save(
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
     world.wait()
-    dcp.save(content, checkpoint_id=part)
+    dcp.save(content, checkpoint_id=part, no_dist=world.size == 1)
     world.wait()
     if world.leads:
         sync(part)
@@ -122,7 +123,7 @@ def resume(
         mean: The mean of the weights, as it starts.
     """
     content = content_of(trainee, optimizer, mean)
-    dcp.load(content, checkpoint_id=place.path)
+    dcp.load(content, checkpoint_id=place.path, no_dist=not dist.is_initialized())
     set_model_state_dict(trainee, content["model"])
     if optimizer is not None:
         set_optimizer_state_dict(trainee, optimizer, content["optimizer"])

@@ -25,10 +25,13 @@ from janus_edge.train.recipe import ROLES, Recipe, Stage
 
 
 class Texts(Protocol):
-    """What a step needs of a dataset's role."""
+    """What a step needs of the samples of a role (``data/source.py``)."""
 
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """Return how many examples an epoch has."""
+
+    def number(self, place: int) -> int:
+        """Return which sample an epoch has at a place, before it is shuffled."""
 
     def sample(self, i: int) -> Sample:
         """Return the text of a sample; raise BrokenSample."""
@@ -89,7 +92,7 @@ def lay_out(
     pieces: list[Piece] = []
     skipped: dict[str, str] = {}
     for share in shares_at(stage, step):
-        for index in indices(recipe, stage, share, len(data[share.role])):
+        for index in samples_of(recipe, stage, share, data[share.role]):
             place = (share.role, int(index))
             rng = random_of(recipe, stage, step, place)
             try:
@@ -107,13 +110,14 @@ def lay_out(
     return Layout(pieces=tuple(pieces), rows=tuple(map(tuple, rows)), skipped=skipped)
 
 
-def indices(recipe: Recipe, stage: Stage, share: Share, count: int) -> Sequence[int]:
+def samples_of(recipe: Recipe, stage: Stage, share: Share, role: Texts) -> Sequence[int]:
     """Return which samples of a role a step takes: the next ones of an endless shuffled order."""
     if share.count == 0:
         return ()
     seed = (recipe.seed, recipe.stages.index(stage), list(ROLES).index(share.role))
-    order = Order(count, int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    return [int(each) for each in order.indices(share.start, share.start + share.count)]
+    order = Order(len(role), int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    places = order.indices(share.start, share.start + share.count)
+    return [role.number(int(place)) for place in places]
 
 
 def random_of(

@@ -1,0 +1,186 @@
+"""Check a recipe without weights, data or a GPU: its sizes, its memory, its first step's shapes.
+
+The model stands on PyTorch's meta device, which computes shapes alone. A whole step of each stage
+runs there, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from janus_edge.model.config import JanusConfig
+from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.weights import Model
+from janus_edge.train.losses import FlowLosses, JanusLosses
+from janus_edge.train.mixing import shares_at
+from janus_edge.train.packing import Packed, join, pack
+from janus_edge.train.pieces import CODE, IGNORED, LATENT, SEEN, TEXT, TIME, Piece
+from janus_edge.train.recipe import ROLES, Recipe, Stage
+from janus_edge.train.steps import latent_grid
+
+WORLDS = (1, 8, 64)  # numbers of GPUs
+TEXT_TOKENS = 64  # of a caption or a turn, with its roles
+_GB = 1e9
+
+
+def lines_of(recipe: Recipe) -> Iterator[str]:
+    """Yield what a dry run prints.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        RuntimeError: A shape does not fit.
+    """
+    model = on_meta(recipe)
+    total = sum(each.numel() for each in model.parameters())
+    yield f"{recipe.name}: {total / 1e6:.1f} M parameters"
+    for stage in recipe.stages:
+        trained = num_trained(recipe, stage, model)
+        pieces = example_pieces(recipe, stage)
+        rows = pack([len(piece) for piece in pieces], recipe.context)
+        counts = ", ".join(f"{each.count} {each.role}" for each in shares_at(stage, 0))
+        yield f"{stage.name}: {stage.steps} steps, {trained / 1e6:.1f} M parameters learn"
+        yield f"  first step: {counts}; {len(rows)} rows of {recipe.context} tokens or fewer"
+        for at in sorted({0, len(rows) // 2, len(rows) - 1}):
+            packed = packed_row(recipe, [pieces[i] for i in rows[at]])
+            losses = meta_step(recipe, stage, model, packed)
+            yield f"  row {at + 1}: {shapes_of(packed)}; losses: {', '.join(losses)}"
+        memory = ", ".join(
+            f"{world} GPU{'s' * (world > 1)} {bytes_per_gpu(recipe, stage, model, world) / _GB:.1f}"
+            for world in WORLDS
+        )
+        yield f"  memory per GPU, GB, bf16, one row at once, with --checkpointing: {memory}"
+
+
+def on_meta(recipe: Recipe) -> Model:
+    """Return the recipe's model on the meta device."""
+    config, vae = recipe.config, recipe.vae_config
+    with torch.device("meta"):
+        if isinstance(config, JanusConfig):
+            return Janus(config)
+        assert vae is not None
+        return JanusFlow(config, vae)
+
+
+def num_trained(recipe: Recipe, stage: Stage, model: Model) -> int:
+    """Return how many parameters a stage trains, without REPA's projector."""
+    starts = recipe.prefixes(stage)
+    return sum(p.numel() for name, p in model.named_parameters() if name.startswith(starts))
+
+
+def bytes_per_gpu(recipe: Recipe, stage: Stage, model: Model, world: int) -> float:
+    """Return an estimate of the memory that a GPU needs, in bytes.
+
+    Counted are: weights in fp32, gradients and two moments, and the mean of the weights, each
+    spread over the GPUs; what FSDP gathers in bf16 (all but the layers, and two layers); the inputs
+    of all layers and what one layer computes again; logits and their gradient. The caching
+    allocator and NCCL take some more.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        model: Its model, on any device.
+        world: Number of GPUs.
+    """
+    codec = ("gen_vision_model.", "vae.")
+    sizes = {name: p.numel() for name, p in model.named_parameters() if not name.startswith(codec)}
+    layers = sum(size for name, size in sizes.items() if ".layers." in name and "language" in name)
+    whole, trained = sum(sizes.values()), num_trained(recipe, stage, model)
+    states = 4 * whole + 12 * trained
+    if recipe.ema is not None:
+        states += 4 * max(num_trained(recipe, each, model) for each in recipe.stages)
+    language = recipe.config.language
+    gathered = 2 * (whole - layers + 2 * layers / language.num_hidden_layers)
+    if world == 1:  # autocast keeps a copy of what it multiplies
+        gathered = 2 * whole
+    tokens = recipe.context
+    inner = 8 * language.hidden_size + 4 * language.intermediate_size
+    activations = 2 * tokens * (language.num_hidden_layers * language.hidden_size + inner)
+    logits = 10 * tokens * language.vocab_size  # bf16, fp32 and its gradient
+    codec_bytes = 4 * sum(p.numel() for n, p in model.named_parameters() if n.startswith(codec))
+    return states / world + gathered + activations + logits + codec_bytes
+
+
+def example_pieces(recipe: Recipe, stage: Stage) -> list[Piece]:
+    """Return pieces as long as those of a stage's first step, with TEXT_TOKENS of text each."""
+    config = recipe.config
+    pieces = []
+    for share in shares_at(stage, 0):
+        if ROLES[share.role] == "answer":
+            seen = config.vision.num_patches if share.role == "understanding" else 0
+            parts = ((TEXT, TEXT_TOKENS), (SEEN, seen), (TEXT, TEXT_TOKENS))
+            piece = _piece(parts, learned=TEXT_TOKENS)
+        elif isinstance(config, JanusConfig):
+            parts = ((TEXT, TEXT_TOKENS), (CODE, config.num_codes - 1), (TEXT, 0))
+            piece = _piece(parts, num_codes=config.num_codes)
+        else:
+            parts = ((TEXT, TEXT_TOKENS), (TIME, 1), (LATENT, latent_grid(recipe) ** 2))
+            piece = _piece(parts)
+        pieces += [piece] * share.count
+    return pieces
+
+
+def _piece(parts: tuple[tuple[int, int], ...], learned: int = 0, num_codes: int = 0) -> Piece:
+    """Return a piece of parts (what stands there, how often) whose last tokens are learned."""
+    kinds = np.concatenate([np.full(count, kind, np.uint8) for kind, count in parts])
+    targets = np.full(len(kinds), IGNORED)
+    targets[len(kinds) - learned :] = 0
+    return Piece(
+        ids_T=np.zeros(len(kinds), np.int64),
+        targets_T=targets,
+        kinds_T=kinds,
+        positions_T=np.arange(len(kinds)),
+        num_codes=num_codes,
+    )
+
+
+def packed_row(recipe: Recipe, pieces: list[Piece]) -> Packed:
+    """Return a row of pieces on the meta device, with images."""
+    config = recipe.config
+    side, images = config.vision.image_size, sum(piece.draws for piece in pieces)
+    seen = torch.zeros(sum(piece.sees for piece in pieces), 3, side, side, device="meta")
+    codes = [np.zeros(piece.num_codes, np.int64) for piece in pieces if piece.num_codes]
+    drawn: dict[str, torch.Tensor] = {}
+    if images and not isinstance(config, JanusConfig):
+        vae = recipe.vae_config
+        assert vae is not None
+        cells = side // vae.stride
+        latent = torch.zeros(images, config.flow.latent_channels, cells, cells, device="meta")
+        clean = torch.zeros(images, 3, side, side, device="meta")
+        drawn = {"latent": latent, "noise": latent, "t": clean[:, 0, 0, 0], "clean": clean}
+    packed = join([pieces], codes, seen if len(seen) else None, drawn)
+    return packed.to(torch.device("meta"))
+
+
+def meta_step(recipe: Recipe, stage: Stage, model: Model, packed: Packed) -> list[str]:
+    """Run a row forward and backward on the meta device; return the names of the losses.
+
+    Raises:
+        RuntimeError: A shape does not fit, or a parameter that learns has no gradient.
+    """
+    with torch.device("meta"):
+        trainee = JanusLosses(model) if isinstance(model, Janus) else FlowLosses(model, recipe.repa)
+    starts = recipe.prefixes(stage)
+    learning = {n: p for n, p in model.named_parameters() if n.startswith(starts)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in learning)
+    sums = trainee(packed)
+    torch.autograd.backward(torch.stack(list(sums.values())).sum())
+    if without := [name for name, parameter in learning.items() if parameter.grad is None]:
+        raise RuntimeError(f"stage {stage.name}: {without[0]} has no gradient")
+    model.zero_grad(set_to_none=True)
+    return list(sums)
+
+
+def shapes_of(packed: Packed) -> str:
+    """Return the shapes of a row's tensors, as text."""
+    found = {"ids": packed.ids_RT, "images asked about": packed.seen_ICHW}
+    found |= {name: value for name, value in packed.drawn.items() if name != "noise"}
+    found |= {f"{name} targets": value for name, value in packed.targets.items() if len(value)}
+    shapes = {name: tuple(each.shape) for name, each in found.items() if each is not None}
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
