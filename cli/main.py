@@ -15,7 +15,13 @@ from janus_edge.runtime.stop import Stopped, stoppable
 
 _DEBUG = "--debug"  # accepted anywhere, so it is removed before parsing
 # The extra of each command's imports.
-_EXTRAS = {"distill": "export", "eval": "evals", "export": "export", "pull": "pull"}
+_EXTRAS = {
+    "data": "train",
+    "distill": "export",
+    "eval": "evals",
+    "export": "export",
+    "pull": "pull",
+}
 _EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # extras of modules that only some uses need
 
 
