@@ -72,7 +72,7 @@ def build(
             f"skipped: {len(built.skipped)} broken rows, all in {built.folder}/skipped.jsonl"
         )
         _name(dict(built.skipped))
-    typer.echo(f"{built.folder}: {built.num_samples} samples in {len(built.shards)} shards")
+    typer.echo(f"{built.folder}: {_in_shards(built.num_samples, len(built.shards))}")
 
 
 @data.command("check")
@@ -105,7 +105,8 @@ def check(
 def _show(name: str, count: RoleCount) -> None:
     """Print what a role holds."""
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(count.kinds.items()))
-    typer.echo(f"{name}: {count.num_samples} samples in {count.num_shards} shards: {kinds or 0}")
+    of = _in_shards(count.num_samples, count.num_shards)
+    typer.echo(f"{name}: {of}: {kinds or 'none is whole'}")
     if count.smallest and count.largest:
         sizes = " to ".join(
             f"{width}x{height}" for width, height in (count.smallest, count.largest)
@@ -116,6 +117,13 @@ def _show(name: str, count: RoleCount) -> None:
     if count.broken:
         typer.echo(f"  broken      {len(count.broken)}")
         _name(count.broken)
+
+
+def _in_shards(num_samples: int, num_shards: int) -> str:
+    return (
+        f"{num_samples} sample{'s' * (num_samples != 1)} in "
+        f"{num_shards} shard{'s' * (num_shards != 1)}"
+    )
 
 
 def _name(broken: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Rows of what shards are built from: a folder of images and texts, or a CSV, JSONL or JSON file."""
+"""Rows that shards are built from: a folder of images and texts, or a CSV, JSONL or JSON file."""
 
 from __future__ import annotations
 
@@ -181,6 +181,8 @@ def _of_object(source: Path, name: str, found: Mapping[str, Any]) -> Row | Broke
     if image is not None and (not isinstance(image, str) or not image.strip()):
         several = "several images" if isinstance(image, list) else "image is no path"
         return BrokenSample(name, several)
+    if image is not None and "://" in image:
+        return BrokenSample(name, "image is an address; download it and give its path")
     try:
         content = parse(found, image is not None)
     except ValueError as error:

@@ -53,11 +53,13 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         """Finish the last shard, or drop it after an error."""
-        if error is None:
-            self.end()
-        elif self.sink:
-            with suppress(OSError):
-                self.sink.close()
+        try:
+            if error is None:
+                self.end()
+        finally:
+            if self.sink is not None:
+                with suppress(OSError):
+                    self.sink.close()
 
     def write(self, key: str, members: dict[str, bytes]) -> None:
         """Write a sample: its key, and its members by their extension. Raises OSError."""

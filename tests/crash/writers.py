@@ -23,6 +23,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from janus_edge.data.build import build_shards
+from janus_edge.data.samples import Shards
 from janus_edge.diagnostics.records import append_record, read_records
 from janus_edge.export.bundle import writer as export
 from janus_edge.hub.pull import download
@@ -255,8 +257,28 @@ def _seen_files(folder: Path) -> str:
     return "new" if len(found) == len(_hub().files) else "old"
 
 
+# ---- shards
+
+
+def _build(folder: Path, word: str) -> None:
+    _home(folder.parent / "elsewhere")  # where reading leaves an index
+    source = folder.parent / f"{word}.jsonl"
+    source.write_text(f'{{"text": "{word}"}}\n' * 3, encoding="utf-8")
+    build_shards(source, folder, role="text", samples_per_shard=2, replace=True)
+
+
+def _seen_shards(folder: Path) -> str:
+    _home(folder.parent / "elsewhere")
+    shards = Shards([folder / "text"])
+    assert len(shards.paths) == 2 and not shards.damage
+    (word,) = {shards.sample(i).text for i in range(3)}
+    assert word is not None
+    return word
+
+
 WRITERS = {
     "image": Writer(lambda f: _paint(f, 1), lambda f: _paint(f, 2), _seen_image),
+    "shards": Writer(lambda f: _build(f, "old"), lambda f: _build(f, "new"), _seen_shards),
     "record": Writer(
         lambda f: append_record(f / "r.jsonl", {"old": 1}),
         lambda f: append_record(f / "r.jsonl", {"new": "x" * 5000}),
