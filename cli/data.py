@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from janus_edge.cli.options import Json
+from janus_edge.cli.options import Json, user_path
 
 if TYPE_CHECKING:
     from janus_edge.data.check import RoleCount
@@ -100,6 +100,32 @@ def check(
     if broken := sum(len(count.broken) for count in found.values()):
         of = sum(count.num_samples for count in found.values())
         raise DataError(f"{path}: {broken} broken of {of} samples; a training skips them")
+
+
+@data.command("show")
+def show(
+    path: Annotated[
+        Path, typer.Argument(help="A shard, a folder of shards or of roles, or a .toml file.")
+    ],
+    number: Annotated[int, typer.Option("-n", "--number", help="Samples per role.", min=1)] = 8,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Save the images in a grid, as a training sees them: PNG, JPEG or WebP.",
+            metavar="FILE",
+            parser=user_path,
+        ),
+    ] = None,
+) -> None:
+    """Show the first samples of each role: names, texts, and images on a sheet."""
+    from janus_edge.cli.terminal import one_line
+    from janus_edge.data.sheet import show_data
+    from janus_edge.runtime.output import is_standard_output
+
+    err = output is not None and is_standard_output(output)
+    show_data(path, number, output, lambda line: typer.echo(one_line(line, 160), err=err))
 
 
 def _show(name: str, count: RoleCount) -> None:

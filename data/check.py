@@ -19,7 +19,7 @@ from janus_edge.data.source import open_source
 QUANTILES = (0, 0.5, 0.9, 0.99, 1)
 _REPORT_S = 10  # seconds between two reports
 Report = Callable[[str], None]
-_Read = Callable[[int], Sample]
+Read = Callable[[int], Sample]
 
 
 @dataclass
@@ -76,10 +76,15 @@ def check_data(path: Path, report: Report = lambda line: None) -> dict[str, Role
     Raises:
         DataError: There is nothing to check.
     """
-    return {name: _count(name, shards, read, report) for name, shards, read in _opened(path)}
+    return {name: _count(name, shards, read, report) for name, shards, read in opened(path)}
 
 
-def _opened(path: Path) -> Iterator[tuple[str, Shards, _Read]]:
+def opened(path: Path) -> Iterator[tuple[str, Shards, Read]]:
+    """Yield each role's name, shards, and the function that reads a sample of it.
+
+    Raises:
+        DataError: There is nothing to read.
+    """
     is_source = path.suffix == ".toml" or (path.is_dir() and not any(path.glob("*.tar*")))
     if not is_source:
         shards = Shards([path])
@@ -89,7 +94,7 @@ def _opened(path: Path) -> Iterator[tuple[str, Shards, _Read]]:
         yield name, role.shards, role.sample
 
 
-def _count(name: str, shards: Shards, read: _Read, report: Report) -> RoleCount:
+def _count(name: str, shards: Shards, read: Read, report: Report) -> RoleCount:
     found = RoleCount(len(shards), len(shards.paths))
     found.broken |= shards.damage
     said = time.monotonic()

@@ -36,6 +36,11 @@ class Sample(Content):
     shard: str
     has_image: bool
 
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        return f"{self.shard}/{self.key}"
+
 
 class Shards:
     """Samples of several shards, numbered from 0 in the shards' order.

@@ -74,6 +74,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pull": ("owner/name",),
     "data build": ("rows.jsonl", "mine", "--samples-per-shard", "2"),
     "data check": ("set.tar",),
+    "data show": ("set.tar",),
 }
 # What is named in place of a folder, so that the command fails early instead of working for long.
 _FOLDERS = ("{bundle}", "{checkpoint}")

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from janus_edge.data.build import Built, build_shards
 from janus_edge.data.errors import DataError
@@ -253,3 +255,33 @@ def test_check_names_what_is_broken(cli, tmp_path: Path) -> None:
         "b.tar/y",
     ]
     assert "no such shard or folder" in cli.fails("data", "check", tmp_path / "none")
+
+
+def test_show(cli, tmp_path: Path) -> None:
+    captioned(tmp_path / "generation" / "a.tar", 3)
+    members = [
+        ("x.png", image_file("blue", (10, 40))),
+        ("x.json", b'{"question": "q", "answer": "a"}'),
+    ]
+    write_tar(tmp_path / "understanding" / "a.tar", [*members, ("y.png", b"no"), ("y.txt", b"t")])
+    texts(tmp_path / "text" / "a.tar", ["one\ntwo", ""])
+    done = cli("data", "show", tmp_path, "-n", "2", "-o", tmp_path / "sheet.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.removeprefix(f"{tmp_path}/") for line in done.stdout.splitlines()] == [
+        "generation/a.tar/0000: caption: 0",
+        "generation/a.tar/0001: caption: 1",
+        "text/a.tar/0000: text: one two",
+        "text/a.tar/0001: broken: empty text",
+        "understanding/a.tar/x: conversation: q → a",
+        "understanding/a.tar/y: broken: not an image that can be read",
+        "sheet.png: 3 images",
+    ]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert pixels.shape == (192, 3 * 192, 3)
+    assert (pixels[:, :384] == (255, 0, 0)).all() and tuple(pixels[96, 480]) == (0, 0, 255)
+    assert tuple(pixels[96, 390]) == (127, 127, 127)
+    done = cli("data", "show", tmp_path / "text")
+    assert len(done.stdout.splitlines()) == 2
+    done = cli("data", "show", tmp_path / "text", "-o", tmp_path / "s.png")
+    assert done.returncode == 1 and "no image to draw" in done.stderr
