@@ -63,7 +63,7 @@ def build(
             role=None if role is None else role.value,
             samples_per_shard=samples_per_shard,
             replace=replace,
-            report=lambda line: typer.echo(line, err=True),
+            report=typer.echo,
         )
     if built.num_others:
         typer.echo(f"left out: {built.num_others} rows that serve in other roles alone")
@@ -90,7 +90,7 @@ def check(
     from janus_edge.data.check import check_data
     from janus_edge.data.errors import DataError
 
-    found = check_data(path, report=lambda line: typer.echo(line, err=True))
+    found = check_data(path, report=lambda line: None if json else typer.echo(line))
     if json:
         roles = {name: count.document() for name, count in found.items()}
         print_json({"path": path, "roles": roles})

@@ -37,22 +37,25 @@ def show_data(path: Path, number: int, output: Path | None, say: Callable[[str],
         check_writable(output)
         format_of(output)
     images: list[np.ndarray] = []
+    lines: list[str] = []
     for role, shards, read in opened(path):
         for i in range(min(number, len(shards))):
             try:
                 sample = read(i)
                 view = _view(role, shards, i) if sample.has_image else None
             except BrokenSample as error:
-                say(f"{error.name}: broken: {error.reason}")
+                lines.append(f"{error.name}: broken: {error.reason}")
                 continue
-            say(f"{sample.name}: {sample.kind}: {_said(sample)}")
+            lines.append(f"{sample.name}: {sample.kind}: {_said(sample)}")
             if output is not None and view is not None and len(images) < MOST_SHOWN:
                 images.append(view)
     if output is not None:
         if not images:
             raise DataError(f"{path}: no image to draw on a sheet; leave out -o")
         save_image(_grid(images), output, {})
-        say(f"{output}: {len(images)} image{'s' * (len(images) != 1)}")
+        lines.append(f"{output}: {len(images)} image{'s' * (len(images) != 1)}")
+    for line in lines:
+        say(line)
 
 
 def _view(role: str, shards: Shards, i: int) -> np.ndarray:

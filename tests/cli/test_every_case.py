@@ -160,7 +160,7 @@ def _fill(work: Path) -> None:
     for name, content in (("cut.png", whole[:60]), ("text.txt", b"hello"), ("empty", b"")):
         (work / name).write_bytes(content)
     (work / "rows.jsonl").write_text('{"image": "p.png", "caption": "a star"}\n', encoding="utf-8")
-    with tarfile.open(work / "set.tar", "w") as tar:
+    with tarfile.open(work / "set.tar", "w:") as tar:
         tar.add(work / "text.txt", "text.txt")
     os.mkfifo(work / "fifo")
     for name, target in (("loop", "loop"), ("dangling", "gone/x"), ("link.png", "p.png")):

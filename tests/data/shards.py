@@ -32,7 +32,7 @@ def as_json(**keys: Any) -> bytes:
 def write_tar(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path:
     """Write a shard of members in this order."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **options) as tar:
+    with tarfile.open(path, "w:", **options) as tar:
         for name, raw in members:
             info = tarfile.TarInfo(name)
             info.size = len(raw)

@@ -283,5 +283,5 @@ def test_show(cli, tmp_path: Path) -> None:
     assert tuple(pixels[96, 390]) == (127, 127, 127)
     done = cli("data", "show", tmp_path / "text")
     assert len(done.stdout.splitlines()) == 2
-    done = cli("data", "show", tmp_path / "text", "-o", tmp_path / "s.png")
-    assert done.returncode == 1 and "no image to draw" in done.stderr
+    message = cli.fails("data", "show", tmp_path / "text", "-o", tmp_path / "s.png")
+    assert "no image to draw" in message
