@@ -16,6 +16,7 @@ from typing import Any
 from janus_edge.data.content import Content, load_object, parse, read_content
 from janus_edge.data.errors import BrokenSample, DataError
 from janus_edge.data.index import IMAGES
+from janus_edge.data.place import MARKER
 from janus_edge.data.samples import MOST_TEXT
 from janus_edge.runtime.reading import open_regular, read_regular
 
@@ -73,6 +74,8 @@ def _of_folder(source: Path) -> Iterator[Row | BrokenSample]:
     """Yield each image with the .txt or .json of its stem, and each text without an image."""
     for folder, folders, files in os.walk(source):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
+        if MARKER in files and any(name.endswith(".tar") for name in files):
+            continue  # shards that a build wrote
         stems: dict[str, list[Path]] = defaultdict(list)
         for name in sorted(each for each in files if not each.startswith(".")):
             path = Path(folder, name)
@@ -111,25 +114,48 @@ def _of_csv(source: Path) -> Iterator[Row | BrokenSample]:
     with _opened(source) as raw:
         # Bytes that are not UTF-8 become surrogates, which a text of a row may not hold.
         file = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(file)
-        columns = [name.strip().lower() for name in _next_line(source, reader) or []]
-        if not any(needed <= set(columns) for needed in _NEEDED):
-            raise DataError(
-                f"{source}: its first line names the columns {', '.join(columns)[:200] or 'none'}; "
-                "name them image,caption or image,question,answer or text"
-            )
-        line = reader.line_num + 1
-        while (cells := _next_line(source, reader)) is not None:
-            if cells:  # else an empty line
+        reader = csv.reader(file, strict=True)
+        columns: list[str] | None = None
+        for line, cells in _lines(source, reader):
+            if columns is None:
+                columns = _columns(source, cells)
+            elif isinstance(cells, str):
+                yield BrokenSample(f"{source.name}:{line}", f"not CSV: {cells}")
+            elif cells:  # else an empty line
                 yield _of_cells(source, line, columns, cells)
-            line = reader.line_num + 1
+        if columns is None:
+            _columns(source, [])
 
 
-def _next_line(source: Path, reader: Any) -> list[str] | None:
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise DataError(f"{source}:{reader.line_num}: not CSV: {error}; write it anew") from None
+def _columns(source: Path, cells: list[str] | str) -> list[str]:
+    """Return the names in a CSV's first line; raise DataError if they are others."""
+    columns = [] if isinstance(cells, str) else [name.strip().lower() for name in cells]
+    if not any(needed <= set(columns) for needed in _NEEDED):
+        raise DataError(
+            f"{source}: its first line names the columns {', '.join(columns)[:200] or 'none'}; "
+            "name them image,caption or image,question,answer or text"
+        )
+    return columns
+
+
+def _lines(source: Path, reader: Any) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield each row's first line and cells, or what is wrong with it.
+
+    Raises:
+        DataError: A quote never ends, so that rows are lost.
+    """
+    while True:
+        line = reader.line_num + 1
+        try:
+            yield line, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise DataError(
+                    f"{source}:{line}: a quote opens and never ends; close it"
+                ) from None
+            yield line, str(error)
 
 
 def _of_cells(source: Path, line: int, columns: list[str], cells: list[str]) -> Row | BrokenSample:

@@ -20,7 +20,7 @@ from janus_edge.runtime.reading import read_regular
 ROLES = ("understanding", "text", "generation")
 _MOST_TOML = 2**20  # bytes
 _MOST_REPEAT = 1000
-_TRIED = 16  # samples of a role that are looked at when it is opened
+_TRIED = 16  # samples of a role, evenly spaced, that are looked at when it is opened
 _FORM = 'write roles as in generation = ["FOLDER", {path = "FOLDER", repeat = 2}]'
 
 
@@ -95,17 +95,17 @@ class Role:
         return sample
 
     def _check(self) -> None:
-        """Raise DataError if none of the first samples can serve."""
+        """Raise DataError if none of some samples can serve."""
         first: BrokenSample | None = None
-        for i in range(min(_TRIED, len(self.shards))):
+        for i in np.linspace(0, len(self.shards) - 1, _TRIED).astype(int):
             try:
-                self.sample(i)
+                self.sample(int(i))
             except BrokenSample as error:
                 first = first or error
             else:
                 return
         raise DataError(
-            f"{first}; none of the first samples of role {self.name} serves: check its shards"
+            f"{first}; no sample that was tried serves in role {self.name}: check its shards"
         )
 
 

@@ -23,8 +23,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from janus_edge.data.build import build_shards
-from janus_edge.data.samples import Shards
 from janus_edge.diagnostics.records import append_record, read_records
 from janus_edge.export.bundle import writer as export
 from janus_edge.hub.pull import download
@@ -41,6 +39,7 @@ from janus_edge.train.__main__ import _one_line
 from janus_edge.train.__main__ import write as write_checkpoint
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.recipes import Made
+from tests.crash.data_writers import build, index, seen_index, seen_shards
 from tests.hub.hostile_hub import COMMIT, NAME, Case, State, serve
 
 BUNDLE = Path(os.environ.get("CRASH_BUNDLE", ""))
@@ -257,26 +256,10 @@ def _seen_files(folder: Path) -> str:
     return "new" if len(found) == len(_hub().files) else "old"
 
 
-# ---- shards
-
-
-def _build(folder: Path, word: str) -> None:
-    _home(folder.parent / "elsewhere")  # where reading leaves an index
-    source = folder.parent / f"{word}.jsonl"
-    source.write_text(f'{{"text": "{word}"}}\n' * 3, encoding="utf-8")
-    build_shards(source, folder, role="text", samples_per_shard=2, replace=True)
-
-
-def _seen_shards(folder: Path) -> str:
-    _home(folder.parent / "elsewhere")
-    shards = Shards([folder / "text"])
-    (word,) = {shards.sample(i).text for i in range(3)}
-    return str(word)
-
-
 WRITERS = {
     "image": Writer(lambda f: _paint(f, 1), lambda f: _paint(f, 2), _seen_image),
-    "shards": Writer(lambda f: _build(f, "old"), lambda f: _build(f, "new"), _seen_shards),
+    "shards": Writer(lambda f: build(f, "old"), lambda f: build(f, "new"), seen_shards),
+    "index": Writer(lambda f: None, index, seen_index),
     "record": Writer(
         lambda f: append_record(f / "r.jsonl", {"old": 1}),
         lambda f: append_record(f / "r.jsonl", {"new": "x" * 5000}),

@@ -74,7 +74,9 @@ def test_a_folder(folder: Path, tmp_path: Path) -> None:
     assert json.loads(lines[0])["name"] == "alone.png"
     shards = Shards([built.folder])
     assert shards.image_bytes(2) == (folder / "n.JPG").read_bytes()
-    again = build_shards(folder, tmp_path / "again", samples_per_shard=2)
+    again = build_shards(folder, folder / "out", samples_per_shard=2)
+    assert build_shards(folder, folder / "out", replace=True).skipped == built.skipped
+    again = build_shards(folder, folder / "out", replace=True, samples_per_shard=2)
     for name in built.shards:
         assert (again.folder / name).read_bytes() == (built.folder / name).read_bytes()
 
@@ -89,6 +91,8 @@ def test_a_csv(folder: Path, tmp_path: Path) -> None:
         "none.png,x,3",
         "a.png,,4",
         "a.png,x",
+        'a.png,"opens',
+        'a.png,"closes",7',
         "deep er/ü★.png,ok,5",
         "a.png,fine,6",
         "x.y.png,fine,7",
@@ -98,8 +102,8 @@ def test_a_csv(folder: Path, tmp_path: Path) -> None:
     lines = ('two\nlines, "quoted"',), ("more",), ("ok",), ("fine",), ("fine",)
     assert said(built) == list(lines)
     found = dict(built.skipped)
-    assert list(found) == ["rows.csv:6", "rows.csv:7", "rows.csv:8", "rows.csv:12"]
-    words = ("No such file", "no caption", "2 cells under 3 columns", "caption is not UTF-8")
+    assert list(found) == [f"rows.csv:{line}" for line in (6, 7, 8, 9, 14)]
+    words = "No such file", "no caption", "2 cells under 3 columns", "not CSV", "caption is not UTF"
     assert all(word in why for word, why in zip(words, found.values(), strict=True))
 
 
@@ -151,7 +155,8 @@ def test_llava(folder: Path, tmp_path: Path, name: str) -> None:
         ("a.csv", "", "names the columns none"),
         ("a.csv", "url,title\n1,2\n", "names the columns url, title"),
         ("a.csv", "text\n", "no whole row"),
-        ("a.csv", 'text\n"' + "x" * (2**24 + 1) + '"\n', "not CSV: field larger"),
+        ("a.csv", 'text\n"' + "x" * (2**24 + 1) + '"\n', "a.csv:2: a quote opens and never ends"),
+        ("a.csv", 'text\nfine\n"open\nlost\n', "a.csv:3: a quote opens and never ends"),
         ("a.json", "{}", "not an array"),
         ("a.json", "[1, 2]", "no whole row, the first a.json[1]: not a JSON object"),
         ("a.json", "[", "not JSON"),

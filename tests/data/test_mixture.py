@@ -69,7 +69,7 @@ def test_a_toml_file(folder: Path) -> None:
         ('text = [{path = "text", repeat = true}]', "repeats text True times"),
         ('text = ["none"]', "no such shard or folder"),
         ('text = ["notes"]', "no shards"),
-        ('text = ["generation"]', "an image where text needs none; none of the first"),
+        ('text = ["generation"]', "an image where text needs none; no sample"),
         ('generation = ["understanding"]', "a conversation where generation needs"),
         ('generation = ["text"]', "a text where generation needs an image with a caption"),
         ('understanding = ["text"]', "without an image where understanding needs one"),
