@@ -8,6 +8,7 @@ import typer
 
 from janus_edge.cli.ask import ask
 from janus_edge.cli.bench import bench
+from janus_edge.cli.data import data
 from janus_edge.cli.distill import distill
 from janus_edge.cli.doctor import doctor
 from janus_edge.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.add_typer(models, name="models")
 app.add_typer(evaluate, name="eval")
+app.add_typer(data, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -36,6 +36,11 @@ class Content:
     turns: tuple[Exchange, ...] = ()
     text: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """Return "conversation", "caption" or "text"."""
+        return "conversation" if self.turns else "caption" if self.captions else "text"
+
     def document(self) -> dict[str, Any]:
         """Return it as the JSON of a shard; ``parse`` reads that back."""
         if self.turns:
@@ -56,6 +61,23 @@ def load_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     return found
+
+
+def read_content(document: bytes | None, text: bytes | None, has_image: bool) -> Content:
+    """Return what a JSON and a text say: the JSON where it has a key of KEYS, else the text.
+
+    Raises:
+        ValueError: They say nothing, or not in a form that is known. The message is the reason.
+    """
+    if document is not None:
+        try:
+            return parse(load_object(document), has_image)
+        except ValueError as error:
+            if text is None or str(error) != NOTHING_SAID:
+                raise
+    if text is None:
+        raise ValueError("no .txt or .json says anything")
+    return parse_txt(text, has_image)
 
 
 def parse_txt(raw: bytes, has_image: bool) -> Content:

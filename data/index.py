@@ -159,7 +159,8 @@ class _Scan:
             return f"damaged behind {name or 'its beginning'}: {error}"
         self.file.seek(tar.offset)
         if (block := self.file.read(_BLOCK)) != bytes(_BLOCK):
-            return f"{'damaged' if block else 'cut'} behind {name}: a tar ends with empty blocks"
+            what = "cut" if len(block) < _BLOCK else "damaged"
+            return f"{what} behind {name}: a tar ends with empty blocks"
         return ""
 
     def _add(self, info: tarfile.TarInfo) -> None:
@@ -191,7 +192,7 @@ def _kept_at(path: Path) -> Path:
 def _load(kept: Path, stamp: list[int]) -> ShardIndex | None:
     """Return a kept index, None if it is missing, damaged, or of another state of the shard."""
     try:
-        with np.load(kept, allow_pickle=False) as found:
+        with kept.open("rb") as file, np.load(file, allow_pickle=False) as found:
             head = json.loads(found["head"].tobytes())
             if head["version"] != _VERSION or head["stamp"] != stamp:
                 return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from janus_edge.data.content import NOTHING_SAID, Content, Exchange, load_object, parse, parse_txt
+from janus_edge.data.content import Content, read_content
 from janus_edge.data.errors import BrokenSample, DataError
 from janus_edge.data.index import IMAGE, JSON, MOST_BYTES, TXT, index_of
 from janus_edge.runtime.errors import ImageError
@@ -23,33 +23,22 @@ _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """What a sample says.
+class Sample(Content):
+    """What a sample says, and which one it is.
 
     Attributes:
         key: Its key, unique in its shard.
         shard: The shard's path.
-        captions: Descriptions of the image.
-        turns: A conversation, about the image if there is one.
-        text: Plain text; None if there are captions or turns.
         has_image: Whether there is an image.
     """
 
     key: str
     shard: str
-    captions: tuple[str, ...]
-    turns: tuple[Exchange, ...]
-    text: str | None
     has_image: bool
 
     @property
-    def kind(self) -> str:
-        """Return "conversation", "caption" or "text"."""
-        return "conversation" if self.turns else "caption" if self.captions else "text"
-
-    @property
     def name(self) -> str:
-        """Return what errors call it."""
+        """Return what messages call it."""
         return f"{self.shard}/{self.key}"
 
 
@@ -60,6 +49,7 @@ class Shards:
         paths: The shards.
         damage: What is wrong with shards that are cut or damaged, by path. Their whole samples are
             read.
+        ends: Where each shard's samples end among all.
         digest: A hash of the shards' names, sizes and tables of content. A copy of the data
             elsewhere has the same.
     """
@@ -77,7 +67,7 @@ class Shards:
         self.paths = [shard for path in paths for shard in shards_of(path)]
         self._indexes = [index_of(path) for path in self.paths]
         self._stamps = [_stamp(path) for path in self.paths]
-        self._ends = np.cumsum([len(index) for index in self._indexes])
+        self.ends = np.cumsum([len(index) for index in self._indexes])
         self.damage = {
             str(path): index.damage
             for path, index in zip(self.paths, self._indexes, strict=True)
@@ -91,7 +81,7 @@ class Shards:
 
     def __len__(self) -> int:
         """Return the number of samples, broken ones included."""
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self.ends[-1]) if len(self.ends) else 0
 
     def name(self, i: int) -> str:
         """Return a sample's name: its shard and key."""
@@ -152,25 +142,15 @@ class Shards:
             raise BrokenSample(self.name(i), str(error)) from None
 
     def _content(self, shard: int, at: int, has_image: bool) -> Content:
-        """Return what a sample says: its JSON where that has a key of ours, else its text."""
         document = self._read(shard, at, JSON, MOST_TEXT)
-        text = self._read(shard, at, TXT, MOST_TEXT)
-        if document is not None:
-            try:
-                return parse(load_object(document), has_image)
-            except ValueError as error:
-                if text is None or str(error) != NOTHING_SAID:
-                    raise
-        if text is None:
-            raise ValueError("no .txt or .json that says anything")
-        return parse_txt(text, has_image)
+        return read_content(document, self._read(shard, at, TXT, MOST_TEXT), has_image)
 
     def _find(self, i: int) -> tuple[int, int]:
         """Return a sample's shard, and its number there."""
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
-        shard = int(np.searchsorted(self._ends, i, "right"))
-        return shard, i - (int(self._ends[shard - 1]) if shard else 0)
+        shard = int(np.searchsorted(self.ends, i, "right"))
+        return shard, i - (int(self.ends[shard - 1]) if shard else 0)
 
     def _read(self, shard: int, at: int, kind: int, most: int) -> bytes | None:
         """Return a member, None if there is none; raise ValueError if it cannot be read."""

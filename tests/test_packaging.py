@@ -77,6 +77,7 @@ def test_version_matches_the_package() -> None:
         ("pull", "torch", "pull"),
         ("export", "onnx", "export"),
         ("eval", "scipy.ndimage", "evals"),
+        ("data", "webdataset", "train"),
         ("export", "triton", "export,kernels,tensorrt"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class Run:
         folder: Folder of the run.
         settings: How it is computed.
         report: Called with each line of the log.
+        skip: Called with the names of samples that are left out, and why.
         mean: The mean of the weights by name, if the recipe has one.
         adapters_only: Start of the names of the part whose adapters alone learn; empty for none.
     """
@@ -74,6 +75,7 @@ class Run:
     folder: Path
     settings: Settings
     report: Callable[[dict[str, float | str]], None]
+    skip: Callable[[Mapping[str, str]], None]
     mean: dict[str, Tensor] = field(default_factory=dict)
     adapters_only: str = ""
 
@@ -120,6 +122,12 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
         for group in optimizer.param_groups:
             group["lr"] = stage.rate_at(step)
         layout = run.lay_out(stage, step)
+        run.skip(layout.skipped)
+        if not layout.pieces:
+            raise TrainingError(
+                f"stage {stage.name}, step {step}: all of its samples are broken; "
+                "janus-edge data check DATA names them"
+            )
         sums = _step(run, stage, step, layout, parameters, optimizer)
         is_last = step + 1 == stage.steps
         late = run.world.leads and time.monotonic() - last_saved > run.settings.save_every_s

@@ -74,11 +74,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
 
 
 class Loader:
-    """Loads the rows of a Janus or a JanusFlow as tensors.
-
-    Attributes:
-        broken: Why an image could not be read, by its name.
-    """
+    """Loads the rows of a Janus or a JanusFlow as tensors."""
 
     def __init__(
         self,
@@ -86,6 +82,7 @@ class Loader:
         data: Mapping[str, Images],
         encode: Encode,
         kept: Mapping[str, Encoded],
+        skip: Callable[[Mapping[str, str]], None],
     ) -> None:
         """Keep what loading needs.
 
@@ -94,9 +91,10 @@ class Loader:
             data: The shards by role.
             encode: The VQ tokenizer's codes (1, N), or the autoencoder's latent (1, Z, H, W).
             kept: What is encoded, by role that draws.
+            skip: Called with the names of images that cannot be read, and why.
         """
-        self.recipe, self.data, self.encode, self.kept = recipe, data, encode, kept
-        self.broken: dict[str, str] = {}
+        self.recipe, self.data, self.encode = recipe, data, encode
+        self.kept, self.skip = kept, skip
 
     def load(self, stage: Stage, step: int, rows: Sequence[Sequence[Piece]]) -> Packed:
         """Return rows of a step; a piece whose image cannot be read is left out.
@@ -107,7 +105,9 @@ class Loader:
             rows: The pieces of each row.
         """
         size = self.recipe.config.vision.image_size
-        kept_rows, seen, drawn = [], [], []
+        kept_rows: list[list[Piece]] = []
+        seen: list[Tensor] = []
+        drawn: list[dict[str, Tensor]] = []
         for row in rows:
             kept_rows.append([])
             for piece in row:
@@ -117,7 +117,7 @@ class Loader:
                     if piece.draws:
                         drawn.append(self._drawn(stage, step, piece))
                 except BrokenSample as error:
-                    self.broken["/".join(map(str, piece.place))] = str(error)
+                    self.skip({error.name: error.reason})
                 else:
                     kept_rows[-1].append(piece)
         codes = [each["codes"].numpy() for each in drawn if "codes" in each]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from janus_edge.runtime.files import append_line
 from janus_edge.train.log import drop_lines_after, write_line
 from janus_edge.train.states import Place
 from janus_edge.train.world import World
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SHOWN_EVERY_S = 10  # between lines on the terminal
+MOST_SHOWN = 20  # samples that are left out, on the terminal
 
 
 class Log:
@@ -33,6 +36,7 @@ class Log:
         self._board: SummaryWriter | None = None
         self._starts: dict[str, int] = {}
         self._last_shown = 0.0
+        self._skipped: set[str] = set()
 
     def begin(self, last: Place | None, stages: Mapping[str, int]) -> None:
         """Drop lines that are later than the last saved state, whose steps come again.
@@ -71,12 +75,24 @@ class Log:
             self._last_shown = time.monotonic()
             self._show(f"{stage} step {step}: loss {rest['loss']:.4f}, {values['seconds']} s")
 
-    def end(self, broken: Mapping[str, str]) -> None:
-        """Say which images could not be read, and close TensorBoard's file."""
+    def skip(self, found: Mapping[str, str]) -> None:
+        """Name samples that are left out, each once, in ``skipped.jsonl``; every process may.
+
+        Args:
+            found: Why, by name.
+        """
+        for name, reason in found.items():
+            if name not in self._skipped:
+                self._skipped.add(name)
+                line = json.dumps({"name": name, "reason": reason}, ensure_ascii=False)
+                append_line(self._folder / "skipped.jsonl", f"{line}\n".encode())
+                if len(self._skipped) <= MOST_SHOWN:
+                    self._show(f"left out: {name}: {reason}")
+
+    def end(self) -> None:
+        """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
-        for name, reason in broken.items():
-            self._show(f"left out: {name}: {reason}")
 
 
 def _board(folder: Path, purge_step: int) -> SummaryWriter | None:
@@ -85,4 +101,4 @@ def _board(folder: Path, purge_step: int) -> SummaryWriter | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=purge_step)

@@ -37,7 +37,7 @@ from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.recipe import ROLES, Recipe
 from janus_edge.train.report import Log
 from janus_edge.train.start import Sources, started, untrained
-from janus_edge.train.states import saved
+from janus_edge.train.states import resume, saved
 from janus_edge.train.steps import lay_out
 from janus_edge.train.world import World, joined, prepare, whole
 
@@ -124,8 +124,8 @@ def _train(
     )
     kept = _kept(recipe, dataset, codec)
     shards = {name: role.shards for name, role in dataset.items()}
-    loader = Loader(recipe, shards, encode, kept)
     log = Log(folder, world, show)
+    loader = Loader(recipe, shards, encode, kept, log.skip)
     run = Run(
         recipe=recipe,
         trainee=trainee,
@@ -135,14 +135,18 @@ def _train(
         folder=folder,
         settings=how.settings,
         report=log.line,
+        skip=log.skip,
         mean=first_mean(trainee, recipe),
         adapters_only=PREFIX if how.lora else "",
     )
     last = next(iter(reversed(saved(folder / "states", run.stages))), None)
     log.begin(last, {stage.name: stage.steps for stage in recipe.stages})
-    for number, start in stages_left(recipe, last):
+    left = list(stages_left(recipe, last))
+    for number, start in left:
         train_stage(run, number, start)
-    log.end(loader.broken)
+    if last is not None and not left:  # all was done; only the checkpoint is written again
+        resume(last, trainee, None, run.mean)
+    log.end()
     return _written(run, checkpoint, codec, kept, show)
 
 
@@ -257,12 +261,14 @@ def _written(
     mean = {name: whole(value).cpu() for name, value in run.mean.items()}
     if not run.world.leads:
         return folder
-    state = {
-        n.removeprefix("model."): v for n, v in (state | mean).items() if n.startswith("model.")
+    weights: dict[str, Tensor] = {
+        name.removeprefix("model."): value
+        for name, value in (dict(state) | mean).items()
+        if name.startswith("model.") and isinstance(value, Tensor)
     }
     if run.adapters_only:
-        state = merged(model, state)
-    done = finished(run.recipe, state, codec)
+        weights = merged(model, weights)
+    done = finished(run.recipe, weights, codec)
     samples = next(iter(kept.values())).first(NUM_SAMPLES) if kept else checkpoint.samples
     with private_folder(run.folder, target=folder.name) as room:
         part = room / "new"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -23,6 +23,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.optim import Optimizer
 
 from janus_edge.runtime.files import sync, sync_folder
@@ -89,7 +91,9 @@ def save(
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
     world.wait()
-    dcp.save(content, checkpoint_id=part, no_dist=world.size == 1)
+    with warnings.catch_warnings():  # it warns that there is one process
+        warnings.simplefilter("ignore")
+        dcp_save(content, checkpoint_id=part, no_dist=world.size == 1)
     world.wait()
     if world.leads:
         sync(part)
@@ -123,7 +127,9 @@ def resume(
         mean: The mean of the weights, as it starts.
     """
     content = content_of(trainee, optimizer, mean)
-    dcp.load(content, checkpoint_id=place.path, no_dist=not dist.is_initialized())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp_load(content, checkpoint_id=place.path, no_dist=not dist.is_initialized())
     set_model_state_dict(trainee, content["model"])
     if optimizer is not None:
         set_optimizer_state_dict(trainee, optimizer, content["optimizer"])

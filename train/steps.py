@@ -102,8 +102,10 @@ def lay_out(
                         "/".join(map(str, place)),
                         f"{len(piece)} tokens; the recipe's context has {recipe.context}",
                     )
-            except (BrokenSample, PromptError) as error:
-                skipped[f"{share.role}/{index}"] = str(error)
+            except BrokenSample as error:
+                skipped[error.name] = error.reason
+            except PromptError as error:
+                skipped[f"{share.role} {index}"] = str(error)
             else:
                 pieces.append(piece)
     rows = pack([len(piece) for piece in pieces], recipe.context)

@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -71,6 +72,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("{checkpoint}", "mine"),
     "distill": ("{bundle}", "-o", "mine", "--images", "2", "--steps", "1"),
     "pull": ("owner/name",),
+    "data build": ("rows.jsonl", "mine", "--samples-per-shard", "2"),
+    "data check": ("set.tar",),
+    "data show": ("set.tar",),
 }
 # What is named in place of a folder, so that the command fails early instead of working for long.
 _FOLDERS = ("{bundle}", "{checkpoint}")
@@ -155,6 +159,9 @@ def _fill(work: Path) -> None:
     whole = (work / "p.png").read_bytes()
     for name, content in (("cut.png", whole[:60]), ("text.txt", b"hello"), ("empty", b"")):
         (work / name).write_bytes(content)
+    (work / "rows.jsonl").write_text('{"image": "p.png", "caption": "a star"}\n', encoding="utf-8")
+    with tarfile.open(work / "set.tar", "w:") as tar:
+        tar.add(work / "text.txt", "text.txt")
     os.mkfifo(work / "fifo")
     for name, target in (("loop", "loop"), ("dangling", "gone/x"), ("link.png", "p.png")):
         (work / name).symlink_to(target)
@@ -282,4 +289,4 @@ def test_locales_and_streams(
 
 
 def test_every_command_is_in_the_list() -> None:
-    assert {path for path, _ in _parameters()} - {"eval"} <= set(COMMANDS)
+    assert {path for path, _ in _parameters()} - {"eval", "data"} <= set(COMMANDS)

@@ -69,7 +69,7 @@ def stop(runner: subprocess.Popen[str], tmp_path: Path):
 # Every so many-th operation of what takes longer than seconds; all of them: pytest -m slow.
 STEPS = {"states": 7, "checkpoint": 9, "pull": 3}
 FAILING_STEPS = STEPS | {"bundle": 7, "draw": 2}
-WRITERS = ("image", "record", "states", "checkpoint", "remove", "notes", "pull")
+WRITERS = ("image", "record", "shards", "index", "states", "checkpoint", "remove", "notes", "pull")
 
 
 @pytest.mark.parametrize("writer", WRITERS)

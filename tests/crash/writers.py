@@ -39,6 +39,7 @@ from janus_edge.train.__main__ import _one_line
 from janus_edge.train.__main__ import write as write_checkpoint
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.small import Made
+from tests.crash.data_writers import build, index, seen_index, seen_shards
 from tests.hub.hostile_hub import COMMIT, NAME, Case, State, serve
 
 BUNDLE = Path(os.environ.get("CRASH_BUNDLE", ""))
@@ -257,6 +258,8 @@ def _seen_files(folder: Path) -> str:
 
 WRITERS = {
     "image": Writer(lambda f: _paint(f, 1), lambda f: _paint(f, 2), _seen_image),
+    "shards": Writer(lambda f: build(f, "old"), lambda f: build(f, "new"), seen_shards),
+    "index": Writer(lambda f: None, index, seen_index),
     "record": Writer(
         lambda f: append_record(f / "r.jsonl", {"old": 1}),
         lambda f: append_record(f / "r.jsonl", {"new": "x" * 5000}),
