@@ -19,9 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.model.weights import save_checkpoint
 from janus_edge.runtime.errors import OutputError
-from janus_edge.runtime.exchange import put_in_place
 from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.stop import Stopped, keeping, stoppable
+from janus_edge.train.finished import CHECKPOINT, finished_folder
 from janus_edge.train.small import RECIPES, Made
 
 SEED = 0
@@ -88,17 +88,10 @@ def write(run_dir: Path, made: Made, words: list[str]) -> None:
         "python": platform.python_version(),
         "stages": [dataclasses.asdict(stage) for stage in made.stages],
     }
-    folder = run_dir / "checkpoint"
-    with _one_line(folder), private_folder(run_dir, target=folder.name) as room:
-        part = room / "new"
+    with _one_line(run_dir / CHECKPOINT), finished_folder(run_dir) as part:
         save_checkpoint(made.checkpoint, part, torch.float16)
         shutil.copy(run_dir / "log.jsonl", part / "log.jsonl")
         (part / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
-        for each in folder.iterdir() if folder.is_dir() else ():
-            if not (part / each.name).exists():
-                copy = shutil.copytree if each.is_dir() else shutil.copy2
-                copy(each, part / each.name)
-        put_in_place(part, folder)
 
 
 @contextmanager

@@ -278,7 +278,9 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 def _first(error: ValidationError) -> str:
     """Return the first thing that is wrong: the key's place and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    unknown = (each for each in found if each["type"] == "extra_forbidden")
+    first = next(unknown, found[0])  # a key that is missing may be one that is misspelt
     place = "".join(_places(first["loc"])).lstrip(".")
     words = {"extra_forbidden": "unknown key", "missing": "this key is missing"}
     what = words.get(first["type"], first["msg"].removeprefix("Value error, "))

@@ -26,12 +26,12 @@ from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint, Model, save_checkpoint
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.exchange import put_in_place
 from janus_edge.runtime.files import atomic_write, private_folder
 from janus_edge.runtime.notes import home_folder
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.adapters import PREFIX, add_adapters, merged
 from janus_edge.train.engine import Run, Settings, first_mean, stages_left, train_stage
+from janus_edge.train.finished import CHECKPOINT, finished_folder
 from janus_edge.train.images import Encode, Encoded, Loader
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.recipe import ROLES, Recipe
@@ -147,7 +147,7 @@ def _train(
     if last is not None and not left:  # all was done; only the checkpoint is written again
         resume(last, trainee, None, run.mean)
     log.end()
-    return _written(run, checkpoint, codec, kept, show)
+    return _written(run, checkpoint, codec, kept)
 
 
 def check_roles(recipe: Recipe, dataset: Mapping[str, Role]) -> None:
@@ -252,10 +252,9 @@ def _written(
     checkpoint: Checkpoint,
     codec: nn.Module,
     kept: Mapping[str, Encoded],
-    show: Callable[[str], None],
 ) -> Path:
     """Write the finished model to ``FOLDER/checkpoint``; return that folder."""
-    model, folder = checkpoint.model, run.folder / "checkpoint"
+    model, folder = checkpoint.model, run.folder / CHECKPOINT
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(run.trainee, options=options)
     mean = {name: whole(value).cpu() for name, value in run.mean.items()}
@@ -270,15 +269,12 @@ def _written(
         weights = merged(model, weights)
     done = finished(run.recipe, weights, codec)
     samples = next(iter(kept.values())).first(NUM_SAMPLES) if kept else checkpoint.samples
-    with private_folder(run.folder, target=folder.name) as room:
-        part = room / "new"
-        prompt = run.recipe.prompt
-        made = dataclasses.replace(checkpoint, model=done, prompt=prompt, samples=samples)
+    prompt = run.recipe.prompt
+    made = dataclasses.replace(checkpoint, model=done, prompt=prompt, samples=samples)
+    with finished_folder(run.folder) as part:
         save_checkpoint(made, part, torch.float16)
-        copied = {_RECIPE: run.folder / _RECIPE, "log.jsonl": run.folder / "log.jsonl"}
-        for name, source in copied.items():
-            shutil.copy(source, part / name)
-        put_in_place(part, folder)
+        for name in (_RECIPE, "log.jsonl"):
+            shutil.copy(run.folder / name, part / name)
     return folder
 
 

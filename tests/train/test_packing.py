@@ -1,0 +1,291 @@
+"""Packed rows: the same losses as one example a row, and as NumPy computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from janus_edge.data.source import open_source
+from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
+from janus_edge.model.weights import load_checkpoint
+from janus_edge.runtime.errors import PromptError
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train.engine import share_of
+from janus_edge.train.images import Encoded, Loader
+from janus_edge.train.losses import FlowLosses
+from janus_edge.train.packing import Packed, pack
+from janus_edge.train.pieces import CODE, IGNORED, LATENT, SEEN, Piece, answer_piece
+from janus_edge.train.recipe import Recipe, load_recipe
+from janus_edge.train.run import code_shape, take_codec, trainee_of
+from janus_edge.train.steps import Layout, lay_out
+from tests.train.conftest import NAMES, RECIPES
+
+Sums = dict[str, Tensor]
+
+
+class Bench:
+    """A mini recipe's model and loader, and a laid out step of its second stage."""
+
+    def __init__(self, name: str, start: Path, dataset: Path, folder: Path) -> None:
+        self.recipe = load_recipe(RECIPES / f"{name}.toml")
+        self.stage = self.recipe.stages[1]
+        checkpoint = load_checkpoint(start)
+        self.model = checkpoint.model
+        self.encoder = PromptEncoder.load(checkpoint.tokenizer_json, self.recipe.template)
+        self.data = open_source(dataset).roles
+        encode, _ = take_codec(self.model, torch.device("cpu"))
+        torch.manual_seed(2)
+        for value in self.model.parameters():  # no part of a loss may be zero or tiny by design
+            value.data += 0.05 * torch.randn_like(value)
+        self.trainee = trainee_of(self.model, self.recipe).eval()
+        shape, dtype = code_shape(self.recipe)
+        shards = {role: each.shards for role, each in self.data.items()}
+        kept = {
+            role: Encoded(folder / role, len(shards[role]), shape, dtype)
+            for role in ("generation", "class_prompts")
+        }
+        self.skipped: dict[str, str] = {}
+        self.loader = Loader(self.recipe, shards, encode, kept, self.skipped.update)
+        self.step = 3
+
+    def layout(self, step: int) -> Layout:
+        return lay_out(self.recipe, self.stage, step, self.data, self.encoder)
+
+    def packed(self, rows: list[list[Piece]]) -> Packed:
+        return self.loader.load(self.stage, self.step, rows)
+
+
+@pytest.fixture(params=NAMES)
+def bench(
+    request: pytest.FixtureRequest, starts: dict[str, Path], dataset: Path, tmp_path: Path
+) -> Bench:
+    return Bench(request.param, starts[request.param], dataset, tmp_path)
+
+
+def test_packed_losses_are_those_of_single_examples(bench: Bench) -> None:
+    layout = bench.layout(bench.step)
+    rows = [[layout.pieces[i] for i in row] for row in layout.rows]
+    assert any(len(row) > 1 for row in rows)
+    packed: Sums = bench.trainee(bench.packed(rows))
+    alone = [bench.trainee(bench.packed([[piece]])) for piece in layout.pieces]
+    for name, value in packed.items():
+        assert value.item() > 0.5
+        assert value.item() == pytest.approx(sum(each[name].item() for each in alone), rel=1e-5)
+
+
+def test_gradients_of_packed_rows_too(bench: Bench) -> None:
+    layout = bench.layout(bench.step)
+    found = []
+    for rows in ([[*layout.pieces]], [[piece] for piece in layout.pieces]):
+        bench.trainee.zero_grad()
+        sums: Sums = bench.trainee(bench.packed(rows))
+        torch.autograd.backward(torch.stack(list(sums.values())).sum())
+        found.append({n: p.grad for n, p in bench.trainee.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        scale = gradient.abs().max() + 1e-3
+        assert (gradient - found[1][name]).abs().max() / scale < 1e-4, name
+
+
+def test_every_weight_has_a_gradient_whatever_a_row_holds(bench: Bench) -> None:
+    """FSDP sums gradients over processes, whose rows hold different things."""
+    layout = bench.layout(bench.step)
+    by_kind: dict[tuple[bool, bool], Piece] = {(p.sees, p.draws): p for p in layout.pieces}
+    assert len(by_kind) == 3
+    names = []
+    for rows in ([[piece] for piece in by_kind.values()], *([[p]] for p in by_kind.values()), [[]]):
+        bench.trainee.zero_grad()
+        sums: Sums = bench.trainee(bench.packed(rows))
+        torch.autograd.backward(torch.stack(list(sums.values())).sum())
+        names.append({n for n, p in bench.trainee.named_parameters() if p.grad is not None})
+    assert all(each == names[0] for each in names)
+
+
+def test_cross_entropy_in_numpy(bench: Bench) -> None:
+    layout = bench.layout(bench.step)
+    packed = bench.packed([[*layout.pieces]])
+    seen: dict[str, Tensor] = {}
+    model: Any = bench.model
+    heads = {"answer": "text_logits"} | (
+        {"image": "image_logits"} if bench.recipe.vae is None else {}
+    )
+    for name, head in heads.items():
+        setattr(model, head, _kept(getattr(model, head), name, seen))
+    sums: Sums = bench.trainee(packed)
+    for name in heads:
+        logits = seen[name].detach().double().numpy()
+        logits -= logits.max(1, keepdims=True)
+        likely = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        targets = packed.targets[name].numpy()
+        wanted = -sum(likely[i, target] for i, target in enumerate(targets))
+        assert len(targets) > 5 and sums[name].item() == pytest.approx(wanted, rel=1e-5)
+    learned = sum(len(each) for each in packed.targets.values())
+    assert learned == layout.num_targets
+
+
+def _kept(
+    head: Callable[[Tensor], Tensor], name: str, seen: dict[str, Tensor]
+) -> Callable[[Tensor], Tensor]:
+    def call(hidden: Tensor) -> Tensor:
+        seen[name] = head(hidden)
+        return seen[name]
+
+    return call
+
+
+@pytest.fixture
+def flow(starts: dict[str, Path], dataset: Path, tmp_path: Path) -> Bench:
+    return Bench("mini-flow", starts["mini-flow"], dataset, tmp_path)
+
+
+def test_flow_and_repa_in_numpy(flow: Bench) -> None:
+    """Each image by itself through ``velocity``, the loss in NumPy."""
+    model, trainee = flow.model, flow.trainee
+    assert isinstance(model, JanusFlow) and isinstance(trainee, FlowLosses)
+    layout = flow.layout(flow.step)
+    drawn = [piece for piece in layout.pieces if piece.draws]
+    packed = flow.packed([drawn])
+    sums: Sums = trainee(packed)
+    velocity = repa = 0.0
+    for i, piece in enumerate(drawn):
+        x, z0, t = (packed.drawn[n][i].double().numpy() for n in ("latent", "noise", "t"))
+        noisy = torch.from_numpy(t * x + (1 - t) * z0).float()[None]
+        text = int(np.count_nonzero(piece.kinds_T == 0))
+        ids = torch.from_numpy(piece.ids_T[:text])[None]
+        positions = torch.from_numpy(piece.positions_T)[None]
+        early: list[Tensor] = []
+        layer = model.language_model.model.layers[0]  # the recipe's repa.layer is 1
+        hook = layer.register_forward_hook(lambda _m, _i, out, early=early: early.append(out))
+        with torch.no_grad():
+            v = model.velocity(
+                model.embed_text(ids), noisy, packed.drawn["t"][i : i + 1], None, positions
+            )
+            mapped = trainee.projector(early[0][:, text + 1 :])[0].double().numpy()
+            clean = model.vision_und_enc_model(packed.drawn["clean"][i : i + 1])
+        hook.remove()
+        velocity += np.mean((v[0].double().numpy() - (x - z0)) ** 2)
+        seen = _pooled(clean[0].double().numpy(), model.latent_grid)
+        cosine = (
+            (mapped * seen).sum(1) / np.linalg.norm(mapped, axis=1) / np.linalg.norm(seen, axis=1)
+        )
+        repa += np.mean(1 - cosine)
+    assert sums["velocity"].item() == pytest.approx(velocity, rel=1e-5)
+    assert sums["repa"].item() == pytest.approx(repa, rel=1e-5)
+
+
+def _pooled(features_NW: np.ndarray, grid: int) -> np.ndarray:
+    """Patch features averaged to one vector per token of the latent."""
+    side = int(len(features_NW) ** 0.5)
+    block = side // grid
+    maps = features_NW.reshape(grid, block, grid, block, -1)
+    return maps.mean((1, 3)).reshape(grid * grid, -1)
+
+
+def test_a_cut_image_is_left_out_and_named(bench: Bench) -> None:
+    (place,) = [i for i in range(60) if bench.data["generation"].shards.name(i).endswith("/0007")]
+    found = [
+        (step, piece)
+        for step in range(9, 25)
+        for piece in bench.layout(step).pieces
+        if piece.place == ("generation", place)
+    ]
+    step, piece = found[0]
+    whole = [each for each in bench.layout(step).pieces if each is not piece and each.sees]
+    both, one = bench.packed([[piece, *whole]]), bench.packed([whole])
+    assert torch.equal(both.ids_RT, one.ids_RT)
+    ((name, reason),) = bench.skipped.items()
+    assert name.endswith("0.tar/0007") and "cut" in reason
+
+
+def test_codes_are_computed_once(bench: Bench) -> None:
+    piece = next(piece for piece in bench.layout(0).pieces if piece.draws)
+    first = bench.packed([[piece]])
+    bench.loader.encode = lambda pixels: pytest.fail("computed again")
+    again = bench.packed([[piece]])
+    for name in ("latent", "noise", "t"):
+        assert name not in first.drawn or torch.equal(first.drawn[name], again.drawn[name])
+    assert torch.equal(first.ids_RT, again.ids_RT)
+
+
+def test_rows_are_filled(bench: Bench) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 90, 200).tolist()
+    rows = pack(lengths, 100)
+    assert sorted(i for row in rows for i in row) == list(range(200))
+    assert all(sum(lengths[i] for i in row) <= 100 for row in rows)
+    assert len(rows) <= 1.1 * sum(lengths) / 100 + 1
+    with pytest.raises(ValueError, match="a piece of 101 positions"):
+        pack([101], 100)
+    layout = bench.layout(0)
+    for world in (1, 2, 3):
+        turns = [layout.of(rank, world, 1) for rank in range(world)]
+        assert len({len(each) for each in turns}) == 1
+        rows_of_all = sorted(row for each in turns for turn in each for row in turn if row)
+        assert rows_of_all == sorted(layout.rows)
+
+
+def test_attention_stays_inside_a_piece(bench: Bench) -> None:
+    layout = bench.layout(bench.step)
+    packed = bench.packed([[*layout.pieces[:2]], [layout.pieces[2]]])
+    mask = packed.mask().numpy()
+    piece = packed.piece_RT.numpy()
+    for r, row in enumerate(piece):
+        for i in range(len(row)):
+            wanted = [j <= i and row[i] == row[j] for j in range(len(row))]
+            assert mask[r, i].tolist() == wanted and mask[r, i, i]
+
+
+def test_answers_alone_are_learned(bench: Bench) -> None:
+    """A conversation is what the runtime asks with, and its answers with their ends are targets."""
+    encoder, seen = bench.encoder, 4
+    piece = answer_piece(encoder, [("what is it?", "a star"), ("how many?", "two")], seen)
+    learned = [encoder.answer("a star"), encoder.answer("two")]
+    targets = piece.targets_T[piece.targets_T != IGNORED]
+    assert targets.tolist() == np.concatenate(learned).tolist()
+    first = encoder.question("what is it?", seen)
+    assert piece.ids_T[: len(first)].tolist() == first.tolist()
+    assert np.count_nonzero(piece.kinds_T == SEEN) == seen
+    with pytest.raises(PromptError, match="the answer is empty"):
+        answer_piece(encoder, [("what?", " ")], seen)
+
+
+def test_dropped_captions(bench: Bench) -> None:
+    """A tenth of the captions; a Janus's become padding, a JanusFlow's are not there."""
+    drawn = [p for step in range(25) for p in bench.layout(step).pieces if p.draws]
+    dropped = [piece for piece in drawn if _is_dropped(bench, piece)]
+    assert 0.03 < len(dropped) / len(drawn) < 0.2
+    for piece in dropped:
+        made = int(np.count_nonzero((piece.kinds_T == CODE) | (piece.kinds_T == LATENT)))
+        assert piece.positions_T[-1] >= made  # what follows keeps its positions
+
+
+def _is_dropped(bench: Bench, piece: Piece) -> bool:
+    if isinstance(bench.model, Janus):
+        return piece.ids_T[1] == bench.encoder.ids["pad"]
+    return bool(piece.positions_T[1] > 1)
+
+
+def test_a_step_follows_from_its_number_alone(bench: Bench) -> None:
+    layouts = [bench.layout(5), bench.layout(5), bench.layout(6)]
+    ids = [[piece.ids_T.tolist() for piece in each.pieces] for each in layouts]
+    assert ids[0] == ids[1] != ids[2]
+    noise = [bench.packed([[*layouts[0].pieces]]) for _ in range(2)]
+    for name, value in noise[0].drawn.items():
+        assert torch.equal(value, noise[1].drawn[name])
+
+
+def test_losses_have_no_weights_between_tasks() -> None:
+    def recipe(name: str) -> Recipe:
+        return load_recipe(RECIPES / f"{name}.toml")
+
+    layout = Layout(pieces=(), rows=(), skipped={})
+    shares = share_of(recipe("mini"), layout)
+    assert shares["answer"] == shares["image"]
+    assert set(share_of(recipe("mini-flow"), layout).values()) == {1.0}

@@ -1,0 +1,181 @@
+"""Recipes hold the papers' numbers, fit the published models, and refuse what they do not know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from janus_edge.model.published import read_config
+from janus_edge.runtime.errors import OptionError
+from janus_edge.train.dry_run import bytes_per_gpu, lines_of, num_trained, on_meta
+from janus_edge.train.mixing import shares_at
+from janus_edge.train.recipe import ROLES, Phase, Stage, load_recipe, recipe_names
+from tests.train.conftest import RECIPES
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "published"
+
+# Rate, warm-up, steps, batch, weight decay of each stage
+# (arXiv 2410.13848, 2501.17811, 2411.07975).
+PAPERS = {
+    "janus-1.3b": [
+        (1e-3, 300, 10_000, 256, 0.0),
+        (1e-4, 5000, 180_000, 512, 0.0),
+        (2e-5, 0, 24_000, 256, 0.1),
+    ],
+    "janus-pro-1b": [
+        (1e-3, 600, 20_000, 256, 0.0),
+        (1e-4, 5000, 360_000, 512, 0.0),
+        (4e-5, 0, 80_000, 128, 0.0),
+    ],
+    "janus-pro-7b": [
+        (1e-3, 600, 20_000, 256, 0.0),
+        (1e-4, 5000, 360_000, 512, 0.0),
+        (4e-5, 0, 40_000, 128, 0.0),
+    ],
+    "janusflow-1.3b": [
+        (1e-4, 2000, 10_000, 512, 0.0),
+        (1e-4, 2000, 390_000, 512, 0.0),
+        (2e-5, 1000, 26_000, 256, 0.0),
+    ],
+}
+# Understanding : text : drawing, in each phase of each stage.
+RATIOS = {
+    "janus-1.3b": [[(1, 0, 1)], [(2, 3, 5), (2, 3, 5)], [(7, 3, 10)]],
+    "janus-pro-1b": [[(1, 0, 3)], [(2, 3, 5)], [(5, 1, 4)]],
+    "janus-pro-7b": [[(1, 0, 3)], [(2, 3, 5)], [(5, 1, 4)]],
+    "janusflow-1.3b": [[(50, 0, 50)], [(30, 20, 50), (14, 6, 80)], [(21, 9, 70)]],
+}
+
+
+def test_the_published_recipes_are_there() -> None:
+    assert recipe_names() == sorted(PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_numbers(name: str) -> None:
+    recipe = load_recipe(name)
+    found = [
+        (s.learning_rate, s.warmup_steps, s.steps, s.batch_size, s.weight_decay)
+        for s in recipe.stages
+    ]
+    assert found == PAPERS[name]
+    ratios = [[_ratio(phase) for phase in stage.phases] for stage in recipe.stages]
+    assert ratios == RATIOS[name]
+    assert (recipe.betas, recipe.clip, recipe.dropped_conditions) == ((0.9, 0.95), 1.0, 0.1)
+    assert (recipe.context, recipe.deviations) == (4096, ())
+    assert ["understanding_encoder" in stage.train for stage in recipe.stages] == [0, 0, 1]
+    assert ["language_model" in stage.train for stage in recipe.stages] == [0, 1, 1]
+    if recipe.family == "janusflow":
+        assert recipe.ema == 0.99 and recipe.repa is not None and recipe.timesteps is not None
+        assert (recipe.repa.layer, recipe.repa.weight) == (6, 1.0)
+
+
+def _ratio(phase: Phase) -> tuple[int, int, int]:
+    drawn = sum(share for role, share in phase.mixture.items() if ROLES[role] == "draw")
+    return phase.mixture["understanding"], phase.mixture.get("text", 0), drawn
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_sizes_are_the_published_ones(name: str) -> None:
+    config = {"janus-1.3b": "janus-pro-1b"}.get(name, name)
+    raw = json.loads((PUBLISHED / f"config-{config}.json").read_text(encoding="utf-8"))
+    assert load_recipe(name).config == read_config(raw)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_dry_run(name: str) -> None:
+    lines = list(lines_of(load_recipe(name)))
+    assert lines[0].startswith(name) and sum("memory per GPU" in line for line in lines) == 3
+
+
+def test_counts_of_a_dry_run() -> None:
+    """They are those of the published files' tensors."""
+    recipe = load_recipe("janus-pro-1b")
+    model = on_meta(recipe)
+    shapes = json.loads((PUBLISHED / "state-dict-1b.json").read_text(encoding="utf-8"))
+    sizes = {name: _size(shape) for name, shape in shapes.items()}
+    heads = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
+    first, second, _ = recipe.stages
+    assert num_trained(recipe, first, model) == _sum(sizes, heads)
+    assert num_trained(recipe, second, model) == _sum(sizes, (*heads, "language_model."))
+    whole, eighth = (bytes_per_gpu(recipe, second, model, world) for world in (1, 8))
+    assert whole > 16 * 1.7e9 and eighth < whole / 2
+
+
+def _size(shape: list[int]) -> int:
+    size = 1
+    for each in shape:
+        size *= each
+    return size
+
+
+def _sum(sizes: dict[str, int], starts: tuple[str, ...]) -> int:
+    return sum(size for name, size in sizes.items() if name.startswith(starts))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 3", "sed = 3", "sed: unknown key"),
+        ("seed = 3\n", "", "seed: this key is missing"),
+        ("seed = 3", 'seed = "3"', "seed: Input should be a valid integer"),
+        ("batch_size = 6", "batch_size = 0", "stages[0].batch_size: Input should be greater"),
+        ("steps = 9", "steps = 8", "stages[1]: stage stage2 has 25 steps, its phases 24"),
+        (" text = 1", " txt = 1", "stages[1].phases[0]: mixture has txt; its names are under"),
+        ('"image_head"', '"head"', "stage stage1 trains head; janus has understanding_enc"),
+        ('name = "stage2"', 'name = "stage1"', "stages need names of their own"),
+        ("width = 24", "width = 25", "width 25 is no multiple of heads 2"),
+        ("heads = 2", "head = 2", 'section "vision" has unknown keys: head'),
+        ("[prompt]", "[vae]\nx = 1\n\n[prompt]", "vae goes with the family janusflow"),
+        ('family = "janus"', "family = [", "no valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (RECIPES / "mini.toml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "r.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(OptionError) as error:
+        load_recipe(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_recipe() -> None:
+    with pytest.raises(OptionError, match=r"give a TOML file, or one of janus-1\.3b"):
+        load_recipe("janus-2b")
+
+
+def test_rates() -> None:
+    stage = _stage(schedule="cosine", decay_from=0.5, warmup_steps=10)
+    rates = [stage.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[50] == 1.0
+    assert rates[75] == pytest.approx(0.5) and 0 < rates[99] < 0.01
+    assert _stage(warmup_steps=0).rate_at(0) == _stage(warmup_steps=0).rate_at(99) == 1.0
+
+
+def _stage(**values: object) -> Stage:
+    phases = (Phase(steps=60, mixture={"understanding": 3, "generation": 4}),)
+    phases += (Phase(steps=40, mixture={"text": 1, "generation": 2}),)
+    base = {"name": "s", "steps": 100, "batch_size": 5, "learning_rate": 1.0, "train": ("x",)}
+    return Stage(**(base | {"phases": phases} | values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 16, 33])
+def test_mixtures(batch_size: int) -> None:
+    """Each step has a whole batch, steps follow each other without gaps, the ratio is exact."""
+    stage = _stage(batch_size=batch_size)
+    taken: dict[str, int] = {}
+    for step in range(stage.steps):
+        shares = shares_at(stage, step)
+        assert sum(share.count for share in shares) == batch_size
+        for share in shares:
+            assert share.start == taken.get(share.role, 0) and share.count >= 0
+            taken[share.role] = share.start + share.count
+        if step == 55:  # eight whole periods of seven steps
+            assert taken == {"understanding": 24 * batch_size, "generation": 32 * batch_size}
+    assert taken["text"] == pytest.approx(40 * batch_size / 3, abs=1)
+    with pytest.raises(ValueError, match="no step 100"):
+        shares_at(stage, 100)
