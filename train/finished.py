@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from janus_edge.runtime.exchange import put_in_place
-from janus_edge.runtime.files import private_folder
+from janus_edge.runtime.files import PREFIX, private_folder
 
 CHECKPOINT = "checkpoint"  # the folder's name in that of the run
 
@@ -30,8 +30,10 @@ def finished_folder(run_dir: Path) -> Iterator[Path]:
         part = room / "new"
         part.mkdir()
         yield part
+        for left in part.glob(f"{PREFIX}*"):  # whose removal failed
+            shutil.rmtree(left)
         for each in folder.iterdir() if folder.is_dir() else ():
-            if not (part / each.name).exists():
+            if not (part / each.name).exists() and not each.name.startswith(PREFIX):
                 copy = shutil.copytree if each.is_dir() else shutil.copy2
                 copy(each, part / each.name)
         put_in_place(part, folder)
