@@ -1,0 +1,263 @@
+"""Scenes of everyday things on a plain background, deterministic by seed.
+
+A scene has one thing, two in a relation, two to five of the same, or three or four different ones,
+all in one style. Boxes of things never come closer than ``GAP``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from janus_edge.things.artwork import STYLES, THINGS, sprite
+
+IMAGE_SIZE = 96  # px
+GAP = 5  # px between the boxes of two things
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "white": (255, 255, 255),
+    "grey": (205, 207, 212),
+    "pink": (255, 200, 222),
+    "orange": (255, 208, 160),
+    "yellow": (255, 242, 165),
+    "green": (186, 232, 184),
+    "blue": (178, 216, 250),
+    "purple": (216, 196, 246),
+}
+BACKGROUND_WEIGHTS = (0.51, *([0.07] * 7))
+STYLE_WEIGHTS = (0.4, 0.3, 0.3)
+
+KINDS = ("single", "pair", "repeated", "several")
+KIND_WEIGHTS = (0.5, 0.2, 0.2, 0.1)
+SINGLE_SIZES = (56, 64, 72, 80)  # px
+SIZES = {2: (36, 40, 44), 3: (32, 36), 4: (28, 32), 5: (24, 26)}  # px, by number of things
+MAX_OBJECTS = 5
+_SWAY = 12  # px that a single thing's centre may be from the middle
+_CLEAR = 12  # px by which a pair is further apart along one axis than along the other
+HELD_OUT_PERCENT = 10
+
+# First seed of each split: a scene's seed says which split it belongs to, so splits never overlap.
+SPLITS = {"train": 0, "validation": 1 << 40, "test": 1 << 41}
+COUNTABLE = tuple(thing.id for thing in THINGS.values() if thing.number == "singular")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """One thing of a scene.
+
+    Attributes:
+        thing: One of ``THINGS``.
+        size: Side of its box in pixels.
+        x: Left edge of its box.
+        y: Top edge of its box.
+    """
+
+    thing: str
+    size: int
+    x: int
+    y: int
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Centre of its box, (x, y) in pixels."""
+        return self.x + self.size / 2, self.y + self.size / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A scene.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        style: One of ``STYLES``.
+        background: One of ``BACKGROUNDS``.
+        things: In reading order: a pair along its longer axis, more by rows.
+    """
+
+    kind: str
+    style: str
+    background: str
+    things: tuple[Placed, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The different things, in the scene's order."""
+        return tuple(dict.fromkeys(placed.thing for placed in self.things))
+
+    @property
+    def held_out(self) -> bool:
+        """True if training never shows one of this scene's combinations.
+
+        Combinations are thing and style, thing and background (of single things, other than white),
+        thing and count above one, and two things together. A tenth of each is held out; of a
+        thing's styles at most one.
+        """
+        names = self.names
+        return (
+            any(held_out_style(name) == self.style for name in names)
+            or (self.kind == "single" and _held_out_background(names[0], self.background))
+            or (self.kind == "repeated" and _hash(f"{names[0]} * {len(self.things)}"))
+            or any(_hash(f"{a} + {b}") for a, b in combinations(sorted(names), 2))
+        )
+
+
+def _hash(text: str) -> bool:
+    """Return True for a tenth of all texts."""
+    return zlib.crc32(text.encode()) % 100 < HELD_OUT_PERCENT
+
+
+def _held_out_background(thing: str, background: str) -> bool:
+    """Return True for a tenth of things on a background; never for white."""
+    return background != "white" and _hash(f"{thing} on {background}")
+
+
+def held_out_style(thing: str) -> str | None:
+    """Return the style in which training never shows a thing, or None.
+
+    So many things have one that it is a tenth of all pairs of thing and style.
+    """
+    number = zlib.crc32(f"style of {thing}".encode()) % 100
+    return STYLES[number % len(STYLES)] if number < HELD_OUT_PERCENT * len(STYLES) else None
+
+
+def scenes(split: str, start: int = 0, *, held_out: bool | None = None) -> Iterator[Scene]:
+    """Yield endless scenes of a split.
+
+    Args:
+        split: One of ``SPLITS``.
+        start: Index of the first seed in the split.
+        held_out: Keep only scenes that show (True) or do not show (False) a combination that is
+            held out; None for every scene. Training must ask for False.
+
+    Raises:
+        KeyError: There is no such split.
+    """
+    seed = SPLITS[split] + start
+    while True:
+        scene = make_scene(seed)
+        if held_out is None or scene.held_out == held_out:
+            yield scene
+        seed += 1
+
+
+def make_scene(seed: int) -> Scene:
+    """Return the scene of a seed."""
+    rng = np.random.default_rng(seed)
+    kind = KINDS[_choose(rng, KIND_WEIGHTS)]
+    style = STYLES[_choose(rng, STYLE_WEIGHTS)]
+    background = tuple(BACKGROUNDS)[_choose(rng, BACKGROUND_WEIGHTS)]
+    things = _THINGS_OF[kind](rng)
+    return Scene(kind=kind, style=style, background=background, things=things)
+
+
+def render(scene: Scene, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Return the image (size, size, 3) uint8 of a scene, RGB, anti-aliased.
+
+    Args:
+        scene: What to draw.
+        size: Side of the image in pixels; places and sizes scale with it.
+    """
+    image = np.empty((size, size, 3), np.uint16)
+    image[:] = BACKGROUNDS[scene.background]
+    scale = size / IMAGE_SIZE
+    for placed in scene.things:
+        side = round(placed.size * scale)
+        drawn = sprite(placed.thing, scene.style, side)
+        x, y = round(placed.x * scale), round(placed.y * scale)
+        patch = image[y : y + side, x : x + side]
+        drawn = drawn[: patch.shape[0], : patch.shape[1]]
+        patch *= 255 - drawn[..., 3:].astype(np.uint16)
+        patch += 127
+        patch //= 255
+        patch += drawn[..., :3]
+    return np.minimum(image, 255).astype(np.uint8)
+
+
+def relation_of(first: Placed, second: Placed) -> str:
+    """Return where the first thing is, seen from the second, along the longer axis."""
+    (x1, y1), (x2, y2) = first.centre, second.centre
+    if abs(x1 - x2) >= abs(y1 - y2):
+        return "left of" if x1 < x2 else "right of"
+    return "above" if y1 < y2 else "below"
+
+
+def _single(rng: np.random.Generator) -> tuple[Placed, ...]:
+    size = SINGLE_SIZES[int(rng.integers(len(SINGLE_SIZES)))]
+    middle = (IMAGE_SIZE - size) // 2
+    reach = min(_SWAY, middle)
+    x, y = (middle + int(v) for v in rng.integers(-reach, reach + 1, 2))
+    return (Placed(thing=_pick(rng, tuple(THINGS)), size=size, x=x, y=y),)
+
+
+def _pair(rng: np.random.Generator) -> tuple[Placed, ...]:
+    """Return two different things that are clearly apart along one axis."""
+    names = _different(rng, 2)
+    while True:
+        first, second = _place(rng, names, [_size(rng, 2) for _ in names])
+        (x1, y1), (x2, y2) = first.centre, second.centre
+        dx, dy = x2 - x1, y2 - y1
+        if abs(abs(dx) - abs(dy)) >= _CLEAR:
+            forward = dx > 0 if abs(dx) > abs(dy) else dy > 0
+            return (first, second) if forward else (second, first)
+
+
+def _repeated(rng: np.random.Generator) -> tuple[Placed, ...]:
+    """Return two to five of the same thing, of one size."""
+    count = int(rng.integers(2, MAX_OBJECTS + 1))
+    return _rows(_place(rng, [_pick(rng, COUNTABLE)] * count, [_size(rng, count)] * count))
+
+
+def _several(rng: np.random.Generator) -> tuple[Placed, ...]:
+    """Return three or four different things."""
+    count = int(rng.integers(3, 5))
+    return _rows(_place(rng, _different(rng, count), [_size(rng, count) for _ in range(count)]))
+
+
+_THINGS_OF = dict(zip(KINDS, (_single, _pair, _repeated, _several), strict=True))
+
+
+def _rows(things: list[Placed]) -> tuple[Placed, ...]:
+    """Return things by rows of a third of the image, each from left to right."""
+    return tuple(sorted(things, key=lambda p: (p.centre[1] // (IMAGE_SIZE / 3), p.centre)))
+
+
+def _different(rng: np.random.Generator, count: int) -> list[str]:
+    names = tuple(THINGS)
+    return [names[int(i)] for i in rng.choice(len(names), count, replace=False)]
+
+
+def _size(rng: np.random.Generator, count: int) -> int:
+    return SIZES[count][int(rng.integers(len(SIZES[count])))]
+
+
+def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:
+    """Return things in random boxes that are GAP apart; start again where one finds no room."""
+    while True:
+        things: list[Placed] = []
+        for name, size in zip(names, sizes, strict=True):
+            for x, y in rng.integers(0, IMAGE_SIZE - size + 1, (24, 2)).tolist():
+                if all(
+                    x + size + GAP <= p.x
+                    or p.x + p.size + GAP <= x
+                    or y + size + GAP <= p.y
+                    or p.y + p.size + GAP <= y
+                    for p in things
+                ):
+                    things.append(Placed(thing=name, size=size, x=x, y=y))
+                    break
+            else:
+                break
+        if len(things) == len(names):
+            return things
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _choose(rng: np.random.Generator, weights: tuple[float, ...]) -> int:
+    """Return a random index with these relative weights."""
+    return int(np.searchsorted(np.cumsum(weights), rng.random() * sum(weights), side="right"))
