@@ -35,6 +35,7 @@ NOT_RUN = {
     r"python (-m janus_edge\.)?bench[/.]programs": "minutes to hours",
     r"python -m janus_edge\.train": "hours; tests/train",
     r"janus-edge distill ": "minutes to hours; tests/distill",
+    r"janus-edge train my-|torchrun |janus-edge export runs/": "hours; tests/train",
     r"janus-edge eval shapes .*(--solver NAME|--record bench)": "placeholders; writes a record",
     r".*\b(sdxl-vae|JanusFlow-1)": "needs published weights; tests/hub, tests/export",
 }

@@ -15,6 +15,7 @@ from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Model
+from janus_edge.runtime.errors import OptionError
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.packing import Packed, join, pack
@@ -107,22 +108,40 @@ def bytes_per_gpu(recipe: Recipe, stage: Stage, model: Model, world: int) -> flo
 
 
 def example_pieces(recipe: Recipe, stage: Stage) -> list[Piece]:
-    """Return pieces as long as those of a stage's first step, with TEXT_TOKENS of text each."""
+    """Return pieces as long as those of a stage's first step, with TEXT_TOKENS of text each.
+
+    Raises:
+        OptionError: A row has no room for an image and a text.
+    """
     config = recipe.config
+    text = min(TEXT_TOKENS, (recipe.context - image_tokens(recipe)) // 2)
+    if text < 1:
+        raise OptionError(
+            f"recipe {recipe.name}: context is {recipe.context}, and an image alone takes "
+            f"{image_tokens(recipe)} tokens; give more"
+        )
     pieces = []
     for share in shares_at(stage, 0):
         if ROLES[share.role] == "answer":
             seen = config.vision.num_patches if share.role == "understanding" else 0
-            parts = ((TEXT, TEXT_TOKENS), (SEEN, seen), (TEXT, TEXT_TOKENS))
-            piece = _piece(parts, learned=TEXT_TOKENS)
+            parts = ((TEXT, text), (SEEN, seen), (TEXT, text))
+            piece = _piece(parts, learned=text)
         elif isinstance(config, JanusConfig):
-            parts = ((TEXT, TEXT_TOKENS), (CODE, config.num_codes - 1), (TEXT, 0))
+            parts = ((TEXT, text), (CODE, config.num_codes - 1), (TEXT, 0))
             piece = _piece(parts, num_codes=config.num_codes)
         else:
-            parts = ((TEXT, TEXT_TOKENS), (TIME, 1), (LATENT, latent_grid(recipe) ** 2))
+            parts = ((TEXT, text), (TIME, 1), (LATENT, latent_grid(recipe) ** 2))
             piece = _piece(parts)
         pieces += [piece] * share.count
     return pieces
+
+
+def image_tokens(recipe: Recipe) -> int:
+    """Return the tokens of an image that is asked about or drawn, whichever are more."""
+    config = recipe.config
+    if isinstance(config, JanusConfig):
+        return max(config.vision.num_patches, config.num_codes)
+    return max(config.vision.num_patches, 1 + latent_grid(recipe) ** 2)
 
 
 def _piece(parts: tuple[tuple[int, int], ...], learned: int = 0, num_codes: int = 0) -> Piece:

@@ -3,7 +3,7 @@
 Freezing and the ratios of understanding, text and generation are Janus-Pro's; steps, batch and
 rates are the small model's. No loss is weighted by its task.
 
-Source: arXiv 2410.13848, section 3.3; 2501.17811, table 1.
+Source: arXiv 2410.13848, section 3.3; 2501.17811, table 2.
 """
 
 from __future__ import annotations

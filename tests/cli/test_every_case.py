@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "bench": ("{bundle}", "--runs", "1", "--warmups", "0", "--threads", "1", "--max-tokens", "2"),
     "eval shapes": ("--model", "{bundle}", "--num-prompts", "6", "--num-questions", "6"),
     "export": ("{checkpoint}", "mine"),
+    "train": ("r.toml", "--data", "data", "--start", "{checkpoint}", "-o", "run", "--fp32"),
     "distill": ("{bundle}", "-o", "mine", "--images", "2", "--steps", "1"),
     "pull": ("owner/name",),
     "data build": ("rows.jsonl", "mine", "--samples-per-shard", "2"),
@@ -80,7 +82,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 _FOLDERS = ("{bundle}", "{checkpoint}")
 _LONG = {
     **dict.fromkeys(("bench", "eval shapes", "distill"), "{bundle}"),
-    "export": "{checkpoint}",
+    **dict.fromkeys(("export", "train"), "{checkpoint}"),
 }
 
 
@@ -162,6 +164,16 @@ def _fill(work: Path) -> None:
     (work / "rows.jsonl").write_text('{"image": "p.png", "caption": "a star"}\n', encoding="utf-8")
     with tarfile.open(work / "set.tar", "w:") as tar:
         tar.add(work / "text.txt", "text.txt")
+    shutil.copy(Path(__file__).parent.parent / "train/recipes/mini.toml", work / "r.toml")
+    turns, caption = b'{"turns": [{"user": "what?", "assistant": "a star"}]}', b'{"caption": "a"}'
+    roles = {"generation": caption, "class_prompts": caption, "understanding": turns, "text": turns}
+    for role, text in roles.items():
+        (work / "data" / role).mkdir(parents=True)
+        (work / "said.json").write_bytes(text)
+        with tarfile.open(work / "data" / role / "0.tar", "w:") as tar:
+            tar.add(work / "said.json", "0.json")
+            if role != "text":
+                tar.add(work / "p.png", "0.png")
     os.mkfifo(work / "fifo")
     for name, target in (("loop", "loop"), ("dangling", "gone/x"), ("link.png", "p.png")):
         (work / name).symlink_to(target)
