@@ -49,10 +49,8 @@ class Thing:
 def _read() -> dict[str, Thing]:
     """Return the things of ``things.json`` by their ids."""
     entries = json.loads((FOLDER / "things.json").read_text(encoding="utf-8"))
-    things = [
-        Thing(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
-        for entry in entries
-    ]
+    lists = ("english", "plurals", "korean")
+    things = [Thing(**(entry | {key: tuple(entry[key]) for key in lists})) for entry in entries]
     return {thing.id: thing for thing in things}
 
 

@@ -101,12 +101,8 @@ def is_are(thing: Thing) -> str:
 
 def prompt(wish: Wish, rng: np.random.Generator) -> str:
     """Return a prompt in one of the ways that people type it."""
-    style = (
-        STYLE_WORDS[wish.style][int(rng.integers(len(STYLE_WORDS[wish.style])))]
-        if (wish.style)
-        else ""
-    )
-    before = style if style and rng.random() < 0.5 else ""
+    style = pick(rng, STYLE_WORDS[wish.style]) if wish.style else ""
+    before = style if len(wish.wanted) == 1 and rng.random() < 0.5 else ""
     words = _words(wish, before, rng)
     tails = []
     if style and not before:

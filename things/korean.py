@@ -83,7 +83,8 @@ def describe(wish: Wish) -> str:
 def prompt(wish: Wish, rng: np.random.Generator) -> str:
     """Return a prompt in one of the ways that people type it."""
     text = _words(wish, rng)
-    heads, tails = [], []
+    heads: list[str] = []
+    tails: list[str] = []
     if wish.style:
         style = pick(rng, STYLES[wish.style])
         form = pick(rng, ("{} 스타일 ", "{} 스타일의 ", "{} ", ", {} 스타일"))

@@ -17,6 +17,7 @@ from janus_edge.things.artwork import STYLES, THINGS, sprite
 
 IMAGE_SIZE = 96  # px
 GAP = 5  # px between the boxes of two things
+EDGE = 2  # px between a box and the edge of the image
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
     "grey": (205, 207, 212),
@@ -33,7 +34,7 @@ STYLE_WEIGHTS = (0.4, 0.3, 0.3)
 KINDS = ("single", "pair", "repeated", "several")
 KIND_WEIGHTS = (0.5, 0.2, 0.2, 0.1)
 SINGLE_SIZES = (56, 64, 72, 80)  # px
-SIZES = {2: (36, 40, 44), 3: (32, 36), 4: (28, 32), 5: (24, 26)}  # px, by number of things
+SIZES = {2: (34, 38, 42), 3: (32, 36, 40), 4: (28, 32, 36), 5: (24, 26)}  # px, by number of things
 MAX_OBJECTS = 5
 _SWAY = 12  # px that a single thing's centre may be from the middle
 _CLEAR = 12  # px by which a pair is further apart along one axis than along the other
@@ -187,7 +188,7 @@ def relation_of(first: Placed, second: Placed) -> str:
 def _single(rng: np.random.Generator) -> tuple[Placed, ...]:
     size = SINGLE_SIZES[int(rng.integers(len(SINGLE_SIZES)))]
     middle = (IMAGE_SIZE - size) // 2
-    reach = min(_SWAY, middle)
+    reach = min(_SWAY, middle - EDGE)
     x, y = (middle + int(v) for v in rng.integers(-reach, reach + 1, 2))
     return (Placed(thing=_pick(rng, tuple(THINGS)), size=size, x=x, y=y),)
 
@@ -234,11 +235,11 @@ def _size(rng: np.random.Generator, count: int) -> int:
 
 
 def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:
-    """Return things in random boxes that are GAP apart; start again where one finds no room."""
-    while True:
+    """Return things in random boxes that are GAP apart; in cells where they find no room."""
+    for _ in range(3):
         things: list[Placed] = []
         for name, size in zip(names, sizes, strict=True):
-            for x, y in rng.integers(0, IMAGE_SIZE - size + 1, (24, 2)).tolist():
+            for x, y in rng.integers(EDGE, IMAGE_SIZE - EDGE - size + 1, (12, 2)).tolist():
                 if all(
                     x + size + GAP <= p.x
                     or p.x + p.size + GAP <= x
@@ -252,6 +253,22 @@ def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list
                 break
         if len(things) == len(names):
             return things
+    return _place_in_cells(rng, names, sizes)
+
+
+def _place_in_cells(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:
+    """Return things in random cells of a grid of two or three a side, anywhere in their cell."""
+    side = 2 if len(names) <= 4 else 3
+    pitch = (IMAGE_SIZE - 2 * EDGE + GAP) / side
+    things = []
+    cells = rng.permutation(side * side)[: len(names)].tolist()
+    for name, size, cell in zip(names, sizes, cells, strict=True):
+        y, x = (
+            EDGE + int(part * pitch) + int(rng.integers(int(pitch) - GAP - size + 1))
+            for part in divmod(cell, side)
+        )
+        things.append(Placed(thing=name, size=size, x=x, y=y))
+    return things
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:

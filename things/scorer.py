@@ -103,15 +103,21 @@ class _Reader:
             box
             for box in boxes
             if max(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE
-            and not any(other != box and _inside(box, other) for other in boxes)
+            and not any(_inside(box, other) for other in boxes)
         ]
 
 
 def _inside(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
-    """Return True if a box lies inside another one."""
-    return all(a >= b for a, b in zip(box[:2], other[:2], strict=True)) and all(
-        a <= b for a, b in zip(box[2:], other[2:], strict=True)
-    )
+    """Return True if most of a box lies inside a larger one."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    shared, area = max(width, 0) * max(height, 0), _area(box)
+    return area < _area(other) and shared > 0.6 * area
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    """Return how many pixels a box has."""
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def things_in(image_HWC: np.ndarray) -> list[Found]:
@@ -133,7 +139,7 @@ def ranking(image_HWC: np.ndarray, count: int = 5) -> list[str]:
     # The largest part, by itself and with all that is beside it: whichever is more like a drawing.
     found = _things_in(reader)
     if found:
-        boxes.append(max(found, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1])).box)
+        boxes.append(max((part.box for part in found), key=_area))
     ranked = max((reader.rank(box) for box in boxes), key=lambda pair: float(pair[1][0]))
     return list(dict.fromkeys(NAMES[k][0] for k in ranked[0].tolist()))[:count]
 

@@ -54,8 +54,9 @@ COLUMNS = 24
 DRAWN = 384  # px of the drawing that a sprite is reduced from
 STEP = 6  # colours are multiples of it: invisible, and half the size of the files
 
-NOTICE = """The artwork in this folder was made from these works by tools/make_artwork.py: a choice of their
-drawings was drawn as pixels, cut to what is visible, reduced to 80 pixels, and put on sheets.
+NOTICE = """The artwork in this folder was made from these works by tools/make_artwork.py: a choice
+of their drawings was drawn as pixels, cut to what is visible, reduced to 80 pixels, and put on
+sheets.
 
 cartoon.webp   Noto Emoji, Copyright Google LLC, Apache License 2.0 (the file LICENSE of janus-edge,
                http://www.apache.org/licenses/LICENSE-2.0). https://github.com/googlefonts/noto-emoji

@@ -13,7 +13,6 @@ import torch
 
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
-from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Model
 from janus_edge.runtime.errors import OptionError
 from janus_edge.train.losses import FlowLosses, JanusLosses
@@ -21,6 +20,7 @@ from janus_edge.train.mixing import shares_at
 from janus_edge.train.packing import Packed, join, pack
 from janus_edge.train.pieces import CODE, IGNORED, LATENT, SEEN, TEXT, TIME, Piece
 from janus_edge.train.recipe import ROLES, Recipe, Stage
+from janus_edge.train.start import on_meta
 from janus_edge.train.steps import latent_grid
 
 WORLDS = (1, 8, 64)  # numbers of GPUs
@@ -56,16 +56,6 @@ def lines_of(recipe: Recipe) -> Iterator[str]:
             for world in WORLDS
         )
         yield f"  memory per GPU, GB, bf16, one row at once, with --checkpointing: {memory}"
-
-
-def on_meta(recipe: Recipe) -> Model:
-    """Return the recipe's model on the meta device."""
-    config, vae = recipe.config, recipe.vae_config
-    with torch.device("meta"):
-        if isinstance(config, JanusConfig):
-            return Janus(config)
-        assert vae is not None
-        return JanusFlow(config, vae)
 
 
 def num_trained(recipe: Recipe, stage: Stage, model: Model) -> int:

@@ -23,6 +23,7 @@ from janus_edge.train.pieces import Piece
 from janus_edge.train.recipe import Recipe, Stage
 from janus_edge.train.states import Place, content_of, resume, save
 from janus_edge.train.steps import Layout
+from janus_edge.train.throughput import Meter, peak_of
 from janus_edge.train.world import World, exchange_gradients, whole
 
 Load = Callable[[Stage, int, list[list[Piece]]], Packed]
@@ -98,13 +99,7 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
         OSError: A state cannot be written; the one before stays.
     """
     stage = run.recipe.stages[number]
-    trained = tuple(f"model.{each}" for each in run.recipe.prefixes(stage))
-    repa = ("projector.",) if run.recipe.repa else ()
-    select_trainable(run.trainee, trained + repa)
-    for name, parameter in run.trainee.named_parameters():
-        if run.adapters_only and name.startswith(f"model.{run.adapters_only}"):
-            parameter.requires_grad_("lora_" in name and parameter.requires_grad)
-    parameters = [each for each in run.trainee.parameters() if each.requires_grad]
+    parameters = _learning(run, stage)
     optimizer = AdamW(
         parameters,
         lr=stage.learning_rate,
@@ -118,27 +113,47 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
         done = start.step if inside else 0
     run.trainee.train()
     began = last_saved = time.monotonic()
+    meter, peak = Meter(), peak_of(run.world.device)
     for step in range(done, stage.steps):
         for group in optimizer.param_groups:
             group["lr"] = stage.rate_at(step)
-        layout = run.lay_out(stage, step)
-        run.skip(layout.skipped)
-        if not layout.pieces:
-            raise TrainingError(
-                f"stage {stage.name}, step {step}: all of its samples are broken; "
-                "janus-edge data check DATA names them"
-            )
+        layout = _laid_out(run, stage, step)
         sums = _step(run, stage, step, layout, parameters, optimizer)
+        meter.add(run.recipe, stage, layout)
         is_last = step + 1 == stage.steps
         late = run.world.leads and time.monotonic() - last_saved > run.settings.save_every_s
         *sums_all, votes = run.world.sum([*sums.values(), float(late)])
         if is_last or (step + 1) % run.settings.log_every == 0:
             line = _line(run, stage, step, layout, dict(zip(sums, sums_all, strict=True)))
+            line |= meter.read(run.world.size, peak)
             run.report(line | {"seconds": round(time.monotonic() - began, 1)})
         if is_last or votes:
             content = content_of(run.trainee, optimizer, run.mean)
             save(run.folder / "states", run.stages, (number, step + 1), content, run.world)
             last_saved = time.monotonic()
+
+
+def _learning(run: Run, stage: Stage) -> list[nn.Parameter]:
+    """Freeze what a stage does not train; return the rest."""
+    trained = tuple(f"model.{each}" for each in run.recipe.prefixes(stage))
+    repa = ("projector.",) if run.recipe.repa else ()
+    select_trainable(run.trainee, trained + repa)
+    for name, parameter in run.trainee.named_parameters():
+        if run.adapters_only and name.startswith(f"model.{run.adapters_only}"):
+            parameter.requires_grad_("lora_" in name and parameter.requires_grad)
+    return [each for each in run.trainee.parameters() if each.requires_grad]
+
+
+def _laid_out(run: Run, stage: Stage, step: int) -> Layout:
+    """Return a step's layout; raise TrainingError if nothing is left of it."""
+    layout = run.lay_out(stage, step)
+    run.skip(layout.skipped)
+    if not layout.pieces:
+        raise TrainingError(
+            f"stage {stage.name}, step {step}: all of its samples are broken; "
+            "janus-edge data check DATA names them"
+        )
+    return layout
 
 
 def _step(

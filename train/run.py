@@ -36,7 +36,7 @@ from janus_edge.train.images import Encode, Encoded, Loader
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.recipe import ROLES, Recipe
 from janus_edge.train.report import Log
-from janus_edge.train.start import Sources, started, untrained
+from janus_edge.train.start import Sources, on_meta, started
 from janus_edge.train.states import resume, saved
 from janus_edge.train.steps import lay_out
 from janus_edge.train.world import World, joined, prepare, whole
@@ -139,15 +139,20 @@ def _train(
         mean=first_mean(trainee, recipe),
         adapters_only=PREFIX if how.lora else "",
     )
-    last = next(iter(reversed(saved(folder / "states", run.stages))), None)
-    log.begin(last, {stage.name: stage.steps for stage in recipe.stages})
-    left = list(stages_left(recipe, last))
+    _train_stages(run, log)
+    return _written(run, checkpoint, codec, kept)
+
+
+def _train_stages(run: Run, log: Log) -> None:
+    """Train the stages that are left, from the last saved state on."""
+    last = next(iter(reversed(saved(run.folder / "states", run.stages))), None)
+    log.begin(last, {stage.name: stage.steps for stage in run.recipe.stages})
+    left = list(stages_left(run.recipe, last))
     for number, start in left:
         train_stage(run, number, start)
     if last is not None and not left:  # all was done; only the checkpoint is written again
-        resume(last, trainee, None, run.mean)
+        resume(last, run.trainee, None, run.mean)
     log.end()
-    return _written(run, checkpoint, codec, kept)
 
 
 def check_roles(recipe: Recipe, dataset: Mapping[str, Role]) -> None:
@@ -280,7 +285,8 @@ def _written(
 
 def finished(recipe: Recipe, state: dict[str, Tensor], codec: nn.Module) -> Model:
     """Return the model with trained weights and the codec that was taken out of it."""
-    model = untrained(recipe)
+    model = on_meta(recipe)
     name = "gen_vision_model" if isinstance(model, Janus) else "vae"
-    model.load_state_dict(state | {f"{name}.{n}": v for n, v in codec.state_dict().items()})
+    whole_state = state | {f"{name}.{n}": v for n, v in codec.state_dict().items()}
+    model.load_state_dict(whole_state, assign=True)  # without another copy of the weights
     return model.eval()

@@ -133,6 +133,16 @@ def untrained(recipe: Recipe) -> Model:
     return flow
 
 
+def on_meta(recipe: Recipe) -> Model:
+    """Return the recipe's model on the meta device."""
+    config, vae = recipe.config, recipe.vae_config
+    with torch.device("meta"):
+        if isinstance(config, JanusConfig):
+            return Janus(config)
+        assert vae is not None
+        return JanusFlow(config, vae)
+
+
 def fill_language(model: Model, folder: Path) -> str:
     """Give a model the weights of a Llama-type language model; return its tokenizer.json.
 

@@ -9,9 +9,10 @@ import pytest
 
 from janus_edge.model.published import read_config
 from janus_edge.runtime.errors import OptionError
-from janus_edge.train.dry_run import bytes_per_gpu, lines_of, num_trained, on_meta
+from janus_edge.train.dry_run import bytes_per_gpu, lines_of, num_trained
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.recipe import ROLES, Phase, Stage, load_recipe, recipe_names
+from janus_edge.train.start import on_meta
 from tests.train.conftest import RECIPES
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from janus_edge.things import english, korean
+from janus_edge.things.artwork import STYLES, THINGS
+from janus_edge.things.captions import LANGUAGES
+from janus_edge.things.questions import COVERS, TOPICS, Question, question, tell
+from janus_edge.things.scenes import Scene, relation_of, scenes
+
+
+def asked(language: str, topic: str, count: int = 400) -> list[tuple[Scene, Question]]:
+    rng = np.random.default_rng(0)
+    made = [(s, question(s, rng, language, topic)) for s in islice(scenes("validation"), count)]
+    return [(scene, q) for scene, q in made if q is not None]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_is_asked(language: str, topic: str) -> None:
+    made = asked(language, topic)
+    assert len(made) > 40
+    for _, q in made:
+        assert q.topic == topic and q.language == language
+        assert q.text[-1] in "?." and q.answer and "  " not in q.text + q.answer
+
+
+def test_answers_are_true_in_english() -> None:
+    for scene, q in asked("english", "count"):
+        assert q.answer == english.NUMBERS[len(scene.things)]
+    for scene, q in asked("english", "background"):
+        assert q.answer == scene.background
+    for scene, q in asked("english", "style"):
+        assert q.answer == scene.style and q.answer in STYLES
+    for scene, q in asked("english", "thing"):
+        name = q.answer.removeprefix("a ").removeprefix("an ")
+        names = {THINGS[n].english[0] for n in scene.names}
+        names |= {p for n in scene.names for p in THINGS[n].plurals[:1]}
+        assert name in {n.removeprefix("a ") for n in names}
+
+
+def test_answers_are_true_in_korean() -> None:
+    for scene, q in asked("korean", "count"):
+        assert q.answer.split()[0] == korean.NUMBERS[len(scene.things)]
+    for scene, q in asked("korean", "background"):
+        assert q.answer == korean.BACKGROUNDS[scene.background][0]
+    for scene, q in asked("korean", "style"):
+        assert q.answer == korean.STYLES[scene.style][0]
+    for scene, q in asked("korean", "thing"):
+        assert q.answer in {THINGS[n].korean[0] for n in scene.names}
+
+
+@pytest.mark.parametrize(("language", "yes"), [("english", "yes"), ("korean", "네")])
+def test_existence(language: str, yes: str) -> None:
+    made = asked(language, "existence", 1000)
+    assert 0.4 < sum(q.answer == yes for _, q in made) / len(made) < 0.6
+    owner = {name.lower(): t.id for t in THINGS.values() for name in getattr(t, language)}
+    for scene, q in made:
+        edge = r"\b" if language == "english" else ""
+        text = q.text.lower()
+        mentioned = max((n for n in owner if re.search(f"{edge}{n}{edge}", text)), key=len)
+        assert (owner[mentioned] in scene.names) == (q.answer == yes), q
+
+
+def test_what_covers_another_is_not_asked_for_as_absent() -> None:
+    assert set(COVERS) <= set(THINGS)
+    assert set().union(*COVERS.values()) <= set(THINGS)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_positions(language: str) -> None:
+    sides = {r: r if language == "english" else korean.SIDES[r] for r in korean.SIDES}
+    for scene, q in asked(language, "position", 1500):
+        relation = relation_of(*scene.things)
+        assert q.answer in {*sides.values(), "yes", "no", "네", "아니요"}
+        if q.answer in sides.values():
+            assert q.answer in (sides[relation], sides[english.OPPOSITE[relation]])
+            names = [getattr(THINGS[p.thing], language)[0] for p in scene.things]
+            starts = [
+                q.text.startswith((name, f"where is the {name} ", f"where are the {name} "))
+                or q.text.startswith((f"where is the {name},", f"where are the {name},"))
+                for name in (n.removeprefix("a ") for n in names)
+            ]
+            if starts == [True, False]:
+                assert q.answer == sides[relation]
+            if starts == [False, True]:
+                assert q.answer == sides[english.OPPOSITE[relation]]
+
+
+def test_tell_says_everything() -> None:
+    for scene in islice(scenes("validation"), 100):
+        text = tell(scene, "english")
+        assert scene.background in text and scene.style in text
+        if scene.kind == "pair":
+            assert f" {relation_of(*scene.things)} the " in text
+        assert korean.STYLES[scene.style][0] in tell(scene, "korean")
