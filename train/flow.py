@@ -2,8 +2,8 @@
 
 The losses are rectified flow at logit-normal timesteps, cross-entropy on answers, and REPA (arXiv
 2410.06940): the language model's early features of the noisy latent are drawn to the vision
-encoder's features of the clean image. A running mean of the weights is published. Freezing and
-ratios are the paper's; steps, batch and rates are the small model's.
+encoder's features of the clean image. A running mean of the weights is published. Freezing is the
+paper's; docs/training.md says what else differs.
 
 Shapes: B images, P padded prompts, T whole sequences, Z latent channels, H, W latent cells, N
 tokens, D width.

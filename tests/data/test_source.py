@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from janus_edge.data.errors import DataError
-from janus_edge.data.source import Role, open_source
+from janus_edge.data.source import open_source
 from tests.data.shards import as_json, captioned, image_file, noise, texts, write_tar
 
 

@@ -1,0 +1,105 @@
+"""Starts from a language model and a SigLIP as transformers writes them, and from a codec alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from janus_edge.model.files import CheckpointError
+from janus_edge.model.janus import Janus
+from janus_edge.runtime.errors import OptionError
+from janus_edge.train.recipe import load_recipe
+from janus_edge.train.start import Sources, started
+from janus_edge.train.text import TEMPLATE, tokenizer_of
+from tests.conftest import RANDOM
+from tests.train.conftest import RECIPES
+
+TEXTS = ["a red circle", "a blue star", "what is it? a square"] * 20
+SIZES = RANDOM.language
+SEEN = {
+    "hidden_size": RANDOM.vision.width,
+    "intermediate_size": int(RANDOM.vision.width * RANDOM.vision.mlp_ratio),
+    "num_hidden_layers": RANDOM.vision.layers,
+    "num_attention_heads": RANDOM.vision.heads,
+    "image_size": RANDOM.vision.image_size,
+    "patch_size": RANDOM.vision.patch_size,
+    "hidden_act": "gelu",
+}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of the mini recipe's sizes, with a tokenizer."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=SIZES.vocab_size,
+        hidden_size=SIZES.hidden_size,
+        intermediate_size=SIZES.intermediate_size,
+        num_hidden_layers=SIZES.num_hidden_layers,
+        num_attention_heads=SIZES.num_attention_heads,
+    )
+    folder = tmp_path_factory.mktemp("llama")
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer_of(TEXTS, 400, TEMPLATE).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["alone", "with text"])
+def siglip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SiglipVisionModel, and a SiglipModel, whose tensors have other names."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("siglip")
+    if request.param == "alone":
+        transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SEEN)).save_pretrained(
+            folder
+        )
+        return folder
+    text = {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 32}
+    text |= {"num_hidden_layers": 1, "num_attention_heads": 1}
+    config = transformers.SiglipConfig(text_config=text, vision_config=SEEN)
+    transformers.SiglipModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_outputs_are_transformers(llama: Path, siglip: Path, starts: dict[str, Path]) -> None:
+    sources = Sources(language=llama, vision=siglip, codec=starts["mini"])
+    checkpoint = started(load_recipe(RECIPES / "mini.toml"), sources, [])
+    model = checkpoint.model.eval()
+    assert isinstance(model, Janus)
+    assert checkpoint.tokenizer_json == (llama / "tokenizer.json").read_text(encoding="utf-8")
+    ids = torch.arange(9)[None]
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    reference = transformers.LlamaForCausalLM.from_pretrained(llama)
+    tower = transformers.SiglipVisionModel.from_pretrained(siglip)
+    with torch.no_grad():
+        ours = model.text_logits(model.hidden(model.embed_text(ids)))
+        assert torch.allclose(ours, reference(ids).logits, atol=1e-5)
+        features = tower(pixels).last_hidden_state
+        assert torch.allclose(model.vision_model(pixels), features, atol=1e-5)
+
+
+def test_a_codec_alone(starts: dict[str, Path]) -> None:
+    """The codec's weights are another checkpoint's; a tokenizer is made from the texts."""
+    recipe = load_recipe(RECIPES / "mini.toml")
+    one, same = (started(recipe, Sources(codec=starts["mini"]), TEXTS) for _ in range(2))
+    whole = started(recipe, Sources(checkpoint=starts["mini"]), []).model.state_dict()
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, same.model.state_dict()[name])
+        if name.startswith("gen_vision_model."):
+            assert torch.equal(value, whole[name])
+    assert "circle" in one.tokenizer_json
+
+
+def test_what_does_not_fit(llama: Path, starts: dict[str, Path], tmp_path: Path) -> None:
+    recipe = load_recipe(RECIPES / "mini.toml")
+    codec = starts["mini"]
+    with pytest.raises(OptionError, match="its gen_vision_model does not fit recipe mini"):
+        started(recipe, Sources(codec=starts["mini-flow"]), TEXTS)
+    with pytest.raises(CheckpointError, match="model_type is None; give a language model"):
+        (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+        started(recipe, Sources(codec=codec, language=tmp_path), TEXTS)
+    with pytest.raises(CheckpointError, match=r"does not fit the recipe's \[model\]"):
+        started(recipe, Sources(codec=codec, vision=llama), TEXTS)
