@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,10 +87,9 @@ def train_recipe(
         OSError: The folder cannot be written.
     """
     with joined() as world:
-        if world.size > 1 or not world.leads:
-            return _train(recipe, data, folder, sources, how, world, show)
         folder.mkdir(parents=True, exist_ok=True)
-        with private_folder(folder, target="states"):  # one training at a time
+        # one training at a time
+        with private_folder(folder, target="states") if world.leads else nullcontext():
             return _train(recipe, data, folder, sources, how, world, show)
 
 

@@ -20,11 +20,12 @@ def spoilt(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(blurred + rng.normal(0, 24, image.shape), 0, 255).astype(np.uint8)
 
 
-def test_reads_scenes_from_their_pixels() -> None:
+@pytest.mark.parametrize("count", [80, pytest.param(300, marks=pytest.mark.slow)])
+def test_reads_scenes_from_their_pixels(count: int) -> None:
     """Of 600 scenes it read every one right, and one style wrong."""
     rng = np.random.default_rng(0)
     right = styles = 0
-    for scene in islice(scenes("validation"), 300):
+    for scene in islice(scenes("validation"), count):
         image = render(scene)
         verdict = judge(image, caption(scene, rng, "english"))
         found = verdict.found
@@ -32,21 +33,21 @@ def test_reads_scenes_from_their_pixels() -> None:
         styles += all(f.style == scene.style for f in found)
         assert background_of(image) == scene.background == verdict.background
         assert verdict.strict <= verdict.holds
-    assert right >= 298 and styles >= 296
+    assert right >= 0.99 * count and styles >= 0.98 * count
 
 
 def test_what_is_read_satisfies_its_caption_and_no_other() -> None:
     rng = np.random.default_rng(0)
-    some = list(islice(scenes("test"), 100))
+    some = list(islice(scenes("test"), 40))
     held = [judge(render(s), caption(s, rng, "korean")).strict for s in some]
-    assert sum(held) >= 99
+    assert sum(held) >= 39
     others = [judge(render(s), caption(t, rng, "english")).holds for s, t in pairwise(some)]
     assert sum(others) <= 1
 
 
 def test_blur_and_noise_are_forgiven() -> None:
     rng = np.random.default_rng(0)
-    single = [s for s in islice(scenes("validation"), 150) if s.kind == "single"]
+    single = [s for s in islice(scenes("validation"), 70) if s.kind == "single"]
     right = first = 0
     for scene in single:
         image = spoilt(render(scene), rng)
@@ -58,7 +59,7 @@ def test_blur_and_noise_are_forgiven() -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_every_thing_is_told_from_all_others(style: str) -> None:
     wrong = []
-    for thing in list(THINGS)[:: 3 if style != "cartoon" else 2]:
+    for thing in list(THINGS)[::6]:
         placed = Placed(thing=thing, size=64, x=10, y=20)
         scene = Scene(kind="single", style=style, background="yellow", things=(placed,))
         best = ranking(render(scene))

@@ -242,7 +242,7 @@ def test_torchrun(
     done = subprocess.run(
         [*torchrun, *words, "--fp32", "--log-every", "1"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         timeout=120,
         check=False,
