@@ -8,6 +8,7 @@ division that the drawings explain best is taken. Needs scipy (extra ``evals``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,9 @@ MIN_OFFSET = 6.0  # px between centres for a relation to hold
 _MIN_SIDE = 9  # px; smaller parts are no things
 _MARGIN = 64  # px of background around the image, so that boxes may reach over its edge
 _GAPS = (0, 2, 4, 8, 96)  # px over which parts are joined
-_PENALTY = 0.04  # what one more part must explain, in parts of the whole
+_DISTANCES = (14.0, 28.0, 48.0)  # from the background, of 255: a codec's ripples are below
+_ENOUGH = 0.025  # part of the whole that may stay unexplained before a higher distance is tried
+_PENALTY = 0.025  # what one more part must explain, in parts of the whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,9 @@ class _Reader:
         smooth = ndimage.gaussian_filter(pixels, (0.6, 0.6, 0))
         self.distance = np.linalg.norm(smooth - self.base, axis=-1)
         edge = np.concatenate([self.distance[0], self.distance[-1]])
-        self.mask = self.distance > max(14.0, 2.5 * float(np.median(edge)))
-        height, width = self.mask.shape
+        least = max(_DISTANCES[0], 2.5 * float(np.median(edge)))
+        self.masks = [self.distance > max(least, distance) for distance in _DISTANCES]
+        height, width = self.distance.shape
         canvas = np.empty((height + 2 * _MARGIN, width + 2 * _MARGIN, 3), np.uint8)
         canvas[:] = self.base.round()
         canvas[_MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width] = image_HWC
@@ -90,14 +94,20 @@ class _Reader:
             self._ranked[box] = rank(self.canvas, self.base / 255, (left, top, right, bottom))
         return self._ranked[box]
 
-    def boxes(self, gap: int) -> list[tuple[int, int, int, int]]:
-        """Return the boxes of what differs from the background, joined over gaps of some width."""
-        grown = self.mask
+    def boxes(self, gap: int, level: int = 0) -> list[tuple[int, int, int, int]]:
+        """Return the boxes of what differs from the background, joined over gaps of some width.
+
+        Args:
+            gap: Width in pixels.
+            level: Index into ``_DISTANCES``: how much it must differ.
+        """
+        mask = self.masks[level]
+        grown = mask
         if gap:
             reach = np.hypot(*np.ogrid[-gap : gap + 1, -gap : gap + 1]) <= gap / 2 + 0.5
             grown = ndimage.binary_dilation(grown, reach) if gap < 90 else np.ones_like(grown)
         labels, count = ndimage.label(grown, np.ones((3, 3)))
-        found = ndimage.find_objects(np.where(self.mask, labels, 0), count)
+        found = ndimage.find_objects(np.where(mask, labels, 0), count)
         boxes = [(x.start, y.start, x.stop, y.stop) for y, x in (s for s in found if s)]
         return [
             box
@@ -133,7 +143,7 @@ def ranking(image_HWC: np.ndarray, count: int = 5) -> list[str]:
         count: How many different things.
     """
     reader = _Reader(image_HWC)
-    boxes = reader.boxes(_GAPS[-1])
+    boxes = [box for level in range(len(_DISTANCES)) for box in reader.boxes(_GAPS[-1], level)]
     if not boxes:
         return []
     # The largest part, by itself and with all that is beside it: whichever is more like a drawing.
@@ -181,8 +191,10 @@ def _things_in(reader: _Reader) -> list[Found]:
     """Return the parts of the division that the drawings explain best."""
     best: list[Found] = []
     least, seen = 1.0, set()
-    for gap in _GAPS:
-        boxes = reader.boxes(gap)
+    for level, gap in product(range(len(_DISTANCES)), _GAPS):
+        if gap == 0 and least - _PENALTY * len(best) < _ENOUGH:
+            break
+        boxes = reader.boxes(gap, level)
         if tuple(boxes) in seen or len(boxes) > 12:
             continue
         seen.add(tuple(boxes))
@@ -203,7 +215,7 @@ def _found(reader: _Reader, box: tuple[int, int, int, int]) -> Found:
 
 def _unexplained(reader: _Reader, found: list[Found]) -> float:
     """Return how much of what differs from the background no drawing explains, in 0..1."""
-    energy = np.where(reader.mask, reader.distance, 0)
+    energy = np.where(reader.masks[0], reader.distance, 0)
     score = np.zeros_like(energy)
     for part in found:
         left, top, right, bottom = part.box

@@ -56,7 +56,7 @@ def test_answers_are_true_in_korean() -> None:
 
 @pytest.mark.parametrize(("language", "yes"), [("english", "yes"), ("korean", "네")])
 def test_existence(language: str, yes: str) -> None:
-    made = asked(language, "existence", 1000)
+    made = asked(language, "existence", 400)
     assert 0.4 < sum(q.answer == yes for _, q in made) / len(made) < 0.6
     owner = {name.lower(): t.id for t in THINGS.values() for name in getattr(t, language)}
     for scene, q in made:

@@ -22,7 +22,7 @@ def spoilt(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [80, pytest.param(300, marks=pytest.mark.slow)])
 def test_reads_scenes_from_their_pixels(count: int) -> None:
-    """Of 600 scenes it read every one right, and one style wrong."""
+    """Of 600 other scenes it read every one right, and one style wrong."""
     rng = np.random.default_rng(0)
     right = styles = 0
     for scene in islice(scenes("validation"), count):
