@@ -21,10 +21,10 @@ from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.captions import caption
 from janus_edge.shapes.questions import LESSONS, TOPICS, Question, question, tell
 from janus_edge.shapes.scenes import KINDS, Scene, scenes
+from janus_edge.train.pieces import IGNORED
 from janus_edge.train.vq import scene_images, taught_codes
 
 DROPPED_CONDITIONS = 0.1
-IGNORED = -100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,10 +210,10 @@ def share_of(recipe: Recipe, layout: Layout) -> dict[str, float]:
     return {"answer": tokens, "velocity": images, "repa": weight * images}
 
 
-def _precision(run: Run) -> torch.autocast:
+def _precision(run: Run) -> AbstractContextManager[None]:
     device = run.world.device
     if run.settings.bf16:
-        return autocast(device)  # type: ignore[return-value]
+        return autocast(device)
     return torch.autocast(device.type, enabled=False)
 
 

@@ -28,6 +28,7 @@ from janus_edge.shapes.questions import LESSONS
 from janus_edge.shapes.scenes import Scene
 from janus_edge.train.data import DROPPED_CONDITIONS
 from janus_edge.train.loop import LossAt, autocast
+from janus_edge.train.losses import on_grid
 from janus_edge.train.stages import MixedStage, asked, mean_of_answers, sequence_losses
 from janus_edge.train.vq import scene_images
 
@@ -236,7 +237,7 @@ def drawing_losses(
             model, prompt, t * x_BZHW + (1 - t) * z0_BZHW, t_B, stage.repa_layer
         )
         likeness = F.cosine_similarity(
-            trainee.projector(early_BND).float(), _on_grid(clean_BNC, model.latent_grid), dim=-1
+            trainee.projector(early_BND).float(), on_grid(clean_BNC, model.latent_grid), dim=-1
         )
     return F.mse_loss(v_BZHW.float(), x_BZHW - z0_BZHW), 1 - likeness.mean()
 
@@ -261,13 +262,6 @@ def _velocity(
     finally:
         hook.remove()
     return v_BZHW, early[0][:, -(model.latent_grid**2) :]
-
-
-def _on_grid(features_BNC: Tensor, grid: int) -> Tensor:
-    """Return patch features averaged to one vector per token of the latent."""
-    side = int(features_BNC.shape[1] ** 0.5)
-    maps = features_BNC.transpose(1, 2).reshape(len(features_BNC), -1, side, side)
-    return F.adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2)
 
 
 def initialise_flow(model: JanusFlow) -> None:

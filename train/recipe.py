@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -218,13 +219,13 @@ class Recipe(_Section):
         _ = self.template, self.vae_config
         return self
 
-    @property
+    @cached_property  # read for every example
     def config(self) -> JanusConfig | JanusFlowConfig:
         """The model's sizes."""
         kind = JanusConfig if self.family == "janus" else JanusFlowConfig
         return kind.from_dict(_with_tuples(self.model))
 
-    @property
+    @cached_property  # read for every example
     def vae_config(self) -> VAEConfig | None:
         """Sizes of JanusFlow's autoencoder."""
         try:

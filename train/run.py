@@ -11,9 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +126,7 @@ def _train(
     run = Run(
         recipe=recipe,
         trainee=trainee,
-        lay_out=partial(_laid_out, recipe, dataset, encoder),
+        lay_out=lambda stage, step: lay_out(recipe, stage, step, dataset, encoder),
         load=loader.load,
         world=world,
         folder=folder,
@@ -201,12 +199,6 @@ def texts_of(dataset: Mapping[str, Role]) -> Iterator[str]:
                 sample = shards.sample(int(index))
                 turns = [text for turn in sample.turns for text in (turn.user, turn.assistant)]
                 yield from (f" {text}" for text in (*sample.captions, *turns, sample.text or ""))
-
-
-def _laid_out(
-    recipe: Recipe, dataset: Mapping[str, Role], encoder: PromptEncoder, stage: Any, step: int
-) -> Any:
-    return lay_out(recipe, stage, step, dataset, encoder)
 
 
 def _kept(recipe: Recipe, dataset: Mapping[str, Role], codec: nn.Module) -> dict[str, Encoded]:

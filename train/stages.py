@@ -21,7 +21,6 @@ from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.questions import LESSONS
 from janus_edge.shapes.scenes import KINDS, Scene
 from janus_edge.train.data import (
-    IGNORED,
     Sequences,
     answers,
     drawings,
@@ -29,6 +28,7 @@ from janus_edge.train.data import (
     training_scenes,
 )
 from janus_edge.train.loop import LossAt, Stage, autocast
+from janus_edge.train.pieces import IGNORED
 
 _ADAPTERS = ("aligner.", "gen_aligner.", "gen_embed.", "gen_head.")
 

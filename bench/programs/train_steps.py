@@ -30,7 +30,8 @@ def shortened(recipe: Recipe, name: str, batch_size: int, steps: int) -> Recipe:
     stage = next(each for each in recipe.stages if each.name == name)
     phase = Phase(steps=steps, mixture=stage.phases[-1].mixture)
     values = dict(stage) | {"batch_size": batch_size, "steps": steps, "phases": (phase,)}
-    return Recipe(**(dict(recipe) | {"stages": (Stage(**values),)}))
+    given = {name: getattr(recipe, name) for name in Recipe.model_fields}
+    return Recipe(**(given | {"stages": (Stage(**values),)}))
 
 
 def main() -> None:
