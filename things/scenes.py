@@ -1,7 +1,9 @@
 """Scenes of everyday things on a plain background, deterministic by seed.
 
 A scene has one thing, two in a relation, two to five of the same, or three or four different ones,
-all in one style. Boxes of things never come closer than ``GAP``.
+all in one style. Boxes of things lie on a grid of ``CELL`` px, as the codes of a tokenizer with
+that stride do: so a drawing has the same codes wherever it stands. They never come closer than
+``GAP``.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import numpy as np
 from janus_edge.things.artwork import STYLES, THINGS, sprite
 
 IMAGE_SIZE = 96  # px
-GAP = 5  # px between the boxes of two things
-EDGE = 2  # px between a box and the edge of the image
+CELL = 8  # px; corners of boxes are multiples of it, and so are their sides
+GAP = 8  # px between the boxes of two things
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
     "grey": (205, 207, 212),
@@ -33,10 +35,10 @@ STYLE_WEIGHTS = (0.4, 0.3, 0.3)
 
 KINDS = ("single", "pair", "repeated", "several")
 KIND_WEIGHTS = (0.5, 0.2, 0.2, 0.1)
-SINGLE_SIZES = (56, 64, 72, 80)  # px
-SIZES = {2: (34, 38, 42), 3: (32, 36, 40), 4: (28, 32, 36), 5: (24, 26)}  # px, by number of things
+SINGLE_SIZES = (64, 80)  # px
+SIZES = {2: (40,), 3: (32, 40), 4: (32,), 5: (24,)}  # px, by number of things
 MAX_OBJECTS = 5
-_SWAY = 12  # px that a single thing's centre may be from the middle
+_SWAY = 8  # px that a single thing's centre may be from the middle
 _CLEAR = 12  # px by which a pair is further apart along one axis than along the other
 HELD_OUT_PERCENT = 10
 
@@ -188,8 +190,8 @@ def relation_of(first: Placed, second: Placed) -> str:
 def _single(rng: np.random.Generator) -> tuple[Placed, ...]:
     size = SINGLE_SIZES[int(rng.integers(len(SINGLE_SIZES)))]
     middle = (IMAGE_SIZE - size) // 2
-    reach = min(_SWAY, middle - EDGE)
-    x, y = (middle + int(v) for v in rng.integers(-reach, reach + 1, 2))
+    reach = min(_SWAY, middle) // CELL if size < max(SINGLE_SIZES) else 0
+    x, y = (middle + CELL * int(v) for v in rng.integers(-reach, reach + 1, 2))
     return (Placed(thing=_pick(rng, tuple(THINGS)), size=size, x=x, y=y),)
 
 
@@ -239,7 +241,8 @@ def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list
     for _ in range(3):
         things: list[Placed] = []
         for name, size in zip(names, sizes, strict=True):
-            for x, y in rng.integers(EDGE, IMAGE_SIZE - EDGE - size + 1, (12, 2)).tolist():
+            places = CELL * rng.integers(0, (IMAGE_SIZE - size) // CELL + 1, (12, 2))
+            for x, y in places.tolist():
                 if all(
                     x + size + GAP <= p.x
                     or p.x + p.size + GAP <= x
@@ -259,12 +262,12 @@ def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list
 def _place_in_cells(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:
     """Return things in random cells of a grid of two or three a side, anywhere in their cell."""
     side = 2 if len(names) <= 4 else 3
-    pitch = (IMAGE_SIZE - 2 * EDGE + GAP) / side
+    pitch = IMAGE_SIZE // side
     things = []
     cells = rng.permutation(side * side)[: len(names)].tolist()
     for name, size, cell in zip(names, sizes, cells, strict=True):
         y, x = (
-            EDGE + int(part * pitch) + int(rng.integers(int(pitch) - GAP - size + 1))
+            part * pitch + CELL * int(rng.integers((pitch - GAP - size) // CELL + 1))
             for part in divmod(cell, side)
         )
         things.append(Placed(thing=name, size=size, x=x, y=y))

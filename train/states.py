@@ -100,9 +100,19 @@ def save(
         shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
         sync_folder(folder)
-        for old in saved(folder, stages)[:-KEPT]:
-            shutil.rmtree(old.path)
+        _prune(folder, stages)
     world.wait()
+
+
+def _prune(folder: Path, stages: list[str]) -> None:
+    """Remove all states but the last two, and what killed processes left of others."""
+    for old in saved(folder, stages)[:-KEPT]:
+        old.path.replace(old.path.with_name(old.path.name + _PART))  # never half a state
+    for path in folder.iterdir():
+        match = _NAME.match(path.name.removesuffix(_PART))
+        is_whole = path.name.removesuffix(_PART) == path.name and (path / ".metadata").is_file()
+        if match and match[1] in stages and not is_whole:
+            shutil.rmtree(path)
 
 
 def content_of(

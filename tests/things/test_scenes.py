@@ -9,8 +9,8 @@ import pytest
 from janus_edge.things.artwork import STYLES, THINGS
 from janus_edge.things.scenes import (
     BACKGROUNDS,
+    CELL,
     COUNTABLE,
-    EDGE,
     GAP,
     IMAGE_SIZE,
     KINDS,
@@ -44,8 +44,9 @@ def test_a_seed_is_a_scene() -> None:
 def test_things_stay_inside_and_apart() -> None:
     for scene in islice(scenes("validation"), 500):
         for placed in scene.things:
-            assert min(placed.x, placed.y) >= EDGE
-            assert max(placed.x, placed.y) + placed.size <= IMAGE_SIZE - EDGE
+            assert min(placed.x, placed.y) >= 0
+            assert placed.x % CELL == placed.y % CELL == placed.size % CELL == 0
+            assert max(placed.x, placed.y) + placed.size <= IMAGE_SIZE
         for a, b in combinations(scene.things, 2):
             across = max(a.x, b.x) - min(a.x + a.size, b.x + b.size)
             down = max(a.y, b.y) - min(a.y + a.size, b.y + b.size)

@@ -29,7 +29,8 @@ from janus_edge.train.engine import Settings
 from janus_edge.train.recipe import load_recipe
 from janus_edge.train.run import How, train_recipe
 from janus_edge.train.start import Sources
-from janus_edge.train.states import saved
+from janus_edge.train.states import save, saved
+from janus_edge.train.world import World
 from tests.train.conftest import NAMES, RECIPES
 
 STEPS = 50
@@ -144,6 +145,24 @@ def test_a_killed_run_has_the_same_curve(
     assert _weights(folder) == _weights(whole[name])
     left = sorted(path.name for path in (folder / "states").iterdir())
     assert left == ["stage3-000000014", "stage3-000000015"]
+
+
+@pytest.mark.parametrize("half", ["stage1-000000009", "stage1-000000009.part"])
+def test_what_a_killed_process_left_of_a_state_goes(half: str, tmp_path: Path) -> None:
+    stages, content = ["stage1"], {"model": {"x": torch.ones(2)}}
+    world = World(0, 1, torch.device("cpu"))
+    for step in (8, 9, 10):
+        save(tmp_path, stages, (0, step), content, world)
+    assert [place.step for place in saved(tmp_path, stages)] == [9, 10]
+    (tmp_path / "stage1-000000009").replace(tmp_path / half)
+    (tmp_path / half / ".metadata").unlink()  # killed while it removed it
+    (tmp_path / "mine.part").mkdir()
+    save(tmp_path, stages, (0, 11), content, world)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "mine.part",
+        "stage1-000000010",
+        "stage1-000000011",
+    ]
 
 
 def _runs(child: int) -> bool:
