@@ -25,6 +25,13 @@ class Roles(StrEnum):
     generation = "generation"
 
 
+class Worlds(StrEnum):
+    """Worlds that this package draws."""
+
+    shapes = "shapes"
+    things = "things"
+
+
 @data.callback()
 def _group() -> None:
     """Keep the commands in a group."""
@@ -73,6 +80,25 @@ def build(
         )
         _name(dict(built.skipped))
     typer.echo(f"{built.folder}: {_in_shards(built.num_samples, len(built.shards))}")
+
+
+@data.command("world")
+def world(
+    name: Annotated[Worlds, typer.Argument(help="What is drawn: shapes, or everyday things.")],
+    out: Annotated[Path, typer.Argument(help="Folder of roles; a folder per role is written.")],
+    scenes: Annotated[
+        int, typer.Option(help="Scenes of all roles together.", min=10, max=10**8)
+    ] = 100_000,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace shards that an earlier build wrote there.")
+    ] = False,
+) -> None:
+    """Draw a world that the small models learn, with captions and questions, as shards."""
+    from janus_edge.runtime.stop import keeping
+    from janus_edge.train.worlds import write_world
+
+    with keeping(lambda: "a role that was not finished was not written"):
+        write_world(name.value, out, scenes, replace=replace, report=typer.echo)
 
 
 @data.command("check")

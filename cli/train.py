@@ -43,6 +43,9 @@ def train(
     log_every: Annotated[
         int, typer.Option(min=1, max=10**6, help="Steps between lines of the log.")
     ] = 10,
+    samples_every: Annotated[
+        int, typer.Option(min=0, max=10**9, help="Steps between samples drawn; 0 for none.")
+    ] = 1000,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe; print sizes and memory; stop.")
     ] = False,
@@ -70,7 +73,11 @@ def train(
     from janus_edge.train.start import Sources
 
     settings = Settings(
-        rows_at_once=rows, bf16=not fp32, save_every_s=save_every, log_every=log_every
+        rows_at_once=rows,
+        bf16=not fp32,
+        save_every_s=save_every,
+        log_every=log_every,
+        samples_every=samples_every,
     )
     how = How(settings=settings, lora=lora, checkpointing=checkpointing, compiled=compile_)
     sources = Sources(checkpoint=start, language=language, vision=vision, codec=codec)

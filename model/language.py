@@ -183,17 +183,24 @@ class LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
-def make_caches(config: LanguageConfig, rows: int, max_length: int) -> list[LayerCache]:
+def make_caches(
+    config: LanguageConfig,
+    rows: int,
+    max_length: int,
+    device: torch.device | str = "cpu",
+) -> list[LayerCache]:
     """Return zeroed KV caches of all layers: static buffers, (R, G, M, E) fp32.
 
     Args:
         config: Sizes of the language model.
         rows: Number of rows R.
         max_length: Length M of the caches.
+        device: Where they are.
     """
     shape = (rows, config.num_key_value_heads, max_length, config.head_dim)
     return [
-        LayerCache(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.num_hidden_layers)
+        LayerCache(torch.zeros(shape, device=device), torch.zeros(shape, device=device))
+        for _ in range(config.num_hidden_layers)
     ]
 
 

@@ -34,7 +34,7 @@ from janus_edge.model.vae import VAEConfig
 from janus_edge.model.weights import Checkpoint, load_checkpoint, save_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.session import Session
-from janus_edge.train.stages import initialise
+from janus_edge.train.initial import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 
 RANDOM = JanusConfig(

@@ -43,12 +43,14 @@ class Settings:
         bf16: True to compute in bf16.
         save_every_s: Seconds between saved states.
         log_every: Steps between lines of the log.
+        samples_every: Steps between samples; 0 for none.
     """
 
     rows_at_once: int = 1
     bf16: bool = True
     save_every_s: float = 300
     log_every: int = 10
+    samples_every: int = 0
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Run:
         settings: How it is computed.
         report: Called with each line of the log.
         skip: Called with the names of samples that are left out, and why.
+        sample: Draws and answers with the model as it is: name of the stage, steps that are done.
         mean: The mean of the weights by name, if the recipe has one.
         adapters_only: Start of the names of the part whose adapters alone learn; empty for none.
     """
@@ -78,6 +81,7 @@ class Run:
     settings: Settings
     report: Callable[[dict[str, float | str]], None]
     skip: Callable[[Mapping[str, str]], None]
+    sample: Callable[[str, int], None] = lambda stage, step: None
     mean: dict[str, Tensor] = field(default_factory=dict)
     adapters_only: str = ""
 
@@ -132,6 +136,9 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
             content = content_of(run.trainee, optimizer, run.mean)
             save(run.folder / "states", run.stages, (number, step + 1), content, run.world)
             last_saved = time.monotonic()
+        every = run.settings.samples_every
+        if every and (is_last or (step + 1) % every == 0):
+            run.sample(stage.name, step + 1)
 
 
 def _learning(run: Run, stage: Stage) -> list[nn.Parameter]:
@@ -166,7 +173,7 @@ def _step(
     optimizer: Optimizer,
 ) -> dict[str, float]:
     """Take one step; return the sums of losses of this process and the gradient's norm."""
-    shares = share_of(run.recipe, layout)
+    shares = share_of(run.recipe, stage, layout)
     turns = layout.of(run.world.rank, run.world.size, run.settings.rows_at_once)
     totals: dict[str, float] = {}
     for number, rows in enumerate(turns):
@@ -192,22 +199,27 @@ def _step(
     return totals | {"norm": norm / run.world.size}
 
 
-def share_of(recipe: Recipe, layout: Layout) -> dict[str, float]:
+def share_of(recipe: Recipe, stage: Stage, layout: Layout) -> dict[str, float]:
     """Return what each sum of losses counts for in the loss.
 
-    A Janus's loss is the mean over all tokens and codes of a step. A JanusFlow's is the mean over
-    its tokens, plus the means over its images of the velocity's and of REPA's. No task has a
-    weight.
+    A Janus's loss is the mean over all tokens and codes of a step, or the means of both tasks by
+    their number of examples. A JanusFlow's is the mean over its tokens, plus the means over its
+    images of the velocity's and of REPA's. No task has another weight.
 
     Args:
         recipe: The recipe.
+        stage: The stage, which says how tasks are balanced.
         layout: The step.
     """
-    tokens, images = 1 / max(1, layout.num_targets), 1 / max(1, layout.num_drawn)
-    if recipe.family == "janus":
-        return {"answer": tokens, "image": tokens}
-    weight = recipe.repa.weight if recipe.repa else 0.0
-    return {"answer": tokens, "velocity": images, "repa": weight * images}
+    num_tokens, num_codes, num_drawn = layout.num_tokens, layout.num_codes, layout.num_drawn
+    if recipe.family == "janusflow":
+        images, weight = 1 / max(1, num_drawn), recipe.repa.weight if recipe.repa else 0.0
+        return {"answer": 1 / max(1, num_tokens), "velocity": images, "repa": weight * images}
+    if stage.balance == "examples":
+        drawn = num_drawn / len(layout.pieces)
+        return {"answer": (1 - drawn) / max(1, num_tokens), "image": drawn / max(1, num_codes)}
+    each = 1 / max(1, num_tokens + num_codes)
+    return {"answer": each, "image": each}
 
 
 def _precision(run: Run) -> AbstractContextManager[None]:
@@ -221,9 +233,8 @@ def _line(
     run: Run, stage: Stage, step: int, layout: Layout, sums: dict[str, float]
 ) -> dict[str, float | str]:
     """Return a line of the log: the whole loss, and each task's own mean."""
-    shares = share_of(run.recipe, layout)
-    codes = sum(piece.num_codes for piece in layout.pieces)
-    counts = {"answer": layout.num_targets - codes, "image": codes}
+    shares = share_of(run.recipe, stage, layout)
+    counts = {"answer": layout.num_tokens, "image": layout.num_codes}
     norm = sums.pop("norm")
     means = {
         name: value / counts.get(name, layout.num_drawn)

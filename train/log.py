@@ -35,7 +35,7 @@ def drop_later_lines(log: Path, stage: str, start: int) -> None:
     """
     if not log.exists():
         return
-    kept = [line for line in _lines(log) if line["stage"] != stage or line["step"] <= start]
+    kept = [line for line in lines_of_log(log) if line["stage"] != stage or line["step"] <= start]
     with atomic_write(log) as part:
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
@@ -48,14 +48,14 @@ def drop_lines_after(log: Path, steps: Mapping[str, int]) -> None:
         steps: Steps that are saved, by stage; lines of other stages are deleted.
     """
     if log.exists():
-        kept = [line for line in _lines(log) if line["step"] <= steps.get(line["stage"], 0)]
+        kept = [line for line in lines_of_log(log) if line["step"] <= steps.get(line["stage"], 0)]
         with atomic_write(log) as part:
             part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
-def _lines(log: Path) -> Iterator[dict[str, Any]]:
+def lines_of_log(log: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a log, without those that a crash left incomplete."""
-    for raw in log.read_bytes().splitlines():
+    for raw in log.read_bytes().splitlines() if log.exists() else ():
         with suppress(ValueError):
             line = json.loads(raw)
             if isinstance(line, dict) and {"stage", "step"} <= line.keys():

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import atomic_write, sync
@@ -40,12 +40,8 @@ class Stage:
         learning_rate: AdamW's learning rate after warm-up.
         trainable: Prefixes of the names of trained parameters.
         warmup_steps: Steps in which the rate rises linearly.
-        decay_from: Part of the horizon after which the rate falls to 0 by a cosine.
-        horizon: Steps that the rate is laid out for, if the stage ends earlier; 0 for
-            ``num_steps``.
-        weight_decay: Weight decay of all optimizers.
-        muon: Words in the names of matrices that Muon trains; AdamW trains the rest.
-        muon_factor: Muon's learning rate, in multiples of AdamW's.
+        decay_from: Part of the stage after which the rate falls to 0 by a cosine.
+        weight_decay: AdamW's.
     """
 
     name: str
@@ -55,10 +51,7 @@ class Stage:
     trainable: tuple[str, ...]
     warmup_steps: int = 0
     decay_from: float = 1.0
-    horizon: int = 0
     weight_decay: float = 0.0
-    muon: tuple[str, ...] = ()
-    muon_factor: float = 3.0
 
     def __post_init__(self) -> None:
         """Refuse empty stages; raise ValueError."""
@@ -69,11 +62,10 @@ class Stage:
         """Return the learning rate of a step: linear warm-up, constant, cosine to zero."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        horizon = self.horizon or self.num_steps
-        flat = int(self.decay_from * horizon)
+        flat = int(self.decay_from * self.num_steps)
         if step < flat:
             return self.learning_rate
-        done = (step - flat) / max(1, horizon - flat)
+        done = (step - flat) / max(1, self.num_steps - flat)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -84,7 +76,6 @@ def run_stage(
     run_dir: Path,
     *,
     save_every_s: float = 120,
-    after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a model in place, with its state in a file and a line of log every 20 steps.
 
@@ -97,7 +88,6 @@ def run_stage(
         loss_at: Loss and metrics of a step's number.
         run_dir: Folder of the state ``<stage>.pt`` and of ``log.jsonl``.
         save_every_s: Seconds between saved states.
-        after_step: Called after each change of the weights.
 
     Raises:
         FloatingPointError: The loss or its gradient is not finite.
@@ -105,7 +95,7 @@ def run_stage(
     """
     try:
         with keeping(lambda: _kept(run_dir / f"{stage.name}.pt", stage)):
-            _run_stage(model, stage, loss_at, run_dir, save_every_s, after_step)
+            _run_stage(model, stage, loss_at, run_dir, save_every_s)
     except OSError as error:
         raise OutputError(
             f"{error.filename or run_dir}: {error.strerror or error}; make room there, then start "
@@ -119,13 +109,18 @@ def _run_stage(
     loss_at: LossAt,
     run_dir: Path,
     save_every_s: float,
-    after_step: Callable[[], None],
 ) -> None:
     """Train as ``run_stage`` says; raise OSError for errors of files."""
     path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
     parameters = select_trainable(model, stage.trainable)
-    optimizers = make_optimizers(model, stage)
-    start = _resume(path, model, optimizers, stage)
+    optimizer = AdamW(
+        parameters,
+        lr=stage.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=stage.weight_decay,
+        fused=True,
+    )
+    start = _resume(path, model, optimizer, stage)
     if start == stage.num_steps:
         return
     drop_later_lines(log, stage.name, start)
@@ -133,8 +128,8 @@ def _run_stage(
     model.train()
     for step in _with_bar(stage, start):
         rate = stage.rate_at(step)
-        for group in (group for each in optimizers for group in each.param_groups):
-            group["lr"] = rate * group["factor"]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         loss, metrics = loss_at(step)
         model.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -142,15 +137,13 @@ def _run_stage(
         for name, value in (("loss", loss), ("gradient's norm", norm)):
             if not torch.isfinite(value):
                 raise FloatingPointError(f"stage {stage.name}, step {step}: {name} is {value:g}")
-        for each in optimizers:
-            each.step()
-        after_step()
+        optimizer.step()
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
             write_line(log, line, metrics, time.monotonic() - began)
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
-            _save(path, model, optimizers, done)
+            _save(path, model, optimizer, done)
             saved = time.monotonic()
     model.eval()
 
@@ -183,39 +176,7 @@ def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Par
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def make_optimizers(model: nn.Module, stage: Stage) -> list[Optimizer]:
-    """Return AdamW, and Muon for the matrices that the stage names.
-
-    Each trainable parameter is in one of them. Muon moves a matrix along the orthogonal matrix
-    nearest to its gradient, here by steps as large as AdamW's.
-
-    Args:
-        model: The model; parameters that do not need gradients are left out.
-        stage: Learning rate, weight decay and names of Muon's matrices.
-
-    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    turned = {n: p for n, p in named if p.ndim == 2 and any(word in n for word in stage.muon)}
-    rest = [p for name, p in named if name not in turned]
-    decay, rate = stage.weight_decay, stage.learning_rate
-    optimizers: list[Optimizer] = [
-        AdamW(
-            [{"params": rest, "factor": 1.0}],
-            lr=rate,
-            betas=(0.9, 0.95),
-            weight_decay=decay,
-            fused=True,
-        )
-    ]
-    if turned:
-        groups = [{"params": list(turned.values()), "factor": stage.muon_factor}]
-        scaled = "match_rms_adamw"
-        optimizers.append(Muon(groups, lr=rate, weight_decay=decay, adjust_lr_fn=scaled))
-    return optimizers
-
-
-def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: Stage) -> int:
+def _resume(path: Path, model: nn.Module, optimizer: Optimizer, stage: Stage) -> int:
     """Load the last complete state; return the step to go on at, 0 without a state."""
     state = _read_state(path)
     if state is None and (state := _read_state(_before(path))) is not None:
@@ -224,8 +185,7 @@ def _resume(path: Path, model: nn.Module, optimizers: list[Optimizer], stage: St
         return 0
     model.load_state_dict(state["model"])
     if state["step"] < stage.num_steps:
-        for each, saved in zip(optimizers, state["optimizers"], strict=True):
-            each.load_state_dict(saved)
+        optimizer.load_state_dict(state["optimizer"])
     else:
         model.eval()
     return min(int(state["step"]), stage.num_steps)
@@ -248,7 +208,7 @@ def _read_state(path: Path) -> dict[str, Any] | None:
         reason = str(error).partition("\n")[0] or type(error).__name__
         print(f"{path}: not complete ({reason:.60}); left out", flush=True)
         return None
-    is_whole = isinstance(state, dict) and {"step", "model", "optimizers"} <= state.keys()
+    is_whole = isinstance(state, dict) and {"step", "model", "optimizer"} <= state.keys()
     return state if is_whole else None
 
 
@@ -260,10 +220,9 @@ def _kept(path: Path, stage: Stage) -> str:
     return f"{where}: start again with the same words to go on there"
 
 
-def _save(path: Path, model: nn.Module, optimizers: list[Optimizer], step: int) -> None:
+def _save(path: Path, model: nn.Module, optimizer: Optimizer, step: int) -> None:
     """Write the state; keep the one before."""
-    states = [each.state_dict() for each in optimizers]
-    state = {"step": step, "model": model.state_dict(), "optimizers": states}
+    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     with atomic_write(path) as part:
         content = io.BytesIO()  # torch itself does not say why a file cannot be written
         torch.save(state, content)

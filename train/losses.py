@@ -21,7 +21,7 @@ from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.train.packing import Packed
 from janus_edge.train.pieces import CODE
-from janus_edge.train.recipe import Repa
+from janus_edge.train.sections import Repa
 
 Sums = dict[str, Tensor]
 

@@ -14,12 +14,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
 from janus_edge.model.vae import VAEConfig
 from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.manifest import REFERENCE
 from janus_edge.runtime.prompt import PromptTemplate
+from janus_edge.train.sections import (
+    Batch,
+    Deviation,
+    Part,
+    Positive,
+    Pretraining,
+    Rate,
+    Repa,
+    Section,
+    Timesteps,
+)
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -48,18 +60,8 @@ ROLES = {
     "class_prompts": "draw",  # class names as prompts, such as ImageNet's
 }
 
-Positive = Annotated[int, Field(ge=1, le=2**40)]
-Part = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
 
-
-class _Section(BaseModel):
-    """A table of the file. Unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Phase(_Section):
+class Phase(Section):
     """A part of a stage with one ratio of the kinds of examples.
 
     Attributes:
@@ -78,7 +80,7 @@ class Phase(_Section):
         return self
 
 
-class Stage(_Section):
+class Stage(Section):
     """A stage: what is trained, at which rate, on what.
 
     Attributes:
@@ -90,18 +92,21 @@ class Stage(_Section):
         decay_from: Part of the stage after which a cosine begins.
         warmup_steps: Steps in which the rate rises linearly.
         weight_decay: AdamW's.
+        balance: A Janus's losses: "tokens", each token and code counts alike; "examples", tasks
+            count by their number of examples.
         train: Names of ``PARTS`` that learn; all others are frozen.
         phases: What the steps are trained on, in order.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     steps: Positive
-    batch_size: Annotated[int, Field(ge=1, le=2**20)]
+    batch_size: Batch
     learning_rate: Rate
     schedule: Literal["constant", "cosine"] = "constant"
     decay_from: Part = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    balance: Literal["tokens", "examples"] = "tokens"
     train: tuple[str, ...]
     phases: tuple[Phase, ...]
 
@@ -130,36 +135,7 @@ class Stage(_Section):
         return tuple(dict.fromkeys(role for phase in self.phases for role in phase.mixture))
 
 
-class Timesteps(_Section):
-    """How JanusFlow's timesteps are drawn: t = sigmoid(mean + std * normal)."""
-
-    mean: Annotated[float, Field(ge=-10, le=10)]
-    std: Annotated[float, Field(gt=0, le=10)]
-
-
-class Repa(_Section):
-    """REPA: the language model's features of a noisy latent, drawn to SigLIP's of the clean image.
-
-    Attributes:
-        layer: Layer of the language model whose output is compared, from 1.
-        hidden: Width of the two hidden layers of the projector.
-        weight: Weight of the loss; the papers have none, so 1.
-    """
-
-    layer: Positive
-    hidden: Annotated[int, Field(ge=1, le=2**16)]
-    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
-
-
-class Deviation(_Section):
-    """What a small model's recipe does differently from the paper's, and why."""
-
-    what: str
-    paper: str
-    reason: str
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A recipe.
 
     Attributes:
@@ -176,6 +152,8 @@ class Recipe(_Section):
         prompt: Roles and system prompt.
         model: Sizes, as ``JanusConfig`` or ``JanusFlowConfig`` reads them.
         vae: Sizes of JanusFlow's autoencoder.
+        sampling: Settings that the checkpoint draws with, where they are not the family's.
+        pretraining: Of a small model: what is trained before the stages; None for nothing.
         deviations: Of a small model: what differs from the paper.
         stages: The stages, in order.
     """
@@ -193,6 +171,8 @@ class Recipe(_Section):
     prompt: dict[str, str]
     model: dict[str, Any]
     vae: dict[str, Any] | None = None
+    pretraining: Pretraining | None = None
+    sampling: dict[str, int | float | str] = Field(default_factory=dict)
     deviations: tuple[Deviation, ...] = ()
     stages: tuple[Stage, ...]
 
@@ -216,7 +196,7 @@ class Recipe(_Section):
         layers = self.config.language.num_hidden_layers
         if self.repa is not None and self.repa.layer > layers:
             raise ValueError(f"repa.layer is {self.repa.layer}; the model has {layers} layers")
-        _ = self.template, self.vae_config
+        _ = self.template, self.vae_config, self.settings
         return self
 
     @cached_property  # read for every example
@@ -240,6 +220,12 @@ class Recipe(_Section):
             return PromptTemplate(**self.prompt)
         except TypeError as error:
             raise ValueError(f"prompt: {error}") from None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the checkpoint draws with, all settings."""
+        family = REFERENCE[self.family]
+        return type(family).model_validate(family.model_dump() | self.sampling).model_dump()
 
     def prefixes(self, stage: Stage) -> tuple[str, ...]:
         """Return how the names of a stage's trained parameters begin."""

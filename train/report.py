@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from janus_edge.runtime.files import append_line
+import numpy as np
+
+from janus_edge.runtime.files import append_line, atomic_write
+from janus_edge.runtime.image_file import save_image
 from janus_edge.train.log import drop_lines_after, write_line
 from janus_edge.train.states import Place
+from janus_edge.train.summary import SAMPLES
 from janus_edge.train.world import World
 
 if TYPE_CHECKING:
@@ -88,6 +92,39 @@ class Log:
                 append_line(self._folder / "skipped.jsonl", f"{line}\n".encode())
                 if len(self._skipped) <= MOST_SHOWN:
                     self._show(f"left out: {name}: {reason}")
+
+    def samples(
+        self,
+        stage: str,
+        step: int,
+        drawn: Mapping[str, np.ndarray],
+        answers: list[dict[str, str]],
+    ) -> None:
+        """Keep images and answers of the model as it is, in ``samples`` and in TensorBoard.
+
+        Args:
+            stage: Name of the stage.
+            step: Steps of the stage that are done.
+            drawn: Images (S, S, 3) uint8 by caption.
+            answers: Each with ``question``, ``answer`` and ``right``.
+        """
+        folder, name = self._folder / SAMPLES, f"{stage}-{step:09d}"
+        folder.mkdir(exist_ok=True)
+        if drawn:
+            sheet = np.concatenate(list(drawn.values()), axis=1)
+            save_image(sheet, folder / f"{name}.png", {})
+            if self._board is not None:
+                at = self._starts[stage] + step
+                self._board.add_image("samples", sheet, at, dataformats="HWC")
+        document = {"stage": stage, "step": step, "captions": list(drawn), "answers": answers}
+        with atomic_write(folder / f"{name}.json") as part:
+            text = json.dumps(document, ensure_ascii=False, indent=1)
+            part.write_text(f"{text}\n", encoding="utf-8")
+        right = sum(each["answer"] == each["right"] for each in answers)
+        self._show(
+            f"{stage} step {step}: {len(drawn)} images and {len(answers)} answers, {right} of them "
+            f"right, in {folder}"
+        )
 
     def end(self) -> None:
         """Close TensorBoard's file."""

@@ -6,38 +6,40 @@ One process, or several under ``torchrun``, run the same function.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from janus_edge.data.errors import BrokenSample
 from janus_edge.data.order import Order
 from janus_edge.data.source import Role, open_source
-from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint, Model, save_checkpoint
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.files import atomic_write, private_folder
-from janus_edge.runtime.notes import home_folder
 from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.train.adapters import PREFIX, add_adapters, merged
+from janus_edge.train.adapters import PREFIX, add_adapters
+from janus_edge.train.codec import kept_codes, take_codec
 from janus_edge.train.engine import Run, Settings, first_mean, stages_left, train_stage
-from janus_edge.train.finished import CHECKPOINT, finished_folder
-from janus_edge.train.images import Encode, Encoded, Loader
+from janus_edge.train.finished import CHECKPOINT, finished_folder, gathered
+from janus_edge.train.images import Encoded, Loader
 from janus_edge.train.losses import FlowLosses, JanusLosses
-from janus_edge.train.recipe import ROLES, Recipe
+from janus_edge.train.pretraining import pretrain
+from janus_edge.train.recipe import Recipe
 from janus_edge.train.report import Log
-from janus_edge.train.start import Sources, on_meta, started
+from janus_edge.train.samples import Probe, probe_of, take_samples
+from janus_edge.train.start import Sources, started
 from janus_edge.train.states import resume, saved
 from janus_edge.train.steps import lay_out
-from janus_edge.train.world import World, joined, prepare, whole
+from janus_edge.train.summary import write_report
+from janus_edge.train.world import World, joined, prepare
 
 MOST_TEXTS = 50_000  # samples per role that a tokenizer is made from
 NUM_SAMPLES = 256  # images that the checkpoint's preview is fitted to
@@ -87,8 +89,17 @@ def train_recipe(
     with joined() as world:
         folder.mkdir(parents=True, exist_ok=True)
         # one training at a time
-        with private_folder(folder, target="states") if world.leads else nullcontext():
+        alone = private_folder(folder, target="states") if world.leads else nullcontext()
+        with alone, _attention(world.device):
             return _train(recipe, data, folder, sources, how, world, show)
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """Choose how attention is computed.
+
+    On a CPU, the backward pass of plain attention is twice as fast as that of flash attention.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _train(
@@ -104,30 +115,29 @@ def _train(
     check_roles(recipe, dataset)
     _check_recipe(recipe, folder, world)
     checkpoint = started(recipe, sources, texts_of(dataset))
+    log = Log(folder, world, show)
+    pretrain(recipe, sources, checkpoint, dataset, folder, world, log.skip)
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
     model = checkpoint.model
     encode, codec = take_codec(model, world.device)
     if how.lora:
         add_adapters(model, how.lora)
     trainee = trainee_of(model, recipe).to(world.device)
-    layers = model.language_model.model.layers
     prepare(
         trainee,
-        layers,
+        model.language_model.model.layers,
         world,
         bf16=how.settings.bf16,
         checkpointing=how.checkpointing,
         compiled=how.compiled,
     )
-    kept = _kept(recipe, dataset, codec)
+    kept = kept_codes(recipe, dataset, codec)
     shards = {name: role.shards for name, role in dataset.items()}
-    log = Log(folder, world, show)
-    loader = Loader(recipe, shards, encode, kept, log.skip)
     run = Run(
         recipe=recipe,
         trainee=trainee,
         lay_out=lambda stage, step: lay_out(recipe, stage, step, dataset, encoder),
-        load=loader.load,
+        load=Loader(recipe, shards, encode, kept, log.skip).load,
         world=world,
         folder=folder,
         settings=how.settings,
@@ -136,8 +146,29 @@ def _train(
         mean=first_mean(trainee, recipe),
         adapters_only=PREFIX if how.lora else "",
     )
+    if how.settings.samples_every:
+        probe = probe_of(recipe, dataset)
+        run.sample = partial(_sample, run, model, codec, encoder, probe, log)
     _train_stages(run, log)
     return _written(run, checkpoint, codec, kept)
+
+
+def _sample(
+    run: Run,
+    model: Model,
+    codec: nn.Module,
+    encoder: PromptEncoder,
+    probe: Probe,
+    log: Log,
+    stage: str,
+    step: int,
+) -> None:
+    """Draw and answer with the model as it is; all processes call this."""
+    now = gathered(run, model, codec)
+    if now is not None:
+        found = take_samples(now.to(run.world.device), encoder, probe, run.recipe.settings)
+        log.samples(stage, step, *found)
+    run.world.wait()
 
 
 def _train_stages(run: Run, log: Log) -> None:
@@ -170,27 +201,6 @@ def trainee_of(model: Model, recipe: Recipe) -> JanusLosses | FlowLosses:
     return FlowLosses(model, recipe.repa)
 
 
-def take_codec(model: Model, device: torch.device) -> tuple[Encode, nn.Module]:
-    """Take the VQ tokenizer or the autoencoder out of a model: it is used and never trained.
-
-    Returns:
-        What encodes images, and the module itself, in fp32.
-    """
-    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
-    codec = getattr(model, name).to(device).eval().requires_grad_(False)
-    setattr(model, name, None)
-
-    def encode(pixels: Tensor) -> Tensor:
-        pixels = pixels.to(device)
-        if name == "vae":
-            latent: Tensor = codec.to_latent(pixels)
-            return latent.half()
-        codes: Tensor = codec.encode(pixels)
-        return codes.to(torch.int32)
-
-    return encode, codec
-
-
 def texts_of(dataset: Mapping[str, Role]) -> Iterator[str]:
     """Yield texts of a dataset as they stand after a role: what a tokenizer is made from."""
     for shards in (role.shards for role in dataset.values()):
@@ -201,36 +211,10 @@ def texts_of(dataset: Mapping[str, Role]) -> Iterator[str]:
                 yield from (f" {text}" for text in (*sample.captions, *turns, sample.text or ""))
 
 
-def _kept(recipe: Recipe, dataset: Mapping[str, Role], codec: nn.Module) -> dict[str, Encoded]:
-    """Return the files of codes or latents, one per role that draws."""
-    shape, dtype = code_shape(recipe)
-    weights = hashlib.sha256()
-    for value in codec.state_dict().values():
-        weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    found = {}
-    for role in {role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"}:
-        shards = dataset[role].shards
-        of = f"{shards.digest} {recipe.config.vision.image_size} {weights.hexdigest()}"
-        name = hashlib.sha256(of.encode()).hexdigest()[:32]
-        path = home_folder() / "encoded" / f"{name}.bin"
-        found[role] = Encoded(path, len(shards), shape, dtype)
-    return found
-
-
-def code_shape(recipe: Recipe) -> tuple[tuple[int, ...], str]:
-    """Return the shape and the dtype of an image's codes or latent."""
-    config, vae = recipe.config, recipe.vae_config
-    if isinstance(config, JanusConfig):
-        return (config.num_codes,), "int32"
-    assert vae is not None
-    side = config.vision.image_size // vae.stride
-    return (config.flow.latent_channels, side, side), "float16"
-
-
 def _check_recipe(recipe: Recipe, folder: Path, world: World) -> None:
     """Note the recipe in the run's folder; raise OptionError if the run has another one."""
     path, text = folder / _RECIPE, recipe.model_dump_json(indent=1) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and not _same(path, recipe):
         raise OptionError(
             f"{folder} was begun with another recipe, which its {_RECIPE} holds; give another "
             "folder for the run"
@@ -243,27 +227,26 @@ def _check_recipe(recipe: Recipe, folder: Path, world: World) -> None:
     world.wait()
 
 
+def _same(path: Path, recipe: Recipe) -> bool:
+    """Return whether a file holds a recipe; keys that it does not have stand for their defaults."""
+    try:
+        found = Recipe.model_validate_json(path.read_bytes())
+    except ValueError:
+        return False
+    return found.model_dump_json() == recipe.model_dump_json()
+
+
 def _written(
     run: Run,
     checkpoint: Checkpoint,
     codec: nn.Module,
     kept: Mapping[str, Encoded],
 ) -> Path:
-    """Write the finished model to ``FOLDER/checkpoint``; return that folder."""
-    model, folder = checkpoint.model, run.folder / CHECKPOINT
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = get_model_state_dict(run.trainee, options=options)
-    mean = {name: whole(value).cpu() for name, value in run.mean.items()}
-    if not run.world.leads:
+    """Write the finished model to ``FOLDER/checkpoint``, and the report; return that folder."""
+    folder = run.folder / CHECKPOINT
+    done = gathered(run, checkpoint.model, codec)
+    if done is None:
         return folder
-    weights: dict[str, Tensor] = {
-        name.removeprefix("model."): value
-        for name, value in (dict(state) | mean).items()
-        if name.startswith("model.") and isinstance(value, Tensor)
-    }
-    if run.adapters_only:
-        weights = merged(model, weights)
-    done = finished(run.recipe, weights, codec)
     samples = next(iter(kept.values())).first(NUM_SAMPLES) if kept else checkpoint.samples
     prompt = run.recipe.prompt
     made = dataclasses.replace(checkpoint, model=done, prompt=prompt, samples=samples)
@@ -271,13 +254,5 @@ def _written(
         save_checkpoint(made, part, torch.float16)
         for name in (_RECIPE, "log.jsonl"):
             shutil.copy(run.folder / name, part / name)
+    write_report(run.folder, run.recipe)
     return folder
-
-
-def finished(recipe: Recipe, state: dict[str, Tensor], codec: nn.Module) -> Model:
-    """Return the model with trained weights and the codec that was taken out of it."""
-    model = on_meta(recipe)
-    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
-    whole_state = state | {f"{name}.{n}": v for n, v in codec.state_dict().items()}
-    model.load_state_dict(whole_state, assign=True)  # without another copy of the weights
-    return model.eval()

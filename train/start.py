@@ -21,10 +21,8 @@ from janus_edge.model.names import published_name
 from janus_edge.model.published import is_tied
 from janus_edge.model.weights import Checkpoint, Model, fill, load_checkpoint
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.manifest import REFERENCE
-from janus_edge.train.flow import initialise_flow
+from janus_edge.train.initial import initialise, initialise_flow, start_codes
 from janus_edge.train.recipe import Recipe
-from janus_edge.train.stages import initialise
 from janus_edge.train.text import tokenizer_of
 
 _POOLING = UNUSED[0]  # names that begin so are left out
@@ -36,7 +34,7 @@ class Sources:
 
     Attributes:
         checkpoint: A whole Janus or JanusFlow.
-        language: A Llama-type language model with its tokenizer.
+        language: A Llama-type language model with its tokenizer, or a checkpoint that has one.
         vision: A SigLIP.
         codec: A checkpoint whose VQ tokenizer, or autoencoder, is used.
     """
@@ -61,20 +59,14 @@ def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoin
     """
     if sources.checkpoint is not None:
         return from_checkpoint(recipe, sources.checkpoint)
-    if sources.codec is None:
+    if sources.codec is None and not (recipe.pretraining and recipe.pretraining.codec):
         raise OptionError(
             "nothing to start from: give --start CHECKPOINT, or --codec CHECKPOINT, whose VQ "
             "tokenizer or autoencoder encodes the images that are drawn"
         )
     model = untrained(recipe)
-    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
-    codec = getattr(load_checkpoint(sources.codec).model, name, None)
-    try:
-        getattr(model, name).load_state_dict({} if codec is None else codec.state_dict())
-    except RuntimeError:
-        raise OptionError(
-            f"{sources.codec}: its {name} does not fit recipe {recipe.name}"
-        ) from None
+    if sources.codec is not None:
+        _fill_codec(model, recipe, sources.codec)
     if sources.language is None:
         size = recipe.config.language.vocab_size
         tokenizer = tokenizer_of(texts, size, recipe.template).to_str()
@@ -82,10 +74,21 @@ def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoin
         tokenizer = fill_language(model, sources.language)
     if sources.vision is not None:
         fill_vision(model, sources.vision)
-    sampling = REFERENCE[recipe.family].model_dump()
     return Checkpoint(
-        model=model, tokenizer_json=tokenizer, prompt=recipe.prompt, sampling=sampling
+        model=model, tokenizer_json=tokenizer, prompt=recipe.prompt, sampling=recipe.settings
     )
+
+
+def _fill_codec(model: Model, recipe: Recipe, folder: Path) -> None:
+    """Give a model the VQ tokenizer or the autoencoder of a checkpoint."""
+    name = "gen_vision_model" if isinstance(model, Janus) else "vae"
+    codec = getattr(load_checkpoint(folder).model, name, None)
+    try:
+        getattr(model, name).load_state_dict({} if codec is None else codec.state_dict())
+    except RuntimeError:
+        raise OptionError(f"{folder}: its {name} does not fit recipe {recipe.name}") from None
+    if isinstance(model, Janus):
+        start_codes(model)
 
 
 def from_checkpoint(recipe: Recipe, folder: Path) -> Checkpoint:
@@ -148,12 +151,20 @@ def fill_language(model: Model, folder: Path) -> str:
 
     Args:
         model: The model, changed in place.
-        folder: Folder with config.json, tokenizer.json and the weights, as transformers writes it.
+        folder: Folder with config.json, tokenizer.json and the weights, as transformers writes it;
+            or a checkpoint of this family, whose language model is taken.
 
     Raises:
         CheckpointError: Tensors are missing, or sizes are not the model's.
     """
     raw = read_object(folder / "config.json")
+    if "model" in raw or raw.get("model_type") == "multi_modality":
+        found = load_checkpoint(folder)
+        try:
+            model.language_model.load_state_dict(found.model.language_model.state_dict())
+        except RuntimeError:
+            raise CheckpointError(f"{folder}: its language model has other sizes") from None
+        return found.tokenizer_json
     if raw.get("model_type") != "llama":
         raise CheckpointError(
             f"{folder}: model_type is {raw.get('model_type')}; give a language model of type llama"

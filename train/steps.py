@@ -52,9 +52,14 @@ class Layout:
     skipped: Mapping[str, str]
 
     @property
-    def num_targets(self) -> int:
-        """Tokens and codes that are learned."""
-        return sum(piece.num_targets for piece in self.pieces)
+    def num_codes(self) -> int:
+        """Codes that are learned."""
+        return sum(piece.num_codes for piece in self.pieces)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are learned, besides codes."""
+        return sum(piece.num_targets for piece in self.pieces) - self.num_codes
 
     @property
     def num_drawn(self) -> int:

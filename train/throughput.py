@@ -41,9 +41,8 @@ def flops_of(recipe: Recipe, stage: Stage, layout: Layout) -> float:
     passes = 4 + 2 * ("language_model" in stage.train)
     positions = sum(len(piece) for piece in layout.pieces)
     pairs = sum(len(piece) ** 2 / 2 for piece in layout.pieces)
-    text = layout.num_targets - sum(piece.num_codes for piece in layout.pieces)
     found = language.num_hidden_layers * (passes * positions * layer + 12 * pairs * width)
-    found += passes * text * width * language.vocab_size
+    found += passes * layout.num_tokens * width * language.vocab_size
     block = vision.width**2 * (4 + 2 * vision.mlp_ratio)
     seen = sum(piece.sees for piece in layout.pieces) * vision.num_patches
     vision_passes = 6 if "understanding_encoder" in stage.train else 2

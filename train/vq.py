@@ -1,220 +1,278 @@
-"""Training of the VQ tokenizer: an autoencoder first, then k-means, then the codebook in the loop.
+"""Training of a VQ tokenizer: an autoencoder first, then k-means, then the codebook in the loop.
 
-k-means on an untrained encoder collapses, so the codebook is seeded late. Most cells of a scene are
-plain background. Left alone they take most of the codes and, through normalization and attention,
-carry what belongs to objects elsewhere. Therefore each background colour has one reserved code: the
-decoder is given it in every plain cell, and the encoder learns to give it.
+k-means on an untrained encoder collapses, so the codebook is seeded late. Drawings on a plain
+background leave most cells plain. Left alone they take most of the codes and, through normalization
+and attention, carry what belongs to things elsewhere. Therefore each background colour that is
+named has one reserved code: the decoder is given it in every plain cell, and the encoder learns to
+give it. Photographs have no such colours; all of their cells are learned.
+
+Shapes: B batch, E code dimension, H, W pixels, h, w cells, N = h * w, K reserved codes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from janus_edge.model.codebook import VQTokenizer, normalised_latent, straight_through
-from janus_edge.shapes.scenes import BACKGROUNDS, CELL, Scene, render, scenes
-from janus_edge.train.loop import LossAt, Stage, autocast
+from janus_edge.train.loop import LossAt, autocast
 
 FOREGROUND_WEIGHT = 5.0
 L1_WEIGHT = 0.3
+EDGE_WEIGHT = 0.2  # of the differences between neighbouring pixels
 COMMITMENT_WEIGHT = 0.25
+LATENT_NOISE = 0.05  # of the autoencoder's latents, which will be rounded to codes
 CODEBOOK_DECAY = 0.98
+TOLERANCE = 0.02  # of [-1, 1]; a pixel that near to a plain colour is plain
+UNUSED_STEPS = 400  # after which a code starts anew, as the latent of a cell
+SEED_BATCHES, SEED_ITERATIONS = 60, 12  # of k-means
+_SEED_STEP = 1 << 30  # k-means takes its images from here on
 
-AUTOENCODER = Stage(
-    name="autoencoder",
-    num_steps=650,
-    batch_size=32,
-    learning_rate=1e-3,
-    warmup_steps=50,
-    trainable=("",),
-)
-CODEBOOK = Stage(
-    name="codebook",
-    num_steps=1050,
-    batch_size=32,
-    learning_rate=1e-3,
-    warmup_steps=20,
-    decay_from=0.3,
-    trainable=("encoder", "quant_conv", "post_quant_conv", "decoder"),
-)
+Images = Callable[[int, int], Tensor]  # a step's images: number of the step, how many
 
 
-def scene_images(batch: list[Scene]) -> Tensor:
-    """Return the images of scenes as pixels (B, 3, H, W) in [-1, 1]."""
-    rgb = np.stack([render(scene) for scene in batch])
-    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 127.5 - 1
+class TokenizerTrainee(nn.Module):
+    """A VQ tokenizer in training.
 
-
-def scene_batch(step: int, size: int, split: str = "train") -> list[Scene]:
-    """Return the scenes of a step, of all combinations: the tokenizer sees no captions.
-
-    Args:
-        step: Number of the step.
-        size: Number of scenes.
-        split: One of ``SPLITS``.
-    """
-    return list(islice(scenes(split, step * size), size))
-
-
-def foreground(batch: list[Scene], pixels_BCHW: Tensor) -> Tensor:
-    """Return where a pixel is not background, (B, 1, H, W) bool.
-
-    Args:
-        batch: Scenes of the images.
-        pixels_BCHW: The images, in [-1, 1].
-    """
-    plain = torch.tensor([BACKGROUNDS[scene.background] for scene in batch]) / 127.5 - 1
-    return (pixels_BCHW - plain[:, :, None, None]).abs().amax(1, keepdim=True) > 0.02
-
-
-def autoencoder_loss(model: VQTokenizer, batch_size: int) -> LossAt:
-    """Return the loss of reconstruction without quantization, on the unit sphere.
-
-    Args:
-        model: The tokenizer in training.
-        batch_size: Images per step.
+    Attributes:
+        model: The tokenizer.
+        plain_K3: Colours of plain backgrounds, in [-1, 1]; the first K codes are theirs.
+        last_used_S: The last step at which a cell took each code.
     """
 
-    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
-        view = _view(model, scene_batch(step, batch_size))
-        latent = torch.where(view.is_plain, view.plain, view.latent)
-        return _reconstruction(model, latent, view) + F.mse_loss(view.latent, latent), {}
+    plain_K3: Tensor
+    last_used_S: Tensor
 
-    return loss_at
+    def __init__(self, model: VQTokenizer, plain: Sequence[tuple[int, int, int]]) -> None:
+        """Keep the tokenizer.
 
+        Args:
+            model: The tokenizer.
+            plain: Colours of plain backgrounds, of 255; none for photographs.
+        """
+        super().__init__()
+        self.model = model
+        self.register_buffer("plain_K3", torch.tensor(plain).view(-1, 3) / 127.5 - 1)
+        self.register_buffer(
+            "last_used_S", torch.zeros(len(model.quantize.embedding.weight), dtype=torch.int64)
+        )
 
-def codebook_loss(model: VQTokenizer, batch_size: int) -> LossAt:
-    """Return the loss of reconstruction through the codebook.
-
-    The codebook follows the latents by moving averages.
-
-    Args:
-        model: The tokenizer in training; its first step sets the codebook.
-        batch_size: Images per step.
-    """
-
-    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
-        if step == 0:
-            seed_codebook(model)
-        view = _view(model, scene_batch(AUTOENCODER.num_steps + step, batch_size))
-        codes = model.quantize.nearest(view.latent)
-        quantized = model.quantize.lookup(codes, *view.latent.shape[2:])
-        shown_BN = ~view.is_plain.flatten(1)
-        _follow(model, view.latent.detach(), codes, shown_BN)
-        target = torch.where(view.is_plain, view.plain, quantized).detach()
-        commitment = F.mse_loss(view.latent, target)
-        passed = torch.where(view.is_plain, view.plain, straight_through(view.latent, quantized))
-        loss = _reconstruction(model, passed, view) + COMMITMENT_WEIGHT * commitment
-        plain_right = (codes < len(BACKGROUNDS))[~shown_BN].float().mean().item()
-        return loss, {"commitment": commitment.item(), "plain_right": plain_right}
-
-    return loss_at
+    def view(self, pixels_BCHW: Tensor) -> View:
+        """Return a batch of images, encoded."""
+        table = self.model.quantize.table()
+        pixels_BCHW = pixels_BCHW.to(table.device).contiguous(memory_format=torch.channels_last)
+        with autocast(table.device):
+            latent = self.model.latent(pixels_BCHW)
+        shown, background_B = foreground(pixels_BCHW, self.plain_K3)
+        cell = pixels_BCHW.shape[-1] // latent.shape[-1]
+        return View(
+            pixels=pixels_BCHW,
+            shown=shown,
+            latent=normalised_latent(latent.float()),
+            background_B=background_B,
+            plain=table[background_B, :, None, None].detach(),
+            is_plain=F.max_pool2d(shown.float(), cell) == 0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _View:
+class View:
     """A batch as the tokenizer's training sees it.
 
     Attributes:
         pixels: Images (B, 3, H, W).
-        shown: Where a pixel is not background, (B, 1, H, W) bool.
+        shown: Where a pixel is not plain background, (B, 1, H, W) bool.
         latent: Latents (B, E, h, w), unit vectors.
-        background_B1: Reserved code of each image's background.
+        background_B: Reserved code of each image's background.
         plain: Vector of that code, (B, E, 1, 1).
-        is_plain: Cells that show background alone, (B, 1, h, w) bool.
+        is_plain: Cells that show plain background alone, (B, 1, h, w) bool.
     """
 
     pixels: Tensor
     shown: Tensor
     latent: Tensor
-    background_B1: Tensor
+    background_B: Tensor
     plain: Tensor
     is_plain: Tensor
 
 
-def _view(model: VQTokenizer, batch: list[Scene]) -> _View:
-    """Render and encode a batch."""
-    device = model.quantize.embedding.weight.device
-    pixels = scene_images(batch)
-    shown = foreground(batch, pixels).to(device)
-    pixels = pixels.to(device)
-    with autocast(device):
-        latent = model.latent(pixels)
-    names = list(BACKGROUNDS)
-    background_B1 = torch.tensor([[names.index(scene.background)] for scene in batch])
-    background_B1 = background_B1.to(device)
-    return _View(
-        pixels=pixels,
-        shown=shown,
-        latent=normalised_latent(latent.float()),
-        background_B1=background_B1,
-        plain=model.quantize.table()[background_B1[:, 0], :, None, None],
-        is_plain=F.max_pool2d(shown.float(), CELL) == 0,
-    )
+def foreground(pixels_BCHW: Tensor, plain_K3: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where images show more than their background, and which colour that has.
 
-
-@torch.no_grad()
-def taught_codes(model: VQTokenizer, batch: list[Scene]) -> Tensor:
-    """Return the codes (B, N) of scenes; plain cells have their background's reserved code."""
-    view = _view(model, batch)
-    codes_BN = model.quantize.nearest(view.latent)
-    return torch.where(view.is_plain.flatten(1), view.background_B1, codes_BN)
-
-
-@torch.no_grad()
-def seed_codebook(model: VQTokenizer, num_batches: int = 60, iterations: int = 12) -> None:
-    """Set the codebook by k-means of the cells that show something.
-
-    The first codes stay reserved for the plain backgrounds.
+    The background is the plain colour of most pixels. An image without any has no background.
 
     Args:
-        model: Trained autoencoder, whose codebook is changed in place.
-        num_batches: Batches of 32 training images.
-        iterations: Iterations of k-means.
+        pixels_BCHW: Images in [-1, 1].
+        plain_K3: Colours of plain backgrounds.
+
+    Returns:
+        (B, 1, H, W) bool, and the number of the colour (B,); 0 where there is none.
     """
-    shown = []
-    for index in range(num_batches):
-        view = _view(model, scene_batch(index, 32))
-        shown.append(view.latent.flatten(2).transpose(1, 2)[~view.is_plain.flatten(1)])
-    table = model.quantize.embedding.weight
-    free = len(table) - len(BACKGROUNDS)
-    cells = torch.cat(shown)
-    centres = cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:free]]
-    for _ in range(iterations):
+    batch = len(pixels_BCHW)
+    if not len(plain_K3):
+        none = torch.zeros(batch, dtype=torch.int64, device=pixels_BCHW.device)
+        return torch.ones_like(pixels_BCHW[:, :1], dtype=torch.bool), none
+    is_near = [
+        (pixels_BCHW - colour[:, None, None]).abs().amax(1, keepdim=True) <= TOLERANCE
+        for colour in plain_K3
+    ]
+    near_KB1HW = torch.stack(is_near)
+    background_B = near_KB1HW.flatten(2).sum(2).argmax(0)
+    return ~near_KB1HW[background_B, torch.arange(batch)], background_B
+
+
+def autoencoder_loss(trainee: TokenizerTrainee, images: Images, batch_size: int) -> LossAt:
+    """Return the loss of reconstruction without quantization, on the unit sphere.
+
+    Args:
+        trainee: The tokenizer in training.
+        images: A step's images.
+        batch_size: Images per step.
+    """
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        view = trainee.view(images(step, batch_size))
+        noise = torch.randn(view.latent.shape, generator=torch.Generator().manual_seed(step))
+        shaken = F.normalize(view.latent + LATENT_NOISE * noise.to(view.latent.device), dim=1)
+        latent = torch.where(view.is_plain, view.plain, shaken)
+        target = torch.where(view.is_plain, view.plain, view.latent.detach())
+        loss, psnr = reconstruction(trainee.model, latent, view)
+        return loss + F.mse_loss(view.latent, target), {"psnr": psnr}
+
+    return loss_at
+
+
+def codebook_loss(
+    trainee: TokenizerTrainee, images: Images, batch_size: int, before: int
+) -> LossAt:
+    """Return the loss of reconstruction through the codebook.
+
+    The codebook follows the latents by moving averages.
+
+    Args:
+        trainee: The tokenizer in training; its first step sets the codebook.
+        images: A step's images.
+        batch_size: Images per step.
+        before: Steps of the autoencoder, whose images are not taken again.
+    """
+    model = trainee.model
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == 0:
+            seed_codebook(trainee, images, batch_size)
+        view = trainee.view(images(before + step, batch_size))
+        with torch.no_grad():
+            codes = model.quantize.nearest(view.latent)
+            quantized = model.quantize.lookup(codes, *view.latent.shape[2:]).clone()
+        shown_BN = ~view.is_plain.flatten(1)
+        plain = view.plain.clone()  # the table moves below
+        _follow(trainee, view.latent.detach(), codes, shown_BN, step)
+        target = torch.where(view.is_plain, plain, quantized)
+        commitment = F.mse_loss(view.latent, target)
+        passed = torch.where(view.is_plain, plain, straight_through(view.latent, quantized))
+        loss, psnr = reconstruction(model, passed, view)
+        plain_right = (codes == view.background_B[:, None])[~shown_BN].float().mean().item()
+        in_use = int((trainee.last_used_S > step - UNUSED_STEPS).sum())
+        metrics = {"psnr": psnr, "commitment": commitment.item(), "codes_in_use": in_use}
+        return loss + COMMITMENT_WEIGHT * commitment, metrics | {"plain_right": plain_right}
+
+    return loss_at
+
+
+@torch.no_grad()
+def taught_codes(trainee: TokenizerTrainee, pixels_BCHW: Tensor) -> Tensor:
+    """Return the codes (B, N) of images; plain cells have their background's reserved code."""
+    view = trainee.view(pixels_BCHW)
+    codes_BN = trainee.model.quantize.nearest(view.latent)
+    return torch.where(view.is_plain.flatten(1), view.background_B[:, None], codes_BN)
+
+
+@torch.no_grad()
+def seed_codebook(trainee: TokenizerTrainee, images: Images, batch_size: int) -> None:
+    """Set the codebook by k-means of the cells that show something.
+
+    The first codes stay reserved for plain backgrounds.
+
+    Args:
+        trainee: Trained autoencoder, whose codebook is changed in place.
+        images: A step's images.
+        batch_size: Images per batch.
+    """
+    views = (trainee.view(images(_SEED_STEP + i, batch_size)) for i in range(SEED_BATCHES))
+    cells = torch.cat(
+        [view.latent.flatten(2).transpose(1, 2)[~view.is_plain.flatten(1)] for view in views]
+    )
+    table, first = trainee.model.quantize.embedding.weight, len(trainee.plain_K3)
+    free = len(table) - first
+    order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
+    centres = cells[order.to(cells.device).repeat(1 + free // len(cells))[:free]]
+    for _ in range(SEED_ITERATIONS):
         nearest = torch.cat([(part @ centres.T).argmax(1) for part in torch.split(cells, 8192)])
         sums = torch.zeros_like(centres).index_add_(0, nearest, cells)
-        counts = torch.bincount(nearest, minlength=free)
-        empty = counts == 0
+        empty = torch.bincount(nearest, minlength=free) == 0
         sums[empty] = cells[_spread(int(empty.sum()), len(cells))]
         centres = F.normalize(sums, dim=1)
-    table[len(BACKGROUNDS) :] = centres
+    table[first:] = centres
     table.copy_(F.normalize(table, dim=1))
 
 
 @torch.no_grad()
-def _follow(model: VQTokenizer, latent_BEHW: Tensor, codes_BN: Tensor, shown_BN: Tensor) -> None:
-    """Move each code used by a cell that shows something towards the mean of its latents."""
-    table = model.quantize.embedding.weight
-    cells, codes = latent_BEHW.flatten(2).transpose(1, 2)[shown_BN], codes_BN[shown_BN]
+def _follow(
+    trainee: TokenizerTrainee, latent_BEhw: Tensor, codes_BN: Tensor, shown_BN: Tensor, step: int
+) -> None:
+    """Move each code that a cell took towards the mean of its latents; renew unused codes."""
+    table, first = trainee.model.quantize.embedding.weight, len(trainee.plain_K3)
+    cells, codes = latent_BEhw.flatten(2).transpose(1, 2)[shown_BN], codes_BN[shown_BN]
     sums = torch.zeros_like(table).index_add_(0, codes, cells)
     used = torch.bincount(codes, minlength=len(table)) > 0
-    used[: len(BACKGROUNDS)] = False
+    trainee.last_used_S[used] = step
+    used[:first] = False
     moved = table[used] + (1 - CODEBOOK_DECAY) * (F.normalize(sums[used], dim=1) - table[used])
     table[used] = F.normalize(moved, dim=1)
+    unused = trainee.last_used_S < step - UNUSED_STEPS
+    unused[:first] = False
+    if step % 100 == 99 and len(cells) and unused.any():
+        table[unused] = cells[_spread(int(unused.sum()), len(cells))]
+        trainee.last_used_S[unused] = step
 
 
-def _reconstruction(model: VQTokenizer, latent: Tensor, view: _View) -> Tensor:
-    """Return the squared and absolute error of the decoded latent, more outside the background."""
+def reconstruction(model: VQTokenizer, latent: Tensor, view: View) -> tuple[Tensor, float]:
+    """Return the loss of the decoded latent, and its mean PSNR in dB.
+
+    Args:
+        model: The tokenizer.
+        latent: What is decoded, (B, E, h, w).
+        view: The batch.
+    """
     with autocast(latent.device):
         out = model.decode_latent(latent)
-    weight = 1 + (FOREGROUND_WEIGHT - 1) * view.shown
-    error = out.float() - view.pixels
+    out = out.float()
+    loss = weighted_error(out, view.pixels, view.shown)
+    edges = sum((a - b).abs().mean() for a, b in zip(_edges(out), _edges(view.pixels), strict=True))
+    mse_B = (out.detach().clamp(-1, 1) - view.pixels).square().mean((1, 2, 3)) / 4
+    return loss + EDGE_WEIGHT * edges, -10 * mse_B.clamp(min=1e-10).log10().mean().item()
+
+
+def weighted_error(out: Tensor, pixels: Tensor, shown_B1HW: Tensor) -> Tensor:
+    """Return the squared and absolute error of images, with more weight outside the background.
+
+    Args:
+        out: Reconstructed pixels (B, 3, H, W).
+        pixels: True pixels (B, 3, H, W).
+        shown_B1HW: Where a pixel is not background (bool).
+    """
+    weight = 1 + (FOREGROUND_WEIGHT - 1) * shown_B1HW
+    error = out - pixels
     return ((error.square() + L1_WEIGHT * error.abs()) * weight).sum() / (3 * weight.sum())
+
+
+def _edges(pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the differences between neighbours along each axis."""
+    return pixels_BCHW.diff(dim=-1), pixels_BCHW.diff(dim=-2)
 
 
 def _spread(count: int, total: int) -> Tensor:

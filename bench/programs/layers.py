@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnxruntime
@@ -30,16 +31,18 @@ from janus_edge.export.graph.decoder_graph import decoder_graph
 from janus_edge.export.graph.lowering import LOWERINGS
 from janus_edge.export.quantization.calibrate import CacheScales
 from janus_edge.export.quantization.quantize import QuantSpec
-from janus_edge.model.config import LanguageConfig
+from janus_edge.model.config import JanusConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends import Engine
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.sizes import Sizes
-from janus_edge.train.config import TINY
+from janus_edge.train.recipe import load_recipe
 
 SCHEMA = "layers/1"
+TINY = cast(JanusConfig, load_recipe("tiny-janus").config)
+
 LAYERS = 2
 LENGTH = 640
 LANGUAGE = LanguageConfig(

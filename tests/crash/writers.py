@@ -26,19 +26,17 @@ from torch import nn
 from janus_edge.diagnostics.records import append_record, read_records
 from janus_edge.export.bundle import writer as export
 from janus_edge.hub.pull import download
-from janus_edge.model.weights import Checkpoint, load_checkpoint
+from janus_edge.model.weights import Checkpoint, load_checkpoint, save_checkpoint
 from janus_edge.runtime import exchange
 from janus_edge.runtime.bundle import open_bundle, pulled_bundles
-from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.errors import BundleError, OutputError
 from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.image_file import save_image
 from janus_edge.runtime.removal import remove_bundle
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
-from janus_edge.train.__main__ import _one_line
-from janus_edge.train.__main__ import write as write_checkpoint
+from janus_edge.train.finished import finished_folder
 from janus_edge.train.loop import Stage, run_stage
-from janus_edge.train.small import Made
 from tests.crash.data_writers import build, index, seen_index, seen_shards
 from tests.hub.hostile_hub import COMMIT, NAME, Case, State, serve
 
@@ -81,10 +79,19 @@ def _recorded(folder: Path) -> str:
 STAGE = Stage(name="s", num_steps=4, batch_size=1, learning_rate=0.1, trainable=("",))
 
 
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn an OSError into a one-line error, as the command does."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}; make room there") from error
+
+
 def _train(folder: Path) -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    with _one_line(folder), private_folder(folder, target="states"):  # as train.__main__ does
+    with _one_line(folder), private_folder(folder, target="states"):  # as train/run.py does
         run_stage(
             model,
             STAGE,
@@ -118,14 +125,15 @@ def _checkpoint() -> Checkpoint:
 
 
 def _write_checkpoint(folder: Path, word: str) -> None:
-    with _one_line(folder):
-        (folder / "log.jsonl").write_text(word, encoding="utf-8")
-    write_checkpoint(folder, Made(checkpoint=_checkpoint(), stages=()), [word])
+    with _one_line(folder), finished_folder(folder) as part:
+        save_checkpoint(_checkpoint(), part, torch.float16)
+        for name in ("log.jsonl", "recipe.json"):
+            (part / name).write_text(word, encoding="utf-8")
 
 
 def _seen_checkpoint(folder: Path) -> str:
     made = folder / "checkpoint"
-    word = json.loads((made / "recipe.json").read_text(encoding="utf-8"))["command"].split()[-1]
+    word = (made / "recipe.json").read_text(encoding="utf-8")
     assert (made / "log.jsonl").read_text(encoding="utf-8") == word
     load_checkpoint(made)
     return word

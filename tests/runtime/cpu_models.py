@@ -20,7 +20,7 @@ from janus_edge.runtime import manifest
 from janus_edge.runtime.backends import cpu_library
 from janus_edge.runtime.backends.cpu_decoder import CpuDecoder
 from janus_edge.runtime.cached_decoder import CachedDecoder
-from janus_edge.train.stages import initialise
+from janus_edge.train.initial import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM
 

@@ -36,7 +36,7 @@ from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.manifest import Component, File
 from janus_edge.runtime.manifest import Tensor as Tensor_
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes
-from janus_edge.train.stages import initialise
+from janus_edge.train.initial import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM
 from tests.runtime.cpu_models import needs_library

@@ -22,8 +22,7 @@ from janus_edge.runtime.manifest import REFERENCE
 from janus_edge.shapes.captions import caption
 from janus_edge.shapes.questions import TOPICS, question
 from janus_edge.shapes.scenes import Scene, render, scenes
-from janus_edge.train.flow import initialise_flow
-from janus_edge.train.stages import initialise
+from janus_edge.train.initial import initialise, initialise_flow
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM, RANDOM_FLOW, RANDOM_VAE
 

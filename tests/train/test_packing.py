@@ -17,13 +17,14 @@ from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.errors import PromptError
 from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train.codec import code_shape, take_codec
 from janus_edge.train.engine import share_of
 from janus_edge.train.images import Encoded, Loader
 from janus_edge.train.losses import FlowLosses
 from janus_edge.train.packing import Packed, pack
 from janus_edge.train.pieces import CODE, IGNORED, LATENT, SEEN, Piece, answer_piece
 from janus_edge.train.recipe import Recipe, load_recipe
-from janus_edge.train.run import code_shape, take_codec, trainee_of
+from janus_edge.train.run import trainee_of
 from janus_edge.train.steps import Layout, lay_out
 from tests.train.conftest import NAMES, RECIPES
 
@@ -127,7 +128,7 @@ def test_cross_entropy_in_numpy(bench: Bench) -> None:
         wanted = -sum(likely[i, target] for i, target in enumerate(targets))
         assert len(targets) > 5 and sums[name].item() == pytest.approx(wanted, rel=1e-5)
     learned = sum(len(each) for each in packed.targets.values())
-    assert learned == layout.num_targets
+    assert learned == layout.num_tokens + layout.num_codes
 
 
 def _kept(
@@ -286,6 +287,19 @@ def test_losses_have_no_weights_between_tasks() -> None:
         return load_recipe(RECIPES / f"{name}.toml")
 
     layout = Layout(pieces=(), rows=(), skipped={})
-    shares = share_of(recipe("mini"), layout)
+    mini, flow = recipe("mini"), recipe("mini-flow")
+    shares = share_of(mini, mini.stages[0], layout)
     assert shares["answer"] == shares["image"]
-    assert set(share_of(recipe("mini-flow"), layout).values()) == {1.0}
+    assert set(share_of(flow, flow.stages[0], layout).values()) == {1.0}
+
+
+def test_examples_may_count_alike(bench: Bench) -> None:
+    if not isinstance(bench.model, Janus):
+        return
+    stage = bench.stage.model_copy(update={"balance": "examples"})
+    layout = bench.layout(5)
+    shares = share_of(bench.recipe, stage, layout)
+    drawn = sum(piece.draws for piece in layout.pieces)
+    assert shares["image"] * layout.num_codes * len(layout.pieces) == pytest.approx(drawn)
+    answers = len(layout.pieces) - drawn
+    assert shares["answer"] * layout.num_tokens * len(layout.pieces) == pytest.approx(answers)

@@ -9,6 +9,8 @@ import pytest
 
 from janus_edge.model.published import read_config
 from janus_edge.runtime.errors import OptionError
+from janus_edge.shapes import scenes as shapes
+from janus_edge.things import scenes as things
 from janus_edge.train.dry_run import bytes_per_gpu, lines_of, num_trained
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.recipe import ROLES, Phase, Stage, load_recipe, recipe_names
@@ -16,6 +18,7 @@ from janus_edge.train.start import on_meta
 from tests.train.conftest import RECIPES
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published"
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 
 # Rate, warm-up, steps, batch, weight decay of each stage
 # (arXiv 2410.13848, 2501.17811, 2411.07975).
@@ -50,8 +53,32 @@ RATIOS = {
 }
 
 
-def test_the_published_recipes_are_there() -> None:
-    assert recipe_names() == sorted(PAPERS)
+# Small models: the world that they learn, and the checkpoint that ships.
+SMALL = {
+    "tiny-janus": (shapes.BACKGROUNDS, "tiny-janus"),
+    "tiny-flow": (shapes.BACKGROUNDS, "tiny-flow"),
+    "tiny-things": (things.BACKGROUNDS, None),
+}
+
+
+def test_the_recipes_are_there() -> None:
+    assert recipe_names() == sorted([*PAPERS, *SMALL])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_recipes_say_what_they_do_otherwise(name: str) -> None:
+    recipe, (backgrounds, shipped) = load_recipe(name), SMALL[name]
+    assert len(recipe.deviations) >= 4
+    assert recipe.dropped_conditions == 0.1
+    assert ["understanding_encoder" in stage.train for stage in recipe.stages] == [0, 0, 1]
+    assert ["language_model" in stage.train for stage in recipe.stages] == [0, 1, 1]
+    assert recipe.pretraining is not None and recipe.pretraining.codec is not None
+    assert recipe.pretraining.codec.plain == tuple(backgrounds.values())
+    if shipped is not None:
+        raw = json.loads((CHECKPOINTS / shipped / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(json.dumps(recipe.config.to_dict()))  # lists for tuples
+        assert found == raw["model"]
+        assert all(raw["sampling"][key] == value for key, value in recipe.sampling.items())
 
 
 @pytest.mark.parametrize("name", PAPERS)

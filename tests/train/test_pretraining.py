@@ -1,0 +1,210 @@
+"""Codec and vision encoder from nothing: what the losses teach; a run keeps what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from janus_edge.model.codebook import VQTokenizer
+from janus_edge.model.config import VisionConfig
+from janus_edge.model.janus import Janus
+from janus_edge.model.vae import VAE, VAEConfig
+from janus_edge.model.vision import VisionModel
+from janus_edge.model.weights import load_checkpoint
+from janus_edge.runtime.errors import OptionError
+from janus_edge.shapes.scenes import BACKGROUNDS, Scene, render, scenes
+from janus_edge.train.engine import Settings
+from janus_edge.train.images import pixels
+from janus_edge.train.loop import Stage, run_stage
+from janus_edge.train.pretraining import pretrain, scale_latents
+from janus_edge.train.recipe import Recipe, load_recipe
+from janus_edge.train.run import How, train_recipe
+from janus_edge.train.sections import Pretraining
+from janus_edge.train.siglip import SiglipTrainee, siglip_loss
+from janus_edge.train.start import Sources, started
+from janus_edge.train.vae import latent_scale, plain_variance, vae_loss
+from janus_edge.train.vq import (
+    TokenizerTrainee,
+    autoencoder_loss,
+    codebook_loss,
+    foreground,
+    taught_codes,
+)
+from janus_edge.train.world import World
+from tests.conftest import RANDOM
+from tests.train.conftest import NAMES, RECIPES
+
+PLAIN = tuple(BACKGROUNDS.values())
+PLAIN_K3 = torch.tensor(PLAIN) / 127.5 - 1
+ONE = World(0, 1, torch.device("cpu"))
+VAE_CONFIG = VAEConfig(
+    latent_channels=4,
+    block_out_channels=(4, 8, 8),
+    layers_per_block=1,
+    norm_num_groups=4,
+    scaling_factor=1.0,
+)
+
+
+def shown(step: int, count: int) -> list[Scene]:
+    return list(islice(scenes("train", step * count), count))
+
+
+def images(step: int, count: int) -> torch.Tensor:
+    return torch.stack([pixels(render(scene)) for scene in shown(step % 1000, count)])
+
+
+def small(step: int, count: int) -> torch.Tensor:
+    return F.interpolate(images(step, count), size=32)
+
+
+def stage(steps: int, rate: float, trainable: tuple[str, ...] = ("",)) -> Stage:
+    return Stage(name="s", num_steps=steps, batch_size=8, learning_rate=rate, trainable=trainable)
+
+
+def test_the_background_is_the_plain_colour_of_most_pixels() -> None:
+    batch = shown(0, 16)
+    is_shown, background = foreground(images(0, 16), PLAIN_K3)
+    names = list(BACKGROUNDS)
+    assert [names[i] for i in background] == [scene.background for scene in batch]
+    part = is_shown.float().mean((1, 2, 3))
+    assert (part > 0.02).all() and (part < 0.7).all()
+
+
+def test_a_photograph_has_no_background() -> None:
+    photo = torch.rand(2, 3, 16, 16) * 2 - 1
+    for plain in (torch.empty(0, 3), PLAIN_K3 + 7):
+        is_shown, background = foreground(photo, plain)
+        assert is_shown.all() and background.tolist() == [0, 0]
+
+
+def test_a_tokenizer_learns_images_and_reserved_codes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trainee = TokenizerTrainee(VQTokenizer(RANDOM.codebook), PLAIN)
+    parts = ("model.encoder", "model.quant_conv", "model.post_quant_conv", "model.decoder")
+    loss = autoencoder_loss(trainee, small, 8)
+    before = loss(900)[1]["psnr"]
+    run_stage(trainee, stage(60, 5e-3, parts), loss, tmp_path)
+    assert loss(900)[1]["psnr"] > before + 4
+    last = codebook_loss(trainee, small, 8, 60)
+    last(0)  # sets the codebook
+    codes = dataclasses.replace(stage(200, 3e-3, parts), name="codes")
+    run_stage(trainee, codes, last, tmp_path)
+    _, metrics = last(900)
+    assert metrics["plain_right"] > 0.6
+    assert len(taught_codes(trainee, small(901, 64)).unique()) > 10
+    view = trainee.view(small(900, 8))
+    plain = view.is_plain.flatten(1)
+    taught = taught_codes(trainee, small(900, 8))
+    reserved = view.background_B[:, None].expand_as(taught)
+    assert torch.equal(taught[plain], reserved[plain]) and plain.any()
+
+
+def test_an_autoencoder_learns(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = VAE(VAE_CONFIG)
+    loss_at = vae_loss(model, images, PLAIN_K3, 4)
+    assert torch.equal(loss_at(3)[0], loss_at(3)[0])
+    before = loss_at(100)[0].item()
+    run_stage(model, stage(12, 1e-2), loss_at, tmp_path)
+    loss, metrics = loss_at(100)
+    assert loss.item() < 0.7 * before
+    assert 0 < metrics["reconstruction"] < loss.item()
+
+
+def test_plain_cells_are_those_without_foreground() -> None:
+    is_shown, background = foreground(images(0, 6), PLAIN_K3)
+    mean = background[:, None, None, None].float().expand(6, 4, 16, 16).clone()
+    assert plain_variance(mean, background, is_shown) == 0
+    things = F.max_pool2d(is_shown.float(), 4) > 0
+    assert plain_variance(mean + 7 * things, background, is_shown) == 0
+    noisy = plain_variance(mean + torch.randn_like(mean), background, is_shown)
+    assert noisy.item() == pytest.approx(1, abs=0.1)
+    assert plain_variance(mean, background, torch.ones_like(is_shown)) == 0
+
+
+def test_scaled_latents_have_unit_variance_and_the_same_images() -> None:
+    torch.manual_seed(0)
+    model = VAE(VAE_CONFIG).eval()
+    seen = images(0, 4)
+    with torch.no_grad():
+        before = model.decode(model.encode(seen)[0])
+        scale_latents(model, latent_scale(model, images))
+        assert latent_scale(model, images) == pytest.approx(1, rel=1e-3)
+        assert torch.allclose(model.decode(model.encode(seen)[0]), before, atol=1e-4)
+
+
+def test_captions_teach_the_vision_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = VisionConfig(image_size=64, patch_size=16, width=32, layers=2, heads=2)
+    trainee = SiglipTrainee(VisionModel(config), 32, 20)
+
+    def captioned(step: int, count: int) -> tuple[torch.Tensor, list[list[int]]]:
+        batch = shown(step, count)
+        names = list(BACKGROUNDS)
+        words = [[names.index(each.background), 5 + len(each.things)] for each in batch]
+        return images(step, count), words
+
+    loss_at = siglip_loss(trainee, captioned, 24)
+    assert loss_at(500)[1]["retrieval"] < 0.4
+    run_stage(trainee, stage(60, 3e-3), loss_at, tmp_path)
+    assert loss_at(500)[1]["retrieval"] > 0.6  # the number of things is harder to see
+
+
+def from_nothing(name: str) -> Recipe:
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    codec = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3, "plain": PLAIN}
+    codec |= {"autoencoder_steps": 2} if name == "mini" else {}
+    vision = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+    plan = Pretraining.model_validate({"codec": codec, "vision": vision})
+    return recipe.model_copy(update={"pretraining": plan})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_trains_from_nothing(name: str, dataset: Path, tmp_path: Path) -> None:
+    how = How(settings=Settings(bf16=False, rows_at_once=16))
+    recipe, said = from_nothing(name), []
+    made = train_recipe(recipe, dataset, tmp_path, Sources(), how, said.append)
+    model = load_checkpoint(made).model
+    codec = model.gen_vision_model if isinstance(model, Janus) else model.vae
+    assert all(value.isfinite().all() for value in codec.state_dict().values())
+    kept = sorted(path.name for path in (tmp_path / "pretraining").iterdir())
+    assert kept == ["codec", "codec.safetensors", "vision", "vision.safetensors"]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pretraining/**/*")}
+    again = train_recipe(recipe, dataset, tmp_path, Sources(), how, said.append)
+    assert again == made  # all of it is read back
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_several_processes_do_not_pretrain(dataset: Path, tmp_path: Path) -> None:
+    recipe = from_nothing("mini")
+    checkpoint = started(recipe, Sources(), ["a red circle"])
+    two = World(0, 2, torch.device("cpu"))
+    with pytest.raises(OptionError, match="without torchrun until stage 1 begins"):
+        pretrain(recipe, Sources(), checkpoint, {}, tmp_path, two, lambda found: None)
+
+
+def test_a_codec_that_is_given_is_not_trained(
+    dataset: Path, starts: dict[str, Path], tmp_path: Path
+) -> None:
+    sources = Sources(checkpoint=starts["mini"])
+    recipe = from_nothing("mini")
+    checkpoint = started(recipe, sources, [])
+    pretrain(recipe, sources, checkpoint, {}, tmp_path, ONE, lambda found: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_codes_start_where_their_vectors_are(starts: dict[str, Path]) -> None:
+    """Also with another checkpoint's tokenizer, which comes after the initial weights."""
+    model = started(from_nothing("mini"), Sources(codec=starts["mini"]), ["a star"]).model
+    assert isinstance(model, Janus)
+    table = model.gen_vision_model.quantize.table()
+    assert torch.equal(model.gen_embed.weight, 2 * table)
+    assert torch.equal(
+        table, load_checkpoint(starts["mini"]).model.gen_vision_model.quantize.table()
+    )

@@ -1,0 +1,230 @@
+"""Pre-training of what no source gives: the codec of images, and the vision encoder.
+
+Both learn from the recipe's own data before the stages. A part that is finished is kept in the
+run's folder and read back; one that was stopped goes on at its last saved step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from janus_edge.data.errors import BrokenSample
+from janus_edge.data.order import Order
+from janus_edge.data.samples import Sample
+from janus_edge.data.source import Role
+from janus_edge.data.views import cropped
+from janus_edge.model.codebook import VQTokenizer
+from janus_edge.model.janus import Janus
+from janus_edge.model.vae import VAE
+from janus_edge.model.vision import VisionModel
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.files import atomic_write
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train.images import pixels
+from janus_edge.train.initial import start_codes
+from janus_edge.train.loop import Stage, run_stage
+from janus_edge.train.recipe import Recipe
+from janus_edge.train.sections import CodecTraining, Schedule
+from janus_edge.train.siglip import SiglipTrainee, siglip_loss
+from janus_edge.train.start import Sources
+from janus_edge.train.vae import latent_scale, vae_loss
+from janus_edge.train.vq import TokenizerTrainee, autoencoder_loss, codebook_loss
+from janus_edge.train.world import World
+
+FOLDER = "pretraining"
+Skip = Callable[[Mapping[str, str]], None]
+
+
+def pretrain(
+    recipe: Recipe,
+    sources: Sources,
+    checkpoint: Checkpoint,
+    dataset: Mapping[str, Role],
+    folder: Path,
+    world: World,
+    skip: Skip,
+) -> None:
+    """Train the codec and the vision encoder of a model, in place, where no source gives them.
+
+    Args:
+        recipe: The recipe; without ``pretraining`` nothing is done.
+        sources: What the model started from.
+        checkpoint: The model and its tokenizer.
+        dataset: The data by role.
+        folder: Folder of the run.
+        world: The processes. Only one alone pre-trains.
+        skip: Called with the names of samples that are left out, and why.
+
+    Raises:
+        OptionError: Several processes would have to pre-train.
+        OutputError: The folder cannot be written; what was saved stays.
+    """
+    plan, model = recipe.pretraining, checkpoint.model
+    if plan is None or sources.checkpoint is not None:
+        return
+    encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
+    feed, place = Feed(recipe, dataset, encoder, skip), folder / FOLDER
+    if (codec := plan.codec) is not None and sources.codec is None:
+        if isinstance(model, Janus):
+            tokenizer = model.gen_vision_model
+            _once(place / "codec", tokenizer, world, partial(_train_vq, tokenizer, codec, feed))
+            start_codes(model)
+        else:
+            _once(place / "codec", model.vae, world, partial(_train_vae, model.vae, codec, feed))
+    if (by := plan.vision) is not None and sources.vision is None:
+        sees = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
+        _once(place / "vision", sees, world, partial(_train_vision, sees, by, feed))
+
+
+class Feed:
+    """Images of a role in an endless shuffled order, with or without their captions."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Mapping[str, Role],
+        encoder: PromptEncoder,
+        skip: Skip,
+    ) -> None:
+        """Keep where images come from.
+
+        Args:
+            recipe: Size of the images, and the seed of the order.
+            dataset: The data by role.
+            encoder: Encoder of captions.
+            skip: Called with the names of samples that are left out, and why.
+        """
+        self.size, self.seed = recipe.config.vision.image_size, recipe.seed
+        self.dataset, self.encoder, self.skip = dataset, encoder, skip
+        self.width = recipe.config.vision.width
+        self.vocab_size = recipe.config.language.vocab_size
+
+    def images(self, role: str) -> Callable[[int, int], Tensor]:
+        """Return what gives a step's images (B, 3, S, S)."""
+        return lambda step, count: self._batch(role, step, count)[0]
+
+    def captioned(self, role: str) -> Callable[[int, int], tuple[Tensor, list[list[int]]]]:
+        """Return what gives a step's images, each with the token ids of one of its captions."""
+
+        def of(step: int, count: int) -> tuple[Tensor, list[list[int]]]:
+            found, samples = self._batch(role, step, count)
+            rng = np.random.default_rng((self.seed, step))
+            chosen = [each.captions[int(rng.integers(len(each.captions)))] for each in samples]
+            return found, [self.encoder.answer(text)[:-1].tolist() for text in chosen]
+
+        return of
+
+    def _batch(self, name: str, step: int, count: int) -> tuple[Tensor, list[Sample]]:
+        """Return a step's images and their samples; broken ones are left out and named."""
+        role = self.dataset[name]
+        order = Order(len(role), self.seed)
+        found: list[Tensor] = []
+        samples: list[Sample] = []
+        for place in order.indices(step * count, (step + 1) * count):
+            number = role.number(int(place))
+            try:
+                sample = role.sample(number)
+                image = role.shards.image(number)
+            except BrokenSample as error:
+                self.skip({error.name: error.reason})
+                continue
+            found.append(pixels(cropped(image, self.size)))
+            samples.append(sample)
+        if not found:
+            raise OptionError(
+                f"{name}: {count} samples in a row are broken; janus-edge data check DATA names "
+                "them"
+            )
+        return torch.stack(found), samples
+
+
+def _once(folder: Path, part: nn.Module, world: World, train: Callable[[Path], None]) -> None:
+    """Train a part and keep its weights beside the folder of its states, or read them back."""
+    path = folder.with_suffix(".safetensors")
+    if not path.exists():
+        if world.size > 1:
+            raise OptionError(
+                f"{path} is not there: pre-training runs in one process; run the same command "
+                "without torchrun until stage 1 begins, then with it"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        train(folder)
+        with atomic_write(path) as partial:
+            state = {key: value.cpu().contiguous() for key, value in part.state_dict().items()}
+            save_file(state, partial)
+    part.load_state_dict(load_file(path))
+
+
+def _train_vq(model: VQTokenizer, plan: CodecTraining, feed: Feed, folder: Path) -> None:
+    """Train the VQ tokenizer: an autoencoder, then the codebook."""
+    trainee = TokenizerTrainee(model, plan.plain)
+    images, before = feed.images(plan.role), plan.autoencoder_steps
+    parts = tuple(f"model.{name}" for name in _LEARNING)
+    if before:
+        first = Stage(
+            name="autoencoder",
+            num_steps=before,
+            batch_size=plan.batch_size,
+            learning_rate=plan.learning_rate,
+            warmup_steps=plan.warmup_steps,
+            trainable=parts,
+        )
+        run_stage(trainee, first, autoencoder_loss(trainee, images, plan.batch_size), folder)
+    loss = codebook_loss(trainee, images, plan.batch_size, before)
+    run_stage(trainee, _stage("codebook", plan, parts), loss, folder)
+
+
+# Of the VQ tokenizer, what gradients move; its codebook follows the latents.
+_LEARNING = ("encoder", "quant_conv", "post_quant_conv", "decoder")
+
+
+def _train_vae(vae: VAE, plan: CodecTraining, feed: Feed, folder: Path) -> None:
+    """Train the autoencoder; its latents get unit variance by its own weights."""
+    images, plain_K3 = feed.images(plan.role), torch.tensor(plan.plain).view(-1, 3) / 127.5 - 1
+    loss = vae_loss(vae, images, plain_K3, plan.batch_size)
+    run_stage(vae, _stage("vae", plan, ("",)), loss, folder)
+    scale_latents(vae, latent_scale(vae, images) / vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def scale_latents(vae: VAE, factor: float) -> None:
+    """Multiply raw latents by a factor, in the weights before and after them.
+
+    Args:
+        vae: The autoencoder, changed in place; its images stay the same.
+        factor: The factor.
+    """
+    channels = vae.config.latent_channels
+    for value in (vae.quant_conv.weight, vae.quant_conv.bias):
+        assert value is not None
+        value[:channels] *= factor  # the means; then come the logarithms of the variances
+    vae.post_quant_conv.weight /= factor
+
+
+def _train_vision(encoder: VisionModel, plan: Schedule, feed: Feed, folder: Path) -> None:
+    """Train the vision encoder by captions."""
+    torch.manual_seed(feed.seed)
+    trainee = SiglipTrainee(encoder, feed.width, feed.vocab_size)
+    loss = siglip_loss(trainee, feed.captioned(plan.role), plan.batch_size)
+    run_stage(trainee, _stage("vision", plan, ("",)), loss, folder)
+
+
+def _stage(name: str, plan: Schedule, trainable: tuple[str, ...]) -> Stage:
+    """Return a schedule as the training loop reads it."""
+    return Stage(
+        name=name,
+        num_steps=plan.steps,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        warmup_steps=plan.warmup_steps,
+        decay_from=plan.decay_from,
+        trainable=trainable,
+    )

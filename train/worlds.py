@@ -1,0 +1,166 @@
+"""Shards of the worlds that this package draws: shapes, and everyday things.
+
+A scene becomes an image with several captions (generation), an image with a conversation
+(understanding), or a conversation about a scene told in words (text). Combinations that are held
+out never come up. The same arguments write the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from janus_edge.data.content import Content, Exchange
+from janus_edge.data.place import MARKER, placed
+from janus_edge.data.shard_writer import ShardWriter
+from janus_edge.shapes import captions as shape_captions
+from janus_edge.shapes import questions as shape_questions
+from janus_edge.shapes import scenes as shape_scenes
+from janus_edge.things import captions as thing_captions
+from janus_edge.things import questions as thing_questions
+from janus_edge.things import scenes as thing_scenes
+
+SAMPLES_PER_SHARD = 10_000
+# How many of each hundred scenes serve in a role; each role has scenes of its own.
+SHARES = {"generation": 60, "understanding": 30, "text": 10}
+_FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
+_CAPTIONS, _QUESTIONS = 6, 4  # most per scene
+_LAST = "describe"  # it answers most other questions
+
+
+@dataclass(frozen=True)
+class World:
+    """A world that draws scenes and speaks about them.
+
+    Attributes:
+        scenes: Endless scenes from a number on, none of them held out.
+        render: Returns a scene's image (H, W, 3) uint8.
+        caption: Returns one of a scene's captions.
+        question: Returns a question of a topic about a scene with its answer, or None.
+        tell: Returns a scene in words, for one who does not see it.
+        topics: Topics of questions.
+        languages: Languages of all but captions.
+    """
+
+    scenes: Callable[[int], Iterator[Any]]
+    render: Callable[[Any], np.ndarray]
+    caption: Callable[[Any, np.random.Generator], str]
+    question: Callable[[Any, np.random.Generator, str, str], tuple[str, str] | None]
+    tell: Callable[[Any, str], str]
+    topics: tuple[str, ...]
+    languages: tuple[str, ...]
+
+
+def _shape_question(
+    scene: shape_scenes.Scene, rng: np.random.Generator, _language: str, topic: str
+) -> tuple[str, str] | None:
+    asked = shape_questions.question(scene, rng, topic)
+    return None if asked is None else (asked.text, asked.answer)
+
+
+def _thing_caption(scene: thing_scenes.Scene, rng: np.random.Generator) -> str:
+    language = thing_captions.LANGUAGES[int(rng.integers(2))]
+    return thing_captions.caption(scene, rng, language).text
+
+
+def _thing_question(
+    scene: thing_scenes.Scene, rng: np.random.Generator, language: str, topic: str
+) -> tuple[str, str] | None:
+    asked = thing_questions.question(scene, rng, language, topic)
+    return None if asked is None else (asked.text, asked.answer)
+
+
+WORLDS = {
+    "shapes": World(
+        scenes=lambda start: shape_scenes.scenes("train", start, held_out=False),
+        render=shape_scenes.render,
+        caption=lambda scene, rng: shape_captions.caption(scene, rng).text,
+        question=_shape_question,
+        tell=lambda scene, _language: shape_questions.tell(scene),
+        topics=shape_questions.LESSONS,
+        languages=("english",),
+    ),
+    "things": World(
+        scenes=lambda start: thing_scenes.scenes("train", start, held_out=False),
+        render=thing_scenes.render,
+        caption=_thing_caption,
+        question=_thing_question,
+        tell=thing_questions.tell,
+        topics=thing_questions.TOPICS,
+        languages=thing_captions.LANGUAGES,
+    ),
+}
+
+
+def write_world(
+    name: str,
+    out: Path,
+    num_scenes: int,
+    *,
+    replace: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, int]:
+    """Write shards of a world, a folder per role; each folder appears whole or not at all.
+
+    Args:
+        name: One of ``WORLDS``.
+        out: Folder of roles, made if it is missing.
+        num_scenes: Scenes of all roles together.
+        replace: Whether earlier shards of ours there are replaced.
+        report: Called with a line per role.
+
+    Returns:
+        Samples by role.
+
+    Raises:
+        OutputError: A folder is there, or cannot be written.
+    """
+    world, written = WORLDS[name], {}
+    for role, share in SHARES.items():
+        count = max(1, num_scenes * share // 100)
+        with placed(out / role, replace) as part:
+            with ShardWriter(part, SAMPLES_PER_SHARD) as writer:
+                for number, scene in enumerate(islice(world.scenes(_FIRST[role]), count)):
+                    writer.write(f"{number:09d}", _members(world, role, scene, number))
+            words = {"by": "janus-edge", "role": role, "samples": count}
+            text = json.dumps(words | {"shards": writer.sizes}, indent=1) + "\n"
+            (part / MARKER).write_text(text, encoding="utf-8")
+        written[role] = count
+        report(f"{out / role}: {count} samples")
+    return written
+
+
+def _members(world: World, role: str, scene: Any, number: int) -> dict[str, bytes]:
+    """Return a sample's members by their extension."""
+    rng = np.random.default_rng((list(SHARES).index(role), number))
+    language = world.languages[int(rng.integers(len(world.languages)))]
+    content = _content(world, role, scene, language, rng)
+    members = {"json": json.dumps(content.document(), ensure_ascii=False).encode()}
+    if role != "text":
+        file = io.BytesIO()
+        Image.fromarray(world.render(scene)).save(file, "PNG")
+        members["png"] = file.getvalue()
+    return members
+
+
+def _content(
+    world: World, role: str, scene: Any, language: str, rng: np.random.Generator
+) -> Content:
+    """Return what a sample says."""
+    if role == "generation":
+        captions = dict.fromkeys(world.caption(scene, rng) for _ in range(_CAPTIONS))
+        return Content(captions=tuple(captions))
+    topics = sorted(rng.permutation(world.topics).tolist(), key=lambda topic: topic == _LAST)
+    asked = (world.question(scene, rng, language, topic) for topic in topics)
+    pairs = [pair for pair in asked if pair is not None][:_QUESTIONS]
+    if role == "text":  # the scene is told with the first question
+        pairs[0] = (f"{world.tell(scene, language)}\n{pairs[0][0]}", pairs[0][1])
+    return Content(turns=tuple(Exchange(user, assistant) for user, assistant in pairs))
