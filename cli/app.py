@@ -34,7 +34,7 @@ app.command("train")(train)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.add_typer(models, name="models")
-app.add_typer(evaluate, name="eval")
+app.command("eval")(evaluate)
 app.add_typer(data, name="data")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,16 +10,16 @@ import typer
 
 from janus_edge.cli.options import Device, Json, user_path
 
-evaluate = typer.Typer(rich_markup_mode=None, help="Measure quality.")
+
+class Exams(StrEnum):
+    """Worlds to score bundles in."""
+
+    shapes = "shapes"
+    things = "things"
 
 
-@evaluate.callback()
-def _group() -> None:
-    """Keep ``shapes`` a command of its own: without a callback, typer merges a single command."""
-
-
-@evaluate.command("shapes")
-def shapes(
+def evaluate(
+    world: Annotated[Exams, typer.Argument(help="World of the prompts and questions.")],
     model: Annotated[
         str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
     ] = None,
@@ -26,7 +27,7 @@ def shapes(
         int, typer.Option(help="Images to draw, over six categories.", min=6)
     ] = 600,
     num_questions: Annotated[
-        int, typer.Option(help="Questions to ask, over six topics.", min=6)
+        int, typer.Option(help="Questions to ask, over all topics.", min=6)
     ] = 600,
     split: Annotated[str, typer.Option(help="Seed range: test or validation.")] = "test",
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the bundle's.")] = None,
@@ -57,9 +58,11 @@ def shapes(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Score a bundle in the world of shapes: images by their pixels, answers by their text."""
+    """Score a bundle in a world: images by their pixels, answers by their text."""
+    from importlib import import_module
+
     from janus_edge.cli.json_output import print_json
-    from janus_edge.evals.shapes import run
+    from janus_edge.evals.scoring import run
     from janus_edge.runtime.output import is_standard_output
     from janus_edge.runtime.stop import keeping
 
@@ -69,6 +72,7 @@ def shapes(
         raise typer.BadParameter("--json, --record - and --sheet - all want standard output")
     with keeping(lambda: "nothing was recorded"):
         result = run(
+            import_module(f"janus_edge.evals.{world.value}").EXAM,
             model=model,
             num_prompts=num_prompts,
             num_questions=num_questions,

@@ -33,15 +33,15 @@ NOT_RUN = {
     r".*\b(janus-pro|janusflow-1)": "needs published weights, or gigabytes of random ones",
     r"python tools/make_checkpoint": "gigabytes of random weights",
     r"python (-m janus_edge\.)?bench[/.]programs": "minutes to hours",
-    r"python -m janus_edge\.train": "hours; tests/train",
     r"janus-edge distill ": "minutes to hours; tests/distill",
-    r"janus-edge train my-|torchrun |janus-edge export runs/": "hours; tests/train",
-    r"janus-edge eval shapes .*(--solver NAME|--record bench)": "placeholders; writes a record",
+    r"janus-edge train (my-|tiny-)|torchrun |janus-edge export runs/": "hours; tests/train",
+    r"janus-edge eval (shapes|things) .*(--solver NAME|--record bench)": "writes a record",
     r".*\b(sdxl-vae|JanusFlow-1)": "needs published weights; tests/hub, tests/export",
 }
 # Commands that run with ``pytest -m slow`` alone.
 SLOW = {
     r"janus-edge export ": "half a minute of two cores each",
+    r"janus-edge data world": "minutes; tests/train",
     r"janus-edge eval shapes": "600 images: minutes",
 }
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from janus_edge.evals.shapes import answer, draw, judge, prompts, questions
+from janus_edge.evals.scoring import answer, draw
+from janus_edge.evals.shapes import judge, prompts, questions
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.shapes.captions import Caption, Wanted
+from janus_edge.shapes.scenes import render
 
 README = {
     "tiny-janus": Caption(
@@ -36,17 +38,17 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 def test_the_readmes_image_is_right(session: Session) -> None:
     wanted = README[session.bundle.manifest.name]
-    assert all(judge(draw(session, ImageRequest(prompt=wanted.text)), wanted).values())
+    assert all(judge(draw(session, ImageRequest(prompt=wanted.text)).pixels, wanted).values())
 
 
 def test_most_images_and_answers_are_right(session: Session) -> None:
     """Of a few only; docs/training.md has the scores, by ``janus-edge eval shapes``."""
     drawn = [
-        judge(draw(session, ImageRequest(prompt=wanted.text, seed=seed)), wanted)["geneval"]
+        judge(draw(session, ImageRequest(prompt=wanted.text, seed=seed)).pixels, wanted)["geneval"]
         for seed, (_, wanted) in enumerate(prompts("validation", 12))
     ]
     answered = [
-        answer(session, scene, asked) == asked.answer
+        answer(session, render(scene), asked.text) == asked.answer
         for _, scene, asked in questions("validation", 12)
     ]
     assert np.mean(drawn) >= 0.4 and np.mean(answered) >= 0.6

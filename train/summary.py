@@ -86,7 +86,8 @@ def _plot(path: Path, log: list[dict[str, Any]], recipe: Recipe) -> bool:
         if points:
             first.plot(*zip(*points, strict=True), label=name, linewidth=1)
     first.set(title="loss", yscale="log")
-    first.legend()
+    if log:
+        first.legend()
     for axes, (name, title) in zip((second, third, fourth), _AXES.items(), strict=True):
         points = [(x, line[name]) for x, line in zip(at, log, strict=True) if name in line]
         axes.plot(*zip(*points, strict=True), linewidth=1) if points else None

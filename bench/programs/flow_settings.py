@@ -33,7 +33,8 @@ import numpy as np
 import onnxruntime
 
 from janus_edge.diagnostics.records import append_record, checkout_commit, read_records
-from janus_edge.evals.shapes import RULES, Outcome, check_split, draw, judge, prompts, summary
+from janus_edge.evals.scoring import Outcome, check_split, draw, summary
+from janus_edge.evals.shapes import RULES, judge, prompts
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.runtime.flow import FlowSettings, integrate
@@ -139,7 +140,7 @@ def measure(
     for seed, (held_out, wanted) in enumerate(cases):
         image = draw(session, request_of(settings, wanted, seed))
         images.append(image)
-        for rule, right in judge(image, wanted).items():
+        for rule, right in judge(image.pixels, wanted).items():
             outcome = Outcome(group=wanted.category, held_out=held_out, right=right)
             outcomes[rule].append(outcome)
     errors = [

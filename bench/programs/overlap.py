@@ -21,7 +21,8 @@ import numpy as np
 
 from janus_edge.diagnostics.machine import describe
 from janus_edge.diagnostics.records import append_record, program
-from janus_edge.evals.shapes import draw, judge, prompts
+from janus_edge.evals.scoring import draw
+from janus_edge.evals.shapes import judge, prompts
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Finished
 from janus_edge.runtime.requests import ImageRequest
@@ -49,7 +50,7 @@ def scores(session: Session, settings: list[Setting], count: int) -> dict[Settin
     for index, (_, wanted) in enumerate(prompts("test", count)):
         for setting in settings:
             request = ImageRequest(prompt=wanted.text, seed=index, **settings_of(session, setting))
-            right[setting].append(judge(draw(session, request), wanted)[RULE])
+            right[setting].append(judge(draw(session, request).pixels, wanted)[RULE])
             passes.setdefault(setting, num_passes(session, request))
         if index % 50 == 49:
             print(

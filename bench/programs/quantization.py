@@ -22,7 +22,8 @@ import numpy as np
 import onnxruntime
 
 from janus_edge.diagnostics.records import append_record, program
-from janus_edge.evals.shapes import check_split, draw, prompts
+from janus_edge.evals.scoring import check_split, draw
+from janus_edge.evals.shapes import prompts
 from janus_edge.runtime import sampling
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.decode import Settings

@@ -69,19 +69,20 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "models list": (),
     "models remove": ("mine",),
     "bench": ("{bundle}", "--runs", "1", "--warmups", "0", "--threads", "1", "--max-tokens", "2"),
-    "eval shapes": ("--model", "{bundle}", "--num-prompts", "6", "--num-questions", "6"),
+    "eval": ("shapes", "--model", "{bundle}", "--num-prompts", "6", "--num-questions", "6"),
     "export": ("{checkpoint}", "mine"),
     "train": ("r.toml", "--data", "data", "--start", "{checkpoint}", "-o", "run", "--fp32"),
     "distill": ("{bundle}", "-o", "mine", "--images", "2", "--steps", "1"),
     "pull": ("owner/name",),
     "data build": ("rows.jsonl", "mine", "--samples-per-shard", "2"),
     "data check": ("set.tar",),
+    "data world": ("things", "mine", "--scenes", "10"),
     "data show": ("set.tar",),
 }
 # What is named in place of a folder, so that the command fails early instead of working for long.
 _FOLDERS = ("{bundle}", "{checkpoint}")
 _LONG = {
-    **dict.fromkeys(("bench", "eval shapes", "distill"), "{bundle}"),
+    **dict.fromkeys(("bench", "eval", "distill"), "{bundle}"),
     **dict.fromkeys(("export", "train"), "{checkpoint}"),
 }
 
@@ -301,4 +302,4 @@ def test_locales_and_streams(
 
 
 def test_every_command_is_in_the_list() -> None:
-    assert {path for path, _ in _parameters()} - {"eval", "data"} <= set(COMMANDS)
+    assert {path for path, _ in _parameters()} - {"data"} <= set(COMMANDS)

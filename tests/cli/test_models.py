@@ -36,7 +36,7 @@ def test_lists_and_removes(cli, bundle_dir: Path, home: Path) -> None:
 def test_no_command_is_help(cli) -> None:
     done = cli()
     assert (done.returncode, done.stderr) == (0, "") and "generate" in done.stdout
-    assert "Missing command" in cli.fails("eval")
+    assert "Missing argument" in cli.fails("eval")
 
 
 def test_what_cannot_be_removed(cli, bundle_dir: Path, home: Path) -> None:

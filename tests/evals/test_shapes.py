@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janus_edge.evals import shapes
-from janus_edge.evals.shapes import Outcome, prompts, questions, summary
+from janus_edge.evals import scoring
+from janus_edge.evals.scoring import Outcome, summary
+from janus_edge.evals.shapes import EXAM, prompts, questions
 from janus_edge.runtime.errors import OptionError
 from janus_edge.shapes.captions import CATEGORIES
 from janus_edge.shapes.questions import TOPICS
@@ -49,7 +50,8 @@ def run(
     split: str = "test",
     **settings: float | str | None,
 ) -> dict:
-    return shapes.run(
+    return scoring.run(
+        EXAM,
         model=str(bundle_dir),
         num_prompts=12,
         num_questions=12,
