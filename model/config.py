@@ -50,9 +50,12 @@ class LanguageConfig:
         return self.hidden_size // self.num_attention_heads
 
 
+SIGLIP = "siglip"
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Sizes of the SigLIP vision transformer.
+    """Sizes of the understanding encoder.
 
     Attributes:
         image_size: Side of the square input, in pixels.
@@ -62,6 +65,8 @@ class VisionConfig:
         heads: Attention heads per block.
         mlp_ratio: Width of the MLP's hidden layer, in multiples of ``width``.
         layer_norm_eps: Epsilon of each layer norm.
+        encoder: Its kind, by a name of ``ENCODERS`` (``model/encoders.py``). Only SigLIP is
+            published.
     """
 
     image_size: int
@@ -71,6 +76,7 @@ class VisionConfig:
     heads: int
     mlp_ratio: float = 4
     layer_norm_eps: float = 1e-6
+    encoder: str = SIGLIP
 
     def __post_init__(self) -> None:
         """Check all sizes.
@@ -215,8 +221,11 @@ class _Nested:
             raise ValueError(f"the model's config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the nested JSON that ``from_dict`` reads."""
-        return dataclasses.asdict(self)
+        """Return the nested JSON that ``from_dict`` reads; the usual encoder is not named."""
+        found = dataclasses.asdict(self)
+        if found["vision"]["encoder"] == SIGLIP:
+            del found["vision"]["encoder"]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

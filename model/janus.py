@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import JanusConfig
+from janus_edge.model.encoders import make_encoder
 from janus_edge.model.language import LanguageModel
-from janus_edge.model.vision import Aligner, VisionModel
+from janus_edge.model.vision import Aligner
 from janus_edge.model.vision_language import VisionLanguageModel
 
 
@@ -41,14 +42,14 @@ class ImageHead(nn.Module):
 
 
 class Janus(VisionLanguageModel):
-    """Model that understands images through SigLIP and draws them as VQ codes."""
+    """Model that understands images through SigLIP, as published, and draws them as VQ codes."""
 
     def __init__(self, config: JanusConfig) -> None:
         """Create all parts with untrained weights."""
         super().__init__()
         width, book = config.language.hidden_size, config.codebook
         self.config = config
-        self.vision_model = VisionModel(config.vision)
+        self.vision_model = make_encoder(config.vision, book)
         self.aligner = Aligner(config.vision.width, width, config.aligner.depth)
         self.gen_vision_model = VQTokenizer(book)
         self.gen_embed = nn.Embedding(book.size, book.dim)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from janus_edge.model.config import JanusFlowConfig
+from janus_edge.model.encoders import make_encoder
 from janus_edge.model.flow import FlowDecoder, FlowEncoder
 from janus_edge.model.language import LanguageModel
 from janus_edge.model.vae import VAE, VAEConfig
-from janus_edge.model.vision import VisionModel
 from janus_edge.model.vision_language import VisionLanguageModel
 
 
@@ -47,7 +47,7 @@ class JanusFlow(VisionLanguageModel):
                 f"stride {vae.stride} times patch {flow.patch}"
             )
         self.config, self.vae_config = config, vae
-        self.vision_und_enc_model = VisionModel(config.vision)
+        self.vision_und_enc_model = make_encoder(config.vision)
         self.vision_und_enc_aligner = nn.Linear(config.vision.width, width)
         self.beg_of_und_embed = nn.Parameter(torch.zeros(1, width))
         self.vision_gen_enc_model = FlowEncoder(flow, width)

@@ -55,6 +55,8 @@ def check_numbers(config: Any) -> None:
                 raise ValueError(f"{field.name} is {shown(value)}, not 1 to {MOST_LEVELS} numbers")
             for each in value:
                 _check_whole(f"{field.name} has", each, int(most))
+        elif field.type == "str" and not isinstance(value, str):
+            raise ValueError(f"{field.name} is {shown(value)}, not a name")
         elif field.type == "bool" and not isinstance(value, bool):
             raise ValueError(f"{field.name} is {shown(value)}, not true or false")
 

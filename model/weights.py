@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import nn
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
+from janus_edge.model.encoders import check_encoder
 from janus_edge.model.extras import load_samples, read_prompt, read_sampling
 from janus_edge.model.files import (
     CheckpointError,
@@ -92,6 +93,7 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
         raw = read_object(path)
         config = read_config(raw)
         family = _FAMILIES[type(config)]
+        check_encoder(config)
         prompt, sampling = read_prompt(raw), read_sampling(raw, family)
     path = folder / "tokenizer.json"
     with _one_line(path, "is this a checkpoint?"):

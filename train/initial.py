@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from janus_edge.model.encoders import CodeVision
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 
@@ -28,8 +29,11 @@ def initialise(model: Janus) -> None:
 
 @torch.no_grad()
 def start_codes(model: Janus) -> None:
-    """Set the codes' embedding by the codebook, so that codes that look alike start alike."""
-    model.gen_embed.weight.copy_(model.gen_vision_model.quantize.table() * 2)
+    """Set what follows from a codec: codes that look alike start alike, in the embedding."""
+    codec = model.gen_vision_model
+    model.gen_embed.weight.copy_(codec.quantize.table() * 2)
+    if isinstance(model.vision_model, CodeVision):  # one encoder for both
+        model.vision_model.load_state_dict(codec.state_dict(), strict=False)
 
 
 def initialise_flow(model: JanusFlow) -> None:

@@ -23,7 +23,6 @@ from janus_edge.data.views import cropped
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
-from janus_edge.model.vision import VisionModel
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.files import atomic_write
@@ -209,7 +208,7 @@ def scale_latents(vae: VAE, factor: float) -> None:
     vae.post_quant_conv.weight /= factor
 
 
-def _train_vision(encoder: VisionModel, plan: Schedule, feed: Feed, folder: Path) -> None:
+def _train_vision(encoder: nn.Module, plan: Schedule, feed: Feed, folder: Path) -> None:
     """Train the vision encoder by captions."""
     torch.manual_seed(feed.seed)
     trainee = SiglipTrainee(encoder, feed.width, feed.vocab_size)

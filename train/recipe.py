@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
+from janus_edge.model.encoders import check_encoder
 from janus_edge.model.vae import VAEConfig
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import REFERENCE
@@ -197,6 +198,10 @@ class Recipe(Section):
         if self.repa is not None and self.repa.layer > layers:
             raise ValueError(f"repa.layer is {self.repa.layer}; the model has {layers} layers")
         _ = self.template, self.vae_config, self.settings
+        check_encoder(self.config)
+        learns = self.config.vision.encoder != "codes"
+        if self.pretraining is not None and self.pretraining.vision is not None and not learns:
+            raise ValueError("pretraining.vision goes with an encoder that learns by itself")
         return self
 
     @cached_property  # read for every example

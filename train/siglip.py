@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_edge.model.vision import VisionModel
 from janus_edge.train.loop import LossAt, autocast
 
 Captioned = Callable[[int, int], tuple[Tensor, list[list[int]]]]  # images, token ids of captions
@@ -27,7 +26,7 @@ Captioned = Callable[[int, int], tuple[Tensor, list[list[int]]]]  # images, toke
 class SiglipTrainee(nn.Module):
     """A vision encoder in training, with what only this training needs."""
 
-    def __init__(self, vision_model: VisionModel, width: int, vocab_size: int) -> None:
+    def __init__(self, vision_model: nn.Module, width: int, vocab_size: int) -> None:
         """Keep the encoder; create the word vectors and both projections.
 
         Args:

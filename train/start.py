@@ -13,19 +13,17 @@ import torch
 from torch import nn
 
 from janus_edge.model.config import JanusConfig
+from janus_edge.model.encoders import ENCODERS
 from janus_edge.model.files import CheckpointError, read_object, read_text
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
-from janus_edge.model.matching import UNUSED, find_weights
-from janus_edge.model.names import published_name
+from janus_edge.model.matching import find_weights
 from janus_edge.model.published import is_tied
 from janus_edge.model.weights import Checkpoint, Model, fill, load_checkpoint
 from janus_edge.runtime.errors import OptionError
 from janus_edge.train.initial import initialise, initialise_flow, start_codes
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.text import tokenizer_of
-
-_POOLING = UNUSED[0]  # names that begin so are left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Sources:
     Attributes:
         checkpoint: A whole Janus or JanusFlow.
         language: A Llama-type language model with its tokenizer, or a checkpoint that has one.
-        vision: A SigLIP.
+        vision: A vision encoder of the recipe's kind, such as SigLIP.
         codec: A checkpoint whose VQ tokenizer, or autoencoder, is used.
     """
 
@@ -175,29 +173,24 @@ def fill_language(model: Model, folder: Path) -> str:
 
 
 def fill_vision(model: Model, folder: Path) -> None:
-    """Give a model the weights of a SigLIP vision encoder; its text encoder is left out.
+    """Give a model the weights of a vision encoder; a text encoder beside it is left out.
 
     Args:
         model: The model, changed in place.
-        folder: Folder of a SiglipModel or SiglipVisionModel, as transformers writes it.
+        folder: Folder of a vision encoder of the model's kind, as transformers writes it.
 
     Raises:
-        CheckpointError: Tensors are missing, or sizes are not the model's.
+        CheckpointError: It is of another kind, tensors are missing, or sizes are not the model's.
     """
     encoder = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
-    _fill(nn.ModuleDict({"vision_model": encoder}), folder, _siglip_name)
-
-
-def _siglip_name(name: str) -> tuple[str, int | None]:
-    """Return our name of a tensor of transformers' SigLIP; its pooling and its text are unused.
-
-    transformers 5 writes a SiglipVisionModel without the prefix that it has in a SiglipModel.
-    """
-    bare = name.removeprefix("vision_model.")
-    if bare.startswith(("head.", "text_model.", "logit_")):
-        return f"{_POOLING}{name}", None
-    bare = bare.replace(".self_attn.out_proj.", ".attn.proj.")
-    return published_name(f"model.vision_model.{bare}")
+    name = model.config.vision.encoder
+    kind, found = ENCODERS[name], read_object(folder / "config.json").get("model_type")
+    if kind.rename is None or found not in kind.model_types:
+        wanted = " or ".join(kind.model_types) or "none: this kind takes no --vision"
+        raise CheckpointError(
+            f"{folder}: model_type is {found}; encoder {name} of the recipe takes {wanted}"
+        )
+    _fill(nn.ModuleDict({"vision_model": encoder}), folder, kind.rename)
 
 
 def _fill(

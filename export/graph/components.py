@@ -88,6 +88,7 @@ def _vision(model: Model, encoder: str, aligner: str, preset: Preset) -> list[Co
     pixels = Input(name="pixels", shape=(3, config.image_size, config.image_size))
     features = Input(name="features", shape=(config.num_patches, config.width))
     is_listed = spec is not None and preset.lowering == "onnxruntime" and fits_vision(config)
+    is_listed = is_listed and isinstance(see, VisionModel)
 
     def part(name: str, of: str, module: nn.Module, given: Input, output: str) -> Component:
         return traced(

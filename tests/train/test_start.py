@@ -101,5 +101,9 @@ def test_what_does_not_fit(llama: Path, starts: dict[str, Path], tmp_path: Path)
     with pytest.raises(CheckpointError, match="model_type is None; give a language model"):
         (tmp_path / "config.json").write_text("{}", encoding="utf-8")
         started(recipe, Sources(codec=codec, language=tmp_path), TEXTS)
-    with pytest.raises(CheckpointError, match=r"does not fit the recipe's \[model\]"):
+    with pytest.raises(CheckpointError, match="model_type is llama; encoder siglip"):
         started(recipe, Sources(codec=codec, vision=llama), TEXTS)
+    small = transformers.SiglipVisionConfig(**SEEN | {"num_hidden_layers": 1})
+    transformers.SiglipVisionModel(small).save_pretrained(tmp_path / "small")
+    with pytest.raises(CheckpointError, match=r"does not fit the recipe's \[model\]"):
+        started(recipe, Sources(codec=codec, vision=tmp_path / "small"), TEXTS)
