@@ -8,6 +8,7 @@ import typer
 
 from janus_edge.cli.ask import ask
 from janus_edge.cli.bench import bench
+from janus_edge.cli.convert import convert
 from janus_edge.cli.data import data
 from janus_edge.cli.distill import distill
 from janus_edge.cli.doctor import doctor
@@ -28,6 +29,7 @@ app.command("generate")(generate)
 app.command("ask")(ask)
 app.command("inspect")(inspect)
 app.command("export")(export)
+app.command("convert")(convert)
 app.command("pull")(pull)
 app.command("distill")(distill)
 app.command("train")(train)

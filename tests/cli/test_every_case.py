@@ -71,6 +71,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "bench": ("{bundle}", "--runs", "1", "--warmups", "0", "--threads", "1", "--max-tokens", "2"),
     "eval": ("shapes", "--model", "{bundle}", "--num-prompts", "6", "--num-questions", "6"),
     "export": ("{checkpoint}", "mine"),
+    "convert": ("{checkpoint}", "mine"),
     "train": ("r.toml", "--data", "data", "--start", "{checkpoint}", "-o", "run", "--fp32"),
     "distill": ("{bundle}", "-o", "mine", "--images", "2", "--steps", "1"),
     "pull": ("owner/name",),
@@ -83,7 +84,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 _FOLDERS = ("{bundle}", "{checkpoint}")
 _LONG = {
     **dict.fromkeys(("bench", "eval", "distill"), "{bundle}"),
-    **dict.fromkeys(("export", "train"), "{checkpoint}"),
+    **dict.fromkeys(("export", "convert", "train"), "{checkpoint}"),
 }
 
 

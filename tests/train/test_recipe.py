@@ -62,7 +62,13 @@ SMALL = {
 
 
 def test_the_recipes_are_there() -> None:
-    assert recipe_names() == sorted([*PAPERS, *SMALL])
+    assert recipe_names() == sorted([*PAPERS, *SMALL, "tiny-janus-tune"])
+
+
+def test_the_recipe_of_fine_tuning_has_the_sizes_of_its_start() -> None:
+    tune, whole = load_recipe("tiny-janus-tune"), load_recipe("tiny-janus")
+    assert tune.config == whole.config and tune.prompt == whole.prompt
+    assert tune.settings == whole.settings and tune.deviations
 
 
 @pytest.mark.parametrize("name", SMALL)
