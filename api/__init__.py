@@ -1,6 +1,12 @@
 """janus-edge: draw images and ask about them with compiled bundles of the Janus family.
 
     import janus_edge
+    model = janus_edge.load()
+    image = model.draw("three red circles", seed=7)
+    model.ask(image, "how many circles are there?")
+
+Each step of a request, as events:
+
     session = janus_edge.Session(janus_edge.open_bundle())
     for event in session.generate_image(janus_edge.ImageRequest(prompt="three red circles")):
         if isinstance(event, janus_edge.Image):
@@ -24,6 +30,7 @@ for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
 if TYPE_CHECKING:
     from janus_edge.runtime.bundle import Bundle, open_bundle, shipped_bundles
     from janus_edge.runtime.conversation import Conversation
+    from janus_edge.runtime.drawn import DrawnImage
     from janus_edge.runtime.errors import (
         BundleError,
         DeviceError,
@@ -36,17 +43,21 @@ if TYPE_CHECKING:
         PullError,
     )
     from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
+    from janus_edge.runtime.everyday import Chat, Model, load
     from janus_edge.runtime.image import load_image
     from janus_edge.runtime.prompt import Turn
     from janus_edge.runtime.requests import AskRequest, ImageRequest
     from janus_edge.runtime.session import Session
+    from janus_edge.runtime.stream import Stream
 
 __all__ = [
     "AskRequest",
     "Bundle",
     "BundleError",
+    "Chat",
     "Conversation",
     "DeviceError",
+    "DrawnImage",
     "Event",
     "Finished",
     "Image",
@@ -54,6 +65,7 @@ __all__ = [
     "ImageRequest",
     "ImageWarning",
     "JanusEdgeError",
+    "Model",
     "OptionError",
     "OutputError",
     "Preview",
@@ -61,9 +73,11 @@ __all__ = [
     "PromptError",
     "PullError",
     "Session",
+    "Stream",
     "Text",
     "Turn",
     "__version__",
+    "load",
     "load_image",
     "open_bundle",
     "shipped_bundles",
@@ -72,6 +86,7 @@ __all__ = [
 _HOMES = {
     "bundle": ("Bundle", "open_bundle", "shipped_bundles"),
     "conversation": ("Conversation",),
+    "drawn": ("DrawnImage",),
     "errors": (
         "BundleError",
         "DeviceError",
@@ -83,11 +98,13 @@ _HOMES = {
         "PromptError",
         "PullError",
     ),
+    "everyday": ("Chat", "Model", "load"),
     "events": ("Event", "Finished", "Image", "Preview", "Progress", "Text"),
     "image": ("load_image",),
     "prompt": ("Turn",),
     "requests": ("AskRequest", "ImageRequest"),
     "session": ("Session",),
+    "stream": ("Stream",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

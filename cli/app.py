@@ -8,6 +8,7 @@ import typer
 
 from janus_edge.cli.ask import ask
 from janus_edge.cli.bench import bench
+from janus_edge.cli.chat import chat
 from janus_edge.cli.convert import convert
 from janus_edge.cli.data import data
 from janus_edge.cli.distill import distill
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate)
 app.command("ask")(ask)
+app.command("chat")(chat)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("convert")(convert)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
+from rich.console import Console
 
+from janus_edge.cli.inline_images import sharpening
 from janus_edge.cli.json_output import print_json
 from janus_edge.cli.terminal import drawing_bar, one_line
 from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.drawn import is_approximate, texts_of
 from janus_edge.runtime.events import Finished, Image, Preview, Progress
 from janus_edge.runtime.image_file import check_fit, encode, format_of, save_image
 from janus_edge.runtime.output import (
@@ -31,6 +36,7 @@ from janus_edge.runtime.session import Session
 from janus_edge.runtime.stop import keeping
 
 DEFAULT = Path("out.png")  # never overwritten, unlike a file that the user names
+_Advance = Callable[[int, int, str], None]  # show what is done, of how much, in which unit
 _Write = Callable[[int, bytes], Path]  # write an image's file, by its index; return the name
 
 
@@ -42,6 +48,7 @@ def draw(
     threads: int,
     device: str,
     json: bool,
+    shown: str = "",
 ) -> None:
     """Draw images, write the files and print a line for each.
 
@@ -54,6 +61,7 @@ def draw(
         threads: Threads of the backend; 0 lets it choose.
         device: Device to run on.
         json: Whether to print one JSON document instead of lines.
+        shown: How the terminal shows the images (``cli/inline_images.py``); "" for not at all.
 
     Raises:
         BadParameter: The output cannot take the images.
@@ -69,15 +77,18 @@ def draw(
     drawn: list[dict[str, Any]] = []
     timings: dict[str, float] = {}
     try:
-        with keeping(lambda: _kept(drawn, total)), drawing_bar("drawing") as advance:
+        with keeping(lambda: _kept(drawn, total)), _progress(shown) as (advance, show):
             for event in events:
                 match event:
                     case Progress(done=done, total=of, unit=unit):
                         advance(done, of, unit)
-                    case Preview(index=index, pixels=pixels, done=done) if previews:
-                        save_image(pixels, previews / f"{index:03}-{done:04}.png", {})
+                    case Preview(index=index, pixels=pixels, done=done):
+                        show(pixels)
+                        if previews:
+                            save_image(pixels, previews / f"{index:03}-{done:04}.png", {})
                     case Image(pixels=pixels, index=index, seed=seed):
-                        texts = _texts(session, request, index, seed)
+                        show(pixels)
+                        texts = texts_of(session, request, index, seed)
                         path = write(index, encode(pixels, kind, texts))
                         drawn.append({"file": path, "prompt": texts["prompt"], "seed": seed})
                     case Finished(timings_ms=timings):
@@ -89,14 +100,28 @@ def draw(
         print_json(_document(session, request, drawn, timings))
     else:
         took = ", ".join(f"{name} {ms:.0f}" for name, ms in timings.items())
-        how = "approximate; " if _is_approximate(session.image_settings(request)) else ""
+        how = "approximate; " if is_approximate(session.image_settings(request)) else ""
         typer.echo(f"{how}ms: {took}", err=True)
+
+
+@contextmanager
+def _progress(shown: str) -> Iterator[tuple[_Advance, Callable[[np.ndarray], None]]]:
+    """Yield what shows progress and what shows an image: both in place, or a bar alone."""
+    if not shown:
+        with drawing_bar("drawing") as advance:
+            yield advance, lambda pixels_HWC: None
+        return
+    with sharpening(Console(), shown) as show:
+        yield (
+            lambda done, total, unit: show(None, f"{done}/{total} {unit}"),
+            lambda pixels_HWC: show(pixels_HWC, None),
+        )
 
 
 def _check_texts(session: Session, request: ImageRequest, kind: str) -> None:
     """Refuse prompts that an image's file of this kind cannot hold."""
     for index in range(0, len(request.prompts) * request.num_images, request.num_images):
-        check_fit(kind, _texts(session, request, index, 0))
+        check_fit(kind, texts_of(session, request, index, 0))
 
 
 def _check_output(output: Path | None, total: int, json: bool) -> _Write:
@@ -127,25 +152,6 @@ def _check_output(output: Path | None, total: int, json: bool) -> _Write:
     return write
 
 
-def _texts(session: Session, request: ImageRequest, index: int, seed: int) -> dict[str, str]:
-    """Return what it takes to draw an image again, to store in its file."""
-    settings, manifest = session.image_settings(request), session.bundle.manifest
-    return {
-        "Software": manifest.created_by,
-        "prompt": request.prompts[index // request.num_images],
-        "seed": str(seed),
-        **{name: str(value) for name, value in dataclasses.asdict(settings).items()},
-        **({"approximate": "yes"} if _is_approximate(settings) else {}),
-        "model": manifest.name,
-        "model_sha256": session.bundle.sha256,
-    }
-
-
-def _is_approximate(settings: object) -> bool:
-    """Return True if an image of these settings is not the exact one."""
-    return bool(getattr(settings, "is_approximate", False))
-
-
 def _list(drawn: list[dict[str, Any]], output: Path | None) -> None:
     """Print file, seed and prompt of each image.
 
@@ -173,7 +179,7 @@ def _document(
         "bundle": session.bundle.manifest.name,
         "bundle_sha256": session.bundle.sha256,
         "settings": dataclasses.asdict(session.image_settings(request)),
-        "approximate": _is_approximate(session.image_settings(request)),
+        "approximate": is_approximate(session.image_settings(request)),
         "images": drawn,
         "timings_ms": timings,
     }

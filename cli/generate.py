@@ -94,6 +94,14 @@ def generate(
     previews: Annotated[
         Path | None, typer.Option(help="Folder for previews, one per row of codes or step.")
     ] = None,
+    show: Annotated[
+        bool | None,
+        typer.Option(
+            "--show/--no-show",
+            help="Show the image in the terminal while it is drawn. Default: where the terminal "
+            "shows pixels; --show also as blocks of colour.",
+        ),
+    ] = None,
     threads: Annotated[
         int, typer.Option(help="Threads of the backend; 0 lets it choose.", min=0)
     ] = 0,
@@ -102,9 +110,11 @@ def generate(
 ) -> None:
     """Draw an image."""
     from janus_edge.cli.drawing import draw
+    from janus_edge.cli.inline_images import kind_shown
     from janus_edge.cli.standard_input import prompts_from
     from janus_edge.runtime.requests import ImageRequest
 
+    kind = "" if json else kind_shown(show)
     request = ImageRequest(
         prompt=prompts_from(prompts),
         num_images=num_images,
@@ -122,6 +132,6 @@ def generate(
         fast=fast,
         window=window,
         parallel=parallel or None,
-        previews=previews is not None,
+        previews=previews is not None or bool(kind),
     )
-    draw(request, model, output, previews, threads, device, json)
+    draw(request, model, output, previews, threads, device, json, kind)

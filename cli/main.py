@@ -16,6 +16,8 @@ from janus_edge.runtime.stop import Stopped, stoppable
 _DEBUG = "--debug"  # accepted anywhere, so it is removed before parsing
 # The extra of each command's imports.
 _EXTRAS = {
+    "chat": "chat",
+    "convert": "export",
     "data": "train",
     "distill": "export",
     "eval": "evals",

@@ -41,6 +41,15 @@ class Conversation:
         self.images: tuple[Any, ...] = ()
         self.shown: tuple[Any, ...] = ()
 
+    @property
+    def state(self) -> tuple[tuple[Turn, ...], tuple[Any, ...], tuple[Any, ...]]:
+        """Where the conversation is; set it to go back there."""
+        return self.turns, self.images, self.shown
+
+    @state.setter
+    def state(self, state: tuple[tuple[Turn, ...], tuple[Any, ...], tuple[Any, ...]]) -> None:
+        self.turns, self.images, self.shown = state
+
     @checked
     def ask(self, question: Text, images: Any = (), **settings: Any) -> Iterator[Event]:
         """Ask a question. It is a part of the conversation once its answer has been read.

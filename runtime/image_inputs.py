@@ -38,8 +38,8 @@ def _to_image(given: Any, name: str) -> PilImage.Image:
     """Return one image as RGB; ``name`` is what errors call it."""
     if isinstance(given, str | os.PathLike):
         return images.load_image(given)  # type: ignore[arg-type] # it refuses a path of bytes
-    if isinstance(given, Image | Preview):
-        given = given.pixels
+    if isinstance(pixels := getattr(given, "pixels", None), np.ndarray):  # an event, a DrawnImage
+        given = pixels
     if isinstance(given, np.ndarray):
         return _of_array(given, name)
     if not isinstance(given, PilImage.Image):

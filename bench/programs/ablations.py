@@ -34,7 +34,7 @@ from janus_edge.train.summary import write_report
 SCHEMA = "ablations/1"
 SEEDS = (0, 1, 2)
 TASKS = ("drawing", "answering")
-STEPS = {"stage1": 60, "stage2": 1500, "stage3": 900}
+STEPS = {"stage1": 40, "stage2": 700, "stage3": 300}
 LANGUAGE = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4}
 LANGUAGE |= {"num_attention_heads": 3, "num_key_value_heads": 3}
 

@@ -63,6 +63,7 @@ _ALL = (*_NUMBERS, *_TEXTS, *_PATHS)
 COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": ("a star", "--model", "{bundle}", "--threads", "1"),
     "ask": ("p.png", "what?", "--model", "{bundle}", "--max-tokens", "2", "--threads", "1"),
+    "chat": ("--model", "{bundle}", "--threads", "1"),
     "inspect": ("{bundle}",),
     "doctor": ("{bundle}",),
     "models": (),

@@ -1,0 +1,236 @@
+"""What a chat on the terminal does with a line: a message, or a command that begins with ``/``."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from janus_edge.cli.inline_images import print_image, sharpening
+from janus_edge.cli.terminal import one_line
+from janus_edge.runtime.drawn import DrawnImage
+from janus_edge.runtime.errors import JanusEdgeError, PromptError
+from janus_edge.runtime.everyday import Chat, Model
+from janus_edge.runtime.image import load_image
+from janus_edge.runtime.image_file import encode, format_of
+from janus_edge.runtime.output import write_new
+from janus_edge.runtime.requests import MAX_SEED
+
+RETRY_TEMPERATURE = 0.8  # of an answer that is asked for again
+_SEEDS = 2**31
+
+
+class Interrupted(Exception):
+    """Ctrl-C during a request."""
+
+
+@dataclass
+class Talk:
+    """A chat on the terminal.
+
+    Attributes:
+        model: The model.
+        console: Where it is shown.
+        kind: How the terminal shows images.
+        chat: The conversation.
+        seed: Of the next drawing; None for a random one each time.
+        waiting: Images that the next message is about, by name.
+        drawn: The last drawn image.
+        again: What ``/retry`` does.
+        is_over: True to end.
+    """
+
+    model: Model
+    console: Console
+    kind: str
+    chat: Chat = field(init=False)
+    seed: int | None = None
+    waiting: dict[str, np.ndarray] = field(default_factory=dict)
+    drawn: DrawnImage | None = None
+    again: Callable[[], None] | None = None
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        """Begin the conversation."""
+        self.chat = self.model.chat()
+
+
+def handle(talk: Talk, line: str) -> None:
+    """Do what a line says, and show what comes of it.
+
+    Args:
+        talk: The chat.
+        line: What the user typed.
+    """
+    line = line.strip()
+    word, _, rest = line.partition(" ")
+    try:
+        if not line:
+            return
+        if not line.startswith("/"):
+            say(talk, line)
+        elif word in COMMANDS:
+            COMMANDS[word].run(talk, rest.strip())
+        else:
+            talk.console.print(
+                f"there is no {one_line(word)}; /help lists the commands", markup=False
+            )
+    except JanusEdgeError as error:
+        talk.console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        if isinstance(error, PromptError) and talk.chat.state != talk.model.chat().state:
+            talk.console.print("/new begins a new conversation, which has room again")
+    except Interrupted:
+        talk.console.print("stopped", style="dim")
+
+
+def say(talk: Talk, message: str, settings: dict[str, Any] | None = None) -> None:
+    """Answer a message, about the images that wait and those before."""
+    before, images = talk.chat.state, list(talk.waiting.values())
+
+    def retry() -> None:
+        talk.chat.state = before
+        talk.waiting = dict(enumerate_names(images))
+        say(talk, message, {"temperature": RETRY_TEMPERATURE, "seed": secrets.randbelow(_SEEDS)})
+
+    talk.again = retry
+    with interruptible(), talk.chat.ask_stream(images, message, **(settings or {})) as stream:
+        for piece in stream:
+            talk.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+    talk.console.print()
+    talk.waiting = {}
+
+
+def enumerate_names(images: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield images with names."""
+    yield from ((f"image {number}", image) for number, image in enumerate(images, 1))
+
+
+def draw(talk: Talk, prompt: str) -> None:
+    """Draw an image; the next message is about it."""
+    if not prompt:
+        talk.console.print("say what to draw: /draw three red circles")
+        return
+    before = talk.chat.state
+    seed = secrets.randbelow(_SEEDS) if talk.seed is None else talk.seed
+
+    def retry() -> None:
+        talk.chat.state = before
+        if talk.seed is not None:
+            talk.seed = (talk.seed + 1) % MAX_SEED
+        draw(talk, prompt)
+
+    talk.again = retry
+    with interruptible(), sharpening(talk.console, talk.kind) as show:
+        show(None, "drawing")
+        with talk.chat.draw_stream(prompt, seed=seed) as stream:
+            for each in stream:
+                if isinstance(each, DrawnImage):
+                    talk.drawn = each
+                    show(each.pixels, f"seed {each.seed}")
+                else:
+                    show(each.pixels, f"drawing, {each.done} done")
+    if not talk.kind:
+        talk.console.print(f"drawn with seed {seed}; /save FILE writes it")
+
+
+def show_image(talk: Talk, name: str) -> None:
+    """Take an image file; the next message is about it."""
+    if not name:
+        talk.console.print("name a file: /image photo.jpg")
+        return
+    pixels = np.asarray(load_image(Path(name).expanduser()))
+    talk.waiting[name] = pixels
+    print_image(pixels, talk.console, talk.kind)
+    talk.console.print(f"{one_line(name)}: the next message is about it", markup=False)
+
+
+def set_seed(talk: Talk, word: str) -> None:
+    """Set the seed of drawings, or say what it is."""
+    if word == "random":
+        talk.seed = None
+    elif word.isascii() and word.isdecimal() and int(word) < MAX_SEED:
+        talk.seed = int(word)
+    elif word:
+        talk.console.print("give a whole number from 0 on, or random: /seed 7")
+        return
+    talk.console.print(f"seed: {'random' if talk.seed is None else talk.seed}")
+
+
+def retry(talk: Talk, _rest: str) -> None:
+    """Do the last drawing or answer again, with another seed."""
+    if talk.again is None:
+        talk.console.print("there is nothing to do again yet")
+    else:
+        talk.again()
+
+
+def save(talk: Talk, name: str) -> None:
+    """Write the last drawn image to a new file."""
+    if talk.drawn is None:
+        talk.console.print("there is no drawn image yet; /draw makes one")
+        return
+    path = Path(name or f"image-{talk.drawn.seed}.png").expanduser()
+    content = encode(talk.drawn.pixels, format_of(path), talk.drawn.texts)
+    talk.console.print(str(write_new(path, content)), markup=False, highlight=False)
+
+
+def new(talk: Talk, _rest: str) -> None:
+    """Begin a new conversation."""
+    talk.chat, talk.waiting, talk.again = talk.model.chat(), {}, None
+    talk.console.print("a new conversation")
+
+
+def help_(talk: Talk, _rest: str) -> None:
+    """List the commands."""
+    width = max(len(f"{name} {each.takes}") for name, each in COMMANDS.items())
+    for name, each in COMMANDS.items():
+        talk.console.print(f"{f'{name} {each.takes}':{width}}  {each.what}", markup=False)
+    talk.console.print("anything else is a message; Ctrl-C stops a request, Ctrl-D ends the chat")
+
+
+def leave(talk: Talk, _rest: str) -> None:
+    """End the chat."""
+    talk.is_over = True
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what follows its name, what it does, and how."""
+
+    takes: str
+    what: str
+    run: Callable[[Talk, str], None]
+
+
+COMMANDS = {
+    "/draw": Command("PROMPT", "draw an image; the next message is about it", draw),
+    "/image": Command("FILE", "show an image; the next message is about it", show_image),
+    "/seed": Command("N", "seed of drawings; random takes another one each time", set_seed),
+    "/retry": Command("", "the last drawing or answer again, with another seed", retry),
+    "/save": Command("FILE", "write the last drawn image; PNG, JPEG or WebP", save),
+    "/new": Command("", "begin a new conversation", new),
+    "/help": Command("", "this list", help_),
+    "/quit": Command("", "end the chat", leave),
+}
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise Interrupted at a Ctrl-C in the block; the chat goes on."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,234 @@
+"""``janus-edge chat``: what each line does, piped and typed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from janus_edge.cli.chatting import COMMANDS, Talk, handle
+from janus_edge.cli.inline_images import kind_shown
+from janus_edge.runtime.everyday import Model, load
+
+
+@pytest.fixture(scope="module")
+def model(bundle_dir: Path) -> Model:
+    return load(bundle_dir, num_threads=1)
+
+
+@pytest.fixture
+def talk(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "red.png")
+    return Talk(model, Console(file=io.StringIO(), highlight=False, width=120), "", seed=4)
+
+
+def said(talk: Talk, *lines: str) -> str:
+    file = talk.console.file
+    assert isinstance(file, io.StringIO)
+    before = len(file.getvalue())
+    for line in lines:
+        handle(talk, line)
+    return file.getvalue()[before:]
+
+
+def test_a_message_is_answered_as_the_model_does(talk: Talk, model: Model) -> None:
+    wanted = model.ask(None, "hello")
+    assert said(talk, "hello").strip() == wanted
+    assert [turn.message for turn in talk.chat.turns] == ["hello"]
+    assert said(talk, "", "   ") == ""
+
+
+def test_a_drawn_image_is_a_part_of_the_conversation(talk: Talk, model: Model) -> None:
+    assert "seed 4" in said(talk, "/draw a star")
+    assert talk.drawn is not None
+    assert np.array_equal(talk.drawn.pixels, model.draw("a star", seed=4).pixels)
+    wanted = model.ask(talk.drawn, "what?")
+    assert said(talk, "what?").strip() == wanted
+    assert talk.chat.turns[-1].num_images == 1
+
+
+def test_a_shown_image_goes_with_the_next_message_alone(talk: Talk, model: Model) -> None:
+    assert "red.png: the next message is about it" in said(talk, "/image red.png")
+    wanted = model.ask("red.png", "what?")
+    assert said(talk, "what?").strip() == wanted
+    assert talk.waiting == {} and talk.chat.turns[-1].num_images == 1
+    assert said(talk, "and?") is not None and talk.chat.turns[-1].num_images in (0, 1)
+
+
+def test_retry_goes_back_and_takes_another_seed(talk: Talk) -> None:
+    assert "nothing to do again" in said(talk, "/retry")
+    said(talk, "/image red.png", "what?")
+    turns = len(talk.chat.turns)
+    said(talk, "/retry")
+    assert len(talk.chat.turns) in (turns, turns - 1)  # an answer may be blank
+    said(talk, "/new", "/draw a star")
+    first = talk.drawn
+    said(talk, "/retry", "/retry")
+    assert first is not None and talk.drawn is not None
+    assert (first.seed, talk.drawn.seed) == (4, 6)
+    assert len(talk.chat.state[2]) == 1  # the last one alone is shown
+
+
+def test_seeds(talk: Talk) -> None:
+    assert said(talk, "/seed") == "seed: 4\n"
+    assert said(talk, "/seed 9") == "seed: 9\n"
+    assert said(talk, "/seed random") == "seed: random\n"
+    for odd in ("-1", "x", "9" * 40, "1.5", "²"):
+        assert "give a whole number" in said(talk, f"/seed {odd}")
+    said(talk, "/draw a star")
+    first = talk.drawn
+    said(talk, "/draw a star")
+    assert first is not None and talk.drawn is not None and first.seed != talk.drawn.seed
+
+
+def test_save_never_replaces_a_file(talk: Talk, tmp_path: Path) -> None:
+    assert "no drawn image yet" in said(talk, "/save")
+    said(talk, "/draw a star")
+    assert said(talk, "/save") == "image-4.png\n"
+    with Image.open(tmp_path / "image-4.png") as image:
+        assert image.text["prompt"] == "a star" and image.text["seed"] == "4"
+    assert said(talk, "/save red.png") != "red.png\n"
+    with Image.open(tmp_path / "red.png") as image:
+        assert image.size == (20, 10)
+    assert "error: " in said(talk, "/save a.gif")
+    assert "error: " in said(talk, "/save nowhere/x.png")
+
+
+def test_help_lists_every_command(talk: Talk) -> None:
+    text = said(talk, "/help")
+    assert all(re.search(rf"^{re.escape(name)} ", text, re.MULTILINE) for name in COMMANDS)
+    assert "there is no /nope; /help" in said(talk, "/nope")
+    assert "there is no /[red]x" in said(talk, "/[red]x")
+    assert said(talk, "/new") == "a new conversation\n" and talk.chat.turns == ()
+    said(talk, "/quit")
+    assert talk.is_over
+
+
+def test_mistakes_do_not_end_it(talk: Talk) -> None:
+    assert "error: " in said(talk, "/image none.png")
+    assert "name a file" in said(talk, "/image")
+    assert "say what to draw" in said(talk, "/draw")
+    assert "error: the prompt" in said(talk, "/draw " + "star " * 200)
+    assert "/new begins" not in said(talk, "star " * 200)
+    assert talk.waiting == {} and talk.chat.turns == ()
+    assert said(talk, "hello")
+
+
+def test_a_full_conversation_says_how_to_go_on(talk: Talk) -> None:
+    for _ in range(20):
+        told = said(talk, "hello and again hello")
+        if "error" in told:
+            break
+    assert "error: the question is" in told and "/new begins a new conversation" in told
+    assert "error" not in said(talk, "/new", "hello")
+
+
+def test_piped_lines(bundle_dir: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "janus_edge", "chat", "--model", str(bundle_dir), "--seed", "1"],
+        input="/draw a star\n/save s.png\n/quit\nnot read\n",
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | {"JANUS_EDGE_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "s.png" and (tmp_path / "s.png").exists()
+    assert not (tmp_path / "home/chat_history").exists()
+
+
+class Terminal:
+    """A program on a pseudo-terminal that shows text only."""
+
+    def __init__(self, words: list[str], cwd: Path) -> None:
+        self.child, self.fd = pty.fork()
+        if self.child == 0:
+            os.chdir(cwd)
+            os.environ |= {"TERM": "xterm-256color", "JANUS_EDGE_HOME": str(cwd / "home")}
+            os.environ["PROMPT_TOOLKIT_NO_CPR"] = "1"  # it does not answer questions
+            os.execv(sys.executable, [sys.executable, "-m", "janus_edge", *words])
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        self.seen, self.at = "", 0
+
+    def until(self, text: str, seconds: float = 90) -> str:
+        """Read until a text comes; return what came since the last one."""
+        start, deadline = self.at, time.monotonic() + seconds
+        while text not in self.seen[start:]:
+            assert time.monotonic() < deadline, self.seen[-2000:]
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:
+                    break
+        self.at = self.seen.find(text, start) + len(text)
+        return self.seen[start:]
+
+    def send(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def end(self) -> int:
+        _, status = os.waitpid(self.child, 0)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_typed_lines(bundle_dir: Path, tmp_path: Path) -> None:
+    """Blocks of colour stand for the image; Ctrl-C drops a line, Ctrl-D ends."""
+    terminal = Terminal(["chat", "--model", str(bundle_dir), "--seed", "3"], tmp_path)
+    terminal.until("/help lists the commands")
+    terminal.until(">")
+    time.sleep(1)  # what is typed while the editor starts is lost
+    terminal.send("/draw a star\r")
+    shown = terminal.until("seed 3")
+    assert "▀" in shown or "\N{LOWER HALF BLOCK}" in shown
+    terminal.send("half a line\x03")
+    terminal.send("/save mine.png\r")
+    terminal.until("mine.png\r\n")
+    time.sleep(0.3)
+    terminal.send("\x04")
+    assert terminal.end() == 0
+    assert (tmp_path / "mine.png").exists()
+    assert "/draw a star" in (tmp_path / "home/chat_history").read_text(encoding="utf-8")
+
+
+def test_generate_shows_blocks_if_asked(bundle_dir: Path, tmp_path: Path) -> None:
+    words = ["generate", "a star", "--model", str(bundle_dir), "-o", "s.png"]
+    for option, is_shown in (("--show", True), ("--no-show", False)):
+        terminal = Terminal([*words, option], tmp_path)
+        assert ("▀" in terminal.until("ms: ")) == is_shown
+        assert terminal.end() == 0
+
+
+def test_nothing_is_shown_where_there_is_no_terminal() -> None:
+    assert kind_shown(None) == kind_shown(True) == kind_shown(False) == ""
+
+
+def test_ctrl_c_stops_a_request_alone(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = talk.chat.draw_stream
+
+    def interrupted(*given: object, **values: object):
+        found = stream(*given, **values)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(talk.chat, "draw_stream", interrupted)
+    assert "stopped" in said(talk, "/draw a star")
+    monkeypatch.undo()
+    assert "seed 4" in said(talk, "/draw a star")
