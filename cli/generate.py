@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device, Json, Parallel, user_path
+from janus_edge.cli.options import Device, Json, Parallel, seed_or_random, user_path
 
 
 def _format_known(path: Path | None) -> Path | None:
@@ -25,19 +25,19 @@ def _format_known(path: Path | None) -> Path | None:
 
 def generate(
     prompts: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="What to draw; several are drawn together; - is standard input, one per line.",
             metavar="prompt...",
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
-            help="PNG, JPEG or WebP file; - is standard output. "
-            "Default: out.png, with a number added if that exists.",
+            help="PNG, JPEG or WebP file; {n} and {seed} in its name are filled in; - is standard "
+            "output. Default: out.png, with a number added if that exists.",
             metavar="FILE",
             parser=user_path,
             callback=_format_known,
@@ -46,7 +46,31 @@ def generate(
     num_images: Annotated[
         int, typer.Option("-n", "--num-images", help="Images per prompt; the files are numbered.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="The i-th image has seed + i.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="The i-th image has seed + i; random takes another one each time. Default: 0.",
+            metavar="N",
+            parser=seed_or_random,
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="File with a prompt a line; .jsonl: an object a line, with settings of its own.",
+            metavar="FILE",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw as this image was drawn; what else is given goes before.", metavar="IMAGE"
+        ),
+    ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Write all images side by side to one file.")
+    ] = False,
     guidance_scale: Annotated[
         float | None, typer.Option(help="Strength of guidance towards the prompt; 1 is none.")
     ] = None,
@@ -109,29 +133,40 @@ def generate(
     json: Json = False,
 ) -> None:
     """Draw an image."""
-    from janus_edge.cli.drawing import draw
+    from janus_edge.cli.asked import requests_of
+    from janus_edge.cli.drawing import Drawing, draw
     from janus_edge.cli.inline_images import kind_shown
-    from janus_edge.cli.standard_input import prompts_from
     from janus_edge.runtime.requests import ImageRequest
 
     kind = "" if json else kind_shown(show)
-    request = ImageRequest(
-        prompt=prompts_from(prompts),
-        num_images=num_images,
-        seed=seed,
-        guidance_scale=guidance_scale,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        num_steps=steps,
-        solver=solver,
-        shift=shift,
-        guidance_start=guidance_start,
-        guidance_end=guidance_end,
-        reference=reference,
-        fast=fast,
-        window=window,
-        parallel=parallel or None,
-        previews=previews is not None or bool(kind),
+    given = {
+        "num_images": num_images,
+        "seed": seed,
+        "guidance_scale": guidance_scale,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "num_steps": steps,
+        "solver": solver,
+        "shift": shift,
+        "guidance_start": guidance_start,
+        "guidance_end": guidance_end,
+        "reference": reference or None,
+        "fast": fast or None,
+        "window": window,
+        "parallel": parallel or None,
+        "previews": previews is not None or bool(kind),
+    }
+    found, named = requests_of(prompts, prompts_file, like, given)
+    drawing = Drawing(
+        requests=tuple(ImageRequest(**each) for each in found),
+        model=model or named,
+        output=output,
+        previews=previews,
+        threads=threads,
+        device=device,
+        json=json,
+        shown=kind,
+        is_grid=grid,
     )
-    draw(request, model, output, previews, threads, device, json, kind)
+    draw(drawing)

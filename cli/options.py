@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,16 @@ Parallel = Annotated[
         parser=_number_or_auto,
     ),
 ]
+
+
+def seed_or_random(word: str) -> int:
+    """Return a seed; another one each time for ``random``."""
+    if word == "random":
+        return secrets.randbelow(2**31)
+    try:
+        return int(word)
+    except ValueError:
+        raise typer.BadParameter("it is neither a whole number nor random") from None
 
 
 def user_path(word: str) -> Path:

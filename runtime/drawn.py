@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image as PilImage
 
 from janus_edge.runtime.arguments import PathOrName, checked
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Image
-from janus_edge.runtime.image_file import PNG, check_fit, encode, format_of, save_image
-from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.image_file import PNG, check_fit, encode, format_of, read_texts, save_image
+from janus_edge.runtime.requests import SETTINGS, ImageRequest
 from janus_edge.runtime.session import Session
 
 
@@ -36,6 +37,30 @@ def texts_of(session: Session, request: ImageRequest, index: int, seed: int) -> 
         "model": manifest.name,
         "model_sha256": session.bundle.sha256,
     }
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """Return what an image file says it was drawn with: an ImageRequest's values, and ``model``.
+
+    Args:
+        path: A file that ``generate`` or ``DrawnImage.save`` wrote.
+
+    Raises:
+        ImageError: It cannot be read.
+        OptionError: It does not say, or says what no request takes.
+    """
+    texts = read_texts(path)
+    if not {"prompt", "seed"} <= set(texts):
+        raise OptionError(f"{path}: has no prompt and seed inside; name an image of janus-edge")
+    found: dict[str, Any] = {
+        name: texts[name] for name in ("prompt", "model", "model_sha256") if name in texts
+    }
+    for name, kind in {"seed": int, **SETTINGS}.items():
+        try:
+            found |= {name: kind(texts[name])} if name in texts else {}
+        except ValueError:
+            raise OptionError(f"{path}: its {name} is {texts[name][:40]}, not a number") from None
+    return found
 
 
 def is_approximate(settings: object) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.errors import ImageError, OptionError
 from janus_edge.runtime.output import is_stream, write_output
 
 PNG, JPEG, WEBP = "PNG", "JPEG", "WEBP"
@@ -88,6 +89,30 @@ def save_image(pixels_HWC: np.ndarray, path: Path, texts: dict[str, str]) -> Non
         OptionError: The format is unknown, or has no room for the settings.
     """
     write_output(path, encode(pixels_HWC, format_of(path), texts))
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Return the settings inside an image file, by name; none of a file without any.
+
+    Args:
+        path: A PNG, JPEG or WebP file.
+
+    Raises:
+        ImageError: It is missing, damaged or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
+            comment = exif.get(ExifTags.Base.UserComment, b"")
+            texts = {str(k): str(v) for k, v in getattr(image, "text", {}).items()}
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = getattr(error, "strerror", None) or "no image that can be read"
+        raise ImageError(f"{path}: {reason}; name an image that generate wrote") from None
+    with suppress(ValueError):
+        found = json.loads(bytes(comment).removeprefix(_ASCII))
+        texts |= {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return texts
 
 
 def _exif(texts: dict[str, str]) -> bytes:

@@ -109,7 +109,7 @@ class ImageRequest:
     @property
     def settings(self) -> dict[str, float | str]:
         """The settings that are not None, by name."""
-        return {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
+        return {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
 
     def __post_init__(self) -> None:
         """Raise OptionError for values that no loop could run."""
@@ -151,7 +151,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "guidance_start": (0, 1),
     "guidance_end": (0, 1),
 }
-_SETTINGS = (*_RANGES, "solver")
+_WHOLE = ("top_k", "window", "num_steps")
+# Settings of a drawing that a bundle has defaults for, by name, and how a text becomes one.
+SETTINGS: dict[str, type[int] | type[float] | type[str]] = {
+    **{name: int if name in _WHOLE else float for name in _RANGES},
+    "solver": str,
+}
 
 
 @one_line

@@ -2,8 +2,8 @@
 
     python bench/programs/fine_tuning.py WORK --record bench/records/fine_tuning.jsonl
 
-These are the commands of docs/fine-tuning.md, with the scores of what is new (houses) and of what
-the model knew (``janus-edge eval shapes``). WORK is made; runs that are there go on.
+It scores what is new (houses, ``bench/programs/houses.py``) and what the model knew (``janus-edge
+eval shapes``). WORK is made; runs that are there go on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ START = Path("checkpoints/tiny-janus")
 RECIPE = "tiny-janus-tune"
 WAYS = {"full": 0, "lora": 16}  # name and rank
 OLD_SCENES = 6000  # of what the model knows, so that it keeps it
-REPEAT = 12  # how often an epoch takes each new image
+REPEAT = 6  # how often an epoch takes each new image
 SEEDS = range(4)
 
 
