@@ -17,7 +17,7 @@ from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from janus_edge.model.config import SIGLIP, JanusConfig
+from janus_edge.model.config import SIGLIP, JanusConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.errors import OptionError
@@ -143,9 +143,23 @@ def _parts(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def _config(config: JanusConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Any]:
     """Return transformers' config.json."""
-    language, vision, book = config.language, config.vision, config.codebook
     ids = {name: tokenizer.token_to_id(text) for name, text in TOKEN_STRINGS.items()}
-    text = {
+    special = {f"{name}_token_id": ids[name] for name in ("bos", "eos", "pad")}
+    return {
+        "model_type": "janus",
+        "architectures": ["JanusForConditionalGeneration"],
+        "image_token_id": ids["image_placeholder"],
+        "tie_word_embeddings": False,
+        "dtype": str(dtype).removeprefix("torch."),
+        "text_config": _text_config(config.language) | special,
+        "vision_config": _vision_config(config),
+        "vq_config": _vq_config(config),
+    }
+
+
+def _text_config(language: LanguageConfig) -> dict[str, Any]:
+    """Return the section of the language model."""
+    return {
         "model_type": "llama",
         "vocab_size": language.vocab_size,
         "hidden_size": language.hidden_size,
@@ -157,8 +171,13 @@ def _config(config: JanusConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> di
         "rms_norm_eps": language.rms_norm_eps,
         "rope_parameters": {"rope_theta": language.rope_theta, "rope_type": "default"},
         "tie_word_embeddings": False,
-    } | {f"{name}_token_id": ids[name] for name in ("bos", "eos", "pad")}
-    sees = {
+    }
+
+
+def _vision_config(config: JanusConfig) -> dict[str, Any]:
+    """Return the section of the vision encoder and its aligner."""
+    vision = config.vision
+    return {
         "model_type": "janus_vision_model",
         "hidden_size": vision.width,
         "num_hidden_layers": vision.layers,
@@ -169,9 +188,14 @@ def _config(config: JanusConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> di
         "layer_norm_eps": vision.layer_norm_eps,
         "num_image_tokens": vision.num_patches,
         "depth": config.aligner.depth,
-        "projection_dim": language.hidden_size,
+        "projection_dim": config.language.hidden_size,
     }
-    draws = {
+
+
+def _vq_config(config: JanusConfig) -> dict[str, Any]:
+    """Return the section of the VQ tokenizer, the codes' aligner and the image head."""
+    book = config.codebook
+    return {
         "model_type": "janus_vqgan",
         "num_embeddings": book.size,
         "embed_dim": book.dim,
@@ -179,20 +203,10 @@ def _config(config: JanusConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> di
         "base_channels": book.channels,
         "channel_multiplier": list(book.encoder_ch_mult),
         "num_res_blocks": book.num_res_blocks,
-        "num_patches": vision.image_size // book.stride,
+        "num_patches": config.vision.image_size // book.stride,
         "num_hidden_layers": config.gen_aligner.depth,
-        "projection_dim": language.hidden_size,
+        "projection_dim": config.language.hidden_size,
         "image_token_embed_dim": config.gen_head.image_token_embed,
-    }
-    return {
-        "model_type": "janus",
-        "architectures": ["JanusForConditionalGeneration"],
-        "image_token_id": ids["image_placeholder"],
-        "tie_word_embeddings": False,
-        "dtype": str(dtype).removeprefix("torch."),
-        "text_config": text,
-        "vision_config": sees,
-        "vq_config": draws,
     }
 
 

@@ -36,7 +36,7 @@ def house(colour: str, background: str, row: int, column: int) -> np.ndarray:
 
 
 def write_houses(folder: Path) -> None:
-    """Write images and captions, each named alike, as ``janus-edge data build`` reads them."""
+    """Write images and captions of the same names, as ``janus-edge data build`` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for number in range(COUNT):
