@@ -2,7 +2,7 @@
 
     import janus_edge
     model = janus_edge.load()
-    image = model.draw("three red circles", seed=7)
+    image = model.draw("three red circles", seed=2)
     model.ask(image, "how many circles are there?")
 
 Each step of a request, as events:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from janus_edge.runtime.errors import ImageError, OptionError
+from janus_edge.runtime.image_bytes import read_bytes
 from janus_edge.runtime.output import is_stream, write_output
 
 PNG, JPEG, WEBP = "PNG", "JPEG", "WEBP"
@@ -100,15 +101,16 @@ def read_texts(path: Path) -> dict[str, str]:
     Raises:
         ImageError: It is missing, damaged or no image.
     """
+    raw = read_bytes(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(raw)) as image:
             image.load()
             exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
             comment = exif.get(ExifTags.Base.UserComment, b"")
             texts = {str(k): str(v) for k, v in getattr(image, "text", {}).items()}
-    except (OSError, ValueError, SyntaxError) as error:
-        reason = getattr(error, "strerror", None) or "no image that can be read"
-        raise ImageError(f"{path}: {reason}; name an image that generate wrote") from None
+    except Exception as error:  # a damaged file is anything to Pillow
+        reason = "no image that can be read; name an image that generate wrote"
+        raise ImageError(f"{path}: {reason}") from error
     with suppress(ValueError):
         found = json.loads(bytes(comment).removeprefix(_ASCII))
         texts |= {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from janus_edge.runtime.stop import Stopped, comes_through
+from janus_edge.train.worlds import write_world
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 CLI = [sys.executable, "-m", "janus_edge"]
@@ -201,7 +202,8 @@ def test_streams_that_are_full_or_closed(tmp_path: Path, where: str) -> None:
 
 def test_training(tmp_path: Path) -> None:
     """It says what is saved and how to go on."""
-    terminal = Terminal([tmp_path / "run"], tmp_path, program="janus_edge.train")
+    write_world("shapes", tmp_path / "data", 60)
+    terminal = Terminal(["train", "tiny-janus", "--data", "data", "-o", "run"], tmp_path)
     terminal.read(lambda: "━" in terminal.shown)
     assert terminal.stop(signal.SIGINT) == 130
     said = r"stage \w+ is saved at step \d+ of \d+: start again with the same words to go on there"
