@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,10 +21,9 @@ from janus_edge.runtime.everyday import Chat, Model
 from janus_edge.runtime.image import load_image
 from janus_edge.runtime.image_file import encode, format_of
 from janus_edge.runtime.output import write_new
-from janus_edge.runtime.requests import MAX_SEED
+from janus_edge.runtime.requests import MAX_SEED, random_seed
 
 RETRY_TEMPERATURE = 0.8  # of an answer that is asked for again
-_SEEDS = 2**31
 
 
 class Interrupted(Exception):
@@ -42,7 +40,7 @@ class Talk:
         kind: How the terminal shows images.
         chat: The conversation.
         seed: Of the next drawing; None for a random one each time.
-        waiting: Images that the next message is about, by name.
+        waiting: Images that the next message is about.
         drawn: The last drawn image.
         again: What ``/retry`` does.
         is_over: True to end.
@@ -53,7 +51,7 @@ class Talk:
     kind: str
     chat: Chat = field(init=False)
     seed: int | None = None
-    waiting: dict[str, np.ndarray] = field(default_factory=dict)
+    waiting: list[np.ndarray] = field(default_factory=list)
     drawn: DrawnImage | None = None
     again: Callable[[], None] | None = None
     is_over: bool = False
@@ -93,24 +91,19 @@ def handle(talk: Talk, line: str) -> None:
 
 def say(talk: Talk, message: str, settings: dict[str, Any] | None = None) -> None:
     """Answer a message, about the images that wait and those before."""
-    before, images = talk.chat.state, list(talk.waiting.values())
+    before, images = talk.chat.state, list(talk.waiting)
 
     def retry() -> None:
         talk.chat.state = before
-        talk.waiting = dict(enumerate_names(images))
-        say(talk, message, {"temperature": RETRY_TEMPERATURE, "seed": secrets.randbelow(_SEEDS)})
+        talk.waiting = list(images)
+        say(talk, message, {"temperature": RETRY_TEMPERATURE, "seed": random_seed()})
 
     talk.again = retry
     with interruptible(), talk.chat.ask_stream(images, message, **(settings or {})) as stream:
         for piece in stream:
             talk.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
     talk.console.print()
-    talk.waiting = {}
-
-
-def enumerate_names(images: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield images with names."""
-    yield from ((f"image {number}", image) for number, image in enumerate(images, 1))
+    talk.waiting = []
 
 
 def draw(talk: Talk, prompt: str) -> None:
@@ -119,7 +112,7 @@ def draw(talk: Talk, prompt: str) -> None:
         talk.console.print("say what to draw: /draw three red circles")
         return
     before = talk.chat.state
-    seed = secrets.randbelow(_SEEDS) if talk.seed is None else talk.seed
+    seed = random_seed() if talk.seed is None else talk.seed
 
     def retry() -> None:
         talk.chat.state = before
@@ -147,7 +140,7 @@ def show_image(talk: Talk, name: str) -> None:
         talk.console.print("name a file: /image photo.jpg")
         return
     pixels = np.asarray(load_image(Path(name).expanduser()))
-    talk.waiting[name] = pixels
+    talk.waiting.append(pixels)
     print_image(pixels, talk.console, talk.kind)
     talk.console.print(f"{one_line(name)}: the next message is about it", markup=False)
 
@@ -184,7 +177,7 @@ def save(talk: Talk, name: str) -> None:
 
 def new(talk: Talk, _rest: str) -> None:
     """Begin a new conversation."""
-    talk.chat, talk.waiting, talk.again = talk.model.chat(), {}, None
+    talk.chat, talk.waiting, talk.again = talk.model.chat(), [], None
     talk.console.print("a new conversation")
 
 

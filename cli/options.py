@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +43,9 @@ Parallel = Annotated[
 def seed_or_random(word: str) -> int:
     """Return a seed; another one each time for ``random``."""
     if word == "random":
-        return secrets.randbelow(2**31)
+        from janus_edge.runtime.requests import random_seed
+
+        return random_seed()
     try:
         return int(word)
     except ValueError:

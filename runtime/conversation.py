@@ -43,7 +43,7 @@ class Conversation:
 
     @property
     def state(self) -> tuple[tuple[Turn, ...], tuple[Any, ...], tuple[Any, ...]]:
-        """Where the conversation is; set it to go back there."""
+        """Return where the conversation is; set it to go back there."""
         return self.turns, self.images, self.shown
 
     @state.setter

@@ -7,8 +7,8 @@ want each step of a request.
 from __future__ import annotations
 
 import logging
-import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
@@ -22,7 +22,7 @@ from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Image, Preview
 from janus_edge.runtime.events import Text as TextEvent
 from janus_edge.runtime.prompt import Turn
-from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.requests import AskRequest, ImageRequest, random_seed
 from janus_edge.runtime.session import Session
 from janus_edge.runtime.stream import Stream
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from janus_edge.runtime.image_inputs import ImageLike
 
 LOG = logging.getLogger("janus_edge")
-_RANDOM_SEEDS = 2**31
 
 
 class DrawSettings(TypedDict, total=False):
@@ -63,16 +62,18 @@ class AskSettings(TypedDict, total=False):
     parallel: int
 
 
-class _Speaker:
-    """What a model and a chat both do; how a request starts is theirs."""
+class _Speaker(ABC):
+    """Draw and answer, for a model and for a chat, which start their requests differently."""
 
     _session: Session | None
 
+    @abstractmethod
     def _draw(self, prompt: str, seed: int, settings: dict[str, Any]) -> Iterator[Event]:
-        raise NotImplementedError
+        """Return the events of a drawing."""
 
+    @abstractmethod
     def _ask(self, question: str, images: Any, settings: dict[str, Any]) -> Iterator[Event]:
-        raise NotImplementedError
+        """Return the events of an answer."""
 
     @property
     def _open(self) -> Session:
@@ -157,7 +158,7 @@ class _Speaker:
         self, prompt: str, seed: int | None, settings: dict[str, Any], *, previews: bool
     ) -> Stream[Preview | DrawnImage]:
         session = self._open
-        seed = secrets.randbelow(_RANDOM_SEEDS) if seed is None else seed
+        seed = random_seed() if seed is None else seed
         request = ImageRequest(prompt=prompt, seed=seed, **settings)
         events = self._draw(prompt, seed, settings | {"previews": previews})
         return Stream(_images(session, request, events), _closer(events))
@@ -261,7 +262,7 @@ class Chat(_Speaker):
 
     @property
     def state(self) -> Any:
-        """Where the conversation is; set it to go back there."""
+        """Return where the conversation is; set it to go back there."""
         return self._conversation.state
 
     @state.setter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -19,6 +20,11 @@ from janus_edge.runtime.passes import MOST_WIDTH
 from janus_edge.runtime.prompt import Turn
 
 MAX_SEED = 2**63 - 1
+
+
+def random_seed() -> int:
+    """Return another seed each time, short enough to be typed again."""
+    return secrets.randbelow(2**31)
 
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(lambda value: _tuple(value))]

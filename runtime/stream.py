@@ -1,4 +1,4 @@
-"""What comes while a request runs, for ``for`` and for ``async for``."""
+"""Streams: what comes while a request runs, for ``for`` and for ``async for``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END = object()
 
 
 class Stream(Generic[T], Iterator[T], AsyncIterator[T]):
-    """What comes while a request runs, for ``for`` and for ``async for``.
+    """Give what comes while a request runs, to ``for`` and to ``async for``.
 
     Closing it, or leaving its ``with``, ends the request where it is.
     """

@@ -67,7 +67,7 @@ def test_a_shown_image_goes_with_the_next_message_alone(talk: Talk, model: Model
     assert "red.png: the next message is about it" in said(talk, "/image red.png")
     wanted = model.ask("red.png", "what?")
     assert said(talk, "what?").strip() == wanted
-    assert talk.waiting == {} and talk.chat.turns[-1].num_images == 1
+    assert talk.waiting == [] and talk.chat.turns[-1].num_images == 1
     assert said(talk, "and?") is not None and talk.chat.turns[-1].num_images in (0, 1)
 
 
@@ -126,7 +126,7 @@ def test_mistakes_do_not_end_it(talk: Talk) -> None:
     assert "say what to draw" in said(talk, "/draw")
     assert "error: the prompt" in said(talk, "/draw " + "star " * 200)
     assert "/new begins" not in said(talk, "star " * 200)
-    assert talk.waiting == {} and talk.chat.turns == ()
+    assert talk.waiting == [] and talk.chat.turns == ()
     assert said(talk, "hello")
 
 
