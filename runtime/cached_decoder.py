@@ -148,6 +148,17 @@ class CachedDecoder:
                     each[row] = each[source]
         self._kept_R[:] = self._kept_R[sources_R]
 
+    def move(self, source: int, target: int) -> None:
+        """Give a row the keys and values of another."""
+        length = int(self._kept_R[source])
+        for each in self._cache.past.values():
+            each[target, :, :length] = each[source, :, :length]
+        self._kept_R[target] = length
+
+    def forget(self, row: int) -> None:
+        """Forget the positions of a row."""
+        self._kept_R[row] = 0
+
     def step(self, embeds_RD: np.ndarray) -> np.ndarray:
         """Add one position and return its hidden state (R, D), valid until the next step."""
         hidden_R1D = self.look_ahead(embeds_RD[:, None])

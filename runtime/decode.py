@@ -194,6 +194,26 @@ class Drafts:
         return accepted_B
 
 
+def token_chooser(
+    max_tokens: int, size: int, seed: int, settings: Settings
+) -> Callable[[np.ndarray, int], list[int]]:
+    """Return what chooses the tokens (T,) that follow ``done`` others, from logits (T, V).
+
+    Args:
+        max_tokens: The most tokens.
+        size: V.
+        seed: Seed of the sampler.
+        settings: How tokens are chosen.
+    """
+    noise_of = _noise(np.array([seed]), max_tokens, size, "text", settings)
+
+    def choose(logits_TV: np.ndarray, done: int) -> list[int]:
+        positions = np.minimum(done + np.arange(len(logits_TV)), max_tokens - 1)
+        return _choose(logits_TV[None], noise_of(positions[None]), settings)[0].tolist()
+
+    return choose
+
+
 def decode_text(
     decoder: CachedDecoder,
     text_head: Head,
@@ -220,17 +240,10 @@ def decode_text(
         settings: How tokens are chosen.
         passes: How many positions are computed at once; the tokens do not depend on it.
     """
-    noise_of = _noise(np.array([seed]), max_tokens, len(text_embed_VD), "text", settings)
-    done = 0
-
-    def choose(hidden_TD: np.ndarray) -> list[int]:
-        """Return the tokens (T,) that follow."""
-        positions = np.minimum(done + np.arange(len(hidden_TD)), max_tokens - 1)
-        return list(_choose(text_head(hidden_TD)[None], noise_of(positions[None]), settings)[0])
-
-    chosen, right = choose(hidden_1D), 1
+    choose, done = token_chooser(max_tokens, len(text_embed_VD), seed, settings), 0
+    chosen, right = choose(text_head(hidden_1D), done), 1
     while True:
-        for token in map(int, chosen[:right]):
+        for token in chosen[:right]:
             if token in stop:
                 return
             ids.append(token)
@@ -241,7 +254,7 @@ def decode_text(
         drafts = looked_up(ids, min(passes.widest, max_tokens - done, decoder.room) - 1)
         width = passes.begin(1 + len(drafts))
         given = [ids[-1], *drafts[: width - 1]]
-        chosen = choose(decoder.look_ahead(text_embed_VD[given][None])[0])
+        chosen = choose(text_head(decoder.look_ahead(text_embed_VD[given][None])[0]), done)
         right = 1
         while right < width and chosen[right - 1] == given[right]:
             right += 1

@@ -175,7 +175,7 @@ def _code_steps(
     shown = embedded(engines, prompts, request.rgb_images)
     if engines.loops_on_gpu and settings.top_p == 1.0 and not settings.is_approximate:
         all_rows = [shown[source][0] for source in sources_R]
-        return _on_device(engines, settings, *_padded(all_rows), seeds_B, clock)
+        return _on_device(engines, settings, *padded(all_rows), seeds_B, clock)
     return _on_host(engines, settings, shown, sources_R, seeds_B, passes)
 
 
@@ -187,7 +187,7 @@ def _different(rows: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     return [rows[first] for first in firsts], sources_R
 
 
-def _padded(prompts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def padded(prompts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return embeddings (R, T, D) of prompts, padded on the right, and the prompts' lengths."""
     lengths_R = np.array(list(map(len, prompts)))
     longest = int(lengths_R.max())
@@ -215,7 +215,7 @@ def _on_host(
         prompts, sources_R = [prompts[source] for source in sources_R], np.arange(rows)
     for place, (_, key_T) in enumerate(prompts if keeps else ()):
         restore(engines.kept, decoder, place, key_T)
-    hidden_UD = decoder.prefill(*_padded([embeds_TD for embeds_TD, _ in prompts]))
+    hidden_UD = decoder.prefill(*padded([embeds_TD for embeds_TD, _ in prompts]))
     for place, (_, key_T) in enumerate(prompts if keeps else ()):
         keep_row(engines.kept, decoder, place, key_T)
     decoder.repeat(sources_R)

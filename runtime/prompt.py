@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from janus_edge.runtime.arguments import STRICT, Integer, Text, in_range, one_line
 from janus_edge.runtime.errors import BundleError, PromptError
 from janus_edge.runtime.text import well_formed
+from janus_edge.runtime.text_stream import TextStream
 from janus_edge.runtime.tokenizer_json import is_panic, load_tokenizer
 
 TOKEN_STRINGS = {
@@ -192,30 +193,14 @@ class PromptEncoder:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def stream(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Yield the text of tokens as they come.
-
-        A piece is never a part of a character, nor anything of the user's next turn, at which the
-        stream ends. Tokens are decoded once, or again while a character is not complete: byte-level
-        tokens stand for bytes whatever comes before them.
-        """
-        pending: list[int] = []  # tokens whose last character is not complete
-        held, has_begun = "", False  # what may become the stop string; whether anything was shown
+        """Yield the text of tokens as they come. See ``TextStream``."""
+        made = TextStream(self.decode, self.stop_string)
         for token in tokens:
-            pending.append(token)
-            text = held + self.decode(pending)
-            text = text if has_begun else text.lstrip()
-            if self.stop_string is not None and self.stop_string in text:
-                yield from filter(None, [text[: text.index(self.stop_string)].rstrip()])
+            if text := made.add(token):
+                yield text
+            if made.is_over:
                 return
-            if text.endswith("\ufffd"):
-                continue
-            safe = len(text) - _begun(text, self.stop_string)
-            if safe > 0:
-                yield text[:safe]
-                has_begun = True
-            pending, held = [], text[safe:]
-        rest = held + self.decode(pending)
-        if rest := rest if has_begun else rest.lstrip():
+        if rest := made.end():
             yield rest
 
     def _chat(self, turns: Sequence[Turn], system_prompt: str, image: str) -> str:
@@ -266,10 +251,3 @@ def _misread(name: str) -> BundleError:
         f"tokenizer.json: does not read {TOKEN_STRINGS[name]} as the model's token; export the "
         "bundle again"
     )
-
-
-def _begun(text: str, stop: str | None) -> int:
-    """Return how many of the last characters could be the beginning of a stop string."""
-    if stop is None:
-        return 0
-    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)

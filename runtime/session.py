@@ -20,9 +20,11 @@ from janus_edge.runtime.engines import CONTEXT_MB, Engines
 from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.events import Event, Finished
 from janus_edge.runtime.flow import FlowSettings
+from janus_edge.runtime.inflight import InFlight
 from janus_edge.runtime.manifest import REFERENCE
 from janus_edge.runtime.passes import check_positions
 from janus_edge.runtime.requests import AskRequest, ImageRequest, PlannedImage
+from janus_edge.runtime.sequences import Answer, Drawing, Sequence
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import Stopwatch
 
@@ -115,13 +117,7 @@ class Session:
             OptionError: The bundle's family does not have a setting, or its decoder does not
                 compute as many positions in parallel. Raised before any work.
         """
-        settings = self.image_settings(request)
-        planned: list[PlannedImage] = []
-        for prompt in request.prompts:
-            ids_T = self._encoder.generation(prompt, request.history, self._sizes.num_image_tokens)
-            self._check_length("prompt", ids_T, self._sizes.num_drawn)
-            for i in range(request.num_images):
-                planned.append(PlannedImage(len(planned), request.seed + i, ids_T))
+        settings, planned = self.image_settings(request), self._planned(request)
         _, draw = _FAMILIES[self.bundle.manifest.family]
         watch = Stopwatch()
         events = draw(self._engines, settings, planned, request, watch)
@@ -139,13 +135,42 @@ class Session:
             OptionError: The decoder does not compute as many positions in parallel. Raised before
                 any work.
         """
-        ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
-        self._check_length("question", ids_T, 1)
+        ids_T = self._prompt_of(request)
         positions = request.parallel or 1
         check_positions(self._engines, "parallel", positions, positions)
         watch = Stopwatch()
         events = answer(self._engines, request, ids_T, watch)
         return _Events(_finished(events, watch), self._lock)
+
+    @checked
+    def sequences(self, request: InstanceOf[ImageRequest] | InstanceOf[AskRequest]) -> list[Sequence]:
+        """Return a request's images or its answer as sequences that ``in_flight`` runs.
+
+        Returns:
+            The sequences; none if the request must run alone: a flow's, one whose rows of codes
+            overlap, or on a GPU, whose own loop draws faster.
+
+        Raises:
+            JanusEdgeError: As ``generate_image`` and ``ask``.
+        """
+        if isinstance(request, AskRequest):
+            ids_T = self._prompt_of(request)
+            return [Answer(self._engines, request, ids_T)] if self._shares_passes else []
+        settings, planned = self.image_settings(request), self._planned(request)
+        if not isinstance(settings, Settings) or settings.window or not self._shares_passes:
+            return []
+        shown, previews = request.rgb_images, request.previews
+        return [
+            Drawing(self._engines, plan, settings, shown, previews=previews) for plan in planned
+        ]
+
+    def in_flight(self) -> InFlight:
+        """Return what runs sequences together; see ``serve/worker.py``."""
+        return InFlight(self._engines)
+
+    @property
+    def _shares_passes(self) -> bool:
+        return self.device.kind == "cpu" and self.bundle.manifest.cache_slots is None
 
     @property
     def uses_cpu_kernels(self) -> bool:
@@ -156,6 +181,22 @@ class Session:
     def component_ms(self) -> dict[str, float]:
         """Milliseconds spent in each component since the session was made."""
         return dict(self._engines.component_ms)
+
+    def _planned(self, request: ImageRequest) -> list[PlannedImage]:
+        """Return the images of a request. Raises PromptError."""
+        planned: list[PlannedImage] = []
+        for prompt in request.prompts:
+            ids_T = self._encoder.generation(prompt, request.history, self._sizes.num_image_tokens)
+            self._check_length("prompt", ids_T, self._sizes.num_drawn)
+            for i in range(request.num_images):
+                planned.append(PlannedImage(len(planned), request.seed + i, ids_T))
+        return planned
+
+    def _prompt_of(self, request: AskRequest) -> np.ndarray:
+        """Return the token ids of a question. Raises PromptError."""
+        ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
+        self._check_length("question", ids_T, 1)
+        return ids_T
 
     def _check_length(self, what: str, ids_T: np.ndarray, follows: int) -> None:
         room = self._sizes.max_length - follows

@@ -34,8 +34,9 @@ def options(folder: Path) -> list[str]:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} are missing; CONTRIBUTING.md names the packages")
-    (folder / "root/proc").mkdir(parents=True)
-    (folder / "root/lib").symlink_to(LIBRARIES)
+    (folder / "root/proc").mkdir(parents=True, exist_ok=True)
+    if not (folder / "root/lib").is_symlink():  # another worker may have been here
+        (folder / "root/lib").symlink_to(LIBRARIES)
     text = "".join(PROCESSOR.format(index) for index in range(os.cpu_count() or 1))
     (folder / "root/proc/cpuinfo").write_text(text, encoding="ascii")
     return [f"-DCMAKE_TOOLCHAIN_FILE={TOOLCHAIN}"]

@@ -3,13 +3,16 @@ Python."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +85,26 @@ class Build:
     def make(self, *targets: str) -> Build:
         """Build these targets, or all."""
         which = ["--target", *targets] if targets else []
-        checked("cmake", "--build", self.folder, "-j", "2", *which)
+        with locked(self.folder):
+            checked("cmake", "--build", self.folder, "-j", "2", *which)
         return self
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other worker of pytest-xdist works in a folder."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def builds_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where builds are made: in one place for all workers, as each takes minutes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "builds"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -94,15 +115,17 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Buil
 
     @functools.cache
     def made(kind: str) -> Build:
-        folder = tmp_path_factory.mktemp("build")
+        folder = builds_folder(tmp_path_factory) / (re.sub(r"\W", "-", kind) or "release")
+        folder.mkdir(exist_ok=True)
         options = ["-DJANUS_EDGE_TESTS=ON", "-DJANUS_EDGE_EXAMPLES=ON"]
         options += ["-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror"]
-        if is_arm := kind.startswith("aarch64"):
-            options += arm.options(folder)
+        is_arm = kind.startswith("aarch64")
         if sanitize := kind.removeprefix("aarch64").lstrip(":"):
             options += [f"-DJANUS_EDGE_SANITIZE={sanitize}", "-DCMAKE_BUILD_TYPE=Debug"]
             options += ["-DCMAKE_CXX_FLAGS_DEBUG=-O1"]
-        checked("cmake", "-S", NATIVE, "-B", folder, *options)
+        with locked(folder):
+            own = arm.options(folder) if is_arm else []
+            checked("cmake", "-S", NATIVE, "-B", folder, *options, *own)
         return Build(folder, is_arm)
 
     return made

@@ -1,0 +1,149 @@
+"""In-flight batching: sequences that share the decoder's passes (docs/serving.md).
+
+A sequence joins between two passes and leaves when it is done. Each row has its own length, so the
+others do not notice.
+
+Shapes: R rows, T positions, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from janus_edge.runtime.cached_decoder import CachedDecoder
+from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.passes import Passes, passes_for
+from janus_edge.runtime.sequences import Sequence
+
+# With more rows, a pass of two positions costs more than the codes that it adds are worth.
+ROWS_FOR_DRAFTS = 4
+_MOST_BYTES = 8 * 10**9  # of KV caches; memory is taken as they fill
+
+
+class InFlight:
+    """The sequences that are computed together.
+
+    One thread at a time.
+
+    Attributes:
+        num_rows: Rows of the decoder, for all sequences together.
+        num_positions: Positions of each row.
+        sequences: What is computed now, in the order in which it joined.
+    """
+
+    def __init__(self, engines: Engines) -> None:
+        """Choose the sizes; nothing is opened yet."""
+        manifest, sizes = engines.bundle.manifest, engines.bundle.manifest.sizes
+        kind = np.dtype(manifest.cache_type).itemsize
+        position = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * kind
+        self.num_positions = manifest.cache_slots or sizes.max_length
+        fit = max(2, _MOST_BYTES // (position * self.num_positions))
+        self.num_rows = min(manifest.components["decoder"].profile["R"][2], fit)
+        self._engines = engines
+        self._decoder: CachedDecoder | None = None
+        self._owners: list[Sequence] = []  # of each row
+        self.sequences: list[Sequence] = []
+        self._passes: Passes | None = None
+
+    def has_room(self, sequence: Sequence) -> bool:
+        """Return whether a sequence can join now."""
+        return len(self._owners) + sequence.num_rows <= self.num_rows
+
+    def can_take(self, sequence: Sequence) -> bool:
+        """Return whether a sequence could join if there were no others."""
+        fits = sequence.num_positions <= self.num_positions
+        return fits and sequence.num_rows <= self.num_rows
+
+    def join(self, sequence: Sequence) -> None:
+        """Compute a sequence's prompt and its first code or token; give it rows.
+
+        Raises:
+            BundleError: A component cannot be opened, or computes what is no finite number.
+        """
+        caches, hidden_RD = sequence.start()
+        logits_RV = self._engines.head(sequence.head)(hidden_RD)
+        sequence.take(logits_RV[:, None])
+        if sequence.is_done:
+            sequence.end()
+            return
+        if self._decoder is None:
+            self._decoder = self._engines.open_decoder(
+                self.num_rows, self.num_positions, prefill=False
+            )
+        for each in caches:
+            self._decoder.restore(len(self._owners), each)
+            self._owners.append(sequence)
+        self.sequences.append(sequence)
+        self._change()
+
+    def leave(self, sequence: Sequence) -> None:
+        """Give a sequence's rows away; those behind them move up."""
+        decoder = self._decoder
+        assert decoder is not None
+        for row in reversed(self._rows_of(sequence)):
+            last = len(self._owners) - 1
+            if row != last:
+                decoder.move(last, row)
+                self._owners[row] = self._owners[last]
+            decoder.forget(last)
+            self._owners.pop()
+        self.sequences.remove(sequence)
+        self._change()
+
+    def step(self) -> None:
+        """Compute a pass. What is done then leaves, with its last events.
+
+        Raises:
+            BundleError: A component computes what is no finite number.
+        """
+        decoder = self._decoder
+        assert decoder is not None and self.sequences
+        passes = self._passes = self._passes or self._choose_passes()
+        most = max(each.most for each in self.sequences)
+        width = passes.begin(min(most, decoder.room))
+        counts_R = self._pass(decoder, width)
+        decoder.keep(counts_R)
+        firsts = [self._rows_of(each)[0] for each in self.sequences]
+        passes.end(counts_R[firsts])
+        for sequence in [each for each in self.sequences if each.is_done]:
+            sequence.finish(decoder, self._rows_of(sequence)[0])
+            self.leave(sequence)
+            sequence.end()
+
+    def _pass(self, decoder: CachedDecoder, width: int) -> np.ndarray:
+        """Return how many positions of each row are kept, (R,)."""
+        embeds = [np.empty(0)] * len(self._owners)
+        for sequence in self.sequences:
+            embeds_TD = self._engines.table(sequence.table)[sequence.given(width)]
+            for row in self._rows_of(sequence):
+                embeds[row] = embeds_TD
+        hidden_RTD = decoder.look_ahead(np.stack(embeds).astype(np.float32))
+        counts_R = np.zeros(len(self._owners), np.int64)
+        for name in sorted({each.head for each in self.sequences}):
+            of_head = [each for each in self.sequences if each.head == name]
+            rows = [row for each in of_head for row in self._rows_of(each)]
+            flat = hidden_RTD[rows].reshape(-1, hidden_RTD.shape[-1])
+            logits = self._engines.head(name)(flat).reshape(len(rows), width, -1)
+            at = 0
+            for each in of_head:
+                own = logits[at : at + each.num_rows]
+                counts_R[self._rows_of(each)] = each.take(own)
+                at += each.num_rows
+        return counts_R
+
+    def _choose_passes(self) -> Passes:
+        """Return how many positions the next passes compute."""
+        rows, heads = len(self._owners), {each.head for each in self.sequences}
+        alone = len(self.sequences) == 1
+        if len(heads) > 1 or rows > ROWS_FOR_DRAFTS or ("text_head" in heads and not alone):
+            return Passes((1,))
+        return passes_for(self._engines, rows, heads.pop(), None)
+
+    def _change(self) -> None:
+        """Choose the width of passes anew, as there are other sequences now."""
+        if self._passes is not None:
+            self._passes.keep()
+        self._passes = None
+
+    def _rows_of(self, sequence: Sequence) -> list[int]:
+        return [row for row, owner in enumerate(self._owners) if owner is sequence]
