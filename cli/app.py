@@ -19,6 +19,7 @@ from janus_edge.cli.generate import generate
 from janus_edge.cli.inspect import inspect
 from janus_edge.cli.models import models
 from janus_edge.cli.pull import pull
+from janus_edge.cli.serve import serve
 from janus_edge.cli.train import train
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("generate")(generate)
 app.command("ask")(ask)
 app.command("chat")(chat)
+app.command("serve")(serve)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("convert")(convert)

@@ -23,6 +23,7 @@ _EXTRAS = {
     "eval": "evals",
     "export": "export",
     "pull": "pull",
+    "serve": "serve",
     "train": "train",
 }
 _EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # extras of modules that only some uses need

@@ -214,6 +214,16 @@ class Answer(Sequence):
         return _computed(engines, prompts, keeps=True, prefill=True)
 
     @property
+    def num_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the answer so far."""
+        return self._count
+
+    @property
     def most(self) -> int:
         """Return the last token and the drafts that follow it."""
         return 1 + len(self._looked_up(WIDTHS[-1] - 1))

@@ -1,0 +1,115 @@
+"""The bundles that a server keeps open, within a memory budget."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.session import Session
+from janus_edge.serve.worker import Busy, Job, LOG, Stopping, Worker
+
+_HELD = 1.25  # memory of an open bundle against its files: buffers and KV caches
+
+
+class UnknownModel(Exception):
+    """A name that the server does not serve."""
+
+
+class Models:
+    """Opens bundles when they are first asked for; closes idle ones that there is no room for.
+
+    Attributes:
+        names: Name of each bundle, in the order in which they are listed; the first is the default.
+    """
+
+    def __init__(
+        self,
+        folders: dict[str, Path],
+        *,
+        memory_mb: int,
+        most_waiting: int,
+        num_threads: int = 0,
+        device: str = "auto",
+        report: Callable[[Job], None] = lambda job: None,
+    ) -> None:
+        """Check nothing and open nothing yet.
+
+        Args:
+            folders: Each bundle's folder by its name.
+            memory_mb: Room for open bundles, MB; the bundle that is asked for always fits.
+            most_waiting: How many images and answers may wait for each.
+            num_threads: Threads of the engines; 0 lets the backend choose.
+            device: A device's name.
+            report: Called with each job that ended, in its worker's thread.
+        """
+        self.folders, self._memory = folders, memory_mb * 10**6
+        self._options = {"num_threads": num_threads, "device": device}
+        self._most_waiting, self._report = most_waiting, report
+        self._workers: dict[str, Worker] = {}
+        self._lock = threading.Lock()
+        self._is_stopping = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names."""
+        return list(self.folders)
+
+    @property
+    def open(self) -> dict[str, Worker]:
+        """What is open, by name."""
+        return dict(self._workers)
+
+    def worker(self, name: str | None) -> Worker:
+        """Return a bundle's worker; open it if it is not.
+
+        Args:
+            name: The name; None for the first.
+
+        Raises:
+            UnknownModel: It is not served.
+            BundleError: It is damaged.
+            Busy: Bundles that work now fill the memory.
+            Stopping: The server stops.
+        """
+        name = self.names[0] if name is None else name
+        if name not in self.folders:
+            raise UnknownModel(name)
+        with self._lock:
+            if self._is_stopping:
+                raise Stopping
+            if name not in self._workers:
+                self._make_room(name)
+                session = Session(open_bundle(self.folders[name]), **self._options)  # type: ignore[arg-type]
+                self._workers[name] = Worker(session, self._most_waiting, self._report)
+                LOG.info("opened %s on %s", name, session.device)
+            return self._workers[name]
+
+    def stop(self, wait: bool) -> int:
+        """Stop all workers; return how many requests were not finished."""
+        with self._lock:
+            self._is_stopping = True
+        return sum(worker.stop(wait) for worker in self._workers.values())
+
+    def _make_room(self, name: str) -> None:
+        """Close idle bundles, the one that was used longest ago first."""
+        idle = sorted(
+            (each for each in self._workers.items() if not _works(each[1])),
+            key=lambda each: each[1].last_used,
+        )
+        while self._workers and self._held([*self._workers, name]) > self._memory:
+            if not idle:
+                raise Busy
+            closed, worker = idle.pop(0)
+            self._workers.pop(closed)
+            worker.stop()
+            LOG.info("closed %s to make room for %s", closed, name)
+
+    def _held(self, names: list[str]) -> float:
+        files = (path for name in names for path in self.folders[name].rglob("*"))
+        return _HELD * sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _works(worker: Worker) -> bool:
+    return worker.num_waiting + worker.num_running > 0
