@@ -22,9 +22,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)
-    ] = 8000,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
     queue: Annotated[
         int, typer.Option(help="Images and answers of a model that may wait.", min=1)
     ] = 64,
@@ -53,6 +51,7 @@ def serve(
     """
     import logging
 
+    from janus_edge.runtime.arguments import in_range
     from janus_edge.runtime.resources import free_memory
     from janus_edge.serve.app import make_app
     from janus_edge.serve.counts import Counts
@@ -60,6 +59,8 @@ def serve(
     from janus_edge.serve.server import run
     from janus_edge.serve.settings import Settings
 
+    in_range("timeout", timeout, 1, 10**7)
+    in_range("grace", grace, 0, 10**7)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = Settings(
         host=host,

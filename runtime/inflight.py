@@ -41,7 +41,7 @@ class InFlight:
         self.num_rows = min(manifest.components["decoder"].profile["R"][2], fit)
         self._engines = engines
         self._decoder: CachedDecoder | None = None
-        self._owners: list[Sequence] = []  # of each row
+        self._owners: list[tuple[Sequence, int]] = []  # of each row, and which of its rows it is
         self.sequences: list[Sequence] = []
         self._passes: Passes | None = None
 
@@ -70,9 +70,9 @@ class InFlight:
             self._decoder = self._engines.open_decoder(
                 self.num_rows, self.num_positions, prefill=False
             )
-        for each in caches:
+        for index, each in enumerate(caches):
             self._decoder.restore(len(self._owners), each)
-            self._owners.append(sequence)
+            self._owners.append((sequence, index))
         self.sequences.append(sequence)
         self._change()
 
@@ -80,7 +80,7 @@ class InFlight:
         """Give a sequence's rows away; those behind them move up."""
         decoder = self._decoder
         assert decoder is not None
-        for row in reversed(self._rows_of(sequence)):
+        for row in sorted(self._rows_of(sequence), reverse=True):
             last = len(self._owners) - 1
             if row != last:
                 decoder.move(last, row)
@@ -146,4 +146,6 @@ class InFlight:
         self._passes = None
 
     def _rows_of(self, sequence: Sequence) -> list[int]:
-        return [row for row, owner in enumerate(self._owners) if owner is sequence]
+        """Return a sequence's rows in its own order, which moving may have turned around."""
+        own = [(k, row) for row, (owner, k) in enumerate(self._owners) if owner is sequence]
+        return [row for _, row in sorted(own)]

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 
 import numpy as np
+from PIL import Image as PilImage
 
 from janus_edge.runtime import image as images
 from janus_edge.runtime.cached_decoder import CachedDecoder
@@ -99,7 +100,7 @@ class Drawing(Sequence):
         engines: Engines,
         plan: PlannedImage,
         settings: Settings,
-        shown: tuple[images.PilImage.Image, ...],
+        shown: tuple[PilImage.Image, ...],
         *,
         previews: bool,
     ) -> None:

@@ -143,7 +143,9 @@ class Session:
         return _Events(_finished(events, watch), self._lock)
 
     @checked
-    def sequences(self, request: InstanceOf[ImageRequest] | InstanceOf[AskRequest]) -> list[Sequence]:
+    def sequences(
+        self, request: InstanceOf[ImageRequest] | InstanceOf[AskRequest]
+    ) -> list[Sequence]:
         """Return a request's images or its answer as sequences that ``in_flight`` runs.
 
         Returns:

@@ -15,23 +15,26 @@ class Counts:
     def __init__(self) -> None:
         """Begin at 0."""
         self._registry = CollectorRegistry()
-        given = {"registry": self._registry}
+        own = self._registry
         self._requests = Counter(
-            "janus_edge_requests", "Requests by path and status.", ["path", "status"], **given
+            "janus_edge_requests", "Requests by path and status.", ["path", "status"], registry=own
         )
-        self._images = Counter("janus_edge_images", "Images that were sent.", **given)
-        self._tokens = Counter("janus_edge_tokens", "Tokens of answers that were sent.", **given)
+        self._images = Counter("janus_edge_images", "Images that were sent.", registry=own)
+        self._tokens = Counter("janus_edge_tokens", "Tokens that were sent.", registry=own)
         self._waiting = Gauge(
-            "janus_edge_waiting", "Images and answers that wait.", ["model"], **given
+            "janus_edge_waiting", "Images and answers that wait.", ["model"], registry=own
         )
         self._running = Gauge(
-            "janus_edge_running", "Images and answers that are computed now.", ["model"], **given
+            "janus_edge_running",
+            "Images and answers in work.",
+            ["model"],
+            registry=own,
         )
         self._first = Histogram(
             "janus_edge_first_seconds",
             "Time to a request's first code, token or step, with waiting.",
             buckets=_SECONDS,
-            **given,
+            registry=own,
         )
 
     def request(self, path: str, status: int) -> None:

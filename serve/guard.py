@@ -50,7 +50,11 @@ class Guard:
         if settings.is_local and not is_loopback(_name(host)):
             return Refused(403, "the Host header names another machine; use localhost")
         origin = headers.get("origin")
-        if origin is not None and origin not in settings.origins and urlsplit(origin).netloc != host:
+        if (
+            origin is not None
+            and origin not in settings.origins
+            and urlsplit(origin).netloc != host
+        ):
             return Refused(403, "pages of this origin are not allowed; see serve --allow-origin")
         if settings.token and scope["path"] not in _OPEN and scope["method"] != "OPTIONS":
             given = headers.get("authorization", "").removeprefix("Bearer ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import Any

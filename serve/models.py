@@ -8,7 +8,7 @@ from pathlib import Path
 
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.session import Session
-from janus_edge.serve.worker import Busy, Job, LOG, Stopping, Worker
+from janus_edge.serve.worker import LOG, Busy, Job, Stopping, Worker
 
 _HELD = 1.25  # memory of an open bundle against its files: buffers and KV caches
 

@@ -70,4 +70,7 @@ def _got(summary: str, *, stream: bool = False) -> dict[str, Any]:
     content |= {"text/event-stream": {}} if stream else {}
     error = {"application/json": {"schema": {"$ref": _AT + "Error"}}}
     responses = {code: {"description": text, "content": error} for code, text in _ERRORS.items()}
-    return {"summary": summary, "responses": {"200": {"description": "Done.", "content": content}} | responses}
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": "Done.", "content": content}} | responses,
+    }

@@ -50,9 +50,7 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def run(
-    app: Starlette, host: str, port: int, grace_s: float, end: Callable[[], int]
-) -> None:
+def run(app: Starlette, host: str, port: int, grace_s: float, end: Callable[[], int]) -> None:
     """Serve until a signal.
 
     Args:
@@ -65,24 +63,27 @@ def run(
     Raises:
         OptionError: The address cannot be listened on, or the app did not start.
     """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        timeout_graceful_shutdown=int(grace_s) + ANSWER_S,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
-    try:
-        listener = config.bind_socket()
-    except SystemExit:
-        raise OptionError(f"{host}:{port}: in use or not this machine's; give another") from None
-    server = _Server(config, grace_s, end)
-    listener.listen(config.backlog)  # clients that come before it has started wait
-    print(f"http://{host}:{listener.getsockname()[1]}", flush=True)
-    with listener:
+    with _listening(host, port) as listener:
+        config = uvicorn.Config(
+            app,
+            timeout_graceful_shutdown=int(grace_s) + ANSWER_S,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+        )
+        server = _Server(config, grace_s, end)
+        name = f"[{host}]" if ":" in host else host
+        print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
         server.run(sockets=[listener])
     if not server.started:
         raise OptionError("the server did not start; the lines above say why")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; clients that come before the server has started wait."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "no such host"
+        raise OptionError(f"{host}:{port}: {why}; give another --host or --port") from None

@@ -1,7 +1,7 @@
 """A bundle's worker: one thread that runs the requests of all clients.
 
-Requests wait in the order in which they came. What shares passes joins those that run; what must run
-alone waits until they are done (docs/serving.md).
+Requests wait in the order in which they came. What shares passes joins those that run; what must
+run alone waits until they are done (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOG = logging.getLogger("janus_edge.serve")
 
 Request = ImageRequest | AskRequest
 Deliver = Callable[[Event | Exception | None], None]
-"""Takes a request's events, then None, or the error that ended it. Called in the worker's thread."""
+"""Takes a request's events, then None or what ended it. Called in the worker's thread."""
 
 
 class Busy(Exception):
@@ -118,7 +118,8 @@ class Worker:
                 raise Stopping
             if self._waiting and len(self._waiting) + job.size > self.most_waiting:
                 raise Busy
-            self._waiting.extend((job, each) for each in sequences or [None])
+            parts: list[Sequence | None] = [*sequences] or [None]
+            self._waiting.extend((job, each) for each in parts)
             self.last_used = time.monotonic()
             self._changed.notify()
         return job

@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": ("a star", "--model", "{bundle}", "--threads", "1"),
     "ask": ("p.png", "what?", "--model", "{bundle}", "--max-tokens", "2", "--threads", "1"),
     "chat": ("--model", "{bundle}", "--threads", "1"),
+    "serve": ("--model", "nowhere", "--port", "0"),  # it would not end; tests/serve
     "inspect": ("{bundle}",),
     "doctor": ("{bundle}",),
     "models": (),
@@ -84,6 +85,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 # What is named in place of a folder, so that the command fails early instead of working for long.
 _FOLDERS = ("{bundle}", "{checkpoint}")
 _LONG = {
+    "serve": "nowhere",
     **dict.fromkeys(("bench", "eval", "distill"), "{bundle}"),
     **dict.fromkeys(("export", "convert", "train"), "{checkpoint}"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -45,9 +46,9 @@ def test_other_pages(server: Server, headers: dict[str, str], status: int) -> No
 def test_its_own_page(server: Server) -> None:
     assert server.get("/v1/models", headers={"Origin": server.url}).status_code == 200
     page = server.get("/")
-    assert page.status_code == 200 and "default-src 'none'" in page.headers[
-        "content-security-policy"
-    ]
+    assert (
+        page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+    )
 
 
 def test_origins_that_are_allowed() -> None:
@@ -81,15 +82,26 @@ def test_listening_elsewhere_needs_a_token() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_port_that_is_taken(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--port", "{port}"], "in use"),
+        (["--host", "127.0.0.1.5"], "give another --host"),
+        (["--host", "x" * 100 + ".localhost"], "JANUS_EDGE_TOKEN|give another"),
+        (["--timeout", "nan"], "timeout is nan"),
+        (["--model", "nothing"], "no such bundle"),
+    ],
+)
+def test_words_that_are_wrong(server: Server, words: list[str], says: str) -> None:
     port = server.url.rpartition(":")[2]
     done = subprocess.run(
-        [sys.executable, "-m", "janus_edge", "serve", "--port", port],
+        [sys.executable, "-m", "janus_edge", "serve", *(w.format(port=port) for w in words)],
         capture_output=True,
         encoding="utf-8",
         timeout=60,
     )
-    assert done.returncode == 1 and "in use" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and re.search(says, done.stderr), done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

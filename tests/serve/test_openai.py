@@ -32,9 +32,7 @@ def shown(image: np.ndarray, question: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
 def test_draws_what_the_library_draws(client: openai.OpenAI, model: str, tmp_path) -> None:
-    found = client.images.generate(
-        model=model, prompt="a red circle", n=2, extra_body={"seed": 7}
-    )
+    found = client.images.generate(model=model, prompt="a red circle", n=2, extra_body={"seed": 7})
     assert found.data is not None and [each.seed for each in found.data] == [7, 8]
     with load(model, num_threads=1) as own:
         for each in found.data:
@@ -150,7 +148,11 @@ def test_models(client: openai.OpenAI) -> None:
         ({"prompt": "x", "extra_body": {"sede": 1}}, openai.BadRequestError, "sede is no parame"),
         ({"prompt": "x", "extra_body": {"seed": -1}}, openai.BadRequestError, "seed: "),
         ({"prompt": "x", "extra_body": {"top_p": 9}}, openai.BadRequestError, "top_p is 9"),
-        ({"prompt": "x", "extra_body": {"num_steps": 3}}, openai.BadRequestError, "num_steps means"),
+        (
+            {"prompt": "x", "extra_body": {"num_steps": 3}},
+            openai.BadRequestError,
+            "num_steps means",
+        ),
         ({"prompt": "x " * 400}, openai.BadRequestError, "tokens long"),
     ],
 )
@@ -176,7 +178,10 @@ def test_errors_are_openais(
             "the last message must be a user's",
         ),
         *(
-            ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}], says)
+            (
+                [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}],
+                says,
+            )
             for url, says in (
                 ("data:image/png;base64,AAAA", "no image|not a|unknown"),
                 ("data:image/png;base64,%%%", "is no base 64"),
