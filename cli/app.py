@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from janus_edge.cli.ask import ask
+from janus_edge.cli.batch import batch
 from janus_edge.cli.bench import bench
 from janus_edge.cli.chat import chat
 from janus_edge.cli.convert import convert
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command("generate")(generate)
 app.command("ask")(ask)
 app.command("chat")(chat)
+app.command("batch")(batch)
 app.command("serve")(serve)
 app.command("inspect")(inspect)
 app.command("export")(export)

@@ -16,6 +16,7 @@ from janus_edge.runtime.stop import Stopped, stoppable
 _DEBUG = "--debug"  # accepted anywhere, so it is removed before parsing
 # The extra of each command's imports.
 _EXTRAS = {
+    "batch": "ray",
     "chat": "chat",
     "convert": "export",
     "data": "train",

@@ -17,7 +17,8 @@ from janus_edge.runtime.sequences import Sequence
 
 # With more rows, a pass of two positions costs more than the codes that it adds are worth.
 ROWS_FOR_DRAFTS = 4
-_MOST_BYTES = 8 * 10**9  # of KV caches; memory is taken as they fill
+TEXT = 256  # positions that a sequence has for text, besides images
+_MOST_BYTES = 4 * 10**9  # of KV caches
 
 
 class InFlight:
@@ -36,7 +37,9 @@ class InFlight:
         manifest, sizes = engines.bundle.manifest, engines.bundle.manifest.sizes
         kind = np.dtype(manifest.cache_type).itemsize
         position = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * kind
-        self.num_positions = manifest.cache_slots or sizes.max_length
+        # An image, or one that is asked about, with a long text. What is longer runs alone: the
+        # system gives memory in pages that span a head's positions, used or not.
+        self.num_positions = min(sizes.max_length, 2 * sizes.num_drawn + TEXT)
         fit = max(2, _MOST_BYTES // (position * self.num_positions))
         self.num_rows = min(manifest.components["decoder"].profile["R"][2], fit)
         self._engines = engines

@@ -5,7 +5,7 @@
     python bench/programs/serving.py soak BUNDLE --requests 10000 --record FILE
 
 ``load`` draws the same images by one client after another and by eight at once; they must be equal.
-``added`` compares the time to an answer's first text, and that of a whole image, with the library's,
+``added`` compares the time to an answer's first text and of a whole image with the library's,
 in turn. ``soak`` sends drawings, questions, malformed bodies and requests that are given up, at
 random, and compares every result with the library's.
 """

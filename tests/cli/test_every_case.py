@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": ("a star", "--model", "{bundle}", "--threads", "1"),
     "ask": ("p.png", "what?", "--model", "{bundle}", "--max-tokens", "2", "--threads", "1"),
     "chat": ("--model", "{bundle}", "--threads", "1"),
+    "batch": ("items.jsonl", "mine", "--model", "{bundle}", "--threads", "1"),
     "serve": ("--model", "nowhere", "--port", "0"),  # it would not end; tests/serve
     "inspect": ("{bundle}",),
     "doctor": ("{bundle}",),
@@ -167,6 +168,7 @@ def _fill(work: Path) -> None:
     for name, content in (("cut.png", whole[:60]), ("text.txt", b"hello"), ("empty", b"")):
         (work / name).write_bytes(content)
     (work / "rows.jsonl").write_text('{"image": "p.png", "caption": "a star"}\n', encoding="utf-8")
+    (work / "items.jsonl").write_text('{"prompt": "a star"}\n', encoding="utf-8")
     with tarfile.open(work / "set.tar", "w:") as tar:
         tar.add(work / "text.txt", "text.txt")
     shutil.copy(Path(__file__).parent.parent / "train/recipes/mini.toml", work / "r.toml")

@@ -1,0 +1,1 @@
+"""Many drawings and questions from a file, resumable (docs/batch.md)."""

@@ -1,0 +1,14 @@
+"""Draw an image, look at it, and ask about it: python draw_and_ask.py [PROMPT]."""
+
+import sys
+
+import janus_edge
+
+prompt = sys.argv[1] if len(sys.argv) > 1 else "three red circles"
+with janus_edge.load("tiny-janus") as model:
+    chat = model.chat()
+    image = chat.draw(prompt, seed=2)
+    image.save("drawn.png")
+    print(f"drawn.png: {image.prompt}, seed {image.seed}")
+    for question in ("how many circles are there?", "what colour are the circles?"):
+        print(f"{question} {model.ask(image, question)}")

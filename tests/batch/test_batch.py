@@ -1,0 +1,168 @@
+"""Batches: every result is that of a single request; a killed run goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from janus_edge.batch.items import read_items
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.everyday import load
+from tests.conftest import Cli
+
+PROMPTS = ("a red circle", "two blue squares", "a green star", "three yellow circles")
+
+
+def write(folder: Path, items: list[dict[str, Any]]) -> Path:
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    return path
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_bytes().splitlines()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
+def test_results_are_those_of_single_requests(cli: Cli, tmp_path: Path, model: str) -> None:
+    with load(model, num_threads=1) as own:
+        images = [own.draw(PROMPTS[i % 4], seed=i) for i in range(6)]
+        images[0].save(tmp_path / "first.png")
+        answers = [own.ask(images[0], "what colour is it?"), own.ask(None, "what is a star?")]
+    items: list[dict[str, Any]] = [{"prompt": PROMPTS[i % 4], "seed": i} for i in range(6)]
+    items[2:2] = [{"question": "what colour is it?", "images": ["first.png"], "id": "colour"}]
+    items.append({"question": "what is a star?"})
+    source = write(tmp_path, items)
+    done = cli("batch", source, tmp_path / "out", "--model", model, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert [line["id"] for line in found] == ["1", "2", "colour", "4", "5", "6", "7", "8"]
+    assert [found[2]["answer"], found[7]["answer"]] == answers
+    drawn = [line for line in found if "image" in line]
+    for line, image in zip(drawn, images, strict=True):
+        pixels = np.asarray(PilImage.open(tmp_path / "out" / line["image"]))
+        assert np.array_equal(pixels, image.pixels) and line["seed"] == image.seed
+    again = cli("batch", source, tmp_path / "out", "--model", model, "--json")
+    assert json.loads(again.stdout)["items"] == 8
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """Again and again, until it ends; then with a part of a line and of an image."""
+    items = [{"prompt": PROMPTS[i % 4], "seed": i} for i in range(120)]
+    source = write(tmp_path, items)
+
+    def command(out: str) -> list[str]:
+        words = ["batch", str(source), str(tmp_path / out), "--model", "tiny-janus"]
+        return [sys.executable, "-m", "janus_edge", *words, "--threads", "1"]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    rng, kills = random.Random(0), 0
+    while True:
+        with subprocess.Popen(
+            command("out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            begins, ends = time.monotonic(), 1.2 + rng.random()
+            while process.poll() is None and time.monotonic() - begins < ends:
+                time.sleep(0.01)
+            process.kill()
+        if process.returncode == 0:
+            break
+        kills += 1
+        assert kills < 50
+        lines = tmp_path / "out/results.jsonl"
+        if kills % 2 and lines.exists():
+            with lines.open("ab") as file:
+                file.write(b'{"id": "0')
+    assert kills >= 1
+    found, whole = content(tmp_path / "out"), content(tmp_path / "whole")
+    assert {name: found[name] for name in whole} == whole
+
+
+def test_stopped(cli: Cli, tmp_path: Path) -> None:
+    """The line says what is kept."""
+    source = write(tmp_path, [{"prompt": "a star", "seed": i} for i in range(500)])
+    words = [sys.executable, "-m", "janus_edge", "batch", str(source), str(tmp_path / "out")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        while not (tmp_path / "out/results.jsonl").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 143
+    assert said.startswith("stopped; ") and "of 500 are in" in said
+
+
+def test_items_that_fail(cli: Cli, tmp_path: Path) -> None:
+    """The others go on; the command says how many failed."""
+    (tmp_path / "no.png").write_bytes(b"no image")
+    items = [
+        {"prompt": "a star"},
+        {"question": "what?", "images": ["gone.png"]},
+        {"question": "what?", "images": ["no.png"]},
+        {"prompt": "x " * 400},
+        {"question": " "},
+        {"question": "what is a star?"},
+    ]
+    done = cli("batch", write(tmp_path, items), tmp_path / "out", "--model", "tiny-janus")
+    assert done.returncode == 1 and "4 of 6 items failed" in done.stderr
+    found = results(tmp_path / "out")
+    assert ["error" in line for line in found] == [False, True, True, True, True, False]
+    assert "gone.png" in found[1]["error"] and "tokens long" in found[3]["error"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", ":1: no JSON"),
+        ("[1]", ":1: no JSON object with"),
+        ("{}", ":1: no JSON object with"),
+        ('{"prompt": 1}', ":1: ImageRequest: prompt is 1"),
+        ('{"prompt": "a", "sede": 1}', ":1: has sede; it takes"),
+        ('{"prompt": "a", "question": "b"}', ":1: has question"),
+        ('{"prompt": "a", "top_p": 9}', ":1: top_p is 9"),
+        ('{"prompt": "a", "id": "../x"}', ":1: its id is no name"),
+        ('{"prompt": "a", "id": 3}', ":1: its id is no name"),
+        ('{"prompt": "a", "id": "2"}\n{"prompt": "b"}', ":2: its id is 2, as of a line before"),
+        ('{"question": "a", "images": "a.png"}', ":1: images is no list"),
+        ("", "is empty"),
+        ("[" * 100_000, ":1: no JSON"),
+    ],
+)
+def test_lines_that_are_wrong(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(OptionError, match=says) as caught:
+        read_items(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_folders_are_left_alone(cli: Cli, tmp_path: Path) -> None:
+    """One with files of the user, of other items, of another model; a changed one."""
+    source, out = write(tmp_path, [{"prompt": "a star"}]), tmp_path / "out"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear", encoding="utf-8")
+    assert "is not empty" in cli("batch", source, tmp_path / "mine").stderr
+    assert content(tmp_path / "mine") == {"letter.txt": b"dear"}
+    assert cli("batch", source, out, "--model", "tiny-janus").returncode == 0
+    before = content(out)
+    assert "of another model" in cli("batch", source, out, "--model", "tiny-flow").stderr
+    other = write(tmp_path, [{"prompt": "a circle"}])
+    assert "other items" in cli("batch", other, out, "--model", "tiny-janus").stderr
+    assert content(out) == before
+    source = write(tmp_path, [{"prompt": "a star"}])
+    (out / "results.jsonl").write_text('{"id": "7"}\n', encoding="utf-8")
+    assert "was changed" in cli("batch", source, out, "--model", "tiny-janus").stderr

@@ -1,0 +1,122 @@
+"""Workers and the bundles that are kept open."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from janus_edge.runtime.bundle import SHIPPED, open_bundle
+from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.events import Finished, Image, Progress
+from janus_edge.runtime.inflight import InFlight
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
+from janus_edge.serve.models import Models, UnknownModel
+from janus_edge.serve.worker import Busy, Stopping, Worker
+
+STAR = ImageRequest(prompt="a star", seed=1)
+
+
+def worker(most_waiting: int = 64) -> Worker:
+    return Worker(Session(open_bundle("tiny-janus"), num_threads=1), most_waiting)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def rest(events: queue.Queue[Any]) -> list[Any]:
+    """All events up to the end of a job."""
+    return list(iter(lambda: events.get(timeout=60), None))
+
+
+def test_a_client_that_leaves_frees_its_rows_within_two_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps, gone, step = [0], threading.Event(), InFlight.step
+
+    def counted(flight: InFlight) -> None:
+        steps[0] += not gone.is_set()
+        step(flight)
+
+    monkeypatch.setattr(InFlight, "step", counted)
+    made, events = worker(), queue.Queue[Any]()
+    other = queue.Queue[Any]()
+    made.submit(ImageRequest(prompt="a circle", seed=2), other.put)
+    job = made.submit(STAR, events.put)
+    until(lambda: events.qsize() > 5)
+    before = steps[0]
+    made.cancel(job)
+    until(lambda: made.num_running < 2)
+    assert steps[0] - before <= 2
+    gone.set()
+    assert isinstance(rest(other)[-1], Finished)  # the other is whole
+    assert not any(isinstance(each, Image) for each in list(events.queue))
+    made.stop()
+
+
+def test_one_that_fails_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that fails ends all that share it; what comes later runs."""
+    made, events = worker(), queue.Queue[Any]()
+
+    def broken(flight: InFlight) -> None:
+        raise BundleError("decoder: computes what is no finite number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InFlight, "step", broken)
+        made.submit(STAR, events.put)
+        until(lambda: any(isinstance(each, BundleError) for each in list(events.queue)))
+    fresh = queue.Queue[Any]()
+    made.submit(STAR, fresh.put)
+    assert isinstance(rest(fresh)[-1], Finished)
+    made.stop()
+
+
+def test_a_queue_has_an_end() -> None:
+    made, events = worker(most_waiting=2), queue.Queue[Any]()
+    many = ImageRequest(prompt="a star", num_images=20)
+    made.submit(many, events.put)  # the first may be as long as it is
+    until(lambda: made.num_running == 8)
+    with pytest.raises(Busy):
+        made.submit(STAR, events.put)
+    assert sum(isinstance(each, Image) for each in rest(events)) == 20
+    assert made.stop() == 0
+    with pytest.raises(Stopping):
+        made.submit(STAR, events.put)
+
+
+def test_stop_says_how_many_are_lost() -> None:
+    made, events = worker(), queue.Queue[Any]()
+    for _ in range(3):
+        made.submit(ImageRequest(prompt="a star", num_images=8), events.put)
+    assert made.stop(wait=False) == 3
+    assert sum(isinstance(each, Stopping) for each in list(events.queue)) == 3
+
+
+def test_bundles_within_a_budget() -> None:
+    """An idle one is closed for another; one that works is not."""
+    folders = {name: SHIPPED / name for name in ("tiny-janus", "tiny-flow")}
+    models = Models(folders, memory_mb=1, most_waiting=64, num_threads=1)
+    first = models.worker(None)
+    assert list(models.open) == ["tiny-janus"] and models.worker("tiny-janus") is first
+    events = queue.Queue[Any]()
+    first.submit(ImageRequest(prompt="a star", num_images=20), events.put)
+    with pytest.raises(Busy):
+        models.worker("tiny-flow")
+    assert any(isinstance(each, Progress) for each in rest(events))
+    until(lambda: first.num_running == 0)
+    models.worker("tiny-flow")
+    assert list(models.open) == ["tiny-flow"]
+    with pytest.raises(UnknownModel):
+        models.worker("../tiny-janus")
+    assert models.stop(wait=True) == 0
+    with pytest.raises(Stopping):
+        models.worker("tiny-flow")
