@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,35 @@ class Results:
             raise OptionError(f"{path}: was changed; remove it, or give another folder")
         return found
 
+    def fill(
+        self,
+        items: list[Item],
+        make: Callable[[list[Item]], Iterator[Outcome]],
+        show: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Work on what is left, and write each result.
+
+        Args:
+            items: All items.
+            make: Yields what comes of items, in their order.
+            show: Called with the number of items that are done.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        left = items[self.done :]
+        for item, outcome in zip(left, make(left), strict=True):
+            self.add(item, outcome)
+            show(self.done)
+
     def add(self, item: Item, outcome: Outcome) -> None:
         """Write what came of the next item: its image, then its line. Raises OutputError."""
         result = {"id": item.name, **item.values, **outcome.values}
         if outcome.image is not None:
             result["image"] = f"{IMAGES}/{item.name}.png"
             write_output(self.folder / result["image"], outcome.image)
+        elif len(shown := item.values.get("images", ())) == 1:  # as ``data build`` reads it
+            result["image"] = os.path.relpath(item.folder / shown[0], self.folder.absolute())
         path = self.folder / RESULTS
         try:
             with path.open("ab") as file:

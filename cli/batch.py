@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from janus_edge.cli.options import Device, Json
+
+if TYPE_CHECKING:
+    from janus_edge.batch.items import Item
+    from janus_edge.batch.results import Results
+    from janus_edge.batch.run import Outcome
+    from janus_edge.runtime.session import Session
 
 
 def batch(
@@ -40,41 +47,18 @@ def batch(
     json: Json = False,
 ) -> None:
     """Draw and answer what a file asks for. The same command goes on where it was stopped."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from janus_edge.batch.items import read_items
     from janus_edge.batch.results import RESULTS, Results
-    from janus_edge.batch.run import outcomes
     from janus_edge.cli.json_output import print_json
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.errors import OptionError
     from janus_edge.runtime.session import Session
-    from janus_edge.runtime.stop import keeping
 
     items = read_items(source)
     session = Session(open_bundle(model), num_threads=threads, device=device)
-    bundle = session.bundle
-    about = {"model": bundle.manifest.name, "model_sha256": bundle.sha256}
-    results = Results(folder, items, about)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        keeping(
-            lambda: f"{results.done} of {len(items)} are in {folder}; the same command goes on"
-        ),
-        Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
-    ):
-        task = bar.add_task("", total=len(items), completed=results.done)
-        left = items[results.done :]
-        if ray is None:
-            found = outcomes(session, left)
-        else:
-            from janus_edge.batch.ray_data import outcomes_on_ray
-
-            found = outcomes_on_ray(left, ray, model, threads, workers)
-        for item, outcome in zip(left, found, strict=True):
-            results.add(item, outcome)
-            bar.update(task, completed=results.done)
+    name, sha256 = session.bundle.manifest.name, session.bundle.sha256
+    results = Results(folder, items, {"model": name, "model_sha256": sha256})
+    _fill(results, items, _maker(session, ray, model, threads, workers))
     where = str(folder / RESULTS)
     if json:
         print_json({"results": where, "items": len(items), "failed": results.failed})
@@ -82,3 +66,36 @@ def batch(
         typer.echo(f"{where}: {len(items)} results")
     if results.failed:
         raise OptionError(f"{results.failed} of {len(items)} items failed; {where} says why")
+
+
+def _maker(
+    session: Session, ray: str | None, model: str | None, threads: int, workers: int
+) -> Callable[[list[Item]], Iterator[Outcome]]:
+    """Return what works on items: this process, or a cluster's workers."""
+    if ray is None:
+        from janus_edge.batch.run import outcomes
+
+        return lambda items: outcomes(session, items)
+    from janus_edge.batch.ray_data import outcomes_on_ray
+
+    return lambda items: outcomes_on_ray(items, ray, model, threads, workers)
+
+
+def _fill(
+    results: Results, items: list[Item], make: Callable[[list[Item]], Iterator[Outcome]]
+) -> None:
+    """Work on what is left, with a progress bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from janus_edge.runtime.stop import keeping
+
+    def kept() -> str:
+        done = f"{results.done} of {len(items)}"
+        return f"{done} are in {results.folder}; the same command goes on"
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with keeping(kept), Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=len(items), completed=results.done)
+        results.fill(items, make, lambda done: bar.update(task, completed=done))

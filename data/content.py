@@ -11,7 +11,8 @@ PLACEHOLDER = "<image>"  # where LLaVA's questions have the image
 USERS = ("human", "user")
 ASSISTANTS = ("gpt", "assistant")
 NOTHING_SAID = "no caption, turns or text"
-KEYS = ("caption", "captions", "turns", "conversations", "question", "answer", "text")
+# "prompt" is what ``janus-edge batch`` calls the caption of an image that it drew.
+KEYS = ("caption", "captions", "prompt", "turns", "conversations", "question", "answer", "text")
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def parse(found: Mapping[str, Any], has_image: bool) -> Content:
 def _captions(given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the captions, of which none may be empty."""
     found: list[Any] = []
-    for key in ("caption", "captions"):
+    for key in ("caption", "captions", "prompt"):
         if key in given:
             found += given[key] if isinstance(given[key], list) else [given[key]]
             if not found:

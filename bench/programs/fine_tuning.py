@@ -3,18 +3,25 @@
     python bench/programs/fine_tuning.py WORK --record bench/records/fine_tuning.jsonl
 
 It scores what is new (houses, ``bench/programs/houses.py``) and what the model knew (``janus-edge
-eval shapes``). WORK is made; runs that are there go on.
+eval shapes``). So that the model keeps what it knew, it trains on its own drawings and answers
+beside the new images. WORK is made; runs that are there go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from janus_edge.batch.items import read_items
+from janus_edge.batch.results import Results
+from janus_edge.batch.run import outcomes
 from janus_edge.bench.programs.houses import is_house, write_houses
 from janus_edge.data.build import build_shards
 from janus_edge.diagnostics.machine import describe
@@ -27,36 +34,58 @@ from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
-from janus_edge.shapes.scenes import COLOURS
+from janus_edge.shapes.captions import caption
+from janus_edge.shapes.questions import question
+from janus_edge.shapes.scenes import COLOURS, scenes
 from janus_edge.train.engine import Settings
 from janus_edge.train.recipe import load_recipe
 from janus_edge.train.run import How, train_recipe
 from janus_edge.train.start import Sources
-from janus_edge.train.worlds import write_world
 
 SCHEMA = "fine-tuning/1"
 START = Path("checkpoints/tiny-janus")
 RECIPE = "tiny-janus-tune"
 WAYS = {"full": 0, "lora": 16}  # name and rank
-OLD_SCENES = 6000  # of what the model knows, so that it keeps it
+OLD_IMAGES = 3000  # that the model draws itself, so that it keeps what it knows
+QUESTIONS = 2  # that it answers about each
 REPEAT = 6  # how often an epoch takes each new image
 SEEDS = range(4)
 
 
-def write_data(work: Path) -> Path:
-    """Write shards of new and old images, and the file that lists them; return that file."""
+def write_data(work: Path, bundle: Path) -> Path:
+    """Write shards of new and old examples, and the file that lists them; return that file."""
     listed = work / "data.toml"
     if not listed.exists():
         write_houses(work / "photos")
         build_shards(work / "photos", work / "new")
-        write_world("shapes", work / "old", OLD_SCENES)
-        roles = {"generation": f', {{path = "new/generation", repeat = {REPEAT}}}'}
-        lines = [
-            f'{role} = ["old/{role}"{roles.get(role, "")}]'
-            for role in ("generation", "understanding", "text")
-        ]
-        listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        drawn, said = replayed(work, Session(open_bundle(bundle)))
+        build_shards(drawn, work / "old")
+        build_shards(said, work / "old", role="understanding")
+        generation = f'["old/generation", {{path = "new/generation", repeat = {REPEAT}}}]'
+        lines = f'generation = {generation}\nunderstanding = ["old/understanding"]\n'
+        listed.write_text(lines, encoding="utf-8")
     return listed
+
+
+def replayed(work: Path, session: Session) -> tuple[Path, Path]:
+    """Let the model draw and answer what it knows; return both files of results."""
+    rng = np.random.default_rng(0)
+    drawings, questions = [], []
+    for number, scene in enumerate(islice(scenes("train", held_out=False), OLD_IMAGES), 1):
+        drawings.append({"prompt": caption(scene, rng).text, "seed": number})
+        for _ in range(QUESTIONS):
+            if (asked := question(scene, rng)) is not None:
+                path = f"drawn/images/{number:0{len(str(OLD_IMAGES))}}.png"
+                questions.append({"question": asked.text, "images": [path]})
+    found = []
+    for name, values in (("drawn", drawings), ("said", questions)):
+        source = work / f"{name}.jsonl"
+        source.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
+        items = read_items(source)
+        results = Results(work / name, items, {"model": session.bundle.sha256})
+        results.fill(items, partial(outcomes, session))
+        found.append(work / name / "results.jsonl")
+    return found[0], found[1]
 
 
 def tuned(work: Path, way: str, data: Path) -> tuple[Path, float]:
@@ -92,13 +121,14 @@ def scores(bundle: Path, count: int) -> dict[str, Any]:
     return found | {"old": old_scores, "old_prompts": count}
 
 
-def measured(work: Path, count: int) -> dict[str, Any]:
+def measured(work: Path, count: int, ways: list[str]) -> dict[str, Any]:
     """Return the scores before, and after each way of training."""
-    data = write_data(work)
     before = work / "before"
-    export(START, before)
+    if not before.exists():
+        export(START, before)
+    data = write_data(work, before)
     found: dict[str, Any] = {"before": scores(before, count)}
-    for way in WAYS:
+    for way in ways:
         checkpoint, seconds = tuned(work, way, data)
         export(checkpoint, work / f"{way}-bundle")
         found[way] = scores(work / f"{way}-bundle", count) | {"training_s": round(seconds, 1)}
@@ -116,10 +146,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--count", type=int, default=600, help="old prompts, and questions")
+    parser.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     machine = describe()
-    found = measured(options.work, options.count)
+    found = measured(options.work, options.count, options.only)
     print(found, flush=True)
     if options.record:
         append_record(options.record, {**program(SCHEMA), **machine, **found})

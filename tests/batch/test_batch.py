@@ -53,7 +53,8 @@ def test_results_are_those_of_single_requests(cli: Cli, tmp_path: Path, model: s
     found = results(tmp_path / "out")
     assert [line["id"] for line in found] == ["1", "2", "colour", "4", "5", "6", "7", "8"]
     assert [found[2]["answer"], found[7]["answer"]] == answers
-    drawn = [line for line in found if "image" in line]
+    assert found[2]["image"] == "../first.png"
+    drawn = [line for line in found if "seed" in line and "image" in line]
     for line, image in zip(drawn, images, strict=True):
         pixels = np.asarray(PilImage.open(tmp_path / "out" / line["image"]))
         assert np.array_equal(pixels, image.pixels) and line["seed"] == image.seed
@@ -166,3 +167,15 @@ def test_other_folders_are_left_alone(cli: Cli, tmp_path: Path) -> None:
     source = write(tmp_path, [{"prompt": "a star"}])
     (out / "results.jsonl").write_text('{"id": "7"}\n', encoding="utf-8")
     assert "was changed" in cli("batch", source, out, "--model", "tiny-janus").stderr
+
+
+def test_results_are_training_data(cli: Cli, tmp_path: Path) -> None:
+    """What a model draws and answers can be mixed into its fine-tuning."""
+    drawings: list[dict[str, Any]] = [{"prompt": "a star", "seed": i} for i in range(3)]
+    assert cli("batch", write(tmp_path, drawings), tmp_path / "drawn").returncode == 0
+    questions = [{"question": "how many?", "images": [f"drawn/images/{i}.png"]} for i in (1, 2)]
+    assert cli("batch", write(tmp_path, questions), tmp_path / "said").returncode == 0
+    built = cli("data", "build", tmp_path / "drawn/results.jsonl", tmp_path / "old")
+    assert "3 samples" in built.stdout + built.stderr, built
+    words = ["data", "build", tmp_path / "said/results.jsonl", tmp_path / "old"]
+    assert "2 samples" in cli(*words, "--role", "understanding").stdout

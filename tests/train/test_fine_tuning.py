@@ -23,7 +23,7 @@ def test_the_judge_knows_houses() -> None:
 
 @pytest.mark.slow
 def test_something_new_is_learned_and_what_was_known_stays(tmp_path: Path) -> None:
-    found = measured(tmp_path, 600)
+    found = measured(tmp_path, 600, ["full", "lora"])
     before = found["before"]
     assert before["new"] <= 0.1
     for way in ("full", "lora"):
