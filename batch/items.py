@@ -12,12 +12,13 @@ from typing import Any
 from janus_edge.runtime.errors import ImageError, OptionError
 from janus_edge.runtime.image import decode_image
 from janus_edge.runtime.image_bytes import read_bytes
+from janus_edge.runtime.reading import read_regular
 from janus_edge.runtime.requests import SETTINGS, AskRequest, ImageRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DRAW = {"prompt", "seed", "reference", "fast", *SETTINGS}
 _ASK = {"question", "images", "max_tokens", "temperature", "top_p", "seed"}
-MOST_ITEMS = 10**7
+MOST_BYTES = 2**30  # of a file of items
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,14 @@ def read_items(path: Path) -> list[Item]:
         path: The file.
 
     Raises:
-        OptionError: A line is no item, or has the id of another.
-        OSError: The file cannot be read.
+        OptionError: The file cannot be read, or a line is no item or has the id of another.
     """
-    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    try:
+        raw = read_regular(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(f"{path}: {reason}; name a file of JSON lines") from None
+    lines = raw.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\n").split("\n")
     digits = len(str(len(lines)))
     found: dict[str, Item] = {}
     for number, line in enumerate(lines, 1):

@@ -14,7 +14,7 @@ from typing import Any
 from janus_edge.batch.items import Item
 from janus_edge.batch.run import Outcome, outcomes
 from janus_edge.runtime.bundle import open_bundle
-from janus_edge.runtime.errors import ImageError
+from janus_edge.runtime.errors import ImageError, OptionError
 from janus_edge.runtime.session import Session
 
 AT_ONCE = 16  # items that a worker takes together; fewer are lost with it
@@ -83,10 +83,18 @@ def outcomes_on_ray(
         model: Name or folder of a bundle, as each machine has it.
         num_threads: Threads of each worker.
         workers: How many workers; each needs a processor.
+
+    Raises:
+        OptionError: There is no cluster at the address.
     """
     import ray
 
-    ray.init(None if address == "local" else address, log_to_driver=False)
+    try:
+        ray.init(None if address == "local" else address, log_to_driver=False)
+    except Exception as error:  # of many kinds, by what is wrong with the address
+        reason = str(error).strip().partition("\n")[0][:200]
+        where = f"--ray {address[:100]}"
+        raise OptionError(f"{where}: {reason}; give a cluster's address, or local") from None
     try:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True

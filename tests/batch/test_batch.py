@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -149,6 +150,13 @@ def test_lines_that_are_wrong(tmp_path: Path, line: str, says: str) -> None:
     with pytest.raises(OptionError, match=says) as caught:
         read_items(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gone.jsonl", "", "/dev/zero", "fifo", "nul\0"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OptionError, match="name a file of JSON lines"):
+        read_items(tmp_path / name)
 
 
 def test_other_folders_are_left_alone(cli: Cli, tmp_path: Path) -> None:
