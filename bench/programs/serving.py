@@ -97,7 +97,7 @@ def serving(bundle: str) -> Iterator[Server]:
     """Yield a server of a bundle."""
     words = ["serve", "--model", bundle, "--port", "0", "--queue", "1000", "--timeout", "3600"]
     with subprocess.Popen(
-        [sys.executable, "-m", "janus_edge", *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "janus_edge", *words], stdout=subprocess.PIPE, encoding="utf-8"
     ) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rpartition(":")[2])

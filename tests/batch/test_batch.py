@@ -65,7 +65,7 @@ def test_results_are_those_of_single_requests(cli: Cli, tmp_path: Path, model: s
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """Again and again, until it ends; then with a part of a line and of an image."""
-    items = [{"prompt": PROMPTS[i % 4], "seed": i} for i in range(120)]
+    items = [{"prompt": PROMPTS[i % 4], "seed": i} for i in range(60)]
     source = write(tmp_path, items)
 
     def command(out: str) -> list[str]:

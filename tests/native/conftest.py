@@ -93,7 +93,7 @@ class Build:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Wait until no other worker of pytest-xdist works in a folder."""
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -86,9 +86,9 @@ def test_listening_elsewhere_needs_a_token() -> None:
     ("words", "says"),
     [
         (["--port", "{port}"], "in use"),
-        (["--host", "127.0.0.1.5"], "give another --host"),
+        (["--host", "127.0.0.1.5"], "JANUS_EDGE_TOKEN"),
         (["--host", "x" * 100 + ".localhost"], "JANUS_EDGE_TOKEN|give another"),
-        (["--timeout", "nan"], "timeout is nan"),
+        (["--timeout", "inf"], "timeout is inf"),
         (["--model", "nothing"], "no such bundle"),
     ],
 )
