@@ -87,6 +87,8 @@ def outcomes_on_ray(
     Raises:
         OptionError: There is no cluster at the address.
     """
+    if not items:  # all is done; Ray makes no dataset of nothing
+        return
     import ray
 
     try:

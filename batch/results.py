@@ -52,7 +52,9 @@ class Results:
             self._begin(about)
             lines = self._whole_lines()
         except OSError as error:
-            raise OutputError(f"{error.filename or folder}: {error.strerror}; check it") from None
+            raise OutputError(
+                f"{error.filename or folder}: {error.strerror}; name a folder to write to"
+            ) from None
         self.done, self.failed = len(lines), sum("error" in line for line in lines)
 
     def _begin(self, about: dict[str, str]) -> None:

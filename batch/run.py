@@ -91,9 +91,7 @@ def _begun(session: Session, flight: InFlight, item: Item) -> _Work | None:
 def _alone(session: Session, item: Item) -> _Work:
     """Work on an item by itself."""
     request = item.request()
-    if isinstance(request, ImageRequest):
-        return _Work(request, events=list(session.generate_image(request)))
-    return _Work(request, events=list(session.ask(request)))
+    return _Work(request, events=list(session.run(request)))
 
 
 def _outcome(session: Session, work: _Work) -> Outcome:

@@ -64,7 +64,7 @@ class Sequence(ABC):
     @property
     @abstractmethod
     def most(self) -> int:
-        """How many positions the next pass may use."""
+        """Return how many positions the next pass may use."""
 
     @abstractmethod
     def given(self, time: int) -> np.ndarray:

@@ -142,6 +142,12 @@ class Session:
         events = answer(self._engines, request, ids_T, watch)
         return _Events(_finished(events, watch), self._lock)
 
+    def run(self, request: ImageRequest | AskRequest) -> Iterator[Event]:
+        """Return the events of a drawing or of an answer: ``generate_image`` or ``ask``."""
+        if isinstance(request, ImageRequest):
+            return self.generate_image(request)
+        return self.ask(request)
+
     @checked
     def sequences(
         self, request: InstanceOf[ImageRequest] | InstanceOf[AskRequest]

@@ -45,7 +45,7 @@ class Models:
             report: Called with each job that ended, in its worker's thread.
         """
         self.folders, self._memory = folders, memory_mb * 10**6
-        self._options = {"num_threads": num_threads, "device": device}
+        self._num_threads, self._device = num_threads, device
         self._most_waiting, self._report = most_waiting, report
         self._workers: dict[str, Worker] = {}
         self._lock = threading.Lock()
@@ -81,7 +81,8 @@ class Models:
                 raise Stopping
             if name not in self._workers:
                 self._make_room(name)
-                session = Session(open_bundle(self.folders[name]), **self._options)  # type: ignore[arg-type]
+                bundle = open_bundle(self.folders[name])
+                session = Session(bundle, num_threads=self._num_threads, device=self._device)
                 self._workers[name] = Worker(session, self._most_waiting, self._report)
                 LOG.info("opened %s on %s", name, session.device)
             return self._workers[name]

@@ -200,7 +200,8 @@ class Worker:
     def _run_alone(self, job: Job) -> None:
         self._alone = job
         try:
-            with closing(self._events(job.request)) as events:
+            events: Any = self.session.run(job.request)
+            with closing(events):
                 for event in events:
                     self._give(job, event)
                     if job.is_over:
@@ -208,11 +209,6 @@ class Worker:
         finally:
             self._alone = None
         self._end(job)
-
-    def _events(self, request: Request) -> Any:
-        if isinstance(request, ImageRequest):
-            return self.session.generate_image(request)
-        return self.session.ask(request)
 
     def _deliver_all(self) -> None:
         for sequence in list(self._owners):
