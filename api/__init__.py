@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         OutputError,
         PromptError,
         PullError,
+        PushError,
     )
     from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
     from janus_edge.runtime.everyday import Chat, Model, load
@@ -72,6 +73,7 @@ __all__ = [
     "Progress",
     "PromptError",
     "PullError",
+    "PushError",
     "Session",
     "Stream",
     "Text",
@@ -97,6 +99,7 @@ _HOMES = {
         "OutputError",
         "PromptError",
         "PullError",
+        "PushError",
     ),
     "everyday": ("Chat", "Model", "load"),
     "events": ("Event", "Finished", "Image", "Preview", "Progress", "Text"),

@@ -20,6 +20,7 @@ from janus_edge.cli.generate import generate
 from janus_edge.cli.inspect import inspect
 from janus_edge.cli.models import models
 from janus_edge.cli.pull import pull
+from janus_edge.cli.push import push
 from janus_edge.cli.serve import serve
 from janus_edge.cli.train import train
 
@@ -37,6 +38,7 @@ app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("convert")(convert)
 app.command("pull")(pull)
+app.command("push")(push)
 app.command("distill")(distill)
 app.command("train")(train)
 app.command("bench")(bench)

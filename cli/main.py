@@ -24,10 +24,12 @@ _EXTRAS = {
     "eval": "evals",
     "export": "export",
     "pull": "pull",
+    "push": "hub",
     "serve": "serve",
     "train": "train",
 }
-_EXTRA_OF = {"triton": "export,kernels,tensorrt"}  # extras of modules that only some uses need
+# Extras of modules that only some uses need.
+_EXTRA_OF = {"triton": "export,kernels,tensorrt", "huggingface_hub": "hub"}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from janus_edge.distill.drawn_images import DrawnImages, Report, draw_images
 from janus_edge.distill.network import OfCodes, OfLatents, as_linear, preview_decoder
 from janus_edge.distill.prompts import default_prompts
 from janus_edge.export.bundle.entries import graph_entry
-from janus_edge.export.bundle.writer import check_place, replacing, write_manifest
+from janus_edge.export.bundle.writer import write_manifest
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.parity import measure_parity
@@ -31,6 +31,7 @@ from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.manifest import PREVIEW_DECODER
 from janus_edge.runtime.notes import home_folder
+from janus_edge.runtime.place import check_place, replacing
 from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.train.loop import LossAt, Stage, run_stage
 

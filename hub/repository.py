@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from janus_edge.runtime.files import atomic_write, sync, sync_folder
 
 _LISTING_BYTES = 32 * 2**20
 _LISTING_S = 60.0
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|npy)")
+_WEIGHTS = re.compile(r".*\.(safetensors|bin|npy|onnx|data|engine)")
 _SMALL_BYTES = 64 * 2**20  # limit of each file that is not weights: it is read into memory
 _WEIGHTS_BYTES = 2**40
 _LONGEST_REVISION = 255  # characters, as for a file's name
@@ -111,9 +111,18 @@ class Repository:
                 self._add(file, path)
         return path
 
-    def has_hash(self, name: str) -> bool:
-        """Return True if the listing has a hash of a file."""
-        return self.files[name].hash is not None
+    def fetch_all(self, names: list[str], report: Callable[[str], None]) -> list[Path]:
+        """Return several files in the cache; report the commit, and what could not be checked.
+
+        Raises:
+            PullError: A file cannot be downloaded, or is damaged.
+        """
+        report(f"{self.repo}: commit {self.commit}, {len(names)} of {len(self.files)} files")
+        paths = [self.fetch(name) for name in names]
+        for name in names:
+            if self.files[name].hash is None:
+                report(f"{self.repo}: {name} not checked, as {self.endpoint} gives no hash of it")
+        return paths
 
     @property
     def _folder(self) -> Path:

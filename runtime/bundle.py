@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from janus_edge.runtime.arguments import Flag, PathOrName, checked, shown
 from janus_edge.runtime.contract import check_contract, table_shapes
 from janus_edge.runtime.errors import BundleError, OptionError
-from janus_edge.runtime.hash_cache import Stamp, check_changed, stamp_of
+from janus_edge.runtime.hash_cache import Check, Stamp, check_changed, check_each, stamp_of
 from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import Component, Manifest, parse_manifest
 from janus_edge.runtime.notes import home_folder
@@ -109,14 +110,29 @@ def open_bundle(model: PathOrName | None = None, *, check_all: Flag = False) -> 
     Raises:
         BundleError: It is missing, damaged or of another version, or does not fit together.
     """
-    folder = find_bundle(model)
+    return _open(find_bundle(model), partial(check_changed, check_all=check_all))
+
+
+def check_bundle(folder: Path) -> None:
+    """Check a bundle as ``open_bundle`` does, every file, and note nothing about it.
+
+    Raises:
+        BundleError: It is damaged or of another version, or does not fit together.
+    """
+    _open(folder, check_each)
+
+
+def _open(
+    folder: Path,
+    check_files: Callable[[Path, list[tuple[str, str]], Check], dict[str, Stamp]],
+) -> Bundle:
     raw = _read(folder / MANIFEST, MANIFEST)
     sha256 = hashlib.sha256(raw).hexdigest()
     checksum = _read(folder / CHECKSUM, CHECKSUM).decode("ascii", "replace")
     _compare(folder / MANIFEST, f"{sha256}\n", checksum)
     manifest = parse_manifest(raw, str(folder / MANIFEST))
     check_contract(manifest, str(folder / MANIFEST))
-    stamps = check_changed(folder, _files(manifest), _check_file, check_all=check_all)
+    stamps = check_files(folder, _files(manifest), _check_file)
     return Bundle(
         folder=folder,
         manifest=manifest,
@@ -264,6 +280,11 @@ def _read(path: Path, kind: str) -> bytes:
         return read_regular(path, MOST_BYTES[kind])
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; copy the bundle again") from None
+
+
+def file_names(manifest: Manifest) -> list[str]:
+    """Return the names of a bundle's files, without the manifest and its checksum; each once."""
+    return list(dict.fromkeys([manifest.tokenizer.file, *(name for name, _ in _files(manifest))]))
 
 
 def _files(manifest: Manifest) -> list[tuple[str, str]]:

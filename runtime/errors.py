@@ -7,6 +7,7 @@ JanusEdgeError
 ├── OptionError     a value outside its range
 ├── DeviceError     a GPU or provider that is missing, does not fit or is out of memory
 ├── PullError       a repository that cannot be downloaded, or arrives damaged
+├── PushError       a repository that cannot be uploaded to
 └── OutputError     a file or folder that cannot be written
 """
 
@@ -63,6 +64,10 @@ class DeviceWarning(UserWarning):
 
 class PullError(JanusEdgeError):
     """A repository that cannot be downloaded, or arrives damaged."""
+
+
+class PushError(JanusEdgeError):
+    """A repository that cannot be uploaded to."""
 
 
 class OutputError(JanusEdgeError):

@@ -155,6 +155,7 @@ class _Manifest(ManifestPart):
     format: Literal[3]
     name: Word
     created_by: Word
+    source: Word | None = None  # the checkpoint that it was made from, if it has a public name
     prompt: Prompt
     tokenizer: File
     tokenizer_bin: File | None = None  # the same for the C++ code; older bundles have none

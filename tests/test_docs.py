@@ -29,7 +29,7 @@ NOT_RUN = {
     r"gcc .*fsanitize|LD_PRELOAD|C(C|XX)=clang|mkdir found|tar xf|cp ": "sanitizers and fuzzers; "
     "tests/native/test_sanitizers.py",
     r"fuzz/": "fuzzers run for minutes",
-    r"(\S+/)?janus-edge pull |hf ": "the network; tests/hub",
+    r"(\S+/)?janus-edge (pull|push) |hf ": "the network; tests/hub",
     r".*\b(janus-pro|janusflow-1)": "needs published weights, or gigabytes of random ones",
     r"python tools/make_checkpoint": "gigabytes of random weights",
     r"python (-m janus_edge\.)?bench[/.]programs": "minutes to hours",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -37,11 +35,9 @@ from janus_edge.model.weights import (
     to_half,
 )
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
-from janus_edge.runtime.errors import OptionError, OutputError
-from janus_edge.runtime.exchange import put_in_place
-from janus_edge.runtime.files import private_folder
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
-from janus_edge.runtime.removal import foreign
+from janus_edge.runtime.place import check_place, replacing
 
 TOKENIZER_BIN = "tokenizer.bin"
 UPCAST_AT_USE = 2**27  # weights per component from which they stay fp16 in memory
@@ -54,6 +50,7 @@ def export_folder(
     *,
     vae: Path | None = None,
     roles: str | None = None,
+    source: str | None = None,
     max_length: int | None = None,
     quantize: str = "fp32",
     block_size: int | None = None,
@@ -92,6 +89,7 @@ def export_folder(
         dataclasses.replace(found, tokenizer_json=tokenizer, prompt=prompt),
         folder,
         max_length=length,
+        source=source,
         quantize=quantize,
         block_size=block_size,
         kv_cache=kv_cache,
@@ -109,6 +107,7 @@ def export_bundle(
     folder: Path,
     *,
     max_length: int,
+    source: str | None = None,
     quantize: str = "fp32",
     block_size: int | None = None,
     kv_cache: str | None = None,
@@ -126,6 +125,7 @@ def export_bundle(
         checkpoint: The model, its tokenizer and prompt roles.
         folder: Where the bundle is written.
         max_length: Positions of the KV cache.
+        source: What the checkpoint is, for the manifest: ``owner/name@commit``; None if unknown.
         quantize: Name of a preset (docs/quantization.md).
         block_size: Weights per scale in the decoder; None takes the preset's.
         kv_cache: "float32" or "int8"; None takes the preset's.
@@ -165,7 +165,7 @@ def export_bundle(
         kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
         (part / TOKENIZER_BIN).write_bytes(compiled)
-        _write_manifest(checkpoint, part, folder.name, max_length, entries, kernels)
+        _write_manifest(checkpoint, part, folder.name, source, max_length, entries, kernels)
 
 
 def _write_graphs(
@@ -238,6 +238,7 @@ def _write_manifest(
     checkpoint: Checkpoint,
     part: Path,
     name: str,
+    source: str | None,
     max_length: int,
     entries: dict[str, Any],
     kernels: list[dict[str, Any]],
@@ -248,6 +249,7 @@ def _write_manifest(
         "family": family_of(checkpoint.model),
         "name": name,
         "created_by": f"janus-edge {version('janus-edge')}",
+        **({} if source is None else {"source": source}),
         "sizes": sizes_of(checkpoint.model, max_length).model_dump(),
         "prompt": checkpoint.prompt,
         "sampling": checkpoint.sampling,
@@ -274,38 +276,3 @@ def check_length(model: Model, max_length: int) -> None:
     drawn = sizes_of(model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for an image's {drawn} positions")
-
-
-def check_place(folder: Path, replace: bool) -> None:
-    """Raise OutputError if a bundle may not be written there: only a bundle is ever replaced."""
-    if not os.path.lexists(folder):
-        return
-    if not (replace and (folder / MANIFEST).is_file()):
-        raise OutputError(f"{folder}: already there; name another folder, or replace a bundle")
-    if (other := foreign(folder)) is not None:
-        raise OutputError(
-            f"{folder}: not replaced, as it holds {other}, which is no part of a bundle; "
-            "move that away, or name another folder"
-        )
-
-
-@contextmanager
-def replacing(folder: Path, replace: bool) -> Iterator[Path]:
-    """Yield an empty private folder, which becomes ``folder`` if the block ends well."""
-    place = folder.resolve()  # a link stays, and leads to the new bundle
-    made = [each for each in place.parents if not each.exists()]
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with private_folder(place.parent, target=place.name) as room:
-            check_place(place, replace)
-            (part := room / "new").mkdir()
-            yield part
-            check_place(place, replace)
-            put_in_place(part, place)
-    except OSError as error:  # a folder that cannot be written, or a full disk
-        reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: {reason}; make room there, or choose another one") from error
-    finally:
-        with suppress(OSError):
-            for each in made:  # rmdir removes only those that are empty
-                each.rmdir()

@@ -288,6 +288,7 @@ Manifest parse_manifest(std::string_view text, const std::string& file) {
   found.is_flow = from.word("family", {"janus", "janusflow"}) == "janusflow";
   found.name = from.shown("name", 1, limits::kWord);
   found.created_by = from.shown("created_by", 1, limits::kWord);
+  if (from.has_value("source")) from.shown("source", 1, limits::kWord);  // for people
   found.sizes = sizes_of(from.object("sizes"), found.is_flow);
   ObjectReader prompt = from.object("prompt");
   found.prompt = {prompt.text_to("user_role", limits::kRole), prompt.text_to("assistant_role", limits::kRole),

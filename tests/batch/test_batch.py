@@ -78,7 +78,8 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         with subprocess.Popen(
             command("out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
-            begins, ends = time.monotonic(), 1.2 + rng.random()
+            # Longer and longer, so that it gets on where starting alone takes seconds.
+            begins, ends = time.monotonic(), 1.2 + rng.random() + kills / 10
             while process.poll() is None and time.monotonic() - begins < ends:
                 time.sleep(0.01)
             process.kill()
@@ -100,7 +101,7 @@ def test_stopped(cli: Cli, tmp_path: Path) -> None:
     source = write(tmp_path, [{"prompt": "a star", "seed": i} for i in range(500)])
     words = [sys.executable, "-m", "janus_edge", "batch", str(source), str(tmp_path / "out")]
     with subprocess.Popen(words, stderr=subprocess.PIPE, encoding="utf-8") as process:
-        while not (tmp_path / "out/results.jsonl").exists():
+        while not (tmp_path / "out/results.jsonl").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate()

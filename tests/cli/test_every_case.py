@@ -78,6 +78,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train": ("r.toml", "--data", "data", "--start", "{checkpoint}", "-o", "run", "--fp32"),
     "distill": ("{bundle}", "-o", "mine", "--images", "2", "--steps", "1"),
     "pull": ("owner/name",),
+    "push": ("{bundle}", "owner/name", "--license", "mit"),
     "data build": ("rows.jsonl", "mine", "--samples-per-shard", "2"),
     "data check": ("set.tar",),
     "data world": ("things", "mine", "--scenes", "10"),
@@ -247,7 +248,7 @@ def test_a_call_that_works(
     code = _run([*path.split(), *words])
     out, err = capfd.readouterr()
     assert complaint(code, out, err) is None
-    assert code == (1 if path in ("models remove", "pull") else 0), err
+    assert code == (1 if path in ("models remove", "pull", "push") else 0), err
 
 
 @pytest.mark.parametrize(("path", "name"), _cases())

@@ -46,7 +46,9 @@ class Terminal:
         """Show what it prints until something holds or the program ends."""
         end = time.monotonic() + _LONGEST_S
         while not until():
-            assert time.monotonic() < end, self.shown
+            if time.monotonic() > end:
+                self.process.kill()
+                raise AssertionError(self.shown)
             if select.select([self._ours], [], [], 0.05)[0]:
                 try:
                     self.shown += os.read(self._ours, 65536).decode()

@@ -25,7 +25,8 @@ from torch import nn
 
 from janus_edge.diagnostics.records import append_record, read_records
 from janus_edge.export.bundle import writer as export
-from janus_edge.hub.pull import download
+from janus_edge.hub.checkpoint import download
+from janus_edge.hub.repository import find
 from janus_edge.model.weights import Checkpoint, load_checkpoint, save_checkpoint
 from janus_edge.runtime import exchange
 from janus_edge.runtime.bundle import open_bundle, pulled_bundles
@@ -253,7 +254,8 @@ def _hub() -> State:
 
 
 def _pull(folder: Path) -> None:
-    download(NAME, report=[].append, endpoint=_hub().url, cache_dir=folder / "hf")
+    source = find(NAME, endpoint=_hub().url, cache_dir=folder / "hf")
+    download(source, report=[].append)
 
 
 def _seen_files(folder: Path) -> str:

@@ -18,11 +18,12 @@ import pytest
 from huggingface_hub import constants
 
 from janus_edge.hub import transfer
-from janus_edge.hub.pull import download
+from janus_edge.hub.checkpoint import download
+from janus_edge.hub.repository import find
 from janus_edge.runtime.errors import JanusEdgeError
+from tests.hub.uploads import LARGE, Uploads
 
 WEIGHTS = "model.safetensors"
-LARGE = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Repo:
     cuts: list[Cut] = field(default_factory=list)  # one a request for a large file
     flipped: str = ""  # this file is sent with a wrong byte
     has_hashes: bool = True
+    is_private: bool = False
     answer: tuple[int, str, str] | None = None  # status, X-Error-Code, body, whatever is asked
     asked: list[Asked] = field(default_factory=list)
 
@@ -88,10 +90,13 @@ class Repo:
 
 @dataclass
 class Hub:
-    """What the server serves."""
+    """What the server serves, and what an upload needs: see ``uploads``."""
 
     url: str = ""
     repos: list[Repo] = field(default_factory=list)  # a test may rename one
+    token: str = "hf_may_write"
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    moved: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, files: dict[str, bytes]) -> Repo:
         """Add a repository with one commit."""
@@ -101,7 +106,7 @@ class Hub:
         return repo
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Uploads, BaseHTTPRequestHandler):
     """The hub's listings and files; large files are elsewhere, as on the real hub."""
 
     hub: Hub
@@ -251,8 +256,10 @@ def fetch_both(hub: Hub, repo: Repo, tmp_path: Path):
     def fetch_both(
         name: str = repo.name, url: str = hub.url, **options
     ) -> tuple[Path, Path | None]:
-        options = {"report": [].append, "endpoint": url, "cache_dir": tmp_path / "cache"} | options
-        return download(name, **options)
+        where = {"cache_dir": tmp_path / "cache", "revision": None} | options
+        words = {key: where.pop(key) for key in ("vae", "report") if key in where}
+        source = find(name, endpoint=url, **where)
+        return download(source, **{"report": [].append} | words)
 
     return fetch_both
 

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from janus_edge.hub import repository, transfer
-from janus_edge.hub.pull import download
+from janus_edge.hub.checkpoint import download
 from janus_edge.runtime.errors import PullError
 from tests.hub.conftest import contents
 from tests.hub.hostile_cases import CASES
@@ -67,6 +67,12 @@ def small_files_only(files: dict[str, bytes]) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def pulled(url: str, cache: Path) -> tuple[Path, Path | None]:
+    """Download the checkpoint."""
+    source = repository.find(NAME, endpoint=url, cache_dir=cache)
+    return download(source, report=[].append)
+
+
 def seen(folder: Path, cache: Path) -> dict[str, tuple[bytes, int]]:
     """Everything around the cache: contents and times."""
     found = {}
@@ -98,7 +104,7 @@ def test_a_hostile_hub_does_no_harm(serving: State, tmp_path: Path) -> None:
     case, cache = serving.case, around(tmp_path)
     before, began = seen(tmp_path, cache), time.monotonic()
     try:
-        folder, _ = download(NAME, report=[].append, endpoint=serving.url, cache_dir=cache)
+        folder, _ = pulled(serving.url, cache)
         said = ""
         got = {name: (folder / name).read_bytes() for name in serving.files}
         assert got == serving.files
@@ -123,23 +129,21 @@ def test_the_next_pull_mends_what_a_hostile_one_left(
     serving: State, tmp_path: Path, kept: str
 ) -> None:
     cache = around(tmp_path)
-    want = {"report": [].append, "endpoint": serving.url, "cache_dir": cache}
-    folder, _ = download(NAME, **want)
+    folder, _ = pulled(serving.url, cache)
     (folder / kept).resolve().write_bytes(b"something else")
     with pytest.raises(PullError, match="is damaged"):
-        download(NAME, **want)
-    folder, _ = download(NAME, **want)
+        pulled(serving.url, cache)
+    folder, _ = pulled(serving.url, cache)
     assert (folder / kept).read_bytes() == serving.files[kept]
 
 
 @pytest.mark.parametrize("serving", [Case("none", "", "", print)], indirect=True)
 def test_damage_is_never_dropped_outside_the_cache(serving: State, tmp_path: Path) -> None:
     cache = around(tmp_path)
-    want = {"report": [].append, "endpoint": serving.url, "cache_dir": cache}
-    folder, _ = download(NAME, **want)
+    folder, _ = pulled(serving.url, cache)
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to(tmp_path / "victim.txt")
     with pytest.raises(PullError, match="is damaged"):
-        download(NAME, **want)
+        pulled(serving.url, cache)
     assert (tmp_path / "victim.txt").read_text(encoding="utf-8").startswith("precious")
     assert not (folder / "config.json").is_symlink()

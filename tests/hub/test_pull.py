@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
 
 from janus_edge.export.quantization.fastest import fastest_preset
-from janus_edge.hub.pull import CHECKPOINT, needed_files, pull
+from janus_edge.hub.checkpoint import CHECKPOINT, needed_files
+from janus_edge.hub.pull import pull
 from janus_edge.runtime.errors import JanusEdgeError, OptionError, OutputError, PullError
 from tests.hub.conftest import WEIGHTS, Hub, Repo, line_of
 
@@ -202,7 +204,7 @@ def test_names_are_checked_first(
 ) -> None:
     monkeypatch.setenv("JANUS_EDGE_HOME", str(tmp_path))
     (tmp_path / "bundles" / "mini_janus").mkdir(parents=True)
-    monkeypatch.delattr("janus_edge.hub.pull.download")
+    monkeypatch.delattr("janus_edge.hub.pull.find")
     assert says in line_of(error, pull, repo, name=name, report=[].append)
 
 
@@ -212,9 +214,14 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}", encoding="utf-8")
     calls = []
-    for name, result in (("download", ("checkpoint", "autoencoder")), ("export_folder", None)):
+    source = SimpleNamespace(repo="a/b", commit="c0", files={"config.json": None})
+    for name, result in (
+        ("pull.find", source),
+        ("checkpoint.download", ("checkpoint", "autoencoder")),
+        ("checkpoint.export_folder", None),
+    ):
         monkeypatch.setattr(
-            f"janus_edge.hub.pull.{name}",
+            f"janus_edge.hub.{name}",
             lambda *words, result=result, **rest: calls.append((words, rest)) or result,
         )
     said: list[str] = []
@@ -222,15 +229,17 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
     assert "already there" in line_of(OutputError, pull, "a/b", **options)
     assert not calls
     assert pull("a/b", vae="c/d", revision="v1", replace=True, **options) == folder
-    (repo, asked), (folders, given) = calls
-    assert (repo, asked["revision"], asked["vae"]) == (("a/b",), "v1", "c/d")
+    (repo, asked), (_, wanted), (folders, given) = calls
+    assert (repo, asked["revision"], wanted["vae"]) == (("a/b",), "v1", "c/d")
+    assert given["source"] == "a/b@c0"
     assert (folders, given["max_length"], given["replace"]) == (("checkpoint", folder), 70, True)
     assert given["vae"] == "autoencoder"
     assert given["quantize"] == fastest_preset()[0] and given["roles"] is None
     assert len(said) == 1 and "--quantize" in said[0]
     calls.clear()
-    pull("deepseek-ai/Janus-1.3B", quantize="int8", replace=True, **options)
-    assert (calls[1][1]["quantize"], calls[1][1]["roles"], len(said)) == ("int8", "janus", 1)
+    source.repo = "deepseek-ai/Janus-1.3B"
+    pull(source.repo, quantize="int8", replace=True, **options)
+    assert (calls[2][1]["quantize"], calls[2][1]["roles"], len(said)) == ("int8", "janus", 1)
     with pytest.raises(OptionError, match='quantize is "int5"'):
         pull("a/b", quantize="int5", replace=True, **options)
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from janus_edge.cli.app import app
 from janus_edge.export.bundle.autoencoder import VAE_REPO
 from janus_edge.export.bundle.writer import export_folder
-from janus_edge.hub.pull import AUTOENCODER, needed_files
+from janus_edge.hub.checkpoint import AUTOENCODER, needed_files
 from janus_edge.model.tensors import CheckpointError
 from janus_edge.runtime.errors import OptionError, PullError
 from tests.hub.conftest import WEIGHTS, Hub, Repo, contents, line_of

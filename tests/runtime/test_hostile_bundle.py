@@ -206,6 +206,8 @@ CONTRACT: list[tuple[Change, str]] = [
         "tensors are of no data",
     ),
     (lambda m: m.update(name="a\x1b[2Jb"), "name"),
+    (lambda m: m.update(source="a\x1b[2Jb"), "source"),
+    (lambda m: m.update(source=""), "source"),
     (lambda m: m["sampling"].update(guidance_scale=101), "guidance_scale"),
     (lambda m: m["sizes"].update(hidden_size="256"), "sizes.hidden_size"),
     (lambda m: m["sizes"].update(hidden_size=256.0), "sizes.hidden_size"),

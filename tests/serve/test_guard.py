@@ -255,6 +255,5 @@ def test_a_signal_says_what_was_lost() -> None:
             server.process.send_signal(signal.SIGTERM)
             assert going.result().json()["error"]["code"] == "stopping"
         assert server.process.wait(60) == 0
-        assert server.process.stderr is not None
-        said = server.process.stderr.read().splitlines()
+        said = server.said.read_text(encoding="utf-8").splitlines()
         assert said[1:] == ["stopped; 1 requests were not finished"]
