@@ -39,7 +39,7 @@ class JanusWorker:
             block: "item", the JSON that ``row_of`` makes, "files", and "error", by column.
 
         Returns:
-            "values" (JSON) and "image" (bytes) by column.
+            "id", "values" (JSON) and "image" (bytes; empty for an answer) by column.
         """
         errors = list(block["error"])
         items = [_item(*each) for each in zip(block["item"], block["files"], strict=True)]
@@ -47,6 +47,7 @@ class JanusWorker:
         found = outcomes(self._session, sound)
         made = [Outcome({"error": error}) if error else next(found) for error in errors]
         return {
+            "id": [item.name for item in items],
             "values": [json.dumps(each.values) for each in made],
             "image": [each.image or b"" for each in made],
         }

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
 
 from tests.serve.conftest import serving
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-TESTED = {"draw_and_ask.py", "stream.py", "contact_sheet.sh", "openai_client.py", "README.md"}
+TESTED = {
+    "README.md",
+    "contact_sheet.sh",
+    "draw_and_ask.py",
+    "langchain_client.py",
+    "notebook.ipynb",
+    "openai_client.py",
+    "ray_batch.py",
+    "stream.py",
+}
 
 
 def run(folder: Path, *words: str | Path) -> list[str]:
@@ -45,6 +60,40 @@ def test_contact_sheet(tmp_path: Path) -> None:
         "triangle.png",
         *(f"triangle-{n}-{n + 4}.png" for n in range(1, 5)),
     }
+
+
+def test_notebook() -> None:
+    """Its cells run, and its outputs are those that it was saved with."""
+    saved = nbformat.read(EXAMPLES / "notebook.ipynb", 4)
+    found = NotebookClient(copy.deepcopy(saved), timeout=120).execute()
+    for cell, before in zip(found.cells, saved.cells, strict=True):
+        shown, expected = (list(map(_kinds, each.get("outputs", []))) for each in (cell, before))
+        assert shown == expected
+    assert [cell.cell_type for cell in found.cells].count("code") >= 5
+
+
+def _kinds(output: dict[str, Any]) -> tuple[str, str, bool]:
+    return output["output_type"], output.get("text", ""), "image/png" in output.get("data", {})
+
+
+def test_langchain_client(tmp_path: Path) -> None:
+    with serving("--model", "tiny-janus", "--threads", "1") as server:
+        words = [EXAMPLES / "langchain_client.py", "circle.png", server.url]
+        run(
+            tmp_path, sys.executable, "-m", "janus_edge", "generate", "a red circle", "-o", words[1]
+        )
+        lines = run(tmp_path, sys.executable, *words)
+    assert lines == ["what colour is the circle? red", "how many circles are there? one"]
+
+
+@pytest.mark.slow
+def test_ray_batch(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    items = '{"prompt": "a star", "seed": 1}\n{"prompt": "a circle", "id": "c"}\n'
+    (tmp_path / "items.jsonl").write_text(items, encoding="utf-8")
+    lines = run(tmp_path, sys.executable, EXAMPLES / "ray_batch.py", "items.jsonl", "out")
+    assert sorted(lines) == ["1 {'seed': 1}", "c {'seed': 0}"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"1.png", "c.png"}
 
 
 def test_openai_client(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
     python bench/programs/startup.py [--runs 20] [--record bench/records/startup.jsonl]
 
 It times an empty Python process (the floor), ``import janus_edge``, ``janus-edge --help``, one
-drawn image and one answered question. They take turns, so that a drift of the machine affects all.
+image drawn by ``load`` and ``draw``, one drawn by the command, and one answered question. They take
+turns, so that a drift of the machine affects all.
 The last line is one JSON document.
 """
 
@@ -24,6 +25,11 @@ import onnxruntime
 from janus_edge.diagnostics.machine import processor
 from janus_edge.diagnostics.records import append_record, checkout_commit, to_line
 
+TWO_LINES = """
+import janus_edge
+model = janus_edge.load("tiny-janus")
+model.draw("three red circles", seed=7)
+"""
 COMMAND = str(Path(sys.executable).parent / "janus-edge")
 
 
@@ -33,6 +39,7 @@ def commands(folder: str) -> dict[str, list[str]]:
         "python_ms": [sys.executable, "-c", ""],
         "import_ms": [sys.executable, "-c", "import janus_edge"],
         "help_ms": [COMMAND, "--help"],
+        "load_draw_ms": [sys.executable, "-c", TWO_LINES],
         "generate_ms": [COMMAND, "generate", "three red circles", "-o", f"{folder}/out.png"],
         "ask_ms": [COMMAND, "ask", f"{folder}/out.png", "how many circles are there?"],
     }
