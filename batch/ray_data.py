@@ -23,14 +23,17 @@ AT_ONCE = 16  # items that a worker takes together; fewer are lost with it
 class JanusWorker:
     """Works through blocks of items; give it to ``Dataset.map_batches``."""
 
-    def __init__(self, model: str | None = None, num_threads: int = 0) -> None:
+    def __init__(
+        self, model: str | None = None, num_threads: int = 0, device: str = "auto"
+    ) -> None:
         """Open a bundle.
 
         Args:
             model: Name or folder of a bundle, as this worker's machine has it.
             num_threads: Threads of the engines; 0 lets the backend choose.
+            device: As for a session.
         """
-        self._session = Session(open_bundle(model), num_threads=num_threads)
+        self._session = Session(open_bundle(model), num_threads=num_threads, device=device)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
         """Return the outcomes of a block.
@@ -53,6 +56,15 @@ class JanusWorker:
         }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """What ``JanusWorker`` is made with; each machine has the bundle under the same name."""
+
+    model: str | None
+    num_threads: int
+    device: str
+
+
 def row_of(item: Item) -> dict[str, Any]:
     """Return an item as a row of a dataset, with its images in it."""
     try:
@@ -72,7 +84,7 @@ def _item(text: str, files: Sequence[bytes]) -> Item:
 
 
 def outcomes_on_ray(
-    items: Sequence[Item], address: str, model: str | None, num_threads: int, workers: int
+    items: Sequence[Item], address: str, workers: int, options: WorkerOptions
 ) -> Iterator[Outcome]:
     """Yield what comes of each item, in their order, from the workers of a Ray cluster.
 
@@ -81,9 +93,8 @@ def outcomes_on_ray(
     Args:
         items: The items.
         address: The cluster's address; "local" starts one on this machine.
-        model: Name or folder of a bundle, as each machine has it.
-        num_threads: Threads of each worker.
         workers: How many workers; each needs a processor.
+        options: What each worker is made with.
 
     Raises:
         OptionError: There is no cluster at the address.
@@ -108,16 +119,10 @@ def outcomes_on_ray(
             JanusWorker,
             batch_size=AT_ONCE,
             compute=ray.data.ActorPoolStrategy(size=workers),
-            fn_constructor_kwargs=dataclasses.asdict(_Options(model, num_threads)),
+            fn_constructor_kwargs=dataclasses.asdict(options),
             num_cpus=1,
         )
         for row in made.iter_rows():
             yield Outcome(json.loads(row["values"]), row["image"] or None)
     finally:
         ray.shutdown()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    model: str | None
-    num_threads: int

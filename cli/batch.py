@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,28 +58,31 @@ def batch(
     items = read_items(source)
     session = Session(open_bundle(model), num_threads=threads, device=device)
     name, sha256 = session.bundle.manifest.name, session.bundle.sha256
+    make = _maker(session, ray, workers, {"model": model, "num_threads": threads, "device": device})
     results = Results(folder, items, {"model": name, "model_sha256": sha256})
-    _fill(results, items, _maker(session, ray, model, threads, workers))
+    _fill(results, items, make)
     where = str(folder / RESULTS)
     if json:
         print_json({"results": where, "items": len(items), "failed": results.failed})
     else:
-        typer.echo(f"{where}: {len(items)} results")
+        typer.echo(f"{where}: {len(items)} {'result' if len(items) == 1 else 'results'}")
     if results.failed:
         raise OptionError(f"{results.failed} of {len(items)} items failed; {where} says why")
 
 
 def _maker(
-    session: Session, ray: str | None, model: str | None, threads: int, workers: int
+    session: Session, ray: str | None, workers: int, options: dict[str, Any]
 ) -> Callable[[list[Item]], Iterator[Outcome]]:
     """Return what works on items: this process, or a cluster's workers."""
     if ray is None:
         from janus_edge.batch.run import outcomes
 
         return lambda items: outcomes(session, items)
-    from janus_edge.batch.ray_data import outcomes_on_ray
+    import_module("ray")  # before a folder is made
 
-    return lambda items: outcomes_on_ray(items, ray, model, threads, workers)
+    from janus_edge.batch.ray_data import WorkerOptions, outcomes_on_ray
+
+    return lambda items: outcomes_on_ray(items, ray, workers, WorkerOptions(**options))
 
 
 def _fill(

@@ -104,7 +104,7 @@ class Models:
                 raise Busy
             closed, worker = idle.pop(0)
             self._workers.pop(closed)
-            worker.stop()
+            worker.stop(refusal=Busy)
             LOG.info("closed %s to make room for %s", closed, name)
 
     def _held(self, names: list[str]) -> float:

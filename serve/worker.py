@@ -81,7 +81,7 @@ class Worker:
         self._waiting: deque[tuple[Job, Sequence | None]] = deque()
         self._owners: dict[Sequence, Job] = {}
         self._changed = threading.Condition()
-        self._is_stopping = False
+        self._refusal: type[Exception] | None = None  # once it takes no more
         self._alone: Job | None = None
         self.last_used = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="janus-edge worker", daemon=True)
@@ -106,16 +106,16 @@ class Worker:
 
         Raises:
             JanusEdgeError: The request does not fit the bundle.
-            Busy: Too many wait.
-            Stopping: The worker stops.
+            Busy: Too many wait, or the worker was stopped to make room for another.
+            Stopping: The server stops.
         """
         sequences = self.session.sequences(request)
         if not all(map(self._flight.can_take, sequences)):
             sequences = []
         job = Job(request, deliver, sequences, max(1, len(sequences)))
         with self._changed:
-            if self._is_stopping:
-                raise Stopping
+            if self._refusal is not None:
+                raise self._refusal
             if self._waiting and len(self._waiting) + job.size > self.most_waiting:
                 raise Busy
             parts: list[Sequence | None] = [*sequences] or [None]
@@ -130,17 +130,18 @@ class Worker:
             job.is_over = True
             self._changed.notify()
 
-    def stop(self, wait: bool = True) -> int:
+    def stop(self, wait: bool = True, refusal: type[Exception] = Stopping) -> int:
         """Take no more requests.
 
         Args:
             wait: True to finish what was taken; False to end it after the pass that runs.
+            refusal: What ``submit`` raises from now on.
 
         Returns:
             How many requests were not finished.
         """
         with self._changed:
-            self._is_stopping = True
+            self._refusal = refusal
             jobs = {*self._owners.values(), *(job for job, _ in self._waiting)}
             jobs |= set() if self._alone is None else {self._alone}
             lost = [] if wait else [job for job in jobs if not job.is_over]
@@ -154,9 +155,9 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._owners or self._is_stopping):
+                while not (self._waiting or self._owners or self._refusal):
                     self._changed.wait()
-                if self._is_stopping and not (self._waiting or self._owners):
+                if self._refusal and not (self._waiting or self._owners):
                     return
             try:
                 self._drop_cancelled()

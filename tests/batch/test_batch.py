@@ -188,3 +188,14 @@ def test_results_are_training_data(cli: Cli, tmp_path: Path) -> None:
     assert "3 samples" in built.stdout + built.stderr, built
     words = ["data", "build", tmp_path / "said/results.jsonl", tmp_path / "old"]
     assert "2 samples" in cli(*words, "--role", "understanding").stdout
+
+
+def test_without_ray_nothing_is_made(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['ray'] = None; from janus_edge.cli.main import main; main()"
+    source = write(tmp_path, [{"prompt": "a star"}])
+    words = ["batch", source, tmp_path / "out", "--ray", "local"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 1 and "pip install 'janus-edge[ray]'" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()

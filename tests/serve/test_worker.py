@@ -115,6 +115,8 @@ def test_bundles_within_a_budget() -> None:
     until(lambda: first.num_running == 0)
     models.worker("tiny-flow")
     assert list(models.open) == ["tiny-flow"]
+    with pytest.raises(Busy):  # a request that had found it before it was closed
+        first.submit(STAR, events.put)
     with pytest.raises(UnknownModel):
         models.worker("../tiny-janus")
     assert models.stop(wait=True) == 0
