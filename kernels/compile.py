@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,139 +21,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from janus_edge.kernels.flow_update import flow_update_kernel
-from janus_edge.kernels.look_up import look_up_kernel
-from janus_edge.kernels.nearest_code import nearest_code_kernel
-from janus_edge.kernels.sample import sample_kernel
+from janus_edge.kernels.specs import Shape, Spec, specs
 from janus_edge.runtime.cuda import ALIGNMENT
 from janus_edge.runtime.files import atomic_write
-from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """A kernel for given types.
-
-    Attributes:
-        name: Name of the kernel in manifests.
-        kernel: The Triton function.
-        arguments: Triton type of each argument by name; pointers begin with "*".
-        constants: Compile-time constants by name.
-        num_warps: Warps per block.
-        options: More options of Triton's compiler.
-    """
-
-    name: str
-    kernel: Any
-    arguments: dict[str, str]
-    constants: dict[str, Any]
-    num_warps: int = 4
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-_EXACT = {"enable_fp_fusion": False}  # no fused multiply-adds: rounds as a CPU does
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Sizes and types that kernels are compiled for.
-
-    Attributes:
-        num_codes: Codes in the codebook.
-        code_dim: Channels of a code.
-        width: Width of the language model.
-        latent_size: Numbers in a flow's latent.
-        logits: Type of the logits that engines return.
-        vectors: Type of the vectors that engines take.
-    """
-
-    num_codes: int = 16384
-    code_dim: int = 8
-    width: int = 2048
-    latent_size: int = 4 * 48 * 48
-    logits: str = "fp32"
-    vectors: str = "fp32"
-
-
-def _sample(shape: Shape) -> Spec:
-    return Spec(
-        name="sample",
-        kernel=sample_kernel,
-        arguments={
-            "logits": f"*{shape.logits}",
-            **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
-            **{"scales": "*fp32", "top_ks": "*i32"},
-            **dict.fromkeys(("stream", "num_images"), "i32"),
-        },
-        constants={
-            "NUM_CODES": shape.num_codes,
-            "BLOCK": triton.next_power_of_2(shape.num_codes),
-        },
-        num_warps=16,
-        options=_EXACT,
-    )
-
-
-def _look_up(shape: Shape) -> Spec:
-    return Spec(
-        name="look_up",
-        kernel=look_up_kernel,
-        arguments={
-            **{"codes": "*i64", "table": "*fp16", "embeds": f"*{shape.vectors}"},
-            **dict.fromkeys(("drawn", "positions", "row_positions", "row_lengths"), "*i64"),
-            **dict.fromkeys(("num_images", "num_rows", "num_codes"), "i32"),
-        },
-        constants={"WIDTH": shape.width, "BLOCK": 2048},
-        num_warps=16,
-    )
-
-
-def _nearest_code(shape: Shape) -> Spec:
-    return Spec(
-        name="nearest_code",
-        kernel=nearest_code_kernel,
-        arguments={"vectors": "*fp32", "table": "*fp32", "codes": "*i64", "num_vectors": "i32"},
-        constants={
-            **{"NUM_CODES": shape.num_codes, "NORMALIZE": True, "DIM": shape.code_dim},
-            **{"ROWS": 16, "BLOCK": 256},
-        },
-    )
-
-
-def _flow_update(shape: Shape) -> Spec:
-    return Spec(
-        name="flow_update",
-        kernel=flow_update_kernel,
-        arguments={
-            **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
-            **dict.fromkeys(("before", "denoised", "step_factors"), "*fp32"),
-            **{"steps": "*i64", "times": "*fp32", "num_images": "i32"},
-        },
-        constants={"SIZE": shape.latent_size, "BLOCK": 1024},
-        num_warps=16,
-        options=_EXACT,
-    )
-
-
-def specs(shape: Shape) -> tuple[Spec, ...]:
-    """Return all kernels for these sizes and types."""
-    return tuple(spec(shape) for spec in (_sample, _look_up, _nearest_code, _flow_update))
-
-
-# Kernels that each family's loop launches.
-_OF_A_FAMILY = {CodeSizes: ("sample", "look_up"), FlowSizes: ("flow_update",)}
-
-
-def specs_of(sizes: CodeSizes | FlowSizes) -> list[Spec]:
-    """Return the kernels that draw with a model of these sizes."""
-    if isinstance(sizes, CodeSizes):
-        shape = Shape(num_codes=sizes.codebook_size, width=sizes.hidden_size)
-    else:
-        shape = Shape(latent_size=math.prod(sizes.latent_shape))
-    names = _OF_A_FAMILY[type(sizes)]
-    return [spec for spec in specs(shape) if spec.name in names]
 
 
 def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:

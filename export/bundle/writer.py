@@ -214,7 +214,8 @@ def _write_kernels(
     checkpoint: Checkpoint, part: Path, engines: Plan, report: Report
 ) -> list[dict[str, Any]]:
     """Compile the GPU kernels that the loops launch, for every GPU that may run them."""
-    from janus_edge.kernels.compile import TARGETS, compile_kernel, specs_of  # needs Triton
+    from janus_edge.kernels.compile import TARGETS, compile_kernel  # needs Triton
+    from janus_edge.kernels.specs import specs_of
 
     targets = TARGETS if engines.target is None else (int(engines.target.removeprefix("sm_")),)
     specs = specs_of(sizes_of(checkpoint.model, 1))

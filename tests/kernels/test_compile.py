@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from janus_edge.kernels.compile import TARGETS, Shape, compile_kernel, specs
+from janus_edge.kernels.compile import TARGETS, compile_kernel
+from janus_edge.kernels.specs import Shape, specs
 
 
 @pytest.fixture(scope="module")

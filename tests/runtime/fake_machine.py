@@ -13,7 +13,7 @@ from janus_edge.export.bundle import writer as bundles
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tensorrt import engines as engines
 from janus_edge.export.tensorrt.engines import Plan
-from janus_edge.kernels.compile import specs_of
+from janus_edge.kernels.specs import specs_of
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import cuda as cudas
 from janus_edge.runtime.backends import tensorrt

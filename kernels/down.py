@@ -1,0 +1,83 @@
+"""The product that ends a layer's MLP, in parts that the next layer adds to the stream.
+
+What it takes may be far larger than a float16 holds: some channels of language models are. So each
+row's 128 numbers are divided by a power of two before the product, and the product is multiplied by
+it. That rounds nothing.
+
+Shapes: R rows, I inputs, D width, S parts.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from janus_edge.kernels.quantized import INT4, weights, weights_of
+
+
+@triton.jit
+def down_kernel(
+    inner,
+    words,
+    scales,
+    result,
+    num_rows,
+    num_outputs,
+    INNER: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Compute BLOCK outputs over a part of the inputs: a program per block and part.
+
+    Pointers are those of the tensors of ``down``, in order.
+    """
+    block, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
+    row = tl.arange(0, 16)
+    output, is_row = block * BLOCK + tl.arange(0, BLOCK), row < num_rows
+    GROUPS: tl.constexpr = INNER // 128
+    SHARE: tl.constexpr = (GROUPS + SPLITS - 1) // SPLITS
+    total = tl.zeros((16, BLOCK), tl.float32)
+    for index in range(SHARE):
+        group = split * SHARE + index
+        is_live = is_row & (group < GROUPS)
+        column = group * 128 + tl.arange(0, 128)
+        at = inner + row[:, None] * INNER + column[None, :]
+        found = tl.load(at, mask=is_live[:, None], other=0.0)  # nothing beyond the last group
+        largest = tl.max(tl.abs(found), 1)
+        # Its exponent, as a float: the bits without the mantissa. 2^-60 and below count as 1.
+        power = (largest.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+        power = tl.where(power > 1e-18, power, 1.0)
+        group = tl.minimum(group, GROUPS - 1)
+        weight = weights_of(words, output, num_outputs, group, GROUPS, 4)
+        product = tl.dot((found / power[:, None]).to(tl.float16), tl.trans(weight))
+        scale = tl.load(scales + output * GROUPS + group, mask=output < num_outputs, other=0.0)
+        total += product * scale[None, :] * power[:, None]
+    at = (split * num_rows + row[:, None]) * num_outputs + output[None, :]
+    tl.store(result + at, total, mask=is_row[:, None] & (output[None, :] < num_outputs))
+
+
+def down(
+    inner_RI: Tensor, words: Tensor, scales_DK: Tensor, result_SRD: Tensor, block: int = 32
+) -> None:
+    """Compute what the MLP adds to the stream, in parts.
+
+    Args:
+        inner_RI: From ``gate_up``, float32; at most 16 rows.
+        words: Weights of 4 bits, (D, I / 128, 16) int32.
+        scales_DK: Their scales, float32.
+        result_SRD: Receives the outputs in S parts, float32.
+        block: Outputs of a program.
+    """
+    splits, rows, outputs = result_SRD.shape
+    down_kernel[(triton.cdiv(outputs, block) * splits,)](
+        *(inner_RI, words, scales_DK, result_SRD, rows, outputs),
+        INNER=inner_RI.shape[1],
+        SPLITS=splits,
+        BLOCK=block,
+    )
+
+
+def reference(inner_RI: Tensor, words: Tensor, scales_DK: Tensor) -> Tensor:
+    """Return the product, (R, D) float32."""
+    return inner_RI @ weights(words, scales_DK, INT4).T

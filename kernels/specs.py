@@ -1,0 +1,285 @@
+"""What each kernel is compiled with: types of arguments, and constants by model size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import triton
+
+from janus_edge.kernels.attend import attend_kernel
+from janus_edge.kernels.combine import combine_kernel
+from janus_edge.kernels.down import down_kernel
+from janus_edge.kernels.flow_update import flow_update_kernel
+from janus_edge.kernels.gate_up import gate_up_kernel
+from janus_edge.kernels.head import head_hidden_kernel, head_logits_kernel
+from janus_edge.kernels.look_up import look_up_kernel
+from janus_edge.kernels.nearest_code import nearest_code_kernel
+from janus_edge.kernels.qkv import qkv_kernel
+from janus_edge.kernels.sample import sample_kernel
+from janus_edge.runtime.sizes import CodeSizes, FlowSizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A kernel for given types.
+
+    Attributes:
+        name: Name of the kernel in manifests.
+        kernel: The Triton function.
+        arguments: Triton type of each argument by name; pointers begin with "*".
+        constants: Compile-time constants by name.
+        num_warps: Warps per block.
+        options: More options of Triton's compiler.
+    """
+
+    name: str
+    kernel: Any
+    arguments: dict[str, str]
+    constants: dict[str, Any]
+    num_warps: int = 4
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_EXACT = {"enable_fp_fusion": False}  # no fused multiply-adds: rounds as a CPU does
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes and types that kernels are compiled for.
+
+    Attributes:
+        num_codes: Codes in the codebook.
+        code_dim: Channels of a code.
+        width: Width of the language model.
+        latent_size: Numbers in a flow's latent.
+        inner: Numbers within an MLP.
+        heads: Heads of queries.
+        shared: How many of them share a head of keys and values.
+        head_dim: Numbers per head.
+        head_hidden: Numbers between the image head's two products.
+        logits: Type of the logits that engines return.
+        vectors: Type of the vectors that engines take.
+    """
+
+    num_codes: int = 16384
+    code_dim: int = 8
+    width: int = 2048
+    latent_size: int = 4 * 48 * 48
+    inner: int = 5632
+    heads: int = 16
+    shared: int = 1
+    head_dim: int = 128
+    head_hidden: int = 2048
+    logits: str = "fp32"
+    vectors: str = "fp32"
+
+
+def _sample(shape: Shape) -> Spec:
+    return Spec(
+        name="sample",
+        kernel=sample_kernel,
+        arguments={
+            "logits": f"*{shape.logits}",
+            **dict.fromkeys(("codes", "seeds", "positions"), "*i64"),
+            **{"scales": "*fp32", "top_ks": "*i32"},
+            **dict.fromkeys(("stream", "num_images"), "i32"),
+        },
+        constants={
+            "NUM_CODES": shape.num_codes,
+            "BLOCK": triton.next_power_of_2(shape.num_codes),
+        },
+        num_warps=16,
+        options=_EXACT,
+    )
+
+
+def _look_up(shape: Shape) -> Spec:
+    return Spec(
+        name="look_up",
+        kernel=look_up_kernel,
+        arguments={
+            **{"codes": "*i64", "table": "*fp16", "embeds": f"*{shape.vectors}"},
+            **dict.fromkeys(("drawn", "positions", "row_positions", "row_lengths"), "*i64"),
+            **dict.fromkeys(("num_images", "num_rows", "num_codes"), "i32"),
+        },
+        constants={"WIDTH": shape.width, "BLOCK": 2048},
+        num_warps=16,
+    )
+
+
+def _nearest_code(shape: Shape) -> Spec:
+    return Spec(
+        name="nearest_code",
+        kernel=nearest_code_kernel,
+        arguments={"vectors": "*fp32", "table": "*fp32", "codes": "*i64", "num_vectors": "i32"},
+        constants={
+            **{"NUM_CODES": shape.num_codes, "NORMALIZE": True, "DIM": shape.code_dim},
+            **{"ROWS": 16, "BLOCK": 256},
+        },
+    )
+
+
+def _flow_update(shape: Shape) -> Spec:
+    return Spec(
+        name="flow_update",
+        kernel=flow_update_kernel,
+        arguments={
+            **{"latents": "*fp32", "velocities": f"*{shape.vectors}"},
+            **dict.fromkeys(("before", "denoised", "step_factors"), "*fp32"),
+            **{"steps": "*i64", "times": "*fp32", "num_images": "i32"},
+        },
+        constants={"SIZE": shape.latent_size, "BLOCK": 1024},
+        num_warps=16,
+        options=_EXACT,
+    )
+
+
+_CHUNK = 128  # slots of the cache that a program attends to
+_BLOCK = 32  # outputs of a program
+_STAGES = {"num_stages": 2}  # loads ahead: what fits into 48 KB of shared memory on every GPU
+_PARTS = 2  # in which products over many inputs are left; the next kernel adds them
+
+
+def _pointers(*names: str, kind: str = "fp32") -> dict[str, str]:
+    return dict.fromkeys(names, f"*{kind}")
+
+
+def _numbers(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "i32")
+
+
+def _qkv(shape: Shape) -> Spec:
+    return Spec(
+        name="qkv",
+        kernel=qkv_kernel,
+        arguments={
+            **_pointers("stream", "parts", "norm"),
+            "words": "*i32",
+            **_pointers("scales", "kept", "result"),
+            **_numbers("num_rows", "num_outputs"),
+            "epsilon": "fp32",
+        },
+        constants={"WIDTH": shape.width, "PARTS": _PARTS, "SPLITS": 1, "BLOCK": _BLOCK},
+        options=_STAGES,
+    )
+
+
+def _attend(shape: Shape) -> Spec:
+    return Spec(
+        name="attend",
+        kernel=attend_kernel,
+        arguments={
+            **_pointers("parts", "cosines", "sines"),
+            **_pointers("keys", "values", kind="fp16"),
+            **_pointers("positions", "lengths", kind="i64"),
+            **_pointers("result", "stats"),
+            **_numbers("num_rows", "num_slots", "num_chunks"),
+        },
+        constants={
+            **{"HEADS": shape.heads, "SHARED": shape.shared, "HALF": shape.head_dim // 2},
+            **{"SPLITS": 1, "CHUNK": _CHUNK, "BLOCK": 32},
+        },
+    )
+
+
+def _combine(shape: Shape) -> Spec:
+    return Spec(
+        name="combine",
+        kernel=combine_kernel,
+        arguments={
+            **_pointers("attended", "stats"),
+            **{"lengths": "*i64", "words": "*i32"},
+            **_pointers("scales", "result"),
+            **_numbers("num_rows", "num_chunks"),
+        },
+        constants={
+            **{"WIDTH": shape.width, "HEADS": shape.heads, "HEAD": shape.head_dim},
+            **{"CHUNK": _CHUNK, "SPLITS": _PARTS, "BLOCK": _BLOCK},
+        },
+        options=_STAGES,
+    )
+
+
+def _gate_up(shape: Shape) -> Spec:
+    return Spec(
+        name="gate_up",
+        kernel=gate_up_kernel,
+        arguments={
+            **_pointers("stream", "parts", "norm"),
+            "words": "*i32",
+            **_pointers("scales", "kept", "result"),
+            **_numbers("num_rows", "num_inner"),
+            "epsilon": "fp32",
+        },
+        constants={"WIDTH": shape.width, "PARTS": _PARTS, "BLOCK": _BLOCK},
+        options=_STAGES,
+    )
+
+
+def _down(shape: Shape) -> Spec:
+    return Spec(
+        name="down",
+        kernel=down_kernel,
+        arguments={
+            **{"inner": "*fp32", "words": "*i32"},
+            **_pointers("scales", "result"),
+            **_numbers("num_rows", "num_outputs"),
+        },
+        constants={"INNER": shape.inner, "SPLITS": _PARTS, "BLOCK": _BLOCK},
+        options=_STAGES,
+    )
+
+
+def _head_hidden(shape: Shape) -> Spec:
+    return Spec(
+        name="head_hidden",
+        kernel=head_hidden_kernel,
+        arguments={
+            **_pointers("stream", "parts", "norm"),
+            "words": "*i32",
+            **_pointers("scales", "bias", "result"),
+            **_numbers("num_rows", "num_outputs"),
+            "epsilon": "fp32",
+        },
+        constants={"WIDTH": shape.width, "PARTS": _PARTS, "BLOCK": _BLOCK},
+        options=_STAGES,
+    )
+
+
+def _head_logits(shape: Shape) -> Spec:
+    return Spec(
+        name="head_logits",
+        kernel=head_logits_kernel,
+        arguments={
+            **{"hidden": "*fp32", "words": "*i32"},
+            **_pointers("scales", "bias", "logits"),
+            **_numbers("num_rows", "num_outputs"),
+        },
+        constants={"WIDTH": shape.head_hidden, "BLOCK": _BLOCK},
+        options=_STAGES,
+    )
+
+
+_DECODER = (_qkv, _attend, _combine, _gate_up, _down, _head_hidden, _head_logits)
+
+
+def specs(shape: Shape) -> tuple[Spec, ...]:
+    """Return all kernels for these sizes and types."""
+    makers = (_sample, _look_up, _nearest_code, _flow_update, *_DECODER)
+    return tuple(spec(shape) for spec in makers)
+
+
+# Kernels that each family's loop launches.
+_OF_A_FAMILY = {CodeSizes: ("sample", "look_up"), FlowSizes: ("flow_update",)}
+
+
+def specs_of(sizes: CodeSizes | FlowSizes) -> list[Spec]:
+    """Return the kernels that draw with a model of these sizes."""
+    if isinstance(sizes, CodeSizes):
+        shape = Shape(num_codes=sizes.codebook_size, width=sizes.hidden_size)
+    else:
+        shape = Shape(latent_size=math.prod(sizes.latent_shape))
+    names = _OF_A_FAMILY[type(sizes)]
+    return [spec for spec in specs(shape) if spec.name in names]

@@ -1,0 +1,213 @@
+"""A decode step by our kernels computes what the graph computes, and each kernel its reference."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from janus_edge.export.graph import component
+from janus_edge.kernels import attend, combine, down, gate_up, head, qkv
+from janus_edge.kernels.quantized import INT4, INT8, pack, unpack, weights
+from janus_edge.model.config import ImageHeadConfig, LanguageConfig
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint
+from janus_edge.train.initial import initialise
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+from tests.conftest import RANDOM
+from tests.kernels.conftest import DEVICE
+from tests.kernels.decoding import SLOTS, Model, Step, expected_of, logits_of, model_of
+
+# Products round what they take to float16; everything is added in float32.
+BUDGET = 2e-3
+SIZES = {"heads of 64, shared": (256, 384, 4, 2), "heads of 128": (256, 640, 2, 2)}
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Two layers."""
+    width, inner, heads, shared = SIZES[request.param]
+    language = LanguageConfig(
+        vocab_size=RANDOM.language.vocab_size,
+        max_position_embeddings=2 * SLOTS,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+    )
+    torch.manual_seed(1)
+    small = ImageHeadConfig(image_token_embed=128)
+    made = Janus(dataclasses.replace(RANDOM, language=language, gen_head=small))
+    initialise(made)
+    checkpoint = Checkpoint(
+        model=made,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 3.0, "temperature": 0.9},
+    )
+    return model_of(checkpoint, tmp_path_factory.mktemp("graphs"))
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """The largest difference over the largest expected value."""
+    arrays = (
+        each.cpu().numpy() if isinstance(each, Tensor) else each for each in (found, expected)
+    )
+    return component.relative_error(*arrays)
+
+
+def step_of(model: Model, lengths: list[int]) -> Step:
+    """A state with so many filled slots by row; what is beyond them is not to be read."""
+    random, config = torch.Generator().manual_seed(len(lengths)), model.config
+    shape = (len(lengths), config.num_key_value_heads, SLOTS, config.head_dim)
+    is_filled = (torch.arange(SLOTS) < torch.tensor(lengths)[:, None])[:, None, :, None]
+    caches = [
+        torch.where(is_filled, torch.randn(shape, generator=random), 0.0).half().to(DEVICE)
+        for _ in range(2 * config.num_hidden_layers)
+    ]
+    filled = torch.tensor(lengths, device=DEVICE)
+    embeds = torch.randn(len(lengths), config.hidden_size, generator=random).to(DEVICE)
+    return Step(caches[::2], caches[1::2], filled.clone(), filled, embeds)
+
+
+def poisoned(step: Step) -> Step:
+    """The same with slots beyond the new one that would spoil any result."""
+    beyond = torch.arange(SLOTS, device=DEVICE) >= step.lengths[:, None]
+    for cache in (*step.keys, *step.values):
+        cache.masked_fill_(beyond[:, None, :, None], float("nan"))
+    return step
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [0],
+        [SLOTS - 1],  # the last slot
+        [40, 40],
+        [33, 0, SLOTS - 1],
+        [31, 32, 63, 64, 65, 5, 94, 95],  # at the edges of chunks
+        list(range(3, 83, 5)),  # 16 rows
+    ],
+)
+def test_a_step_computes_what_the_graph_does(model: Model, lengths: list[int]) -> None:
+    expected, expected_caches = expected_of(model, step_of(model, lengths))
+    step = poisoned(step_of(model, lengths))
+    found = logits_of(model, step).cpu().numpy()
+    assert relative_error(found, expected) < BUDGET
+    for index, (keys, values) in enumerate(zip(step.keys, step.values, strict=True)):
+        for cache, wanted in ((keys, 2 * index), (values, 2 * index + 1)):
+            for row, length in enumerate(lengths):
+                new = cache[row, :, : length + 1].float().cpu().numpy()
+                exact = expected_caches[wanted][row, :, : length + 1]
+                assert relative_error(new, exact) < BUDGET
+
+
+def test_a_row_is_what_it_is_alone(model: Model) -> None:
+    """Bit for bit, whatever the others are: sums have a fixed order."""
+    lengths = [33, 0, 95, 70]
+    together = logits_of(model, step_of(model, lengths))
+    again = logits_of(model, step_of(model, lengths))
+    assert torch.equal(together, again)
+    step = step_of(model, lengths)
+    for row in range(4):
+        at = slice(row, row + 1)
+        alone = Step(
+            [keys[at].clone() for keys in step.keys],
+            [values[at].clone() for values in step.values],
+            step.positions[at],
+            step.lengths[at],
+            step.embeds[at],
+        )
+        assert torch.equal(logits_of(model, alone)[0], together[row])
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE)
+
+
+def matrix(outputs: int, inputs: int, packing=INT4) -> tuple[Tensor, Tensor]:
+    """Random weights, which begin with the smallest and the largest."""
+    most = 1 << packing.bits
+    made = torch.Generator().manual_seed(outputs)
+    values = torch.randint(0, most, (outputs, inputs), generator=made)
+    values[0] = torch.tensor([0, most - 1]).repeat(inputs // 2)
+    scales = torch.rand(outputs, inputs // packing.block, generator=made) * 0.02 - 0.005
+    return pack(values, packing).to(DEVICE), scales.to(DEVICE)
+
+
+@pytest.mark.parametrize("packing", [INT4, INT8])
+def test_words_hold_every_value(packing) -> None:
+    values = torch.arange(1 << packing.bits).repeat(256).view(2, -1)
+    words = pack(values, packing)
+    assert words.dtype == torch.int32 and words.shape[2] == 16
+    assert torch.equal(unpack(words, packing), values)
+    scales = torch.ones(2, values.shape[1] // packing.block)
+    assert torch.equal(weights(words, scales, packing), (values - packing.zero).float())
+    with pytest.raises(ValueError, match="no multiple of"):
+        pack(values[:, :-1], packing)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16])
+@pytest.mark.parametrize("outputs", [32, 100])
+def test_products_with_a_norm(rows: int, outputs: int) -> None:
+    stream, parts, norm = random(rows, 256), random(3, rows, 256), random(256)
+    kept, found = torch.full_like(stream, torch.nan), torch.full((2, rows, outputs), torch.nan)
+    words = matrix(outputs, 256)
+    qkv.qkv(stream, parts, norm, *words, kept, found.to(DEVICE), 1e-6)
+    expected = qkv.reference(stream, parts, norm, *words, 1e-6)
+    assert torch.equal(kept, expected[0]) or relative_error(kept, expected[0]) < 1e-6
+    assert relative_error(found.sum(0), expected[1]) < BUDGET
+
+
+def test_what_no_float16_holds() -> None:
+    """Rows of very different size, and one of nothing: none is lost, none spoils another."""
+    inner, words = random(5, 640), matrix(80, 640)
+    inner *= torch.tensor([1.0, 1e8, 1e-7, 0.0, 1e30], device=DEVICE)[:, None]
+    found = torch.full((3, 5, 80), torch.nan, device=DEVICE)
+    down.down(inner, *words, found)
+    expected = down.reference(inner, *words)
+    assert torch.equal(found.sum(0)[3], expected[3])
+    for row in (0, 1, 2, 4):
+        assert relative_error(found.sum(0)[row], expected[row]) < BUDGET
+
+
+def test_gate_and_up() -> None:
+    stream, parts, norm, words = random(3, 128), random(1, 3, 128), random(128), matrix(200, 128)
+    kept, found = torch.empty_like(stream), torch.full((3, 100), torch.nan, device=DEVICE)
+    gate_up.gate_up(stream, parts, norm, *words, kept, found, 1e-6)
+    assert relative_error(found, gate_up.reference(stream, parts, norm, *words, 1e-6)[1]) < BUDGET
+
+
+def test_attention_put_together() -> None:
+    rows, heads, shared, size, slots = 3, 4, 2, 64, 70
+    parts, chunks = random(2, rows, (heads + 2 * shared) * size), 3
+    angles = torch.arange(99)[:, None] * 0.3 ** torch.arange(size // 2)
+    angles = angles.cos().to(DEVICE), angles.sin().to(DEVICE)
+    lengths, positions = (torch.tensor(each, device=DEVICE) for each in ([69, 0, 31], [98, 0, 5]))
+    caches = [random(rows, shared, slots, size).half() for _ in range(2)]
+    copies = [cache.clone() for cache in caches]
+    attended = torch.full((rows, heads, chunks, size), torch.nan, device=DEVICE)
+    stats = torch.full((rows, heads, chunks, 2), torch.nan, device=DEVICE)
+    attend.attend(parts, *angles, *caches, positions, lengths, attended, stats)
+    heads_RI = attend.reference(parts, *angles, *copies, positions, lengths, heads)
+    assert all(map(torch.equal, caches, copies))
+    found, words = torch.full((1, rows, 40), torch.nan, device=DEVICE), matrix(40, heads * size)
+    combine.combine(attended, stats, lengths, *words, found, 32)
+    assert relative_error(found[0], combine.reference(heads_RI, *words)) < BUDGET
+
+
+def test_the_head() -> None:
+    stream, parts, norm = random(2, 128), random(2, 2, 128), random(128)
+    words, bias = matrix(100, 128, INT8), random(100)
+    found = torch.full((2, 100), torch.nan, device=DEVICE)
+    head.head_hidden(stream, parts, norm, *words, bias, found, 1e-6)
+    expected = head.reference_hidden(stream, parts, norm, *words, bias, 1e-6)
+    assert relative_error(found, expected) < BUDGET
+    head.head_logits(stream, *words, bias, found)
+    assert relative_error(found, head.reference_logits(stream, *words, bias)) < BUDGET
+    assert np.isfinite(found.cpu().numpy()).all()
