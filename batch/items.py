@@ -109,7 +109,11 @@ def read_items(path: Path) -> list[Item]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(f"{path}: {reason}; name a file of JSON lines") from None
-    lines = raw.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\n").split("\n")
+    try:
+        lines = raw.decode().removeprefix("\ufeff").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise OptionError(f"{path}:{number}: is no UTF-8; write the file in UTF-8") from None
     digits = len(str(len(lines)))
     found: dict[str, Item] = {}
     for number, line in enumerate(lines, 1):
@@ -121,9 +125,9 @@ def read_items(path: Path) -> list[Item]:
         except (ValueError, RecursionError):
             raise OptionError(f"{where}: no JSON; write an object on each line") from None
         item = item_of(value, f"{number:0{digits}}", path.absolute().parent, where)
-        if item.name in found:
+        if item.name.casefold() in found:  # some disks take a.png and A.png for one file
             raise OptionError(f"{where}: its id is {item.name}, as of a line before; change one")
-        found[item.name] = item
+        found[item.name.casefold()] = item
     if not found:
         raise OptionError(f"{path}: is empty; write a prompt or a question on each line")
     return list(found.values())

@@ -18,6 +18,7 @@ from janus_edge.batch.items import Item
 from janus_edge.batch.run import Outcome
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.files import atomic_write
+from janus_edge.runtime.locks import try_lock
 from janus_edge.runtime.output import write_output
 
 RESULTS, ABOUT, IMAGES = "results.jsonl", "batch.json", "images"
@@ -28,8 +29,6 @@ class Results:
 
     Attributes:
         folder: The folder.
-        done: How many items have their results.
-        failed: How many of these are errors.
     """
 
     def __init__(self, folder: Path, items: list[Item], about: dict[str, str]) -> None:
@@ -50,12 +49,33 @@ class Results:
         about = {**about, "items_sha256": hashlib.sha256(content).hexdigest()}
         try:
             self._begin(about)
-            lines = self._whole_lines()
+            self._take()
+            self._lines = self._whole_lines()
         except OSError as error:
             raise OutputError(
                 f"{error.filename or folder}: {error.strerror}; name a folder to write to"
             ) from None
-        self.done, self.failed = len(lines), sum("error" in line for line in lines)
+
+    @property
+    def done(self) -> int:
+        """How many items have their results."""
+        return len(self._lines)
+
+    @property
+    def failed(self) -> int:
+        """How many of these are errors."""
+        return sum("error" in line for line in self._lines)
+
+    def __del__(self) -> None:
+        """Let others write here."""
+        if hasattr(self, "_lock"):
+            os.close(self._lock)
+
+    def _take(self) -> None:
+        """Keep others from writing here."""
+        self._lock = os.open(self.folder / RESULTS, os.O_RDWR | os.O_CREAT, 0o666)
+        if try_lock(self._lock) is False:
+            raise OptionError(f"{self.folder}: another batch writes here; wait for it to end")
 
     def _begin(self, about: dict[str, str]) -> None:
         path = self.folder / ABOUT
@@ -110,24 +130,72 @@ class Results:
             self.add(item, outcome)
             show(self.done)
 
-    def add(self, item: Item, outcome: Outcome) -> None:
-        """Write what came of the next item: its image, then its line. Raises OutputError."""
-        result = {"id": item.name, **item.values, **outcome.values}
-        if outcome.image is not None:
-            result["image"] = f"{IMAGES}/{item.name}.png"
-            write_output(self.folder / result["image"], outcome.image)
-        elif len(shown := item.values.get("images", ())) == 1:  # as ``data build`` reads it
-            result["image"] = os.path.relpath(item.folder / shown[0], self.folder.absolute())
+    def redo(
+        self,
+        items: list[Item],
+        make: Callable[[list[Item]], Iterator[Outcome]],
+        *,
+        failed: bool,
+    ) -> None:
+        """Work again on what has lost its image, and on what failed if that is asked for.
+
+        The new results take the place of the old at the end, all at once.
+
+        Args:
+            items: All items.
+            make: Yields what comes of items, in their order.
+            failed: Whether items that failed are tried again.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        again = [
+            number
+            for number, line in enumerate(self._lines)
+            if (failed and "error" in line) or self._lost_image(line)
+        ]
+        if not again:
+            return
+        lines = list(self._lines)
+        chosen = [items[number] for number in again]
+        for number, item, outcome in zip(again, chosen, make(chosen), strict=True):
+            lines[number] = self._line(item, outcome)
         path = self.folder / RESULTS
         try:
+            with atomic_write(path) as part:
+                part.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            os.close(self._lock)
+            self._take()
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}; make room there") from None
+        self._lines = lines
+
+    def _lost_image(self, line: dict[str, Any]) -> bool:
+        """Return True if a result's drawing is not there any more."""
+        return "prompt" in line and "image" in line and not (self.folder / line["image"]).is_file()
+
+    def add(self, item: Item, outcome: Outcome) -> None:
+        """Write what came of the next item: its image, then its line. Raises OutputError."""
+        line, path = self._line(item, outcome), self.folder / RESULTS
+        try:
             with path.open("ab") as file:
-                file.write(json.dumps(result).encode() + b"\n")
+                file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise OutputError(
                 f"{path}: {error.strerror}; make room there, then start again: it goes on"
             ) from None
-        self.done += 1
-        self.failed += "error" in result
+        self._lines.append(line)
+
+    def _line(self, item: Item, outcome: Outcome) -> dict[str, Any]:
+        """Write an item's image; return its result. Raises OutputError."""
+        line = {"id": item.name, **item.values, **outcome.values}
+        if outcome.image is not None:
+            line["image"] = f"{IMAGES}/{item.name}.png"
+            write_output(self.folder / line["image"], outcome.image)
+        elif "answer" in outcome.values and len(shown := item.values.get("images", ())) == 1:
+            # as ``data build`` reads it
+            line["image"] = os.path.relpath(item.folder / shown[0], self.folder.absolute())
+        return line
 
 
 def _read(path: Path) -> object:

@@ -45,6 +45,9 @@ def batch(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(help="With --ray: how many workers.", min=1)] = 2,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try items again that failed before.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Draw and answer what a file asks for. The same command goes on where it was stopped."""
@@ -60,7 +63,7 @@ def batch(
     name, sha256 = session.bundle.manifest.name, session.bundle.sha256
     make = _maker(session, ray, workers, {"model": model, "num_threads": threads, "device": device})
     results = Results(folder, items, {"model": name, "model_sha256": sha256})
-    _fill(results, items, make)
+    _fill(results, items, make, retry_failed)
     where = str(folder / RESULTS)
     if json:
         print_json({"results": where, "items": len(items), "failed": results.failed})
@@ -86,7 +89,10 @@ def _maker(
 
 
 def _fill(
-    results: Results, items: list[Item], make: Callable[[list[Item]], Iterator[Outcome]]
+    results: Results,
+    items: list[Item],
+    make: Callable[[list[Item]], Iterator[Outcome]],
+    retry_failed: bool,
 ) -> None:
     """Work on what is left, with a progress bar."""
     from rich.console import Console
@@ -102,4 +108,5 @@ def _fill(
     console = Console(stderr=True)
     with keeping(kept), Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=len(items), completed=results.done)
+        results.redo(items, make, failed=retry_failed)
         results.fill(items, make, lambda done: bar.update(task, completed=done))

@@ -26,7 +26,7 @@ from janus_edge.runtime.requests import MAX_SEED, random_seed
 RETRY_TEMPERATURE = 0.8  # of an answer that is asked for again
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):  # no Exception: engines make their own errors of those
     """Ctrl-C during a request."""
 
 
@@ -139,6 +139,8 @@ def show_image(talk: Talk, name: str) -> None:
     if not name:
         talk.console.print("name a file: /image photo.jpg")
         return
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":  # as terminals paste a name
+        name = name[1:-1]
     pixels = np.asarray(load_image(Path(name).expanduser()))
     talk.waiting.append(pixels)
     print_image(pixels, talk.console, talk.kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def names_of(output: Path, seeds: list[int]) -> list[Path]:
             f"{output}: {{{unknown[0]}}} is no field; a name takes {{n}}, the image's number, and "
             "{seed}"
         )
+    widths = [width for _, _, width, _ in string.Formatter().parse(str(output)) if width]
+    if wrong := [width for width in widths if not re.fullmatch("0[1-9]", width)]:
+        raise OptionError(f"{output}: {wrong[0][:20]!r} is no width; write {{n:03}}, for 001")
     names = [Path(str(output).format(n=n, seed=seed)) for n, seed in enumerate(seeds, 1)]
     if len(set(names)) < len(names):
         raise OptionError(f"{output}: gives several images one name; add {{n}}")

@@ -158,6 +158,11 @@ class _Speaker(ABC):
         self, prompt: str, seed: int | None, settings: dict[str, Any], *, previews: bool
     ) -> Stream[Preview | DrawnImage]:
         session = self._open
+        if not isinstance(prompt, str) or settings.get("num_images", 1) != 1:
+            raise OptionError(
+                "draw takes one prompt and draws one image; call it once for each, or use "
+                "janus_edge.Session"
+            )
         seed = random_seed() if seed is None else seed
         request = ImageRequest(prompt=prompt, seed=seed, **settings)
         events = self._draw(prompt, seed, settings | {"previews": previews})

@@ -92,6 +92,8 @@ def write_output(path: Path, content: bytes) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
     with _one_line(path):
         if is_standard_output(path):
             _write_standard(content)
@@ -134,6 +136,8 @@ def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:
     Raises:
         OutputError: The file cannot be written.
     """
+    if not path.name or path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
     with _one_line(path), private_folder(path.parent) as room:
         part = room / "new"
         part.write_bytes(content)

@@ -195,7 +195,7 @@ class Session:
         planned: list[PlannedImage] = []
         for prompt in request.prompts:
             ids_T = self._encoder.generation(prompt, request.history, self._sizes.num_image_tokens)
-            self._check_length("prompt", ids_T, self._sizes.num_drawn)
+            self._check_length("prompt", ids_T, self._sizes.num_drawn, len(request.history))
             for i in range(request.num_images):
                 planned.append(PlannedImage(len(planned), request.seed + i, ids_T))
         return planned
@@ -203,15 +203,17 @@ class Session:
     def _prompt_of(self, request: AskRequest) -> np.ndarray:
         """Return the token ids of a question. Raises PromptError."""
         ids_T = self._encoder.conversation(request.turns, self._sizes.num_image_tokens)
-        self._check_length("question", ids_T, 1)
+        self._check_length("question", ids_T, 1, len(request.history))
         return ids_T
 
-    def _check_length(self, what: str, ids_T: np.ndarray, follows: int) -> None:
+    def _check_length(self, what: str, ids_T: np.ndarray, follows: int, num_before: int) -> None:
         room = self._sizes.max_length - follows
         if len(ids_T) > room:
+            has, do = f"the {what} is", "make it shorter"
+            if num_before:
+                has, do = f"the conversation and the {what} are", "begin a new conversation"
             raise PromptError(
-                f"the {what} is {len(ids_T)} tokens long, the model's context has room for {room}; "
-                "make it shorter"
+                f"{has} {len(ids_T)} tokens long, the model's context has room for {room}; {do}"
             )
 
 

@@ -30,6 +30,12 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let requests finish for a while; then tell the clients of the others."""
+        if running := len(self.server_state.tasks):
+            LOG.warning(
+                "stopping; running requests (%d) have %g s; a second Ctrl-C ends them at once",
+                running,
+                self._grace_s,
+            )
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._grace_s, loop.run_in_executor, None, self._tell)
         await super().shutdown(sockets)
@@ -37,7 +43,7 @@ class _Server(uvicorn.Server):
 
     def _tell(self) -> None:
         if lost := self._end():
-            LOG.warning("stopped; %d requests were not finished", lost)
+            LOG.warning("stopped; requests that were not finished: %d", lost)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -66,11 +66,12 @@ void take_settings(const je_request& request, const Manifest& manifest, Sampling
   sampling.solver = request.solver;
 }
 
-void check_length(const char* what, const Ids& ids, int64_t follows, const Sizes& sizes) {
+void check_length(const char* what, const Ids& ids, int64_t follows, const Sizes& sizes, bool has_history) {
   const int64_t room = sizes.max_length - follows;
-  if (static_cast<int64_t>(ids.size()) > room)
-    fail(JE_E_ARGUMENT, "the ", what, " is ", ids.size(), " tokens long, the model's context has room for ", room,
-         "; make it shorter");
+  if (static_cast<int64_t>(ids.size()) <= room) return;
+  fail(JE_E_ARGUMENT, has_history ? "the conversation and the " : "the ", what, has_history ? " are " : " is ",
+       ids.size(), " tokens long, the model's context has room for ", room,
+       has_history ? "; begin a new conversation" : "; make it shorter");
 }
 
 std::string text_of(const char* given, const char* name) {
@@ -119,7 +120,7 @@ std::vector<PlannedImage> plan_images(const je_request& request, const Engines& 
   std::vector<PlannedImage> found;
   for (const std::string& prompt : prompts) {
     const Ids ids = engines.bundle().encoder->generation(prompt, history, engines.sizes().num_image_tokens);
-    check_length("prompt", ids, engines.sizes().num_drawn(), engines.sizes());
+    check_length("prompt", ids, engines.sizes().num_drawn(), engines.sizes(), !history.empty());
     for (int32_t i = 0; i < request.num_images; ++i)
       found.push_back({static_cast<int64_t>(found.size()), request.seed + static_cast<uint64_t>(i), ids});
   }
@@ -196,7 +197,7 @@ std::unique_ptr<Task> start_asking(std::shared_ptr<Engines> engines, const je_re
   std::vector<Turn> turns = history_of(request, &num_images);
   turns.push_back({text_of(request.prompt, "prompt"), request.num_input_images - num_images, std::nullopt});
   question.ids = engines->bundle().encoder->conversation(turns, sizes.num_image_tokens);
-  check_length("question", question.ids, 1, sizes);
+  check_length("question", question.ids, 1, sizes, turns.size() > 1);
   question.images = images_of(request);
   return answer(std::move(engines), std::move(question));
 }

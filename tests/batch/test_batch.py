@@ -199,3 +199,52 @@ def test_without_ray_nothing_is_made(tmp_path: Path) -> None:
     )
     assert done.returncode == 1 and "pip install 'janus-edge[ray]'" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """The second is refused, and spoils nothing."""
+    source = write(tmp_path, [{"prompt": "a star", "seed": i} for i in range(100)])
+    words = [sys.executable, "-m", "janus_edge", "batch", str(source), str(tmp_path / "out")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, encoding="utf-8") as first:
+        while not (tmp_path / "out/results.jsonl").exists() and first.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        second = subprocess.run(words, capture_output=True, encoding="utf-8", check=False)
+        assert second.returncode == 1 and "another batch writes here" in second.stderr
+        first.communicate()
+    assert first.returncode == 0
+    assert [line["seed"] for line in results(tmp_path / "out")] == list(range(100))
+
+
+def test_what_failed_or_was_lost_is_done_again(cli: Cli, tmp_path: Path) -> None:
+    """A lost image always, a failed item if asked for; the rest stays as it is."""
+    asked = {"question": "what is this?", "images": ["late.png"]}
+    source = write(tmp_path, [{"prompt": "a star"}, asked, {"prompt": "a circle", "seed": 3}])
+    words = ("batch", source, tmp_path / "out", "--model", "tiny-janus")
+    assert cli(*words).returncode == 1
+    before = content(tmp_path / "out")
+    assert "image" not in results(tmp_path / "out")[1]
+    (tmp_path / "out/images/3.png").unlink()
+    assert cli(*words).returncode == 1
+    assert content(tmp_path / "out") == before
+    PilImage.new("RGB", (64, 64), "red").save(tmp_path / "late.png")
+    assert cli(*words).returncode == 1
+    assert cli(*words, "--retry-failed").returncode == 0
+    after = results(tmp_path / "out")
+    assert after[1]["answer"] and after[1]["image"] == "../late.png"
+    assert [after[0], after[2]] == [
+        json.loads(line) for line in before["results.jsonl"].splitlines()[::2]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "items.jsonl:2: is no UTF-8"),
+        (b'{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "X"}\n', ":2: its id is X"),
+    ],
+)
+def test_lines_that_are_refused(cli: Cli, tmp_path: Path, lines: bytes, says: str) -> None:
+    (tmp_path / "items.jsonl").write_bytes(lines)
+    assert says in cli.fails("batch", tmp_path / "items.jsonl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -256,4 +256,7 @@ def test_a_signal_says_what_was_lost() -> None:
             assert going.result().json()["error"]["code"] == "stopping"
         assert server.process.wait(60) == 0
         said = server.said.read_text(encoding="utf-8").splitlines()
-        assert said[1:] == ["stopped; 1 requests were not finished"]
+        assert said[1:] == [
+            "stopping; running requests (1) have 1 s; a second Ctrl-C ends them at once",
+            "stopped; requests that were not finished: 1",
+        ]
