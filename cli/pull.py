@@ -40,11 +40,11 @@ def pull(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the bundle.")] = False,
 ) -> None:
-    """Pull a checkpoint from the Hugging Face hub.
+    """Pull a model from the Hugging Face hub.
 
-    Downloads it and compiles it into a bundle that --model finds by its name. Reads HF_TOKEN,
-    HF_ENDPOINT and HF_HOME. A stopped download resumes where it stopped. The checkpoint stays in
-    huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
+    Downloads a checkpoint and compiles it, or a ready bundle, which needs no PyTorch; --model finds
+    it by its name. Reads HF_TOKEN, HF_ENDPOINT and HF_HOME. A stopped download resumes where it
+    stopped. What was downloaded stays in huggingface_hub's cache, the bundle in JANUS_EDGE_HOME.
     """
     from janus_edge.hub.pull import pull as pull_repository
     from janus_edge.runtime.stop import keeping

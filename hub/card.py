@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ import numpy as np
 
 from janus_edge.runtime.bundle import SHIPPED, Bundle
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.manifest import FlowManifest, JanusManifest
+from janus_edge.runtime.manifest import Component, FlowManifest, JanusManifest
 from janus_edge.runtime.reading import read_regular
 
-MARK = "<!-- Written by janus-edge push. A push keeps a card without this line. -->"
+_MARK = "<!-- Written by janus-edge push, {}. A push keeps a card that was changed. -->\n"
+_MARKED = re.compile(_MARK.replace(".", r"\.").format("([0-9a-f]{64})"))
+REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _MOST_RECORDS = 16 * 2**20  # bytes
 _DEEPSEEK = {
     "license": "other",
@@ -53,8 +58,12 @@ def origin_of(bundle: Bundle, base_model: str | None, license: str | None) -> Or
         license: The licence's name on the hub; None for what follows from the checkpoint.
 
     Raises:
-        OptionError: The licence is unknown.
+        OptionError: The licence is unknown, or a name is none.
     """
+    if base_model is not None and not REPO.fullmatch(base_model):
+        raise OptionError(f"--base-model {base_model!r}: give a repository as owner/name")
+    if license is not None and not _LICENSE.fullmatch(license):
+        raise OptionError(f"--license {license!r}: give the hub's name of it, as apache-2.0")
     source, commit = base_model, None
     if source is None and bundle.manifest.source is not None:
         source, _, commit = bundle.manifest.source.partition("@")
@@ -81,8 +90,20 @@ def card(bundle: Bundle, repo: str, origin: Origin, scores: list[dict[str, Any]]
         scores: Records of ``janus-edge eval``, one per world.
     """
     name = repo.rsplit("/", 1)[-1]
-    parts = [_head(origin), f"{MARK}\n\n# {name}\n", _run(repo), _holds(bundle)]
-    return "\n".join([*parts, _made(bundle, origin), *map(_scored, scores)])
+    parts = [_head(origin), f"# {name}\n", _run(repo), _holds(bundle)]
+    text = "\n".join([*parts, _made(bundle, origin), *map(_scored, scores)])
+    return text + "\n" + _MARK.format(_sha256(text + "\n"))
+
+
+def is_pushed(text: str) -> bool:
+    """Return True if a card is what a push wrote, unchanged."""
+    text = text.replace("\r\n", "\n")
+    found = _MARKED.search(text)
+    return found is not None and _sha256(text.replace(found[0], "")) == found[1]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_scores(path: Path, bundle: Bundle) -> list[dict[str, Any]]:
@@ -154,7 +175,7 @@ def _holds(bundle: Bundle) -> str:
     rows = {
         "family": {JanusManifest: "Janus", FlowManifest: "JanusFlow"}[type(manifest)],
         "image": f"{sizes.image_size} x {sizes.image_size} px",
-        "decoder's weights": f"{decoder.weights}, {decoder.quantization}",
+        "decoder's weights": _stored(decoder),
         "longest context": f"{sizes.max_length} positions",
         "size": f"{megabytes:.0f} MB",
         "built for": ", ".join(targets) or "any",
@@ -163,6 +184,10 @@ def _holds(bundle: Bundle) -> str:
     }
     lines = [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     return "\n".join(["## What it holds\n", "| | |", "|---|---|", *lines, ""])
+
+
+def _stored(part: Component) -> str:
+    return part.weights if part.quantization == "none" else f"{part.weights}, {part.quantization}"
 
 
 def _made(bundle: Bundle, origin: Origin) -> str:

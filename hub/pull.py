@@ -12,6 +12,7 @@ from janus_edge.runtime.bundle import MANIFEST, bundles_folder, is_bundle_name, 
 from janus_edge.runtime.errors import OptionError, OutputError, PullError
 from janus_edge.runtime.place import check_place
 
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 Report = Callable[[str], None]
 
 
@@ -52,6 +53,8 @@ def pull(
         CheckpointError: The checkpoint is damaged or does not fit its config.
         ParityError: A component does not match PyTorch.
     """
+    if not _REPO.fullmatch(repo):
+        raise PullError(f"{repo!r}: not a repository's name; give it as owner/name")
     folder = _bundle_folder(repo, name, replace)
     given = {"--vae": vae, "--roles": roles, "--quantize": quantize, "--max-length": max_length}
     options = [option for option, value in given.items() if value is not None]
@@ -83,8 +86,6 @@ def _bundle_folder(repo: str, name: str | None, replace: bool) -> Path:
     """Return where the bundle will be, after checking that it may be there."""
     if name is None:
         name = re.sub(r"[^a-z0-9._-]+", "-", repo.rsplit("/", 1)[-1].lower())
-        if not is_bundle_name(name):
-            raise PullError(f"{repo!r}: not a repository's name; give it as owner/name")
     if not is_bundle_name(name):
         raise OptionError(f"{name!r} cannot be a bundle's name; choose letters and digits: --name")
     if name in shipped_bundles():

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from janus_edge.hub.card import MARK, card, origin_of, read_scores
+from janus_edge.hub.card import REPO, card, is_pushed, origin_of, read_scores
 from janus_edge.hub.ready import holds_bundle
 from janus_edge.hub.repository import Repository, find
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_names, open_bundle
@@ -61,6 +61,8 @@ def push(
         PushError: The hub refuses the upload.
         OutputError: The repository holds something that the push would replace.
     """
+    if not REPO.fullmatch(repo):  # without an owner the hub would make one of the user's
+        raise PushError(f"{repo!r}: not a repository's name; give it as owner/name")
     bundle = open_bundle(model, check_all=True)
     origin = origin_of(bundle, base_model, license)
     text = card(bundle, repo, origin, [] if scores is None else read_scores(scores, bundle))
@@ -69,6 +71,10 @@ def push(
     api = HfApi(endpoint=endpoint or constants.ENDPOINT)
     with _one_line(repo, api.endpoint):
         api.create_repo(repo, private=is_private, exist_ok=True)
+        if is_private and not api.repo_info(repo).private:
+            raise PushError(
+                f"{repo}: is public; make it private on the hub first, or push without --private"
+            )
     there = find(repo, endpoint=api.endpoint, cache_dir=cache_dir)
     files = _files(bundle.folder, file_names(bundle.manifest), text, license_file)
     operations = _operations(there, files, replace, report)
@@ -107,16 +113,18 @@ def _operations(
     old = _old_bundle(there)
     if old and not replace:
         raise OutputError(f"{there.repo}: holds a bundle already; push with --replace")
-    if README in there.files and MARK not in there.fetch(README).read_text(encoding="utf-8"):
-        report(f"{README} stays as it is: no push wrote it")
+    for name, content in list(files.items()):
+        if name not in there.files or name in (*old, README):
+            continue
+        if isinstance(content, bytes) and there.fetch(name).read_bytes() == content:
+            continue  # the licence, as it was pushed before
+        raise OutputError(
+            f"{there.repo}: holds a {name} that is no part of a bundle; push to a repository of "
+            "its own, or remove that first"
+        )
+    if README in there.files and not is_pushed(there.fetch(README).read_text(encoding="utf-8")):
+        report(f"{README} stays as it is: somebody wrote or changed it")
         del files[README]
-    ours = {*old, README, *([LICENSE] if old else [])}
-    for name in files:
-        if name in there.files and name not in ours:
-            raise OutputError(
-                f"{there.repo}: holds a {name} that is no part of a bundle; "
-                "push to a repository of its own"
-            )
     gone = [name for name in old if name in there.files and name not in files]
     added = [CommitOperationAdd(name, content) for name, content in files.items()]
     return [*added, *(CommitOperationDelete(name) for name in gone)]

@@ -145,7 +145,7 @@ class Handler(Uploads, BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         files = repo.commits[commit]
         siblings = [self._sibling(repo, name, content) for name, content in files.items()]
-        answer = {"id": repo.name, "sha": commit, "siblings": siblings}
+        answer = {"id": repo.name, "sha": commit, "siblings": siblings, "private": repo.is_private}
         return self._send(200, json.dumps(answer).encode())
 
     def _sibling(self, repo: Repo, name: str, content: bytes) -> dict[str, object]:

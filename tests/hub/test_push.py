@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from janus_edge.hub.card import MARK
+from janus_edge.hub.card import is_pushed
 from janus_edge.hub.push import push
 from janus_edge.runtime.bundle import SHIPPED, open_bundle
 from janus_edge.runtime.errors import (
@@ -79,7 +79,7 @@ def test_the_card_says_what_it_is(send, mine: Path, tmp_path: Path) -> None:
     head, _, body = card_of(files).removeprefix("---\n").partition("\n---\n")
     keys = dict(line.split(": ", 1) for line in head.splitlines())
     assert keys["license"] == '"mit"' and keys["base_model"] == '"tests/base"'
-    assert MARK in body and f"janus-edge pull {NAME}" in body and bundle.sha256 in body
+    assert is_pushed(card_of(files)) and f"janus-edge pull {NAME}" in body and bundle.sha256 in body
     assert "| drawing, strictly judged | 0.500 | 0.200 | 6 | counting 0.25 |" in body
     assert "0.9" not in body.partition("## Scores")[2]
     assert files["LICENSE"] == b"Do what you like."
@@ -127,6 +127,34 @@ def test_a_bundle_is_replaced_when_asked(send, mine: Path, hub: Hub) -> None:
     assert "decoder.onnx" not in files and {*contents(mine)} < {*files}
 
 
+def test_a_card_that_was_changed_stays(send, hub: Hub) -> None:
+    card = send()["README.md"]
+    (repo,) = hub.repos
+    assert send(replace=True)["README.md"] == card  # unchanged: written again
+    repo.commit("main", repo.newest | {"README.md": card + b"\n## My notes\n"})
+    lines: list[str] = []
+    assert send(replace=True, report=lines.append)["README.md"].endswith(b"## My notes\n")
+    assert any("README.md stays" in line for line in lines)
+
+
+def test_a_licence_of_somebody_else_stays(send, hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "mine").with_suffix(".txt").write_text("ours", encoding="utf-8")
+    text = (tmp_path / "mine").with_suffix(".txt")
+    send(license_file=text)
+    send(license_file=text, replace=True)  # the same again
+    (repo,) = hub.repos
+    repo.commit("main", repo.newest | {"LICENSE": b"theirs"})
+    assert "holds a LICENSE" in line_of(OutputError, send, license_file=text, replace=True)
+    assert send(replace=True)["LICENSE"] == b"theirs"
+
+
+def test_nothing_becomes_public_unseen(send, hub: Hub) -> None:
+    send()
+    assert "is public" in line_of(PushError, send, is_private=True, replace=True)
+    send(repo="tests/hidden", is_private=True)
+    send(repo="tests/hidden", is_private=True, replace=True)
+
+
 def test_nothing_that_no_push_made_is_replaced(send, hub: Hub) -> None:
     repo = hub.add(NAME, {"tokenizer.json": b"{}", "config.json": b"{}"})
     for replace in (False, True):
@@ -145,6 +173,10 @@ def test_somebody_else_was_faster(send, hub: Hub) -> None:
     ("options", "raises", "says"),
     [
         ({"repo": "a/b/c"}, PushError, "not a repository's name"),
+        ({"repo": "mine"}, PushError, "give it as owner/name"),
+        ({"license": ""}, OptionError, "--license ''"),
+        ({"license": "no such"}, OptionError, "as apache-2.0"),
+        ({"base_model": "x"}, OptionError, "owner/name"),
         ({"endpoint": "http://127.0.0.1:9"}, PushError, "http://127.0.0.1:9: "),
         ({"license_file": Path("none")}, OutputError, "--license-file none: "),
         ({"scores": Path("none")}, OptionError, "--scores none: "),
