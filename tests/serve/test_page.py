@@ -117,6 +117,28 @@ def test_stop(browser: webdriver.Chrome, server: Server) -> None:
     assert of(browser, "about").text == "Stopped."
 
 
+def test_what_was_there_comes_back(browser: webdriver.Chrome, server: Server) -> None:
+    """After a drawing that was stopped, or refused: a question is about the image that is shown."""
+    opened(browser, server.url)
+    write(browser, "prompt", "a red circle")
+    write(browser, "seed", "7")
+    of(browser, "go").click()
+    until(browser, lambda: "seed 7" in of(browser, "about").text)
+    before = of(browser, "shown").get_attribute("src"), of(browser, "about").text
+    for prompt, seed in (("a blue star", "1"), ("x " * 400, "1"), ("a star", "1.5")):
+        write(browser, "prompt", prompt)
+        write(browser, "seed", seed)
+        browser.execute_script("document.getElementById('draw').noValidate = true")
+        of(browser, "go").click()
+        if prompt == "a blue star":
+            until(browser, lambda: of(browser, "stop").is_enabled())
+            of(browser, "stop").click()
+        until(browser, lambda: of(browser, "go").is_enabled())
+        now = of(browser, "shown").get_attribute("src"), of(browser, "about").text
+        assert now == before and of(browser, "save").is_displayed()
+        assert of(browser, "error").is_displayed() == (prompt != "a blue star")
+
+
 @pytest.mark.parametrize("size", [PHONE, DESK])
 def test_nothing_is_cut(browser: webdriver.Chrome, server: Server, size: tuple[int, int]) -> None:
     """No control sticks out at the side, and each has a name for screen readers."""
