@@ -28,6 +28,42 @@ def summed(parts, at, part_stride, SPLITS: tl.constexpr):
 
 
 @triton.jit
+def turned(parts, at, part_stride, cosine, sine, HALF: tl.constexpr, SPLITS: tl.constexpr):
+    """Return the lower and the upper half of a query or key, rotated to its position."""
+    low = summed(parts, at, part_stride, SPLITS)
+    high = summed(parts, at + HALF, part_stride, SPLITS)
+    return low * cosine - high * sine, high * cosine + low * sine
+
+
+@triton.jit
+def kept_pair(cache, at, low, high, writes, HALF: tl.constexpr):
+    """Store a key or value, in two parts, in a cache's slot; return what the cache then holds."""
+    low, high = low.to(tl.float16), high.to(tl.float16)
+    mask = (tl.arange(0, HALF) >= 0) & writes
+    tl.store(cache + at, low, mask=mask)
+    tl.store(cache + at + HALF, high, mask=mask)
+    return low.to(tl.float32), high.to(tl.float32)
+
+
+@triton.jit
+def loaded_pair(cache, at, mask, HALF: tl.constexpr):
+    """Return a block of keys or values in two parts, (slots, HALF) float32 each."""
+    low = tl.load(cache + at, mask=mask[:, None], other=0.0)
+    high = tl.load(cache + at + HALF, mask=mask[:, None], other=0.0)
+    return low.to(tl.float32), high.to(tl.float32)
+
+
+@triton.jit
+def store_chunk(result, stats, program, most, total, low, high, HALF: tl.constexpr):
+    """Store what a chunk gives, at the place of its program."""
+    half = tl.arange(0, HALF)
+    tl.store(stats + 2 * program, most)
+    tl.store(stats + 2 * program + 1, total)
+    tl.store(result + program * 2 * HALF + half, low)
+    tl.store(result + program * 2 * HALF + HALF + half, high)
+
+
+@triton.jit
 def attend_kernel(
     parts,
     cosines,
@@ -58,63 +94,41 @@ def attend_kernel(
     row = tl.program_id(0) // num_chunks // HEADS
     length = tl.load(lengths + row).to(tl.int32)  # the new slot
     if chunk * CHUNK <= length:
-        HEAD: tl.constexpr = 2 * HALF
-        OUTPUTS: tl.constexpr = (HEADS + 2 * (HEADS // SHARED)) * HEAD
-        half = tl.arange(0, HALF)
-        position, group = tl.load(positions + row), head // SHARED
-        cosine = tl.load(cosines + position * HALF + half)
-        sine = tl.load(sines + position * HALF + half)
-        first, stride = row * OUTPUTS, num_rows * OUTPUTS
-        at = first + head * HEAD + half
-        low = summed(parts, at, stride, SPLITS)
-        high = summed(parts, at + HALF, stride, SPLITS)
-        scale = 1.0 / tl.sqrt(1.0 * HEAD)
-        query_low = (low * cosine - high * sine) * scale
-        query_high = (high * cosine + low * sine) * scale
-        cache = (row * (HEADS // SHARED) + group) * num_slots * HEAD
+        KV_HEADS: tl.constexpr = HEADS // SHARED
+        OUTPUTS: tl.constexpr = (HEADS + 2 * KV_HEADS) * 2 * HALF
+        half, first, stride = tl.arange(0, HALF), row * OUTPUTS, num_rows * OUTPUTS
+        angle = tl.load(positions + row) * HALF + half
+        cosine, sine = tl.load(cosines + angle), tl.load(sines + angle)
+        at = first + head * 2 * HALF + half
+        query_low, query_high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
+        scale = 1.0 / tl.sqrt(2.0 * HALF)
+        query_low, query_high = query_low * scale, query_high * scale
+        cache = (row * KV_HEADS + head // SHARED) * num_slots * 2 * HALF
         most, total = NEGLIGIBLE, 0.0
-        sum_low = tl.zeros((HALF,), tl.float32)
-        sum_high = tl.zeros((HALF,), tl.float32)
+        sum_low, sum_high = tl.zeros((HALF,), tl.float32), tl.zeros((HALF,), tl.float32)
         if length < chunk * CHUNK + CHUNK:  # this chunk has the new slot
-            at = first + (HEADS + group) * HEAD + half
+            at = first + (HEADS + head // SHARED) * 2 * HALF + half
+            slot, writes = cache + length * 2 * HALF + half, head % SHARED == 0
+            low, high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
+            low, high = kept_pair(keys, slot, low, high, writes, HALF)
+            most, total = tl.sum(query_low * low + query_high * high), 1.0
+            at += KV_HEADS * 2 * HALF
             low = summed(parts, at, stride, SPLITS)
             high = summed(parts, at + HALF, stride, SPLITS)
-            key_low = (low * cosine - high * sine).to(tl.float16)
-            key_high = (high * cosine + low * sine).to(tl.float16)
-            at += (HEADS // SHARED) * HEAD
-            sum_low = summed(parts, at, stride, SPLITS).to(tl.float16)
-            sum_high = summed(parts, at + HALF, stride, SPLITS).to(tl.float16)
-            if head % SHARED == 0:
-                at = cache + length * HEAD + half
-                tl.store(keys + at, key_low)
-                tl.store(keys + at + HALF, key_high)
-                tl.store(values + at, sum_low)
-                tl.store(values + at + HALF, sum_high)
-            sum_low, sum_high = sum_low.to(tl.float32), sum_high.to(tl.float32)
-            most = tl.sum(query_low * key_low.to(tl.float32) + query_high * key_high.to(tl.float32))
-            total = 1.0
+            sum_low, sum_high = kept_pair(values, slot, low, high, writes, HALF)
         for start in range(0, CHUNK, BLOCK):
-            slot = chunk * CHUNK + start + tl.arange(0, BLOCK)
-            mask = slot < length
-            old = cache + slot[:, None] * HEAD + half[None, :]
-            keys_low = tl.load(keys + old, mask=mask[:, None], other=0.0).to(tl.float32)
-            keys_high = tl.load(keys + old + HALF, mask=mask[:, None], other=0.0).to(tl.float32)
-            score = tl.sum(keys_low * query_low[None, :] + keys_high * query_high[None, :], 1)
-            score = tl.where(mask, score, NEGLIGIBLE)
-            newest = tl.maximum(most, tl.max(score))
-            weight = tl.where(mask, tl.exp(score - newest), 0.0)
-            faded = tl.where(total > 0.0, tl.exp(most - newest), 0.0)
-            values_low = tl.load(values + old, mask=mask[:, None], other=0.0).to(tl.float32)
-            values_high = tl.load(values + old + HALF, mask=mask[:, None], other=0.0).to(tl.float32)
-            sum_low = sum_low * faded + tl.sum(weight[:, None] * values_low, 0)
-            sum_high = sum_high * faded + tl.sum(weight[:, None] * values_high, 0)
-            total = total * faded + tl.sum(weight)
-            most = newest
-        at = (row * HEADS + head) * num_chunks + chunk
-        tl.store(stats + 2 * at, most)
-        tl.store(stats + 2 * at + 1, total)
-        tl.store(result + at * HEAD + half, sum_low)
-        tl.store(result + at * HEAD + HALF + half, sum_high)
+            slots = chunk * CHUNK + start + tl.arange(0, BLOCK)
+            mask, old = slots < length, cache + slots[:, None] * 2 * HALF + half[None, :]
+            lows, highs = loaded_pair(keys, old, mask, HALF)
+            score = tl.sum(lows * query_low[None, :] + highs * query_high[None, :], 1)
+            newest = tl.maximum(most, tl.max(tl.where(mask, score, NEGLIGIBLE)))
+            weight = tl.where(mask, tl.exp(tl.where(mask, score, NEGLIGIBLE) - newest), 0.0)
+            faded = tl.exp(most - newest)
+            lows, highs = loaded_pair(values, old, mask, HALF)
+            sum_low = sum_low * faded + tl.sum(weight[:, None] * lows, 0)
+            sum_high = sum_high * faded + tl.sum(weight[:, None] * highs, 0)
+            total, most = total * faded + tl.sum(weight), newest
+        store_chunk(result, stats, tl.program_id(0), most, total, sum_low, sum_high, HALF)
 
 
 def attend(

@@ -20,11 +20,11 @@ from janus_edge.kernels.quantized import INT8, weights, weights_of
 def scaled(found, words, scales, output, num_outputs, group, GROUPS: tl.constexpr):
     """Return the product of 64 inputs and their weights.
 
-    The scales of its two halves multiply the weights: in float16, which has more bits than they.
+    The scales of its two blocks multiply the weights: in float16, which has more bits than they.
     """
     weight = weights_of(words, output, num_outputs, group, GROUPS, 8)
-    half = tl.arange(0, 64) // 32
-    at = scales + (output[:, None] * GROUPS + group) * 2 + half[None, :]
+    block = tl.arange(0, 64) // 32
+    at = scales + (output[:, None] * GROUPS + group) * 2 + block[None, :]
     scale = tl.load(at, mask=output[:, None] < num_outputs, other=0.0)
     return tl.dot(found.to(tl.float16), tl.trans((weight * scale).to(tl.float16)))
 
