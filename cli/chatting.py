@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -99,7 +99,8 @@ def say(talk: Talk, message: str, settings: dict[str, Any] | None = None) -> Non
         say(talk, message, {"temperature": RETRY_TEMPERATURE, "seed": random_seed()})
 
     talk.again = retry
-    with interruptible(), talk.chat.ask_stream(images, message, **(settings or {})) as stream:
+    asked = talk.chat.ask_stream(images, message, **(settings or {}))
+    with interruptible() as working, asked as stream, working():
         for piece in stream:
             talk.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
     talk.console.print()
@@ -121,9 +122,9 @@ def draw(talk: Talk, prompt: str) -> None:
         draw(talk, prompt)
 
     talk.again = retry
-    with interruptible(), sharpening(talk.console, talk.kind) as show:
+    with interruptible() as working, sharpening(talk.console, talk.kind) as show:
         show(None, "drawing")
-        with talk.chat.draw_stream(prompt, seed=seed) as stream:
+        with talk.chat.draw_stream(prompt, seed=seed) as stream, working():
             for each in stream:
                 if isinstance(each, DrawnImage):
                     talk.drawn = each
@@ -218,14 +219,34 @@ COMMANDS = {
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise Interrupted at a Ctrl-C in the block; the chat goes on."""
+def interruptible() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Yield what a request works in: there a Ctrl-C raises Interrupted, and the chat goes on.
+
+    Outside, where the display begins and ends, a Ctrl-C waits for the work to begin, or comes too
+    late: the display's thread must not be left to write on.
+    """
+    is_asked = is_working = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        nonlocal is_asked, is_working
+        is_asked = True
+        if is_working:
+            is_working = False
+            raise Interrupted
+
+    @contextmanager
+    def working() -> Iterator[None]:
+        nonlocal is_working
+        is_working = not is_asked
+        if is_asked:
+            raise Interrupted
+        try:
+            yield
+        finally:
+            is_working = False
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        yield
+        yield working
     finally:
         signal.signal(signal.SIGINT, before)

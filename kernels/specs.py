@@ -136,10 +136,10 @@ def _flow_update(shape: Shape) -> Spec:
     )
 
 
-_CHUNK = 128  # slots of the cache that a program attends to
+CHUNK = 128  # slots of the cache that a program attends to
 _BLOCK = 32  # outputs of a program
 _STAGES = {"num_stages": 2}  # loads ahead: what fits into 48 KB of shared memory on every GPU
-_PARTS = 2  # in which products over many inputs are left; the next kernel adds them
+PARTS = 2  # in which products over many inputs are left; the next kernel adds them
 
 
 def _pointers(*names: str, kind: str = "fp32") -> dict[str, str]:
@@ -161,7 +161,7 @@ def _qkv(shape: Shape) -> Spec:
             **_numbers("num_rows", "num_outputs"),
             "epsilon": "fp32",
         },
-        constants={"WIDTH": shape.width, "PARTS": _PARTS, "SPLITS": 1, "BLOCK": _BLOCK},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, "SPLITS": 1, "BLOCK": _BLOCK},
         options=_STAGES,
     )
 
@@ -179,7 +179,7 @@ def _attend(shape: Shape) -> Spec:
         },
         constants={
             **{"HEADS": shape.heads, "SHARED": shape.shared, "HALF": shape.head_dim // 2},
-            **{"SPLITS": 1, "CHUNK": _CHUNK, "BLOCK": 32},
+            **{"SPLITS": 1, "CHUNK": CHUNK, "BLOCK": 32},
         },
     )
 
@@ -196,7 +196,7 @@ def _combine(shape: Shape) -> Spec:
         },
         constants={
             **{"WIDTH": shape.width, "HEADS": shape.heads, "HEAD": shape.head_dim},
-            **{"CHUNK": _CHUNK, "SPLITS": _PARTS, "BLOCK": _BLOCK},
+            **{"CHUNK": CHUNK, "SPLITS": PARTS, "BLOCK": _BLOCK},
         },
         options=_STAGES,
     )
@@ -213,7 +213,7 @@ def _gate_up(shape: Shape) -> Spec:
             **_numbers("num_rows", "num_inner"),
             "epsilon": "fp32",
         },
-        constants={"WIDTH": shape.width, "PARTS": _PARTS, "BLOCK": _BLOCK},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, "BLOCK": _BLOCK},
         options=_STAGES,
     )
 
@@ -227,7 +227,7 @@ def _down(shape: Shape) -> Spec:
             **_pointers("scales", "result"),
             **_numbers("num_rows", "num_outputs"),
         },
-        constants={"INNER": shape.inner, "SPLITS": _PARTS, "BLOCK": _BLOCK},
+        constants={"INNER": shape.inner, "SPLITS": PARTS, "BLOCK": _BLOCK},
         options=_STAGES,
     )
 
@@ -243,7 +243,7 @@ def _head_hidden(shape: Shape) -> Spec:
             **_numbers("num_rows", "num_outputs"),
             "epsilon": "fp32",
         },
-        constants={"WIDTH": shape.width, "PARTS": _PARTS, "BLOCK": _BLOCK},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, "BLOCK": _BLOCK},
         options=_STAGES,
     )
 

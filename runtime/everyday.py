@@ -143,6 +143,9 @@ class _Speaker(ABC):
         self, images: ImageLike | Any, question: str, **settings: Unpack[AskSettings]
     ) -> Stream[str]:
         """Answer a question piece by piece; ``for`` or ``async for``. See ``ask``."""
+        if not isinstance(question, str):
+            kind = type(question).__name__
+            raise OptionError(f"the question is of type {kind}; ask takes images, then a question")
         events = self._ask(question, () if images is None else images, dict(settings))
         pieces = (event.text for event in events if isinstance(event, TextEvent))
         return Stream(pieces, _closer(events))
@@ -255,6 +258,10 @@ class Chat(_Speaker):
     def __init__(self, model: Model) -> None:
         """Begin a conversation; ``Model.chat`` does."""
         self._model, self._conversation = model, Conversation(model.session)
+
+    def __repr__(self) -> str:
+        """Return the model's name and how long the conversation is."""
+        return f"<janus_edge.Chat with {self._model.name}, {len(self.turns)} turns>"
 
     @property
     def _session(self) -> Session | None:  # type: ignore[override]

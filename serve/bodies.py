@@ -133,11 +133,20 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         raise Refused(400, "the body is nested too deeply") from None
 
 
+_WORDS = {  # for the library's own words, by kind of fault
+    "too_long": "is not supported, or too long; leave it out or shorten it",
+    "too_short": "is empty; give one at least",
+    "model_type": "is no JSON object; send one",
+    "model_attributes_type": "is no JSON object; send one",
+    "dict_type": "is no JSON object; send one",
+}
+
+
 def _refused(error: ValidationError) -> Refused:
     """Return the first fault of a body in one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"])) or "the body"
     if first["type"] == "extra_forbidden":
         return Refused(400, f"{where[:100]} is no parameter; leave it out", where[:100])
-    what = first["msg"]
-    return Refused(400, f"{where[:100]}: {what[0].lower()}{what[1:]}", where[:100])
+    what = _WORDS.get(first["type"]) or f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return Refused(400, f"{where[:100]}: {what}", where[:100] if first["loc"] else None)

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +137,10 @@ def test_a_full_conversation_says_how_to_go_on(talk: Talk) -> None:
         told = said(talk, "hello and again hello")
         if "error" in told:
             break
-    assert "error: the question is" in told and "/new begins a new conversation" in told
+    assert (
+        "error: the conversation and the question are" in told
+        and "/new begins a new conversation" in told
+    )
     assert "error" not in said(talk, "/new", "hello")
 
 
@@ -151,6 +156,9 @@ def test_piped_lines(bundle_dir: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "s.png" and (tmp_path / "s.png").exists()
     assert not (tmp_path / "home/chat_history").exists()
+
+
+EDITOR = "\x1b[?2004h"  # the line editor begins
 
 
 class Terminal:
@@ -179,10 +187,28 @@ class Terminal:
         self.at = self.seen.find(text, start) + len(text)
         return self.seen[start:]
 
+    def quiet(self) -> str:
+        """Read until nothing comes for a while; return what came."""
+        start = self.at
+        while select.select([self.fd], [], [], 0.3)[0]:
+            self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+        self.at = len(self.seen)
+        return self.seen[start:]
+
     def send(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
     def end(self) -> int:
+        """Read all that is left, as a program waits for its terminal to take it; end."""
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.fd, 65536).decode("utf-8", "replace")
+                except OSError:
+                    break
+        else:
+            os.kill(self.child, signal.SIGKILL)
         _, status = os.waitpid(self.child, 0)
         os.close(self.fd)
         return os.waitstatus_to_exitcode(status)
@@ -198,6 +224,8 @@ def test_typed_lines(bundle_dir: Path, tmp_path: Path) -> None:
     terminal.send("/draw a star\r")
     shown = terminal.until("seed 3")
     assert "▀" in shown or "\N{LOWER HALF BLOCK}" in shown
+    terminal.until(">")
+    time.sleep(0.3)
     terminal.send("half a line\x03")
     terminal.send("/save mine.png\r")
     terminal.until("mine.png\r\n")
@@ -220,15 +248,39 @@ def test_nothing_is_shown_where_there_is_no_terminal() -> None:
     assert kind_shown(None) == kind_shown(True) == kind_shown(False) == ""
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_ctrl_c_at_any_moment(tmp_path: Path) -> None:
+    """It stops the request, in one word; the display ends with it, and the chat goes on."""
+    terminal = Terminal(["chat", "--model", "tiny-flow", "--threads", "1"], tmp_path)
+    terminal.until("/help lists the commands")
+    terminal.until(">")
+    time.sleep(1)
+    for tenths in range(8):
+        terminal.quiet()
+        terminal.send("/draw a star\r")
+        terminal.until("drawing")
+        time.sleep(tenths / 10)
+        terminal.send("\x03")
+        shown = terminal.until(EDITOR)
+        assert "error" not in shown and "Traceback" not in shown
+    terminal.quiet()
+    terminal.send("/seed\r")
+    assert "drawing" not in terminal.until("seed: random")
+    terminal.quiet()
+    terminal.send("\x04")
+    assert terminal.end() == 0
+
+
 def test_ctrl_c_stops_a_request_alone(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = talk.chat.draw_stream
+    draw = talk.chat._draw
 
-    def interrupted(*given: object, **values: object):
-        found = stream(*given, **values)  # type: ignore[arg-type]
+    def interrupted(*given: Any) -> Iterator[Any]:
+        events = draw(*given)
+        yield next(events)
         os.kill(os.getpid(), signal.SIGINT)
-        return found
+        yield from events
 
-    monkeypatch.setattr(talk.chat, "draw_stream", interrupted)
+    monkeypatch.setattr(talk.chat, "_draw", interrupted)
     assert "stopped" in said(talk, "/draw a star")
     monkeypatch.undo()
     assert "seed 4" in said(talk, "/draw a star")
