@@ -58,12 +58,12 @@ class Results:
 
     @property
     def done(self) -> int:
-        """How many items have their results."""
+        """Return how many items have their results."""
         return len(self._lines)
 
     @property
     def failed(self) -> int:
-        """How many of these are errors."""
+        """Return how many of these are errors."""
         return sum("error" in line for line in self._lines)
 
     def __del__(self) -> None:

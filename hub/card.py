@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from janus_edge.hub.repository import REPO
 from janus_edge.runtime.bundle import SHIPPED, Bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import Component, FlowManifest, JanusManifest
@@ -18,7 +19,6 @@ from janus_edge.runtime.reading import read_regular
 
 _MARK = "<!-- Written by janus-edge push, {}. A push keeps a card that was changed. -->\n"
 _MARKED = re.compile(_MARK.replace(".", r"\.").format("([0-9a-f]{64})"))
-REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _MOST_RECORDS = 16 * 2**20  # bytes
 _DEEPSEEK = {
@@ -120,7 +120,7 @@ def read_scores(path: Path, bundle: Bundle) -> list[dict[str, Any]]:
         for each in newest.values():
             _scored(each)
     except OSError as error:
-        raise OptionError(f"--scores {path}: {error.strerror}") from None
+        raise OptionError(f"--scores {path}: {error.strerror}; name a file") from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise OptionError(
             f"--scores {path}: no records; give what janus-edge eval --record wrote"

@@ -18,7 +18,7 @@ from janus_edge.export.bundle.autoencoder import (
 from janus_edge.export.bundle.writer import export_folder
 from janus_edge.export.quantization.fastest import fastest_preset
 from janus_edge.export.quantization.presets import preset_of
-from janus_edge.hub.repository import Repository, find
+from janus_edge.hub.repository import REPO, Repository, find
 from janus_edge.model.config import JanusFlowConfig
 from janus_edge.model.files import read_object
 from janus_edge.model.published import read_config
@@ -77,7 +77,6 @@ AUTOENCODER = Kind(
     advice=f"name another with --vae, as {VAE_REPO}",
 )
 ROLES = {"deepseek-ai/Janus-1.3B": "janus"}  # its config is Janus-Pro-1B's (docs/models.md)
-_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def compile_checkpoint(
@@ -201,7 +200,7 @@ def _autoencoder(
     source, folder = checkpoint, f"{VAE_FOLDER}/"
     if vae is not None or f"{folder}config.json" not in checkpoint.files:
         vae, folder = vae or VAE_REPO, ""
-        if not _REPO.fullmatch(vae):
+        if not REPO.fullmatch(vae):
             raise OptionError(f"{vae}: no such folder or file; give --vae one, or owner/name")
         report(f"{checkpoint.repo}: a JanusFlow, drawing with the autoencoder {vae}")
         source = look(vae)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from janus_edge.hub.ready import holds_bundle, pull_bundle
-from janus_edge.hub.repository import find
+from janus_edge.hub.repository import REPO, find
 from janus_edge.runtime.bundle import MANIFEST, bundles_folder, is_bundle_name, shipped_bundles
 from janus_edge.runtime.errors import OptionError, OutputError, PullError
 from janus_edge.runtime.place import check_place
 
-_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 Report = Callable[[str], None]
 
 
@@ -53,7 +52,7 @@ def pull(
         CheckpointError: The checkpoint is damaged or does not fit its config.
         ParityError: A component does not match PyTorch.
     """
-    if not _REPO.fullmatch(repo):
+    if not REPO.fullmatch(repo):
         raise PullError(f"{repo!r}: not a repository's name; give it as owner/name")
     folder = _bundle_folder(repo, name, replace)
     given = {"--vae": vae, "--roles": roles, "--quantize": quantize, "--max-length": max_length}

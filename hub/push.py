@@ -14,9 +14,9 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from janus_edge.hub.card import REPO, card, is_pushed, origin_of, read_scores
+from janus_edge.hub.card import card, is_pushed, origin_of, read_scores
 from janus_edge.hub.ready import holds_bundle
-from janus_edge.hub.repository import Repository, find
+from janus_edge.hub.repository import REPO, Repository, find
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, file_names, open_bundle
 from janus_edge.runtime.errors import BundleError, OutputError, PushError
 from janus_edge.runtime.manifest import parse_manifest
@@ -99,7 +99,9 @@ def _files(
         try:
             files[LICENSE] = license_file.read_bytes()
         except OSError as error:
-            raise OutputError(f"--license-file {license_file}: {error.strerror}") from None
+            raise OutputError(
+                f"--license-file {license_file}: {error.strerror}; name a file"
+            ) from None
     return files
 
 

@@ -30,6 +30,7 @@ from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.errors import PullError
 from janus_edge.runtime.files import atomic_write, sync, sync_folder
 
+REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 _LISTING_BYTES = 32 * 2**20
 _LISTING_S = 60.0
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|npy|onnx|data|engine)")

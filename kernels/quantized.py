@@ -29,7 +29,6 @@ class Packing:
     Attributes:
         bits: Of a weight.
         block: Inputs that share a scale.
-        zero: The value that means 0.
     """
 
     bits: int

@@ -1,10 +1,11 @@
-"""Where a new bundle may be put: in a free place, or in that of a bundle and nothing else."""
+"""Put a new folder in its place, whole or not at all; a bundle replaces a bundle, nothing else."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from janus_edge.runtime.bundle import MANIFEST
@@ -27,18 +28,32 @@ def check_place(folder: Path, replace: bool) -> None:
         )
 
 
+def replacing(folder: Path, replace: bool) -> AbstractContextManager[Path]:
+    """Return what yields an empty private folder, which becomes the bundle's at its end."""
+    return placed(folder, partial(check_place, replace=replace))
+
+
 @contextmanager
-def replacing(folder: Path, replace: bool) -> Iterator[Path]:
-    """Yield an empty private folder, which becomes ``folder`` if the block ends well."""
-    place = folder.resolve()  # a link stays, and leads to the new bundle
-    made = [each for each in place.parents if not each.exists()]
+def placed(folder: Path, check: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield an empty private folder, which becomes ``folder`` if the block ends well.
+
+    Args:
+        folder: The place.
+        check: Raises OutputError if nothing may be put there; called before and after the block.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    made: list[Path] = []
     try:
+        place = Path(os.path.realpath(folder))  # a link stays, and leads to what is new
+        made = [each for each in place.parents if not each.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         with private_folder(place.parent, target=place.name) as room:
-            check_place(place, replace)
+            check(place)
             (part := room / "new").mkdir()
             yield part
-            check_place(place, replace)
+            check(place)
             put_in_place(part, place)
     except OSError as error:  # a folder that cannot be written, or a full disk
         reason = error.strerror or str(error)
