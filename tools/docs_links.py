@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "bench/REPORT.md")
+PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "bench/REPORT.md", "examples/README.md")
 _LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 
 
