@@ -14,6 +14,7 @@ class Backends(StrEnum):
 
     onnxruntime = "onnxruntime"
     tensorrt = "tensorrt"
+    cuda = "cuda"
 
 
 def export(
@@ -65,7 +66,10 @@ def export(
     ] = False,
     backend: Annotated[
         Backends,
-        typer.Option(help="onnxruntime: graphs; tensorrt: engines for NVIDIA's GPUs."),
+        typer.Option(
+            help="onnxruntime: graphs; tensorrt: engines for NVIDIA's GPUs; cuda: graphs, and our "
+            "kernels for NVIDIA's GPUs."
+        ),
     ] = Backends.onnxruntime,
     precision: Annotated[
         str | None, typer.Option(help="TensorRT: float16 or bfloat16; default: float16.")
@@ -76,7 +80,9 @@ def export(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="TensorRT: a GPU, such as sm_89; default: all that one build can serve."),
+        typer.Option(
+            help="TensorRT and cuda: a GPU, such as sm_89; default: all that one build can serve."
+        ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bundle there.")] = False,
 ) -> None:
@@ -84,19 +90,14 @@ def export(
 
     Checks every component against PyTorch.
     """
+    from janus_edge.export.bundle.gpu_kernels import gpu_targets
     from janus_edge.export.bundle.writer import export_folder
     from janus_edge.export.tensorrt.engines import PRECISIONS, Plan
     from janus_edge.runtime.stop import keeping
 
-    chosen = {"precision": precision, "builder": builder, "target": target}
-    given = {name: value for name, value in chosen.items() if value is not None}
-    if backend is Backends.onnxruntime and given:
-        raise typer.BadParameter(f"--{next(iter(given))} is of engines; add --backend tensorrt")
-    if backend is Backends.tensorrt:
-        of_graphs = {"kv-cache": kv_cache, "prefill": prefill, "lowering": lowering}
-        for name, value in of_graphs.items():
-            if value is not None:
-                raise typer.BadParameter(f"leave out --{name}, which is of graphs, not of engines")
+    of_engines = {"precision": precision, "builder": builder}
+    of_graphs = {"kv-cache": kv_cache, "prefill": prefill, "lowering": lowering}
+    _check(backend, {**of_engines, "target": target}, of_graphs)
     with keeping(lambda: "no bundle was written"):
         export_folder(
             checkpoint,
@@ -113,7 +114,29 @@ def export(
             engines=Plan(precision=precision or PRECISIONS[0], target=target, builder=builder)
             if backend is Backends.tensorrt
             else None,
+            kernels=gpu_targets(target) if backend is Backends.cuda else (),
             report=typer.echo,
             replace=replace,
         )
     typer.echo(bundle)
+
+
+_TAKES = {  # options that a backend has and others do not
+    Backends.onnxruntime: (),
+    Backends.tensorrt: ("precision", "builder", "target"),
+    Backends.cuda: ("target",),
+}
+
+
+def _check(
+    backend: Backends, of_engines: dict[str, str | None], of_graphs: dict[str, str | None]
+) -> None:
+    """Raise typer.BadParameter for an option that the backend does not have."""
+    for name, value in of_engines.items():
+        if value is not None and name not in _TAKES[backend]:
+            has = " or ".join(f"--backend {each}" for each, own in _TAKES.items() if name in own)
+            raise typer.BadParameter(f"--{name} is of GPUs' backends; add {has}")
+    if backend is Backends.tensorrt:
+        for name, value in of_graphs.items():
+            if value is not None:
+                raise typer.BadParameter(f"leave out --{name}, which is of graphs, not of engines")

@@ -1,11 +1,15 @@
-"""Rotary positions, the cache's new slot, and attention over a part of the cache.
+"""Rotary positions, the cache's new slots, and attention over a part of the cache.
 
-A program takes one row, one head and one chunk of the cache. Lengths are on the device, so one
-captured launch serves every step: chunks beyond a row's length end at once. The chunk that holds
-the new slot writes it. The next kernel puts the chunks together (``combine.py``).
+A program takes one row, one head and one chunk of the cache. Positions are on the device, so one
+captured launch serves every step: chunks beyond a row's position end at once. The next kernel puts
+the chunks together (``combine.py``).
 
-Shapes: R rows, N heads of queries, M heads of keys and values, H numbers per head, L slots,
-C chunks, S parts. Queries, keys and values lie in this order in O = (N + 2 M) H outputs.
+In a step each row has a cache of its own, and the chunk that holds the new slot writes it. Where
+several rows are positions of one sequence, ``write_slots`` writes all of them before.
+
+Shapes: R rows, Q caches, P = R / Q positions per cache, N heads of queries, M heads of keys and
+values, H numbers per head, L slots, C chunks, S parts. Queries, keys and values lie in this order
+in O = (N + 2 M) H outputs.
 """
 
 from __future__ import annotations
@@ -71,44 +75,46 @@ def attend_kernel(
     keys,
     values,
     positions,
-    lengths,
     result,
     stats,
     num_rows,
     num_slots,
     num_chunks,
+    span,
     HEADS: tl.constexpr,
     SHARED: tl.constexpr,
     HALF: tl.constexpr,
     SPLITS: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
+    WRITES: tl.constexpr,
 ):
     """Attend to one chunk: a program per row, head and chunk, chunks fastest.
 
     Pointers are those of the tensors of ``attend``, in order. SHARED query heads share a head of
-    keys and values; HALF is half a head.
+    keys and values; HALF is half a head. With WRITES each row writes its slot, and span is 1;
+    without, ``span`` rows after another share a cache that holds their slots already.
     """
     chunk = tl.program_id(0) % num_chunks
     head = tl.program_id(0) // num_chunks % HEADS
     row = tl.program_id(0) // num_chunks // HEADS
-    length = tl.load(lengths + row).to(tl.int32)  # the new slot
-    if chunk * CHUNK <= length:
+    position = tl.load(positions + row).to(tl.int32)  # the new slot
+    length = position if WRITES else position + 1
+    if chunk * CHUNK <= position:
         KV_HEADS: tl.constexpr = HEADS // SHARED
         OUTPUTS: tl.constexpr = (HEADS + 2 * KV_HEADS) * 2 * HALF
         half, first, stride = tl.arange(0, HALF), row * OUTPUTS, num_rows * OUTPUTS
-        angle = tl.load(positions + row) * HALF + half
+        angle, at = position * HALF + half, first + head * 2 * HALF + half
         cosine, sine = tl.load(cosines + angle), tl.load(sines + angle)
-        at = first + head * 2 * HALF + half
         query_low, query_high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
-        scale = 1.0 / tl.sqrt(2.0 * HALF)
-        query_low, query_high = query_low * scale, query_high * scale
-        cache = (row * KV_HEADS + head // SHARED) * num_slots * 2 * HALF
+        query_low /= tl.sqrt(2.0 * HALF)
+        query_high /= tl.sqrt(2.0 * HALF)
+        cache = (row // span * KV_HEADS + head // SHARED) * num_slots * 2 * HALF
         most, total = NEGLIGIBLE, 0.0
         sum_low, sum_high = tl.zeros((HALF,), tl.float32), tl.zeros((HALF,), tl.float32)
-        if length < chunk * CHUNK + CHUNK:  # this chunk has the new slot
+        if WRITES and position < chunk * CHUNK + CHUNK:  # this chunk has the new slot
             at = first + (HEADS + head // SHARED) * 2 * HALF + half
-            slot, writes = cache + length * 2 * HALF + half, head % SHARED == 0
+            slot, writes = cache + position * 2 * HALF + half, head % SHARED == 0
             low, high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
             low, high = kept_pair(keys, slot, low, high, writes, HALF)
             most, total = tl.sum(query_low * low + query_high * high), 1.0
@@ -131,45 +137,87 @@ def attend_kernel(
         store_chunk(result, stats, tl.program_id(0), most, total, sum_low, sum_high, HALF)
 
 
+@triton.jit
+def write_slots_kernel(
+    parts,
+    cosines,
+    sines,
+    keys,
+    values,
+    positions,
+    num_rows,
+    num_slots,
+    span,
+    KV_HEADS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HALF: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Write a row's keys and values into its slot: a program per row and head of keys.
+
+    Pointers are those of the tensors of ``write_slots``, in order. QUERIES are the outputs before
+    the first key.
+    """
+    head, row = tl.program_id(0) % KV_HEADS, tl.program_id(0) // KV_HEADS
+    OUTPUTS: tl.constexpr = QUERIES + 2 * KV_HEADS * 2 * HALF
+    half, stride = tl.arange(0, HALF), num_rows * OUTPUTS
+    position = tl.load(positions + row).to(tl.int32)
+    cosine, sine = (
+        tl.load(cosines + position * HALF + half),
+        tl.load(sines + position * HALF + half),
+    )
+    at = row * OUTPUTS + QUERIES + head * 2 * HALF + half
+    slot = ((row // span * KV_HEADS + head) * num_slots + position) * 2 * HALF + half
+    low, high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
+    kept_pair(keys, slot, low, high, True, HALF)
+    at += KV_HEADS * 2 * HALF
+    low, high = summed(parts, at, stride, SPLITS), summed(parts, at + HALF, stride, SPLITS)
+    kept_pair(values, slot, low, high, True, HALF)
+
+
 def attend(
     parts_SRO: Tensor,
     cosines: Tensor,
     sines: Tensor,
-    keys_RMLH: Tensor,
-    values_RMLH: Tensor,
+    keys_QMLH: Tensor,
+    values_QMLH: Tensor,
     positions_R: Tensor,
-    lengths_R: Tensor,
     result_RNCH: Tensor,
     stats_RNC2: Tensor,
     block: int = 32,
 ) -> None:
     """Write the new keys and values into the caches, and attend to each chunk.
 
+    Several positions of a sequence are rows after another: R is then a multiple of Q.
+
     Args:
         parts_SRO: Queries, keys and values in S parts, float32.
         cosines: Of every position, (positions, H / 2) float32.
         sines: The same.
-        keys_RMLH: The cache, float16; receives a slot.
-        values_RMLH: The same.
-        positions_R: Position of each row's new token, int64.
-        lengths_R: How many slots of each row are filled, int64; less than L.
+        keys_QMLH: The cache, float16; receives a slot of each row.
+        values_QMLH: The same.
+        positions_R: Position of each row's new token, and its slot, int64.
         result_RNCH: Receives each chunk's sum of weighted values, float32.
         stats_RNC2: Receives each chunk's largest score and its sum of weights, float32. Chunks
-            beyond a row's length are left as they are.
+            beyond a row's position are left as they are.
         block: Slots that are loaded at once.
     """
     rows, heads, chunks, size = result_RNCH.shape
-    shared, slots = heads // keys_RMLH.shape[1], keys_RMLH.shape[2]
-    chunk = triton.cdiv(slots, chunks * block) * block
+    caches, kv_heads, slots, _ = keys_QMLH.shape
+    chunk, span = triton.cdiv(slots, chunks * block) * block, rows // caches
+    given = (parts_SRO, cosines, sines, keys_QMLH, values_QMLH, positions_R)
+    same = {"HALF": size // 2, "SPLITS": len(parts_SRO)}
+    if span > 1:
+        sizes = {"KV_HEADS": kv_heads, "QUERIES": heads * size}
+        write_slots_kernel[(rows * kv_heads,)](*given, rows, slots, span, **sizes, **same)
     attend_kernel[(rows * heads * chunks,)](
-        *(parts_SRO, cosines, sines, keys_RMLH, values_RMLH, positions_R, lengths_R),
-        *(result_RNCH, stats_RNC2, rows, slots, chunks),
+        *(*given, result_RNCH, stats_RNC2, rows, slots, chunks, span),
+        **same,
         HEADS=heads,
-        SHARED=shared,
-        HALF=size // 2,
-        SPLITS=len(parts_SRO),
+        SHARED=heads // kv_heads,
         CHUNK=chunk,
         BLOCK=block,
+        WRITES=span == 1,
     )
 
 
@@ -184,24 +232,26 @@ def reference(
     parts_SRO: Tensor,
     cosines: Tensor,
     sines: Tensor,
-    keys_RMLH: Tensor,
-    values_RMLH: Tensor,
+    keys_QMLH: Tensor,
+    values_QMLH: Tensor,
     positions_R: Tensor,
-    lengths_R: Tensor,
     heads: int,
 ) -> Tensor:
     """Write the caches as ``attend`` does; return what the heads give, (R, N H) float32."""
-    rows, shared_heads, _, size = keys_RMLH.shape
+    caches, shared_heads, _, size = keys_QMLH.shape
+    rows = len(positions_R)
     outputs = parts_SRO.sum(0).view(rows, -1, size)
     query, key, value = outputs.split((heads, shared_heads, shared_heads), 1)
     cosine, sine = cosines[positions_R], sines[positions_R]
     query, key = rotated(query, cosine, sine), rotated(key, cosine, sine)
+    places = [(row // (rows // caches), int(at)) for row, at in enumerate(positions_R)]
+    for row, (cache, at) in enumerate(places):
+        keys_QMLH[cache, :, at], values_QMLH[cache, :, at] = key[row].half(), value[row].half()
     found = []
-    for row, length in enumerate(lengths_R.tolist()):
-        keys_RMLH[row, :, length], values_RMLH[row, :, length] = key[row].half(), value[row].half()
+    for row, (cache, at) in enumerate(places):
         each = [
-            cache[row, :, : length + 1].float().repeat_interleave(heads // shared_heads, 0)
-            for cache in (keys_RMLH, values_RMLH)
+            kept[cache, :, : at + 1].float().repeat_interleave(heads // shared_heads, 0)
+            for kept in (keys_QMLH, values_QMLH)
         ]
         scores = (each[0] @ query[row][:, :, None]).squeeze(2) / size**0.5
         found.append((scores.softmax(1)[:, None] @ each[1]).flatten())

@@ -16,7 +16,7 @@ from janus_edge.kernels.quantized import INT4, NEGLIGIBLE, weights, weights_of
 def combine_kernel(
     attended,
     stats,
-    lengths,
+    positions,
     words,
     scales,
     result,
@@ -36,7 +36,7 @@ def combine_kernel(
     block, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     row = tl.arange(0, 16)
     output, is_row = block * BLOCK + tl.arange(0, BLOCK), row < num_rows
-    live = tl.load(lengths + row, mask=is_row, other=-1).to(tl.int32) // CHUNK  # the last chunk
+    live = tl.load(positions + row, mask=is_row, other=-1).to(tl.int32) // CHUNK  # the last chunk
     total = tl.zeros((16, BLOCK), tl.float32)
     GROUPS: tl.constexpr = HEADS * HEAD // 128
     for index in range(GROUPS // SPLITS):
@@ -71,7 +71,7 @@ def combine_kernel(
 def combine(
     attended_RNCH: Tensor,
     stats_RNC2: Tensor,
-    lengths_R: Tensor,
+    positions_R: Tensor,
     words: Tensor,
     scales_DK: Tensor,
     result_SRD: Tensor,
@@ -83,7 +83,7 @@ def combine(
     Args:
         attended_RNCH: Each chunk's sum of weighted values, float32, from ``attend``.
         stats_RNC2: Each chunk's largest score and sum of weights, float32.
-        lengths_R: Slots that were filled before, int64.
+        positions_R: Position of each row's new token, int64.
         words: Weights of 4 bits, (D, N H / 128, 16) int32.
         scales_DK: Their scales, float32.
         result_SRD: Receives the outputs in S parts, float32; N H / 128 is a multiple of S.
@@ -93,7 +93,7 @@ def combine(
     rows, heads, chunks, size = attended_RNCH.shape
     splits, _, width = result_SRD.shape
     combine_kernel[(triton.cdiv(width, block) * splits,)](
-        *(attended_RNCH, stats_RNC2, lengths_R, words, scales_DK, result_SRD, rows, chunks),
+        *(attended_RNCH, stats_RNC2, positions_R, words, scales_DK, result_SRD, rows, chunks),
         WIDTH=width,
         HEADS=heads,
         HEAD=size,

@@ -1,6 +1,7 @@
-"""The image head with weights of 8 bits: the last norm, two products, and GELU between them.
+"""The last norm, and products with weights of 8 bits: the image head and the text head.
 
-Its second product ends in the logits that the sampler takes.
+The image head is two products with GELU between them, the text head is one. Logits are what the
+sampler takes.
 
 Shapes: R rows, D inputs, O outputs, P parts of the stream.
 """
@@ -30,57 +31,39 @@ def scaled(found, words, scales, output, num_outputs, group, GROUPS: tl.constexp
 
 
 @triton.jit
-def head_hidden_kernel(
+def last_norm_kernel(
     stream,
     parts,
     norm,
+    hidden,
+    num_rows,
+    epsilon,
+    WIDTH: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """Compute 128 channels of the last norm. Pointers are those of ``last_norm``, in order."""
+    row, column = tl.arange(0, 16), tl.program_id(0) * 128 + tl.arange(0, 128)
+    inverse = inverse_rms(stream, parts, num_rows, row, epsilon, WIDTH, PARTS)
+    found = stream_tile(stream, parts, num_rows, row, column, WIDTH, PARTS)
+    mask = (row[:, None] < num_rows) & (column[None, :] < WIDTH)
+    found *= inverse[:, None] * tl.load(norm + column, mask=column < WIDTH, other=0.0)[None, :]
+    tl.store(hidden + row[:, None] * WIDTH + column[None, :], found, mask=mask)
+
+
+@triton.jit
+def head_kernel(
+    hidden,
     words,
     scales,
     bias,
     result,
     num_rows,
     num_outputs,
-    epsilon,
     WIDTH: tl.constexpr,
-    PARTS: tl.constexpr,
+    GELU: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Compute BLOCK outputs of norm, product and GELU.
-
-    Pointers are those of the tensors of ``head_hidden``, in order.
-    """
-    row = tl.arange(0, 16)
-    output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_output = output < num_outputs
-    inverse = inverse_rms(stream, parts, num_rows, row, epsilon, WIDTH, PARTS)
-    GROUPS: tl.constexpr = WIDTH // 64
-    total = (
-        tl.zeros((16, BLOCK), tl.float32)
-        + tl.load(bias + output, mask=is_output, other=0.0)[None, :]
-    )
-    for group in range(GROUPS):
-        column = group * 64 + tl.arange(0, 64)
-        found = stream_tile(stream, parts, num_rows, row, column, WIDTH, PARTS)
-        found *= inverse[:, None] * tl.load(norm + column)[None, :]
-        total += scaled(found, words, scales, output, num_outputs, group, GROUPS)
-    found = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
-    at = row[:, None] * num_outputs + output[None, :]
-    tl.store(result + at, found, mask=(row[:, None] < num_rows) & is_output[None, :])
-
-
-@triton.jit
-def head_logits_kernel(
-    hidden,
-    words,
-    scales,
-    bias,
-    logits,
-    num_rows,
-    num_outputs,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Compute BLOCK logits. Pointers are those of the tensors of ``head_logits``, in order."""
+    """Compute BLOCK outputs. Pointers are those of the tensors of ``head``, in order."""
     row = tl.arange(0, 16)
     output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_row, is_output = row < num_rows, output < num_outputs
@@ -94,84 +77,70 @@ def head_logits_kernel(
         at = hidden + row[:, None] * WIDTH + column[None, :]
         found = tl.load(at, mask=is_row[:, None], other=0.0)
         total += scaled(found, words, scales, output, num_outputs, group, GROUPS)
+    if GELU:
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
     at = row[:, None] * num_outputs + output[None, :]
-    tl.store(logits + at, total, mask=is_row[:, None] & is_output[None, :])
+    tl.store(result + at, total, mask=is_row[:, None] & is_output[None, :])
 
 
-def head_hidden(
-    stream_RD: Tensor,
-    parts_PRD: Tensor,
-    norm_D: Tensor,
-    words: Tensor,
-    scales_OK: Tensor,
-    bias_O: Tensor,
-    result_RO: Tensor,
-    epsilon: float,
-    block: int = 32,
+def last_norm(
+    stream_RD: Tensor, parts_PRD: Tensor, norm_D: Tensor, hidden_RD: Tensor, epsilon: float
 ) -> None:
-    """Compute GELU of the normed stream's product.
+    """Compute the hidden states that heads take.
 
     Args:
         stream_RD: The stream before the last layer's result, float32; at most 16 rows.
         parts_PRD: That result, in parts; float32.
         norm_D: The last norm's weights, float32.
-        words: Weights of 8 bits, (O, D / 64, 16) int32.
-        scales_OK: Their scales, (O, D / 32) float32.
-        bias_O: The bias, float32.
-        result_RO: Receives the result, float32.
+        hidden_RD: Receives the hidden states, float32.
         epsilon: Of the norm.
-        block: Outputs of a program.
     """
-    rows, outputs = result_RO.shape
-    head_hidden_kernel[(triton.cdiv(outputs, block),)](
-        *(stream_RD, parts_PRD, norm_D, words, scales_OK, bias_O, result_RO),
-        *(rows, outputs, epsilon),
-        WIDTH=stream_RD.shape[1],
+    rows, width = hidden_RD.shape
+    last_norm_kernel[(triton.cdiv(width, 128),)](
+        *(stream_RD, parts_PRD, norm_D, hidden_RD, rows, epsilon),
+        WIDTH=width,
         PARTS=len(parts_PRD),
-        BLOCK=block,
     )
 
 
-def head_logits(
+def head(
     hidden_RD: Tensor,
     words: Tensor,
     scales_OK: Tensor,
     bias_O: Tensor,
-    logits_RO: Tensor,
+    result_RO: Tensor,
+    *,
+    gelu: bool = False,
     block: int = 32,
 ) -> None:
-    """Compute the logits.
+    """Compute a product, with GELU or without.
 
     Args:
-        hidden_RD: From ``head_hidden``, float32; at most 16 rows.
+        hidden_RD: What it takes, float32; at most 16 rows.
         words: Weights of 8 bits, (O, D / 64, 16) int32.
         scales_OK: Their scales, (O, D / 32) float32.
         bias_O: The bias, float32.
-        logits_RO: Receives the logits, float32.
+        result_RO: Receives the outputs, float32.
+        gelu: Whether GELU follows.
         block: Outputs of a program.
     """
-    rows, outputs = logits_RO.shape
-    head_logits_kernel[(triton.cdiv(outputs, block),)](
-        *(hidden_RD, words, scales_OK, bias_O, logits_RO, rows, outputs),
+    rows, outputs = result_RO.shape
+    head_kernel[(triton.cdiv(outputs, block),)](
+        *(hidden_RD, words, scales_OK, bias_O, result_RO, rows, outputs),
         WIDTH=hidden_RD.shape[1],
+        GELU=gelu,
         BLOCK=block,
     )
 
 
-def reference_hidden(
-    stream_RD: Tensor,
-    parts_PRD: Tensor,
-    norm_D: Tensor,
-    words: Tensor,
-    scales_OK: Tensor,
-    bias_O: Tensor,
-    epsilon: float,
+def reference_norm(stream_RD: Tensor, parts_PRD: Tensor, norm_D: Tensor, epsilon: float) -> Tensor:
+    """Return what ``last_norm`` computes, in float32."""
+    return normed(stream_RD + parts_PRD.sum(0), norm_D, epsilon)
+
+
+def reference(
+    hidden_RD: Tensor, words: Tensor, scales_OK: Tensor, bias_O: Tensor, *, gelu: bool = False
 ) -> Tensor:
-    """Return what ``head_hidden`` computes, in float32."""
-    found = normed(stream_RD + parts_PRD.sum(0), norm_D, epsilon)
-    return torch.nn.functional.gelu(found @ weights(words, scales_OK, INT8).T + bias_O)
-
-
-def reference_logits(hidden_RD: Tensor, words: Tensor, scales_OK: Tensor, bias_O: Tensor) -> Tensor:
-    """Return what ``head_logits`` computes, in float32."""
-    return hidden_RD @ weights(words, scales_OK, INT8).T + bias_O
+    """Return what ``head`` computes, in float32."""
+    found = hidden_RD @ weights(words, scales_OK, INT8).T + bias_O
+    return torch.nn.functional.gelu(found) if gelu else found

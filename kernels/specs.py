@@ -8,15 +8,17 @@ from typing import Any
 
 import triton
 
-from janus_edge.kernels.attend import attend_kernel
+from janus_edge.kernels.attend import attend_kernel, write_slots_kernel
 from janus_edge.kernels.combine import combine_kernel
 from janus_edge.kernels.down import down_kernel
 from janus_edge.kernels.flow_update import flow_update_kernel
 from janus_edge.kernels.gate_up import gate_up_kernel
-from janus_edge.kernels.head import head_hidden_kernel, head_logits_kernel
+from janus_edge.kernels.head import head_kernel, last_norm_kernel
 from janus_edge.kernels.look_up import look_up_kernel
 from janus_edge.kernels.nearest_code import nearest_code_kernel
 from janus_edge.kernels.qkv import qkv_kernel
+from janus_edge.kernels.quantized import INT4, INT8, Packing
+from janus_edge.kernels.repack import repack_kernel
 from janus_edge.kernels.sample import sample_kernel
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
@@ -166,21 +168,40 @@ def _qkv(shape: Shape) -> Spec:
     )
 
 
-def _attend(shape: Shape) -> Spec:
+_CACHE = {
+    **_pointers("parts", "cosines", "sines"),
+    **_pointers("keys", "values", kind="fp16"),
+    "positions": "*i64",
+}
+
+
+def _attend(shape: Shape, name: str = "attend") -> Spec:
     return Spec(
-        name="attend",
+        name=name,
         kernel=attend_kernel,
         arguments={
-            **_pointers("parts", "cosines", "sines"),
-            **_pointers("keys", "values", kind="fp16"),
-            **_pointers("positions", "lengths", kind="i64"),
+            **_CACHE,
             **_pointers("result", "stats"),
-            **_numbers("num_rows", "num_slots", "num_chunks"),
+            **_numbers("num_rows", "num_slots", "num_chunks", "span"),
         },
         constants={
             **{"HEADS": shape.heads, "SHARED": shape.shared, "HALF": shape.head_dim // 2},
-            **{"SPLITS": 1, "CHUNK": CHUNK, "BLOCK": 32},
+            **{"SPLITS": 1, "CHUNK": CHUNK, "BLOCK": 32, "WRITES": name == "attend"},
         },
+    )
+
+
+def _write_slots(shape: Shape) -> Spec:
+    return Spec(
+        name="write_slots",
+        kernel=write_slots_kernel,
+        arguments={**_CACHE, **_numbers("num_rows", "num_slots", "span")},
+        constants={
+            "KV_HEADS": shape.heads // shape.shared,
+            "QUERIES": shape.heads * shape.head_dim,
+            **{"HALF": shape.head_dim // 2, "SPLITS": 1},
+        },
+        num_warps=1,
     )
 
 
@@ -190,7 +211,7 @@ def _combine(shape: Shape) -> Spec:
         kernel=combine_kernel,
         arguments={
             **_pointers("attended", "stats"),
-            **{"lengths": "*i64", "words": "*i32"},
+            **{"positions": "*i64", "words": "*i32"},
             **_pointers("scales", "result"),
             **_numbers("num_rows", "num_chunks"),
         },
@@ -227,48 +248,65 @@ def _down(shape: Shape) -> Spec:
             **_pointers("scales", "result"),
             **_numbers("num_rows", "num_outputs"),
         },
-        constants={"INNER": shape.inner, "SPLITS": PARTS, "BLOCK": _BLOCK},
+        constants={"INNER": -(-shape.inner // 128) * 128, "SPLITS": PARTS, "BLOCK": _BLOCK},
         options=_STAGES,
     )
 
 
-def _head_hidden(shape: Shape) -> Spec:
+def _last_norm(shape: Shape) -> Spec:
     return Spec(
-        name="head_hidden",
-        kernel=head_hidden_kernel,
+        name="last_norm",
+        kernel=last_norm_kernel,
         arguments={
-            **_pointers("stream", "parts", "norm"),
-            "words": "*i32",
-            **_pointers("scales", "bias", "result"),
-            **_numbers("num_rows", "num_outputs"),
-            "epsilon": "fp32",
+            **_pointers("stream", "parts", "norm", "hidden"),
+            **{"num_rows": "i32", "epsilon": "fp32"},
         },
-        constants={"WIDTH": shape.width, "PARTS": PARTS, "BLOCK": _BLOCK},
-        options=_STAGES,
+        constants={"WIDTH": shape.width, "PARTS": PARTS},
     )
 
 
-def _head_logits(shape: Shape) -> Spec:
+def _head(name: str, inputs: int) -> Spec:
     return Spec(
-        name="head_logits",
-        kernel=head_logits_kernel,
+        name=name,
+        kernel=head_kernel,
         arguments={
             **{"hidden": "*fp32", "words": "*i32"},
-            **_pointers("scales", "bias", "logits"),
+            **_pointers("scales", "bias", "result"),
             **_numbers("num_rows", "num_outputs"),
         },
-        constants={"WIDTH": shape.head_hidden, "BLOCK": _BLOCK},
+        constants={"WIDTH": inputs, "GELU": name == "head_hidden", "BLOCK": _BLOCK},
         options=_STAGES,
     )
 
 
-_DECODER = (_qkv, _attend, _combine, _gate_up, _down, _head_hidden, _head_logits)
+def _repack(packing: Packing) -> Spec:
+    return Spec(
+        name=f"repack{packing.bits}",
+        kernel=repack_kernel,
+        arguments={
+            **{"tiles": "*u8", "tile_scales": "*fp32", "words": "*i32", "scales": "*fp32"},
+            **_numbers("num_outputs", "num_groups"),
+        },
+        constants={"BITS": packing.bits, "BLOCK": packing.block},
+    )
+
+
+def decoder_specs(shape: Shape) -> tuple[Spec, ...]:
+    """Return the kernels of the decoder and its heads."""
+    return (
+        *(_qkv(shape), _attend(shape), _attend(shape, "attend_kept"), _write_slots(shape)),
+        *(_combine(shape), _gate_up(shape), _down(shape), _last_norm(shape)),
+        _head("head_hidden", shape.width),
+        _head("head_logits", shape.head_hidden),
+        _head("text_logits", shape.width),
+        *(_repack(packing) for packing in (INT4, INT8)),
+    )
 
 
 def specs(shape: Shape) -> tuple[Spec, ...]:
     """Return all kernels for these sizes and types."""
-    makers = (_sample, _look_up, _nearest_code, _flow_update, *_DECODER)
-    return tuple(spec(shape) for spec in makers)
+    between = (_sample(shape), _look_up(shape), _nearest_code(shape), _flow_update(shape))
+    return (*between, *decoder_specs(shape))
 
 
 # Kernels that each family's loop launches.
@@ -276,7 +314,7 @@ _OF_A_FAMILY = {CodeSizes: ("sample", "look_up"), FlowSizes: ("flow_update",)}
 
 
 def specs_of(sizes: CodeSizes | FlowSizes) -> list[Spec]:
-    """Return the kernels that draw with a model of these sizes."""
+    """Return the kernels that draw with a model of these sizes, beside its engines."""
     if isinstance(sizes, CodeSizes):
         shape = Shape(num_codes=sizes.codebook_size, width=sizes.hidden_size)
     else:

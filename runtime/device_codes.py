@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from janus_edge.runtime.backends.cubins import Gpu
-from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+from janus_edge.runtime.backends.on_device import DeviceEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.device_prefill import Prefill, Send
@@ -35,8 +35,8 @@ class DeviceCodes:
     def __init__(
         self,
         gpu: Gpu,
-        decoder: TensorRTEngine,
-        image_head: TensorRTEngine,
+        decoder: DeviceEngine,
+        image_head: DeviceEngine,
         sizes: CodeSizes,
         cache_type: str,
         code_embed_VD: np.ndarray,
@@ -196,7 +196,7 @@ class _State:
 
 
 def _step(
-    gpu: Gpu, decoder: TensorRTEngine, image_head: TensorRTEngine, caches: KVCache, state: _State
+    gpu: Gpu, decoder: DeviceEngine, image_head: DeviceEngine, caches: KVCache, state: _State
 ) -> tuple[Send, Send, Callable[[], bool]]:
     """Return a step in two parts: the decoder, and the rest (head, sampler, look-up).
 

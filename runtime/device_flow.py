@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from janus_edge.runtime.backends.cubins import Gpu
-from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+from janus_edge.runtime.backends.on_device import DeviceEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.device_prefill import Prefill, Send
 from janus_edge.runtime.flow import (
@@ -42,9 +42,9 @@ class FlowEngines:
         skip_shape: Shape of the skip connection from encoder to velocity, for one image.
     """
 
-    encoder: TensorRTEngine
-    decoder: TensorRTEngine
-    velocity: TensorRTEngine
+    encoder: DeviceEngine
+    decoder: DeviceEngine
+    velocity: DeviceEngine
     skip_shape: tuple[int, ...]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+from janus_edge.runtime.backends.on_device import DeviceEngine
 from janus_edge.runtime.cuda import Cuda, DeviceArray
 from janus_edge.runtime.kv_cache import KVCache
 
@@ -24,7 +24,7 @@ class Prefill:
     are kept.
     """
 
-    def __init__(self, cuda: Cuda, decoder: TensorRTEngine, caches: KVCache) -> None:
+    def __init__(self, cuda: Cuda, decoder: DeviceEngine, caches: KVCache) -> None:
         """Prepare nothing yet: bindings are made for the first prompt of each length.
 
         Args:

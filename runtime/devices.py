@@ -22,6 +22,7 @@ PROVIDERS = {
     "migraphx": "MIGraphXExecutionProvider",
 }
 AUTO = "auto"
+DECODER_KERNEL = "attend"  # only bundles that our kernels run on a GPU have it
 _DEVICE = re.compile(r"([a-z-]+)(?::(\d{1,3}))?")
 
 
@@ -61,8 +62,14 @@ def why_not(manifest: Manifest, device: Device) -> str | None:
 
     None if it can, as far as is known without trying.
     """
-    kind = _backend(manifest)
+    kind = "cuda_kernels" if has_kernels(manifest, device) else _backend(manifest)
     return _WHY_NOT[kind](manifest, device)
+
+
+def has_kernels(manifest: Manifest, device: Device) -> bool:
+    """Return True if a bundle has GPU kernels for its decoder, and the device is such a GPU."""
+    of_decoder = any(each.name == DECODER_KERNEL for each in manifest.kernels)
+    return device.kind == "cuda" and of_decoder
 
 
 def choose(manifest: Manifest, wanted: str) -> Device:
@@ -85,7 +92,8 @@ def choose(manifest: Manifest, wanted: str) -> Device:
     reasons = []
     for each in (Device("cuda"), Device("cpu")):
         # A GPU runs graphs of standard operators; of other graphs it would leave most to the CPU.
-        if each.kind == "cuda" and _backend(manifest) == "onnxruntime" and not _portable(manifest):
+        is_graph = _backend(manifest) == "onnxruntime" and not has_kernels(manifest, each)
+        if each.kind == "cuda" and is_graph and not _portable(manifest):
             continue
         reason = why_not(manifest, each)
         if reason is None:
@@ -137,9 +145,22 @@ def _why_no_engines(manifest: Manifest, device: Device) -> str | None:
     return None
 
 
+def _why_no_kernels(manifest: Manifest, device: Device) -> str | None:
+    """Return why a bundle's GPU kernels cannot run on a device, None if they can."""
+    from janus_edge.runtime.backends.cubins import Kernels
+    from janus_edge.runtime.cuda import Cuda
+
+    try:
+        Kernels.check(Cuda(device.ordinal), manifest)
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
 _WHY_NOT: dict[str, Callable[[Manifest, Device], str | None]] = {
     "onnxruntime": _why_no_graphs,
     "tensorrt": _why_no_engines,
+    "cuda_kernels": _why_no_kernels,
 }
 # Wheels of ONNX Runtime that have a provider; only one of them can be installed.
 _WHEELS = {

@@ -252,10 +252,10 @@ def _on_device(
     def make() -> DeviceCodes:
         return DeviceCodes(
             engines.gpu(),
-            engines.tensorrt_engine("decoder"),
-            engines.tensorrt_engine("image_head"),
+            engines.device_engine("decoder"),
+            engines.device_engine("image_head"),
             sizes,
-            engines.bundle.manifest.cache_type,
+            engines.cache_type,
             np.asarray(engines.table("code_embed")),
             rows,
             images,

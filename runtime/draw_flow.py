@@ -143,12 +143,12 @@ def _device_flow(engines: Engines) -> DeviceFlow:
     manifest = engines.bundle.manifest
     outputs = {each.name: each.shape for each in manifest.components["flow_encoder"].outputs}
     parts = FlowEngines(
-        encoder=engines.tensorrt_engine("flow_encoder"),
-        decoder=engines.tensorrt_engine("decoder"),
-        velocity=engines.tensorrt_engine("flow_decoder"),
+        encoder=engines.device_engine("flow_encoder"),
+        decoder=engines.device_engine("decoder"),
+        velocity=engines.device_engine("flow_decoder"),
         skip_shape=tuple(int(size) for size in outputs["skip"][1:]),
     )
-    return DeviceFlow(engines.gpu(), parts, sizes_of(engines), manifest.cache_type)
+    return DeviceFlow(engines.gpu(), parts, sizes_of(engines), engines.cache_type)
 
 
 def sizes_of(engines: Engines) -> FlowSizes:

@@ -14,6 +14,7 @@ import numpy as np
 
 from janus_edge.runtime.backends import Engine, Shared, backend_of, load_engine
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
+from janus_edge.runtime.backends.cuda_decoder import CACHE_TYPE
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.devices import Device
@@ -25,7 +26,7 @@ from janus_edge.runtime.tables import Table
 from janus_edge.runtime.timed_engine import TimedEngine, check_finite
 
 if TYPE_CHECKING:
-    from janus_edge.runtime.backends.tensorrt import TensorRTEngine
+    from janus_edge.runtime.backends.on_device import DeviceEngine
 
 Made = TypeVar("Made")
 
@@ -95,9 +96,20 @@ class Engines:
         return self._runs_on_cpu_kernels("decoder")
 
     @property
+    def uses_cuda_kernels(self) -> bool:
+        """True if our GPU kernels run the decoder."""
+        return backend_of(self.bundle.manifest, "decoder", self.device) == "cuda_kernels"
+
+    @property
     def decoder_is_for_cpu(self) -> bool:
         """True if the decoder's graph has operators that ONNX Runtime has on a CPU alone."""
-        return self.bundle.manifest.components["decoder"].target == "cpu"
+        is_graph = not self.uses_cuda_kernels
+        return is_graph and self.bundle.manifest.components["decoder"].target == "cpu"
+
+    @property
+    def cache_type(self) -> str:
+        """Dtype of keys and values."""
+        return CACHE_TYPE if self.uses_cuda_kernels else self.bundle.manifest.cache_type
 
     @property
     def num_threads(self) -> int:
@@ -106,8 +118,8 @@ class Engines:
 
     @property
     def loops_on_gpu(self) -> bool:
-        """True if the bundle has what loops on the GPU need: GPU kernels and TensorRT engines."""
-        return bool(self.bundle.manifest.kernels)
+        """True if the loops run on the GPU: the bundle has GPU kernels."""
+        return self.device.kind == "cuda" and bool(self.bundle.manifest.kernels)
 
     def add_ms(self, name: str, spent_ms: float) -> None:
         """Add time spent outside of the components, ms, under a name of its own."""
@@ -148,10 +160,10 @@ class Engines:
             if is_sound:
                 self._kept[key] = made
 
-    def tensorrt_engine(self, name: str) -> TensorRTEngine:
-        """Return a component's TensorRT engine, for loops that enqueue it."""
+    def device_engine(self, name: str) -> DeviceEngine:
+        """Return a component's engine on the GPU, for loops that enqueue it."""
         engine = cast(TimedEngine, self[name]).engine
-        return cast("TensorRTEngine", engine)
+        return cast("DeviceEngine", engine)
 
     def open(self, *names: str) -> None:
         """Open components before they are used.
@@ -189,14 +201,14 @@ class Engines:
         slots = manifest.cache_slots or max_length
         # GroupQueryAttention takes several positions on a filled cache for one row only.
         row_by_row = self.decoder_is_for_cpu and not self.uses_cpu_kernels
-        kinds = manifest.cache_type, prefill_engine
+        kinds = self.cache_type, prefill_engine
         return CachedDecoder(step, manifest.sizes, rows, slots, *kinds, row_by_row=row_by_row)
 
     def decoder_names(self, *, steps: bool = True, prefill: bool = True) -> tuple[str, str]:
         """Return the component for decode steps and the component for prefill.
 
-        Prefill uses a copy of the decoder if the bundle has one, memory has room for it, and the
-        CPU kernels do not run the decoder: they are as fast without the copy. A component that is
+        Prefill uses a copy of the decoder if the bundle has one, memory has room for it, and our
+        kernels do not run the decoder: they are as fast without the copy. A component that is
         not needed stays closed.
 
         Args:
@@ -204,7 +216,8 @@ class Engines:
             prefill: True if there are so many positions that it is worth opening the copy.
         """
         prefill_name = "decoder"
-        if prefill and PREFILL in self.bundle.manifest.components and not self.uses_cpu_kernels:
+        ours = self.uses_cpu_kernels or self.uses_cuda_kernels
+        if prefill and PREFILL in self.bundle.manifest.components and not ours:
             is_open = PREFILL in self._engines
             if is_open or self.bundle.num_bytes(PREFILL) < free_memory():
                 prefill_name = PREFILL

@@ -30,6 +30,7 @@ from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.images import pixels
 from janus_edge.train.initial import start_codes
 from janus_edge.train.loop import Stage, run_stage
+from janus_edge.train.norms import channels_first_norms
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.sections import CodecTraining, Schedule
 from janus_edge.train.siglip import SiglipTrainee, siglip_loss
@@ -165,8 +166,18 @@ def _once(folder: Path, part: nn.Module, world: World, train: Callable[[Path], N
 def _train_vq(model: VQTokenizer, plan: CodecTraining, feed: Feed, folder: Path) -> None:
     """Train the VQ tokenizer: an autoencoder, then the codebook."""
     trainee = TokenizerTrainee(model, plan.plain)
-    images, before = feed.images(plan.role), plan.autoencoder_steps
-    parts = tuple(f"model.{name}" for name in _LEARNING)
+    images = feed.images(plan.role)
+    with channels_first_norms(model):
+        _train_vq_stages(trainee, plan, images, folder)
+
+
+def _train_vq_stages(
+    trainee: TokenizerTrainee,
+    plan: CodecTraining,
+    images: Callable[[int, int], Tensor],
+    folder: Path,
+) -> None:
+    parts, before = tuple(f"model.{name}" for name in _LEARNING), plan.autoencoder_steps
     if before:
         first = Stage(
             name="autoencoder",

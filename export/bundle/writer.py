@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from janus_edge.export.bundle.autoencoder import check_wanted
 from janus_edge.export.bundle.entries import graph_entry, write_table
+from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, write_kernels
 from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.bundle.sizes import sizes_of
 from janus_edge.export.graph.builder import save_graph
@@ -59,6 +60,7 @@ def export_folder(
     lowering: str = "onnxruntime",
     image_encoder: bool = False,
     engines: Plan | None = None,
+    kernels: Sequence[int] = (),
     report: Report,
     replace: bool = False,
 ) -> None:
@@ -97,6 +99,7 @@ def export_folder(
         lowering=lowering,
         image_encoder=image_encoder,
         engines=engines,
+        kernels=kernels,
         report=report,
         replace=replace,
     )
@@ -115,6 +118,7 @@ def export_bundle(
     lowering: str = "onnxruntime",
     image_encoder: bool = False,
     engines: Plan | None = None,
+    kernels: Sequence[int] = (),
     report: Report,
     replace: bool = False,
     upcast_at_use: int = UPCAST_AT_USE,
@@ -133,6 +137,8 @@ def export_bundle(
         lowering: "onnxruntime", or "portable" for standard operators only.
         image_encoder: Whether Janus' image encoder (images to codes) is written, too.
         engines: For TensorRT engines and our GPU kernels in place of graphs.
+        kernels: GPUs that our kernels are compiled for, beside the graphs: compute capabilities,
+            times ten.
         report: Called with one line per component.
         replace: Whether a bundle that is there is replaced.
         upcast_at_use: Weights per component from which they stay fp16 in memory.
@@ -152,6 +158,8 @@ def export_bundle(
         preset = for_tensorrt(preset, (language.hidden_size, language.intermediate_size))
     check_length(checkpoint.model, max_length)
     check_place(folder, replace)
+    if kernels:
+        check_kernels(checkpoint, preset)
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
     with replacing(folder, replace) as part:
@@ -162,10 +170,14 @@ def export_bundle(
         )
         entries = _write_graphs(stored, components, part, report, upcast_at_use, engines)
         entries |= _write_tables(stored, part, decoded, report, preset.fp16)
-        kernels = [] if engines is None else _write_kernels(checkpoint, part, engines, report)
+        if engines is not None:
+            kernels = gpu_targets(engines.target)
+        made: list[dict[str, Any]] = []
+        if kernels:
+            made = write_kernels(checkpoint, part, kernels, report, decoder=engines is None)
         (part / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
         (part / TOKENIZER_BIN).write_bytes(compiled)
-        _write_manifest(checkpoint, part, folder.name, source, max_length, entries, kernels)
+        _write_manifest(checkpoint, part, folder.name, source, max_length, entries, made)
 
 
 def _write_graphs(
@@ -207,20 +219,6 @@ def _write_graphs(
         sizes = [(part / entry[key]["file"]).stat().st_size for key in ("data",) if key in entry]
         size = sum(sizes, (part / entry["file"]).stat().st_size)
         report(f"{component.name}: {size / 1e6:.2f} MB, {line}")
-    return entries
-
-
-def _write_kernels(
-    checkpoint: Checkpoint, part: Path, engines: Plan, report: Report
-) -> list[dict[str, Any]]:
-    """Compile the GPU kernels that the loops launch, for every GPU that may run them."""
-    from janus_edge.kernels.compile import TARGETS, compile_kernel  # needs Triton
-    from janus_edge.kernels.specs import specs_of
-
-    targets = TARGETS if engines.target is None else (int(engines.target.removeprefix("sm_")),)
-    specs = specs_of(sizes_of(checkpoint.model, 1))
-    entries = [compile_kernel(spec, target, part) for spec in specs for target in targets]
-    report(f"kernels: {', '.join(spec.name for spec in specs)}, each for {len(targets)} GPUs")
     return entries
 
 

@@ -70,6 +70,11 @@ class Shared:
         return Cuda(self.device.ordinal)
 
     @cached_property
+    def on_cpu(self) -> Shared:
+        """What those share that run on the CPU."""
+        return self if self.device.kind == "cpu" else Shared(self.num_threads)
+
+    @cached_property
     def pool(self) -> Pool:
         """The threads of the CPU kernels, started when first asked for. Raises OptionError."""
         from janus_edge.runtime.backends.cpu_library import Pool
@@ -101,12 +106,29 @@ def _has_cpu_kernels(manifest: Manifest, name: str, device: Device) -> bool:
     return device.kind == "cpu" and cpu_kernels.runs(name, manifest)
 
 
+def _has_cuda_kernels(manifest: Manifest, name: str, device: Device) -> bool:
+    from janus_edge.runtime.backends import cuda_kernels
+
+    return device.kind == "cuda" and cuda_kernels.runs(name, manifest)
+
+
 # In order of preference: the first one that runs a component executes it.
 BACKENDS = {
+    "cuda_kernels": Backend("janus_edge.runtime.backends.cuda_kernels", _has_cuda_kernels),
     "cpu_kernels": Backend("janus_edge.runtime.backends.cpu_kernels", _has_cpu_kernels),
     "onnxruntime": Backend("janus_edge.runtime.backends.onnxruntime", _named("onnxruntime")),
     "tensorrt": Backend("janus_edge.runtime.backends.tensorrt", _named("tensorrt")),
 }
+
+
+def device_of(manifest: Manifest, name: str, device: Device) -> Device:
+    """Return where a component runs: on the session's device, or on the CPU beside it.
+
+    Of a bundle with our GPU kernels, what they do not compute runs on the CPU.
+    """
+    if _has_cuda_kernels(manifest, "decoder", device):
+        return device if _has_cuda_kernels(manifest, name, device) else Device()
+    return device
 
 
 def backend_of(manifest: Manifest, name: str, device: Device) -> str:
@@ -114,6 +136,7 @@ def backend_of(manifest: Manifest, name: str, device: Device) -> str:
 
     A component without one (a table) has the backend that the manifest names.
     """
+    device = device_of(manifest, name, device)
     for backend, each in BACKENDS.items():
         if each.runs(manifest, name, device):
             return backend
@@ -123,5 +146,7 @@ def backend_of(manifest: Manifest, name: str, device: Device) -> str:
 def load_engine(bundle: Bundle, name: str, shared: Shared) -> Engine:
     """Open a component. Raises BundleError, DeviceError."""
     backend = BACKENDS[backend_of(bundle.manifest, name, shared.device)]
+    if device_of(bundle.manifest, name, shared.device).kind == "cpu":
+        shared = shared.on_cpu
     engine: Engine = import_module(backend.module).load(bundle, name, shared)
     return engine

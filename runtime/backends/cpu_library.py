@@ -14,7 +14,7 @@ import numpy as np
 
 from janus_edge.runtime.errors import BundleError, OptionError
 from janus_edge.runtime.manifest import Component
-from janus_edge.runtime.tiles import LAYOUTS, map_data
+from janus_edge.runtime.tiles import LAYOUTS, Layout, map_data
 
 POINTER = ctypes.c_void_p
 _VERSION = 5  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
@@ -158,8 +158,10 @@ class Weights:
         shape = found.shape if found is not None and math.prod(found.shape) == count else (count,)
         return self(name, shape)
 
-    def matrix(self, layer: str, bits: int, inputs: int = 0, outputs: int = 0) -> Matrix:
-        """Return the weights of a matmul, and its bias if it has one.
+    def tiles(
+        self, layer: str, bits: int, inputs: int = 0, outputs: int = 0
+    ) -> tuple[np.ndarray, Layout, tuple[int, int]]:
+        """Return a matmul's weights in tiles, mapped; their layout; and their outputs and inputs.
 
         Args:
             layer: Its name.
@@ -170,16 +172,24 @@ class Weights:
         Raises:
             BundleError: It has others, or lies outside the file.
         """
-        name, bias = f"{layer}.weight.tiles", f"{layer}.bias"
+        name = f"{layer}.weight.tiles"
         found = self.tensors.get(name)
         layout = None if found is None else LAYOUTS.get(found.dtype)
         shape = () if found is None or layout is None or layout.bits != bits else found.shape
         if len(shape) != 2 or shape != (outputs or shape[0], inputs or shape[1]):
             wanted = f"{bits}-bit {outputs or 'any'} x {inputs or 'any'}"
             raise BundleError(f"{self._path}: no {name} {wanted}; export the bundle again")
-        assert layout is not None
+        assert layout is not None and found is not None
+        size = layout.size(*shape)
+        self._address(name, size)
+        return self._bytes[found.offset : found.offset + size], layout, (shape[0], shape[1])
+
+    def matrix(self, layer: str, bits: int, inputs: int = 0, outputs: int = 0) -> Matrix:
+        """Return the weights of a matmul, and its bias if it has one; see ``tiles``."""
+        found, layout, shape = self.tiles(layer, bits, inputs, outputs)
+        bias = f"{layer}.bias"
         return Matrix(
-            tiles=self._address(name, layout.size(*shape)),
+            tiles=found.ctypes.data,
             bias=self(bias, shape[:1]) if bias in self.tensors else None,
             outputs=shape[0],
             inputs=shape[1],

@@ -11,7 +11,7 @@ from typing import Any
 from janus_edge.runtime.cuda import ALIGNMENT, Cuda, DeviceArray
 from janus_edge.runtime.errors import BundleError, DeviceError
 from janus_edge.runtime.limits import MOST_BYTES
-from janus_edge.runtime.manifest import Kernel
+from janus_edge.runtime.manifest import Kernel, Manifest
 from janus_edge.runtime.reading import read_regular
 
 _TYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
@@ -45,6 +45,16 @@ class Kernels:
         }
         self._targets = sorted({kernel.target for kernel in kernels})
         self._functions: dict[str, Any] = {}
+
+    @classmethod
+    def check(cls, cuda: Cuda, manifest: Manifest) -> None:
+        """Raise DeviceError if a bundle has no kernels for a GPU."""
+        if not any(_runs(kernel, cuda.capability) for kernel in manifest.kernels):
+            targets = sorted({kernel.target for kernel in manifest.kernels})
+            raise DeviceError(
+                f"its GPU kernels are for {', '.join(targets)}, not for {cuda.name} "
+                f"(sm_{cuda.capability}); export it again with --target sm_{cuda.capability}"
+            )
 
     def launch(self, name: str, num_programs: int, *values: Any) -> None:
         """Send a launch to the stream.
@@ -80,6 +90,18 @@ class Kernels:
             (tuple(numbers), tuple(ctypes_of)),
             0,
         )
+
+    def constant(self, name: str, key: str) -> int:
+        """Return a constant that a kernel was compiled with.
+
+        Raises:
+            BundleError: It has none of this name.
+            DeviceError: The bundle does not have the kernel for this GPU.
+        """
+        kernel, _ = self._open(name)
+        if key not in kernel.constants:
+            raise BundleError(f"{self._folder / kernel.file}: no {key}; export the bundle again")
+        return int(kernel.constants[key])
 
     def require(self, name: str, key: str, value: int) -> None:
         """Check that a kernel was compiled for a size.

@@ -12,12 +12,14 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from janus_edge.runtime.backends import Arrays, Buffer, Buffers, Shared
+from janus_edge.runtime.backends import Arrays, Buffers, Shared
+from janus_edge.runtime.backends.on_device import bound
 from janus_edge.runtime.backends.tensorrt_library import MODULES, import_library, make_logger
 from janus_edge.runtime.bundle import COMPILED, Bundle
 from janus_edge.runtime.cuda import Cuda, DeviceArray
@@ -113,33 +115,8 @@ class TensorRTEngine:
         self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
     ) -> Callable[[], None]:
         """Return a call on fixed arrays; it returns when their results are there."""
-        held: dict[int, DeviceArray] = {}
-        cuda, what = self._cuda, self._path.stem
-
-        def on_device(array: Buffer) -> DeviceArray:
-            if isinstance(array, DeviceArray):
-                return array
-            if id(array) not in held:
-                held[id(array)] = cuda.array(array.shape, array.dtype.name, what)
-            return held[id(array)]
-
-        given = {name: on_device(array) for name, array in inputs.items()}
-        made = {name: on_device(array) for name, array in outputs.items()}
-        send = self.prepare_enqueue(given, made, often=often)
-        sent, fetched = (
-            [(device[n], array) for n, array in named.items() if isinstance(array, np.ndarray)]
-            for device, named in ((given, inputs), (made, outputs))
-        )
-
-        def call() -> None:  # must not hold self, which keeps such calls
-            for there, here in sent:
-                cuda.upload(there, here)
-            send()
-            for there, here in fetched:
-                cuda.download(here, there)
-            cuda.synchronize()
-
-        return call
+        prepare = partial(self.prepare_enqueue, often=often)
+        return bound(self._cuda, self._path.stem, prepare, inputs, outputs)
 
     def prepare_enqueue(
         self,

@@ -97,17 +97,16 @@ def exact(path: Path) -> ort.InferenceSession:
 
 @dataclass
 class Step:
-    """The state of a step: caches, lengths, and the rows' inputs."""
+    """The state of a step: caches, positions, and the rows' inputs."""
 
     keys: list[Tensor]
     values: list[Tensor]
     positions: Tensor
-    lengths: Tensor
     embeds: Tensor
 
 
 def logits_of(model: Model, step: Step) -> Tensor:
-    """Run all kernels of a step, five per layer and two for the head; return the logits."""
+    """Run all kernels of a step, five per layer and three for the head; return the logits."""
     config, rows = model.config, len(step.embeds)
     heads, shared, size = (
         config.num_attention_heads,
@@ -128,25 +127,24 @@ def logits_of(model: Model, step: Step) -> Tensor:
         norm = model.vector(f"{at}.input_layernorm.weight")
         qkv.qkv(stream, parts, norm, *model.words(names), kept, outputs, config.rms_norm_eps, BLOCK)
         attended, stats = empty(rows, heads, chunks, size), empty(rows, heads, chunks, 2)
-        where = step.positions, step.lengths
-        attend.attend(outputs, *angles, *caches, *where, attended, stats)
+        attend.attend(outputs, *angles, *caches, step.positions, attended, stats)
         stream, parts = kept, empty(PARTS, *kept.shape)
         weights = model.words([f"{at}.o_proj"])
-        combine.combine(attended, stats, step.lengths, *weights, parts, CHUNK, BLOCK)
+        combine.combine(attended, stats, step.positions, *weights, parts, CHUNK, BLOCK)
         kept, inner = empty(*stream.shape), empty(rows, config.intermediate_size)
         norm = model.vector(f"{at}.post_attention_layernorm.weight")
         weights = model.words([f"{at}.gate_proj", f"{at}.up_proj"])
         gate_up.gate_up(stream, parts, norm, *weights, kept, inner, config.rms_norm_eps, BLOCK)
         stream, parts = kept, empty(PARTS, *kept.shape)
         down.down(inner, *model.words([f"{at}.down_proj"]), parts, BLOCK)
-    bias = model.vector("projected.bias")
-    hidden, weights = empty(rows, len(bias)), model.words(["projected"], INT8)
-    norm = model.vector("hidden.weight")
-    head.head_hidden(stream, parts, norm, *weights, bias, hidden, config.rms_norm_eps, BLOCK)
-    bias = model.vector("logits.bias")
-    logits = empty(rows, len(bias))
-    head.head_logits(hidden, *model.words(["logits"], INT8), bias, logits)
-    return logits
+    hidden, norm = empty(*stream.shape), model.vector("hidden.weight")
+    head.last_norm(stream, parts, norm, hidden, config.rms_norm_eps)
+    for name, gelu in (("projected", True), ("logits", False)):
+        bias = model.vector(f"{name}.bias")
+        result = empty(rows, len(bias))
+        head.head(hidden, *model.words([name], INT8), bias, result, gelu=gelu, block=BLOCK)
+        hidden = result
+    return hidden
 
 
 def expected_of(model: Model, step: Step) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -154,7 +152,7 @@ def expected_of(model: Model, step: Step) -> tuple[np.ndarray, list[np.ndarray]]
     feeds = {
         "embeds": step.embeds.cpu().numpy()[:, None],
         "positions": step.positions.cpu().numpy()[:, None],
-        "lengths": step.lengths.cpu().numpy() + 1,
+        "lengths": step.positions.cpu().numpy() + 1,
     }
     for index, caches in enumerate(zip(step.keys, step.values, strict=True)):
         for part, cache in zip("kv", caches, strict=True):

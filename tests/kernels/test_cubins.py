@@ -26,7 +26,7 @@ WIDE = {
     "sample": (r"LDG\.E\.128", 2),
     "look_up": (r"STG\.E\.128", 2),
     "flow_update": (r"STG\.E\.64", 4),
-    "attend": (r"LDG\.E\.128", 8),
+    **dict.fromkeys(("attend", "attend_kept"), (r"LDG\.E\.128", 8)),
     # words of weights come straight into shared memory, ahead of their use
     **dict.fromkeys(
         ("qkv", "combine", "gate_up", "down"), (r"(LDGSTS\.E\.[A-Z.]*|LDG\.E\.)128", 1)
@@ -36,8 +36,9 @@ WIDE = {
 # Instructions at most: a tenth above what they are, so that a change that unrolls more is seen.
 INSTRUCTIONS = {
     **{"sample": 6600, "look_up": 140, "nearest_code": 4200, "flow_update": 510},
-    **{"qkv": 1220, "attend": 880, "combine": 1350, "gate_up": 1520, "down": 750},
-    **{"head_hidden": 990, "head_logits": 490},
+    **{"qkv": 1220, "attend": 900, "combine": 1350, "gate_up": 1520, "down": 750},
+    **{"head_hidden": 620, "head_logits": 490, "text_logits": 490, "last_norm": 460},
+    **{"attend_kept": 770, "write_slots": 130, "repack4": 260, "repack8": 150},
 }
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from janus_edge.export.graph import component
-from janus_edge.kernels import attend, combine, down, gate_up, head, qkv
+from janus_edge.kernels import attend, combine, down, gate_up, head, qkv, repack
 from janus_edge.kernels.quantized import INT4, INT8, pack, unpack, weights
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.tiles import LAYOUTS, to_tiles
 from janus_edge.train.initial import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM
@@ -72,12 +73,12 @@ def step_of(model: Model, lengths: list[int]) -> Step:
     ]
     filled = torch.tensor(lengths, device=DEVICE)
     embeds = torch.randn(len(lengths), config.hidden_size, generator=random).to(DEVICE)
-    return Step(caches[::2], caches[1::2], filled.clone(), filled, embeds)
+    return Step(caches[::2], caches[1::2], filled, embeds)
 
 
 def poisoned(step: Step) -> Step:
     """The same with slots beyond the new one that would spoil any result."""
-    beyond = torch.arange(SLOTS, device=DEVICE) >= step.lengths[:, None]
+    beyond = torch.arange(SLOTS, device=DEVICE) >= step.positions[:, None]
     for cache in (*step.keys, *step.values):
         cache.masked_fill_(beyond[:, None, :, None], float("nan"))
     return step
@@ -120,7 +121,6 @@ def test_a_row_is_what_it_is_alone(model: Model) -> None:
             [keys[at].clone() for keys in step.keys],
             [values[at].clone() for values in step.values],
             step.positions[at],
-            step.lengths[at],
             step.embeds[at],
         )
         assert torch.equal(logits_of(model, alone)[0], together[row])
@@ -183,31 +183,58 @@ def test_gate_and_up() -> None:
     assert relative_error(found, gate_up.reference(stream, parts, norm, *words, 1e-6)[1]) < BUDGET
 
 
-def test_attention_put_together() -> None:
-    rows, heads, shared, size, slots = 3, 4, 2, 64, 70
+@pytest.mark.parametrize(
+    ("positions", "caches"),
+    [
+        ([69, 0, 31], 3),
+        ([30, 31, 32, 33], 1),  # positions of one sequence
+        ([0, 1, 2, 62, 63, 64], 2),
+    ],
+)
+def test_attention_put_together(positions: list[int], caches: int) -> None:
+    rows, heads, shared, size, slots = len(positions), 4, 2, 64, 70
     parts, chunks = random(2, rows, (heads + 2 * shared) * size), 3
     angles = torch.arange(99)[:, None] * 0.3 ** torch.arange(size // 2)
     angles = angles.cos().to(DEVICE), angles.sin().to(DEVICE)
-    lengths, positions = (torch.tensor(each, device=DEVICE) for each in ([69, 0, 31], [98, 0, 5]))
-    caches = [random(rows, shared, slots, size).half() for _ in range(2)]
+    positions = torch.tensor(positions, device=DEVICE)
+    caches = [random(caches, shared, slots, size).half() for _ in range(2)]
     copies = [cache.clone() for cache in caches]
     attended = torch.full((rows, heads, chunks, size), torch.nan, device=DEVICE)
     stats = torch.full((rows, heads, chunks, 2), torch.nan, device=DEVICE)
-    attend.attend(parts, *angles, *caches, positions, lengths, attended, stats)
-    heads_RI = attend.reference(parts, *angles, *copies, positions, lengths, heads)
+    attend.attend(parts, *angles, *caches, positions, attended, stats)
+    heads_RI = attend.reference(parts, *angles, *copies, positions, heads)
     assert all(map(torch.equal, caches, copies))
     found, words = torch.full((1, rows, 40), torch.nan, device=DEVICE), matrix(40, heads * size)
-    combine.combine(attended, stats, lengths, *words, found, 32)
+    combine.combine(attended, stats, positions, *words, found, 32)
     assert relative_error(found[0], combine.reference(heads_RI, *words)) < BUDGET
 
 
-def test_the_head() -> None:
-    stream, parts, norm = random(2, 128), random(2, 2, 128), random(128)
-    words, bias = matrix(100, 128, INT8), random(100)
+@pytest.mark.parametrize("gelu", [False, True])
+def test_the_heads(gelu: bool) -> None:
+    stream, parts, norm = random(2, 256), random(2, 2, 256), random(256)
+    hidden = torch.full((2, 256), torch.nan, device=DEVICE)
+    head.last_norm(stream, parts, norm, hidden, 1e-6)
+    assert relative_error(hidden, head.reference_norm(stream, parts, norm, 1e-6)) < 1e-6
+    words, bias = matrix(100, 256, INT8), random(100)
     found = torch.full((2, 100), torch.nan, device=DEVICE)
-    head.head_hidden(stream, parts, norm, *words, bias, found, 1e-6)
-    expected = head.reference_hidden(stream, parts, norm, *words, bias, 1e-6)
-    assert relative_error(found, expected) < BUDGET
-    head.head_logits(stream, *words, bias, found)
-    assert relative_error(found, head.reference_logits(stream, *words, bias)) < BUDGET
-    assert np.isfinite(found.cpu().numpy()).all()
+    head.head(hidden, *words, bias, found, gelu=gelu)
+    assert relative_error(found, head.reference(hidden, *words, bias, gelu=gelu)) < BUDGET
+
+
+@pytest.mark.parametrize("name", ["int4_tiles", "int8_tiles"])
+@pytest.mark.parametrize("outputs", [32, 70])
+def test_tiles_become_words(name: str, outputs: int) -> None:
+    layout, packing = LAYOUTS[name], INT4 if name == "int4_tiles" else INT8
+    made = np.random.default_rng(outputs)
+    inputs = 2 * packing.group
+    values = made.integers(0, 1 << packing.bits, (outputs, inputs), np.uint8)
+    scales = made.standard_normal((outputs, inputs // packing.block), np.float32)
+    blocks = values.reshape(outputs, -1, packing.block)
+    stored = blocks[..., ::2] | blocks[..., 1::2] << 4 if packing.bits == 4 else blocks
+    tiles = torch.from_numpy(to_tiles(stored, scales, layout).reshape(-1)).to(DEVICE)
+    expected = repack.reference(torch.from_numpy(values), packing)
+    words = torch.full_like(expected, -1, device=DEVICE)
+    found = torch.full(scales.shape, torch.nan, device=DEVICE)
+    repack.repack(tiles, words, found, packing)
+    assert torch.equal(words.cpu(), expected)
+    assert torch.equal(found.cpu(), torch.from_numpy(scales))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from janus_edge.runtime import sampling
+from tests.runtime import fake_decoder
 
 CUresult = IntEnum(
     "CUresult",
@@ -51,6 +52,8 @@ class FakeDriver:
         self.hosts: dict[int, np.ndarray] = {}
         self.freed: list[np.ndarray] = []  # kept, so that no later block has their addresses
         self.count = 1  # GPUs
+        self.constants: dict[str, dict[str, Any]] = {}  # what kernels were compiled with, by name
+        self.kernels: dict[str, Callable[..., None]] = {}  # in place of the references
         self.is_unsound = False  # logits are no numbers
         self.contexts: dict[int, int] = {}  # retained, by device
         self.streams: set[int] = set()
@@ -287,7 +290,7 @@ class FakeDriver:
         assert extra == 0 and len(values) == len(types) and threads % 32 == 0
         for value, kind in zip(values, types, strict=True):
             kind(value)  # refuses what does not fit
-        kernel = _KERNELS[self.functions[function]]
+        kernel = (self.kernels or _KERNELS)[self.functions[function]]
         self.send(lambda: kernel(self, grid[0], *values))
 
 
@@ -390,4 +393,5 @@ _KERNELS: dict[str, Callable[..., None]] = {
     "sample_kernel": _sample,
     "look_up_kernel": _look_up,
     "flow_update_kernel": _flow_update,
+    **fake_decoder.KERNELS,
 }

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from janus_edge.export.bundle import writer as bundles
+from janus_edge.export.bundle.gpu_kernels import kernels_of
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tensorrt import engines as engines
 from janus_edge.export.tensorrt.engines import Plan
-from janus_edge.kernels.specs import specs_of
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import cuda as cudas
 from janus_edge.runtime.backends import tensorrt
@@ -31,10 +31,12 @@ def _graph_for_engine(trt: Any, source: Path, proto: Any, uses: Any, plan: Any) 
     return bytes(proto.SerializeToString())
 
 
-def _fake_kernels(checkpoint: Checkpoint, part: Path, plan: Plan, report: Any) -> list[Any]:
+def _fake_kernels(
+    checkpoint: Checkpoint, part: Path, targets: Any, report: Any, *, decoder: bool
+) -> list[Any]:
     """Entries as they are compiled, without code: tests/kernels compiles it."""
     made = []
-    for spec in specs_of(bundles.sizes_of(checkpoint.model, 1)):
+    for spec in kernels_of(checkpoint.model, decoder=decoder):
         for target in (80, 89, 120):
             path = part / f"{spec.name}.sm_{target}.cubin"
             path.write_bytes(b"\x7fELF" + spec.name.encode())
@@ -59,8 +61,23 @@ def export_graphs(checkpoint: Checkpoint, folder: Path) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "build_engine", _graph_for_engine)
         patch.setattr(engines, "EVERYTHING", frozenset({"TensorScatter", "Attention"}))
-        patch.setattr(bundles, "_write_kernels", _fake_kernels)
+        patch.setattr(bundles, "write_kernels", _fake_kernels)
         export_bundle(checkpoint, folder, max_length=96, engines=Plan(), report=lambda line: None)
+    return open_bundle(folder)
+
+
+def export_with_kernels(checkpoint: Checkpoint, folder: Path) -> Bundle:
+    """A bundle in 4 bits with what our kernels need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "write_kernels", _fake_kernels)
+        export_bundle(
+            checkpoint,
+            folder,
+            max_length=160,
+            quantize="int4",
+            kernels=(80, 89, 120),
+            report=lambda line: None,
+        )
     return open_bundle(folder)
 
 
@@ -73,15 +90,17 @@ class Machine:
         self.driver.width = sizes.hidden_size
         self.driver.codebook_size = getattr(sizes, "codebook_size", 0)
         self.driver.latent_size = math.prod(getattr(sizes, "latent_shape", ()))
+        self.driver.constants = {each.name: each.constants for each in bundle.manifest.kernels}
+        patch.setattr(cudas, "import_driver", lambda: self.driver)
         builder = bundle.manifest.components["decoder"].builder
-        assert builder is not None
+        if builder is None:
+            return
         profiles = {
             " ".join(given.name for given in part.inputs[:2]): part.profiles
             for part in bundle.manifest.components.values()
             if part.profiles
         }
         self.trt = FakeTensorRT(self.driver, builder.version, profiles)
-        patch.setattr(cudas, "import_driver", lambda: self.driver)
         patch.setattr(tensorrt, "import_library", lambda name: self.trt)
         patch.setattr(
             "janus_edge.runtime.backends.tensorrt_library.import_library", lambda name: self.trt

@@ -70,15 +70,14 @@ def _attend(device: str) -> Case:
     parts = _random(device, 1, ROWS, (SHAPE.heads + 2 * shared) * size)
     cosines, sines = (_random(device, SLOTS, size // 2) for _ in range(2))
     keys, values = (_random(device, ROWS, shared, SLOTS, size).half() for _ in range(2))
-    lengths = torch.full((ROWS,), FILLED, device=device)
+    positions = torch.full((ROWS,), FILLED, device=device)
     chunks = SLOTS // CHUNK
     attended = _random(device, ROWS, SHAPE.heads, chunks, size)
     stats = _random(device, ROWS, SHAPE.heads, chunks, 2)
     query = _random(device, ROWS, SHAPE.heads, 1, size).half()
 
     def ours() -> None:
-        where = lengths, lengths
-        attend.attend(parts, cosines, sines, keys, values, *where, attended, stats)
+        attend.attend(parts, cosines, sines, keys, values, positions, attended, stats)
 
     def eager() -> Tensor:
         filled = keys[:, :, : FILLED + 1], values[:, :, : FILLED + 1]
@@ -97,11 +96,11 @@ def _combine(device: str) -> Case:
     words, scales, exact = _matrix(device, SHAPE.width, inputs)
     attended = _random(device, ROWS, SHAPE.heads, chunks, SHAPE.head_dim)
     stats = _random(device, ROWS, SHAPE.heads, chunks, 2).abs()
-    lengths = torch.full((ROWS,), FILLED, device=device)
+    positions = torch.full((ROWS,), FILLED, device=device)
     result, vectors = _random(device, PARTS, ROWS, SHAPE.width), _random(device, ROWS, inputs)
     return _case(
         "combine",
-        lambda: combine.combine(attended, stats, lengths, words, scales, result, CHUNK),
+        lambda: combine.combine(attended, stats, positions, words, scales, result, CHUNK),
         lambda: vectors.half() @ exact.T,
         words,
         scales,
@@ -145,7 +144,7 @@ def _head(device: str) -> Case:
     logits = _random(device, ROWS, SHAPE.num_codes)
     return _case(
         "head_logits",
-        lambda: head.head_logits(hidden, words, scales, bias, logits),
+        lambda: head.head(hidden, words, scales, bias, logits),
         lambda: hidden.half() @ exact.T + bias,
         words,
         scales,

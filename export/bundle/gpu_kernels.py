@@ -1,0 +1,109 @@
+"""The GPU kernels of a bundle: which it needs, compiled for each GPU (docs/kernels.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from janus_edge.export.bundle.sizes import sizes_of
+from janus_edge.export.quantization.presets import Preset
+from janus_edge.export.quantization.quantize import QuantSpec
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint, Model
+from janus_edge.runtime.errors import OptionError
+
+if TYPE_CHECKING:
+    from janus_edge.kernels.specs import Spec
+
+_GROUP = 256  # inputs: two parts of 128, which a product with 4-bit weights takes at once
+
+
+def gpu_targets(target: str | None) -> tuple[int, ...]:
+    """Return the compute capabilities, times ten, that a target means; None means all.
+
+    Raises:
+        OptionError: Kernels are not compiled for it.
+    """
+    from janus_edge.kernels.compile import TARGETS  # needs Triton
+
+    known = {f"sm_{each}": each for each in TARGETS}
+    if target is None:
+        return TARGETS
+    if not re.fullmatch(r"sm_[0-9]{2,3}", target) or target not in known:
+        raise OptionError(f'target is "{target}"; give one of {", ".join(known)}')
+    return (known[target],)
+
+
+def check_kernels(checkpoint: Checkpoint, preset: Preset) -> None:
+    """Raise OptionError if our kernels cannot run a model's decoder."""
+    if not isinstance(checkpoint.model, Janus):
+        raise OptionError(
+            "--backend cuda is for models that draw codes; a JanusFlow takes --backend tensorrt"
+        )
+    stored = preset.decoder, preset.cache, preset.lowering
+    if stored != (QuantSpec(bits=4, block_size=128), "int8", "onnxruntime"):
+        raise OptionError(
+            "--backend cuda takes the weights as --quantize int4 stores them; add that, and leave "
+            "out --block-size, --kv-cache and --lowering"
+        )
+    config = checkpoint.model.config.language
+    heads = config.num_attention_heads * config.head_dim
+    is_power = config.head_dim & (config.head_dim - 1) == 0
+    if config.hidden_size % _GROUP or heads != config.hidden_size or not is_power:
+        raise OptionError(
+            f"--backend cuda: a width of {config.hidden_size} with {config.num_attention_heads} "
+            f"heads of {config.head_dim} does not fit; it takes widths in steps of {_GROUP}, and "
+            "heads of 32, 64, 128 or 256 that fill them"
+        )
+
+
+def kernels_of(model: Model, *, decoder: bool) -> list[Spec]:
+    """Return the kernels that draw with a model.
+
+    Args:
+        model: The model.
+        decoder: Whether our kernels compute the decoder and its heads, or TensorRT's engines do.
+    """
+    from janus_edge.kernels.specs import Shape, decoder_specs, specs_of
+
+    specs = specs_of(sizes_of(model, 1))
+    if not (decoder and isinstance(model, Janus)):
+        return specs
+    config = model.config.language
+    shape = Shape(
+        num_codes=model.config.codebook.size,
+        width=config.hidden_size,
+        inner=config.intermediate_size,
+        heads=config.num_attention_heads,
+        shared=config.num_attention_heads // config.num_key_value_heads,
+        head_dim=config.head_dim,
+        head_hidden=model.config.gen_head.image_token_embed,
+    )
+    return [*specs, *decoder_specs(shape)]
+
+
+def write_kernels(
+    checkpoint: Checkpoint,
+    part: Path,
+    targets: Sequence[int],
+    report: Callable[[str], None],
+    *,
+    decoder: bool,
+) -> list[dict[str, Any]]:
+    """Compile a model's kernels for GPUs, and return their entries in the manifest.
+
+    Args:
+        checkpoint: The model.
+        part: The bundle's folder.
+        targets: Compute capabilities, times ten.
+        report: Called with one line.
+        decoder: See ``kernels_of``.
+    """
+    from janus_edge.kernels.compile import compile_kernel
+
+    specs = kernels_of(checkpoint.model, decoder=decoder)
+    entries = [compile_kernel(spec, target, part) for spec in specs for target in targets]
+    report(f"kernels: {', '.join(spec.name for spec in specs)}, each for {len(targets)} GPUs")
+    return entries

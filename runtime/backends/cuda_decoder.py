@@ -1,0 +1,289 @@
+"""The decoder on an NVIDIA GPU by our kernels: 4-bit weights, keys and values in float16.
+
+It has the inputs and outputs of a bundle's decoder graph, but for the type of keys and values. A
+pass computes up to 16 rows. They are one position of each row, or positions of the same rows one
+after another; what is longer takes several passes.
+
+Shapes: R rows, T positions, D width, N heads, H numbers per head, S slots, C chunks of slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.runtime.backends import Arrays, Buffers
+from janus_edge.runtime.backends.cubins import Gpu
+from janus_edge.runtime.backends.cuda_weights import DeviceWeights, Words
+from janus_edge.runtime.backends.on_device import EnqueueCall, bound
+from janus_edge.runtime.cuda import DeviceArray
+from janus_edge.runtime.kv_cache import KVCache, past_names
+from janus_edge.runtime.manifest import Component
+from janus_edge.runtime.sizes import Sizes
+
+CACHE_TYPE = "float16"  # of keys and values
+_MOST_ROWS = 16  # of a pass: a tile of products
+_GROUP = 128  # inputs that a product with 4-bit weights takes at once
+_WHAT = "the decoder"
+Launch = tuple[str, int, tuple[Any, ...]]  # kernel, programs, arguments
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weights of a layer."""
+
+    norm: DeviceArray
+    qkv: Words
+    output: Words
+    mlp_norm: DeviceArray
+    gate_up: Words
+    down: Words
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """What the kernels of a pass hand on to one another."""
+
+    streams: tuple[DeviceArray, DeviceArray]
+    nothing: DeviceArray  # the parts that the first layer adds
+    attention: DeviceArray  # parts
+    mlp: DeviceArray  # parts
+    qkv: DeviceArray
+    attended: DeviceArray
+    stats: DeviceArray
+    inner: DeviceArray
+    positions: DeviceArray
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Which rows a pass computes: ``rows`` of them, ``span`` positions of each cache."""
+
+    embeds: DeviceArray
+    positions: DeviceArray
+    hidden: DeviceArray
+    caches: list[DeviceArray]
+    rows: int
+    span: int
+
+
+class CudaDecoder:
+    """The decoder as an ``Engine``; its calls can also be enqueued and captured."""
+
+    def __init__(self, gpu: Gpu, folder: Path, component: Component, sizes: Sizes) -> None:
+        """Copy the weights to the GPU.
+
+        Args:
+            gpu: The GPU and the bundle's kernels.
+            folder: The bundle's folder.
+            component: The decoder in the manifest.
+            sizes: The sizes of the bundle.
+
+        Raises:
+            BundleError: A weight is missing, or the kernels were compiled for other sizes.
+            DeviceError: The GPU has no room, or the bundle has no kernels for it.
+        """
+        self._gpu, self._sizes = gpu, sizes
+        found = DeviceWeights(gpu, folder, component, _WHAT)
+        width = sizes.hidden_size
+        self._layers = [_layer(found, sizes, f"layers.{i}") for i in range(sizes.num_layers)]
+        self._norm = found.vector("hidden.weight", (width,))
+        angles = (sizes.max_length, sizes.head_dim // 2)
+        self._angles = found.vector("cos", angles), found.vector("sin", angles)
+        first = self._layers[0]
+        self._heads = first.qkv.outputs // sizes.head_dim - 2 * sizes.num_kv_heads
+        found.host.require(self._heads > 0 and self._heads % sizes.num_kv_heads == 0)
+        self._inner = first.down.inputs
+        found.host.require(
+            all(each.gate_up.outputs == 2 * each.down.inputs for each in self._layers)
+        )
+        self._parts = gpu.kernels.constant("combine", "SPLITS")
+        self._chunk = gpu.kernels.constant("attend", "CHUNK")
+        self._check()
+
+    def _check(self) -> None:
+        """Raise BundleError for kernels that were compiled for other sizes."""
+        width, sizes = self._sizes.hidden_size, self._sizes
+        shared = self._heads // sizes.num_kv_heads
+        for name, key, value in (
+            *((name, "WIDTH", width) for name in ("qkv", "combine", "gate_up", "last_norm")),
+            *((name, "PARTS", self._parts) for name in ("qkv", "gate_up", "last_norm")),
+            *(("combine", key, v) for key, v in (("HEADS", self._heads), ("CHUNK", self._chunk))),
+            *((name, "HEADS", self._heads) for name in ("attend", "attend_kept")),
+            *((name, "SHARED", shared) for name in ("attend", "attend_kept")),
+            *(("down", key, v) for key, v in (("INNER", self._inner), ("SPLITS", self._parts))),
+            ("write_slots", "KV_HEADS", sizes.num_kv_heads),
+        ):
+            self._gpu.kernels.require(name, key, value)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """Return cleared memory on the device."""
+        return self._gpu.cuda.zeros(shape, dtype, "the decoder's keys and values")
+
+    def run(self, inputs: Arrays) -> list[np.ndarray]:
+        """Return all outputs in the manifest's order, in new arrays."""
+        layers = self._sizes.num_layers
+        caches = KVCache.of(
+            layers, (inputs[name].astype(CACHE_TYPE) for name in past_names(layers))
+        )
+        outputs = {"hidden": np.empty_like(inputs["embeds"]), **caches.present}
+        self.bind({**inputs, **caches.past}, outputs)()
+        return list(outputs.values())
+
+    def bind(
+        self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
+    ) -> Callable[[], None]:
+        """Return a call on fixed arrays; it returns when their results are there."""
+        return bound(self._gpu.cuda, _WHAT, self.prepare_enqueue, inputs, outputs)
+
+    def prepare_enqueue(
+        self,
+        inputs: Mapping[str, DeviceArray],
+        outputs: Mapping[str, DeviceArray],
+        *,
+        often: bool = True,
+    ) -> EnqueueCall:
+        """Return a call that sends the work to the stream and does not wait for it.
+
+        Keys and values are updated in place; ``often`` changes nothing.
+        """
+        caches = [inputs[name] for name in past_names(self._sizes.num_layers)]
+        scratch = self._scratch(min(_MOST_ROWS, int(np.prod(inputs["embeds"].shape[:2]))), caches)
+        passes = _passes(inputs["embeds"], inputs["positions"], outputs["hidden"], caches)
+        steps = [self._step(each, scratch) for each in passes]
+        return EnqueueCall([send for each in steps for send in each], (inputs, outputs, self))
+
+    def _scratch(self, rows: int, caches: list[DeviceArray]) -> _Scratch:
+        """Return memory for passes of so many rows at most."""
+        width, head = self._sizes.hidden_size, self._sizes.head_dim
+        chunks = -(-caches[0].shape[2] // self._chunk)
+
+        def new(*shape: int, kind: str = "float32") -> DeviceArray:
+            return self._gpu.cuda.array(shape, kind, _WHAT)
+
+        return _Scratch(
+            streams=(new(rows, width), new(rows, width)),
+            nothing=self._gpu.cuda.zeros((self._parts, rows, width), "float32", _WHAT),
+            attention=new(self._parts, rows, width),
+            mlp=new(self._parts, rows, width),
+            qkv=new(rows, self._layers[0].qkv.outputs),
+            attended=new(rows, self._heads, chunks, head),
+            stats=new(rows, self._heads, chunks, 2),
+            inner=new(rows, self._inner),
+            positions=new(rows, kind="int64"),
+        )
+
+    def _step(self, each: _Pass, scratch: _Scratch) -> list[Callable[[], None]]:
+        """Return what a pass sends, in order."""
+        cuda, kernels = self._gpu.cuda, self._gpu.kernels
+        here, there = scratch.positions.address, each.positions.address
+        # An address of single positions need not be a multiple of 16 bytes.
+        return [
+            partial(cuda.copy, here, there, each.positions.nbytes),
+            *(
+                partial(kernels.launch, name, programs, *values)
+                for name, programs, values in self._launches(each, scratch)
+            ),
+        ]
+
+    def _launches(self, each: _Pass, scratch: _Scratch) -> Iterator[Launch]:
+        """Yield the launches of a pass."""
+        stream, parts, rows = each.embeds, scratch.nothing, each.rows
+        epsilon, width = self._sizes.norm_epsilon, self._sizes.hidden_size
+        for index, layer in enumerate(self._layers):
+            kept, keys_values = scratch.streams[0], each.caches[2 * index : 2 * index + 2]
+            yield self._product(
+                "qkv",
+                layer.qkv.outputs,
+                *(stream, parts, layer.norm, layer.qkv.words, layer.qkv.scales),
+                *(kept, scratch.qkv, rows, layer.qkv.outputs, epsilon),
+            )
+            yield from self._attention(each, scratch, keys_values)
+            chunks = -(-keys_values[0].shape[2] // self._chunk)
+            yield self._product(
+                "combine",
+                width,
+                *(scratch.attended, scratch.stats, scratch.positions),
+                *(layer.output.words, layer.output.scales, scratch.attention, rows, chunks),
+            )
+            stream, kept = kept, scratch.streams[1]
+            yield self._product(
+                "gate_up",
+                self._inner,
+                *(stream, scratch.attention, layer.mlp_norm),
+                *(layer.gate_up.words, layer.gate_up.scales),
+                *(kept, scratch.inner, rows, self._inner, epsilon),
+            )
+            down = (scratch.inner, layer.down.words, layer.down.scales, scratch.mlp)
+            yield self._product("down", width, *down, rows, width)
+            stream, parts = kept, scratch.mlp
+        yield "last_norm", -(-width // 128), (stream, parts, self._norm, each.hidden, rows, epsilon)
+
+    def _attention(
+        self, each: _Pass, scratch: _Scratch, keys_values: list[DeviceArray]
+    ) -> Iterator[Launch]:
+        slots, rows, heads = keys_values[0].shape[2], each.rows, self._heads
+        given = (scratch.qkv, *self._angles, *keys_values, scratch.positions)
+        if each.span > 1:
+            yield (
+                "write_slots",
+                rows * self._sizes.num_kv_heads,
+                (*given, rows, slots, each.span),
+            )
+        chunks = -(-slots // self._chunk)
+        yield (
+            "attend" if each.span == 1 else "attend_kept",
+            rows * heads * chunks,
+            (*given, scratch.attended, scratch.stats, rows, slots, chunks, each.span),
+        )
+
+    def _product(self, name: str, outputs: int, *values: Any) -> Launch:
+        """Return the launch of a product: programs for blocks of outputs, and parts of inputs."""
+        constant = self._gpu.kernels.constant
+        splits = 1 if name == "gate_up" else constant(name, "SPLITS")
+        return name, -(-outputs // constant(name, "BLOCK")) * splits, values
+
+
+def _layer(found: DeviceWeights, sizes: Sizes, at: str) -> _Layer:
+    """Copy a layer's weights."""
+    width, shared = sizes.hidden_size, sizes.num_kv_heads * sizes.head_dim
+    gate_up = found.words([f"{at}.gate_proj", f"{at}.up_proj"], 4, width, multiple=_GROUP)
+    qkv = found.words([f"{at}.{name}_proj" for name in "qkv"], 4, width)
+    return _Layer(
+        norm=found.vector(f"{at}.input_layernorm.weight", (width,)),
+        qkv=qkv,
+        output=found.words([f"{at}.o_proj"], 4, qkv.outputs - 2 * shared, width),
+        mlp_norm=found.vector(f"{at}.post_attention_layernorm.weight", (width,)),
+        gate_up=gate_up,
+        down=found.words([f"{at}.down_proj"], 4, 0, width),
+    )
+
+
+def _passes(
+    embeds: DeviceArray, positions: DeviceArray, hidden: DeviceArray, caches: list[DeviceArray]
+) -> Iterator[_Pass]:
+    """Divide rows (R, T) into passes: several rows' positions at once, or parts of one row's."""
+    rows, time, width = embeds.shape
+    at_once = max(1, _MOST_ROWS // time)
+    for first in range(0, rows, at_once):
+        own = min(at_once, rows - first)
+        kept = [
+            each.view((own, *each.shape[1:]), first * int(np.prod(each.shape[1:])))
+            for each in caches
+        ]
+        for start in range(0, time, _MOST_ROWS):
+            span = min(_MOST_ROWS, time - start)
+            at = first * time + start
+            yield _Pass(
+                embeds.view((own * span, width), at * width),
+                positions.view((own * span,), at),
+                hidden.view((own * span, width), at * width),
+                kept,
+                own * span,
+                span,
+            )

@@ -1,0 +1,247 @@
+"""The arithmetic of the decoder's kernels on the fake GPU (fake_cuda.py), by their references.
+
+tests/kernels shows that the kernels themselves compute this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from janus_edge.runtime.tiles import LAYOUTS, from_tiles
+
+if TYPE_CHECKING:
+    from tests.runtime.fake_cuda import FakeDriver
+
+_ERF = np.vectorize(math.erf, otypes=[np.float32])
+
+
+def _f32(driver: FakeDriver, address: int, *shape: int) -> np.ndarray:
+    return driver.at(address, np.float32, math.prod(shape)).reshape(shape)
+
+
+def _weights(
+    driver: FakeDriver, words: int, scales: int, outputs: int, inputs: int, bits: int, block: int
+) -> np.ndarray:
+    """The weights (O, I) that words and scales stand for."""
+    group = 512 // bits
+    found = driver.at(words, np.uint32, outputs * inputs // group * 16)
+    shifts = np.arange(32 // bits, dtype=np.uint32) * bits
+    values = found.reshape(outputs, -1, 1, 16) >> shifts[:, None] & (1 << bits) - 1
+    values = values.reshape(outputs, inputs).astype(np.float32) - (1 << (bits - 1))
+    return values * _f32(driver, scales, outputs, inputs // block).repeat(block, 1)
+
+
+def _normed(x: np.ndarray, norm: np.ndarray, epsilon: float) -> np.ndarray:
+    return x / np.sqrt((x * x).mean(1, keepdims=True) + epsilon) * norm
+
+
+def _stream(driver: FakeDriver, name: str, stream: int, parts: int, rows: int) -> np.ndarray:
+    width, count = driver.constants[name]["WIDTH"], driver.constants[name]["PARTS"]
+    return _f32(driver, stream, rows, width) + _f32(driver, parts, count, rows, width).sum(0)
+
+
+def _qkv(driver: FakeDriver, programs: int, *given: Any) -> None:
+    stream, parts, norm, words, scales, kept, result, rows, outputs, epsilon, *_ = given
+    constants = driver.constants["qkv"]
+    width, splits = constants["WIDTH"], constants["SPLITS"]
+    assert programs == -(-outputs // constants["BLOCK"]) * splits and programs * 128 >= width
+    x = _stream(driver, "qkv", stream, parts, rows)
+    _f32(driver, kept, rows, width)[:] = x
+    x = _normed(x, _f32(driver, norm, width), epsilon)
+    made = _f32(driver, result, splits, rows, outputs)
+    made[:] = 0
+    made[0] = x @ _weights(driver, words, scales, outputs, width, 4, 128).T
+
+
+def _gate_up(driver: FakeDriver, programs: int, *given: Any) -> None:
+    stream, parts, norm, words, scales, kept, result, rows, inner, epsilon, *_ = given
+    constants = driver.constants["gate_up"]
+    width = constants["WIDTH"]
+    assert programs == -(-inner // constants["BLOCK"]) and programs * 128 >= width
+    x = _stream(driver, "gate_up", stream, parts, rows)
+    _f32(driver, kept, rows, width)[:] = x
+    x = _normed(x, _f32(driver, norm, width), epsilon)
+    gate, up = np.split(x @ _weights(driver, words, scales, 2 * inner, width, 4, 128).T, 2, 1)
+    _f32(driver, result, rows, inner)[:] = gate / (1 + np.exp(-gate)) * up
+
+
+def _down(driver: FakeDriver, programs: int, *given: Any) -> None:
+    inner, words, scales, result, rows, outputs, *_ = given
+    constants = driver.constants["down"]
+    size, splits = constants["INNER"], constants["SPLITS"]
+    assert programs == -(-outputs // constants["BLOCK"]) * splits
+    made = _f32(driver, result, splits, rows, outputs)
+    made[:] = 0
+    x = _f32(driver, inner, rows, size)
+    made[-1] = x @ _weights(driver, words, scales, outputs, size, 4, 128).T
+
+
+def _rotated(x: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
+    low, high = np.split(x, 2, -1)
+    cosine, sine = cosine[:, None], sine[:, None]
+    return np.concatenate((low * cosine - high * sine, high * cosine + low * sine), -1)
+
+
+def _split(driver: FakeDriver, heads: int, kv_heads: int, half: int, given: Any, rows: int) -> Any:
+    """Queries, keys, values (R, heads, H), the first two at their positions; and these."""
+    parts, cosines, sines, _, _, positions = given
+    at = driver.at(positions, np.int64, rows)
+    angles = [
+        np.stack([_f32(driver, table + 4 * half * int(place), half) for place in at])
+        for table in (cosines, sines)
+    ]
+    x = _f32(driver, parts, rows, heads + 2 * kv_heads, 2 * half)
+    query, key, value = np.split(x, [heads, heads + kv_heads], 1)
+    return _rotated(query, *angles), _rotated(key, *angles), value, at
+
+
+def _caches(driver: FakeDriver, given: Any, *shape: int) -> list[np.ndarray]:
+    return [driver.at(each, np.float16, math.prod(shape)).reshape(shape) for each in given[3:5]]
+
+
+def _write_slots(driver: FakeDriver, programs: int, *words: Any) -> None:
+    given, (rows, slots, span) = words[:6], words[6:9]
+    constants = driver.constants["write_slots"]
+    kv_heads, half = constants["KV_HEADS"], constants["HALF"]
+    assert programs == rows * kv_heads and rows % span == 0
+    heads = constants["QUERIES"] // (2 * half)
+    _, key, value, at = _split(driver, heads, kv_heads, half, given, rows)
+    keys, values = _caches(driver, given, rows // span, kv_heads, slots, 2 * half)
+    for row, place in enumerate(at):
+        keys[row // span, :, place], values[row // span, :, place] = key[row], value[row]
+
+
+def _attend(driver: FakeDriver, programs: int, *words: Any, name: str = "attend") -> None:
+    given, (result, stats, rows, slots, chunks, span) = words[:6], words[6:12]
+    constants = driver.constants[name]
+    heads, half = constants["HEADS"], constants["HALF"]
+    kv_heads = heads // constants["SHARED"]
+    assert programs == rows * heads * chunks and chunks == -(-slots // constants["CHUNK"])
+    query, key, value, at = _split(driver, heads, kv_heads, half, given, rows)
+    keys, values = _caches(driver, given, rows // span, kv_heads, slots, 2 * half)
+    if constants["WRITES"]:
+        assert span == 1
+        for row, place in enumerate(at):
+            keys[row, :, place], values[row, :, place] = key[row], value[row]
+    made = _f32(driver, result, rows, heads, chunks, 2 * half)
+    sums = _f32(driver, stats, rows, heads, chunks, 2)
+    for row, place in enumerate(at):
+        for chunk in range(int(place) // constants["CHUNK"] + 1):
+            first = chunk * constants["CHUNK"]
+            part = slice(first, min(first + constants["CHUNK"], int(place) + 1))
+            for head in range(heads):
+                own = row // span, head // constants["SHARED"], part
+                scores = keys[own].astype(np.float32) @ query[row, head] / math.sqrt(2 * half)
+                weights = np.exp(scores - scores.max())
+                sums[row, head, chunk] = scores.max(), weights.sum()
+                made[row, head, chunk] = weights @ values[own].astype(np.float32)
+
+
+def _attend_kept(driver: FakeDriver, programs: int, *words: Any) -> None:
+    _attend(driver, programs, *words, name="attend_kept")
+
+
+def _combine(driver: FakeDriver, programs: int, *given: Any) -> None:
+    attended, stats, positions, words, scales, result, rows, chunks, *_ = given
+    constants = driver.constants["combine"]
+    width, heads, head = constants["WIDTH"], constants["HEADS"], constants["HEAD"]
+    splits = constants["SPLITS"]
+    assert programs == -(-width // constants["BLOCK"]) * splits
+    live = driver.at(positions, np.int64, rows) // constants["CHUNK"]
+    parts = _f32(driver, attended, rows, heads, chunks, head)
+    most, total = np.moveaxis(_f32(driver, stats, rows, heads, chunks, 2), -1, 0)
+    x = np.zeros((rows, heads, head), np.float32)
+    for row, last in enumerate(live):
+        seen = slice(int(last) + 1)
+        share = np.exp(most[row, :, seen] - most[row, :, seen].max(1, keepdims=True))
+        mixed = (share[..., None] * parts[row, :, seen]).sum(1)
+        x[row] = mixed / (share * total[row, :, seen]).sum(1)[:, None]
+    made = _f32(driver, result, splits, rows, width)
+    made[:] = 0
+    exact = _weights(driver, words, scales, width, heads * head, 4, 128)
+    made[0] = x.reshape(rows, -1) @ exact.T
+
+
+def _last_norm(driver: FakeDriver, programs: int, *given: Any) -> None:
+    stream, parts, norm, hidden, rows, epsilon, *_ = given
+    width = driver.constants["last_norm"]["WIDTH"]
+    assert programs == -(-width // 128)
+    x = _stream(driver, "last_norm", stream, parts, rows)
+    _f32(driver, hidden, rows, width)[:] = _normed(x, _f32(driver, norm, width), epsilon)
+
+
+def _head(name: str) -> Callable[..., None]:
+    def head(driver: FakeDriver, programs: int, *given: Any) -> None:
+        hidden, words, scales, bias, result, rows, outputs, *_ = given
+        constants = driver.constants[name]
+        width = constants["WIDTH"]
+        assert programs == -(-outputs // constants["BLOCK"])
+        weights = _weights(driver, words, scales, outputs, width, 8, 32)
+        x = _f32(driver, hidden, rows, width) @ weights.T + _f32(driver, bias, outputs)
+        if constants["GELU"]:
+            x = 0.5 * x * (1 + _ERF(x / math.sqrt(2)))
+        _f32(driver, result, rows, outputs)[:] = x
+
+    return head
+
+
+def _repack(name: str) -> Callable[..., None]:
+    def repack(driver: FakeDriver, programs: int, *given: Any) -> None:
+        tiles, same, words, scales, outputs, groups, *_ = given
+        bits, block = driver.constants[name]["BITS"], driver.constants[name]["BLOCK"]
+        assert tiles == same and programs == -(-outputs // 32) * groups
+        inputs = groups * 512 // bits
+        layout = next(each for each in LAYOUTS.values() if (each.bits, each.block) == (bits, block))
+        raw = driver.at(tiles, np.uint8, layout.size(outputs, inputs))
+        quantized, scales_OK = from_tiles(raw, outputs, inputs, layout)
+        if bits == 4:
+            quantized = np.stack((quantized & 15, quantized >> 4), -1)
+        values = quantized.reshape(outputs, groups, 32 // bits, 16).astype(np.uint32)
+        shifts = np.arange(32 // bits, dtype=np.uint32)[:, None] * bits
+        made = driver.at(words, np.uint32, outputs * groups * 16).reshape(outputs, groups, 16)
+        made[:] = (values << shifts).sum(2)
+        _f32(driver, scales, *scales_OK.shape)[:] = scales_OK
+
+    return repack
+
+
+def interpreted(spec: Any) -> Callable[..., None]:
+    """A kernel itself, in Triton's interpreter, with the arguments that the launch gave it."""
+    types = {"*fp32": np.float32, "*fp16": np.float16, "*i64": np.int64, "*i32": np.int32}
+
+    def run(driver: FakeDriver, programs: int, *given: Any) -> None:
+        values = []
+        for value, kind in zip(given, spec.arguments.values(), strict=False):  # then, scratch
+            if kind.startswith("*"):
+                dtype = types.get(kind, np.uint8)
+                size = np.dtype(dtype).itemsize
+                start, block = next(
+                    (start, block)
+                    for start, block in driver.memory.items()
+                    if start <= value < start + block.nbytes
+                )
+                part = block[value - start :]
+                value = torch.from_numpy(part[: len(part) // size * size].view(dtype))
+            values.append(value)
+        spec.kernel[(programs,)](*values, **spec.constants)
+
+    return run
+
+
+KERNELS: dict[str, Callable[..., None]] = {
+    "qkv_kernel": _qkv,
+    "attend_kernel": _attend,
+    "attend_kept_kernel": _attend_kept,
+    "write_slots_kernel": _write_slots,
+    "combine_kernel": _combine,
+    "gate_up_kernel": _gate_up,
+    "down_kernel": _down,
+    "last_norm_kernel": _last_norm,
+    **{f"{name}_kernel": _head(name) for name in ("head_hidden", "head_logits", "text_logits")},
+    **{f"{name}_kernel": _repack(name) for name in ("repack4", "repack8")},
+}

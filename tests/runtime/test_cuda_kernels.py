@@ -1,0 +1,163 @@
+"""A bundle whose decoder and heads our kernels compute, on a fake GPU (fake_cuda.py)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from janus_edge.export.bundle.gpu_kernels import kernels_of
+from janus_edge.model.config import ImageHeadConfig, LanguageConfig
+from janus_edge.model.janus import Janus
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.bundle import Bundle
+from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.events import Progress, Text
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+from janus_edge.train.initial import initialise
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+from tests.conftest import RANDOM
+from tests.runtime.fake_decoder import interpreted
+from tests.runtime.fake_machine import PROMPTS, Machine, drawn, export_with_kernels, results
+
+
+@pytest.fixture(scope="module")
+def small() -> Checkpoint:
+    """Heads that share keys, and an MLP whose size is no multiple of a block."""
+    language = LanguageConfig(
+        vocab_size=RANDOM.language.vocab_size,
+        max_position_embeddings=192,
+        hidden_size=256,
+        intermediate_size=320,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(2)
+    small = ImageHeadConfig(image_token_embed=128)
+    made = Janus(dataclasses.replace(RANDOM, language=language, gen_head=small))
+    initialise(made)
+    return Checkpoint(
+        model=made,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 3.0, "temperature": 0.9},
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_with_kernels(small, tmp_path_factory.mktemp("kernels") / "small")
+
+
+@pytest.fixture
+def gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch, bundle)
+
+
+def test_hidden_states_are_those_of_the_cpu(gpu: Machine) -> None:
+    """Prompts of unequal length over several passes and chunks, then steps."""
+    made = np.random.default_rng(3)
+    prompt = made.standard_normal((3, 133, 256), np.float32)
+    steps = [made.standard_normal((3, 256), np.float32) for _ in range(3)]
+    found = []
+    for device in ("cuda", "cpu"):
+        engines = Session(gpu.bundle, device=device)._engines
+        decoder = engines.open_decoder(3, 160)
+        states = [decoder.prefill(prompt, np.array([133, 128, 5])).copy()]
+        states += [decoder.step(each).copy() for each in steps]
+        hidden = np.stack(states)
+        logits = [engines.head(name)(hidden[-1]).copy() for name in ("image_head", "text_head")]
+        found.append((hidden, *logits))
+    for ours, other in zip(*found, strict=True):  # the CPU rounds what products take to 8 bits
+        assert np.abs(ours - other).max() < 0.03 * np.abs(other).max()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there kernels run on the device")
+def test_launches_give_kernels_what_they_take(gpu: Machine, small: Checkpoint) -> None:
+    """The kernels themselves, in Triton's interpreter: several positions, then a step."""
+    made = np.random.default_rng(4)
+    prompt, step = (made.standard_normal(shape, np.float32) for shape in ((2, 3, 256), (2, 256)))
+    specs = kernels_of(small.model, decoder=True)
+    found = []
+    for kernels in ({f"{each.name}_kernel": interpreted(each) for each in specs}, {}):
+        gpu.driver.kernels = kernels
+        engines = gpu.session()._engines
+        decoder = engines.open_decoder(2, 160)
+        first = decoder.prefill(prompt, np.array([3, 2])).copy()
+        hidden = decoder.step(step).copy()
+        logits = [engines.head(name)(hidden).copy() for name in ("image_head", "text_head")]
+        found.append((first, hidden, *logits))
+    for ours, reference in zip(*found, strict=True):
+        assert np.abs(ours - reference).max() < 2e-3 * np.abs(reference).max()
+
+
+@pytest.mark.parametrize("more", [{}, {"guidance_scale": 1.0}, {"num_images": 5}])
+def test_the_loops_agree(
+    gpu: Machine, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with more rows than a pass has."""
+    request = ImageRequest(prompt=PROMPTS.prompt, seed=5, **more)
+    found = results(drawn(gpu.session(), request))
+    monkeypatch.setattr("janus_edge.runtime.engines.Engines.loops_on_gpu", False)
+    assert np.array_equal(found, results(drawn(gpu.session(), request)))
+
+
+def test_a_step_is_one_launch_of_five_kernels_a_layer(gpu: Machine) -> None:
+    events = drawn(gpu.session(), ImageRequest(prompt="a star"))
+    names = gpu.driver.names()
+    steps = sum(isinstance(event, Progress) for event in events)
+    assert names.count("cuGraphLaunch") == steps - 2
+    captured = Counter(
+        names[names.index("cuStreamBeginCapture") : names.index("cuStreamEndCapture")]
+    )
+    assert captured["cuLaunchKernel"] == 5 * 2 + 1 + 2 + 2  # layers, norm, head, sampler, look-up
+
+
+def test_it_answers_and_keeps_keys_on_the_device(gpu: Machine) -> None:
+    request = AskRequest(question="how many circles are there?", max_tokens=6)
+    said = [
+        "".join(e.text for e in gpu.session().ask(request) if isinstance(e, Text)) for _ in "ab"
+    ]
+    assert said[0] == said[1]
+
+
+def test_auto_takes_the_gpu_where_there_is_one(gpu: Machine) -> None:
+    assert str(Session(gpu.bundle).device) == "cuda:0"
+    gpu.driver.count = 0
+    assert str(Session(gpu.bundle).device) == "cpu"
+
+
+def test_a_gpu_without_kernels_is_named(gpu: Machine) -> None:
+    gpu.driver.capability = 75
+    with pytest.raises(DeviceError, match=r"for sm_120, sm_80, sm_89, not for .*sm_75"):
+        Session(gpu.bundle, device="cuda")
+    assert str(Session(gpu.bundle).device) == "cpu"
+
+
+def test_kernels_of_other_sizes_are_refused(gpu: Machine) -> None:
+    for each in gpu.bundle.manifest.kernels:
+        if each.name == "down":
+            each.constants["INNER"] = 512
+    try:
+        with pytest.raises(BundleError, match="compiled for INNER 512, not 384"):
+            drawn(gpu.session(), ImageRequest(prompt="a star"))
+    finally:
+        for each in gpu.bundle.manifest.kernels:
+            if each.name == "down":
+                each.constants["INNER"] = 384
+
+
+def test_memory_goes_back(gpu: Machine) -> None:
+    session = gpu.session()
+    drawn(session, ImageRequest(prompt="a star"))
+    held = gpu.driver.held()
+    drawn(session, ImageRequest(prompt="a star", seed=3))
+    assert gpu.driver.held() <= held
+    del session
+    assert gpu.driver.held() == 0
