@@ -49,7 +49,7 @@ def import_driver() -> Any:
 
         driver.cuDriverGetVersion()
     except ImportError:
-        raise DeviceError("no cuda-python; run: pip install 'janus-edge[tensorrt]'") from None
+        raise DeviceError("no cuda-python; run: pip install 'janus-edge[cuda]'") from None
     except RuntimeError:  # cuda-python opens the driver's library at the first call
         raise DeviceError("no NVIDIA driver here; install one, or use --device cpu") from None
     return driver

@@ -83,7 +83,7 @@ class Plan:
         if self.target is not None and known and self.target not in known:
             raise OptionError(
                 f"{self.target}: {trt.__name__} {trt.__version__} builds for {', '.join(known)}; "
-                "others take TensorRT itself, on such a device (docs/tensorrt.md)"
+                "others take TensorRT itself, on such a device (docs/gpu.md)"
             )
 
 

@@ -20,6 +20,7 @@ import pytest
 from janus_edge.runtime.backends.tensorrt_library import find_library
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.cuda import Cuda
+from janus_edge.runtime.devices import Device, has_kernels
 from janus_edge.runtime.driver import num_gpus
 from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.events import Image, Text
@@ -56,8 +57,15 @@ def _exported(folder: Path, model: str, *words: str) -> Bundle:
     return open_bundle(folder)
 
 
-@pytest.fixture(scope="module", params=["tiny-janus", "tiny-flow"])
+KERNELS = "tiny-janus by our kernels"
+
+
+@pytest.fixture(scope="module", params=[KERNELS, "tiny-janus", "tiny-flow"])
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    if request.param == KERNELS:
+        words = ("--backend", "cuda", "--quantize", "int4")
+        words += ("--target", f"sm_{Cuda().capability}")
+        return _exported(tmp_path_factory.mktemp("gpu") / "kernels", "tiny-janus", *words)
     trt = find_library()
     if trt is None:
         pytest.skip("no TensorRT here")
@@ -97,6 +105,14 @@ def test_it_draws_nearly_what_a_cpu_draws(engines: Bundle) -> None:
         assert (found[:, :8] == expected[:, :8]).mean() > 0.7
     else:
         assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
+
+
+def test_hidden_states_by_our_kernels_are_those_of_the_cpu(engines: Bundle) -> None:
+    """The CPU rounds what products take to 8 bits, our kernels to float16."""
+    if not has_kernels(engines.manifest, Device("cuda")):
+        pytest.skip("of our kernels")
+    found, expected = _hidden(engines, "cuda"), _hidden(engines, "cpu")
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_it_answers(engines: Bundle) -> None:
