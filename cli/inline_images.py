@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rich.text import Text
 COLUMNS = 40  # of an image, at most
 _SMALL = 384  # px; smaller images are enlarged without blur
 _REFRESH = 8  # per second
+_LINES = 4  # of text that stay on the screen with an image
 
 # Shows an image and a line below it; None leaves what is there.
 Show = Callable[[np.ndarray | None, str | None], None]
@@ -40,7 +42,28 @@ def kind_of() -> str:
     except ImportError:
         return ""
     kinds = {renderable.TGPImage: "kitty", renderable.SixelImage: "sixel"}
-    return kinds.get(renderable.Image, "blocks")
+    kind = kinds.get(renderable.Image, "blocks")
+    if kind == "kitty" and not _places_images():
+        kind = "blocks"
+    return kind
+
+
+@cache
+def _places_images() -> bool:
+    """Return whether a terminal with kitty's protocol shows images in place of characters.
+
+    kitty does so from 0.28 on; before, it would show empty boxes. It does not answer what it does
+    not know.
+    """
+    from textual_image._terminal import TerminalError, capture_terminal_response
+
+    try:
+        with capture_terminal_response("\x1b_G", "\x1b\\", timeout=0.2) as answer:
+            sys.stdout.write("\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24,U=1;AAAA\x1b\\")
+            sys.stdout.flush()
+    except (TerminalError, TimeoutError):
+        return False
+    return ";OK" in answer.sequence
 
 
 def kind_shown(wanted: bool | None) -> str:
@@ -55,23 +78,27 @@ def kind_shown(wanted: bool | None) -> str:
     return kind if wanted or kind in ("kitty", "sixel") else ""
 
 
-def image_of(pixels_HWC: np.ndarray, console: Console) -> Any:
+def image_of(pixels_HWC: np.ndarray, console: Console, kind: str) -> Any:
     """Return what rich prints for an image.
 
     Args:
         pixels_HWC: The image (H, W, 3) uint8.
         console: Where it is printed.
+        kind: What ``kind_of`` returned.
     """
-    from textual_image.renderable import Image
+    from textual_image import renderable
 
+    of = {"kitty": renderable.TGPImage, "sixel": renderable.SixelImage}
     image = PilImage.fromarray(pixels_HWC)
     if max(image.size) < _SMALL:
         factor = -(-_SMALL // max(image.size))
         size = (image.width * factor, image.height * factor)
         image = image.resize(size, PilImage.Resampling.NEAREST)
-    width = max(4, min(COLUMNS, console.width - 2))
+    room = 2 * (console.height - _LINES) * image.width // image.height  # a cell is twice as high
+    width = max(4, min(COLUMNS, console.width - 2, room))
     # "auto" would ask the terminal how large a cell is, again and again where it does not say.
-    return Image(image, width=width, height=max(1, round(width * image.height / image.width / 2)))
+    height = max(1, round(width * image.height / image.width / 2))
+    return of.get(kind, renderable.HalfcellImage)(image, width=width, height=height)
 
 
 @contextmanager
@@ -89,7 +116,7 @@ def sharpening(console: Console, kind: str) -> Iterator[Show]:
         line = Text(last["line"], style="dim")
         if last["image"] is None or not in_place:
             return line
-        return Group(image_of(last["image"], console), line)
+        return Group(image_of(last["image"], console, kind), line)
 
     with Live(
         get_renderable=shown,
@@ -107,11 +134,11 @@ def sharpening(console: Console, kind: str) -> Iterator[Show]:
         yield show
         live.refresh()
     if kind == "sixel" and last["image"] is not None:
-        console.print(image_of(last["image"], console))
+        console.print(image_of(last["image"], console, kind))
         console.print(Text(last["line"], style="dim"))
 
 
 def print_image(pixels_HWC: np.ndarray, console: Console, kind: str) -> None:
     """Show a finished image, where the terminal can."""
     if kind:
-        console.print(image_of(pixels_HWC, console))
+        console.print(image_of(pixels_HWC, console, kind))

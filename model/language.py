@@ -8,7 +8,7 @@ Source: the published config, Llama 2 (arXiv 2307.09288).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,11 @@ class LayerCache:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions."""
+    """Causal self-attention with rotary positions.
+
+    Attributes:
+        attention: What computes attention; training on a CPU has its own (train/attention.py).
+    """
 
     def __init__(self, config: LanguageConfig) -> None:
         """Create the projections."""
@@ -52,6 +56,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, self.num_kv_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(width, self.num_kv_heads * head_dim, bias=False)
         self.o_proj = nn.Linear(self.num_heads * head_dim, width, bias=False)
+        self.attention: Callable[..., Tensor] = F.scaled_dot_product_attention
 
     def forward(
         self,
@@ -83,7 +88,7 @@ class Attention(nn.Module):
             at = positions_RT[:, None, :, None].expand(-1, self.num_kv_heads, -1, k.shape[-1])
             k, v = cache.write(at, k, v)
         shared = self.num_heads != self.num_kv_heads
-        mixed = F.scaled_dot_product_attention(
+        mixed = self.attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
         )
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, time, -1))

@@ -18,6 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
+from janus_edge.train.attention import plain_attention
+
 
 @dataclass(frozen=True)
 class World:
@@ -79,7 +81,7 @@ def prepare(
     checkpointing: bool,
     compiled: bool,
 ) -> None:
-    """Set a model up for training, in place: checkpointing, compilation, FSDP2.
+    """Set a model up for training, in place: attention, checkpointing, compilation, FSDP2.
 
     Each layer of the language model is gathered when it computes, all else once per step: every
     process runs every layer in each of its turns, but not every process has an image in each.
@@ -94,6 +96,8 @@ def prepare(
         compiled: True to compile the layers.
     """
     for layer in layers:
+        if world.device.type == "cpu":
+            layer.self_attn.attention = plain_attention
         if checkpointing:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         if compiled:
