@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from janus_edge.runtime.errors import ImageError, OptionError
 from janus_edge.runtime.image import decode_image
 from janus_edge.runtime.image_bytes import read_bytes
+from janus_edge.runtime.json_text import parse_json
 from janus_edge.runtime.reading import read_regular
 from janus_edge.runtime.requests import SETTINGS, AskRequest, ImageRequest
 
@@ -121,9 +121,10 @@ def read_items(path: Path) -> list[Item]:
             continue
         where = f"{path}:{number}"
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            raise OptionError(f"{where}: no JSON; write an object on each line") from None
+            value = parse_json(line)
+        except (ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())
+            raise OptionError(f"{where}: no JSON: {why}; write an object on each line") from None
         item = item_of(value, f"{number:0{digits}}", path.absolute().parent, where)
         if item.name.casefold() in found:  # some disks take a.png and A.png for one file
             raise OptionError(f"{where}: its id is {item.name}, as of a line before; change one")

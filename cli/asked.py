@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +50,19 @@ def requests_of(
 def _of_lines(file: Path) -> list[dict[str, Any]]:
     """Return the objects of JSON lines; raise OptionError that names the line."""
     from janus_edge.runtime.errors import OptionError
+    from janus_edge.runtime.json_text import parse_json
     from janus_edge.runtime.requests import SETTINGS
 
     known = {"prompt", "seed", "num_images", "reference", "fast", *SETTINGS}
     found = []
     for number, line in enumerate(prompts_of(file), 1):
         try:
-            each = json.loads(line)
-        except ValueError:
+            each = parse_json(line)
+        except (ValueError, RecursionError):
             each = None
         if not isinstance(each, dict) or not isinstance(each.get("prompt"), str):
             raise OptionError(
-                f'{file}: prompt {number} is no JSON object with a "prompt"; write '
+                f'{file}: prompt {number} is no JSON object with one "prompt"; write '
                 '{"prompt": "a red circle", "seed": 7}'
             )
         if unknown := sorted(set(each) - known):

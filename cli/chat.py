@@ -28,7 +28,7 @@ def chat(
 ) -> None:
     """Talk with a model: ask, draw, show images, in one conversation. /help lists the commands.
 
-    Lines from a file or a program are taken one by one.
+    Lines from a file or a program are taken one by one; if one cannot be done, the exit code is 1.
     """
     from rich.console import Console
 
@@ -46,7 +46,9 @@ def chat(
     for line in lines:
         handle(talk, line)
         if talk.is_over:
-            return
+            break
+    if talk.has_failed and not is_typed:
+        raise typer.Exit(1)
 
 
 def _piped() -> Iterator[str]:

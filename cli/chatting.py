@@ -44,6 +44,7 @@ class Talk:
         drawn: The last drawn image.
         again: What ``/retry`` does.
         is_over: True to end.
+        has_failed: True once a line could not be done.
     """
 
     model: Model
@@ -55,6 +56,7 @@ class Talk:
     drawn: DrawnImage | None = None
     again: Callable[[], None] | None = None
     is_over: bool = False
+    has_failed: bool = False
 
     def __post_init__(self) -> None:
         """Begin the conversation."""
@@ -78,10 +80,12 @@ def handle(talk: Talk, line: str) -> None:
         elif word in COMMANDS:
             COMMANDS[word].run(talk, rest.strip())
         else:
+            talk.has_failed = True
             talk.console.print(
                 f"there is no {one_line(word)}; /help lists the commands", markup=False
             )
     except JanusEdgeError as error:
+        talk.has_failed = True
         talk.console.print(f"error: {error}", style="red", markup=False, highlight=False)
         if isinstance(error, PromptError) and talk.chat.state != talk.model.chat().state:
             talk.console.print("/new begins a new conversation, which has room again")

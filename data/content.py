@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from janus_edge.runtime.json_text import parse_json
 
 PLACEHOLDER = "<image>"  # where LLaVA's questions have the image
 USERS = ("human", "user")
@@ -54,7 +55,7 @@ class Content:
 def load_object(raw: bytes) -> dict[str, Any]:
     """Return a JSON object; raise ValueError, with the reason, if there is none."""
     try:
-        found = json.loads(raw.decode("utf-8-sig"))
+        found = parse_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except (ValueError, RecursionError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from janus_edge.data.errors import BrokenSample, DataError
 from janus_edge.data.index import IMAGES
 from janus_edge.data.place import MARKER
 from janus_edge.data.samples import MOST_TEXT
+from janus_edge.runtime.json_text import parse_json
 from janus_edge.runtime.reading import open_regular, read_regular
 
 COLUMNS = ("image", "caption", "question", "answer", "text")
@@ -182,7 +182,7 @@ def _of_jsonl(source: Path) -> Iterator[Row | BrokenSample]:
 def _of_json(source: Path) -> Iterator[Row | BrokenSample]:
     """Yield the objects of one array, as LLaVA's files are."""
     try:
-        found = json.loads(read_regular(source, _MOST_BYTES).decode("utf-8-sig"))
+        found = parse_json(read_regular(source, _MOST_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{source}: not JSON: {error}; give an array of objects") from None
     if not isinstance(found, list):

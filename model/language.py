@@ -88,9 +88,7 @@ class Attention(nn.Module):
             at = positions_RT[:, None, :, None].expand(-1, self.num_kv_heads, -1, k.shape[-1])
             k, v = cache.write(at, k, v)
         shared = self.num_heads != self.num_kv_heads
-        mixed = self.attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared
-        )
+        mixed = self.attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=shared)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, time, -1))
 
 

@@ -6,13 +6,13 @@ leave the bundle. native/core/manifest.cpp reads and refuses the same.
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from janus_edge.runtime import limits
 from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.json_text import parse_json
 from janus_edge.runtime.kv_cache import PAST
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes, ManifestPart
 
@@ -245,7 +245,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         BundleError: A key is wrong or missing. Names the first one.
     """
     try:
-        found = json.loads(raw, object_pairs_hook=_without_twins)  # pydantic's reader takes twins
+        found = parse_json(raw)  # pydantic's reader takes twins
         _check_format(found, where)
         manifest = _SCHEMA.validate_json(raw, strict=True)
     except ValidationError as error:
@@ -275,13 +275,6 @@ def _check_format(found: object, where: str) -> None:
         f"{where}: format {number}, but this version reads format {FORMAT}; "
         f"{older if number < FORMAT else 'update janus-edge'}"
     )
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
 
 
 def _shown(step: int | str) -> str:

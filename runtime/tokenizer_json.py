@@ -13,6 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from janus_edge.runtime.json_text import parse_json
+
 CLASS_PATTERN = re.compile(r"(\\s\?)?(\[[^\[\]]*\])(\+)?", re.DOTALL)
 SPACES_AT_THE_END = r"\s+$"
 UNKNOWN_OF_MODELS = (
@@ -29,7 +31,7 @@ def load_tokenizer(json_text: str) -> tuple[Tokenizer, int]:
         ValueError: It is not a byte-level BPE that the library can read. The message is one line.
     """
     try:
-        raw = json.loads(json_text, object_pairs_hook=_object)
+        raw = parse_json(json_text)
         _check(raw)
         text = json_text
         if any(raw.get(key) and not _is(raw[key], "ByteLevel") for key in _DROPPED):
@@ -52,13 +54,6 @@ def load_tokenizer(json_text: str) -> tuple[Tokenizer, int]:
 def is_panic(error: BaseException) -> bool:
     """Return True if an error is a panic of the library, which has no class to import."""
     return type(error).__name__ == "PanicException"
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
 
 
 def _check(raw: Any) -> None:

@@ -5,12 +5,12 @@ Parameters of OpenAI that mean nothing here are taken as long as they ask for no
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from janus_edge.runtime.json_text import parse_json
 from janus_edge.serve.errors import Refused
 
 MOST_IMAGES = 10  # of a request, as OpenAI's
@@ -122,9 +122,9 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     """
     raw = await request.body()
     try:
-        document = json.loads(raw)
+        document = parse_json(raw)
     except (ValueError, RecursionError):
-        raise Refused(400, "the body is no JSON document; send one") from None
+        raise Refused(400, "the body is no JSON document, or has a key twice; send one") from None
     try:
         return kind.model_validate(document)
     except ValidationError as error:

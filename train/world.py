@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
+from janus_edge.model.language import Attention
 from janus_edge.train.attention import plain_attention
 
 
@@ -96,8 +97,9 @@ def prepare(
         compiled: True to compile the layers.
     """
     for layer in layers:
-        if world.device.type == "cpu":
-            layer.self_attn.attention = plain_attention
+        for part in layer.modules():
+            if world.device.type == "cpu" and isinstance(part, Attention):
+                part.attention = plain_attention
         if checkpointing:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         if compiled:

@@ -143,6 +143,7 @@ def test_items_that_fail(cli: Cli, tmp_path: Path) -> None:
         ('{"question": "a", "images": "a.png"}', ":1: images is no list"),
         ("", "is empty"),
         ("[" * 100_000, ":1: no JSON"),
+        ('{"prompt": "a star", "prompt": "a circle"}', ":1: no JSON: a key stands there twice"),
     ],
 )
 def test_lines_that_are_wrong(tmp_path: Path, line: str, says: str) -> None:

@@ -144,16 +144,18 @@ def test_a_full_conversation_says_how_to_go_on(talk: Talk) -> None:
     assert "error" not in said(talk, "/new", "hello")
 
 
-def test_piped_lines(bundle_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("wrong", "code"), [("", 0), ("/nothing\n", 1), ("/image no.png\n", 1)])
+def test_piped_lines(bundle_dir: Path, tmp_path: Path, wrong: str, code: int) -> None:
+    """What comes after a wrong line is done, too."""
     done = subprocess.run(
         [sys.executable, "-m", "janus_edge", "chat", "--model", str(bundle_dir), "--seed", "1"],
-        input="/draw a star\n/save s.png\n/quit\nnot read\n",
+        input=f"{wrong}/draw a star\n/save s.png\n/quit\nnot read\n",
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
         env=os.environ | {"JANUS_EDGE_HOME": str(tmp_path / "home")},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == "s.png" and (tmp_path / "s.png").exists()
     assert not (tmp_path / "home/chat_history").exists()
 

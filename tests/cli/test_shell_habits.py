@@ -75,8 +75,9 @@ def test_lines_with_settings_of_their_own(cli: Here, work: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("a star", 'prompt 2 is no JSON object with a "prompt"'),
-        ('{"seed": 3}', 'prompt 2 is no JSON object with a "prompt"'),
+        ("a star", 'prompt 2 is no JSON object with one "prompt"'),
+        ('{"seed": 3}', 'prompt 2 is no JSON object with one "prompt"'),
+        ('{"prompt": "a", "prompt": "b"}', 'prompt 2 is no JSON object with one "prompt"'),
         ('{"prompt": "x", "colour": 1}', "prompt 2 has colour; it takes fast, "),
         ('{"prompt": "x", "seed": "3"}', "seed"),
         ('{"prompt": "x", "num_steps": 3}', "num_steps means nothing"),

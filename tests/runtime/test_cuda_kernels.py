@@ -140,6 +140,24 @@ def test_a_gpu_without_kernels_is_named(gpu: Machine) -> None:
     assert str(Session(gpu.bundle).device) == "cpu"
 
 
+def test_too_little_memory_is_one_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Machine(monkeypatch, bundle, total=2**20).session()
+    with pytest.raises(DeviceError, match=r"out of memory: .* MB for the decoder needed, .* free"):
+        drawn(session, ImageRequest(prompt="a star"))
+
+
+def test_a_changed_cubin_is_refused(gpu: Machine) -> None:
+    session = gpu.session()
+    path = gpu.bundle.folder / "qkv.sm_89.cubin"
+    before = path.read_bytes()
+    path.write_bytes(before + b"!")
+    try:
+        with pytest.raises(BundleError, match="is another file since the bundle was opened"):
+            drawn(session, ImageRequest(prompt="a star"))
+    finally:
+        path.write_bytes(before)
+
+
 def test_kernels_of_other_sizes_are_refused(gpu: Machine) -> None:
     for each in gpu.bundle.manifest.kernels:
         if each.name == "down":
