@@ -135,7 +135,8 @@ def _check(
     for name, value in of_engines.items():
         if value is not None and name not in _TAKES[backend]:
             has = " or ".join(f"--backend {each}" for each, own in _TAKES.items() if name in own)
-            raise typer.BadParameter(f"--{name} is of GPUs' backends; add {has}")
+            what = "GPU kernels and engines" if name == "target" else "engines"
+            raise typer.BadParameter(f"--{name} is of {what}; add {has}")
     if backend is Backends.tensorrt:
         for name, value in of_graphs.items():
             if value is not None:
