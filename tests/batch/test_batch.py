@@ -101,7 +101,7 @@ def test_stopped(cli: Cli, tmp_path: Path) -> None:
     source = write(tmp_path, [{"prompt": "a star", "seed": i} for i in range(500)])
     words = [sys.executable, "-m", "janus_edge", "batch", str(source), str(tmp_path / "out")]
     with subprocess.Popen(words, stderr=subprocess.PIPE, encoding="utf-8") as process:
-        while not list((tmp_path / "out").glob("*.png")) and process.poll() is None:
+        while not list((tmp_path / "out").rglob("*.png")) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate()
