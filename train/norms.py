@@ -2,7 +2,7 @@
 
 Convolutions want channels last in memory. There PyTorch's backward pass of a group norm takes ten
 times as long as with channels first: 52 ms and 5 ms for 24 maps of 96 x 96 with 16 channels in bf16
-(two cores of an Intel Xeon with AMX; docs/log.md). Copying to and fro costs less.
+(two cores of an Intel Xeon with AMX; docs/log.md). Copying there and back costs less.
 
 Shapes: B batch, C channels, H and W height and width.
 """
