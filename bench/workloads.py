@@ -171,7 +171,7 @@ def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float
             word for word in (decoder.weights, decoder.quantization) if word != "none"
         ),
         device=_device(session.device),
-        backend=decoder.backend,
+        backend="cuda_kernels" if session.uses_cuda_kernels else decoder.backend,
         uses_cpu_kernels=session.uses_cpu_kernels,
         instructions=cpu_library.instructions() if session.uses_cpu_kernels else None,
         operations=_operations(bundle, settings)

@@ -39,6 +39,7 @@ class DeviceCodes:
         image_head: DeviceEngine,
         sizes: CodeSizes,
         cache_type: str,
+        slots: int,
         code_embed_VD: np.ndarray,
         rows: int,
         images: int,
@@ -51,6 +52,7 @@ class DeviceCodes:
             image_head: The image head's engine.
             sizes: The sizes of the bundle.
             cache_type: Dtype of the KV caches, as the manifest names it.
+            slots: Positions of the KV caches.
             code_embed_VD: Embeddings of the codes.
             rows: Two per image with guidance, else one.
             images: Images drawn at once.
@@ -62,7 +64,7 @@ class DeviceCodes:
         gpu.kernels.require("sample", "NUM_CODES", sizes.codebook_size)
         gpu.kernels.require("look_up", "WIDTH", sizes.hidden_size)
         self._cuda, self._grid, self._num = gpu.cuda, sizes.code_grid, sizes.num_codes
-        caches = KVCache.zeros(decoder, sizes, rows, sizes.max_length, cache_type)
+        caches = KVCache.zeros(decoder, sizes, rows, slots, cache_type)
         self._prefill = Prefill(gpu.cuda, decoder, caches)
         self._state = _State.of(gpu.cuda, sizes, code_embed_VD, rows, images)
         self._step = _step(gpu, decoder, image_head, caches, self._state)

@@ -20,6 +20,8 @@ from janus_edge.runtime.sizes import CodeSizes
 from janus_edge.runtime.timing import DeviceClock, Stopwatch
 from janus_edge.runtime.vision import embedded
 
+_SLOTS = 128  # by which caches on a GPU grow with prompts
+
 
 def draw_codes(
     engines: Engines,
@@ -48,6 +50,8 @@ def draw_codes(
     if window > grid:
         raise OptionError(f"window is {window}; a row of this bundle has {grid} codes")
     check_positions(engines, "parallel", parallel, parallel)
+    if window and engines.uses_cuda_kernels:  # their slots are positions, without gaps
+        raise OptionError(f"window is {window}; {engines.device} has none; leave it out")
     check_positions(engines, "window", window, most_positions(grid, window))
     return _draw_batches(engines, settings, planned, request, watch)
 
@@ -248,6 +252,8 @@ def _on_device(
     from janus_edge.runtime.device_codes import DeviceCodes
 
     sizes, rows, images = sizes_of(engines), len(lengths_R), len(seeds_B)
+    needed = -(-(prompt_RTD.shape[1] + sizes.num_codes) // _SLOTS) * _SLOTS
+    slots = engines.bundle.manifest.cache_slots or min(needed, sizes.max_length)
 
     def make() -> DeviceCodes:
         return DeviceCodes(
@@ -256,10 +262,11 @@ def _on_device(
             engines.device_engine("image_head"),
             sizes,
             engines.cache_type,
+            slots,
             np.asarray(engines.table("code_embed")),
             rows,
             images,
         )
 
-    with engines.reused(("codes", rows, images), make) as loop:
+    with engines.reused(("codes", rows, images, slots), make) as loop:
         yield from loop.draw(prompt_RTD, lengths_R, seeds_B, settings, clock)

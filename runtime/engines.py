@@ -68,7 +68,7 @@ class Engines:
         self.bundle, self.device = bundle, device or Device()
         self._shared = Shared(num_threads, self.device)
         if any(map(self._runs_on_cpu_kernels, bundle.manifest.components)):
-            _ = self._shared.pool  # refuses now what the system has no threads for
+            _ = self._shared.on_cpu.pool  # refuses now what the system has no threads for
         self.kept = Kept(context_mb * 10**6)
         self.pass_samples: dict[Path, dict[int, list[float]]] = {}
         self._kernels: Kernels | None = None

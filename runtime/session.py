@@ -186,6 +186,11 @@ class Session:
         return self._engines.uses_cpu_kernels
 
     @property
+    def uses_cuda_kernels(self) -> bool:
+        """True if our GPU kernels run the decoder (docs/kernels.md)."""
+        return self._engines.uses_cuda_kernels
+
+    @property
     def component_ms(self) -> dict[str, float]:
         """Milliseconds spent in each component since the session was made."""
         return dict(self._engines.component_ms)

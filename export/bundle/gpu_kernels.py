@@ -17,6 +17,7 @@ from janus_edge.runtime.errors import OptionError
 if TYPE_CHECKING:
     from janus_edge.kernels.specs import Spec
 
+_HEADS = (32, 64, 128, 256)  # numbers of a head
 _GROUP = 256  # inputs: two parts of 128, which a product with 4-bit weights takes at once
 
 
@@ -48,15 +49,18 @@ def check_kernels(checkpoint: Checkpoint, preset: Preset) -> None:
             "--backend cuda takes the weights as --quantize int4 stores them; add that, and leave "
             "out --block-size, --kv-cache and --lowering"
         )
-    config = checkpoint.model.config.language
-    heads = config.num_attention_heads * config.head_dim
-    is_power = config.head_dim & (config.head_dim - 1) == 0
-    if config.hidden_size % _GROUP or heads != config.hidden_size or not is_power:
-        raise OptionError(
-            f"--backend cuda: a width of {config.hidden_size} with {config.num_attention_heads} "
-            f"heads of {config.head_dim} does not fit; it takes widths in steps of {_GROUP}, and "
-            "heads of 32, 64, 128 or 256 that fill them"
-        )
+    config, head = checkpoint.model.config.language, checkpoint.model.config.gen_head
+    heads, inner = config.num_attention_heads * config.head_dim, config.intermediate_size
+    width, made = config.hidden_size, head.image_token_embed
+    fits = {
+        f"a width of {width} is no multiple of {_GROUP}": width % _GROUP == 0,
+        f"its heads have {heads} numbers together, not {width}": heads == width,
+        f"a head of {config.head_dim} is none of {_HEADS}": config.head_dim in _HEADS,
+        f"an MLP of {inner} is narrower than a quarter of the width": 4 * inner >= width,
+        f"an image head of {made} is no multiple of 64": made % 64 == 0,
+    }
+    if reason := next((why for why, is_so in fits.items() if not is_so), None):
+        raise OptionError(f"--backend cuda does not fit this model: {reason}; leave it out")
 
 
 def kernels_of(model: Model, *, decoder: bool) -> list[Spec]:

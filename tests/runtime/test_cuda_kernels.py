@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export.bundle.gpu_kernels import kernels_of
+from janus_edge.export.bundle.gpu_kernels import check_kernels, kernels_of
+from janus_edge.export.quantization.presets import preset_of
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import Bundle
-from janus_edge.runtime.errors import BundleError, DeviceError
+from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
 from janus_edge.runtime.events import Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
@@ -117,6 +118,30 @@ def test_a_step_is_one_launch_of_five_kernels_a_layer(gpu: Machine) -> None:
         names[names.index("cuStreamBeginCapture") : names.index("cuStreamEndCapture")]
     )
     assert captured["cuLaunchKernel"] == 5 * 2 + 1 + 2 + 2  # layers, norm, head, sampler, look-up
+
+
+def test_rows_that_overlap_are_refused(gpu: Machine) -> None:
+    with pytest.raises(OptionError, match="window is 2; cuda:0 has none"):
+        drawn(gpu.session(), ImageRequest(prompt="a star", window=2))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "size", "says"),
+    [
+        ("gen_head", "image_token_embed", 96, "image head of 96"),
+        ("language", "intermediate_size", 32, "MLP of 32"),
+        ("language", "num_attention_heads", 128, "head of 2 "),
+    ],
+)
+def test_models_that_do_not_fit(
+    small: Checkpoint, part: str, key: str, size: int, says: str
+) -> None:
+    config = small.model.config
+    changed = {part: dataclasses.replace(getattr(config, part), **{key: size})}
+    with torch.device("meta"):
+        model = Janus(dataclasses.replace(config, **changed))
+    with pytest.raises(OptionError, match=says):
+        check_kernels(dataclasses.replace(small, model=model), preset_of("int4"))
 
 
 def test_it_answers_and_keeps_keys_on_the_device(gpu: Machine) -> None:
