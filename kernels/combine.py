@@ -37,6 +37,7 @@ def combine_kernel(
     row = tl.arange(0, 16)
     output, is_row = block * BLOCK + tl.arange(0, BLOCK), row < num_rows
     live = tl.load(positions + row, mask=is_row, other=-1).to(tl.int32) // CHUNK  # the last chunk
+    last = tl.max(live)
     total = tl.zeros((16, BLOCK), tl.float32)
     GROUPS: tl.constexpr = HEADS * HEAD // 128
     for index in range(GROUPS // SPLITS):
@@ -47,7 +48,7 @@ def combine_kernel(
         total_weight = tl.zeros((16, 128), tl.float32)
         found = tl.zeros((16, 128), tl.float32)
         chunk = 0
-        while chunk < num_chunks:
+        while chunk <= last:
             mask = (is_row & (chunk <= live))[:, None]
             at = first + chunk
             newest = tl.load(stats + 2 * at, mask=mask, other=NEGLIGIBLE)

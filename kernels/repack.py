@@ -1,4 +1,4 @@
-"""From the tiles that bundles store to the words that the decoder's kernels read, on the device.
+"""Lay weights out for the decoder's kernels: from a bundle's tiles to words, on the device.
 
 A bundle has its weights once, in tiles of 32 outputs (docs/bundle.md, "Weights in tiles"), which
 suit a CPU. A GPU gets these bytes as they are and lays them out anew, once, at open.

@@ -25,20 +25,24 @@ def gpu_targets(target: str | None) -> tuple[int, ...]:
     """Return the compute capabilities, times ten, that a target means; None means all.
 
     Raises:
-        OptionError: Kernels are not compiled for it.
+        OptionError: It is no name of a GPU.
     """
     from janus_edge.kernels.compile import TARGETS  # needs Triton
 
-    known = {f"sm_{each}": each for each in TARGETS}
     if target is None:
         return TARGETS
-    if not re.fullmatch(r"sm_[0-9]{2,3}", target) or target not in known:
-        raise OptionError(f'target is "{target}"; give one of {", ".join(known)}')
-    return (known[target],)
+    if not re.fullmatch(r"sm_[0-9]{2,3}", target):
+        raise OptionError(f'target is "{target}"; give a GPU such as sm_89')
+    return (int(target.removeprefix("sm_")),)
 
 
-def check_kernels(checkpoint: Checkpoint, preset: Preset) -> None:
-    """Raise OptionError if our kernels cannot run a model's decoder."""
+def check_kernels(checkpoint: Checkpoint, preset: Preset, targets: Sequence[int]) -> None:
+    """Raise OptionError if our kernels cannot run a model's decoder on these GPUs."""
+    from janus_edge.kernels.compile import TARGETS
+
+    if unknown := [f"sm_{each}" for each in targets if each not in TARGETS]:
+        known = ", ".join(f"sm_{each}" for each in TARGETS)
+        raise OptionError(f"--backend cuda has no kernels for {unknown[0]}; give one of {known}")
     if not isinstance(checkpoint.model, Janus):
         raise OptionError(
             "--backend cuda is for models that draw codes; a JanusFlow takes --backend tensorrt"

@@ -159,7 +159,7 @@ def export_bundle(
     check_length(checkpoint.model, max_length)
     check_place(folder, replace)
     if kernels:
-        check_kernels(checkpoint, preset)
+        check_kernels(checkpoint, preset, kernels)
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
     with replacing(folder, replace) as part:

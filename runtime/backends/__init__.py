@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from janus_edge.runtime.devices import Device
+from janus_edge.runtime.devices import Device, has_kernels
 from janus_edge.runtime.resources import num_processors
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Shared:
 
     @cached_property
     def on_cpu(self) -> Shared:
-        """What those share that run on the CPU."""
+        """Return what those share that run on the CPU."""
         return self if self.device.kind == "cpu" else Shared(self.num_threads)
 
     @cached_property
@@ -126,7 +126,7 @@ def device_of(manifest: Manifest, name: str, device: Device) -> Device:
 
     Of a bundle with our GPU kernels, what they do not compute runs on the CPU.
     """
-    if _has_cuda_kernels(manifest, "decoder", device):
+    if has_kernels(manifest, device):
         return device if _has_cuda_kernels(manifest, name, device) else Device()
     return device
 

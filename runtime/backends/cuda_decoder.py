@@ -28,6 +28,7 @@ from janus_edge.runtime.sizes import Sizes
 
 CACHE_TYPE = "float16"  # of keys and values
 _MOST_ROWS = 16  # of a pass: a tile of products
+_ATTENTION = ("attend", "attend_kept", "write_slots")
 _GROUP = 128  # inputs that a product with 4-bit weights takes at once
 _WHAT = "the decoder"
 Launch = tuple[str, int, tuple[Any, ...]]  # kernel, programs, arguments
@@ -47,7 +48,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Scratch:
-    """What the kernels of a pass hand on to one another."""
+    """Memory by which the kernels of a pass hand on what they compute."""
 
     streams: tuple[DeviceArray, DeviceArray]
     nothing: DeviceArray  # the parts that the first layer adds
@@ -62,7 +63,11 @@ class _Scratch:
 
 @dataclass(frozen=True)
 class _Pass:
-    """Which rows a pass computes: ``rows`` of them, ``span`` positions of each cache."""
+    """Says which rows a pass computes: ``rows`` of them, ``span`` positions of each cache.
+
+    ``is_step`` is True where the call has one position of each row. Parts of longer calls take the
+    same kernels whatever their length, so that sums do not depend on how they are divided.
+    """
 
     embeds: DeviceArray
     positions: DeviceArray
@@ -70,6 +75,7 @@ class _Pass:
     caches: list[DeviceArray]
     rows: int
     span: int
+    is_step: bool
 
 
 class CudaDecoder:
@@ -118,6 +124,11 @@ class CudaDecoder:
             *((name, "SHARED", shared) for name in ("attend", "attend_kept")),
             *(("down", key, v) for key, v in (("INNER", self._inner), ("SPLITS", self._parts))),
             ("write_slots", "KV_HEADS", sizes.num_kv_heads),
+            ("write_slots", "QUERIES", self._heads * sizes.head_dim),
+            ("combine", "HEAD", sizes.head_dim),
+            ("attend_kept", "CHUNK", self._chunk),
+            *((name, "HALF", sizes.head_dim // 2) for name in _ATTENTION),
+            *((name, "SPLITS", 1) for name in ("qkv", *_ATTENTION)),
         ):
             self._gpu.kernels.require(name, key, value)
 
@@ -229,7 +240,7 @@ class CudaDecoder:
     ) -> Iterator[Launch]:
         slots, rows, heads = keys_values[0].shape[2], each.rows, self._heads
         given = (scratch.qkv, *self._angles, *keys_values, scratch.positions)
-        if each.span > 1:
+        if not each.is_step:
             yield (
                 "write_slots",
                 rows * self._sizes.num_kv_heads,
@@ -237,7 +248,7 @@ class CudaDecoder:
             )
         chunks = -(-slots // self._chunk)
         yield (
-            "attend" if each.span == 1 else "attend_kept",
+            "attend" if each.is_step else "attend_kept",
             rows * heads * chunks,
             (*given, scratch.attended, scratch.stats, rows, slots, chunks, each.span),
         )
@@ -286,4 +297,5 @@ def _passes(
                 kept,
                 own * span,
                 span,
+                time == 1,
             )

@@ -146,7 +146,7 @@ def test_a_full_conversation_says_how_to_go_on(talk: Talk) -> None:
 
 @pytest.mark.parametrize(("wrong", "code"), [("", 0), ("/nothing\n", 1), ("/image no.png\n", 1)])
 def test_piped_lines(bundle_dir: Path, tmp_path: Path, wrong: str, code: int) -> None:
-    """What comes after a wrong line is done, too."""
+    """Lines after a wrong one are done, too."""
     done = subprocess.run(
         [sys.executable, "-m", "janus_edge", "chat", "--model", str(bundle_dir), "--seed", "1"],
         input=f"{wrong}/draw a star\n/save s.png\n/quit\nnot read\n",

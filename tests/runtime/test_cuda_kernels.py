@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.export.bundle.gpu_kernels import check_kernels, kernels_of
+from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, kernels_of
 from janus_edge.export.quantization.presets import preset_of
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
@@ -141,7 +141,16 @@ def test_models_that_do_not_fit(
     with torch.device("meta"):
         model = Janus(dataclasses.replace(config, **changed))
     with pytest.raises(OptionError, match=says):
-        check_kernels(dataclasses.replace(small, model=model), preset_of("int4"))
+        check_kernels(dataclasses.replace(small, model=model), preset_of("int4"), (89,))
+
+
+def test_gpus_that_kernels_are_compiled_for(small: Checkpoint) -> None:
+    """TensorRT takes others, too."""
+    assert gpu_targets("sm_75") == (75,) and 89 in gpu_targets(None)
+    with pytest.raises(OptionError, match='target is "89"'):
+        gpu_targets("89")
+    with pytest.raises(OptionError, match="no kernels for sm_75; give one of sm_80"):
+        check_kernels(small, preset_of("int4"), (75,))
 
 
 def test_it_answers_and_keeps_keys_on_the_device(gpu: Machine) -> None:

@@ -1,4 +1,4 @@
-"""What a CPU trains with in place of PyTorch's own computes the same, forward and backward."""
+"""Compare what a CPU trains with to PyTorch's own, forward and backward."""
 
 from __future__ import annotations
 
