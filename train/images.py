@@ -3,7 +3,8 @@
 Codes and latents of drawn images are kept in a file per dataset and tokenizer, so that each image
 is encoded in the first epoch alone.
 
-Shapes: I images asked about, G images drawn, N codes, Z latent channels, H, W latent cells.
+Shapes: B images encoded at once, I images asked about, G images drawn, N codes, Z latent channels,
+H, W latent cells.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from janus_edge.data.errors import BrokenSample
@@ -23,7 +25,10 @@ from janus_edge.train.pieces import Piece
 from janus_edge.train.recipe import Recipe, Stage
 from janus_edge.train.steps import random_of
 
-Encode = Callable[[Tensor], Tensor]  # pixels (1, 3, S, S) in [-1, 1] to codes or a latent
+Encode = Callable[[Tensor], Tensor]  # pixels (B, 3, S, S) in [-1, 1] to codes or latents
+# Images that are encoded at once. A last few are filled up to as many, so that an image's latent
+# does not depend on which others are new: a stopped run goes on to the same curve.
+ENCODED_AT_ONCE = 8
 
 
 class Images(Protocol):
@@ -34,7 +39,7 @@ class Images(Protocol):
 
 
 class Encoded:
-    """Codes or latents of a role's images, each computed when first needed and kept in a file.
+    """Codes or latents of a role's images, kept in a file.
 
     Processes may share the file: each writes the entries of its own images, whole.
     """
@@ -52,11 +57,17 @@ class Encoded:
         self._entries = _mapped(path, (count, *shape), dtype)
         self._is_there = _mapped(path.with_suffix(".there"), (count,), "uint8")
 
-    def get(self, index: int, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return an entry; ``make`` computes it if it is not there yet."""
-        if not self._is_there[index]:
-            self._entries[index] = make()
-            self._is_there[index] = 1
+    def has(self, index: int) -> bool:
+        """Return whether an entry is there."""
+        return bool(self._is_there[index])
+
+    def put(self, index: int, entry: np.ndarray) -> None:
+        """Keep an entry."""
+        self._entries[index] = entry
+        self._is_there[index] = 1
+
+    def get(self, index: int) -> np.ndarray:
+        """Return an entry that is there."""
         return np.array(self._entries[index])
 
     def first(self, most: int) -> np.ndarray:
@@ -89,7 +100,7 @@ class Loader:
         Args:
             recipe: The recipe.
             data: The shards by role.
-            encode: The VQ tokenizer's codes (1, N), or the autoencoder's latent (1, Z, H, W).
+            encode: The VQ tokenizer's codes (B, N), or the autoencoder's latents (B, Z, H, W).
             kept: What is encoded, by role that draws.
             skip: Called with the names of images that cannot be read, and why.
         """
@@ -105,6 +116,7 @@ class Loader:
             rows: The pieces of each row.
         """
         size = self.recipe.config.vision.image_size
+        broken = self.encode_new([piece for row in rows for piece in row if piece.draws])
         kept_rows: list[list[Piece]] = []
         seen: list[Tensor] = []
         drawn: list[dict[str, Tensor]] = []
@@ -115,6 +127,8 @@ class Loader:
                     if piece.sees:
                         seen.append(pixels(padded(self._image(piece), size)))
                     if piece.draws:
+                        if piece.place in broken:
+                            raise broken[piece.place]
                         drawn.append(self._drawn(stage, step, piece))
                 except BrokenSample as error:
                     self.skip({error.name: error.reason})
@@ -125,6 +139,38 @@ class Loader:
         joined = {name: torch.stack([each[name] for each in drawn]) for name in names}
         return join(kept_rows, codes, torch.stack(seen) if seen else None, joined)
 
+    def encode_new(self, pieces: Sequence[Piece]) -> dict[tuple[str, int], BrokenSample]:
+        """Encode and keep the images of pieces that are not kept yet, several at once.
+
+        Args:
+            pieces: Pieces that draw.
+
+        Returns:
+            The errors of images that cannot be read, by place.
+        """
+        broken: dict[tuple[str, int], BrokenSample] = {}
+        found: dict[tuple[str, int], Tensor] = {}
+        for piece in pieces:
+            role, index = piece.place
+            if piece.place not in found and not self.kept[role].has(index):
+                try:
+                    found[piece.place] = self._clean(piece)
+                except BrokenSample as error:
+                    broken[piece.place] = error
+        for start in range(0, len(found), ENCODED_AT_ONCE):
+            places = list(found)[start : start + ENCODED_AT_ONCE]
+            batch = torch.stack([found[place] for place in places])
+            missing = ENCODED_AT_ONCE - len(batch)
+            with torch.no_grad():
+                entries = self.encode(F.pad(batch, (0, 0) * 3 + (0, missing))).cpu().numpy()
+            for (role, index), entry in zip(places, entries, strict=False):
+                self.kept[role].put(index, entry)
+        return broken
+
+    def _clean(self, piece: Piece) -> Tensor:
+        """Return the pixels of an image that is drawn; raise BrokenSample."""
+        return pixels(cropped(self._image(piece), self.recipe.config.vision.image_size))
+
     def _image(self, piece: Piece) -> np.ndarray:
         role, index = piece.place
         return self.data[role].image(index)
@@ -132,16 +178,7 @@ class Loader:
     def _drawn(self, stage: Stage, step: int, piece: Piece) -> dict[str, Tensor]:
         """Return what the losses need of a drawn image."""
         role, index = piece.place
-        size = self.recipe.config.vision.image_size
-
-        def clean() -> Tensor:
-            return pixels(cropped(self._image(piece), size))
-
-        def encoded() -> np.ndarray:
-            with torch.no_grad():
-                return self.encode(clean()[None])[0].cpu().numpy()
-
-        entry = torch.from_numpy(self.kept[role].get(index, encoded))
+        entry = torch.from_numpy(self.kept[role].get(index))
         if piece.num_codes:
             return {"codes": entry.long()}
         rng, times = random_of(self.recipe, stage, step, piece.place), self.recipe.timesteps
@@ -150,7 +187,7 @@ class Loader:
         noise = torch.from_numpy(rng.standard_normal(tuple(entry.shape), np.float32))
         logit = torch.tensor(times.mean + times.std * float(rng.standard_normal()))
         found = {"latent": entry.float(), "noise": noise, "t": logit.sigmoid().float()}
-        return found | ({"clean": clean()} if self.recipe.repa else {})
+        return found | ({"clean": self._clean(piece)} if self.recipe.repa else {})
 
 
 def pixels(image_HWC: np.ndarray) -> Tensor:

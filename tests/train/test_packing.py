@@ -95,6 +95,26 @@ def test_gradients_of_packed_rows_too(bench: Bench) -> None:
         assert (gradient - found[1][name]).abs().max() / scale < 1e-4, name
 
 
+def test_an_image_is_encoded_alike_beside_any_others(bench: Bench, tmp_path: Path) -> None:
+    """A stopped run finds some images of its step encoded and others not."""
+    drawing = [piece for piece in bench.layout(bench.step).pieces if piece.draws]
+    assert len({piece.place for piece in drawing}) > 2
+    bench.loader.encode_new(drawing)
+    together = bench.loader.kept
+    shape, dtype = code_shape(bench.recipe)
+    alone = {
+        role: Encoded(tmp_path / "alone" / role, len(each.shards), shape, dtype)
+        for role, each in bench.data.items()
+        if role in together
+    }
+    bench.loader.kept = alone
+    for piece in reversed(drawing):
+        bench.loader.encode_new([piece])
+        role, index = piece.place
+        assert np.array_equal(alone[role].get(index), together[role].get(index))
+        assert np.any(alone[role].get(index))
+
+
 def test_every_weight_has_a_gradient_whatever_a_row_holds(bench: Bench) -> None:
     """FSDP sums gradients over processes, whose rows hold different things."""
     layout = bench.layout(bench.step)
