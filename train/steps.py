@@ -69,17 +69,19 @@ class Layout:
     def of(self, rank: int, world: int, rows_at_once: int) -> list[list[tuple[int, ...]]]:
         """Return the rows that a process computes, some at a time.
 
-        All processes have as many turns, as they exchange gradients in each; one with fewer rows
-        has empty ones.
+        All processes have as many turns, as they exchange gradients in each, and as many rows in a
+        turn; one with fewer rows has an empty one. No turn has more rows than the step needs.
 
         Args:
             rank: Number of the process.
             world: Number of processes.
             rows_at_once: Most rows that a device computes at once.
         """
-        turns = -(-len(self.rows) // (world * rows_at_once))
-        own = [*self.rows[rank::world], *[()] * (turns * rows_at_once)]
-        return [own[i * rows_at_once : (i + 1) * rows_at_once] for i in range(turns)]
+        each = -(-len(self.rows) // world)
+        turns = -(-each // rows_at_once)
+        at_once = -(-each // turns)
+        own = [*self.rows[rank::world], *[()] * (turns * at_once)]
+        return [own[i * at_once : (i + 1) * at_once] for i in range(turns)]
 
 
 def lay_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -245,11 +246,15 @@ def test_rows_are_filled(bench: Bench) -> None:
     with pytest.raises(ValueError, match="a piece of 101 positions"):
         pack([101], 100)
     layout = bench.layout(0)
-    for world in (1, 2, 3):
-        turns = [layout.of(rank, world, 1) for rank in range(world)]
+    for world, at_once in product((1, 2, 3), (1, 2, 64)):
+        turns = [layout.of(rank, world, at_once) for rank in range(world)]
         assert len({len(each) for each in turns}) == 1
         rows_of_all = sorted(row for each in turns for turn in each for row in turn if row)
         assert rows_of_all == sorted(layout.rows)
+        sizes = {len(turn) for each in turns for turn in each}
+        assert len(sizes) == 1 and max(sizes) <= at_once
+        # no more empty rows than turns need to be equal
+        assert world * len(turns[0]) * max(sizes) < len(layout.rows) + world * len(turns[0])
 
 
 def test_attention_stays_inside_a_piece(bench: Bench) -> None:
