@@ -23,6 +23,7 @@ class Roles(StrEnum):
     understanding = "understanding"
     text = "text"
     generation = "generation"
+    class_prompts = "class_prompts"
 
 
 class Worlds(StrEnum):
@@ -46,9 +47,7 @@ def build(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder of roles; its folder ROLE is written.")],
-    role: Annotated[
-        Roles | None, typer.Option(help="Default: what the first whole row serves for.")
-    ] = None,
+    role: Annotated[Roles | None, typer.Option(help="Default: what most rows serve for.")] = None,
     samples_per_shard: Annotated[
         int, typer.Option(help="The most samples of a shard, which has 1 GB at most.", min=1)
     ] = 10_000,

@@ -52,13 +52,15 @@ def train(
 ) -> None:
     """Train or fine-tune a model by a recipe. If it is stopped, the same command goes on.
 
-    Several processes: torchrun --nproc-per-node N -m janus_edge.cli train RECIPE ...
+    Several processes: torchrun --nproc-per-node N -m -- janus_edge.cli train RECIPE ...
     """
     from janus_edge.runtime.errors import OptionError
     from janus_edge.runtime.stop import keeping
     from janus_edge.train.recipe import load_recipe
 
     chosen = load_recipe(recipe)
+    if dry_run and lora:
+        raise OptionError("--dry-run computes the memory of full training; leave --lora out")
     if dry_run:
         from janus_edge.train.dry_run import lines_of
 

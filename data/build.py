@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from janus_edge.data.place import MARKER, SKIPPED, placed
 from janus_edge.data.rows import Row, rows_of
 from janus_edge.data.samples import decoded
 from janus_edge.data.shard_writer import ShardWriter
-from janus_edge.data.source import ROLES, misfit
+from janus_edge.data.source import CLASS_PROMPTS, ROLES, misfit
 from janus_edge.runtime.errors import ImageError, OptionError
 from janus_edge.runtime.image_bytes import read_bytes
 
@@ -63,7 +64,8 @@ def build_shards(
     Args:
         source: A folder of images and texts, or a CSV, JSONL or JSON file.
         out: The folder of roles, made if it is missing.
-        role: understanding, text or generation; None for what the first whole row serves for.
+        role: understanding, text, generation or class_prompts; None for that which most rows
+            serve in.
         samples_per_shard: The most samples of a shard.
         replace: Whether earlier shards of ours there are replaced.
         report: Called with lines that say how far it is.
@@ -73,32 +75,30 @@ def build_shards(
         OptionError: An option has no such value.
         OutputError: The folder is there, or cannot be written.
     """
-    if role is not None and role not in ROLES:
-        raise OptionError(f"role {role}: give one of {', '.join(ROLES)}")
+    if role is not None and role not in (known := (*ROLES, CLASS_PROMPTS)):
+        raise OptionError(f"role {role}: give one of {', '.join(known)}")
     if samples_per_shard < 1:
         raise OptionError(f"samples_per_shard {samples_per_shard}: give 1 or more")
-    rows = rows_of(source)
-    before: list[Row | BrokenSample] = []
-    for row in rows if role is None else ():
-        before.append(row)
-        if isinstance(row, Row):
-            role = _role_of(row.content, row.image is not None)
-            break
-    if role is None:
-        raise _refusal(source, "it has no whole row", before)
-    built = Built(out / role, role)
+    built = Built(out / (chosen := role or _most_served(source)), chosen)
     with placed(built.folder, replace) as part:
-        _fill(part, built, _both(before, rows), samples_per_shard, report)
+        _fill(part, built, rows_of(source), samples_per_shard, report)
         _check_result(source, built)
         _write_lists(part, built)
     return built
 
 
-def _both(
-    before: list[Row | BrokenSample], rows: Iterator[Row | BrokenSample]
-) -> Iterator[Row | BrokenSample]:
-    yield from before
-    yield from rows
+def _most_served(source: Path) -> str:
+    """Return the role that most rows of a source serve in; raise DataError if no row is whole."""
+    served: Counter[str] = Counter()
+    first: list[BrokenSample] = []
+    for row in rows_of(source):
+        if isinstance(row, Row):
+            served[_role_of(row.content, row.image is not None)] += 1
+        elif not first:
+            first.append(row)
+    if not served:
+        raise _refusal(source, "it has no whole row", first)
+    return served.most_common(1)[0][0]
 
 
 def _role_of(content: Content, has_image: bool) -> str:

@@ -24,6 +24,8 @@ COLUMNS = ("image", "caption", "question", "answer", "text")
 _NEEDED = ({"image", "caption"}, {"image", "question", "answer"}, {"image", "text"}, {"text"})
 _IMAGE_KEYS = ("image", "file_name")  # the second is Hugging Face's
 _MOST_BYTES = 2**40
+# Images that are not read; a row that has one is broken, so that its text is not taken alone.
+_NOT_READ = ("avif", "bmp", "gif", "heic", "heif", "tif", "tiff")
 _GIVE = "give a folder of images and texts, or a .csv, .jsonl or .json file"
 
 
@@ -79,7 +81,7 @@ def _of_folder(source: Path) -> Iterator[Row | BrokenSample]:
         stems: dict[str, list[Path]] = defaultdict(list)
         for name in sorted(each for each in files if not each.startswith(".")):
             path = Path(folder, name)
-            if path.suffix.lower().removeprefix(".") in (*IMAGES, "txt", "json"):
+            if path.suffix.lower().removeprefix(".") in (*IMAGES, *_NOT_READ, "txt", "json"):
                 stems[path.stem].append(path)
         for paths in stems.values():
             texts = {path.suffix.lower(): path for path in paths if _is_text(path)}

@@ -18,6 +18,7 @@ from janus_edge.data.samples import Sample, Shards, shards_of
 from janus_edge.runtime.reading import read_regular
 
 ROLES = ("understanding", "text", "generation")
+CLASS_PROMPTS = "class_prompts"  # images with the name of their class as caption: ImageNet's
 _MOST_TOML = 2**20  # bytes
 _MOST_REPEAT = 1000
 _TRIED = 16  # samples of a role, evenly spaced, that are looked at when it is opened
@@ -26,8 +27,8 @@ _FORM = 'write roles as in generation = ["FOLDER", {path = "FOLDER", repeat = 2}
 
 def misfit(role: str, content: Content, has_image: bool) -> str:
     """Return why a sample cannot serve in a role, "" if it can. Other roles take any sample."""
-    if role == "generation" and not (has_image and content.captions):
-        return f"a {content.kind} where generation needs an image with a caption"
+    if role in ("generation", CLASS_PROMPTS) and not (has_image and content.captions):
+        return f"a {content.kind} where {role} needs an image with a caption"
     if role == "understanding" and not has_image:
         return f"a {content.kind} without an image where understanding needs one"
     if role == "text" and has_image:

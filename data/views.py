@@ -33,7 +33,7 @@ def cropped(pixels_HWC: np.ndarray, size: int) -> np.ndarray:
         pixels_HWC: The image (H, W, 3) uint8.
         size: S.
 
-    Source: JanusFlow, arXiv 2411.07975.
+    JanusFlow (arXiv 2411.07975) crops at random places; here an image is encoded once.
     """
     height, width, _ = pixels_HWC.shape
     short = min(height, width)

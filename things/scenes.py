@@ -35,10 +35,9 @@ STYLE_WEIGHTS = (0.4, 0.3, 0.3)
 
 KINDS = ("single", "pair", "repeated", "several")
 KIND_WEIGHTS = (0.5, 0.2, 0.2, 0.1)
-SINGLE_SIZES = (64, 80)  # px
-SIZES = {2: (40,), 3: (32, 40), 4: (32,), 5: (24,)}  # px, by number of things
+# px, by number of things. One size each: a small model has to know each drawing by heart at each.
+SIZES = {1: 80, 2: 40, 3: 32, 4: 32, 5: 24}
 MAX_OBJECTS = 5
-_SWAY = 8  # px that a single thing's centre may be from the middle
 _CLEAR = 12  # px by which a pair is further apart along one axis than along the other
 HELD_OUT_PERCENT = 10
 
@@ -188,18 +187,15 @@ def relation_of(first: Placed, second: Placed) -> str:
 
 
 def _single(rng: np.random.Generator) -> tuple[Placed, ...]:
-    size = SINGLE_SIZES[int(rng.integers(len(SINGLE_SIZES)))]
-    middle = (IMAGE_SIZE - size) // 2
-    reach = min(_SWAY, middle) // CELL if size < max(SINGLE_SIZES) else 0
-    x, y = (middle + CELL * int(v) for v in rng.integers(-reach, reach + 1, 2))
-    return (Placed(thing=_pick(rng, tuple(THINGS)), size=size, x=x, y=y),)
+    margin = (IMAGE_SIZE - SIZES[1]) // 2
+    return (Placed(thing=_pick(rng, tuple(THINGS)), size=SIZES[1], x=margin, y=margin),)
 
 
 def _pair(rng: np.random.Generator) -> tuple[Placed, ...]:
     """Return two different things that are clearly apart along one axis."""
     names = _different(rng, 2)
     while True:
-        first, second = _place(rng, names, [_size(rng, 2) for _ in names])
+        first, second = _place(rng, names, [SIZES[2]] * 2)
         (x1, y1), (x2, y2) = first.centre, second.centre
         dx, dy = x2 - x1, y2 - y1
         if abs(abs(dx) - abs(dy)) >= _CLEAR:
@@ -210,13 +206,13 @@ def _pair(rng: np.random.Generator) -> tuple[Placed, ...]:
 def _repeated(rng: np.random.Generator) -> tuple[Placed, ...]:
     """Return two to five of the same thing, of one size."""
     count = int(rng.integers(2, MAX_OBJECTS + 1))
-    return _rows(_place(rng, [_pick(rng, COUNTABLE)] * count, [_size(rng, count)] * count))
+    return _rows(_place(rng, [_pick(rng, COUNTABLE)] * count, [SIZES[count]] * count))
 
 
 def _several(rng: np.random.Generator) -> tuple[Placed, ...]:
     """Return three or four different things."""
     count = int(rng.integers(3, 5))
-    return _rows(_place(rng, _different(rng, count), [_size(rng, count) for _ in range(count)]))
+    return _rows(_place(rng, _different(rng, count), [SIZES[count]] * count))
 
 
 _THINGS_OF = dict(zip(KINDS, (_single, _pair, _repeated, _several), strict=True))
@@ -230,10 +226,6 @@ def _rows(things: list[Placed]) -> tuple[Placed, ...]:
 def _different(rng: np.random.Generator, count: int) -> list[str]:
     names = tuple(THINGS)
     return [names[int(i)] for i in rng.choice(len(names), count, replace=False)]
-
-
-def _size(rng: np.random.Generator, count: int) -> int:
-    return SIZES[count][int(rng.integers(len(SIZES[count])))]
 
 
 def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:

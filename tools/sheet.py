@@ -1,6 +1,11 @@
-"""Draw the README's sheet of images: ``python tools/sheet.py docs/sheet.png``."""
+"""Draw a sheet of images with their prompts, seed 0: the README's and those of the docs.
 
-import sys
+    python tools/sheet.py docs/sheet.png --model tiny-things --font NanumGothic.ttf
+
+The font must have Hangul for the prompts of tiny-things (Debian: fonts-nanum).
+"""
+
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +14,49 @@ from PIL import Image, ImageDraw, ImageFont
 import janus_edge
 from janus_edge.runtime.files import atomic_write
 
-PROMPTS = (
-    "three red circles",
-    "a blue square left of a yellow star",
-    "a large green triangle",
-    "two pink crosses on a black background",
-    "an orange star and a purple circle",
-    "a cyan cross above a red triangle",
-    "five small yellow squares on a grey background",
-    "a green circle below a pink star",
-)
-COLUMNS, ZOOM, LABEL, GAP = 4, 3, 34, 12  # the last two in px
+PROMPTS = {
+    "tiny-janus": (
+        "three red circles",
+        "a blue square left of a yellow star",
+        "a large green triangle",
+        "two pink crosses on a black background",
+        "an orange star and a purple circle",
+        "a cyan cross above a red triangle",
+        "five small yellow squares on a grey background",
+        "a green circle below a pink star",
+    ),
+    # What a newcomer would type; written down before the model had drawn any.
+    "tiny-things": (
+        "a red apple",
+        "고양이",
+        "a dog",
+        "two bananas",
+        "a birthday cake",
+        "a heart",
+        "a house",
+        "무지개",
+        "a rocket",
+        "a cat left of a dog",
+        "a smiling face",
+        "a tree",
+        "피자 한 조각",
+        "a cup of coffee",
+        "a unicorn",
+        "three strawberries",
+        "a fish on a blue background",
+        "a car",
+        "꽃",
+        "a guitar",
+        "a soccer ball",
+        "the sun",
+        "강아지 두 마리",
+        "a robot",
+    ),
+}
+COLUMNS, SIDE, LABEL, GAP = {8: 4, 24: 6}, 192, 34, 12  # the last three in px
 
 
-def wrapped(text: str, font: ImageFont.ImageFont, width: int) -> str:
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """Return the text in as many lines as the width in px needs."""
     lines = [""]
     for word in text.split():
@@ -43,20 +77,27 @@ def draw(session: janus_edge.Session, prompt: str) -> np.ndarray:
 
 def main() -> None:
     """Draw all prompts and lay out the images with the prompts below."""
-    session, font = janus_edge.Session(janus_edge.open_bundle()), ImageFont.load_default(13)
-    images = [Image.fromarray(draw(session, prompt)) for prompt in PROMPTS]
-    side = images[0].width * ZOOM
-    rows = -(-len(PROMPTS) // COLUMNS)
-    size = (COLUMNS * (side + GAP) + GAP, rows * (side + LABEL + GAP) + GAP)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--model", choices=tuple(PROMPTS), default="tiny-janus")
+    parser.add_argument("--bundle", type=Path, help="another bundle of this model")
+    parser.add_argument("--font", help="TrueType file of the labels")
+    options = parser.parse_args()
+    session = janus_edge.Session(janus_edge.open_bundle(options.bundle or options.model))
+    font = ImageFont.truetype(options.font, 14) if options.font else ImageFont.load_default(13)
+    prompts = PROMPTS[options.model]
+    columns = COLUMNS[len(prompts)]
+    size = (columns * (SIDE + GAP) + GAP, len(prompts) // columns * (SIDE + LABEL + GAP) + GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (prompt, image) in enumerate(zip(PROMPTS, images, strict=True)):
-        x = GAP + index % COLUMNS * (side + GAP)
-        y = GAP + index // COLUMNS * (side + LABEL + GAP)
-        sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (x, y))
-        pen.rectangle((x, y, x + side - 1, y + side - 1), outline="lightgrey")
-        pen.multiline_text((x, y + side + 2), wrapped(prompt, font, side), "black", font, spacing=1)
-    with atomic_write(Path(sys.argv[1])) as part:
+    for index, prompt in enumerate(prompts):
+        x = GAP + index % columns * (SIDE + GAP)
+        y = GAP + index // columns * (SIDE + LABEL + GAP)
+        image = Image.fromarray(draw(session, prompt))
+        sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, y))
+        pen.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline="lightgrey")
+        pen.multiline_text((x, y + SIDE + 2), wrapped(prompt, font, SIDE), "black", font, spacing=1)
+    with atomic_write(options.output) as part:
         sheet.save(part, format="PNG", optimize=True)
 
 

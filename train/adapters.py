@@ -5,15 +5,15 @@ Source: arXiv 2106.09685.
 
 from __future__ import annotations
 
-import copy
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from janus_edge.model.weights import Model
 from janus_edge.runtime.errors import OptionError
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "language_model."  # of the parameters that get adapters
+SCALE = 2  # of an adapter: alpha is so many times the rank
+_BASE = ".base_layer."  # in the name of a matrix that has an adapter
 
 
 def add_adapters(model: Model, rank: int) -> None:
@@ -21,7 +21,7 @@ def add_adapters(model: Model, rank: int) -> None:
 
     Args:
         model: The model.
-        rank: Rank of the adapters; their scale is 2, as alpha is twice the rank.
+        rank: Rank of the adapters.
 
     Raises:
         OptionError: peft is not installed.
@@ -31,27 +31,26 @@ def add_adapters(model: Model, rank: int) -> None:
     except ImportError:
         raise OptionError("LoRA needs peft; pip install 'janus-edge[train]'") from None
     config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=list(MATRICES), use_rslora=False
+        r=rank, lora_alpha=SCALE * rank, target_modules=list(MATRICES), use_rslora=False
     )
     inject_adapter_in_model(config, model.language_model)
 
 
-def merged(model: Model, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return weights without adapters: each matrix with its adapter added.
 
-    Args:
-        model: A model with adapters.
-        state: Its weights, whole.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    It needs no copy of the model, which FSDP does not allow.
 
-    whole = copy.deepcopy(model).cpu()
-    whole.load_state_dict(state)
-    layers = {n: m for n, m in whole.named_modules() if isinstance(m, BaseTunerLayer)}
-    for name, layer in layers.items():
-        layer.merge()
-        owner, _, leaf = name.rpartition(".")
-        base = layer.get_base_layer()
-        assert isinstance(base, nn.Module)
-        setattr(whole.get_submodule(owner), leaf, base)
-    return whole.state_dict()
+    Args:
+        state: The weights of a model with adapters, whole.
+    """
+    found = {}
+    for name, value in state.items():
+        if ".lora_" in name:
+            continue
+        if _BASE in name:
+            at = name.replace(_BASE, ".lora_{}.default.")
+            down, up = (state[at.format(side)].float() for side in "AB")
+            value = (value.float() + SCALE * up @ down).to(value.dtype)
+        found[name.replace(_BASE, ".")] = value
+    return found

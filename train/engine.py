@@ -17,21 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.train.loop import autocast, select_trainable
 from janus_edge.train.packing import Packed
 from janus_edge.train.pieces import Piece
 from janus_edge.train.recipe import Recipe, Stage
-from janus_edge.train.states import Place, content_of, resume, save
+from janus_edge.train.states import Place, TrainingError, content_of, resume, save
 from janus_edge.train.steps import Layout
 from janus_edge.train.throughput import Meter, peak_of
 from janus_edge.train.world import World, exchange_gradients, whole
 
 Load = Callable[[Stage, int, list[list[Piece]]], Packed]
-
-
-class TrainingError(JanusEdgeError):
-    """A training that cannot go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +150,8 @@ def _learning(run: Run, stage: Stage) -> list[nn.Parameter]:
 def _laid_out(run: Run, stage: Stage, step: int) -> Layout:
     """Return a step's layout; raise TrainingError if nothing is left of it."""
     layout = run.lay_out(stage, step)
-    run.skip(layout.skipped)
+    if run.world.leads:  # all lay out the same
+        run.skip(layout.skipped)
     if not layout.pieces:
         raise TrainingError(
             f"stage {stage.name}, step {step}: all of its samples are broken; "
@@ -189,8 +185,8 @@ def _step(
     norm = float(whole(nn.utils.clip_grad_norm_(parameters, run.recipe.clip)))
     if not math.isfinite(norm):
         raise TrainingError(
-            f"stage {stage.name}, step {step}: the gradient's norm is {norm:g}; start again with a "
-            "smaller learning rate"
+            f"stage {stage.name}, step {step}: the gradient's norm is {norm:g}; give the recipe a "
+            "smaller learning rate, and a new folder for the run"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

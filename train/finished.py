@@ -49,13 +49,12 @@ def finished_folder(run_dir: Path) -> Iterator[Path]:
         put_in_place(part, folder)
 
 
-def gathered(run: Run, model: Model, codec: nn.Module) -> Model | None:
+def gathered(run: Run, codec: nn.Module) -> Model | None:
     """Return the whole model as it is, on the CPU, in the leading process; None in the others.
 
     Args:
         run: The training; all processes call this.
-        model: The model in training, without its codec.
-        codec: Its codec.
+        codec: The codec, which the model in training does not hold.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(run.trainee, options=options)
@@ -68,7 +67,7 @@ def gathered(run: Run, model: Model, codec: nn.Module) -> Model | None:
         if name.startswith("model.") and isinstance(value, Tensor)
     }
     if run.adapters_only:
-        weights = merged(model, weights)
+        weights = merged(weights)
     return finished(run.recipe, weights, codec)
 
 

@@ -153,8 +153,12 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
 
     A CPU without such instructions would take thirty times as long as in fp32 (docs/log.md).
     """
-    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_bf16_fast(device))
+
+
+def is_bf16_fast(device: torch.device) -> bool:
+    """Return whether a device has instructions that multiply bf16."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Parameter]:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,17 +24,19 @@ from janus_edge.data.source import Role, open_source
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint, Model, save_checkpoint
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.files import atomic_write, private_folder
+from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.adapters import PREFIX, add_adapters
 from janus_edge.train.codec import kept_codes, take_codec
 from janus_edge.train.engine import Run, Settings, first_mean, stages_left, train_stage
 from janus_edge.train.finished import CHECKPOINT, finished_folder, gathered
 from janus_edge.train.images import Encoded, Loader
+from janus_edge.train.loop import is_bf16_fast
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.pretraining import pretrain
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.report import Log
+from janus_edge.train.run_folder import RECIPE, claim
 from janus_edge.train.samples import Probe, probe_of, take_samples
 from janus_edge.train.start import Sources, started
 from janus_edge.train.states import resume, saved
@@ -43,7 +46,6 @@ from janus_edge.train.world import World, joined, prepare
 
 MOST_TEXTS = 50_000  # samples per role that a tokenizer is made from
 NUM_SAMPLES = 256  # images that the checkpoint's preview is fitted to
-_RECIPE = "recipe.json"  # in the run's folder: the recipe that it was begun with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,26 +113,19 @@ def _train(
     world: World,
     show: Callable[[str], None],
 ) -> Path:
-    dataset = open_source(data).roles
+    source = open_source(data)
+    dataset = source.roles
     check_roles(recipe, dataset)
-    _check_recipe(recipe, folder, world)
+    claim(folder, recipe, {"data": source.digest, "lora": how.lora}, world)
+    fast = how.settings.bf16 and is_bf16_fast(world.device)
+    how = dataclasses.replace(how, settings=dataclasses.replace(how.settings, bf16=fast))
     checkpoint = started(recipe, sources, texts_of(dataset))
     log = Log(folder, world, show)
     pretrain(recipe, sources, checkpoint, dataset, folder, world, log.skip)
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
     model = checkpoint.model
     encode, codec = take_codec(model, world.device)
-    if how.lora:
-        add_adapters(model, how.lora)
-    trainee = trainee_of(model, recipe).to(world.device)
-    prepare(
-        trainee,
-        model.language_model.model.layers,
-        world,
-        bf16=how.settings.bf16,
-        checkpointing=how.checkpointing,
-        compiled=how.compiled,
-    )
+    trainee = _prepared(model, recipe, how, world)
     kept = kept_codes(recipe, dataset, codec)
     shards = {name: role.shards for name, role in dataset.items()}
     run = Run(
@@ -147,26 +142,43 @@ def _train(
         adapters_only=PREFIX if how.lora else "",
     )
     if how.settings.samples_every:
-        probe = probe_of(recipe, dataset)
-        run.sample = partial(_sample, run, model, codec, encoder, probe, log)
+        probe = probe_of(recipe, dataset, encoder)
+        sampling = checkpoint.sampling
+        run.sample = partial(_sample, run, codec, encoder, probe, sampling, log)
     _train_stages(run, log)
     return _written(run, checkpoint, codec, kept)
 
 
+def _prepared(model: Model, recipe: Recipe, how: How, world: World) -> JanusLosses | FlowLosses:
+    """Return what is trained, on its device, spread over the processes."""
+    if how.lora:
+        add_adapters(model, how.lora)
+    trainee = trainee_of(model, recipe).to(world.device)
+    prepare(
+        trainee,
+        model.language_model.model.layers,
+        world,
+        bf16=how.settings.bf16,
+        checkpointing=how.checkpointing,
+        compiled=how.compiled,
+    )
+    return trainee
+
+
 def _sample(
     run: Run,
-    model: Model,
     codec: nn.Module,
     encoder: PromptEncoder,
     probe: Probe,
+    sampling: Mapping[str, Any],
     log: Log,
     stage: str,
     step: int,
 ) -> None:
     """Draw and answer with the model as it is; all processes call this."""
-    now = gathered(run, model, codec)
+    now = gathered(run, codec)
     if now is not None:
-        found = take_samples(now.to(run.world.device), encoder, probe, run.recipe.settings)
+        found = take_samples(now.to(run.world.device), encoder, probe, sampling)
         log.samples(stage, step, *found)
     run.world.wait()
 
@@ -185,12 +197,13 @@ def _train_stages(run: Run, log: Log) -> None:
 
 def check_roles(recipe: Recipe, dataset: Mapping[str, Role]) -> None:
     """Raise OptionError if the data lack a role that a stage of the recipe takes."""
-    for stage in recipe.stages:
-        if missing := [role for role in stage.roles if role not in dataset]:
-            raise OptionError(
-                f"the data have no {missing[0]}; stage {stage.name} of {recipe.name} takes it; "
-                f"build it: janus-edge data build SOURCE DATA --role {missing[0]}"
-            )
+    needed = {role: stage.name for stage in reversed(recipe.stages) for role in stage.roles}
+    if missing := sorted(role for role in needed if role not in dataset):
+        raise OptionError(
+            f"the data have no {' and no '.join(missing)}; stage {needed[missing[0]]} of "
+            f"{recipe.name} takes {missing[0]}; build it: janus-edge data build SOURCE DATA --role "
+            f"{missing[0]}, or take it out of the recipe's mixture"
+        )
 
 
 def trainee_of(model: Model, recipe: Recipe) -> JanusLosses | FlowLosses:
@@ -211,31 +224,6 @@ def texts_of(dataset: Mapping[str, Role]) -> Iterator[str]:
                 yield from (f" {text}" for text in (*sample.captions, *turns, sample.text or ""))
 
 
-def _check_recipe(recipe: Recipe, folder: Path, world: World) -> None:
-    """Note the recipe in the run's folder; raise OptionError if the run has another one."""
-    path, text = folder / _RECIPE, recipe.model_dump_json(indent=1) + "\n"
-    if path.exists() and not _same(path, recipe):
-        raise OptionError(
-            f"{folder} was begun with another recipe, which its {_RECIPE} holds; give another "
-            "folder for the run"
-        )
-    world.wait()
-    if world.leads and not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as part:
-            part.write_text(text, encoding="utf-8")
-    world.wait()
-
-
-def _same(path: Path, recipe: Recipe) -> bool:
-    """Return whether a file holds a recipe; keys that it does not have stand for their defaults."""
-    try:
-        found = Recipe.model_validate_json(path.read_bytes())
-    except ValueError:
-        return False
-    return found.model_dump_json() == recipe.model_dump_json()
-
-
 def _written(
     run: Run,
     checkpoint: Checkpoint,
@@ -244,7 +232,7 @@ def _written(
 ) -> Path:
     """Write the finished model to ``FOLDER/checkpoint``, and the report; return that folder."""
     folder = run.folder / CHECKPOINT
-    done = gathered(run, checkpoint.model, codec)
+    done = gathered(run, codec)
     if done is None:
         return folder
     samples = next(iter(kept.values())).first(NUM_SAMPLES) if kept else checkpoint.samples
@@ -252,7 +240,7 @@ def _written(
     made = dataclasses.replace(checkpoint, model=done, prompt=prompt, samples=samples)
     with finished_folder(run.folder) as part:
         save_checkpoint(made, part, torch.float16)
-        for name in (_RECIPE, "log.jsonl"):
+        for name in (RECIPE, "log.jsonl"):
             shutil.copy(run.folder / name, part / name)
     write_report(run.folder, run.recipe)
     return folder

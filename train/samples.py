@@ -5,8 +5,9 @@ Shapes: T time, N codes or tokens per image, Z latent channels, H, W latent cell
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from janus_edge.model.janus import Janus, guide, unconditional
 from janus_edge.model.janusflow import JanusFlow, unconditional_rows
 from janus_edge.model.language import make_caches
 from janus_edge.model.weights import Model
+from janus_edge.runtime.errors import PromptError
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.images import pixels
 from janus_edge.train.recipe import ROLES, Recipe
@@ -42,27 +44,38 @@ class Probe:
     questions: tuple[tuple[np.ndarray, str, str], ...]
 
 
-def probe_of(recipe: Recipe, dataset: Mapping[str, Role]) -> Probe:
+def probe_of(recipe: Recipe, dataset: Mapping[str, Role], encoder: PromptEncoder) -> Probe:
     """Return captions and questions of the data, evenly spaced.
 
     Args:
         recipe: Its stages say which roles are drawn; its sizes, how large images are.
         dataset: The data by role.
+        encoder: Captions and questions that it refuses are left out, as in a step.
     """
     drawn = [role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"]
     captions = [
         sample.captions[0]
         for role in drawn[-1:]
         for _, sample in _some(dataset[role], NUM_DRAWN)
-        if sample.captions
+        if sample.captions and _is_prompt(encoder.generation, sample.captions[0])
     ]
     size = recipe.config.vision.image_size
     questions = [
         (padded(dataset["understanding"].shards.image(i), size), each.user, each.assistant)
         for i, sample in (_some(dataset["understanding"], NUM_ASKED) if _asks(recipe) else ())
         for each in sample.turns[:1]
+        if _is_prompt(partial(encoder.question, num_image_tokens=1), each.user)
     ]
-    return Probe(captions=tuple(captions), questions=tuple(questions))
+    return Probe(captions=tuple(dict.fromkeys(captions)), questions=tuple(questions))
+
+
+def _is_prompt(encode: Callable[[str], object], text: str) -> bool:
+    """Return False for a text that is empty or holds a token of the model."""
+    try:
+        encode(text)
+    except PromptError:
+        return False
+    return True
 
 
 def _asks(recipe: Recipe) -> bool:

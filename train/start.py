@@ -6,7 +6,7 @@ Source: the papers start from DeepSeek-LLM, SigLIP-L/16 at 384 px and LlamaGen's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,10 +53,15 @@ def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoin
 
     Raises:
         CheckpointError: A folder cannot be read or does not fit.
-        OptionError: A checkpoint's sizes are not the recipe's, or nothing gives a codec.
+        OptionError: A checkpoint's sizes are not the recipe's, nothing gives a codec, or a source
+            stands beside a checkpoint, which has all.
     """
     if sources.checkpoint is not None:
-        return from_checkpoint(recipe, sources.checkpoint)
+        for name in ("language", "vision", "codec"):
+            if getattr(sources, name) is not None:
+                raise OptionError(f"--start gives the whole model; leave --{name} out")
+        checkpoint = from_checkpoint(recipe, sources.checkpoint)
+        return replace(checkpoint, sampling=checkpoint.sampling | recipe.sampling)
     if sources.codec is None and not (recipe.pretraining and recipe.pretraining.codec):
         raise OptionError(
             "nothing to start from: give --start CHECKPOINT, or --codec CHECKPOINT, whose VQ "

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -27,12 +30,18 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.optim import Optimizer
 
+from janus_edge.runtime.errors import JanusEdgeError
 from janus_edge.runtime.files import sync, sync_folder
+from janus_edge.runtime.stop import Stopped
 from janus_edge.train.world import World
 
 _NAME = re.compile(r"^([a-z0-9][a-z0-9-]{0,40})-(\d{9})$")
 _PART = ".part"  # of a folder that is being written
 KEPT = 2
+
+
+class TrainingError(JanusEdgeError):
+    """A training cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def save(
 
     Raises:
         OSError: It cannot be written; the states before stay.
+        Stopped: The user stopped it; the states before stay.
     """
     stage, step = place
     path = folder / f"{stages[stage]}-{step:09d}"
@@ -91,7 +101,7 @@ def save(
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
     world.wait()
-    with warnings.catch_warnings():  # it warns that there is one process
+    with _as_ours(), warnings.catch_warnings():  # it warns that there is one process
         warnings.simplefilter("ignore")
         dcp_save(content, checkpoint_id=part, no_dist=world.size == 1)
     world.wait()
@@ -102,6 +112,20 @@ def save(
         sync_folder(folder)
         _prune(folder, stages)
     world.wait()
+
+
+@contextmanager
+def _as_ours() -> Iterator[None]:
+    """Raise what stopped a save or a load: PyTorch's own error is no ``Exception``."""
+    try:
+        yield
+    except CheckpointException as error:
+        causes = [cause for cause, _ in error.failures.values()]
+        for cause in causes:
+            if isinstance(cause, Stopped | OSError):
+                raise cause from None
+        first = str(causes[0]).partition("\n")[0]
+        raise TrainingError(f"PyTorch's checkpoint: {first}; what was saved before stays") from None
 
 
 def _prune(folder: Path, stages: list[str]) -> None:
@@ -135,11 +159,21 @@ def resume(
         trainee: The model, prepared as it is trained.
         optimizer: The optimizer; None if its moments are not needed.
         mean: The mean of the weights, as it starts.
+
+    Raises:
+        TrainingError: The state is damaged.
     """
     content = content_of(trainee, optimizer, mean)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dcp_load(content, checkpoint_id=place.path, no_dist=not dist.is_initialized())
+    try:
+        with _as_ours(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dcp_load(content, checkpoint_id=place.path, no_dist=not dist.is_initialized())
+    except Exception as error:  # what PyTorch raises for damaged files has no common kind
+        first = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"{place.path}: this state cannot be read ({first}); remove this folder, and the run "
+            "goes on from the state before"
+        ) from None
     set_model_state_dict(trainee, content["model"])
     if optimizer is not None:
         set_optimizer_state_dict(trainee, optimizer, content["optimizer"])

@@ -138,6 +138,25 @@ def test_a_jsonl(folder: Path, tmp_path: Path) -> None:
     assert said(build_shards(source, tmp_path / "out", role="text")) == ["plain"]
 
 
+def test_most_rows_choose_the_role(folder: Path, tmp_path: Path) -> None:
+    """A stray text beside captioned images is no reason to build a text role of it alone."""
+    for name in ("a", "b c", "x.y"):
+        write(folder / f"{name}.txt", "a caption")
+    write(folder / "README.txt", "photos of my cat")
+    built = build_shards(folder, tmp_path / "out")
+    assert (built.role, built.num_samples, built.num_others) == ("generation", 3, 1)
+
+
+def test_images_that_are_not_read_are_named(folder: Path, tmp_path: Path) -> None:
+    """Their captions are no texts of their own."""
+    for name in ("a", "b c", "x.y", "IMG_1"):
+        write(folder / f"{name}.txt", "a caption")
+    write(folder / "IMG_1.heic", b"...")
+    built = build_shards(folder, tmp_path / "out")
+    assert (built.role, built.num_samples) == ("generation", 3)
+    assert any(name == "IMG_1.heic" and "no .png" in why for name, why in built.skipped)
+
+
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
 def test_llava(folder: Path, tmp_path: Path, name: str) -> None:
     lines = "\n".join(json.dumps(row) for row in LLAVA)

@@ -19,9 +19,7 @@ from tests.native.conftest import ARM, SUPPRESSIONS, Build, checked
 from tests.native.test_conformance import PROMPTS, QUESTIONS
 
 CASES = 5  # of the conformance tests' prompts, and of their questions: sanitizers are slow
-FEW = (
-    2  # where ONNX Runtime computes, slow with them beside it
-)
+FEW = 2  # where ONNX Runtime computes, slow with them beside it
 CORPUS = Path(__file__).parent / "corpus"
 SANITIZERS = ("address,undefined", "thread")
 REPORTS = {

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from janus_edge.bench.programs.fine_tuning import measured
+from janus_edge.bench.programs.blips import is_blip, picture
+from janus_edge.bench.programs.fine_tuning import CHECKPOINTS, SUBJECTS, measured
 from janus_edge.bench.programs.houses import house, is_house
-from janus_edge.shapes.scenes import BACKGROUNDS, COLOURS
+from janus_edge.shapes import scenes as shapes
+from janus_edge.things.scenes import BACKGROUNDS, render, scenes
 
 MOST_S = 20 * 60
 
 
 def test_the_judge_knows_houses() -> None:
-    for background in BACKGROUNDS:
-        for colour in COLOURS:
+    for background in shapes.BACKGROUNDS:
+        for colour in shapes.COLOURS:
             image = house(colour, background, 1, 2)
             assert is_house(image, colour)
             assert not is_house(image, "red" if colour != "red" else "blue")
 
 
+def test_the_judge_knows_blips() -> None:
+    for background in BACKGROUNDS:
+        assert is_blip(picture(background, 80, 8, 0))
+        assert is_blip(picture(background, 64, 24, 16))
+    singles = (scene for scene in scenes("test") if scene.kind == "single")
+    assert not any(is_blip(render(scene)) for scene in islice(singles, 40))
+
+
+SHIPPED = [name for name in SUBJECTS if (CHECKPOINTS / name).is_dir()]
+
+
 @pytest.mark.slow
-def test_something_new_is_learned_and_what_was_known_stays(tmp_path: Path) -> None:
-    found = measured(tmp_path, 600, ["full", "lora"])
+@pytest.mark.parametrize("model", SHIPPED)
+def test_something_new_is_learned_and_what_was_known_stays(model: str, tmp_path: Path) -> None:
+    found = measured(tmp_path, model, 600, ["full", "lora"])
     before = found["before"]
     assert before["new"] <= 0.1
     for way in ("full", "lora"):

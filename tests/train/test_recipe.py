@@ -61,12 +61,16 @@ SMALL = {
 }
 
 
+TUNES = ("janus-pro-1b-tune", "tiny-janus-tune", "tiny-things-tune")
+
+
 def test_the_recipes_are_there() -> None:
-    assert recipe_names() == sorted([*PAPERS, *SMALL, "tiny-janus-tune"])
+    assert recipe_names() == sorted([*PAPERS, *SMALL, *TUNES])
 
 
-def test_the_recipe_of_fine_tuning_has_the_sizes_of_its_start() -> None:
-    tune, whole = load_recipe("tiny-janus-tune"), load_recipe("tiny-janus")
+@pytest.mark.parametrize("name", TUNES)
+def test_a_recipe_of_fine_tuning_has_the_sizes_of_its_start(name: str) -> None:
+    tune, whole = load_recipe(name), load_recipe(name.removesuffix("-tune"))
     assert tune.config == whole.config and tune.prompt == whole.prompt
     assert tune.settings == whole.settings and tune.deviations
 

@@ -251,15 +251,16 @@ def test_low_rank_adapters(dataset: Path, starts: dict[str, Path], tmp_path: Pat
             assert torch.equal(value.half(), before[name].half()), name
 
 
+@pytest.mark.parametrize("more", [(), ("--lora", "2", "--samples-every", "40")], ids=str)
 def test_torchrun(
-    whole: dict[str, Path], dataset: Path, starts: dict[str, Path], tmp_path: Path
+    dataset: Path, starts: dict[str, Path], tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     """The command that docs/recipes.md shows."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     words = ["--standalone", "-m", "--", "janus_edge.cli", "train", str(RECIPES / "mini.toml")]
     words += ["--data", str(dataset), "--start", str(starts["mini"]), "-o", str(tmp_path / "r")]
     done = subprocess.run(
-        [*torchrun, *words, "--fp32", "--log-every", "1"],
+        [*torchrun, *words, "--fp32", "--log-every", "1", *more],
         capture_output=True,
         encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -282,9 +283,9 @@ def test_what_does_not_fit(dataset: Path, starts: dict[str, Path], tmp_path: Pat
     some = tmp_path / "some"
     some.mkdir()
     (some / "text").symlink_to(dataset / "text")
-    assert "the data have no understanding; stage stage1 of mini" in refused(
-        "mini", starts["mini"], some
-    )
+    said = refused("mini", starts["mini"], some)
+    assert "the data have no class_prompts and no generation and no understanding; stage" in said
+    assert "--role class_prompts, or take it out" in said
     with private_folder(tmp_path / "run", target="states"):
         assert "run" in refused("mini", starts["mini"], dataset, OutputError)
     assert "was begun with another recipe" in refused("mini", starts["mini"], dataset)

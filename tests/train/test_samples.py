@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
+from janus_edge.data.build import build_shards
 from janus_edge.data.source import open_source
 from janus_edge.evals.scoring import answer as answer_of
 from janus_edge.evals.scoring import draw as draw_of
@@ -25,6 +26,7 @@ from janus_edge.train.run import How, train_recipe
 from janus_edge.train.samples import answer, draw, probe_of
 from janus_edge.train.start import Sources
 from janus_edge.train.summary import write_report
+from tests.data.shards import image_file
 from tests.train.conftest import NAMES, RECIPES
 
 CAPTIONS = ("a red star", "three small blue circles")
@@ -39,7 +41,7 @@ def test_samples_are_what_the_bundle_gives(
     model = checkpoint.model.eval()
     export_bundle(checkpoint, tmp_path / "b", max_length=96, report=lambda line: None)
     session = Session(open_bundle(tmp_path / "b"), num_threads=1)
-    probe = probe_of(recipe, open_source(dataset).roles)
+    probe = probe_of(recipe, open_source(dataset).roles, encoder)
     assert 6 <= len(probe.captions) <= 8 and len(probe.questions) == 4
     for image, question, _ in probe.questions:
         said = answer(model, encoder, image, question).rstrip("\ufffd")  # 32 tokens of it
@@ -49,6 +51,30 @@ def test_samples_are_what_the_bundle_gives(
         for caption, drawn in zip(CAPTIONS, draw(model, encoder, CAPTIONS, settings), strict=True):
             wanted = draw_of(session, ImageRequest(prompt=caption, **settings)).pixels
             assert np.abs(drawn.astype(int) - wanted).max() <= 2
+
+
+def test_a_sample_that_no_prompt_takes_is_not_drawn(
+    starts: dict[str, Path], tmp_path: Path
+) -> None:
+    """A step leaves it out, too; equal captions are drawn once."""
+    recipe, checkpoint = load_recipe(RECIPES / "mini.toml"), load_checkpoint(starts["mini"])
+    encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
+    (tmp_path / "photos").mkdir()
+    texts = ["a cat", "a cat", "a <image_placeholder>", "a dog"]
+    for number, text in enumerate(texts):
+        (tmp_path / f"photos/{number}.txt").write_text(text, encoding="utf-8")
+        (tmp_path / f"photos/{number}.png").write_bytes(image_file())
+    rows = [
+        {"image": f"photos/{number}.png", "question": text, "answer": "yes"}
+        for number, text in enumerate(texts)
+    ]
+    asked = "\n".join(map(json.dumps, rows))
+    (tmp_path / "asked.jsonl").write_text(asked, encoding="utf-8")
+    for source in ("photos", "asked.jsonl"):
+        build_shards(tmp_path / source, tmp_path / "data")
+    probe = probe_of(recipe, open_source(tmp_path / "data").roles, encoder)
+    assert probe.captions == ("a cat", "a dog")
+    assert [question for _, question, _ in probe.questions] == ["a cat", "a cat", "a dog"]
 
 
 def test_samples_change_nothing(dataset: Path, starts: dict[str, Path], tmp_path: Path) -> None:
