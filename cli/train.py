@@ -26,6 +26,9 @@ def train(
         Path | None,
         typer.Option(help="Checkpoint whose VQ tokenizer or autoencoder encodes the images."),
     ] = None,
+    vae: Annotated[
+        Path | None, typer.Option(help="Autoencoder of --start's JanusFlow; default: vae in it.")
+    ] = None,
     lora: Annotated[int, typer.Option(min=0, max=1024, help="Rank of LoRA; 0 trains all.")] = 0,
     rows: Annotated[
         int, typer.Option(min=1, max=4096, help="Packed rows that a device computes at once.")
@@ -82,7 +85,7 @@ def train(
         samples_every=samples_every,
     )
     how = How(settings=settings, lora=lora, checkpointing=checkpointing, compiled=compile_)
-    sources = Sources(checkpoint=start, language=language, vision=vision, codec=codec)
+    sources = Sources(checkpoint=start, language=language, vision=vision, codec=codec, vae=vae)
     leads = os.environ.get("RANK", "0") == "0"
     with keeping(lambda: f"what was saved stays in {output}; the same command goes on there"):
         folder = train_recipe(

@@ -6,7 +6,7 @@ Source: the papers start from DeepSeek-LLM, SigLIP-L/16 at 384 px and LlamaGen's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,12 +35,15 @@ class Sources:
         language: A Llama-type language model with its tokenizer, or a checkpoint that has one.
         vision: A vision encoder of the recipe's kind, such as SigLIP.
         codec: A checkpoint whose VQ tokenizer, or autoencoder, is used.
+        vae: The autoencoder of a JanusFlow ``checkpoint``, its folder or weights; None for ``vae``
+            in it. It is published apart.
     """
 
     checkpoint: Path | None = None
     language: Path | None = None
     vision: Path | None = None
     codec: Path | None = None
+    vae: Path | None = None
 
 
 def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoint:
@@ -60,8 +63,10 @@ def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoin
         for name in ("language", "vision", "codec"):
             if getattr(sources, name) is not None:
                 raise OptionError(f"--start gives the whole model; leave --{name} out")
-        checkpoint = from_checkpoint(recipe, sources.checkpoint)
+        checkpoint = from_checkpoint(recipe, sources.checkpoint, sources.vae)
         return replace(checkpoint, sampling=checkpoint.sampling | recipe.sampling)
+    if sources.vae is not None:
+        raise OptionError("--vae is of --start's JanusFlow; without --start give --codec")
     if sources.codec is None and not (recipe.pretraining and recipe.pretraining.codec):
         raise OptionError(
             "nothing to start from: give --start CHECKPOINT, or --codec CHECKPOINT, whose VQ "
@@ -94,19 +99,23 @@ def _fill_codec(model: Model, recipe: Recipe, folder: Path) -> None:
         start_codes(model)
 
 
-def from_checkpoint(recipe: Recipe, folder: Path) -> Checkpoint:
+def from_checkpoint(recipe: Recipe, folder: Path, vae: Path | None = None) -> Checkpoint:
     """Return a checkpoint to train on.
 
     Args:
         recipe: The recipe.
         folder: A published checkpoint, or one that this package has written.
+        vae: A JanusFlow's autoencoder; None for ``vae`` in the folder.
 
     Raises:
         CheckpointError: The folder is no checkpoint or is damaged.
         OptionError: Its sizes are not the recipe's.
     """
-    checkpoint = load_checkpoint(folder)
-    found, wanted = checkpoint.model.config.to_dict(), recipe.config.to_dict()
+    checkpoint = load_checkpoint(folder, vae=vae)
+    model = checkpoint.model
+    found, wanted = model.config.to_dict(), recipe.config.to_dict()
+    if isinstance(model, JanusFlow) and recipe.vae_config is not None:
+        found["vae"], wanted["vae"] = (asdict(of.vae_config) for of in (model, recipe))
     for section in wanted:
         if found.get(section) != wanted[section]:
             wrong = _difference(found.get(section), wanted[section])

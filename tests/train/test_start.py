@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import transformers
 from janus_edge.model.files import CheckpointError
 from janus_edge.model.janus import Janus
 from janus_edge.runtime.errors import OptionError
-from janus_edge.train.recipe import load_recipe
+from janus_edge.train.recipe import Recipe, load_recipe
 from janus_edge.train.start import Sources, started
 from janus_edge.train.text import TEMPLATE, tokenizer_of
 from tests.conftest import RANDOM
@@ -91,6 +92,28 @@ def test_a_codec_alone(starts: dict[str, Path]) -> None:
         if name.startswith("gen_vision_model."):
             assert torch.equal(value, whole[name])
     assert "circle" in one.tokenizer_json
+
+
+def test_an_autoencoder_apart(starts: dict[str, Path], tmp_path: Path) -> None:
+    """JanusFlow's is published in another repository."""
+    recipe = load_recipe(RECIPES / "mini-flow.toml")
+    shutil.copytree(starts["mini-flow"], tmp_path / "start")
+    (tmp_path / "start/vae").rename(tmp_path / "vae")
+    sources = Sources(checkpoint=tmp_path / "start", vae=tmp_path / "vae")
+    found, whole = (
+        started(recipe, each, []).model.state_dict()
+        for each in (sources, Sources(checkpoint=starts["mini-flow"]))
+    )
+    assert all(torch.equal(value, whole[name]) for name, value in found.items())
+    with pytest.raises(CheckpointError, match="--vae"):
+        started(recipe, Sources(checkpoint=tmp_path / "start"), [])
+    with pytest.raises(OptionError, match="without --start give --codec"):
+        started(recipe, Sources(vae=tmp_path / "vae"), [])
+    assert recipe.vae is not None
+    sizes = {"vae": recipe.vae | {"scaling_factor": 0.5}}
+    other = Recipe.model_validate(recipe.model_dump() | sizes)
+    with pytest.raises(OptionError, match=r"vae\.scaling_factor is .*, the recipe's 0\.5"):
+        started(other, sources, [])
 
 
 def test_what_does_not_fit(llama: Path, starts: dict[str, Path], tmp_path: Path) -> None:
