@@ -115,7 +115,7 @@ def from_checkpoint(recipe: Recipe, folder: Path, vae: Path | None = None) -> Ch
     model = checkpoint.model
     found, wanted = model.config.to_dict(), recipe.config.to_dict()
     if isinstance(model, JanusFlow) and recipe.vae_config is not None:
-        found["vae"], wanted["vae"] = (asdict(of.vae_config) for of in (model, recipe))
+        found["vae"], wanted["vae"] = asdict(model.vae_config), asdict(recipe.vae_config)
     for section in wanted:
         if found.get(section) != wanted[section]:
             wrong = _difference(found.get(section), wanted[section])
