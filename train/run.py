@@ -116,10 +116,11 @@ def _train(
     source = open_source(data)
     dataset = source.roles
     check_roles(recipe, dataset)
-    claim(folder, recipe, {"data": source.digest, "lora": how.lora}, world)
     fast = how.settings.bf16 and is_bf16_fast(world.device)
     how = dataclasses.replace(how, settings=dataclasses.replace(how.settings, bf16=fast))
     checkpoint = started(recipe, sources, texts_of(dataset))
+    # only now: a start that does not fit must not bind the folder to its words
+    claim(folder, recipe, {"data": source.digest, "lora": how.lora}, world)
     log = Log(folder, world, show)
     pretrain(recipe, sources, checkpoint, dataset, folder, world, log.skip)
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)

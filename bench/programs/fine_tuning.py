@@ -47,7 +47,7 @@ SEEDS = range(8)
 
 @dataclass(frozen=True)
 class Subject:
-    """What a model knows and what it is taught.
+    """A world that a model knows, and something new for it.
 
     Attributes:
         world: Name of the world that it knows.
