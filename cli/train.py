@@ -62,12 +62,10 @@ def train(
     from janus_edge.train.recipe import load_recipe
 
     chosen = load_recipe(recipe)
-    if dry_run and lora:
-        raise OptionError("--dry-run computes the memory of full training; leave --lora out")
     if dry_run:
         from janus_edge.train.dry_run import lines_of
 
-        for line in lines_of(chosen):
+        for line in lines_of(chosen, lora):
             typer.echo(line)
         return
     if data is None or output is None:

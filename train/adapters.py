@@ -12,6 +12,7 @@ from janus_edge.runtime.errors import OptionError
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "language_model."  # of the parameters that get adapters
+ADAPTER = ".lora_"  # in the name of an adapter's parameter
 SCALE = 2  # of an adapter: alpha is so many times the rank
 _BASE = ".base_layer."  # in the name of a matrix that has an adapter
 
@@ -46,10 +47,10 @@ def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     found = {}
     for name, value in state.items():
-        if ".lora_" in name:
+        if ADAPTER in name:
             continue
         if _BASE in name:
-            at = name.replace(_BASE, ".lora_{}.default.")
+            at = name.replace(_BASE, f"{ADAPTER}{{}}.default.")
             down, up = (state[at.format(side)].float() for side in "AB")
             value = (value.float() + SCALE * up @ down).to(value.dtype)
         found[name.replace(_BASE, ".")] = value

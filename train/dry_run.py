@@ -6,15 +6,17 @@ runs there, forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Model
 from janus_edge.runtime.errors import OptionError
+from janus_edge.train.adapters import ADAPTER, PREFIX, add_adapters
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.packing import Packed, join, pack
@@ -26,18 +28,24 @@ from janus_edge.train.steps import latent_grid
 WORLDS = (1, 8, 64)  # numbers of GPUs
 TEXT_TOKENS = 64  # of a caption or a turn, with its roles
 _GB = 1e9
+_CODEC = ("gen_vision_model.", "vae.")
+_LAYERS = "language_model.model.layers."
 
 
-def lines_of(recipe: Recipe) -> Iterator[str]:
+def lines_of(recipe: Recipe, lora: int = 0) -> Iterator[str]:
     """Yield what a dry run prints.
 
     Args:
         recipe: The recipe.
+        lora: Rank of LoRA adapters in place of the language model's own weights; 0 for none.
 
     Raises:
+        OptionError: peft, which LoRA needs, is not installed.
         RuntimeError: A shape does not fit.
     """
     model = on_meta(recipe)
+    if lora:
+        add_adapters(model, lora)
     total = sum(each.numel() for each in model.parameters())
     yield f"{recipe.name}: {total / 1e6:.1f} M parameters"
     for stage in recipe.stages:
@@ -51,50 +59,78 @@ def lines_of(recipe: Recipe) -> Iterator[str]:
             packed = packed_row(recipe, [pieces[i] for i in rows[at]])
             losses = meta_step(recipe, stage, model, packed)
             yield f"  row {at + 1}: {shapes_of(packed)}; losses: {', '.join(losses)}"
-        memory = ", ".join(
-            f"{world} GPU{'s' * (world > 1)} {bytes_per_gpu(recipe, stage, model, world) / _GB:.1f}"
-            for world in WORLDS
-        )
+        found = ((n, bytes_per_gpu(recipe, stage, model, n, len(rows)) / _GB) for n in WORLDS)
+        memory = ", ".join(f"{n} GPU{'s' * (n > 1)} {each:.1f}" for n, each in found)
         yield f"  memory per GPU, GB, bf16, one row at once, with --checkpointing: {memory}"
 
 
 def num_trained(recipe: Recipe, stage: Stage, model: Model) -> int:
     """Return how many parameters a stage trains, without REPA's projector."""
-    starts = recipe.prefixes(stage)
-    return sum(p.numel() for name, p in model.named_parameters() if name.startswith(starts))
+    return sum(parameter.numel() for parameter in _learning(recipe, stage, model).values())
 
 
-def bytes_per_gpu(recipe: Recipe, stage: Stage, model: Model, world: int) -> float:
+def _learning(recipe: Recipe, stage: Stage, model: Model) -> dict[str, nn.Parameter]:
+    """Return the parameters that a stage trains, by name; adapters in place of what has them."""
+    starts, parameters = recipe.prefixes(stage), dict(model.named_parameters())
+    frozen = PREFIX if any(ADAPTER in name for name in parameters) else "-"
+    return {
+        name: each
+        for name, each in parameters.items()
+        if name.startswith(starts) and (ADAPTER in name or not name.startswith(frozen))
+    }
+
+
+def bytes_per_gpu(recipe: Recipe, stage: Stage, model: Model, world: int, rows: int) -> float:
     """Return an estimate of the memory that a GPU needs, in bytes.
 
     Counted are: weights in fp32, gradients and two moments, and the mean of the weights, each
-    spread over the GPUs; what FSDP gathers in bf16 (all but the layers, and two layers); the inputs
-    of all layers and what one layer computes again; logits and their gradient. The caching
-    allocator and NCCL take some more.
+    spread over the GPUs; what FSDP gathers (``_gathered``); the inputs of all layers and what one
+    layer computes again; logits and their gradient. The caching allocator and NCCL take some more.
 
     Args:
         recipe: The recipe.
         stage: The stage.
         model: Its model, on any device.
         world: Number of GPUs.
+        rows: Packed rows of a step.
     """
-    codec = ("gen_vision_model.", "vae.")
-    sizes = {name: p.numel() for name, p in model.named_parameters() if not name.startswith(codec)}
-    layers = sum(size for name, size in sizes.items() if ".layers." in name and "language" in name)
+    sizes = {n: p.numel() for n, p in model.named_parameters() if not n.startswith(_CODEC)}
     whole, trained = sum(sizes.values()), num_trained(recipe, stage, model)
     states = 4 * whole + 12 * trained
     if recipe.ema is not None:
         states += 4 * max(num_trained(recipe, each, model) for each in recipe.stages)
-    language = recipe.config.language
-    gathered = 2 * (whole - layers + 2 * layers / language.num_hidden_layers)
     if world == 1:  # autocast keeps a copy of what it multiplies
-        gathered = 2 * whole
-    tokens = recipe.context
+        gathered = 2.0 * whole
+    else:
+        gathered = _gathered(recipe, stage, model, is_accumulated=rows > world)
+    language, tokens = recipe.config.language, recipe.context
     inner = 8 * language.hidden_size + 4 * language.intermediate_size
     activations = 2 * tokens * (language.num_hidden_layers * language.hidden_size + inner)
     logits = 10 * tokens * language.vocab_size  # bf16, fp32 and its gradient
-    codec_bytes = 4 * sum(p.numel() for n, p in model.named_parameters() if n.startswith(codec))
-    return states / world + gathered + activations + logits + codec_bytes
+    codec = 4 * sum(p.numel() for n, p in model.named_parameters() if n.startswith(_CODEC))
+    return states / world + gathered + activations + logits + codec
+
+
+def _gathered(recipe: Recipe, stage: Stage, model: Model, *, is_accumulated: bool) -> float:
+    """Return the bytes of what FSDP2 holds whole on each of several GPUs.
+
+    These are, in bf16, the weights of all but the layers and of two layers, and, until they are
+    summed over the GPUs, gradients: of everything in fp32 where a GPU computes several turns, else
+    of all but the layers and of one layer in bf16 and fp32.
+    """
+    count = recipe.config.language.num_hidden_layers
+    learning = _learning(recipe, stage, model)
+
+    def of(names: Iterable[str], *, layers: bool) -> int:
+        parameters = dict(model.named_parameters())
+        own = (n for n in names if not n.startswith(_CODEC))
+        return sum(parameters[n].numel() for n in own if (_LAYERS in n) == layers)
+
+    names = [name for name, _ in model.named_parameters()]
+    weights = 2 * (of(names, layers=False) + 2 * of(names, layers=True) / count)
+    outer, inner = of(learning, layers=False), of(learning, layers=True)
+    gradients = 4 * (outer + inner) if is_accumulated else 6 * (outer + inner / count)
+    return weights + gradients
 
 
 def example_pieces(recipe: Recipe, stage: Stage) -> list[Piece]:
@@ -174,8 +210,7 @@ def meta_step(recipe: Recipe, stage: Stage, model: Model, packed: Packed) -> lis
     """
     with torch.device("meta"):
         trainee = JanusLosses(model) if isinstance(model, Janus) else FlowLosses(model, recipe.repa)
-    starts = recipe.prefixes(stage)
-    learning = {n: p for n, p in model.named_parameters() if n.startswith(starts)}
+    learning = _learning(recipe, stage, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learning)
     sums = trainee(packed)

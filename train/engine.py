@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from janus_edge.train.adapters import ADAPTER
 from janus_edge.train.loop import autocast, select_trainable
 from janus_edge.train.packing import Packed
 from janus_edge.train.pieces import Piece
@@ -143,7 +144,7 @@ def _learning(run: Run, stage: Stage) -> list[nn.Parameter]:
     select_trainable(run.trainee, trained + repa)
     for name, parameter in run.trainee.named_parameters():
         if run.adapters_only and name.startswith(f"model.{run.adapters_only}"):
-            parameter.requires_grad_("lora_" in name and parameter.requires_grad)
+            parameter.requires_grad_(ADAPTER in name and parameter.requires_grad)
     return [each for each in run.trainee.parameters() if each.requires_grad]
 
 

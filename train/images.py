@@ -9,7 +9,9 @@ H, W latent cells.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -41,30 +43,31 @@ class Images(Protocol):
 class Encoded:
     """Codes or latents of a role's images, kept in a file.
 
-    Processes may share the file: each writes the entries of its own images, whole.
+    Processes may share the file: each writes the entries of its own images, whole. An entry counts
+    as there if it has its checksum, so that one which a power failure damaged is encoded again.
     """
 
     def __init__(self, path: Path, count: int, shape: tuple[int, ...], dtype: str) -> None:
         """Open the file, or make it; it takes disk space as it fills.
 
         Args:
-            path: The file; a second one beside it says which entries are there.
+            path: The file; a second one beside it has the entries' checksums.
             count: Number of images.
             shape: Shape of an entry.
             dtype: Its dtype.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._entries = _mapped(path, (count, *shape), dtype)
-        self._is_there = _mapped(path.with_suffix(".there"), (count,), "uint8")
+        self._sums = _mapped(path.with_suffix(".crc32"), (count,), "uint32")
 
     def has(self, index: int) -> bool:
         """Return whether an entry is there."""
-        return bool(self._is_there[index])
+        return bool(self._sums[index]) and int(self._sums[index]) == _sum(self._entries[index])
 
     def put(self, index: int, entry: np.ndarray) -> None:
         """Keep an entry."""
         self._entries[index] = entry
-        self._is_there[index] = 1
+        self._sums[index] = _sum(self._entries[index])
 
     def get(self, index: int) -> np.ndarray:
         """Return an entry that is there."""
@@ -72,7 +75,13 @@ class Encoded:
 
     def first(self, most: int) -> np.ndarray:
         """Return the first entries that are there, (P, ...)."""
-        return np.array(self._entries[np.flatnonzero(self._is_there)[:most]])
+        there = (int(i) for i in np.flatnonzero(self._sums) if self.has(int(i)))
+        return np.array(self._entries[list(islice(there, most))])
+
+
+def _sum(entry: np.ndarray) -> int:
+    """Return an entry's checksum, which is never 0."""
+    return zlib.crc32(entry.tobytes()) or 1
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
@@ -181,7 +190,8 @@ class Loader:
         entry = torch.from_numpy(self.kept[role].get(index))
         if piece.num_codes:
             return {"codes": entry.long()}
-        rng, times = random_of(self.recipe, stage, step, piece.place), self.recipe.timesteps
+        rng = random_of(self.recipe, stage, step, piece.place, piece.repeat)
+        times = self.recipe.timesteps
         assert times is not None
         rng.random(2)  # the caption's
         noise = torch.from_numpy(rng.standard_normal(tuple(entry.shape), np.float32))

@@ -30,6 +30,7 @@ class Piece:
         positions_T: Position of each id in its sequence.
         num_codes: Codes that are learned; 0 unless the piece draws with codes.
         place: Role and index of the sample in its dataset.
+        repeat: How often the step has the sample before, as it has more examples than the data.
     """
 
     ids_T: np.ndarray
@@ -38,6 +39,7 @@ class Piece:
     positions_T: np.ndarray
     num_codes: int = 0
     place: tuple[str, int] = ("", 0)
+    repeat: int = 0
 
     def __len__(self) -> int:
         """Return the number of positions."""

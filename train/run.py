@@ -38,7 +38,7 @@ from janus_edge.train.recipe import Recipe
 from janus_edge.train.report import Log
 from janus_edge.train.run_folder import RECIPE, claim
 from janus_edge.train.samples import Probe, probe_of, take_samples
-from janus_edge.train.start import Sources, started
+from janus_edge.train.start import Sources, prompt_note, started
 from janus_edge.train.states import resume, saved
 from janus_edge.train.steps import lay_out
 from janus_edge.train.summary import write_report
@@ -121,6 +121,8 @@ def _train(
     checkpoint = started(recipe, sources, texts_of(dataset))
     # only now: a start that does not fit must not bind the folder to its words
     claim(folder, recipe, {"data": source.digest, "lora": how.lora}, world)
+    if note := prompt_note(recipe, checkpoint):
+        show(note)
     log = Log(folder, world, show)
     pretrain(recipe, sources, checkpoint, dataset, folder, world, log.skip)
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from janus_edge.model.config import JanusConfig
@@ -124,6 +125,26 @@ def from_checkpoint(recipe: Recipe, folder: Path, vae: Path | None = None) -> Ch
                 "recipe's [model], or take the recipe of this checkpoint"
             )
     return checkpoint
+
+
+def prompt_note(recipe: Recipe, checkpoint: Checkpoint) -> str | None:
+    """Return a line about what a recipe changes in the prompts of a checkpoint; None if nothing."""
+    if checkpoint.prompt is not None:
+        for name, value in checkpoint.prompt.items():
+            if recipe.prompt.get(name) != value:
+                return (
+                    f'{name} of the checkpoint is "{value}", the recipe\'s '
+                    f'"{recipe.prompt[name]}": the recipe\'s is trained; to keep the other, change '
+                    "the recipe's [prompt]"
+                )
+        return None
+    role, tokenizer = recipe.template.user_role, Tokenizer.from_str(checkpoint.tokenizer_json)
+    if role.startswith("<|") and tokenizer.token_to_id(role) is None:
+        return (
+            f"user_role {role} of the recipe is no token of the checkpoint, as in Janus-1.3B, "
+            'whose user_role is "User": check the recipe\'s [prompt]'
+        )
+    return None
 
 
 def _difference(found: object, wanted: object) -> str:

@@ -6,6 +6,8 @@ step from texts alone and then reads the images of its own rows.
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -98,10 +100,13 @@ def lay_out(
     """
     pieces: list[Piece] = []
     skipped: dict[str, str] = {}
+    before: Counter[tuple[str, int]] = Counter()
     for share in shares_at(stage, step):
         for index in samples_of(recipe, stage, share, data[share.role]):
             place = (share.role, int(index))
-            rng = random_of(recipe, stage, step, place)
+            repeat = before[place]
+            before[place] += 1
+            rng = random_of(recipe, stage, step, place, repeat)
             try:
                 piece = _piece(recipe, data[share.role].sample(int(index)), place, rng, encoder)
                 if len(piece) > recipe.context:
@@ -114,7 +119,7 @@ def lay_out(
             except PromptError as error:
                 skipped[f"{share.role} {index}"] = str(error)
             else:
-                pieces.append(piece)
+                pieces.append(dataclasses.replace(piece, repeat=repeat))
     rows = pack([len(piece) for piece in pieces], recipe.context)
     return Layout(pieces=tuple(pieces), rows=tuple(map(tuple, rows)), skipped=skipped)
 
@@ -130,12 +135,21 @@ def samples_of(recipe: Recipe, stage: Stage, share: Share, role: Texts) -> Seque
 
 
 def random_of(
-    recipe: Recipe, stage: Stage, step: int, place: tuple[str, int]
+    recipe: Recipe, stage: Stage, step: int, place: tuple[str, int], repeat: int = 0
 ) -> np.random.Generator:
-    """Return the source of an example's random numbers in a step."""
+    """Return the source of an example's random numbers in a step.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage.
+        step: Number of the step.
+        place: Role and index of the sample.
+        repeat: How often the step has the sample before.
+    """
     role, index = place
     number, kind = recipe.stages.index(stage), list(ROLES).index(role)
-    return np.random.default_rng((recipe.seed, number, step, kind, index))
+    again = (repeat,) if repeat else ()  # the first has the numbers of recorded runs
+    return np.random.default_rng((recipe.seed, number, step, kind, index, *again))
 
 
 def _piece(

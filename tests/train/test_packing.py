@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from janus_edge.data.source import open_source
+from janus_edge.data.samples import Sample
+from janus_edge.data.source import Role, open_source
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import load_checkpoint
@@ -114,6 +115,50 @@ def test_an_image_is_encoded_alike_beside_any_others(bench: Bench, tmp_path: Pat
         role, index = piece.place
         assert np.array_equal(alone[role].get(index), together[role].get(index))
         assert np.any(alone[role].get(index))
+
+
+def test_a_damaged_code_is_encoded_again(bench: Bench, tmp_path: Path) -> None:
+    """After a power failure, an entry may be there in part."""
+    piece = next(piece for piece in bench.layout(bench.step).pieces if piece.draws)
+    bench.loader.encode_new([piece])
+    role, index = piece.place
+    encoded = bench.loader.kept[role]
+    entry = encoded.get(index)
+    file, size = np.memmap(tmp_path / role, np.uint8, "r+"), entry.nbytes
+    file[index * size : (index + 1) * size] = 0
+    assert not encoded.has(index) and len(encoded.first(9)) == 0
+    bench.loader.encode_new([piece])
+    assert np.array_equal(encoded.get(index), entry) and encoded.has(index)
+    assert np.array_equal(encoded.first(9), entry[None])
+
+
+class _One:
+    """A role of one sample."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    def __len__(self) -> int:
+        return 1
+
+    def number(self, place: int) -> int:
+        return self.role.number(place)
+
+    def sample(self, i: int) -> Sample:
+        return self.role.sample(i)
+
+
+def test_a_sample_twice_in_a_step_has_noise_of_its_own(bench: Bench) -> None:
+    data = {name: _One(role) for name, role in bench.data.items()}
+    layout = lay_out(bench.recipe, bench.stage, bench.step, data, bench.encoder)
+    drawing = [piece for piece in layout.pieces if piece.draws]
+    assert [piece.repeat for piece in drawing] == list(range(len(drawing))) and len(drawing) > 1
+    assert len({piece.place for piece in drawing}) == 1
+    drawn = bench.packed([[piece] for piece in drawing]).drawn
+    if "noise" in drawn:
+        assert torch.equal(drawn["latent"][0], drawn["latent"][1])
+        assert not torch.equal(drawn["noise"][0], drawn["noise"][1])
+        assert drawn["t"][0] != drawn["t"][1]
 
 
 def test_every_weight_has_a_gradient_whatever_a_row_holds(bench: Bench) -> None:

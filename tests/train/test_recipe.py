@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -138,8 +139,31 @@ def test_counts_of_a_dry_run() -> None:
     first, second, _ = recipe.stages
     assert num_trained(recipe, first, model) == _sum(sizes, heads)
     assert num_trained(recipe, second, model) == _sum(sizes, (*heads, "language_model."))
-    whole, eighth = (bytes_per_gpu(recipe, second, model, world) for world in (1, 8))
+    whole, eighth, single = (
+        bytes_per_gpu(recipe, second, model, world, rows)
+        for world, rows in ((1, 8), (8, 16), (8, 8))
+    )
     assert whole > 16 * 1.7e9 and eighth < whole / 2
+    trained = num_trained(recipe, second, model)  # its gradients are whole where they accumulate
+    assert 0 < eighth - single < 4 * trained and eighth > 4 * trained + whole / 8
+
+
+def test_a_dry_run_with_adapters() -> None:
+    """Matrices of the layers are frozen; beside each stand rank x (inputs + outputs) weights."""
+    recipe = load_recipe("janus-pro-1b")
+    lines = list(lines_of(recipe, lora=16))
+    layer = 4 * 16 * 2 * 2048 + 3 * 16 * (2048 + 5632)
+    model = on_meta(recipe)
+    heads = num_trained(recipe, recipe.stages[0], model)
+    counted = f"{(heads + 24 * layer) / 1e6:.1f} M parameters learn"
+    assert counted in next(line for line in lines if line.startswith("stage2"))
+    full, adapted = (_memory(list(found)) for found in (lines_of(recipe), lines))
+    assert adapted[1] < full[1] / 2  # stage 2, one GPU
+
+
+def _memory(lines: list[str]) -> list[float]:
+    found = (re.search(r"memory per GPU.* 1 GPU ([0-9.]+)", line) for line in lines)
+    return [float(each[1]) for each in found if each]
 
 
 def _size(shape: list[int]) -> int:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer, models
 
 from janus_edge.model.files import CheckpointError
 from janus_edge.model.janus import Janus
 from janus_edge.runtime.errors import OptionError
 from janus_edge.train.recipe import Recipe, load_recipe
-from janus_edge.train.start import Sources, started
+from janus_edge.train.start import Sources, prompt_note, started
 from janus_edge.train.text import TEMPLATE, tokenizer_of
 from tests.conftest import RANDOM
 from tests.train.conftest import RECIPES
@@ -130,3 +132,22 @@ def test_what_does_not_fit(llama: Path, starts: dict[str, Path], tmp_path: Path)
     transformers.SiglipVisionModel(small).save_pretrained(tmp_path / "small")
     with pytest.raises(CheckpointError, match=r"does not fit the recipe's \[model\]"):
         started(recipe, Sources(codec=codec, vision=tmp_path / "small"), TEXTS)
+
+
+def test_other_prompts_are_said(starts: dict[str, Path], tmp_path: Path) -> None:
+    """A checkpoint's prompts, and a recipe's that differ."""
+    text = (RECIPES / "mini.toml").read_text(encoding="utf-8")
+    recipe = load_recipe(RECIPES / "mini.toml")
+    checkpoint = started(recipe, Sources(checkpoint=starts["mini"]), TEXTS)
+    assert prompt_note(recipe, checkpoint) is None
+    (tmp_path / "other.toml").write_text(text.replace('"<|User|>"', '"User"'), encoding="utf-8")
+    other = load_recipe(tmp_path / "other.toml")
+    assert (prompt_note(other, checkpoint) or "").startswith(
+        'user_role of the checkpoint is "<|User|>", the recipe\'s "User": the recipe\'s is trained'
+    )
+    published = dataclasses.replace(checkpoint, prompt=None)
+    assert prompt_note(recipe, published) is None
+    words = Tokenizer(models.BPE()).to_str()
+    older = dataclasses.replace(published, tokenizer_json=words)
+    assert "is no token of the checkpoint" in (prompt_note(recipe, older) or "")
+    assert prompt_note(other, older) is None
