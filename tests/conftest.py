@@ -6,8 +6,9 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,9 @@ from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.session import Session
 from janus_edge.train.initial import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
+from tests.shared import made_once
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 
 RANDOM = JanusConfig(
     language=LanguageConfig(
@@ -107,9 +111,11 @@ def checkpoint(checkpoint_dir: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def bundle_dir(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random checkpoint's bundle. Do not change it: copy it."""
-    folder = tmp_path_factory.mktemp("bundles") / "random"
-    export_bundle(checkpoint, folder, max_length=96, report=lambda line: None)
-    return folder
+
+    def make(folder: Path) -> None:
+        export_bundle(checkpoint, folder, max_length=96, report=lambda line: None)
+
+    return made_once(tmp_path_factory, "random", make)
 
 
 @pytest.fixture(scope="session")
@@ -146,9 +152,41 @@ def flow_checkpoint(flow_dir: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def flow_bundle_dir(flow_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random JanusFlow's bundle. Do not change it: copy it."""
-    folder = tmp_path_factory.mktemp("bundles") / "random-flow"
-    export_bundle(flow_checkpoint, folder, max_length=96, report=lambda line: None)
-    return folder
+
+    def make(folder: Path) -> None:
+        export_bundle(flow_checkpoint, folder, max_length=96, report=lambda line: None)
+
+    return made_once(tmp_path_factory, "random-flow", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_janus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny-janus's bundle of a kind: "int4", which our own decoder runs where the processor can,
+    "fp32", or "portable", as graphs. Do not change it: copy it."""
+
+    def made(kind: str) -> Path:
+        def make(folder: Path) -> None:
+            checkpoint = load_checkpoint(CHECKPOINTS / "tiny-janus")
+            export_bundle(
+                checkpoint, folder, max_length=256, report=lambda line: None, **_HOW[kind]
+            )
+
+        return made_once(tmp_path_factory, f"tiny-janus-{kind}", make)
+
+    return made
+
+
+_HOW: dict[str, dict[str, Any]] = {
+    "int4": {"quantize": "int4"},
+    "fp32": {},
+    "portable": {"lowering": "portable"},
+}
+
+
+@pytest.fixture(scope="session")
+def int4_dir(tiny_janus: Callable[[str], Path]) -> Path:
+    """tiny-janus in 4 bits. Do not change it: copy it."""
+    return tiny_janus("int4")
 
 
 @pytest.fixture(scope="session")

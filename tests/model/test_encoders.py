@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.model.config import JanusConfig
@@ -54,8 +55,6 @@ def test_every_kind_is_tested() -> None:
 def test_a_model_with_any_encoder_is_saved_exported_and_asked(
     name: str, checkpoint_dir: Path, tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     model = random_model(name)
     pixels = torch.rand(2, 3, RANDOM.vision.image_size, RANDOM.vision.image_size) * 2 - 1
     with torch.no_grad():
@@ -69,6 +68,8 @@ def test_a_model_with_any_encoder_is_saved_exported_and_asked(
     loaded = load_checkpoint(tmp_path / "c")
     with torch.no_grad():
         assert torch.equal(loaded.model.embed_images(pixels), wanted)
+    if name == "siglip":
+        return  # all other tests export it
     export_bundle(loaded, tmp_path / "b", max_length=96, report=lambda line: None)
     session = Session(open_bundle(tmp_path / "b"), num_threads=1)
     request = AskRequest(question="what?", images=(Image.new("RGB", (40, 30), "red"),))

@@ -3,16 +3,14 @@ Python."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +28,7 @@ from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 from tests.native import arm
 from tests.native.capi import Api
+from tests.shared import locked, made_once, shared_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "native"
@@ -90,23 +89,6 @@ class Build:
         return self
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other worker of pytest-xdist works in a folder."""
-    with (folder / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def builds_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where builds are made: in one place for all workers, as each takes minutes."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "builds"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Build]:
     """A build folder of this kind, where nothing is built yet."""
@@ -115,7 +97,7 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Buil
 
     @functools.cache
     def made(kind: str) -> Build:
-        folder = builds_folder(tmp_path_factory) / (re.sub(r"\W", "-", kind) or "release")
+        folder = shared_folder(tmp_path_factory, "builds") / (re.sub(r"\W", "-", kind) or "release")
         folder.mkdir(exist_ok=True)
         options = ["-DJANUS_EDGE_TESTS=ON", "-DJANUS_EDGE_EXAMPLES=ON"]
         options += ["-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror"]
@@ -150,26 +132,19 @@ def api(release: Build) -> Api:
 
 
 @pytest.fixture(scope="session")
-def int4_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiny-janus in 4 bits: our own decoder runs it, where the processor can."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-int4"
-    checkpoint = load_checkpoint(ROOT / "checkpoints/tiny-janus")
-    export_bundle(checkpoint, folder, max_length=256, quantize="int4", report=lambda line: None)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def flow_int4_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tiny-flow in 4 bits; its autoencoder is a random one whose channels our kernels take."""
-    folder = tmp_path_factory.mktemp("bundles") / "flow-int4"
-    checkpoint = load_checkpoint(ROOT / "checkpoints/tiny-flow")
-    model = checkpoint.model
-    assert isinstance(model, JanusFlow)
-    torch.manual_seed(0)
-    model.vae_config = dataclasses.replace(model.vae_config, block_out_channels=(32, 48, 64))
-    model.vae = VAE(model.vae_config)
-    export_bundle(checkpoint, folder, max_length=128, quantize="int4", report=lambda line: None)
-    return folder
+
+    def make(folder: Path) -> None:
+        checkpoint = load_checkpoint(ROOT / "checkpoints/tiny-flow")
+        model = checkpoint.model
+        assert isinstance(model, JanusFlow)
+        torch.manual_seed(0)
+        model.vae_config = dataclasses.replace(model.vae_config, block_out_channels=(32, 48, 64))
+        model.vae = VAE(model.vae_config)
+        export_bundle(checkpoint, folder, max_length=128, quantize="int4", report=lambda line: None)
+
+    return made_once(tmp_path_factory, "tiny-flow-int4", make)
 
 
 @dataclasses.dataclass(frozen=True)

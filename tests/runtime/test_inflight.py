@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from janus_edge.export.bundle.writer import export_bundle
-from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.events import Finished, Image, Preview, Progress, Text
 from janus_edge.runtime.inflight import InFlight
@@ -19,14 +17,6 @@ from janus_edge.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("a red circle", "two blue squares", "a green star", "three yellow circles on white")
-
-
-@pytest.fixture(scope="module")
-def int4_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inflight") / "int4"
-    checkpoint = load_checkpoint(ROOT / "checkpoints/tiny-janus")
-    export_bundle(checkpoint, folder, max_length=256, quantize="int4", report=lambda line: None)
-    return folder
 
 
 @pytest.fixture(params=["tiny-janus", "int4"])

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from janus_edge.export.bundle.writer import export_bundle
-from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.backends import Engine, Shared, load_engine
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.conversation import Conversation
@@ -146,13 +144,9 @@ PICTURES = [np.full((40, 60, 3), shade, np.uint8) for shade in (30, 200)]
 
 
 @pytest.fixture(scope="module", params=["int4", "fp32"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request: pytest.FixtureRequest, tiny_janus: Callable[[str], Path]) -> Path:
     """The small Janus as our kernels run it, and as a graph."""
-    place = tmp_path_factory.mktemp("kept") / "tiny"
-    how: dict[str, Any] = {"quantize": "int4"} if request.param == "int4" else {}
-    checkpoint = load_checkpoint(Path("checkpoints/tiny-janus"))
-    export_bundle(checkpoint, place, max_length=256, report=lambda line: None, **how)
-    return place
+    return tiny_janus(request.param)
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from janus_edge.export.bundle.writer import export_bundle
-from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.errors import OptionError
@@ -49,13 +47,9 @@ def test_how_many_passes() -> None:
 
 
 @pytest.fixture(scope="module", params=["int4", "fp32"])
-def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+def small(request: pytest.FixtureRequest, tiny_janus: Callable[[str], Path]) -> Session:
     """The small Janus as our kernels run it, and as a graph."""
-    how: dict[str, Any] = {"quantize": "int4"} if request.param == "int4" else {}
-    folder = tmp_path_factory.mktemp("overlap") / "tiny"
-    checkpoint = load_checkpoint(Path("checkpoints/tiny-janus"))
-    export_bundle(checkpoint, folder, max_length=256, report=lambda line: None, **how)
-    return Session(open_bundle(folder), num_threads=1)
+    return Session(open_bundle(tiny_janus(request.param)), num_threads=1)
 
 
 def _drawn(session: Session, **settings: Any) -> tuple[list[Image], Finished]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from janus_edge.export.bundle.writer import export_bundle
-from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime import decode, passes, sampling
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.decode import Drafts, Settings, code_chooser, decode_codes
@@ -255,19 +253,9 @@ def _codes(session: Session, **settings: Any) -> np.ndarray:
 
 
 @pytest.fixture(scope="session", params=["int4", "fp32", "portable"])
-def small(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Session]:
+def small(request: pytest.FixtureRequest, tiny_janus: Callable[[str], Path]) -> Session:
     """The small Janus as our kernels run it, and as two graphs."""
-    how: dict[str, Any] = {
-        "int4": {"quantize": "int4"},
-        "fp32": {},
-        "portable": {"lowering": "portable"},
-    }[request.param]
-    folder = tmp_path_factory.mktemp("small") / "tiny"
-    checkpoint = load_checkpoint(Path("checkpoints/tiny-janus"))
-    export_bundle(checkpoint, folder, max_length=256, report=lambda line: None, **how)
-    yield Session(open_bundle(folder), num_threads=1)
+    return Session(open_bundle(tiny_janus(request.param)), num_threads=1)
 
 
 @pytest.mark.parametrize(
