@@ -36,6 +36,16 @@ def gpu_targets(target: str | None) -> tuple[int, ...]:
     return (int(target.removeprefix("sm_")),)
 
 
+def check_compiles() -> None:
+    """Raise OptionError where Triton interprets kernels, so that none compiles."""
+    from triton import JITFunction
+
+    from janus_edge.kernels.sample import sample_kernel
+
+    if not isinstance(sample_kernel, JITFunction):
+        raise OptionError("TRITON_INTERPRET is set, and no kernel compiles under it; unset it")
+
+
 def check_kernels(checkpoint: Checkpoint, preset: Preset, targets: Sequence[int]) -> None:
     """Raise OptionError if our kernels cannot run a model's decoder on these GPUs."""
     from janus_edge.kernels.compile import TARGETS

@@ -14,7 +14,12 @@ import numpy as np
 
 from janus_edge.export.bundle.autoencoder import check_wanted
 from janus_edge.export.bundle.entries import graph_entry, write_table
-from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, write_kernels
+from janus_edge.export.bundle.gpu_kernels import (
+    check_compiles,
+    check_kernels,
+    gpu_targets,
+    write_kernels,
+)
 from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.bundle.sizes import sizes_of
 from janus_edge.export.graph.builder import save_graph
@@ -160,6 +165,8 @@ def export_bundle(
     check_place(folder, replace)
     if kernels:
         check_kernels(checkpoint, preset, kernels)
+    if kernels or engines is not None:
+        check_compiles()
     compiled = compile_tokenizer(checkpoint.tokenizer_json)
     check_tokenizer(checkpoint.tokenizer_json, compiled)
     with replacing(folder, replace) as part:

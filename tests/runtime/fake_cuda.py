@@ -290,7 +290,7 @@ class FakeDriver:
         assert extra == 0 and len(values) == len(types) and threads % 32 == 0
         for value, kind in zip(values, types, strict=True):
             kind(value)  # refuses what does not fit
-        kernel = (self.kernels or _KERNELS)[self.functions[function]]
+        kernel = (self.kernels or KERNELS)[self.functions[function]]
         self.send(lambda: kernel(self, grid[0], *values))
 
 
@@ -389,7 +389,7 @@ def _flow_update(
     driver.at(times, np.float32, 1)[:] = stop
 
 
-_KERNELS: dict[str, Callable[..., None]] = {
+KERNELS: dict[str, Callable[..., None]] = {
     "sample_kernel": _sample,
     "look_up_kernel": _look_up,
     "flow_update_kernel": _flow_update,

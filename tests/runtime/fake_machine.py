@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from janus_edge.export.bundle import writer as bundles
 from janus_edge.export.bundle.gpu_kernels import kernels_of
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tensorrt import engines as engines
 from janus_edge.export.tensorrt.engines import Plan
+from janus_edge.model.config import ImageHeadConfig, LanguageConfig
+from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import cuda as cudas
 from janus_edge.runtime.backends import tensorrt
@@ -21,6 +25,9 @@ from janus_edge.runtime.bundle import Bundle, file_sha256, open_bundle
 from janus_edge.runtime.events import Image
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
+from janus_edge.train.initial import initialise
+from janus_edge.train.text import TEMPLATE, make_tokenizer
+from tests.conftest import RANDOM
 from tests.runtime.fake_cuda import FakeDriver
 from tests.runtime.fake_tensorrt import FakeTensorRT
 
@@ -39,7 +46,7 @@ def _fake_kernels(
     for spec in kernels_of(checkpoint.model, decoder=decoder):
         for target in (80, 89, 120):
             path = part / f"{spec.name}.sm_{target}.cubin"
-            path.write_bytes(b"\x7fELF" + spec.name.encode())
+            path.write_bytes(b"\x7fELF" + bytes(14) + b"\xbe\0" + spec.name.encode())  # of CUDA
             made.append(
                 {
                     "name": spec.name,
@@ -56,12 +63,36 @@ def _fake_kernels(
     return made
 
 
+def small_checkpoint() -> Checkpoint:
+    """Heads that share keys, and an MLP whose size is no multiple of a block."""
+    language = LanguageConfig(
+        vocab_size=RANDOM.language.vocab_size,
+        max_position_embeddings=192,
+        hidden_size=256,
+        intermediate_size=320,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(2)
+    small = ImageHeadConfig(image_token_embed=128)
+    made = Janus(dataclasses.replace(RANDOM, language=language, gen_head=small))
+    initialise(made)
+    return Checkpoint(
+        model=made,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 3.0, "temperature": 0.9},
+    )
+
+
 def export_graphs(checkpoint: Checkpoint, folder: Path) -> Bundle:
     """A bundle whose engines are graphs, in float32 but for attention and caches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "build_engine", _graph_for_engine)
         patch.setattr(engines, "EVERYTHING", frozenset({"TensorScatter", "Attention"}))
         patch.setattr(bundles, "write_kernels", _fake_kernels)
+        patch.setattr(bundles, "check_compiles", lambda: None)  # nor need they
         export_bundle(checkpoint, folder, max_length=96, engines=Plan(), report=lambda line: None)
     return open_bundle(folder)
 
@@ -70,6 +101,7 @@ def export_with_kernels(checkpoint: Checkpoint, folder: Path) -> Bundle:
     """A bundle in 4 bits with what our kernels need."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundles, "write_kernels", _fake_kernels)
+        patch.setattr(bundles, "check_compiles", lambda: None)  # nor need they
         export_bundle(
             checkpoint,
             folder,

@@ -1,7 +1,8 @@
 // libcuda.so.1 on the host: what cuda-bindings finds where there is no GPU, so that the real bindings run.
 //
 // Memory is the host's; work waits in one stream until something waits for it; kernels are C++, of the shapes that
-// janus_edge.kernels.compile has. Every address of a copy or kernel must lie in memory that was given.
+// janus_edge.kernels.compile has, or functions of the program that asks for it (stub_compute). Every address of a copy
+// or kernel must lie in memory that was given.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -180,13 +181,13 @@ void flow_update(const Launch& launch) {
 
 // A kernel: what it does, and the bytes of each of its parameters ('8' or '4'), as its cubin has them.
 struct Kernel {
-  void (*run)(const Launch&);
-  const char* sizes;
+  std::function<void(const Launch&)> run;
+  std::string sizes;
 };
-const std::map<std::string, Kernel> kKernels{{"sample_kernel", {sample, "8888884488"}},
-                                             {"look_up_kernel", {look_up, "888888844488"}},
-                                             {"nearest_code_kernel", {nearest_code, "888488"}},
-                                             {"flow_update_kernel", {flow_update, "8888888488"}}};
+std::map<std::string, Kernel> kernels{{"sample_kernel", {sample, "8888884488"}},
+                                      {"look_up_kernel", {look_up, "888888844488"}},
+                                      {"nearest_code_kernel", {nearest_code, "888488"}},
+                                      {"flow_update_kernel", {flow_update, "8888888488"}}};
 
 int in_context() { return contexts.back() ? kOk : kNoContext; }
 
@@ -317,9 +318,9 @@ int cuModuleLoadData(void** module, const void* image) {
 }
 int cuModuleGetFunction(void** function, void*, const char* name) {
   GUARDED;
-  const auto found = kKernels.find(name);
-  if (found == kKernels.end()) return kNotFound;
-  return *function = const_cast<Kernel*>(&found->second), kOk;
+  const auto found = kernels.find(name);
+  if (found == kernels.end()) return kNotFound;
+  return *function = &found->second, kOk;
 }
 int cuFuncSetAttribute(void*, int, int) { return in_context(); }
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned,
@@ -328,9 +329,9 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   if (extra || y != 1 || z != 1 || threads % 32) return kInvalid;
   const auto* kernel = static_cast<Kernel*>(function);
   Launch launch{x, {}};
-  for (const char* size = kernel->sizes; *size; ++size) {
+  for (const char size : kernel->sizes) {
     uint64_t value = 0;
-    std::memcpy(&value, *parameters++, *size == '8' ? 8 : 4);
+    std::memcpy(&value, *parameters++, size == '8' ? 8 : 4);
     launch.values.push_back(value);
   }
   return send([=] { kernel->run(launch); }), kOk;
@@ -360,4 +361,24 @@ extern "C" __attribute__((visibility("default"))) int cuGetProcAddress_v2(const 
   *function = found == kFunctions.end() ? nullptr : found->second;
   if (status) *status = *function ? 0 : 1;
   return *function ? kOk : kNotFound;
+}
+
+// Whether so many bytes at an address were given.
+extern "C" __attribute__((visibility("default"))) int stub_holds(uint8_t* start, size_t size) {
+  const Locked lock(mutex);
+  auto found = blocks.upper_bound(start);
+  return found != blocks.begin() && (--found)->first + found->second >= start + size;
+}
+
+// Let the program compute a kernel. It gets its name, its programs and the values of its parameters, whose bytes
+// `sizes` has as in kernels.
+extern "C" __attribute__((visibility("default"))) void stub_compute(const char* name, const char* sizes,
+                                                                    void (*run)(const char*, unsigned,
+                                                                                const uint64_t*)) {
+  const Locked lock(mutex);
+  const std::string own = name;
+  kernels[own] = {[=](const Launch& launch) {
+                    run(own.c_str(), static_cast<unsigned>(launch.programs), launch.values.data());
+                  },
+                  sizes};
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, kernels_of
+from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.quantization.presets import preset_of
-from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import Bundle
@@ -20,35 +21,20 @@ from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
 from janus_edge.runtime.events import Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
-from janus_edge.train.initial import initialise
-from janus_edge.train.text import TEMPLATE, make_tokenizer
-from tests.conftest import RANDOM
 from tests.runtime.fake_decoder import interpreted
-from tests.runtime.fake_machine import PROMPTS, Machine, drawn, export_with_kernels, results
+from tests.runtime.fake_machine import (
+    PROMPTS,
+    Machine,
+    drawn,
+    export_with_kernels,
+    results,
+    small_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")
 def small() -> Checkpoint:
-    """Heads that share keys, and an MLP whose size is no multiple of a block."""
-    language = LanguageConfig(
-        vocab_size=RANDOM.language.vocab_size,
-        max_position_embeddings=192,
-        hidden_size=256,
-        intermediate_size=320,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    torch.manual_seed(2)
-    small = ImageHeadConfig(image_token_embed=128)
-    made = Janus(dataclasses.replace(RANDOM, language=language, gen_head=small))
-    initialise(made)
-    return Checkpoint(
-        model=made,
-        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
-        prompt=dataclasses.asdict(TEMPLATE),
-        sampling={"guidance_scale": 3.0, "temperature": 0.9},
-    )
+    return small_checkpoint()
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +199,18 @@ def test_memory_goes_back(gpu: Machine) -> None:
     assert gpu.driver.held() <= held
     del session
     assert gpu.driver.held() == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")
+def test_interpreted_kernels_are_refused_before_any_work(small: Checkpoint, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(OptionError, match="TRITON_INTERPRET is set, and no kernel compiles"):
+        export_bundle(
+            small,
+            tmp_path / "b",
+            max_length=160,
+            quantize="int4",
+            kernels=(80,),
+            report=said.append,
+        )
+    assert said == [] and list(tmp_path.iterdir()) == []

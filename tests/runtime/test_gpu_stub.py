@@ -1,7 +1,8 @@
 """The real cuda-bindings and our cubins' launches without a GPU: on a ``libcuda.so.1`` built here.
 
-It runs ``test_gpu_driver.py``, so what is tested on a GPU is itself tested everywhere. It shows
-that cubins compile and how they are launched; their code runs on a GPU only.
+It runs ``test_gpu_driver.py``, so what is tested on a GPU is itself tested everywhere, and a whole
+decode loop (``stub_session.py``). It shows that cubins compile and how they are launched; their
+code runs on a GPU only.
 """
 
 from __future__ import annotations
@@ -13,28 +14,71 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.runtime.fake_machine import (
+    PROMPTS,
+    Machine,
+    drawn,
+    export_with_kernels,
+    results,
+    small_checkpoint,
+)
 
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="needs g++")
-def test_the_driver_tests_pass_on_a_stub(tmp_path: Path) -> None:
-    library = tmp_path / "libcuda.so.1"
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("g++"), reason="needs g++"
+)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment where cuda-bindings finds the stub, which is built here."""
+    folder = tmp_path_factory.mktemp("stub")
     flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-shared", "-fPIC"]
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    build = ["g++", *flags, *warnings, str(HERE / "stub_cuda.cpp"), "-o", str(library)]
+    library = str(folder / "libcuda.so.1")
+    build = ["g++", *flags, *warnings, str(HERE / "stub_cuda.cpp"), "-o", library]
     subprocess.run(build, check=True)
     kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    paths = [str(tmp_path), *filter(None, [kept.get("LD_LIBRARY_PATH")])]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    paths = [str(folder), *filter(None, [kept.get("LD_LIBRARY_PATH")])]
+    return kept | {"LD_LIBRARY_PATH": os.pathsep.join(paths)}
+
+
+def _ran(environment: dict[str, str], *words: str) -> str:
     done = subprocess.run(
-        [*command, str(HERE / "test_gpu_driver.py")],
-        env=kept | {"LD_LIBRARY_PATH": os.pathsep.join(paths)},
+        [sys.executable, "-m", *words],
+        env=environment,
         cwd=HERE.parents[1],
         capture_output=True,
         encoding="utf-8",
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert re.search(r"^\d+ passed in", done.stdout, re.M), done.stdout[-500:]  # and none skipped
+    return done.stdout
+
+
+def test_the_driver_tests_pass_on_a_stub(environment: dict[str, str]) -> None:
+    tests = str(HERE / "test_gpu_driver.py")
+    said = _ran(environment, "pytest", "-q", "-p", "no:cacheprovider", tests)
+    assert re.search(r"^\d+ passed in", said, re.M), said[-500:]  # and none skipped
+
+
+def test_the_decode_loop_runs_through_the_bindings(
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Decoder, heads, sampler and look-up, captured and replayed: the codes of the fake driver."""
+    bundle = export_with_kernels(small_checkpoint(), tmp_path / "b")
+    said = _ran(environment, "tests.runtime.stub_session", str(bundle.folder), str(tmp_path / "c"))
+    expected = {"qkv", "attend", "attend_kept", "write_slots", "combine", "gate_up", "down"}
+    expected |= {"last_norm", "head_hidden", "head_logits", "sample", "look_up", "repack4"}
+    assert {f"{name}_kernel" for name in expected | {"repack8"}} <= set(said.split())
+    first, second = np.load(tmp_path / "c.npy")
+    assert np.array_equal(first, second)
+    fake = Machine(monkeypatch, bundle)
+    assert np.array_equal(first, results(drawn(fake.session(), PROMPTS)))
