@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.shared import keep_to_own_processors, made_once
+from tests.shared import made_once
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: they would wait for each other's threads
-    keep_to_own_processors()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""What the workers of pytest-xdist share: folders that one makes for all, and processors."""
+"""What one worker of pytest-xdist makes for all of them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,3 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
         if not folder.exists():
             make(folder)
     return folder
-
-
-def keep_to_own_processors() -> None:
-    """Keep a worker and what it starts to processors of its own, as many as there are for each."""
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    processors = sorted(os.sched_getaffinity(0))
-    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.sched_setaffinity(0, processors[number % len(processors) :: count])
