@@ -37,6 +37,11 @@ def add_adapters(model: Model, rank: int) -> None:
     inject_adapter_in_model(config, model.language_model)
 
 
+def is_frozen(name: str) -> bool:
+    """Return whether a parameter stays as it is where adapters learn, by its name in the model."""
+    return name.startswith(PREFIX) and ADAPTER not in name
+
+
 def merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return weights without adapters: each matrix with its adapter added.
 

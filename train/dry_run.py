@@ -6,7 +6,7 @@ runs there, forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Model
 from janus_edge.runtime.errors import OptionError
-from janus_edge.train.adapters import ADAPTER, PREFIX, add_adapters
+from janus_edge.train.adapters import ADAPTER, add_adapters, is_frozen
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.packing import Packed, join, pack
@@ -72,11 +72,11 @@ def num_trained(recipe: Recipe, stage: Stage, model: Model) -> int:
 def _learning(recipe: Recipe, stage: Stage, model: Model) -> dict[str, nn.Parameter]:
     """Return the parameters that a stage trains, by name; adapters in place of what has them."""
     starts, parameters = recipe.prefixes(stage), dict(model.named_parameters())
-    frozen = PREFIX if any(ADAPTER in name for name in parameters) else "-"
+    has_adapters = any(ADAPTER in name for name in parameters)
     return {
         name: each
         for name, each in parameters.items()
-        if name.startswith(starts) and (ADAPTER in name or not name.startswith(frozen))
+        if name.startswith(starts) and not (has_adapters and is_frozen(name))
     }
 
 
@@ -119,18 +119,19 @@ def _gathered(recipe: Recipe, stage: Stage, model: Model, *, is_accumulated: boo
     of all but the layers and of one layer in bf16 and fp32.
     """
     count = recipe.config.language.num_hidden_layers
-    learning = _learning(recipe, stage, model)
+    weights, own_weights = _inside_and_out(dict(model.named_parameters()))
+    gradients, own_gradients = _inside_and_out(_learning(recipe, stage, model))
+    held = 2 * (own_weights + 2 * weights / count)
+    if is_accumulated:
+        return held + 4 * (own_gradients + gradients)
+    return held + 6 * (own_gradients + gradients / count)
 
-    def of(names: Iterable[str], *, layers: bool) -> int:
-        parameters = dict(model.named_parameters())
-        own = (n for n in names if not n.startswith(_CODEC))
-        return sum(parameters[n].numel() for n in own if (_LAYERS in n) == layers)
 
-    names = [name for name, _ in model.named_parameters()]
-    weights = 2 * (of(names, layers=False) + 2 * of(names, layers=True) / count)
-    outer, inner = of(learning, layers=False), of(learning, layers=True)
-    gradients = 4 * (outer + inner) if is_accumulated else 6 * (outer + inner / count)
-    return weights + gradients
+def _inside_and_out(parameters: Mapping[str, nn.Parameter]) -> tuple[int, int]:
+    """Return how many numbers the layers have, and the rest without the codec."""
+    sizes = {n: p.numel() for n, p in parameters.items() if not n.startswith(_CODEC)}
+    inside = sum(size for name, size in sizes.items() if name.startswith(_LAYERS))
+    return inside, sum(sizes.values()) - inside
 
 
 def example_pieces(recipe: Recipe, stage: Stage) -> list[Piece]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from janus_edge.train.adapters import ADAPTER
+from janus_edge.train.adapters import is_frozen
 from janus_edge.train.loop import autocast, select_trainable
 from janus_edge.train.packing import Packed
 from janus_edge.train.pieces import Piece
@@ -65,7 +65,7 @@ class Run:
         skip: Called with the names of samples that are left out, and why.
         sample: Draws and answers with the model as it is: name of the stage, steps that are done.
         mean: The mean of the weights by name, if the recipe has one.
-        adapters_only: Start of the names of the part whose adapters alone learn; empty for none.
+        adapters_only: True where adapters learn in place of the language model's own weights.
     """
 
     recipe: Recipe
@@ -79,7 +79,7 @@ class Run:
     skip: Callable[[Mapping[str, str]], None]
     sample: Callable[[str, int], None] = lambda stage, step: None
     mean: dict[str, Tensor] = field(default_factory=dict)
-    adapters_only: str = ""
+    adapters_only: bool = False
 
     @property
     def stages(self) -> list[str]:
@@ -143,8 +143,8 @@ def _learning(run: Run, stage: Stage) -> list[nn.Parameter]:
     repa = ("projector.",) if run.recipe.repa else ()
     select_trainable(run.trainee, trained + repa)
     for name, parameter in run.trainee.named_parameters():
-        if run.adapters_only and name.startswith(f"model.{run.adapters_only}"):
-            parameter.requires_grad_(ADAPTER in name and parameter.requires_grad)
+        if run.adapters_only and is_frozen(name.removeprefix("model.")):
+            parameter.requires_grad_(False)
     return [each for each in run.trainee.parameters() if each.requires_grad]
 
 

@@ -26,7 +26,7 @@ from janus_edge.model.weights import Checkpoint, Model, save_checkpoint
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.train.adapters import PREFIX, add_adapters
+from janus_edge.train.adapters import add_adapters
 from janus_edge.train.codec import kept_codes, take_codec
 from janus_edge.train.engine import Run, Settings, first_mean, stages_left, train_stage
 from janus_edge.train.finished import CHECKPOINT, finished_folder, gathered
@@ -142,7 +142,7 @@ def _train(
         report=log.line,
         skip=log.skip,
         mean=first_mean(trainee, recipe),
-        adapters_only=PREFIX if how.lora else "",
+        adapters_only=how.lora > 0,
     )
     if how.settings.samples_every:
         probe = probe_of(recipe, dataset, encoder)

@@ -43,7 +43,7 @@ class Stub:
         self.failed: list[str] = []
         self._run = _RUN(self.run)  # kept as long as the stub may call it
         for symbol, types in self.arguments.items():
-            bytes_of = "".join("4" if each in ("i32", "fp32") else "8" for each in types)
+            bytes_of = "".join(str(ctypes.sizeof(_type(each))) for each in types)
             self.library.stub_compute(symbol.encode(), bytes_of.encode(), self._run)
 
     def run(self, symbol: bytes, programs: int, values: Any) -> None:
@@ -63,9 +63,13 @@ class Stub:
         return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype)
 
 
+def _type(kind: str) -> Any:
+    return _TYPES.get(kind, ctypes.c_uint64)  # arrays are addresses
+
+
 def _value(kind: str, bits: int) -> Any:
     """Return an argument of a type of the manifest."""
-    return _TYPES.get(kind, ctypes.c_uint64).from_buffer_copy(bits.to_bytes(8, "little")).value
+    return _type(kind).from_buffer_copy(bits.to_bytes(8, "little")).value
 
 
 def main(folder: Path, target: Path) -> None:
