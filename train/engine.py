@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from janus_edge.train.adapters import is_frozen
 from janus_edge.train.loop import autocast, select_trainable
+from janus_edge.train.optimizers import optimizers_of
 from janus_edge.train.packing import Packed
 from janus_edge.train.pieces import Piece
 from janus_edge.train.recipe import Recipe, Stage
@@ -100,26 +101,20 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
         OSError: A state cannot be written; the one before stays.
     """
     stage = run.recipe.stages[number]
-    parameters = _learning(run, stage)
-    optimizer = AdamW(
-        parameters,
-        lr=stage.learning_rate,
-        betas=run.recipe.betas,
-        weight_decay=stage.weight_decay,
-    )
+    optimizers = optimizers_of(run.recipe, stage, _learning(run, stage))
     done = 0
     if start is not None:
         inside = start.stage == number
-        resume(start, run.trainee, optimizer if inside else None, run.mean)
+        resume(start, run.trainee, optimizers if inside else (), run.mean)
         done = start.step if inside else 0
     run.trainee.train()
     began = last_saved = time.monotonic()
     meter, peak = Meter(), peak_of(run.world.device)
     for step in range(done, stage.steps):
-        for group in optimizer.param_groups:
+        for group in (group for each in optimizers for group in each.param_groups):
             group["lr"] = stage.rate_at(step)
         layout = _laid_out(run, stage, step)
-        sums = _step(run, stage, step, layout, parameters, optimizer)
+        sums = _step(run, stage, step, layout, optimizers)
         meter.add(run.recipe, stage, layout)
         is_last = step + 1 == stage.steps
         late = run.world.leads and time.monotonic() - last_saved > run.settings.save_every_s
@@ -129,7 +124,7 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
             line |= meter.read(run.world.size, peak)
             run.report(line | {"seconds": round(time.monotonic() - began, 1)})
         if is_last or votes:
-            content = content_of(run.trainee, optimizer, run.mean)
+            content = content_of(run.trainee, optimizers, run.mean)
             save(run.folder / "states", run.stages, (number, step + 1), content, run.world)
             last_saved = time.monotonic()
         every = run.settings.samples_every
@@ -137,15 +132,15 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
             run.sample(stage.name, step + 1)
 
 
-def _learning(run: Run, stage: Stage) -> list[nn.Parameter]:
-    """Freeze what a stage does not train; return the rest."""
+def _learning(run: Run, stage: Stage) -> list[tuple[str, nn.Parameter]]:
+    """Freeze what a stage does not train; return the rest by name."""
     trained = tuple(f"model.{each}" for each in run.recipe.prefixes(stage))
     repa = ("projector.",) if run.recipe.repa else ()
     select_trainable(run.trainee, trained + repa)
     for name, parameter in run.trainee.named_parameters():
         if run.adapters_only and is_frozen(name.removeprefix("model.")):
             parameter.requires_grad_(False)
-    return [each for each in run.trainee.parameters() if each.requires_grad]
+    return [(name, each) for name, each in run.trainee.named_parameters() if each.requires_grad]
 
 
 def _laid_out(run: Run, stage: Stage, step: int) -> Layout:
@@ -166,8 +161,7 @@ def _step(
     stage: Stage,
     step: int,
     layout: Layout,
-    parameters: list[nn.Parameter],
-    optimizer: Optimizer,
+    optimizers: list[Optimizer],
 ) -> dict[str, float]:
     """Take one step; return the sums of losses of this process and the gradient's norm."""
     shares = share_of(run.recipe, stage, layout)
@@ -183,14 +177,17 @@ def _step(
         torch.autograd.backward(torch.stack(parts).sum() * run.world.size)
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + value.item()
+    groups = [group for each in optimizers for group in each.param_groups]
+    parameters = [parameter for group in groups for parameter in group["params"]]
     norm = float(whole(nn.utils.clip_grad_norm_(parameters, run.recipe.clip)))
     if not math.isfinite(norm):
         raise TrainingError(
             f"stage {stage.name}, step {step}: the gradient's norm is {norm:g}; give the recipe a "
             "smaller learning rate, and a new folder for the run"
         )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     if run.recipe.ema is not None:
         _follow(run.mean, run.trainee, run.recipe.ema)
     return totals | {"norm": norm / run.world.size}

@@ -92,7 +92,7 @@ class Stage(Section):
         schedule: "constant", or "cosine": it falls to 0 over the stage, from ``decay_from`` on.
         decay_from: Part of the stage after which a cosine begins.
         warmup_steps: Steps in which the rate rises linearly.
-        weight_decay: AdamW's.
+        weight_decay: The optimizers'.
         balance: A Janus's losses: "tokens", each token and code counts alike; "examples", tasks
             count by their number of examples.
         train: Names of ``PARTS`` that learn; all others are frozen.
@@ -145,6 +145,8 @@ class Recipe(Section):
         seed: Seed of initial weights, order, noise and dropped captions.
         context: Tokens per packed row.
         dropped_conditions: Part of the captions that are replaced by padding, for guidance.
+        optimizer: "adamw", or "muon": Muon for the matrices of the language model's layers, AdamW
+            for all else.
         betas: AdamW's.
         clip: Largest norm of the gradient.
         ema: Part of the old mean of the weights that each step keeps; None for no mean.
@@ -164,6 +166,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     context: Annotated[int, Field(ge=16, le=2**20)]
     dropped_conditions: Part
+    optimizer: Literal["adamw", "muon"] = "adamw"
     betas: tuple[Part, Part]
     clip: Annotated[float, Field(gt=0)]
     ema: Part | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,30 +140,30 @@ def _prune(folder: Path, stages: list[str]) -> None:
 
 
 def content_of(
-    trainee: nn.Module, optimizer: Optimizer | None, mean: dict[str, Tensor]
+    trainee: nn.Module, optimizers: Sequence[Optimizer], mean: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """Return what a state holds: weights, the optimizer's moments, the mean of the weights."""
+    """Return what a state holds: weights, the optimizers' moments, the mean of the weights."""
     content: dict[str, Any] = {"model": get_model_state_dict(trainee), "mean": mean}
-    if optimizer is not None:
-        content["optimizer"] = get_optimizer_state_dict(trainee, optimizer)
+    if optimizers:
+        content["optimizer"] = get_optimizer_state_dict(trainee, optimizers)
     return content
 
 
 def resume(
-    place: Place, trainee: nn.Module, optimizer: Optimizer | None, mean: dict[str, Tensor]
+    place: Place, trainee: nn.Module, optimizers: Sequence[Optimizer], mean: dict[str, Tensor]
 ) -> None:
     """Load a state, in place.
 
     Args:
         place: The state.
         trainee: The model, prepared as it is trained.
-        optimizer: The optimizer; None if its moments are not needed.
+        optimizers: The optimizers; none if their moments are not needed.
         mean: The mean of the weights, as it starts.
 
     Raises:
         TrainingError: The state is damaged.
     """
-    content = content_of(trainee, optimizer, mean)
+    content = content_of(trainee, optimizers, mean)
     try:
         with _as_ours(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -175,8 +175,8 @@ def resume(
             "goes on from the state before"
         ) from None
     set_model_state_dict(trainee, content["model"])
-    if optimizer is not None:
-        set_optimizer_state_dict(trainee, optimizer, content["optimizer"])
+    if optimizers:
+        set_optimizer_state_dict(trainee, optimizers, content["optimizer"])
     with torch.no_grad():
         for name, value in content["mean"].items():
             mean[name].copy_(value)

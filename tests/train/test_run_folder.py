@@ -142,11 +142,11 @@ def test_a_save_that_fails_says_what_stopped_it(
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     model, path = torch.nn.Linear(2, 2), tmp_path / "s-000000001"
-    states.save(tmp_path, ["s"], (0, 1), states.content_of(model, None, {}), WORLD)
+    states.save(tmp_path, ["s"], (0, 1), states.content_of(model, (), {}), WORLD)
     (place,) = states.saved(tmp_path, ["s"])
-    states.resume(place, model, None, {})
+    states.resume(place, model, (), {})
     for file in path.glob("*.distcp"):
         file.write_bytes(file.read_bytes()[:10])
     with pytest.raises(states.TrainingError, match="this state cannot be read") as error:
-        states.resume(place, model, None, {})
+        states.resume(place, model, (), {})
     assert "\n" not in str(error.value) and str(path) in str(error.value)
