@@ -31,7 +31,8 @@ def optimizers_of(
         named: The parameters that learn, by name. Adapters always take AdamW.
     """
     rate, decay = stage.learning_rate, stage.weight_decay
-    by_muon, others = [], []
+    by_muon: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in named:
         fits = recipe.optimizer == "muon" and parameter.ndim == 2 and "lora_" not in name
         (by_muon if fits and all(part in name for part in _LAYERS) else others).append(parameter)

@@ -194,7 +194,7 @@ def _train_stages(run: Run, log: Log) -> None:
     for number, start in left:
         train_stage(run, number, start)
     if last is not None and not left:  # all was done; only the checkpoint is written again
-        resume(last, run.trainee, None, run.mean)
+        resume(last, run.trainee, (), run.mean)
     log.end()
 
 
