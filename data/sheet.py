@@ -10,6 +10,7 @@ import numpy as np
 from janus_edge.data.check import opened
 from janus_edge.data.errors import BrokenSample, DataError
 from janus_edge.data.samples import Sample, Shards
+from janus_edge.data.source import CLASS_PROMPTS
 from janus_edge.data.views import cropped, padded
 from janus_edge.runtime.image_file import format_of, save_image
 from janus_edge.runtime.output import check_writable
@@ -59,7 +60,7 @@ def show_data(path: Path, number: int, output: Path | None, say: Callable[[str],
 
 
 def _view(role: str, shards: Shards, i: int) -> np.ndarray:
-    view = cropped if role == "generation" else padded
+    view = cropped if role in ("generation", CLASS_PROMPTS) else padded
     return view(shards.image(i), SIDE)
 
 

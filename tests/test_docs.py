@@ -35,7 +35,7 @@ NOT_RUN = {
     r"python (-m janus_edge\.)?bench[/.]programs": "minutes to hours",
     r"janus-edge distill ": "minutes to hours; tests/distill",
     r"janus-edge train (my-|tiny-)|torchrun |janus-edge export runs/": "hours; tests/train",
-    r"janus-edge generate --model bundles/mine|tensorboard ": "needs a finished training",
+    r"janus-edge generate --model runs/mine/bundle|tensorboard ": "needs a finished training",
     r"janus-edge eval (shapes|things) .*(--solver NAME|--record bench)": "writes a record",
     r".*\b(sdxl-vae|JanusFlow-1)": "needs published weights; tests/hub, tests/export",
 }

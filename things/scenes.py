@@ -2,7 +2,7 @@
 
 A scene has one thing, two in a relation, two to five of the same, or three or four different ones,
 all in one style. Boxes of things lie on a grid of ``CELL`` px, as the codes of a tokenizer with
-that stride do: so a drawing has the same codes wherever it stands. They never come closer than
+that stride do: so a drawing has similar codes wherever it stands. They never come closer than
 ``GAP``.
 """
 

@@ -305,6 +305,11 @@ def test_show(cli, tmp_path: Path) -> None:
     assert pixels.shape == (192, 3 * 192, 3)
     assert (pixels[:, :384] == (255, 0, 0)).all() and tuple(pixels[96, 480]) == (0, 0, 255)
     assert tuple(pixels[96, 390]) == (127, 127, 127)
+    drawn = [("z.png", image_file("green", (10, 40))), ("z.txt", b"cat")]
+    write_tar(tmp_path / "classes" / "class_prompts" / "a.tar", drawn)
+    cli("data", "show", tmp_path / "classes", "-o", tmp_path / "classes.png")
+    with Image.open(tmp_path / "classes.png") as sheet:
+        assert (np.asarray(sheet.convert("RGB")) == (0, 128, 0)).all()  # cropped: nothing is grey
     done = cli("data", "show", tmp_path / "text")
     assert len(done.stdout.splitlines()) == 2
     message = cli.fails("data", "show", tmp_path / "text", "-o", tmp_path / "s.png")

@@ -25,9 +25,9 @@ from janus_edge.shapes.scenes import Scene, render, scenes
 from janus_edge.train.initial import initialise, initialise_flow
 from janus_edge.train.text import TEMPLATE, make_tokenizer
 from tests.conftest import RANDOM, RANDOM_FLOW, RANDOM_VAE
+from tests.train.bench import Bench
 
 COUNTS = {"generation": 60, "class_prompts": 40, "understanding": 60, "text": 50}
-RECIPES = Path(__file__).parent / "recipes"
 NAMES = ("mini", "mini-flow")
 
 
@@ -79,3 +79,10 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         )
         save_checkpoint(checkpoint, folder / name, torch.float32)
     return {name: folder / name for name in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def bench(
+    request: pytest.FixtureRequest, starts: dict[str, Path], dataset: Path, tmp_path: Path
+) -> Bench:
+    return Bench(request.param, starts[request.param], dataset, tmp_path)

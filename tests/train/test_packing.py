@@ -1,11 +1,9 @@
-"""Packed rows: the same losses as one example a row, and as NumPy computes them."""
+"""Packed rows: the same losses as one example a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,63 +11,19 @@ import torch
 from torch import Tensor
 
 from janus_edge.data.samples import Sample
-from janus_edge.data.source import Role, open_source
+from janus_edge.data.source import Role
 from janus_edge.model.janus import Janus
-from janus_edge.model.janusflow import JanusFlow
-from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.errors import PromptError
-from janus_edge.runtime.prompt import PromptEncoder
-from janus_edge.train.codec import code_shape, take_codec
+from janus_edge.train.codec import code_shape
 from janus_edge.train.engine import share_of
-from janus_edge.train.images import Encoded, Loader
-from janus_edge.train.losses import FlowLosses
-from janus_edge.train.packing import Packed, pack
+from janus_edge.train.images import Encoded
+from janus_edge.train.packing import pack
 from janus_edge.train.pieces import CODE, IGNORED, LATENT, SEEN, Piece, answer_piece
 from janus_edge.train.recipe import Recipe, load_recipe
-from janus_edge.train.run import trainee_of
 from janus_edge.train.steps import Layout, lay_out
-from tests.train.conftest import NAMES, RECIPES
+from tests.train.bench import RECIPES, Bench
 
 Sums = dict[str, Tensor]
-
-
-class Bench:
-    """A mini recipe's model and loader, and a laid out step of its second stage."""
-
-    def __init__(self, name: str, start: Path, dataset: Path, folder: Path) -> None:
-        self.recipe = load_recipe(RECIPES / f"{name}.toml")
-        self.stage = self.recipe.stages[1]
-        checkpoint = load_checkpoint(start)
-        self.model = checkpoint.model
-        self.encoder = PromptEncoder.load(checkpoint.tokenizer_json, self.recipe.template)
-        self.data = open_source(dataset).roles
-        encode, _ = take_codec(self.model, torch.device("cpu"))
-        torch.manual_seed(2)
-        for value in self.model.parameters():  # no part of a loss may be zero or tiny by design
-            value.data += 0.05 * torch.randn_like(value)
-        self.trainee = trainee_of(self.model, self.recipe).eval()
-        shape, dtype = code_shape(self.recipe)
-        shards = {role: each.shards for role, each in self.data.items()}
-        kept = {
-            role: Encoded(folder / role, len(shards[role]), shape, dtype)
-            for role in ("generation", "class_prompts")
-        }
-        self.skipped: dict[str, str] = {}
-        self.loader = Loader(self.recipe, shards, encode, kept, self.skipped.update)
-        self.step = 3
-
-    def layout(self, step: int) -> Layout:
-        return lay_out(self.recipe, self.stage, step, self.data, self.encoder)
-
-    def packed(self, rows: list[list[Piece]]) -> Packed:
-        return self.loader.load(self.stage, self.step, rows)
-
-
-@pytest.fixture(params=NAMES)
-def bench(
-    request: pytest.FixtureRequest, starts: dict[str, Path], dataset: Path, tmp_path: Path
-) -> Bench:
-    return Bench(request.param, starts[request.param], dataset, tmp_path)
 
 
 def test_packed_losses_are_those_of_single_examples(bench: Bench) -> None:
@@ -173,86 +127,6 @@ def test_every_weight_has_a_gradient_whatever_a_row_holds(bench: Bench) -> None:
         torch.autograd.backward(torch.stack(list(sums.values())).sum())
         names.append({n for n, p in bench.trainee.named_parameters() if p.grad is not None})
     assert all(each == names[0] for each in names)
-
-
-def test_cross_entropy_in_numpy(bench: Bench) -> None:
-    layout = bench.layout(bench.step)
-    packed = bench.packed([[*layout.pieces]])
-    seen: dict[str, Tensor] = {}
-    model: Any = bench.model
-    heads = {"answer": "text_logits"} | (
-        {"image": "image_logits"} if bench.recipe.vae is None else {}
-    )
-    for name, head in heads.items():
-        setattr(model, head, _kept(getattr(model, head), name, seen))
-    sums: Sums = bench.trainee(packed)
-    for name in heads:
-        logits = seen[name].detach().double().numpy()
-        logits -= logits.max(1, keepdims=True)
-        likely = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        targets = packed.targets[name].numpy()
-        wanted = -sum(likely[i, target] for i, target in enumerate(targets))
-        assert len(targets) > 5 and sums[name].item() == pytest.approx(wanted, rel=1e-5)
-    learned = sum(len(each) for each in packed.targets.values())
-    assert learned == layout.num_tokens + layout.num_codes
-
-
-def _kept(
-    head: Callable[[Tensor], Tensor], name: str, seen: dict[str, Tensor]
-) -> Callable[[Tensor], Tensor]:
-    def call(hidden: Tensor) -> Tensor:
-        seen[name] = head(hidden)
-        return seen[name]
-
-    return call
-
-
-@pytest.fixture
-def flow(starts: dict[str, Path], dataset: Path, tmp_path: Path) -> Bench:
-    return Bench("mini-flow", starts["mini-flow"], dataset, tmp_path)
-
-
-def test_flow_and_repa_in_numpy(flow: Bench) -> None:
-    """Each image by itself through ``velocity``, the loss in NumPy."""
-    model, trainee = flow.model, flow.trainee
-    assert isinstance(model, JanusFlow) and isinstance(trainee, FlowLosses)
-    layout = flow.layout(flow.step)
-    drawn = [piece for piece in layout.pieces if piece.draws]
-    packed = flow.packed([drawn])
-    sums: Sums = trainee(packed)
-    velocity = repa = 0.0
-    for i, piece in enumerate(drawn):
-        x, z0, t = (packed.drawn[n][i].double().numpy() for n in ("latent", "noise", "t"))
-        noisy = torch.from_numpy(t * x + (1 - t) * z0).float()[None]
-        text = int(np.count_nonzero(piece.kinds_T == 0))
-        ids = torch.from_numpy(piece.ids_T[:text])[None]
-        positions = torch.from_numpy(piece.positions_T)[None]
-        early: list[Tensor] = []
-        layer = model.language_model.model.layers[0]  # the recipe's repa.layer is 1
-        hook = layer.register_forward_hook(lambda _m, _i, out, early=early: early.append(out))
-        with torch.no_grad():
-            v = model.velocity(
-                model.embed_text(ids), noisy, packed.drawn["t"][i : i + 1], None, positions
-            )
-            mapped = trainee.projector(early[0][:, text + 1 :])[0].double().numpy()
-            clean = model.vision_und_enc_model(packed.drawn["clean"][i : i + 1])
-        hook.remove()
-        velocity += np.mean((v[0].double().numpy() - (x - z0)) ** 2)
-        seen = _pooled(clean[0].double().numpy(), model.latent_grid)
-        cosine = (
-            (mapped * seen).sum(1) / np.linalg.norm(mapped, axis=1) / np.linalg.norm(seen, axis=1)
-        )
-        repa += np.mean(1 - cosine)
-    assert sums["velocity"].item() == pytest.approx(velocity, rel=1e-5)
-    assert sums["repa"].item() == pytest.approx(repa, rel=1e-5)
-
-
-def _pooled(features_NW: np.ndarray, grid: int) -> np.ndarray:
-    """Patch features averaged to one vector per token of the latent."""
-    side = int(len(features_NW) ** 0.5)
-    block = side // grid
-    maps = features_NW.reshape(grid, block, grid, block, -1)
-    return maps.mean((1, 3)).reshape(grid * grid, -1)
 
 
 def test_a_cut_image_is_left_out_and_named(bench: Bench) -> None:

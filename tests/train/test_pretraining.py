@@ -37,7 +37,8 @@ from janus_edge.train.vq import (
 )
 from janus_edge.train.world import World
 from tests.conftest import RANDOM
-from tests.train.conftest import NAMES, RECIPES
+from tests.train.bench import RECIPES
+from tests.train.conftest import NAMES
 
 PLAIN = tuple(BACKGROUNDS.values())
 PLAIN_K3 = torch.tensor(PLAIN) / 127.5 - 1

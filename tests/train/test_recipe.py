@@ -16,7 +16,7 @@ from janus_edge.train.dry_run import bytes_per_gpu, lines_of, num_trained
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.recipe import ROLES, Phase, Stage, load_recipe, recipe_names
 from janus_edge.train.start import on_meta
-from tests.train.conftest import RECIPES
+from tests.train.bench import RECIPES
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published"
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"

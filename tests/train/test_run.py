@@ -31,7 +31,8 @@ from janus_edge.train.run import How, train_recipe
 from janus_edge.train.start import Sources
 from janus_edge.train.states import save, saved
 from janus_edge.train.world import World
-from tests.train.conftest import NAMES, RECIPES
+from tests.train.bench import RECIPES
+from tests.train.conftest import NAMES
 
 STEPS = 50
 RUNS = (*NAMES, "mini-muon")

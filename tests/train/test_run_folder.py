@@ -22,7 +22,7 @@ from janus_edge.train.run import How, train_recipe
 from janus_edge.train.run_folder import claim
 from janus_edge.train.start import Sources, started
 from janus_edge.train.world import World
-from tests.train.conftest import RECIPES
+from tests.train.bench import RECIPES
 
 WORLD = World(0, 1, torch.device("cpu"))
 FACTS: dict[str, str | int] = {"data": "a", "lora": 0}

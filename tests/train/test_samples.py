@@ -27,7 +27,8 @@ from janus_edge.train.samples import answer, draw, probe_of
 from janus_edge.train.start import Sources
 from janus_edge.train.summary import write_report
 from tests.data.shards import image_file
-from tests.train.conftest import NAMES, RECIPES
+from tests.train.bench import RECIPES
+from tests.train.conftest import NAMES
 
 CAPTIONS = ("a red star", "three small blue circles")
 

@@ -18,7 +18,7 @@ from janus_edge.train.recipe import Recipe, load_recipe
 from janus_edge.train.start import Sources, prompt_note, started
 from janus_edge.train.text import TEMPLATE, tokenizer_of
 from tests.conftest import RANDOM
-from tests.train.conftest import RECIPES
+from tests.train.bench import RECIPES
 
 TEXTS = ["a red circle", "a blue star", "what is it? a square"] * 20
 SIZES = RANDOM.language
