@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from janus_edge.runtime.backends import Engine, Shared, backend_of, load_engine
-from janus_edge.runtime.backends.cubins import Gpu, Kernels
+from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.cuda_decoder import CACHE_TYPE
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cached_decoder import CachedDecoder
@@ -71,7 +71,6 @@ class Engines:
             _ = self._shared.on_cpu.pool  # refuses now what the system has no threads for
         self.kept = Kept(context_mb * 10**6)
         self.pass_samples: dict[Path, dict[int, list[float]]] = {}
-        self._kernels: Kernels | None = None
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, Table] = {}
         self._kept: dict[Hashable, object] = {}
@@ -127,12 +126,9 @@ class Engines:
 
     def gpu(self) -> Gpu:
         """Return what the loops on the GPU launch kernels with. Raises DeviceError."""
-        if self._kernels is None:
-            bundle = self.bundle
-            this = weakref.ref(self)  # arrays keep their GPU alive; it must not keep them alive
-            self._shared.cuda.make_room = lambda: _forget(this())
-            self._kernels = Kernels(self._shared.cuda, bundle.folder, bundle.manifest.kernels)
-        return Gpu(self._shared.cuda, self._kernels)
+        this = weakref.ref(self)  # arrays keep their GPU alive; it must not keep them alive
+        self._shared.cuda.make_room = lambda: _forget(this())
+        return self._shared.gpu(self.bundle)
 
     @contextmanager
     def reused(self, key: Hashable, make: Callable[[], Made]) -> Iterator[Made]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from janus_edge.runtime.resources import num_processors
 
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.cpu_library import Pool
+    from janus_edge.runtime.backends.cubins import Gpu
     from janus_edge.runtime.bundle import Bundle
     from janus_edge.runtime.cuda import Cuda
     from janus_edge.runtime.manifest import Manifest
@@ -61,6 +63,7 @@ class Shared:
 
     num_threads: int = 0
     device: Device = field(default_factory=Device)
+    _gpus: dict[Path, Gpu] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def cuda(self) -> Cuda:
@@ -68,6 +71,15 @@ class Shared:
         from janus_edge.runtime.cuda import Cuda
 
         return Cuda(self.device.ordinal)
+
+    def gpu(self, bundle: Bundle) -> Gpu:
+        """Return the GPU with a bundle's kernels. Raises DeviceError."""
+        from janus_edge.runtime.backends.cubins import Gpu, Kernels
+
+        if bundle.folder not in self._gpus:
+            kernels = Kernels(self.cuda, bundle.folder, bundle.manifest.kernels)
+            self._gpus[bundle.folder] = Gpu(self.cuda, kernels)
+        return self._gpus[bundle.folder]
 
     @cached_property
     def on_cpu(self) -> Shared:

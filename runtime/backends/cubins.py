@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ class Kernels:
         if name not in self._functions:
             image = self._image(kernel)
             module = self._cuda.call("cuModuleLoadData", image)
+            weakref.finalize(self, self._cuda.release, "cuModuleUnload", module)
             symbol = kernel.symbol.encode()
             function = self._cuda.call("cuModuleGetFunction", module, symbol)
             if kernel.shared_bytes > 48 * 1024:  # CUDA's default limit

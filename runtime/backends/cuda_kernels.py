@@ -7,7 +7,6 @@ such a bundle run on the CPU.
 from __future__ import annotations
 
 from janus_edge.runtime.backends import Engine, Shared
-from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.backends.cuda_decoder import CudaDecoder
 from janus_edge.runtime.backends.cuda_head import KERNELS, CudaHead
 from janus_edge.runtime.bundle import Bundle
@@ -33,7 +32,6 @@ def load(bundle: Bundle, name: str, shared: Shared) -> Engine:
         BundleError: A weight is missing or lies outside the file.
         DeviceError: The GPU has no room, or the bundle has no kernels for it.
     """
-    manifest, cuda = bundle.manifest, shared.cuda
-    gpu = Gpu(cuda, Kernels(cuda, bundle.folder, manifest.kernels))
+    manifest, gpu = bundle.manifest, shared.gpu(bundle)
     given = gpu, bundle.folder, manifest.components[name], manifest.sizes
     return CudaDecoder(*given) if name == "decoder" else CudaHead(*given, name)

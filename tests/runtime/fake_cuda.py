@@ -62,7 +62,8 @@ class FakeDriver:
         self._next = 1
         self._clock = 0.0
         self.events: dict[int, float] = {}
-        self.functions: dict[int, str] = {}
+        self.modules: set[int] = set()
+        self.functions: dict[int, tuple[int, str]] = {}  # module and symbol
         self._thread = threading.local()
         self._queue: list[Callable[[], None]] = []
         self._is_draining = False
@@ -278,10 +279,14 @@ class FakeDriver:
 
     def cuModuleLoadData(self, image: bytes) -> tuple[int]:
         assert image[:4] == b"\x7fELF", "not a cubin"
-        return (self._id(),)
+        self.modules.add(self._id())
+        return (self._next,)
+
+    def cuModuleUnload(self, module: int) -> None:
+        self.modules.remove(module)
 
     def cuModuleGetFunction(self, module: int, symbol: bytes) -> tuple[int]:
-        self.functions[self._id()] = symbol.decode()
+        self.functions[self._id()] = module, symbol.decode()
         return (self._next,)
 
     def cuFuncSetAttribute(self, function: int, which: int, value: int) -> None: ...
@@ -290,8 +295,14 @@ class FakeDriver:
         assert extra == 0 and len(values) == len(types) and threads % 32 == 0
         for value, kind in zip(values, types, strict=True):
             kind(value)  # refuses what does not fit
-        kernel = (self.kernels or KERNELS)[self.functions[function]]
-        self.send(lambda: kernel(self, grid[0], *values))
+        module, symbol = self.functions[function]
+        kernel = (self.kernels or KERNELS)[symbol]
+
+        def run() -> None:
+            assert module in self.modules, symbol
+            kernel(self, grid[0], *values)
+
+        self.send(run)
 
 
 def _sample(

@@ -316,6 +316,7 @@ int cuModuleLoadData(void** module, const void* image) {
   const bool is_cubin = std::memcmp(header, "\177ELF", 4) == 0 && header[18] == 190;  // EM_CUDA
   return *module = &queue, is_cubin ? kOk : kNoImage;
 }
+int cuModuleUnload(void*) { return in_context(); }
 int cuModuleGetFunction(void** function, void*, const char* name) {
   GUARDED;
   const auto found = kernels.find(name);
@@ -349,8 +350,8 @@ const std::map<std::string, void*> kFunctions{
     ENTRY(cuMemcpyDtoHAsync), ENTRY(cuMemcpyDtoDAsync), ENTRY(cuEventCreate), ENTRY(cuEventRecord),
     ENTRY(cuEventSynchronize), ENTRY(cuEventDestroy), ENTRY(cuEventElapsedTime), ENTRY(cuStreamBeginCapture),
     ENTRY(cuStreamEndCapture), ENTRY(cuGraphInstantiateWithFlags), ENTRY(cuGraphDestroy), ENTRY(cuGraphExecDestroy),
-    ENTRY(cuGraphLaunch), ENTRY(cuModuleLoadData), ENTRY(cuModuleGetFunction), ENTRY(cuFuncSetAttribute),
-    ENTRY(cuLaunchKernel), ENTRY(cuGetErrorName), ENTRY(cuGetErrorString)};
+    ENTRY(cuGraphLaunch), ENTRY(cuModuleLoadData), ENTRY(cuModuleUnload), ENTRY(cuModuleGetFunction),
+    ENTRY(cuFuncSetAttribute), ENTRY(cuLaunchKernel), ENTRY(cuGetErrorName), ENTRY(cuGetErrorString)};
 
 }  // namespace
 

@@ -192,13 +192,15 @@ def test_kernels_of_other_sizes_are_refused(gpu: Machine) -> None:
 
 
 def test_memory_goes_back(gpu: Machine) -> None:
-    session = gpu.session()
+    session, before = gpu.session(), len(gpu.driver.calls)
     drawn(session, ImageRequest(prompt="a star"))
+    loaded = [words[0] for name, words in gpu.driver.calls[before:] if name == "cuModuleLoadData"]
+    assert len(set(loaded)) == len(loaded) > 9  # what several components launch is loaded once
     held = gpu.driver.held()
     drawn(session, ImageRequest(prompt="a star", seed=3))
     assert gpu.driver.held() <= held
     del session
-    assert gpu.driver.held() == 0
+    assert gpu.driver.held() == 0 and not gpu.driver.modules
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")
