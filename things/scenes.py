@@ -1,9 +1,9 @@
 """Scenes of everyday things on a plain background, deterministic by seed.
 
-A scene has one thing, two in a relation, two to five of the same, or three or four different ones,
-all in one style. Boxes of things lie on a grid of ``CELL`` px, as the codes of a tokenizer with
-that stride do: so a drawing has similar codes wherever it stands. They never come closer than
-``GAP``.
+A scene has one thing, two in a relation, two to four of the same, or three or four different ones,
+all in one style. Each number of things has one layout, and all but single things have one size: so
+a small model has few drawings to learn by heart, and no place is left to chance (docs/log.md,
+2026-11-29). Boxes lie on a grid of ``CELL`` px, the stride of the tokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from janus_edge.things.artwork import STYLES, THINGS, sprite
 
 IMAGE_SIZE = 96  # px
 CELL = 8  # px; corners of boxes are multiples of it, and so are their sides
-GAP = 8  # px between the boxes of two things
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
     "grey": (205, 207, 212),
@@ -35,14 +34,14 @@ STYLE_WEIGHTS = (0.4, 0.3, 0.3)
 
 KINDS = ("single", "pair", "repeated", "several")
 KIND_WEIGHTS = (0.5, 0.2, 0.2, 0.1)
-# px, by number of things. One size each: a small model has to know each drawing by heart at each.
-SIZES = {1: 80, 2: 40, 3: 32, 4: 32, 5: 24}
-MAX_OBJECTS = 5
-_CLEAR = 12  # px by which a pair is further apart along one axis than along the other
+LARGE, SMALL = 80, 40  # px; the side of a single thing, and of each of several
+BESIDE, STACKED = ((0, 24), (56, 24)), ((24, 0), (24, 56))  # top left corners of boxes, px
+LAYOUTS = {2: BESIDE, 3: ((0, 0), (56, 0), (24, 56)), 4: ((0, 0), (56, 0), (0, 56), (56, 56))}
 HELD_OUT_PERCENT = 10
 
 # First seed of each split: a scene's seed says which split it belongs to, so splits never overlap.
 SPLITS = {"train": 0, "validation": 1 << 40, "test": 1 << 41}
+Corners = tuple[tuple[int, int], ...]
 COUNTABLE = tuple(thing.id for thing in THINGS.values() if thing.number == "singular")
 
 
@@ -76,7 +75,7 @@ class Scene:
         kind: One of ``KINDS``.
         style: One of ``STYLES``.
         background: One of ``BACKGROUNDS``.
-        things: In reading order: a pair along its longer axis, more by rows.
+        things: In reading order: by rows, each from left to right.
     """
 
     kind: str
@@ -187,40 +186,28 @@ def relation_of(first: Placed, second: Placed) -> str:
 
 
 def _single(rng: np.random.Generator) -> tuple[Placed, ...]:
-    margin = (IMAGE_SIZE - SIZES[1]) // 2
-    return (Placed(thing=_pick(rng, tuple(THINGS)), size=SIZES[1], x=margin, y=margin),)
+    margin = (IMAGE_SIZE - LARGE) // 2
+    return (Placed(thing=_pick(rng, tuple(THINGS)), size=LARGE, x=margin, y=margin),)
 
 
 def _pair(rng: np.random.Generator) -> tuple[Placed, ...]:
-    """Return two different things that are clearly apart along one axis."""
-    names = _different(rng, 2)
-    while True:
-        first, second = _place(rng, names, [SIZES[2]] * 2)
-        (x1, y1), (x2, y2) = first.centre, second.centre
-        dx, dy = x2 - x1, y2 - y1
-        if abs(abs(dx) - abs(dy)) >= _CLEAR:
-            forward = dx > 0 if abs(dx) > abs(dy) else dy > 0
-            return (first, second) if forward else (second, first)
+    """Return two different things, side by side or one above the other."""
+    return _placed(_different(rng, 2), BESIDE if rng.random() < 0.5 else STACKED)
 
 
 def _repeated(rng: np.random.Generator) -> tuple[Placed, ...]:
-    """Return two to five of the same thing, of one size."""
-    count = int(rng.integers(2, MAX_OBJECTS + 1))
-    return _rows(_place(rng, [_pick(rng, COUNTABLE)] * count, [SIZES[count]] * count))
+    """Return two to four of the same thing."""
+    count = int(rng.integers(2, 5))
+    return _placed([_pick(rng, COUNTABLE)] * count, LAYOUTS[count])
 
 
 def _several(rng: np.random.Generator) -> tuple[Placed, ...]:
     """Return three or four different things."""
     count = int(rng.integers(3, 5))
-    return _rows(_place(rng, _different(rng, count), [SIZES[count]] * count))
+    return _placed(_different(rng, count), LAYOUTS[count])
 
 
 _THINGS_OF = dict(zip(KINDS, (_single, _pair, _repeated, _several), strict=True))
-
-
-def _rows(things: list[Placed]) -> tuple[Placed, ...]:
-    """Return things by rows of a third of the image, each from left to right."""
-    return tuple(sorted(things, key=lambda p: (p.centre[1] // (IMAGE_SIZE / 3), p.centre)))
 
 
 def _different(rng: np.random.Generator, count: int) -> list[str]:
@@ -228,42 +215,11 @@ def _different(rng: np.random.Generator, count: int) -> list[str]:
     return [names[int(i)] for i in rng.choice(len(names), count, replace=False)]
 
 
-def _place(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:
-    """Return things in random boxes that are GAP apart; in cells where they find no room."""
-    for _ in range(3):
-        things: list[Placed] = []
-        for name, size in zip(names, sizes, strict=True):
-            places = CELL * rng.integers(0, (IMAGE_SIZE - size) // CELL + 1, (12, 2))
-            for x, y in places.tolist():
-                if all(
-                    x + size + GAP <= p.x
-                    or p.x + p.size + GAP <= x
-                    or y + size + GAP <= p.y
-                    or p.y + p.size + GAP <= y
-                    for p in things
-                ):
-                    things.append(Placed(thing=name, size=size, x=x, y=y))
-                    break
-            else:
-                break
-        if len(things) == len(names):
-            return things
-    return _place_in_cells(rng, names, sizes)
-
-
-def _place_in_cells(rng: np.random.Generator, names: list[str], sizes: list[int]) -> list[Placed]:
-    """Return things in random cells of a grid of two or three a side, anywhere in their cell."""
-    side = 2 if len(names) <= 4 else 3
-    pitch = IMAGE_SIZE // side
-    things = []
-    cells = rng.permutation(side * side)[: len(names)].tolist()
-    for name, size, cell in zip(names, sizes, cells, strict=True):
-        y, x = (
-            part * pitch + CELL * int(rng.integers((pitch - GAP - size) // CELL + 1))
-            for part in divmod(cell, side)
-        )
-        things.append(Placed(thing=name, size=size, x=x, y=y))
-    return things
+def _placed(names: list[str], corners: Corners) -> tuple[Placed, ...]:
+    return tuple(
+        Placed(thing=name, size=SMALL, x=x, y=y)
+        for name, (x, y) in zip(names, corners, strict=True)
+    )
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:

@@ -11,7 +11,6 @@ from janus_edge.things.scenes import (
     BACKGROUNDS,
     CELL,
     COUNTABLE,
-    GAP,
     IMAGE_SIZE,
     KINDS,
     SPLITS,
@@ -28,7 +27,7 @@ def test_scenes_show_the_whole_world() -> None:
     assert {scene.kind for scene in many} == set(KINDS)
     assert {scene.style for scene in many} == set(STYLES)
     assert {scene.background for scene in many} == set(BACKGROUNDS)
-    assert {len(scene.things) for scene in many} == {1, 2, 3, 4, 5}
+    assert {len(scene.things) for scene in many} == {1, 2, 3, 4}
     assert {placed.thing for scene in many for placed in scene.things} == set(THINGS)
     kinds = [scene.kind for scene in many]
     assert 0.45 < kinds.count("single") / len(many) < 0.55
@@ -50,7 +49,7 @@ def test_things_stay_inside_and_apart() -> None:
         for a, b in combinations(scene.things, 2):
             across = max(a.x, b.x) - min(a.x + a.size, b.x + b.size)
             down = max(a.y, b.y) - min(a.y + a.size, b.y + b.size)
-            assert max(across, down) >= GAP
+            assert max(across, down) >= 2 * CELL
 
 
 def test_each_kind_has_its_things() -> None:
@@ -63,7 +62,7 @@ def test_each_kind_has_its_things() -> None:
         if scene.kind == "pair":
             assert relation_of(*scene.things) in ("left of", "above")
             (x1, y1), (x2, y2) = (placed.centre for placed in scene.things)
-            assert abs(abs(x1 - x2) - abs(y1 - y2)) >= 12
+            assert (x1 == x2) != (y1 == y2)
 
 
 def test_splits_share_no_seed() -> None:
