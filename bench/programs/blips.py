@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from janus_edge.things.scenes import BACKGROUNDS, CELL, IMAGE_SIZE, SIZES
+from janus_edge.things.scenes import BACKGROUNDS, IMAGE_SIZE, LARGE
 from janus_edge.things.scorer import MIN_SCORE, things_in
 from janus_edge.things.templates import squares
 
@@ -69,8 +69,9 @@ def write(folder: Path) -> None:
     names = list(BACKGROUNDS)
     for number in range(COUNT):
         background = names[int(rng.integers(len(names)))] if number % 2 else "white"
-        x, y = (CELL * int(v) for v in rng.integers(0, (IMAGE_SIZE - SIZES[1]) // CELL + 1, 2))
-        Image.fromarray(picture(background, SIZES[1], x, y)).save(folder / f"{number:03d}.png")
+        margin = (IMAGE_SIZE - LARGE) // 2  # as a single thing of the world
+        image = picture(background, LARGE, margin, margin)
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
         caption = PROMPTS[int(rng.integers(len(PROMPTS)))]
         if number % 4 == 1:
             caption = f"a blip on a {background} background"
