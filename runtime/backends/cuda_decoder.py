@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,13 @@ from janus_edge.runtime.backends.cuda_weights import DeviceWeights, Words
 from janus_edge.runtime.backends.on_device import EnqueueCall, bound
 from janus_edge.runtime.cuda import DeviceArray
 from janus_edge.runtime.kv_cache import KVCache, past_names
-from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.sizes import Sizes
 
 CACHE_TYPE = "float16"  # of keys and values
 _MOST_ROWS = 16  # of a pass: a tile of products
 _ATTENTION = ("attend", "attend_kept", "write_slots")
 _GROUP = 128  # inputs that a product with 4-bit weights takes at once
-_WHAT = "the decoder"
+WHAT = "the decoder"  # in the error for memory that is short
 Launch = tuple[str, int, tuple[Any, ...]]  # kernel, programs, arguments
 
 
@@ -81,13 +79,12 @@ class _Pass:
 class CudaDecoder:
     """The decoder as an ``Engine``; its calls can also be enqueued and captured."""
 
-    def __init__(self, gpu: Gpu, folder: Path, component: Component, sizes: Sizes) -> None:
+    def __init__(self, gpu: Gpu, found: DeviceWeights, sizes: Sizes) -> None:
         """Copy the weights to the GPU.
 
         Args:
             gpu: The GPU and the bundle's kernels.
-            folder: The bundle's folder.
-            component: The decoder in the manifest.
+            found: The decoder's weights.
             sizes: The sizes of the bundle.
 
         Raises:
@@ -95,7 +92,6 @@ class CudaDecoder:
             DeviceError: The GPU has no room, or the bundle has no kernels for it.
         """
         self._gpu, self._sizes = gpu, sizes
-        found = DeviceWeights(gpu, folder, component, _WHAT)
         width = sizes.hidden_size
         self._layers = [_layer(found, sizes, f"layers.{i}") for i in range(sizes.num_layers)]
         self._norm = found.vector("hidden.weight", (width,))
@@ -103,11 +99,9 @@ class CudaDecoder:
         self._angles = found.vector("cos", angles), found.vector("sin", angles)
         first = self._layers[0]
         self._heads = first.qkv.outputs // sizes.head_dim - 2 * sizes.num_kv_heads
-        found.host.require(self._heads > 0 and self._heads % sizes.num_kv_heads == 0)
+        found.require(self._heads > 0 and self._heads % sizes.num_kv_heads == 0)
         self._inner = first.down.inputs
-        found.host.require(
-            all(each.gate_up.outputs == 2 * each.down.inputs for each in self._layers)
-        )
+        found.require(all(each.gate_up.outputs == 2 * each.down.inputs for each in self._layers))
         self._parts = gpu.kernels.constant("combine", "SPLITS")
         self._chunk = gpu.kernels.constant("attend", "CHUNK")
         self._check()
@@ -150,7 +144,7 @@ class CudaDecoder:
         self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
     ) -> Callable[[], None]:
         """Return a call on fixed arrays; it returns when their results are there."""
-        return bound(self._gpu.cuda, _WHAT, self.prepare_enqueue, inputs, outputs)
+        return bound(self._gpu.cuda, WHAT, self.prepare_enqueue, inputs, outputs)
 
     def prepare_enqueue(
         self,
@@ -175,11 +169,11 @@ class CudaDecoder:
         chunks = -(-caches[0].shape[2] // self._chunk)
 
         def new(*shape: int, kind: str = "float32") -> DeviceArray:
-            return self._gpu.cuda.array(shape, kind, _WHAT)
+            return self._gpu.cuda.array(shape, kind, WHAT)
 
         return _Scratch(
             streams=(new(rows, width), new(rows, width)),
-            nothing=self._gpu.cuda.zeros((self._parts, rows, width), "float32", _WHAT),
+            nothing=self._gpu.cuda.zeros((self._parts, rows, width), "float32", WHAT),
             attention=new(self._parts, rows, width),
             mlp=new(self._parts, rows, width),
             qkv=new(rows, self._layers[0].qkv.outputs),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +16,6 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.cuda_weights import DeviceWeights, Words
 from janus_edge.runtime.backends.on_device import EnqueueCall, bound
 from janus_edge.runtime.cuda import DeviceArray
-from janus_edge.runtime.manifest import Component
-from janus_edge.runtime.sizes import Sizes
 
 _MOST_ROWS = 16  # of a launch: a tile of products
 # By component: the kernels of its products, in order.
@@ -26,35 +23,35 @@ KERNELS = {"image_head": ("head_hidden", "head_logits"), "text_head": ("text_log
 
 
 class CudaHead:
-    """A head as an ``Engine``; its calls can also be enqueued and captured."""
+    """A head as an ``Engine``; its calls can also be enqueued and captured.
 
-    def __init__(
-        self, gpu: Gpu, folder: Path, component: Component, sizes: Sizes, name: str
-    ) -> None:
+    Attributes:
+        outputs: How many logits it gives.
+    """
+
+    def __init__(self, gpu: Gpu, found: DeviceWeights, name: str, inputs: int) -> None:
         """Copy the weights to the GPU.
 
         Args:
             gpu: The GPU and the bundle's kernels.
-            folder: The bundle's folder.
-            component: The head in the manifest.
-            sizes: The sizes of the bundle.
+            found: The head's weights.
             name: Of the head.
+            inputs: Width of the hidden states that it takes.
 
         Raises:
             BundleError: A weight is missing, or the kernels were compiled for other sizes.
             DeviceError: The GPU has no room, or the bundle has no kernels for it.
         """
         self._gpu, self._name = gpu, name
-        found = DeviceWeights(gpu, folder, component, name)
-        layers, inputs = found.host.chain(), sizes.hidden_size
-        found.host.require(len(layers) == len(KERNELS[name]))
+        layers = found.chain()
+        found.require(len(layers) == len(KERNELS[name]))
         self._layers: list[tuple[str, Words, DeviceArray]] = []
         for kernel, layer in zip(KERNELS[name], layers, strict=True):
             gpu.kernels.require(kernel, "WIDTH", inputs)
             words = found.words([layer], 8, inputs)
             self._layers.append((kernel, words, found.bias(layer, words.outputs)))
             inputs = words.outputs
-        found.host.require(inputs == component.outputs[0].shape[-1])
+        self.outputs = inputs
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """Return cleared memory on the device."""
@@ -62,7 +59,7 @@ class CudaHead:
 
     def run(self, inputs: Arrays) -> list[np.ndarray]:
         """Return the logits, in a new array."""
-        logits_RO = np.empty((len(inputs["hidden"]), self._layers[-1][1].outputs), np.float32)
+        logits_RO = np.empty((len(inputs["hidden"]), self.outputs), np.float32)
         self.bind(inputs, {"logits": logits_RO})()
         return [logits_RO]
 

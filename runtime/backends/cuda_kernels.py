@@ -7,8 +7,9 @@ such a bundle run on the CPU.
 from __future__ import annotations
 
 from janus_edge.runtime.backends import Engine, Shared
-from janus_edge.runtime.backends.cuda_decoder import CudaDecoder
+from janus_edge.runtime.backends.cuda_decoder import WHAT, CudaDecoder
 from janus_edge.runtime.backends.cuda_head import KERNELS, CudaHead
+from janus_edge.runtime.backends.cuda_weights import DeviceWeights
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.devices import DECODER_KERNEL
 from janus_edge.runtime.manifest import Manifest
@@ -32,6 +33,11 @@ def load(bundle: Bundle, name: str, shared: Shared) -> Engine:
         BundleError: A weight is missing or lies outside the file.
         DeviceError: The GPU has no room, or the bundle has no kernels for it.
     """
-    manifest, gpu = bundle.manifest, shared.gpu(bundle)
-    given = gpu, bundle.folder, manifest.components[name], manifest.sizes
-    return CudaDecoder(*given) if name == "decoder" else CudaHead(*given, name)
+    sizes, component = bundle.manifest.sizes, bundle.manifest.components[name]
+    gpu = shared.gpu(bundle)
+    weights = DeviceWeights(gpu, bundle.folder, component, WHAT if name == "decoder" else name)
+    if name == "decoder":
+        return CudaDecoder(gpu, weights, sizes)
+    head = CudaHead(gpu, weights, name, sizes.hidden_size)
+    weights.require(head.outputs == component.outputs[0].shape[-1])
+    return head

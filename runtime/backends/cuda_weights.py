@@ -53,17 +53,25 @@ class DeviceWeights:
         Raises:
             BundleError: There is no such file.
         """
-        self.gpu, self.host, self._what = gpu, Weights(folder, component), what
+        self.gpu, self._host, self._what = gpu, Weights(folder, component), what
+
+    def chain(self) -> list[str]:
+        """Return the layers whose weights are in tiles, in the file's order."""
+        return self._host.chain()
+
+    def require(self, fits: bool) -> None:
+        """Raise BundleError unless the sizes that the weights have fit together."""
+        self._host.require(fits)
 
     def vector(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
         """Return an array of float32. Raises BundleError, DeviceError."""
-        made = self.gpu.cuda.uploaded(self.host.array(name, shape))
+        made = self.gpu.cuda.uploaded(self._host.array(name, shape))
         self.gpu.cuda.synchronize()
         return made
 
     def bias(self, layer: str, outputs: int) -> DeviceArray:
         """Return a layer's bias, zeros if it has none. Raises BundleError, DeviceError."""
-        if f"{layer}.bias" in self.host.tensors:
+        if f"{layer}.bias" in self._host.tensors:
             return self.vector(f"{layer}.bias", (outputs,))
         return self.gpu.cuda.zeros((outputs,), "float32", self._what)
 
@@ -90,13 +98,13 @@ class DeviceWeights:
             DeviceError: The GPU has no room.
         """
         cuda, kernels = self.gpu.cuda, self.gpu.kernels
-        found = [self.host.tiles(each, bits, inputs, outputs) for each in layers]
+        found = [self._host.tiles(each, bits, inputs, outputs) for each in layers]
         _, layout, (_, own_inputs) = found[0]
-        self.host.require(all(shape[1] == own_inputs for _, _, shape in found))
+        self.require(all(shape[1] == own_inputs for _, _, shape in found))
         kernel, group = f"repack{bits}", 32 // bits * _WORDS
         kernels.require(kernel, "BLOCK", layout.block)
         blocks = -(-own_inputs // layout.block)
-        self.host.require(blocks * layout.block % group == 0)
+        self.require(blocks * layout.block % group == 0)
         groups, rooms = blocks * layout.block // group, [-(-s[0] // multiple) for _, _, s in found]
         total = sum(rooms) * multiple
         words = cuda.zeros((total, groups, _WORDS), "int32", self._what)

@@ -20,7 +20,10 @@ def test_both_ways_run(kernel: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_they_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["kernels"])
     with pytest.raises(SystemExit, match="no GPU here"):
         main()
+    for name in ("cubins", "step"):
+        with pytest.raises(SystemExit, match=f"{name}: no (NVIDIA driver|cuda-python)"):
+            import_module(f"janus_edge.bench.programs.kernels.{name}").main()

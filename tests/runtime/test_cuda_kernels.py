@@ -11,16 +11,21 @@ import numpy as np
 import pytest
 import torch
 
+from janus_edge.bench.programs.kernels import cubins, step
 from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, kernels_of
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.quantization.presets import preset_of
+from janus_edge.kernels.specs import Shape
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.bundle import Bundle
+from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
 from janus_edge.runtime.events import Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
+from janus_edge.runtime.sizes import CodeSizes
 from tests.runtime.fake_decoder import interpreted
 from tests.runtime.fake_machine import (
     PROMPTS,
@@ -201,6 +206,38 @@ def test_memory_goes_back(gpu: Machine) -> None:
     assert gpu.driver.held() <= held
     del session
     assert gpu.driver.held() == 0 and not gpu.driver.modules
+
+
+def test_the_benchmark_counts_what_a_step_reads(
+    gpu: Machine, small: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cubins, "COPIED", 2**12)
+    sizes = gpu.bundle.manifest.sizes
+    assert isinstance(sizes, CodeSizes)
+    cuda = Cuda(driver=gpu.driver)
+    kernels = step.Listing(cuda, gpu.bundle.folder, gpu.bundle.manifest.kernels)
+    shape = Shape(
+        num_codes=sizes.codebook_size,
+        width=256,
+        inner=320,
+        heads=4,
+        shared=2,
+        head_dim=64,
+        head_hidden=128,
+    )
+    specs = kernels_of(small.model, decoder=True)
+    found = step.measured(Gpu(cuda, kernels), kernels, sizes, shape, specs)
+    rows = {row["kernel"]: row for row in found["kernels"]}
+    assert {name: row["launches"] for name, row in rows.items()} == {
+        **dict.fromkeys(("qkv", "attend", "combine", "gate_up", "down"), 2),
+        **dict.fromkeys(("last_norm", "head_hidden", "head_logits"), 1),
+    }
+    outputs = (4 + 2 * 2) * 64
+    assert rows["qkv"]["mb_read"] == round(2 * outputs * (256 / 2 + 256 / 128 * 4) / 1e6, 3)
+    kept = 2 * 2 * (2 * 2 * 64 * 2) * found["filled"]  # rows, layers, keys and values of two heads
+    assert rows["attend"]["mb_read"] == round(kept / 1e6, 3)
+    assert found["codes"]["codes"] == sizes.num_codes
+    assert len(list(step.lines(found))) == len(rows) + 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")

@@ -71,7 +71,7 @@ def main() -> None:
         folder = Path(made)
         entries = [compile_kernel(spec, cuda.capability, folder) for spec in specs(SHAPE)]
         kernels = Kernels(cuda, folder, tuple(map(Kernel.model_validate, entries)))
-        speed = _copy_speed(cuda)
+        speed = copy_speed(cuda)
         rows = [_measured(cuda, case, speed) for case in _cases(cuda, kernels)]
     for row in rows:
         us, fraction = row["us"]["p50"], row["bandwidth_fraction"]
@@ -167,11 +167,11 @@ def _flow_update(cuda: Cuda, kernels: Kernels, images: int) -> Case:
     return Case(kernel="flow_update", shape=shape, launch=launch, num_bytes=moved)
 
 
-def _copy_speed(cuda: Cuda) -> float:
+def copy_speed(cuda: Cuda) -> float:
     """Return the bytes per second that copies on the device read and write."""
     source, target = (cuda.zeros((COPIED,), "uint8") for _ in range(2))
-    times = _times(cuda, lambda: cuda.copy(target.address, source.address, COPIED))
-    return 2 * COPIED / (float(np.median(times)) / 1e3)
+    copies = times(cuda, lambda: cuda.copy(target.address, source.address, COPIED))
+    return 2 * COPIED / (float(np.median(copies)) / 1e3)
 
 
 def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
         for turn in range(LAUNCHES):
             case.launch(turn)
 
-    times_us = np.array(_times(cuda, cuda.capture(launches))) * 1e3 / LAUNCHES
+    times_us = np.array(times(cuda, cuda.capture(launches))) * 1e3 / LAUNCHES
     p20, p50, p80 = np.percentile(times_us, [20, 50, 80]).round(3).tolist()
     return {
         "kernel": case.kernel,
@@ -192,7 +192,7 @@ def _measured(cuda: Cuda, case: Case, speed: float) -> dict[str, Any]:
     }
 
 
-def _times(cuda: Cuda, work: Callable[[], None]) -> list[float]:
+def times(cuda: Cuda, work: Callable[[], None]) -> list[float]:
     """Return the device's time of each of ``REPLAYS`` runs in ms, after one that is not timed."""
     work()
     events = [Event(cuda)]

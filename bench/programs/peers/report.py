@@ -4,7 +4,8 @@ r"""Write the records as a report and a plot.
         bench/records/latency.jsonl bench/REPORT.md bench/report.png
 
 It takes the newest line of each workload from the peers' record, and the newest line of each bundle
-and settings from the record of ``janus-edge bench``. Needs matplotlib (extra ``bench``).
+and settings from the record of ``janus-edge bench``. ``--gpu gpu-check.json`` adds what
+scripts/gpu-check found. Needs matplotlib (extra ``bench``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from janus_edge.bench.programs.gpu_check import section
 from janus_edge.diagnostics.records import read_records
 from janus_edge.runtime.files import atomic_write
 
@@ -204,12 +206,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("peers", "latency", "report", "plot"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--gpu", type=Path, help="RESULT.json of scripts/gpu-check")
     options = parser.parse_args()
     try:
         lines, others = (
             _lines(options.peers, "peers/1"),
             _lines(options.latency, "bench/1", "bench/2"),
         )
+        gpu = [section(json.loads(options.gpu.read_text(encoding="utf-8")))] if options.gpu else []
     except (OSError, ValueError) as error:
         sys.exit(f"report: no records to read: {error}; measure first")
     peers = newest(lines, lambda record: record["work"])
@@ -221,6 +225,7 @@ def main() -> None:
             "one run.\n",
             f"![plot]({options.plot.name})\n",
             *map(side_by_side, peers),
+            *gpu,
             alone(own),
         ]
     )
