@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from janus_edge.kernels.overlap import wait_for_previous
 from janus_edge.kernels.quantized import NEGLIGIBLE
 
 
@@ -88,6 +89,7 @@ def attend_kernel(
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     WRITES: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Attend to one chunk: a program per row, head and chunk, chunks fastest.
 
@@ -95,6 +97,7 @@ def attend_kernel(
     keys and values; HALF is half a head. With WRITES each row writes its slot, and span is 1;
     without, ``span`` rows after another share a cache that holds their slots already.
     """
+    wait_for_previous(OVERLAPS)
     chunk = tl.program_id(0) % num_chunks
     head = tl.program_id(0) // num_chunks % HEADS
     row = tl.program_id(0) // num_chunks // HEADS
@@ -152,12 +155,14 @@ def write_slots_kernel(
     QUERIES: tl.constexpr,
     HALF: tl.constexpr,
     SPLITS: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Write a row's keys and values into its slot: a program per row and head of keys.
 
     Pointers are those of the tensors of ``write_slots``, in order. QUERIES are the outputs before
     the first key.
     """
+    wait_for_previous(OVERLAPS)
     head, row = tl.program_id(0) % KV_HEADS, tl.program_id(0) // KV_HEADS
     OUTPUTS: tl.constexpr = QUERIES + 2 * KV_HEADS * 2 * HALF
     half, stride = tl.arange(0, HALF), num_rows * OUTPUTS

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from janus_edge.kernels.overlap import fetch, wait_for_previous
 from janus_edge.kernels.quantized import INT4, NEGLIGIBLE, weights, weights_of
 
 
@@ -28,6 +29,7 @@ def combine_kernel(
     CHUNK: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Compute BLOCK outputs over a part of the inputs: a program per block and part.
 
@@ -36,12 +38,15 @@ def combine_kernel(
     block, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     row = tl.arange(0, 16)
     output, is_row = block * BLOCK + tl.arange(0, BLOCK), row < num_rows
+    GROUPS: tl.constexpr = HEADS * HEAD // 128
+    SHARE: tl.constexpr = GROUPS // SPLITS
+    fetch(words, output, WIDTH, split * SHARE, SHARE, GROUPS, OVERLAPS)
+    wait_for_previous(OVERLAPS)
     live = tl.load(positions + row, mask=is_row, other=-1).to(tl.int32) // CHUNK  # the last chunk
     last = tl.max(live)
     total = tl.zeros((16, BLOCK), tl.float32)
-    GROUPS: tl.constexpr = HEADS * HEAD // 128
-    for index in range(GROUPS // SPLITS):
-        group = split * (GROUPS // SPLITS) + index
+    for index in range(SHARE):
+        group = split * SHARE + index
         column = group * 128 + tl.arange(0, 128)
         first = (row[:, None] * HEADS + (column // HEAD)[None, :]) * num_chunks
         most = tl.full((16, 128), NEGLIGIBLE, tl.float32)

@@ -26,6 +26,18 @@ from janus_edge.runtime.cuda import ALIGNMENT
 from janus_edge.runtime.files import atomic_write
 
 TARGETS = (80, 86, 87, 89, 90, 100, 120)  # compute capabilities, times ten
+OVERLAPS_FROM = 90  # kernels begin before those before them end (overlap.py)
+
+
+def constants_of(spec: Spec, target: int) -> dict[str, Any]:
+    """Return a kernel's constants on a GPU: those that may overlap do so where GPUs can.
+
+    Args:
+        spec: The kernel.
+        target: Compute capability, times ten.
+    """
+    overlaps = {"OVERLAPS": target >= OVERLAPS_FROM} if "OVERLAPS" in spec.constants else {}
+    return spec.constants | overlaps
 
 
 def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
@@ -42,11 +54,12 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
     """
     if not isinstance(spec.kernel, triton.JITFunction):
         raise RuntimeError("kernels do not compile under TRITON_INTERPRET; unset it")
+    constants = constants_of(spec, target)
     pointers = [i for i, kind in enumerate(spec.arguments.values()) if kind.startswith("*")]
     source = ASTSource(
         fn=spec.kernel,
-        signature=spec.arguments | dict.fromkeys(spec.constants, "constexpr"),
-        constexprs=spec.constants,
+        signature=spec.arguments | dict.fromkeys(constants, "constexpr"),
+        constexprs=constants,
         attrs={(i,): [["tt.divisibility", ALIGNMENT]] for i in pointers},
     )
     options = {"num_warps": spec.num_warps, **spec.options}
@@ -68,7 +81,7 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
         # After a kernel's own arguments, Triton expects two addresses of scratch memory; these
         # kernels do not use them.
         "arguments": [*spec.arguments.values(), "*scratch", "*scratch"],
-        "constants": spec.constants,
+        "constants": constants,
     }
 
 

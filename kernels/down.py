@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from janus_edge.kernels.overlap import fetch, wait_for_previous
 from janus_edge.kernels.quantized import INT4, weights, weights_of
 
 
@@ -27,6 +28,7 @@ def down_kernel(
     INNER: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Compute BLOCK outputs over a part of the inputs: a program per block and part.
 
@@ -37,6 +39,8 @@ def down_kernel(
     output, is_row = block * BLOCK + tl.arange(0, BLOCK), row < num_rows
     GROUPS: tl.constexpr = INNER // 128
     SHARE: tl.constexpr = (GROUPS + SPLITS - 1) // SPLITS
+    fetch(words, output, num_outputs, split * SHARE, SHARE, GROUPS, OVERLAPS)
+    wait_for_previous(OVERLAPS)
     total = tl.zeros((16, BLOCK), tl.float32)
     for index in range(SHARE):
         group = split * SHARE + index

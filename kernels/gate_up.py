@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from janus_edge.kernels.overlap import fetch, wait_for_previous
 from janus_edge.kernels.qkv import inverse_rms, keep_stream, normed, stream_tile
 from janus_edge.kernels.quantized import INT4, weights, weights_of
 
@@ -29,6 +30,7 @@ def gate_up_kernel(
     WIDTH: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Compute BLOCK numbers of gate and up over all inputs, as SiLU needs whole sums.
 
@@ -36,10 +38,13 @@ def gate_up_kernel(
     """
     row = tl.arange(0, 16)
     output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    GROUPS: tl.constexpr = WIDTH // 128
+    is_output, up_words = output < num_inner, words + num_inner * GROUPS * 16
+    fetch(words, output, num_inner, 0, GROUPS, GROUPS, OVERLAPS)
+    fetch(up_words, output, num_inner, 0, GROUPS, GROUPS, OVERLAPS)
+    wait_for_previous(OVERLAPS)
     keep_stream(stream, parts, kept, num_rows, tl.program_id(0), WIDTH, PARTS)
     inverse = inverse_rms(stream, parts, num_rows, row, epsilon, WIDTH, PARTS)
-    GROUPS: tl.constexpr = WIDTH // 128
-    is_output = output < num_inner
     gate = tl.zeros((16, BLOCK), tl.float32)
     up = tl.zeros((16, BLOCK), tl.float32)
     for group in range(GROUPS):
@@ -48,7 +53,7 @@ def gate_up_kernel(
         found = (found * inverse[:, None] * tl.load(norm + column)[None, :]).to(tl.float16)
         weight = weights_of(words, output, num_inner, group, GROUPS, 4)
         gate_product = tl.dot(found, tl.trans(weight))
-        weight = weights_of(words + num_inner * GROUPS * 16, output, num_inner, group, GROUPS, 4)
+        weight = weights_of(up_words, output, num_inner, group, GROUPS, 4)
         up_product = tl.dot(found, tl.trans(weight))
         at = scales + output * GROUPS + group
         gate += gate_product * tl.load(at, mask=is_output, other=0.0)[None, :]

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from janus_edge.kernels.overlap import fetch, wait_for_previous
 from janus_edge.kernels.qkv import inverse_rms, normed, stream_tile
 from janus_edge.kernels.quantized import INT8, weights, weights_of
 
@@ -40,8 +41,10 @@ def last_norm_kernel(
     epsilon,
     WIDTH: tl.constexpr,
     PARTS: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Compute 128 channels of the last norm. Pointers are those of ``last_norm``, in order."""
+    wait_for_previous(OVERLAPS)
     row, column = tl.arange(0, 16), tl.program_id(0) * 128 + tl.arange(0, 128)
     inverse = inverse_rms(stream, parts, num_rows, row, epsilon, WIDTH, PARTS)
     found = stream_tile(stream, parts, num_rows, row, column, WIDTH, PARTS)
@@ -62,12 +65,15 @@ def head_kernel(
     WIDTH: tl.constexpr,
     GELU: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Compute BLOCK outputs. Pointers are those of the tensors of ``head``, in order."""
     row = tl.arange(0, 16)
     output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_row, is_output = row < num_rows, output < num_outputs
     GROUPS: tl.constexpr = WIDTH // 64
+    fetch(words, output, num_outputs, 0, GROUPS, GROUPS, OVERLAPS)
+    wait_for_previous(OVERLAPS)
     total = (
         tl.zeros((16, BLOCK), tl.float32)
         + tl.load(bias + output, mask=is_output, other=0.0)[None, :]

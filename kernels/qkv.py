@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from janus_edge.kernels.overlap import fetch, wait_for_previous
 from janus_edge.kernels.quantized import INT4, weights, weights_of
 
 
@@ -95,6 +96,7 @@ def qkv_kernel(
     PARTS: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr = False,
 ):
     """Compute BLOCK outputs over a part of the inputs: a program per block and part.
 
@@ -102,9 +104,11 @@ def qkv_kernel(
     """
     block, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
     row, output = tl.arange(0, 16), block * BLOCK + tl.arange(0, BLOCK)
+    GROUPS: tl.constexpr = WIDTH // 128 // SPLITS
+    fetch(words, output, num_outputs, split * GROUPS, GROUPS, WIDTH // 128, OVERLAPS)
+    wait_for_previous(OVERLAPS)
     keep_stream(stream, parts, kept, num_rows, tl.program_id(0), WIDTH, PARTS)
     inverse = inverse_rms(stream, parts, num_rows, row, epsilon, WIDTH, PARTS)
-    GROUPS: tl.constexpr = WIDTH // 128 // SPLITS
     total = normed_product(
         stream,
         parts,

@@ -141,6 +141,7 @@ def _flow_update(shape: Shape) -> Spec:
 CHUNK = 128  # slots of the cache that a program attends to
 _BLOCK = 32  # outputs of a program
 _STAGES = {"num_stages": 2}  # loads ahead: what fits into 48 KB of shared memory on every GPU
+_OVERLAPS = {"OVERLAPS": False}  # compile.py sets it, by GPU
 PARTS = 2  # in which products over many inputs are left; the next kernel adds them
 
 
@@ -163,7 +164,7 @@ def _qkv(shape: Shape) -> Spec:
             **_numbers("num_rows", "num_outputs"),
             "epsilon": "fp32",
         },
-        constants={"WIDTH": shape.width, "PARTS": PARTS, "SPLITS": 1, "BLOCK": _BLOCK},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, "SPLITS": 1, "BLOCK": _BLOCK, **_OVERLAPS},
         options=_STAGES,
     )
 
@@ -187,6 +188,7 @@ def _attend(shape: Shape, name: str = "attend") -> Spec:
         constants={
             **{"HEADS": shape.heads, "SHARED": shape.shared, "HALF": shape.head_dim // 2},
             **{"SPLITS": 1, "CHUNK": CHUNK, "BLOCK": 32, "WRITES": name == "attend"},
+            **_OVERLAPS,
         },
     )
 
@@ -200,6 +202,7 @@ def _write_slots(shape: Shape) -> Spec:
             "KV_HEADS": shape.heads // shape.shared,
             "QUERIES": shape.heads * shape.head_dim,
             **{"HALF": shape.head_dim // 2, "SPLITS": 1},
+            **_OVERLAPS,
         },
         num_warps=1,
     )
@@ -218,6 +221,7 @@ def _combine(shape: Shape) -> Spec:
         constants={
             **{"WIDTH": shape.width, "HEADS": shape.heads, "HEAD": shape.head_dim},
             **{"CHUNK": CHUNK, "SPLITS": PARTS, "BLOCK": _BLOCK},
+            **_OVERLAPS,
         },
         options=_STAGES,
     )
@@ -234,7 +238,7 @@ def _gate_up(shape: Shape) -> Spec:
             **_numbers("num_rows", "num_inner"),
             "epsilon": "fp32",
         },
-        constants={"WIDTH": shape.width, "PARTS": PARTS, "BLOCK": _BLOCK},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, "BLOCK": _BLOCK, **_OVERLAPS},
         options=_STAGES,
     )
 
@@ -248,7 +252,10 @@ def _down(shape: Shape) -> Spec:
             **_pointers("scales", "result"),
             **_numbers("num_rows", "num_outputs"),
         },
-        constants={"INNER": -(-shape.inner // 128) * 128, "SPLITS": PARTS, "BLOCK": _BLOCK},
+        constants={
+            "INNER": -(-shape.inner // 128) * 128,
+            **{"SPLITS": PARTS, "BLOCK": _BLOCK, **_OVERLAPS},
+        },
         options=_STAGES,
     )
 
@@ -261,7 +268,7 @@ def _last_norm(shape: Shape) -> Spec:
             **_pointers("stream", "parts", "norm", "hidden"),
             **{"num_rows": "i32", "epsilon": "fp32"},
         },
-        constants={"WIDTH": shape.width, "PARTS": PARTS},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, **_OVERLAPS},
     )
 
 
@@ -274,7 +281,7 @@ def _head(name: str, inputs: int) -> Spec:
             **_pointers("scales", "bias", "result"),
             **_numbers("num_rows", "num_outputs"),
         },
-        constants={"WIDTH": inputs, "GELU": name == "head_hidden", "BLOCK": _BLOCK},
+        constants={"WIDTH": inputs, "GELU": name == "head_hidden", "BLOCK": _BLOCK, **_OVERLAPS},
         options=_STAGES,
     )
 

@@ -75,7 +75,9 @@ def section(found: dict[str, Any]) -> str:
 def _step_rows(record: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the table of a step."""
     yield ["kernel", "launches", "us", "MB read", f"of {record['copy_gb_s']} GB/s"]
-    for row in (*record["kernels"], {"kernel": "all", "launches": "", **record["step"]}):
+    steps = (("all", "step"), ("all, one by one", "step_one_by_one"))
+    whole = [{"kernel": title, "launches": "", **record[name]} for title, name in steps]
+    for row in (*record["kernels"], *whole):
         fraction = f"{row['bandwidth_fraction']:.0%}"
         numbers = f"{row['us']:.1f}", f"{row['mb_read']:.1f}"
         yield [row["kernel"], str(row["launches"]), *numbers, fraction]

@@ -57,13 +57,15 @@ class Kernels:
                 f"(sm_{cuda.capability}); export it again with --target sm_{cuda.capability}"
             )
 
-    def launch(self, name: str, num_programs: int, *values: Any) -> None:
+    def launch(self, name: str, num_programs: int, *values: Any, overlaps: bool = False) -> None:
         """Send a launch to the stream.
 
         Args:
             name: The kernel.
             num_programs: Size of the grid.
             *values: The kernel's arguments in order: arrays on the device, and numbers.
+            overlaps: What the stream was sent before this is a kernel, too. Then this one may
+                begin before that one has ended, if it was compiled so (kernels/overlap.py).
 
         Raises:
             DeviceError: The bundle does not have the kernel for this GPU.
@@ -81,6 +83,11 @@ class Kernels:
         spare = len(kernel.arguments) - len(types)
         numbers = [v.address if isinstance(v, DeviceArray) else v for v in values] + [0] * spare
         ctypes_of = [_TYPES.get(each, ctypes.c_void_p) for each in kernel.arguments]
+        given = tuple(numbers), tuple(ctypes_of)
+        if overlaps and kernel.constants.get("OVERLAPS"):
+            config = self._config(kernel, num_programs)
+            self._cuda.call("cuLaunchKernelEx", config, function, given, 0)
+            return
         self._cuda.call(
             "cuLaunchKernel",
             function,
@@ -88,9 +95,22 @@ class Kernels:
             *(kernel.threads, 1, 1),
             kernel.shared_bytes,
             self._cuda.stream,
-            (tuple(numbers), tuple(ctypes_of)),
+            given,
             0,
         )
+
+    def _config(self, kernel: Kernel, num_programs: int) -> Any:
+        """Return a launch that may begin before the kernel before it has ended."""
+        driver = self._cuda.driver
+        early = driver.CUlaunchAttribute()
+        early.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        early.value.programmaticStreamSerializationAllowed = 1
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = num_programs, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = kernel.threads, 1, 1
+        config.sharedMemBytes, config.hStream = kernel.shared_bytes, self._cuda.stream
+        config.attrs, config.numAttrs = [early], 1
+        return config
 
     def constant(self, name: str, key: str) -> int:
         """Return a constant that a kernel was compiled with.

@@ -191,8 +191,8 @@ class CudaDecoder:
         return [
             partial(cuda.copy, here, there, each.positions.nbytes),
             *(
-                partial(kernels.launch, name, programs, *values)
-                for name, programs, values in self._launches(each, scratch)
+                partial(kernels.launch, name, programs, *values, overlaps=index > 0)
+                for index, (name, programs, values) in enumerate(self._launches(each, scratch))
             ),
         ]
 

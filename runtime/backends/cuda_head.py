@@ -85,16 +85,17 @@ class CudaHead:
             sends += list(self._sends(*ends))
         return EnqueueCall(sends, (inputs, outputs, self))
 
-    def _sends(self, given: DeviceArray, logits: DeviceArray) -> Iterator[Callable[[], None]]:
+    def _sends(self, hidden: DeviceArray, logits: DeviceArray) -> Iterator[Callable[[], None]]:
         """Yield what the products of up to 16 rows send."""
-        kernels, rows = self._gpu.kernels, given.shape[0]
+        kernels, rows, given = self._gpu.kernels, hidden.shape[0], hidden
         for kernel, words, bias in self._layers:
             is_last = kernel == KERNELS[self._name][-1]
             size = (rows, words.outputs)
             made = logits if is_last else self._gpu.cuda.array(size, "float32", self._name)
             programs = -(-words.outputs // kernels.constant(kernel, "BLOCK"))
             values = (given, words.words, words.scales, bias, made, rows, words.outputs)
-            yield partial(kernels.launch, kernel, programs, *values)
+            overlaps = given is not hidden
+            yield partial(kernels.launch, kernel, programs, *values, overlaps=overlaps)
             given = made
 
 

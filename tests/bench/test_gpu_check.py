@@ -15,6 +15,7 @@ STEP: dict[str, Any] = {
     "schema": "gpu-step/1",
     "copy_gb_s": 4000.0,
     "step": {"us": 900.0, "mb_read": 720.0, "bandwidth_fraction": 0.2},
+    "step_one_by_one": {"us": 1100.0, "mb_read": 720.0, "bandwidth_fraction": 0.16},
     "kernels": [
         {"kernel": "qkv", "launches": 24, "us": 100.5, "mb_read": 151.0, "bandwidth_fraction": 0.37}
     ],
@@ -41,6 +42,7 @@ def test_the_report_says_what_was_found(result: Path) -> None:
     assert "NVIDIA H200, sm_90, commit" in said
     assert "| racecheck | NO | 4 | 1 / failed |" in said
     assert "| qkv | 24 | 100.5 | 151.0 | 37% |" in said and "| all |  | 900.0 |" in said
+    assert "| all, one by one |  | 1100.0 |" in said
     assert "| transformers bf16 | 13000 | 25.0 |" in said
 
 

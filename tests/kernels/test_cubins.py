@@ -33,6 +33,7 @@ WIDE = {
     ),
     **dict.fromkeys(("head_hidden", "head_logits"), (r"(LDGSTS\.E\.[A-Z.]*|LDG\.E\.)128", 1)),
 }
+PRODUCTS = ("qkv", "combine", "gate_up", "down", "head_hidden", "head_logits", "text_logits")
 # Instructions at most: a tenth above what they are, so that a change that unrolls more is seen.
 INSTRUCTIONS = {
     **{"sample": 6600, "look_up": 140, "nearest_code": 4200, "flow_update": 510},
@@ -74,6 +75,11 @@ def test_a_cubin(entries: Any, name: str, target: int) -> None:
     code = _dump(entry["path"], "-sass")
     assert "LDL" not in code and "STL" not in code  # spills
     assert code.count(";") <= INSTRUCTIONS[name]
+    if entry["constants"].get("OVERLAPS"):  # it waits for the kernel before, then reads
+        assert code.index("ACQBULK") < code.index("LDG")
+        assert ("CCTL" in code) == (name in PRODUCTS) and "PREEXIT" in code
+    else:
+        assert "ACQBULK" not in code
     wide, count = WIDE.get(name, ("", 0))
     assert len(re.findall(wide, code)) >= count
 

@@ -29,6 +29,10 @@ _WITHOUT_CONTEXT = (
     *("cuDeviceGetName", "cuDevicePrimaryCtxRetain", "cuGetErrorName", "cuGetErrorString"),
     *("cuCtxSetCurrent", "cuCtxPushCurrent", "cuDevicePrimaryCtxRelease"),
 )
+_IN_THE_STREAM = (
+    *("cuLaunchKernel", "cuLaunchKernelEx", "cuMemcpyDtoDAsync", "cuMemcpyHtoDAsync"),
+    *("cuMemcpyDtoHAsync", "cuMemsetD8Async", "cuGraphLaunch", "cuStreamBeginCapture"),
+)
 POISON = 0xDB  # what freed memory holds
 
 
@@ -41,6 +45,8 @@ class FakeDriver:
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=76,
     )
     CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
+    CUlaunchAttributeID = SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION=6)
+    CUlaunchConfig = SimpleNamespace
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
 
     def __init__(self, capability: int = 89, total: int = 2**30) -> None:
@@ -120,6 +126,9 @@ class FakeDriver:
             if start <= address and address + size <= start + block.nbytes:
                 return block[address - start :][:size].view(dtype)
         raise AssertionError(f"{size} bytes at {address}: not allocated")
+
+    def CUlaunchAttribute(self) -> SimpleNamespace:
+        return SimpleNamespace(value=SimpleNamespace())
 
     def _id(self) -> int:
         self._next += 1
@@ -290,6 +299,21 @@ class FakeDriver:
         return (self._next,)
 
     def cuFuncSetAttribute(self, function: int, which: int, value: int) -> None: ...
+    def cuLaunchKernelEx(
+        self, config: SimpleNamespace, function: int, given: Any, extra: int
+    ) -> None:
+        """A launch that may begin before the kernel before it ends: that must be a kernel."""
+        (early,) = config.attrs
+        assert (early.id, config.numAttrs) == (6, 1)
+        assert early.value.programmaticStreamSerializationAllowed == 1
+        before = next(name for name in self.names()[-2::-1] if name in _IN_THE_STREAM)
+        assert before in ("cuLaunchKernel", "cuLaunchKernelEx"), before
+        assert config.hStream in self.streams
+        grid = config.gridDimX, config.gridDimY, config.gridDimZ
+        block = config.blockDimX, config.blockDimY, config.blockDimZ
+        shared = config.sharedMemBytes
+        FakeDriver.cuLaunchKernel(self, function, *grid, *block, shared, 0, given, extra)
+
     def cuLaunchKernel(self, function: int, *words: Any) -> None:
         *grid, threads, _, _, _, _, (values, types), extra = words
         assert extra == 0 and len(values) == len(types) and threads % 32 == 0

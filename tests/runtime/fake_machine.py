@@ -16,6 +16,7 @@ from janus_edge.export.bundle.gpu_kernels import kernels_of
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tensorrt import engines as engines
 from janus_edge.export.tensorrt.engines import Plan
+from janus_edge.kernels.compile import constants_of
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
@@ -57,7 +58,7 @@ def _fake_kernels(
                     "threads": 32 * spec.num_warps,
                     "shared_bytes": 64 * 1024 if target == 120 else 1024,
                     "arguments": [*spec.arguments.values(), "*scratch", "*scratch"],
-                    "constants": spec.constants,
+                    "constants": constants_of(spec, target),
                 }
             )
     return made

@@ -111,6 +111,19 @@ def test_a_step_is_one_launch_of_five_kernels_a_layer(gpu: Machine) -> None:
     assert captured["cuLaunchKernel"] == 5 * 2 + 1 + 2 + 2  # layers, norm, head, sampler, look-up
 
 
+def test_kernels_overlap_where_the_gpu_can(gpu: Machine) -> None:
+    """All but the first of a pass, and of a head's products; codes stay the same."""
+    request = ImageRequest(prompt="a star")
+    before = results(drawn(gpu.session(), request))
+    assert "cuLaunchKernelEx" not in gpu.driver.names()
+    gpu.driver.capability, earlier = 120, len(gpu.driver.calls)
+    assert np.array_equal(results(drawn(gpu.session(), request)), before)
+    names = gpu.driver.names()[earlier:]
+    start, end = names.index("cuStreamBeginCapture"), names.index("cuStreamEndCapture")
+    captured = Counter(names[start:end])
+    assert captured["cuLaunchKernelEx"] == 5 * 2 + 1 - 1 + 1 and captured["cuLaunchKernel"] == 4
+
+
 def test_rows_that_overlap_are_refused(gpu: Machine) -> None:
     with pytest.raises(OptionError, match="window is 2; cuda:0 has none"):
         drawn(gpu.session(), ImageRequest(prompt="a star", window=2))
@@ -237,7 +250,7 @@ def test_the_benchmark_counts_what_a_step_reads(
     kept = 2 * 2 * (2 * 2 * 64 * 2) * found["filled"]  # rows, layers, keys and values of two heads
     assert rows["attend"]["mb_read"] == round(kept / 1e6, 3)
     assert found["codes"]["codes"] == sizes.num_codes
-    assert len(list(step.lines(found))) == len(rows) + 2
+    assert len(list(step.lines(found))) == len(rows) + 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from janus_edge.kernels import flow_update, look_up, nearest_code, sample
-from janus_edge.kernels.compile import TARGETS
+from janus_edge.kernels.compile import OVERLAPS_FROM, TARGETS
 from janus_edge.runtime.backends.cubins import Kernels
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.driver import num_gpus
@@ -210,6 +210,34 @@ def test_flow_update(gpu: Gpu, solver: str) -> None:
         (z, before, denoised, steps, times), (*state, *counters), strict=True
     ):
         assert np.array_equal(gpu.down(found), expected.numpy())  # rounds as a CPU does
+
+
+def test_a_kernel_that_overlaps_sees_what_the_one_before_wrote(gpu: Gpu) -> None:
+    """A captured chain of norms, each of what the one before wrote."""
+    if gpu.cuda.capability < OVERLAPS_FROM:
+        pytest.skip("kernels overlap on GPUs from 9.0 on")
+    made = np.random.default_rng(5)
+    first, norm = made.standard_normal((2, WIDTH), np.float32), made.random(WIDTH, np.float32) + 0.5
+    nothing = gpu.up(np.zeros((2, 2, WIDTH), np.float32))
+    given = nothing, gpu.up(norm)
+    found = []
+    for overlaps in (False, True):
+        ends = gpu.up(first), gpu.up(first)
+
+        def work(ends: tuple[DeviceArray, ...] = ends, overlaps: bool = overlaps) -> None:
+            for index in range(40):
+                here, there = ends[index % 2], ends[1 - index % 2]
+                values = here, *given, there, 2, 1e-6
+                gpu.kernels.launch("last_norm", WIDTH // 128, *values, overlaps=overlaps and index)
+
+        gpu.kernels.launch("last_norm", WIDTH // 128, ends[0], *given, ends[1], 2, 1e-6)  # loads it
+        gpu.cuda.capture(work)()
+        found.append(gpu.down(ends[0]))
+    assert np.array_equal(*found)
+    expected = first
+    for _ in range(40):
+        expected = expected / np.sqrt((expected**2).mean(1, keepdims=True) + 1e-6) * norm
+    assert np.abs(found[0] - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 def test_a_captured_step_runs_as_often_as_it_is_launched(gpu: Gpu) -> None:

@@ -113,15 +113,22 @@ class RandomWeights(DeviceWeights):
 
 
 class Listing(Kernels):
-    """Kernels that list what is launched while ``sent`` is a list."""
+    """Kernels that list what is launched.
+
+    Attributes:
+        sent: The launches; None while they are not listed.
+        may_overlap: False: no kernel begins before the one before has ended.
+    """
 
     sent: list[tuple[str, int, tuple[Any, ...]]] | None = None
+    may_overlap = True
 
-    def launch(self, name: str, num_programs: int, *values: Any) -> None:
+    def launch(self, name: str, num_programs: int, *values: Any, overlaps: bool = False) -> None:
         """List a launch, and send it."""
         if self.sent is not None:
             self.sent.append((name, num_programs, values))
-        super().launch(name, num_programs, *values)
+        overlaps = overlaps and self.may_overlap
+        super().launch(name, num_programs, *values, overlaps=overlaps)
 
 
 def main() -> None:
@@ -189,11 +196,15 @@ def measured(
         }
         for name, num_bytes in read.items()
     ]
+    kernels.may_overlap = False
+    one_by_one = _timed(gpu.cuda, step, sum(read.values()), speed)
+    kernels.may_overlap = True
     return {
         "copy_gb_s": round(speed / 1e9, 1),
         "rows": ROWS,
         "filled": middle,
         "step": _timed(gpu.cuda, step, sum(read.values()), speed),
+        "step_one_by_one": one_by_one,
         "kernels": rows,
         "codes": _codes(gpu, decoder, head, sizes, slots),
     }
@@ -201,7 +212,11 @@ def measured(
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield a result in words."""
-    for row in (*result["kernels"], {"kernel": "a step's decoder and head", **result["step"]}):
+    steps = [
+        {"kernel": "a step's decoder and head", **result["step"]},
+        {"kernel": "the same, kernels one by one", **result["step_one_by_one"]},
+    ]
+    for row in (*result["kernels"], *steps):
         us, fraction = row["us"], row["bandwidth_fraction"]
         yield f"{row['kernel']}: {us:.1f} us, {fraction:.1%} of the bandwidth"
     codes = result["codes"]
