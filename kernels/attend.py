@@ -98,9 +98,8 @@ def attend_kernel(
     without, ``span`` rows after another share a cache that holds their slots already.
     """
     wait_for_previous(OVERLAPS)
-    chunk = tl.program_id(0) % num_chunks
-    head = tl.program_id(0) // num_chunks % HEADS
-    row = tl.program_id(0) // num_chunks // HEADS
+    chunk, unit = tl.program_id(0) % num_chunks, tl.program_id(0) // num_chunks
+    head, row = unit % HEADS, unit // HEADS
     position = tl.load(positions + row).to(tl.int32)  # the new slot
     length = position if WRITES else position + 1
     if chunk * CHUNK <= position:
