@@ -20,6 +20,7 @@ from janus_edge.kernels.qkv import qkv_kernel
 from janus_edge.kernels.quantized import INT4, INT8, Packing
 from janus_edge.kernels.repack import repack_kernel
 from janus_edge.kernels.sample import sample_kernel
+from janus_edge.kernels.take import MOST_WIDTH, take_kernel
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes
 
 
@@ -298,8 +299,23 @@ def _repack(packing: Packing) -> Spec:
     )
 
 
+def _take(shape: Shape) -> Spec:
+    names = ("drawn", "counts", "ends", "passes", "places", "row_positions", "row_lengths")
+    return Spec(
+        name="take",
+        kernel=take_kernel,
+        arguments={
+            **{"chosen": "*i64", "table": "*fp16", "embeds": f"*{shape.vectors}"},
+            **dict.fromkeys(names, "*i64"),
+            **_numbers("num_chosen", "num_positions", "num_images", "num_rows", "num_codes"),
+        },
+        constants={"WIDTH": shape.width, "BLOCK": 2048, "MOST": MOST_WIDTH},
+        num_warps=16,
+    )
+
+
 def decoder_specs(shape: Shape) -> tuple[Spec, ...]:
-    """Return the kernels of the decoder and its heads."""
+    """Return the kernels of the decoder and its heads, and of passes over several positions."""
     return (
         *(_qkv(shape), _attend(shape), _attend(shape, "attend_kept"), _write_slots(shape)),
         *(_combine(shape), _gate_up(shape), _down(shape), _last_norm(shape)),
@@ -307,6 +323,7 @@ def decoder_specs(shape: Shape) -> tuple[Spec, ...]:
         _head("head_logits", shape.head_hidden),
         _head("text_logits", shape.width),
         *(_repack(packing) for packing in (INT4, INT8)),
+        _take(shape),
     )
 
 

@@ -122,20 +122,11 @@ class DeviceCodes:
     ) -> None:
         """Fill the caches with prompts, and the state with what the first step needs."""
         cuda, state = self._cuda, self._state
-        scale = settings.guidance_scale if settings.guided else 1.0
         cuda.upload(state.lengths, lengths_R)
         cuda.upload(state.seeds, np.asarray(seeds_B, np.uint64).view(np.int64))
-        # Compared in float64: a temperature just below MIN_TEMPERATURE rounds to it in float32.
-        temperature = 0.0 if is_greedy(settings.temperature) else settings.temperature
-        cuda.upload(state.scales, np.array([scale, temperature], np.float32))
-        cuda.upload(state.top_ks, np.array([settings.top_k], np.int32))
+        upload_settings(cuda, state.scales, state.top_ks, settings)
         cuda.upload(state.counters, np.zeros(state.counters.shape, np.int64))
-        last = self._prefill(prompt_RTD, lengths_R)
-        _, time, width = prompt_RTD.shape
-        for row, length in enumerate(lengths_R):
-            at = last.view((width,), (row * time + int(length) - 1) * width)
-            target = state.hidden.view((width,), row * width)
-            cuda.copy(target.address, at.address, at.nbytes)
+        self._prefill.last(prompt_RTD, lengths_R, state.hidden)
         cuda.synchronize()  # the uploads' sources may be freed now
 
     def _sends(self) -> Iterator[Send]:
@@ -156,6 +147,24 @@ class DeviceCodes:
             self._captured = self._cuda.capture(both, is_capturable)
         while True:
             yield self._captured
+
+
+def upload_settings(
+    cuda: Cuda, scales: DeviceArray, top_ks: DeviceArray, settings: Settings
+) -> None:
+    """Send what the sampler takes.
+
+    Args:
+        cuda: The GPU.
+        scales: Receives guidance scale and temperature, (2,) float32.
+        top_ks: Receives top-k, (1,) int32.
+        settings: How codes are chosen.
+    """
+    scale = settings.guidance_scale if settings.guided else 1.0
+    # Compared in float64: a temperature just below MIN_TEMPERATURE rounds to it in float32.
+    temperature = 0.0 if is_greedy(settings.temperature) else settings.temperature
+    cuda.upload(scales, np.array([scale, temperature], np.float32))
+    cuda.upload(top_ks, np.array([settings.top_k], np.int32))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,21 @@ class Prefill:
         send()
         return hidden
 
+    def last(self, prompt_RTD: np.ndarray, lengths_R: np.ndarray, hidden: DeviceArray) -> None:
+        """Do the same, and copy the hidden state of each prompt's last position.
+
+        Args:
+            prompt_RTD: Embeddings of prompts, padded on the right.
+            lengths_R: The prompts' lengths without padding.
+            hidden: Receives the hidden states, R rows of D.
+        """
+        found = self(prompt_RTD, lengths_R)
+        _, time, width = prompt_RTD.shape
+        for row, length in enumerate(lengths_R):
+            at = found.view((width,), (row * time + int(length) - 1) * width)
+            target = hidden.view((width,), row * width)
+            self._cuda.copy(target.address, at.address, at.nbytes)
+
     def _binding(
         self, rows: int, time: int, shape: tuple[int, ...]
     ) -> tuple[dict[str, DeviceArray], DeviceArray, Send]:

@@ -114,7 +114,7 @@ def _draw_batch(
     if clock.ends_ms:  # a device yields codes in batches and has timed each code
         watch.step_ends_ms[-num:] = [began_ms + end for end in clock.ends_ms]
         engines.add_ms("sending", clock.sent_ms)
-    watch.passes += [*passes[2].done, *passes[1].done]
+    watch.passes += [*clock.passes, *passes[2].done, *passes[1].done]
     yield from _decoded(engines, settings, planned, codes_BN, watch)
 
 
@@ -179,7 +179,8 @@ def _code_steps(
     shown = embedded(engines, prompts, request.rgb_images)
     if engines.loops_on_gpu and settings.top_p == 1.0 and not settings.is_approximate:
         all_rows = [shown[source][0] for source in sources_R]
-        return _on_device(engines, settings, *padded(all_rows), seeds_B, clock)
+        width = (request.parallel or 1) if engines.uses_cuda_kernels else 1
+        return _on_device(engines, settings, *padded(all_rows), seeds_B, clock, width)
     return _on_host(engines, settings, shown, sources_R, seeds_B, passes)
 
 
@@ -247,26 +248,23 @@ def _on_device(
     lengths_R: np.ndarray,
     seeds_B: np.ndarray,
     clock: DeviceClock,
+    width: int,
 ) -> Iterator[np.ndarray]:
     """Run the decode loop on the GPU, without the host."""
     from janus_edge.runtime.device_codes import DeviceCodes
+    from janus_edge.runtime.device_passes import DevicePasses
 
     sizes, rows, images = sizes_of(engines), len(lengths_R), len(seeds_B)
-    needed = -(-(prompt_RTD.shape[1] + sizes.num_codes) // _SLOTS) * _SLOTS
+    drawn_from = prompt_RTD.shape[1] + sizes.num_codes
+    width = max(1, min(width, sizes.max_length - drawn_from + 1))
+    needed = -(-(drawn_from + width - 1) // _SLOTS) * _SLOTS
     slots = engines.bundle.manifest.cache_slots or min(needed, sizes.max_length)
 
-    def make() -> DeviceCodes:
-        return DeviceCodes(
-            engines.gpu(),
-            engines.device_engine("decoder"),
-            engines.device_engine("image_head"),
-            sizes,
-            engines.cache_type,
-            slots,
-            np.asarray(engines.table("code_embed")),
-            rows,
-            images,
-        )
+    def make() -> DeviceCodes | DevicePasses:
+        parts = engines.gpu(), engines.device_engine("decoder"), engines.device_engine("image_head")
+        table = np.asarray(engines.table("code_embed"))
+        given = *parts, sizes, engines.cache_type, slots, table, rows, images
+        return DeviceCodes(*given) if width == 1 else DevicePasses(*given, width)
 
-    with engines.reused(("codes", rows, images, slots), make) as loop:
+    with engines.reused(("codes", rows, images, slots, width), make) as loop:
         yield from loop.draw(prompt_RTD, lengths_R, seeds_B, settings, clock)

@@ -101,7 +101,8 @@ class Finished:
     Attributes:
         timings_ms: Time spent in each part, and ``total``, ms.
         step_ends_ms: When each code, token or step was done, in order, ms since the request began.
-        passes: The passes that added codes or tokens, in order; none of a GPU's own loop or a flow.
+        passes: The passes that added codes or tokens, in order; none of a flow, nor of a GPU's own
+            loop that takes one position at a time.
     """
 
     timings_ms: dict[str, float] = field(default_factory=dict)

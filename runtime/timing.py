@@ -20,10 +20,12 @@ class DeviceClock:
     Attributes:
         ends_ms: When each step ended, ms since the loop's start by the device's clock.
         sent_ms: How long the host needed to send all steps, ms.
+        passes: The passes, if each computed several positions.
     """
 
     ends_ms: list[float] = field(default_factory=list)
     sent_ms: float = 0.0
+    passes: list[Pass] = field(default_factory=list)
 
     @contextmanager
     def sending(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ WIDE = {
 PRODUCTS = ("qkv", "combine", "gate_up", "down", "head_hidden", "head_logits", "text_logits")
 # Instructions at most: a tenth above what they are, so that a change that unrolls more is seen.
 INSTRUCTIONS = {
-    **{"sample": 6600, "look_up": 140, "nearest_code": 4200, "flow_update": 510},
+    **{"sample": 6600, "look_up": 140, "take": 260, "nearest_code": 4200, "flow_update": 510},
     **{"qkv": 1220, "attend": 900, "combine": 1350, "gate_up": 1520, "down": 750},
     **{"head_hidden": 620, "head_logits": 490, "text_logits": 490, "last_norm": 460},
     **{"attend_kept": 770, "write_slots": 130, "repack4": 260, "repack8": 150},

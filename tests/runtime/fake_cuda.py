@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from janus_edge.runtime import sampling
+from janus_edge.runtime.decode import Drafts
 from tests.runtime import fake_decoder
 
 CUresult = IntEnum(
@@ -392,6 +393,37 @@ def _look_up(
     lengths += 1
 
 
+def _take(
+    driver: FakeDriver,
+    programs: int,
+    chosen: int,
+    table: int,
+    embeds: int,
+    *words: int,
+) -> None:
+    """As ``runtime.decode.Drafts``."""
+    *pointers, num_chosen, positions, images, rows, num = words[:12]
+    width, reach = driver.width, num + positions
+    sizes = images * reach, images, images * num, images, images * positions, rows * positions, rows
+    arrays = [driver.at(each, np.int64, n) for each, n in zip(pointers, sizes, strict=True)]
+    drawn, counts, ends, passes, places, row_positions, lengths = arrays
+    codes = driver.at(chosen, np.int64, images * num_chosen).reshape(images, num_chosen)
+    drafts = Drafts(drawn.reshape(images, reach), counts, num)
+    accepted = drafts.take(codes)
+    ends.reshape(images, num)[np.arange(images), passes] = counts
+    passes += 1
+    steps = np.arange(positions)
+    places.reshape(images, positions)[:] = counts[:, None] + steps
+    repeats = rows // images
+    starts = (lengths.reshape(repeats, images) + counts - 1).reshape(rows, 1)
+    row_positions.reshape(rows, positions)[:] = starts + steps
+    given = np.clip(accepted[:, None] - 1 + steps, 0, num_chosen - 1)
+    read = np.maximum(np.take_along_axis(codes, given, 1), 0)
+    vectors = [driver.at(table + 2 * width * code, np.float16, width) for code in read.ravel()]
+    made = np.tile(np.stack(vectors).reshape(1, -1), (repeats, 1))
+    driver.at(embeds, np.float32, made.size)[:] = made.ravel()
+
+
 def _flow_update(
     driver: FakeDriver,
     programs: int,
@@ -427,6 +459,7 @@ def _flow_update(
 KERNELS: dict[str, Callable[..., None]] = {
     "sample_kernel": _sample,
     "look_up_kernel": _look_up,
+    "take_kernel": _take,
     "flow_update_kernel": _flow_update,
     **fake_decoder.KERNELS,
 }

@@ -22,7 +22,7 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
-from janus_edge.runtime.events import Progress, Text
+from janus_edge.runtime.events import Finished, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.runtime.sizes import CodeSizes
@@ -98,6 +98,38 @@ def test_the_loops_agree(
     found = results(drawn(gpu.session(), request))
     monkeypatch.setattr("janus_edge.runtime.engines.Engines.loops_on_gpu", False)
     assert np.array_equal(found, results(drawn(gpu.session(), request)))
+
+
+@pytest.mark.parametrize("width", [2, 3, 8, 16])
+@pytest.mark.parametrize("more", [{}, {"guidance_scale": 1.0}, {"num_images": 3}])
+def test_passes_draw_what_steps_draw(gpu: Machine, width: int, more: dict[str, Any]) -> None:
+    """With fewer launches; also where a pass has more rows than a tile."""
+    request = ImageRequest(prompt=PROMPTS.prompt, seed=5, **more)
+    found = results(drawn(gpu.session(), request))
+    earlier = len(gpu.driver.calls)
+    events = drawn(gpu.session(), dataclasses.replace(request, parallel=width))
+    assert np.array_equal(found, results(events))
+    assert gpu.driver.names()[earlier:].count("cuGraphLaunch") > 0
+    sizes = gpu.bundle.manifest.sizes
+    assert isinstance(sizes, CodeSizes)
+    passes = next(event for event in events if isinstance(event, Finished)).passes
+    assert {each.width for each in passes} == {width}
+    assert sum(each.codes for each in passes) == len(found) * (sizes.num_codes - 1)
+
+
+def test_passes_stop_at_the_last_position(gpu: Machine) -> None:
+    """They are then narrower than asked for."""
+    session, sizes = gpu.session(), gpu.bundle.manifest.sizes
+    assert isinstance(sizes, CodeSizes)
+    encode, words = gpu.bundle.encoder.generation, "star"
+    while len(encode(f"{words} star")) + sizes.num_codes <= sizes.max_length:
+        words += " star"
+    left = sizes.max_length - sizes.num_codes - len(encode(words))
+    requests = (ImageRequest(prompt=words, seed=2, parallel=width) for width in (1, 64))
+    steps, events = (drawn(session, request) for request in requests)
+    assert np.array_equal(results(steps), results(events))
+    passes = next(event for event in events if isinstance(event, Finished)).passes
+    assert {each.width for each in passes} == ({left + 1} if left else set())
 
 
 def test_a_step_is_one_launch_of_five_kernels_a_layer(gpu: Machine) -> None:

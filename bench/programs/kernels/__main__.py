@@ -20,7 +20,7 @@ from janus_edge.bench.programs.kernels.case import Case
 from janus_edge.diagnostics.records import append_record, checkout_commit
 
 SCHEMA = "kernels/2"
-KERNELS = ("sample", "look_up", "nearest_code", "flow_update", "decoder")
+KERNELS = ("sample", "look_up", "take", "nearest_code", "flow_update", "decoder")
 QUANTILES = {"p20": 0.2, "p50": 0.5, "p80": 0.8}
 COPIED = 2**28  # bytes, to measure the memory bandwidth
 
