@@ -164,7 +164,7 @@ class _Batch:
 
 @dataclass
 class _Found:
-    """What the host knows. ``events``: the start, and the end of each pass that was read."""
+    """Keeps what the host knows. ``events``: the start, and the end of each pass that was read."""
 
     num: int
     width: int
@@ -205,7 +205,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _State:
-    """What a pass reads and writes; see ``kernels/take.py``. ``first``: of the prompt's code."""
+    """Holds what a pass reads and writes (``kernels/take.py``); ``first``: of the first code."""
 
     embeds: DeviceArray  # (R, T, D)
     positions: DeviceArray  # (R, T)

@@ -1,4 +1,4 @@
-"""What scripts/gpu-check found: its file of results, and a section of the report.
+"""Write what scripts/gpu-check found: its file of results, and a section of the report.
 
 python -m janus_edge.bench.programs.gpu_check DEVICE CHECKS RESULT RECORDS...
 
@@ -53,7 +53,7 @@ def section(found: dict[str, Any]) -> str:
     Raises:
         ValueError: They are of another program.
     """
-    if found.get("schema") != SCHEMA:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ValueError(f"the results are not of schema {SCHEMA}")
     newest = {each["schema"]: each for each in found["records"]}
     head = f"{found['date'][:10]}, {found['device']}, commit {found['commit'][:7]}."

@@ -1,4 +1,4 @@
-"""What a pass chose: accepted codes, drafts, and the next pass's input, as on the host."""
+"""Checks accepted codes, drafts and the next pass's input: they are those of the host."""
 
 from __future__ import annotations
 

@@ -401,7 +401,7 @@ def _take(
     embeds: int,
     *words: int,
 ) -> None:
-    """As ``runtime.decode.Drafts``."""
+    """Accept codes by ``runtime.decode.Drafts``."""
     *pointers, num_chosen, positions, images, rows, num = words[:12]
     width, reach = driver.width, num + positions
     sizes = images * reach, images, images * num, images, images * positions, rows * positions, rows

@@ -61,12 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    try:
-        cuda = Cuda()
-    except DeviceError as error:
-        sys.exit(f"cubins: {error}")
-    if cuda.capability not in TARGETS:
-        sys.exit(f"cubins: none for sm_{cuda.capability}; there are {TARGETS}")
+    cuda = open_gpu("cubins")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         entries = [compile_kernel(spec, cuda.capability, folder) for spec in specs(SHAPE)]
@@ -86,6 +81,21 @@ def main() -> None:
             "cases": rows,
         }
         append_record(options.record, record)
+
+
+def open_gpu(program: str) -> Cuda:
+    """Return this machine's GPU; exit if there is none, or none that there are cubins for.
+
+    Args:
+        program: Name of the program, which begins the line that it exits with.
+    """
+    try:
+        cuda = Cuda()
+    except DeviceError as error:
+        sys.exit(f"{program}: {error}")
+    if cuda.capability not in TARGETS:
+        sys.exit(f"{program}: no cubins for sm_{cuda.capability}; there are {TARGETS}")
+    return cuda
 
 
 def _cases(cuda: Cuda, kernels: Kernels) -> Iterator[Case]:

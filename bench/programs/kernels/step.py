@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -22,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from janus_edge.bench.programs.kernels.cubins import copy_speed, times
+from janus_edge.bench.programs.kernels.cubins import copy_speed, open_gpu, times
 from janus_edge.diagnostics.records import append_record, checkout_commit
-from janus_edge.kernels.compile import TARGETS, compile_kernel
+from janus_edge.kernels.compile import compile_kernel
 from janus_edge.kernels.specs import Shape, Spec, specs
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.backends.cuda_decoder import CACHE_TYPE, CudaDecoder
@@ -33,7 +32,6 @@ from janus_edge.runtime.backends.cuda_weights import DeviceWeights, Words
 from janus_edge.runtime.cuda import Cuda, DeviceArray
 from janus_edge.runtime.decode import Settings
 from janus_edge.runtime.device_codes import DeviceCodes
-from janus_edge.runtime.errors import DeviceError
 from janus_edge.runtime.kv_cache import KVCache
 from janus_edge.runtime.manifest import Kernel
 from janus_edge.runtime.sizes import CodeSizes
@@ -139,12 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    try:
-        cuda = Cuda()
-    except DeviceError as error:
-        sys.exit(f"step: {error}")
-    if cuda.capability not in TARGETS:
-        sys.exit(f"step: no cubins for sm_{cuda.capability}; there are {TARGETS}")
+    cuda = open_gpu("step")
     with tempfile.TemporaryDirectory() as made:
         folder, found = Path(made), specs(Shape())
         entries = [compile_kernel(spec, cuda.capability, folder) for spec in found]
