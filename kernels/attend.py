@@ -8,8 +8,8 @@ In a step each row has a cache of its own, and the chunk that holds the new slot
 several rows are positions of one sequence, ``write_slots`` writes all of them before.
 
 Shapes: R rows, Q caches, P = R / Q positions per cache, N heads of queries, M heads of keys and
-values, H numbers per head, L slots, C chunks, S parts. Queries, keys and values lie in this order
-in O = (N + 2 M) H outputs.
+values, H numbers per head, L slots, C chunks. Queries, keys and values lie in this order in
+O = (N + 2 M) H outputs.
 """
 
 from __future__ import annotations
@@ -24,19 +24,9 @@ from janus_edge.kernels.quantized import NEGLIGIBLE
 
 
 @triton.jit
-def summed(parts, at, part_stride, SPLITS: tl.constexpr):
-    """Add the parts of some outputs, always in the same order."""
-    total = tl.load(parts + at)
-    for part in tl.static_range(1, SPLITS):
-        total += tl.load(parts + part * part_stride + at)
-    return total
-
-
-@triton.jit
-def turned(parts, at, part_stride, cosine, sine, HALF: tl.constexpr, SPLITS: tl.constexpr):
+def turned(outputs, at, cosine, sine, HALF: tl.constexpr):
     """Return the lower and the upper half of a query or key, rotated to its position."""
-    low = summed(parts, at, part_stride, SPLITS)
-    high = summed(parts, at + HALF, part_stride, SPLITS)
+    low, high = tl.load(outputs + at), tl.load(outputs + at + HALF)
     return low * cosine - high * sine, high * cosine + low * sine
 
 
@@ -70,7 +60,7 @@ def store_chunk(result, stats, program, most, total, low, high, HALF: tl.constex
 
 @triton.jit
 def attend_kernel(
-    parts,
+    outputs,
     cosines,
     sines,
     keys,
@@ -85,7 +75,6 @@ def attend_kernel(
     HEADS: tl.constexpr,
     SHARED: tl.constexpr,
     HALF: tl.constexpr,
-    SPLITS: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     WRITES: tl.constexpr,
@@ -105,10 +94,10 @@ def attend_kernel(
     if chunk * CHUNK <= position:
         KV_HEADS: tl.constexpr = HEADS // SHARED
         OUTPUTS: tl.constexpr = (HEADS + 2 * KV_HEADS) * 2 * HALF
-        half, first, stride = tl.arange(0, HALF), row * OUTPUTS, num_rows * OUTPUTS
+        half, first = tl.arange(0, HALF), row * OUTPUTS
         angle, at = position * HALF + half, first + head * 2 * HALF + half
         cosine, sine = tl.load(cosines + angle), tl.load(sines + angle)
-        query_low, query_high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
+        query_low, query_high = turned(outputs, at, cosine, sine, HALF)
         query_low /= tl.sqrt(2.0 * HALF)
         query_high /= tl.sqrt(2.0 * HALF)
         cache = (row // span * KV_HEADS + head // SHARED) * num_slots * 2 * HALF
@@ -117,12 +106,11 @@ def attend_kernel(
         if WRITES and position < chunk * CHUNK + CHUNK:  # this chunk has the new slot
             at = first + (HEADS + head // SHARED) * 2 * HALF + half
             slot, writes = cache + position * 2 * HALF + half, head % SHARED == 0
-            low, high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
+            low, high = turned(outputs, at, cosine, sine, HALF)
             low, high = kept_pair(keys, slot, low, high, writes, HALF)
             most, total = tl.sum(query_low * low + query_high * high), 1.0
             at += KV_HEADS * 2 * HALF
-            low = summed(parts, at, stride, SPLITS)
-            high = summed(parts, at + HALF, stride, SPLITS)
+            low, high = tl.load(outputs + at), tl.load(outputs + at + HALF)
             sum_low, sum_high = kept_pair(values, slot, low, high, writes, HALF)
         for start in range(0, CHUNK, BLOCK):
             slots = chunk * CHUNK + start + tl.arange(0, BLOCK)
@@ -141,7 +129,7 @@ def attend_kernel(
 
 @triton.jit
 def write_slots_kernel(
-    parts,
+    outputs,
     cosines,
     sines,
     keys,
@@ -153,7 +141,6 @@ def write_slots_kernel(
     KV_HEADS: tl.constexpr,
     QUERIES: tl.constexpr,
     HALF: tl.constexpr,
-    SPLITS: tl.constexpr,
     OVERLAPS: tl.constexpr = False,
 ):
     """Write a row's keys and values into its slot: a program per row and head of keys.
@@ -164,7 +151,7 @@ def write_slots_kernel(
     wait_for_previous(OVERLAPS)
     head, row = tl.program_id(0) % KV_HEADS, tl.program_id(0) // KV_HEADS
     OUTPUTS: tl.constexpr = QUERIES + 2 * KV_HEADS * 2 * HALF
-    half, stride = tl.arange(0, HALF), num_rows * OUTPUTS
+    half = tl.arange(0, HALF)
     position = tl.load(positions + row).to(tl.int32)
     cosine, sine = (
         tl.load(cosines + position * HALF + half),
@@ -172,15 +159,15 @@ def write_slots_kernel(
     )
     at = row * OUTPUTS + QUERIES + head * 2 * HALF + half
     slot = ((row // span * KV_HEADS + head) * num_slots + position) * 2 * HALF + half
-    low, high = turned(parts, at, stride, cosine, sine, HALF, SPLITS)
+    low, high = turned(outputs, at, cosine, sine, HALF)
     kept_pair(keys, slot, low, high, True, HALF)
     at += KV_HEADS * 2 * HALF
-    low, high = summed(parts, at, stride, SPLITS), summed(parts, at + HALF, stride, SPLITS)
+    low, high = tl.load(outputs + at), tl.load(outputs + at + HALF)
     kept_pair(values, slot, low, high, True, HALF)
 
 
 def attend(
-    parts_SRO: Tensor,
+    outputs_RO: Tensor,
     cosines: Tensor,
     sines: Tensor,
     keys_QMLH: Tensor,
@@ -195,7 +182,7 @@ def attend(
     Several positions of a sequence are rows after another: R is then a multiple of Q.
 
     Args:
-        parts_SRO: Queries, keys and values in S parts, float32.
+        outputs_RO: Queries, keys and values, float32.
         cosines: Of every position, (positions, H / 2) float32.
         sines: The same.
         keys_QMLH: The cache, float16; receives a slot of each row.
@@ -209,8 +196,8 @@ def attend(
     rows, heads, chunks, size = result_RNCH.shape
     caches, kv_heads, slots, _ = keys_QMLH.shape
     chunk, span = triton.cdiv(slots, chunks * block) * block, rows // caches
-    given = (parts_SRO, cosines, sines, keys_QMLH, values_QMLH, positions_R)
-    same = {"HALF": size // 2, "SPLITS": len(parts_SRO)}
+    given = (outputs_RO, cosines, sines, keys_QMLH, values_QMLH, positions_R)
+    same = {"HALF": size // 2}
     if span > 1:
         sizes = {"KV_HEADS": kv_heads, "QUERIES": heads * size}
         write_slots_kernel[(rows * kv_heads,)](*given, rows, slots, span, **sizes, **same)
@@ -233,7 +220,7 @@ def rotated(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def reference(
-    parts_SRO: Tensor,
+    outputs_RO: Tensor,
     cosines: Tensor,
     sines: Tensor,
     keys_QMLH: Tensor,
@@ -244,7 +231,7 @@ def reference(
     """Write the caches as ``attend`` does; return what the heads give, (R, N H) float32."""
     caches, shared_heads, _, size = keys_QMLH.shape
     rows = len(positions_R)
-    outputs = parts_SRO.sum(0).view(rows, -1, size)
+    outputs = outputs_RO.view(rows, -1, size)
     query, key, value = outputs.split((heads, shared_heads, shared_heads), 1)
     cosine, sine = cosines[positions_R], sines[positions_R]
     query, key = rotated(query, cosine, sine), rotated(key, cosine, sine)

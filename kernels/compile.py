@@ -22,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from janus_edge.kernels.specs import Shape, Spec, specs
+from janus_edge.kernels.tuning import tuned
 from janus_edge.runtime.cuda import ALIGNMENT
 from janus_edge.runtime.files import atomic_write
 
@@ -40,13 +41,16 @@ def constants_of(spec: Spec, target: int) -> dict[str, Any]:
     return spec.constants | overlaps
 
 
-def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
+def compile_kernel(
+    spec: Spec, target: int, folder: Path, *, as_it_is: bool = False
+) -> dict[str, Any]:
     """Write a kernel's cubin and return its entry for a manifest.
 
     Args:
         spec: The kernel.
         target: Compute capability, times ten.
         folder: Where to write the cubin.
+        as_it_is: Divide the kernel as ``spec`` says, not as the table says (tuning.py).
 
     Raises:
         RuntimeError: TRITON_INTERPRET is set, so that nothing can be compiled; or the kernel needs
@@ -54,6 +58,7 @@ def compile_kernel(spec: Spec, target: int, folder: Path) -> dict[str, Any]:
     """
     if not isinstance(spec.kernel, triton.JITFunction):
         raise RuntimeError("kernels do not compile under TRITON_INTERPRET; unset it")
+    spec = spec if as_it_is else tuned(spec, target)
     constants = constants_of(spec, target)
     pointers = [i for i, kind in enumerate(spec.arguments.values()) if kind.startswith("*")]
     source = ASTSource(

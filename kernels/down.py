@@ -1,9 +1,5 @@
 """The product that ends a layer's MLP, in parts that the next layer adds to the stream.
 
-What it takes may be far larger than a float16 holds: some channels of language models are. So each
-row's 128 numbers are divided by a power of two before the product, and the product is multiplied by
-it. That rounds nothing.
-
 Shapes: R rows, I inputs, D width, S parts.
 """
 
@@ -14,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from janus_edge.kernels.overlap import fetch, wait_for_previous
-from janus_edge.kernels.quantized import INT4, weights, weights_of
+from janus_edge.kernels.quantized import INT4, divided, rows_of, weights, weights_of
 
 
 @triton.jit
@@ -44,17 +40,10 @@ def down_kernel(
     total = tl.zeros((16, BLOCK), tl.float32)
     for index in range(SHARE):
         group = split * SHARE + index
-        is_live = is_row & (group < GROUPS)
-        column = group * 128 + tl.arange(0, 128)
-        at = inner + row[:, None] * INNER + column[None, :]
-        found = tl.load(at, mask=is_live[:, None], other=0.0)  # nothing beyond the last group
-        largest = tl.max(tl.abs(found), 1)
-        # Its exponent, as a float: the bits without the mantissa. 2^-60 and below count as 1.
-        power = (largest.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
-        power = tl.where(power > 1e-18, power, 1.0)
+        found, power = divided(rows_of(inner, row, num_rows, group, INNER))
         group = tl.minimum(group, GROUPS - 1)
         weight = weights_of(words, output, num_outputs, group, GROUPS, 4)
-        product = tl.dot((found / power[:, None]).to(tl.float16), tl.trans(weight))
+        product = tl.dot(found, tl.trans(weight))
         scale = tl.load(scales + output * GROUPS + group, mask=output < num_outputs, other=0.0)
         total += product * scale[None, :] * power[:, None]
     at = (split * num_rows + row[:, None]) * num_outputs + output[None, :]

@@ -1,9 +1,9 @@
-"""The last norm, and products with weights of 8 bits: the image head and the text head.
+"""Products with weights of 8 bits: the image head and the text head.
 
 The image head is two products with GELU between them, the text head is one. Logits are what the
 sampler takes.
 
-Shapes: R rows, D inputs, O outputs, P parts of the stream.
+Shapes: R rows, D inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from janus_edge.kernels.overlap import fetch, wait_for_previous
-from janus_edge.kernels.qkv import inverse_rms, normed, stream_tile
-from janus_edge.kernels.quantized import INT8, weights, weights_of
+from janus_edge.kernels.quantized import INT8, inputs_of, weights, words_of
 
 
 @triton.jit
@@ -24,33 +23,11 @@ def scaled(found, words, scales, output, num_outputs, group, GROUPS: tl.constexp
 
     The scales of its two blocks multiply the weights: in float16, which has more bits than they.
     """
-    weight = weights_of(words, output, num_outputs, group, GROUPS, 8)
-    block = tl.arange(0, 64) // 32
-    at = scales + (output[:, None] * GROUPS + group) * 2 + block[None, :]
-    scale = tl.load(at, mask=output[:, None] < num_outputs, other=0.0)
-    return tl.dot(found.to(tl.float16), tl.trans((weight * scale).to(tl.float16)))
-
-
-@triton.jit
-def last_norm_kernel(
-    stream,
-    parts,
-    norm,
-    hidden,
-    num_rows,
-    epsilon,
-    WIDTH: tl.constexpr,
-    PARTS: tl.constexpr,
-    OVERLAPS: tl.constexpr = False,
-):
-    """Compute 128 channels of the last norm. Pointers are those of ``last_norm``, in order."""
-    wait_for_previous(OVERLAPS)
-    row, column = tl.arange(0, 16), tl.program_id(0) * 128 + tl.arange(0, 128)
-    inverse = inverse_rms(stream, parts, num_rows, row, epsilon, WIDTH, PARTS)
-    found = stream_tile(stream, parts, num_rows, row, column, WIDTH, PARTS)
-    mask = (row[:, None] < num_rows) & (column[None, :] < WIDTH)
-    found *= inverse[:, None] * tl.load(norm + column, mask=column < WIDTH, other=0.0)[None, :]
-    tl.store(hidden + row[:, None] * WIDTH + column[None, :], found, mask=mask)
+    word = words_of(words, output, num_outputs, group, GROUPS)
+    at = (output[:, None] * GROUPS + group) * 2 + (tl.arange(0, 16) // 8)[None, :]
+    scale = tl.load(scales + at, mask=output[:, None] < num_outputs, other=0.0).to(tl.float16)
+    weight = tl.reshape(inputs_of(word, 8) * scale[:, :, None], (output.shape[0], 64))
+    return tl.dot(found.to(tl.float16), tl.trans(weight))
 
 
 @triton.jit
@@ -89,26 +66,6 @@ def head_kernel(
     tl.store(result + at, total, mask=is_row[:, None] & is_output[None, :])
 
 
-def last_norm(
-    stream_RD: Tensor, parts_PRD: Tensor, norm_D: Tensor, hidden_RD: Tensor, epsilon: float
-) -> None:
-    """Compute the hidden states that heads take.
-
-    Args:
-        stream_RD: The stream before the last layer's result, float32; at most 16 rows.
-        parts_PRD: That result, in parts; float32.
-        norm_D: The last norm's weights, float32.
-        hidden_RD: Receives the hidden states, float32.
-        epsilon: Of the norm.
-    """
-    rows, width = hidden_RD.shape
-    last_norm_kernel[(triton.cdiv(width, 128),)](
-        *(stream_RD, parts_PRD, norm_D, hidden_RD, rows, epsilon),
-        WIDTH=width,
-        PARTS=len(parts_PRD),
-    )
-
-
 def head(
     hidden_RD: Tensor,
     words: Tensor,
@@ -137,11 +94,6 @@ def head(
         GELU=gelu,
         BLOCK=block,
     )
-
-
-def reference_norm(stream_RD: Tensor, parts_PRD: Tensor, norm_D: Tensor, epsilon: float) -> Tensor:
-    """Return what ``last_norm`` computes, in float32."""
-    return normed(stream_RD + parts_PRD.sum(0), norm_D, epsilon)
 
 
 def reference(

@@ -49,10 +49,11 @@ def repack_kernel(
         tl.store(at, scale, mask=is_output)
     found = tl.zeros((32, 16), tl.int32)
     for value in tl.static_range(NUM):
-        block, given = 16 * value // BLOCK, 16 * value % BLOCK + word
+        given = word * NUM + 2 * value % NUM + 2 * value // NUM  # even inputs, then odd ones
+        block, given = given // BLOCK, given % BLOCK
         quad, record = given // 4, first + block * RECORD + 128
-        at = (quad // QUADS * 128 + given % 4)[None, :] + 4 * lane[:, None]
-        byte = tl.load(tiles + record + at).to(tl.int32)
+        at = (record + quad // QUADS * 128 + given % 4)[None, :] + 4 * lane[:, None]
+        byte = tl.load(tiles + at).to(tl.int32)
         bits = (byte >> (quad % QUADS * BITS)[None, :]) & ((1 << BITS) - 1)
         found |= bits << (value * BITS)
     at = (output[:, None] * num_groups + group) * 16 + word[None, :]

@@ -9,14 +9,15 @@ from typing import Any
 import triton
 
 from janus_edge.kernels.attend import attend_kernel, write_slots_kernel
-from janus_edge.kernels.combine import combine_kernel
 from janus_edge.kernels.down import down_kernel
 from janus_edge.kernels.flow_update import flow_update_kernel
 from janus_edge.kernels.gate_up import gate_up_kernel
-from janus_edge.kernels.head import head_kernel, last_norm_kernel
+from janus_edge.kernels.head import head_kernel
 from janus_edge.kernels.look_up import look_up_kernel
+from janus_edge.kernels.merge import merge_kernel
 from janus_edge.kernels.nearest_code import nearest_code_kernel
-from janus_edge.kernels.qkv import qkv_kernel
+from janus_edge.kernels.norm import norm_kernel
+from janus_edge.kernels.product import product_kernel
 from janus_edge.kernels.quantized import INT4, INT8, Packing
 from janus_edge.kernels.repack import repack_kernel
 from janus_edge.kernels.sample import sample_kernel
@@ -141,9 +142,9 @@ def _flow_update(shape: Shape) -> Spec:
 
 CHUNK = 128  # slots of the cache that a program attends to
 _BLOCK = 32  # outputs of a program
-_STAGES = {"num_stages": 2}  # loads ahead: what fits into 48 KB of shared memory on every GPU
+_STAGES = {"num_stages": 3}  # loads ahead: what fits into 48 KB of shared memory on every GPU
 _OVERLAPS = {"OVERLAPS": False}  # compile.py sets it, by GPU
-PARTS = 2  # in which products over many inputs are left; the next kernel adds them
+PARTS = 4  # in which products over many inputs are left; the next norm adds them
 
 
 def _pointers(*names: str, kind: str = "fp32") -> dict[str, str]:
@@ -154,24 +155,35 @@ def _numbers(*names: str) -> dict[str, str]:
     return dict.fromkeys(names, "i32")
 
 
-def _qkv(shape: Shape) -> Spec:
+def _norm(shape: Shape, name: str, result: str) -> Spec:
     return Spec(
-        name="qkv",
-        kernel=qkv_kernel,
+        name=name,
+        kernel=norm_kernel,
         arguments={
-            **_pointers("stream", "parts", "norm"),
-            "words": "*i32",
-            **_pointers("scales", "kept", "result"),
-            **_numbers("num_rows", "num_outputs"),
-            "epsilon": "fp32",
+            **_pointers("stream", "parts", "norm", "kept"),
+            **{"result": f"*{result}", "num_rows": "i32", "epsilon": "fp32"},
         },
-        constants={"WIDTH": shape.width, "PARTS": PARTS, "SPLITS": 1, "BLOCK": _BLOCK, **_OVERLAPS},
+        constants={"WIDTH": shape.width, "PARTS": PARTS, **_OVERLAPS},
+        num_warps=8,
+    )
+
+
+def _product(name: str, inputs: int, splits: int) -> Spec:
+    return Spec(
+        name=name,
+        kernel=product_kernel,
+        arguments={
+            **{"inputs": "*fp16", "words": "*i32"},
+            **_pointers("scales", "result"),
+            **_numbers("num_rows", "num_outputs"),
+        },
+        constants={"INPUTS": inputs, "SPLITS": splits, "BLOCK": _BLOCK, **_OVERLAPS},
         options=_STAGES,
     )
 
 
 _CACHE = {
-    **_pointers("parts", "cosines", "sines"),
+    **_pointers("outputs", "cosines", "sines"),
     **_pointers("keys", "values", kind="fp16"),
     "positions": "*i64",
 }
@@ -188,7 +200,7 @@ def _attend(shape: Shape, name: str = "attend") -> Spec:
         },
         constants={
             **{"HEADS": shape.heads, "SHARED": shape.shared, "HALF": shape.head_dim // 2},
-            **{"SPLITS": 1, "CHUNK": CHUNK, "BLOCK": 32, "WRITES": name == "attend"},
+            **{"CHUNK": CHUNK, "BLOCK": 32, "WRITES": name == "attend"},
             **_OVERLAPS,
         },
     )
@@ -202,29 +214,26 @@ def _write_slots(shape: Shape) -> Spec:
         constants={
             "KV_HEADS": shape.heads // shape.shared,
             "QUERIES": shape.heads * shape.head_dim,
-            **{"HALF": shape.head_dim // 2, "SPLITS": 1},
+            "HALF": shape.head_dim // 2,
             **_OVERLAPS,
         },
         num_warps=1,
     )
 
 
-def _combine(shape: Shape) -> Spec:
+def _merge(shape: Shape) -> Spec:
     return Spec(
-        name="combine",
-        kernel=combine_kernel,
+        name="merge",
+        kernel=merge_kernel,
         arguments={
             **_pointers("attended", "stats"),
-            **{"positions": "*i64", "words": "*i32"},
-            **_pointers("scales", "result"),
-            **_numbers("num_rows", "num_chunks"),
+            **{"positions": "*i64", "result": "*fp16", "num_chunks": "i32"},
         },
         constants={
-            **{"WIDTH": shape.width, "HEADS": shape.heads, "HEAD": shape.head_dim},
-            **{"CHUNK": CHUNK, "SPLITS": PARTS, "BLOCK": _BLOCK},
+            **{"HEADS": shape.heads, "HEAD": shape.head_dim, "CHUNK": CHUNK},
             **_OVERLAPS,
         },
-        options=_STAGES,
+        num_warps=1,
     )
 
 
@@ -233,13 +242,11 @@ def _gate_up(shape: Shape) -> Spec:
         name="gate_up",
         kernel=gate_up_kernel,
         arguments={
-            **_pointers("stream", "parts", "norm"),
-            "words": "*i32",
-            **_pointers("scales", "kept", "result"),
+            **{"inputs": "*fp16", "words": "*i32"},
+            **_pointers("scales", "result"),
             **_numbers("num_rows", "num_inner"),
-            "epsilon": "fp32",
         },
-        constants={"WIDTH": shape.width, "PARTS": PARTS, "BLOCK": _BLOCK, **_OVERLAPS},
+        constants={"WIDTH": shape.width, "BLOCK": _BLOCK, **_OVERLAPS},
         options=_STAGES,
     )
 
@@ -258,18 +265,6 @@ def _down(shape: Shape) -> Spec:
             **{"SPLITS": PARTS, "BLOCK": _BLOCK, **_OVERLAPS},
         },
         options=_STAGES,
-    )
-
-
-def _last_norm(shape: Shape) -> Spec:
-    return Spec(
-        name="last_norm",
-        kernel=last_norm_kernel,
-        arguments={
-            **_pointers("stream", "parts", "norm", "hidden"),
-            **{"num_rows": "i32", "epsilon": "fp32"},
-        },
-        constants={"WIDTH": shape.width, "PARTS": PARTS, **_OVERLAPS},
     )
 
 
@@ -317,8 +312,11 @@ def _take(shape: Shape) -> Spec:
 def decoder_specs(shape: Shape) -> tuple[Spec, ...]:
     """Return the kernels of the decoder and its heads, and of passes over several positions."""
     return (
-        *(_qkv(shape), _attend(shape), _attend(shape, "attend_kept"), _write_slots(shape)),
-        *(_combine(shape), _gate_up(shape), _down(shape), _last_norm(shape)),
+        *(_norm(shape, "norm", "fp16"), _norm(shape, "last_norm", "fp32")),
+        _product("qkv", shape.width, 1),
+        *(_attend(shape), _attend(shape, "attend_kept"), _write_slots(shape), _merge(shape)),
+        _product("output", shape.heads * shape.head_dim, PARTS),
+        *(_gate_up(shape), _down(shape)),
         _head("head_hidden", shape.width),
         _head("head_logits", shape.head_hidden),
         _head("text_logits", shape.width),

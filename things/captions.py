@@ -16,12 +16,12 @@ __all__ = ["CATEGORIES", "LANGUAGES", "Caption", "Wanted", "Wish", "caption", "d
 
 WORDS = {"english": english, "korean": korean}
 _OPTIONS = {  # a category stands as often as it is drawn
-    "single": ("single_thing", "single_thing", "single_thing", "background", "style"),
+    "single": ("single_thing", "single_thing", "background", "style"),
     "pair": ("two_things", "position"),
     "repeated": ("counting",),
     "several": ("several",),
 }
-_ASIDE = 0.12  # how often a caption names background or style beside what its category is about
+_ASIDE = 0.2  # how often a caption names background or style beside what its category is about
 
 
 def caption(

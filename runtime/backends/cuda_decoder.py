@@ -27,6 +27,7 @@ from janus_edge.runtime.sizes import Sizes
 CACHE_TYPE = "float16"  # of keys and values
 _MOST_ROWS = 16  # of a pass: a tile of products
 _ATTENTION = ("attend", "attend_kept", "write_slots")
+_IN_PARTS = ("output", "down")  # what they leave is added by the next norm
 _GROUP = 128  # inputs that a product with 4-bit weights takes at once
 WHAT = "the decoder"  # in the error for memory that is short
 Launch = tuple[str, int, tuple[Any, ...]]  # kernel, programs, arguments
@@ -49,12 +50,13 @@ class _Scratch:
     """Memory by which the kernels of a pass hand on what they compute."""
 
     streams: tuple[DeviceArray, DeviceArray]
-    nothing: DeviceArray  # the parts that the first layer adds
-    attention: DeviceArray  # parts
-    mlp: DeviceArray  # parts
+    nothing: DeviceArray  # the parts that the first norm adds
+    parts: DeviceArray
+    normed: DeviceArray  # float16
     qkv: DeviceArray
     attended: DeviceArray
     stats: DeviceArray
+    merged: DeviceArray  # float16
     inner: DeviceArray
     positions: DeviceArray
 
@@ -94,7 +96,7 @@ class CudaDecoder:
         self._gpu, self._sizes = gpu, sizes
         width = sizes.hidden_size
         self._layers = [_layer(found, sizes, f"layers.{i}") for i in range(sizes.num_layers)]
-        self._norm = found.vector("hidden.weight", (width,))
+        self._norm_weights = found.vector("hidden.weight", (width,))
         angles = (sizes.max_length, sizes.head_dim // 2)
         self._angles = found.vector("cos", angles), found.vector("sin", angles)
         first = self._layers[0]
@@ -102,7 +104,7 @@ class CudaDecoder:
         found.require(self._heads > 0 and self._heads % sizes.num_kv_heads == 0)
         self._inner = first.down.inputs
         found.require(all(each.gate_up.outputs == 2 * each.down.inputs for each in self._layers))
-        self._parts = gpu.kernels.constant("combine", "SPLITS")
+        self._parts = gpu.kernels.constant("output", "SPLITS")
         self._chunk = gpu.kernels.constant("attend", "CHUNK")
         self._check()
 
@@ -110,19 +112,24 @@ class CudaDecoder:
         """Raise BundleError for kernels that were compiled for other sizes."""
         width, sizes = self._sizes.hidden_size, self._sizes
         shared = self._heads // sizes.num_kv_heads
+        required = {
+            "norm": {"WIDTH": width, "PARTS": self._parts},
+            "last_norm": {"WIDTH": width, "PARTS": self._parts},
+            "qkv": {"INPUTS": width, "SPLITS": 1},
+            "attend": {"HEADS": self._heads, "SHARED": shared},
+            "attend_kept": {"HEADS": self._heads, "SHARED": shared, "CHUNK": self._chunk},
+            "write_slots": {
+                "KV_HEADS": sizes.num_kv_heads,
+                "QUERIES": self._heads * sizes.head_dim,
+            },
+            "merge": {"HEADS": self._heads, "HEAD": sizes.head_dim, "CHUNK": self._chunk},
+            "output": {"INPUTS": self._heads * sizes.head_dim},
+            "gate_up": {"WIDTH": width},
+            "down": {"INNER": self._inner, "SPLITS": self._parts},
+        }
         for name, key, value in (
-            *((name, "WIDTH", width) for name in ("qkv", "combine", "gate_up", "last_norm")),
-            *((name, "PARTS", self._parts) for name in ("qkv", "gate_up", "last_norm")),
-            *(("combine", key, v) for key, v in (("HEADS", self._heads), ("CHUNK", self._chunk))),
-            *((name, "HEADS", self._heads) for name in ("attend", "attend_kept")),
-            *((name, "SHARED", shared) for name in ("attend", "attend_kept")),
-            *(("down", key, v) for key, v in (("INNER", self._inner), ("SPLITS", self._parts))),
-            ("write_slots", "KV_HEADS", sizes.num_kv_heads),
-            ("write_slots", "QUERIES", self._heads * sizes.head_dim),
-            ("combine", "HEAD", sizes.head_dim),
-            ("attend_kept", "CHUNK", self._chunk),
+            *((name, key, v) for name, each in required.items() for key, v in each.items()),
             *((name, "HALF", sizes.head_dim // 2) for name in _ATTENTION),
-            *((name, "SPLITS", 1) for name in ("qkv", *_ATTENTION)),
         ):
             self._gpu.kernels.require(name, key, value)
 
@@ -174,11 +181,12 @@ class CudaDecoder:
         return _Scratch(
             streams=(new(rows, width), new(rows, width)),
             nothing=self._gpu.cuda.zeros((self._parts, rows, width), "float32", WHAT),
-            attention=new(self._parts, rows, width),
-            mlp=new(self._parts, rows, width),
+            parts=new(self._parts, rows, width),
+            normed=new(rows, width, kind="float16"),
             qkv=new(rows, self._layers[0].qkv.outputs),
             attended=new(rows, self._heads, chunks, head),
             stats=new(rows, self._heads, chunks, 2),
+            merged=new(rows, self._heads * head, kind="float16"),
             inner=new(rows, self._inner),
             positions=new(rows, kind="int64"),
         )
@@ -199,35 +207,33 @@ class CudaDecoder:
     def _launches(self, each: _Pass, scratch: _Scratch) -> Iterator[Launch]:
         """Yield the launches of a pass."""
         stream, parts, rows = each.embeds, scratch.nothing, each.rows
-        epsilon, width = self._sizes.norm_epsilon, self._sizes.hidden_size
         for index, layer in enumerate(self._layers):
-            kept, keys_values = scratch.streams[0], each.caches[2 * index : 2 * index + 2]
-            yield self._product(
-                "qkv",
-                layer.qkv.outputs,
-                *(stream, parts, layer.norm, layer.qkv.words, layer.qkv.scales),
-                *(kept, scratch.qkv, rows, layer.qkv.outputs, epsilon),
-            )
+            keys_values = each.caches[2 * index : 2 * index + 2]
+            yield self._norm(stream, parts, layer.norm, scratch, 0, rows)
+            yield self._product("qkv", scratch.normed, layer.qkv, scratch.qkv, rows)
             yield from self._attention(each, scratch, keys_values)
-            chunks = -(-keys_values[0].shape[2] // self._chunk)
-            yield self._product(
-                "combine",
-                width,
-                *(scratch.attended, scratch.stats, scratch.positions),
-                *(layer.output.words, layer.output.scales, scratch.attention, rows, chunks),
-            )
-            stream, kept = kept, scratch.streams[1]
-            yield self._product(
-                "gate_up",
-                self._inner,
-                *(stream, scratch.attention, layer.mlp_norm),
-                *(layer.gate_up.words, layer.gate_up.scales),
-                *(kept, scratch.inner, rows, self._inner, epsilon),
-            )
-            down = (scratch.inner, layer.down.words, layer.down.scales, scratch.mlp)
-            yield self._product("down", width, *down, rows, width)
-            stream, parts = kept, scratch.mlp
-        yield "last_norm", -(-width // 128), (stream, parts, self._norm, each.hidden, rows, epsilon)
+            stream, parts = scratch.streams[0], scratch.parts
+            yield self._product("output", scratch.merged, layer.output, parts, rows)
+            yield self._norm(stream, parts, layer.mlp_norm, scratch, 1, rows)
+            yield self._product("gate_up", scratch.normed, layer.gate_up, scratch.inner, rows)
+            stream = scratch.streams[1]
+            yield self._product("down", scratch.inner, layer.down, parts, rows)
+        kept = scratch.streams[0]
+        values = (stream, parts, self._norm_weights, kept, each.hidden)
+        yield "last_norm", rows, (*values, rows, self._sizes.norm_epsilon)
+
+    def _norm(
+        self,
+        stream: DeviceArray,
+        parts: DeviceArray,
+        weights: DeviceArray,
+        scratch: _Scratch,
+        kept: int,
+        rows: int,
+    ) -> Launch:
+        """Return the launch that norms a stream, and keeps it as ``streams[kept]``."""
+        values = (stream, parts, weights, scratch.streams[kept], scratch.normed)
+        return "norm", rows, (*values, rows, self._sizes.norm_epsilon)
 
     def _attention(
         self, each: _Pass, scratch: _Scratch, keys_values: list[DeviceArray]
@@ -246,12 +252,17 @@ class CudaDecoder:
             rows * heads * chunks,
             (*given, scratch.attended, scratch.stats, rows, slots, chunks, each.span),
         )
+        chunked = (scratch.attended, scratch.stats, scratch.positions)
+        yield "merge", rows * heads, (*chunked, scratch.merged, chunks)
 
-    def _product(self, name: str, outputs: int, *values: Any) -> Launch:
+    def _product(
+        self, name: str, given: DeviceArray, weights: Words, made: DeviceArray, rows: int
+    ) -> Launch:
         """Return the launch of a product: programs for blocks of outputs, and parts of inputs."""
-        constant = self._gpu.kernels.constant
-        splits = 1 if name == "gate_up" else constant(name, "SPLITS")
-        return name, -(-outputs // constant(name, "BLOCK")) * splits, values
+        outputs = self._inner if name == "gate_up" else weights.outputs  # gate and up are a pair
+        programs = -(-outputs // self._gpu.kernels.constant(name, "BLOCK"))
+        values = (given, weights.words, weights.scales, made, rows, outputs)
+        return name, programs * (self._parts if name in _IN_PARTS else 1), values
 
 
 def _layer(found: DeviceWeights, sizes: Sizes, at: str) -> _Layer:

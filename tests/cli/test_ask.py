@@ -26,7 +26,7 @@ def test_answers(cli, bundle_dir: Path, image: Path) -> None:
     ("words", "says"),
     [
         (["ask", "p.png", ""], "the question is empty"),
-        (["ask", "p.png", "star " * 200], "make it shorter"),
+        (["ask", "p.png", "star " * 600], "make it shorter"),
         (["ask", "none.png", "what?"], "none.png: No such file"),
         (["ask", ".", "what?"], "Is a directory"),
         (["ask", "text.png", "what?"], "not an image"),

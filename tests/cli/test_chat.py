@@ -126,8 +126,8 @@ def test_mistakes_do_not_end_it(talk: Talk) -> None:
     assert "error: " in said(talk, "/image none.png")
     assert "name a file" in said(talk, "/image")
     assert "say what to draw" in said(talk, "/draw")
-    assert "error: the prompt" in said(talk, "/draw " + "star " * 200)
-    assert "/new begins" not in said(talk, "star " * 200)
+    assert "error: the prompt" in said(talk, "/draw " + "star " * 600)
+    assert "/new begins" not in said(talk, "star " * 600)
     assert talk.waiting == [] and talk.chat.turns == ()
     assert said(talk, "hello")
 

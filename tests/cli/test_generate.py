@@ -73,7 +73,7 @@ def test_several_prompts_are_drawn_together_as_each_alone(
     ("words", "says"),
     [
         (["generate", " "], "the prompt is empty"),
-        (["generate", "star " * 200], "make it shorter"),
+        (["generate", "star " * 600], "make it shorter"),
         (["generate", "x", "-o", "no/such/out.png"], "no such folder"),
         (["generate", "x", "-o", "."], "is a folder"),
         (["generate", "x", "-n", "0"], "num_images is 0"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.components import graph_components
 from janus_edge.export.quantization.presets import preset_of
-from janus_edge.kernels import attend, combine, down, gate_up, head, qkv
+from janus_edge.kernels import attend, down, gate_up, head, merge, norm, product
 from janus_edge.kernels.quantized import INT4, INT8, Packing, pack
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.weights import Checkpoint
@@ -105,40 +105,48 @@ class Step:
     embeds: Tensor
 
 
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.full(shape, float("nan"), dtype=dtype, device=DEVICE)
+
+
+def normed(model: Model, name: str, stream: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the stream with the parts, and its norm in float16."""
+    kept, made = empty(*stream.shape), empty(*stream.shape, dtype=torch.float16)
+    weights, epsilon = model.vector(f"{name}.weight"), model.config.rms_norm_eps
+    norm.norm(stream, parts, weights, kept, made, epsilon)
+    return kept, made
+
+
 def logits_of(model: Model, step: Step) -> Tensor:
-    """Run all kernels of a step, five per layer and three for the head; return the logits."""
+    """Run all kernels of a step, eight per layer and three for the head; return the logits."""
     config, rows = model.config, len(step.embeds)
     heads, shared, size = (
         config.num_attention_heads,
         config.num_key_value_heads,
         config.head_dim,
     )
-
-    def empty(*shape: int) -> Tensor:
-        return torch.full(shape, float("nan"), device=DEVICE)
-
     stream, parts = step.embeds, torch.zeros(PARTS, *step.embeds.shape, device=DEVICE)
     chunks = triton.cdiv(SLOTS, CHUNK)
     angles = model.vector("cos"), model.vector("sin")
     for index, caches in enumerate(zip(step.keys, step.values, strict=True)):
         at = f"layers.{index}"
-        kept, outputs = empty(*stream.shape), empty(PARTS, rows, (heads + 2 * shared) * size)
-        names = [f"{at}.{name}_proj" for name in "qkv"]
-        norm = model.vector(f"{at}.input_layernorm.weight")
-        qkv.qkv(stream, parts, norm, *model.words(names), kept, outputs, config.rms_norm_eps, BLOCK)
+        stream, given = normed(model, f"{at}.input_layernorm", stream, parts)
+        outputs = empty(1, rows, (heads + 2 * shared) * size)
+        weights = model.words([f"{at}.{name}_proj" for name in "qkv"])
+        product.product(given, *weights, outputs, BLOCK)
         attended, stats = empty(rows, heads, chunks, size), empty(rows, heads, chunks, 2)
-        attend.attend(outputs, *angles, *caches, step.positions, attended, stats)
-        stream, parts = kept, empty(PARTS, *kept.shape)
-        weights = model.words([f"{at}.o_proj"])
-        combine.combine(attended, stats, step.positions, *weights, parts, CHUNK, BLOCK)
-        kept, inner = empty(*stream.shape), empty(rows, config.intermediate_size)
-        norm = model.vector(f"{at}.post_attention_layernorm.weight")
+        attend.attend(outputs[0], *angles, *caches, step.positions, attended, stats)
+        given, parts = empty(rows, heads * size, dtype=torch.float16), empty(PARTS, *stream.shape)
+        merge.merge(attended, stats, step.positions, given, CHUNK)
+        product.product(given, *model.words([f"{at}.o_proj"]), parts, BLOCK)
+        stream, given = normed(model, f"{at}.post_attention_layernorm", stream, parts)
+        inner, parts = empty(rows, config.intermediate_size), empty(PARTS, *stream.shape)
         weights = model.words([f"{at}.gate_proj", f"{at}.up_proj"])
-        gate_up.gate_up(stream, parts, norm, *weights, kept, inner, config.rms_norm_eps, BLOCK)
-        stream, parts = kept, empty(PARTS, *kept.shape)
+        gate_up.gate_up(given, *weights, inner, BLOCK)
         down.down(inner, *model.words([f"{at}.down_proj"]), parts, BLOCK)
-    hidden, norm = empty(*stream.shape), model.vector("hidden.weight")
-    head.last_norm(stream, parts, norm, hidden, config.rms_norm_eps)
+    hidden = empty(*stream.shape)
+    weights = model.vector("hidden.weight")
+    norm.norm(stream, parts, weights, empty(*stream.shape), hidden, config.rms_norm_eps)
     for name, gelu in (("projected", True), ("logits", False)):
         bias = model.vector(f"{name}.bias")
         result = empty(rows, len(bias))

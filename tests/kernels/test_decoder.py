@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from janus_edge.export.graph import component
-from janus_edge.kernels import attend, combine, down, gate_up, head, qkv, repack
+from janus_edge.kernels import attend, down, gate_up, head, merge, norm, product, repack
 from janus_edge.kernels.quantized import INT4, INT8, pack, unpack, weights
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
@@ -153,15 +153,25 @@ def test_words_hold_every_value(packing) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 16])
-@pytest.mark.parametrize("outputs", [32, 100])
-def test_products_with_a_norm(rows: int, outputs: int) -> None:
-    stream, parts, norm = random(rows, 256), random(3, rows, 256), random(256)
-    kept, found = torch.full_like(stream, torch.nan), torch.full((2, rows, outputs), torch.nan)
-    words = matrix(outputs, 256)
-    qkv.qkv(stream, parts, norm, *words, kept, found.to(DEVICE), 1e-6)
-    expected = qkv.reference(stream, parts, norm, *words, 1e-6)
-    assert torch.equal(kept, expected[0]) or relative_error(kept, expected[0]) < 1e-6
-    assert relative_error(found.sum(0), expected[1]) < BUDGET
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_the_norm(rows: int, dtype: torch.dtype) -> None:
+    stream, parts, weights = random(rows, 384), random(3, rows, 384), random(384)
+    kept, found = torch.empty_like(stream), torch.empty_like(stream, dtype=dtype)
+    norm.norm(stream, parts, weights, kept, found, 1e-6)
+    expected = norm.reference(stream, parts, weights, 1e-6)
+    assert relative_error(kept, expected[0]) < 1e-6
+    assert relative_error(found.float(), expected[1]) < (1e-6 if dtype == torch.float32 else 1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16])
+@pytest.mark.parametrize(("outputs", "parts"), [(32, 1), (100, 2)])
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_products(rows: int, outputs: int, parts: int, block: int) -> None:
+    """Three groups of inputs in two parts: the second has one less."""
+    given, words = random(rows, 384).half(), matrix(outputs, 384)
+    found = torch.full((parts, rows, outputs), torch.nan, device=DEVICE)
+    product.product(given, *words, found, block)
+    assert relative_error(found.sum(0), product.reference(given, *words)) < BUDGET
 
 
 def test_what_no_float16_holds() -> None:
@@ -177,10 +187,10 @@ def test_what_no_float16_holds() -> None:
 
 
 def test_gate_and_up() -> None:
-    stream, parts, norm, words = random(3, 128), random(1, 3, 128), random(128), matrix(200, 128)
-    kept, found = torch.empty_like(stream), torch.full((3, 100), torch.nan, device=DEVICE)
-    gate_up.gate_up(stream, parts, norm, *words, kept, found, 1e-6)
-    assert relative_error(found, gate_up.reference(stream, parts, norm, *words, 1e-6)[1]) < BUDGET
+    given, words = random(3, 128).half(), matrix(200, 128)
+    found = torch.full((3, 100), torch.nan, device=DEVICE)
+    gate_up.gate_up(given, *words, found)
+    assert relative_error(found, gate_up.reference(given, *words)) < BUDGET
 
 
 @pytest.mark.parametrize(
@@ -193,7 +203,7 @@ def test_gate_and_up() -> None:
 )
 def test_attention_put_together(positions: list[int], caches: int) -> None:
     rows, heads, shared, size, slots = len(positions), 4, 2, 64, 70
-    parts, chunks = random(2, rows, (heads + 2 * shared) * size), 3
+    outputs, chunks = random(rows, (heads + 2 * shared) * size), 3
     angles = torch.arange(99)[:, None] * 0.3 ** torch.arange(size // 2)
     angles = angles.cos().to(DEVICE), angles.sin().to(DEVICE)
     positions = torch.tensor(positions, device=DEVICE)
@@ -201,20 +211,17 @@ def test_attention_put_together(positions: list[int], caches: int) -> None:
     copies = [cache.clone() for cache in caches]
     attended = torch.full((rows, heads, chunks, size), torch.nan, device=DEVICE)
     stats = torch.full((rows, heads, chunks, 2), torch.nan, device=DEVICE)
-    attend.attend(parts, *angles, *caches, positions, attended, stats)
-    heads_RI = attend.reference(parts, *angles, *copies, positions, heads)
+    attend.attend(outputs, *angles, *caches, positions, attended, stats)
+    heads_RI = attend.reference(outputs, *angles, *copies, positions, heads)
     assert all(map(torch.equal, caches, copies))
-    found, words = torch.full((1, rows, 40), torch.nan, device=DEVICE), matrix(40, heads * size)
-    combine.combine(attended, stats, positions, *words, found, 32)
-    assert relative_error(found[0], combine.reference(heads_RI, *words)) < BUDGET
+    found = torch.full((rows, heads * size), torch.nan, device=DEVICE).half()
+    merge.merge(attended, stats, positions, found, 32)
+    assert relative_error(found.float(), heads_RI) < BUDGET
 
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_the_heads(gelu: bool) -> None:
-    stream, parts, norm = random(2, 256), random(2, 2, 256), random(256)
-    hidden = torch.full((2, 256), torch.nan, device=DEVICE)
-    head.last_norm(stream, parts, norm, hidden, 1e-6)
-    assert relative_error(hidden, head.reference_norm(stream, parts, norm, 1e-6)) < 1e-6
+    hidden = random(2, 256)
     words, bias = matrix(100, 256, INT8), random(100)
     found = torch.full((2, 100), torch.nan, device=DEVICE)
     head.head(hidden, *words, bias, found, gelu=gelu)

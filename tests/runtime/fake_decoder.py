@@ -24,14 +24,18 @@ def _f32(driver: FakeDriver, address: int, *shape: int) -> np.ndarray:
     return driver.at(address, np.float32, math.prod(shape)).reshape(shape)
 
 
+def _shifts(bits: int) -> np.ndarray:
+    """By how many bits each input of a word is shifted: even ones, then odd ones."""
+    number = np.arange(32 // bits, dtype=np.uint32)
+    return (number // 2 + number % 2 * (len(number) // 2)) * bits
+
+
 def _weights(
     driver: FakeDriver, words: int, scales: int, outputs: int, inputs: int, bits: int, block: int
 ) -> np.ndarray:
     """The weights (O, I) that words and scales stand for."""
-    group = 512 // bits
-    found = driver.at(words, np.uint32, outputs * inputs // group * 16)
-    shifts = np.arange(32 // bits, dtype=np.uint32) * bits
-    values = found.reshape(outputs, -1, 1, 16) >> shifts[:, None] & (1 << bits) - 1
+    found = driver.at(words, np.uint32, outputs * inputs * bits // 32)
+    values = found.reshape(outputs, -1, 1) >> _shifts(bits) & (1 << bits) - 1
     values = values.reshape(outputs, inputs).astype(np.float32) - (1 << (bits - 1))
     return values * _f32(driver, scales, outputs, inputs // block).repeat(block, 1)
 
@@ -40,32 +44,43 @@ def _normed(x: np.ndarray, norm: np.ndarray, epsilon: float) -> np.ndarray:
     return x / np.sqrt((x * x).mean(1, keepdims=True) + epsilon) * norm
 
 
-def _stream(driver: FakeDriver, name: str, stream: int, parts: int, rows: int) -> np.ndarray:
-    width, count = driver.constants[name]["WIDTH"], driver.constants[name]["PARTS"]
-    return _f32(driver, stream, rows, width) + _f32(driver, parts, count, rows, width).sum(0)
+def _norm(name: str, dtype: type) -> Callable[..., None]:
+    def norm(driver: FakeDriver, programs: int, *given: Any) -> None:
+        stream, parts, norm, kept, result, rows, epsilon, *_ = given
+        width, count = driver.constants[name]["WIDTH"], driver.constants[name]["PARTS"]
+        assert programs == rows
+        x = _f32(driver, stream, rows, width) + _f32(driver, parts, count, rows, width).sum(0)
+        _f32(driver, kept, rows, width)[:] = x
+        made = driver.at(result, dtype, rows * width).reshape(rows, width)
+        made[:] = _normed(x, _f32(driver, norm, width), epsilon)
+
+    return norm
 
 
-def _qkv(driver: FakeDriver, programs: int, *given: Any) -> None:
-    stream, parts, norm, words, scales, kept, result, rows, outputs, epsilon, *_ = given
-    constants = driver.constants["qkv"]
-    width, splits = constants["WIDTH"], constants["SPLITS"]
-    assert programs == -(-outputs // constants["BLOCK"]) * splits and programs * 128 >= width
-    x = _stream(driver, "qkv", stream, parts, rows)
-    _f32(driver, kept, rows, width)[:] = x
-    x = _normed(x, _f32(driver, norm, width), epsilon)
-    made = _f32(driver, result, splits, rows, outputs)
-    made[:] = 0
-    made[0] = x @ _weights(driver, words, scales, outputs, width, 4, 128).T
+def _fp16(driver: FakeDriver, address: int, rows: int, inputs: int) -> np.ndarray:
+    return driver.at(address, np.float16, rows * inputs).reshape(rows, inputs).astype(np.float32)
+
+
+def _product(name: str) -> Callable[..., None]:
+    def product(driver: FakeDriver, programs: int, *given: Any) -> None:
+        taken, words, scales, result, rows, outputs, *_ = given
+        constants = driver.constants[name]
+        inputs, splits = constants["INPUTS"], constants["SPLITS"]
+        assert programs == -(-outputs // constants["BLOCK"]) * splits
+        made = _f32(driver, result, splits, rows, outputs)
+        made[:] = 0
+        weights = _weights(driver, words, scales, outputs, inputs, 4, 128)
+        made[0] = _fp16(driver, taken, rows, inputs) @ weights.T
+
+    return product
 
 
 def _gate_up(driver: FakeDriver, programs: int, *given: Any) -> None:
-    stream, parts, norm, words, scales, kept, result, rows, inner, epsilon, *_ = given
+    taken, words, scales, result, rows, inner, *_ = given
     constants = driver.constants["gate_up"]
     width = constants["WIDTH"]
-    assert programs == -(-inner // constants["BLOCK"]) and programs * 128 >= width
-    x = _stream(driver, "gate_up", stream, parts, rows)
-    _f32(driver, kept, rows, width)[:] = x
-    x = _normed(x, _f32(driver, norm, width), epsilon)
+    assert programs == -(-inner // constants["BLOCK"])
+    x = _fp16(driver, taken, rows, width)
     gate, up = np.split(x @ _weights(driver, words, scales, 2 * inner, width, 4, 128).T, 2, 1)
     _f32(driver, result, rows, inner)[:] = gate / (1 + np.exp(-gate)) * up
 
@@ -146,33 +161,21 @@ def _attend_kept(driver: FakeDriver, programs: int, *words: Any) -> None:
     _attend(driver, programs, *words, name="attend_kept")
 
 
-def _combine(driver: FakeDriver, programs: int, *given: Any) -> None:
-    attended, stats, positions, words, scales, result, rows, chunks, *_ = given
-    constants = driver.constants["combine"]
-    width, heads, head = constants["WIDTH"], constants["HEADS"], constants["HEAD"]
-    splits = constants["SPLITS"]
-    assert programs == -(-width // constants["BLOCK"]) * splits
+def _merge(driver: FakeDriver, programs: int, *given: Any) -> None:
+    attended, stats, positions, result, chunks, *_ = given
+    constants = driver.constants["merge"]
+    heads, head = constants["HEADS"], constants["HEAD"]
+    rows = programs // heads
+    assert programs == rows * heads
     live = driver.at(positions, np.int64, rows) // constants["CHUNK"]
     parts = _f32(driver, attended, rows, heads, chunks, head)
     most, total = np.moveaxis(_f32(driver, stats, rows, heads, chunks, 2), -1, 0)
-    x = np.zeros((rows, heads, head), np.float32)
+    made = driver.at(result, np.float16, rows * heads * head).reshape(rows, heads, head)
     for row, last in enumerate(live):
         seen = slice(int(last) + 1)
         share = np.exp(most[row, :, seen] - most[row, :, seen].max(1, keepdims=True))
         mixed = (share[..., None] * parts[row, :, seen]).sum(1)
-        x[row] = mixed / (share * total[row, :, seen]).sum(1)[:, None]
-    made = _f32(driver, result, splits, rows, width)
-    made[:] = 0
-    exact = _weights(driver, words, scales, width, heads * head, 4, 128)
-    made[0] = x.reshape(rows, -1) @ exact.T
-
-
-def _last_norm(driver: FakeDriver, programs: int, *given: Any) -> None:
-    stream, parts, norm, hidden, rows, epsilon, *_ = given
-    width = driver.constants["last_norm"]["WIDTH"]
-    assert programs == -(-width // 128)
-    x = _stream(driver, "last_norm", stream, parts, rows)
-    _f32(driver, hidden, rows, width)[:] = _normed(x, _f32(driver, norm, width), epsilon)
+        made[row] = mixed / (share * total[row, :, seen]).sum(1)[:, None]
 
 
 def _head(name: str) -> Callable[..., None]:
@@ -201,10 +204,9 @@ def _repack(name: str) -> Callable[..., None]:
         quantized, scales_OK = from_tiles(raw, outputs, inputs, layout)
         if bits == 4:
             quantized = np.stack((quantized & 15, quantized >> 4), -1)
-        values = quantized.reshape(outputs, groups, 32 // bits, 16).astype(np.uint32)
-        shifts = np.arange(32 // bits, dtype=np.uint32)[:, None] * bits
+        values = quantized.reshape(outputs, groups, 16, 32 // bits).astype(np.uint32)
         made = driver.at(words, np.uint32, outputs * groups * 16).reshape(outputs, groups, 16)
-        made[:] = (values << shifts).sum(2)
+        made[:] = (values << _shifts(bits)).sum(3)
         _f32(driver, scales, *scales_OK.shape)[:] = scales_OK
 
     return repack
@@ -234,14 +236,16 @@ def interpreted(spec: Any) -> Callable[..., None]:
 
 
 KERNELS: dict[str, Callable[..., None]] = {
-    "qkv_kernel": _qkv,
+    "norm_kernel": _norm("norm", np.float16),
+    "last_norm_kernel": _norm("last_norm", np.float32),
+    "qkv_kernel": _product("qkv"),
     "attend_kernel": _attend,
     "attend_kept_kernel": _attend_kept,
     "write_slots_kernel": _write_slots,
-    "combine_kernel": _combine,
+    "merge_kernel": _merge,
+    "output_kernel": _product("output"),
     "gate_up_kernel": _gate_up,
     "down_kernel": _down,
-    "last_norm_kernel": _last_norm,
     **{f"{name}_kernel": _head(name) for name in ("head_hidden", "head_logits", "text_logits")},
     **{f"{name}_kernel": _repack(name) for name in ("repack4", "repack8")},
 }

@@ -17,6 +17,7 @@ from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tensorrt import engines as engines
 from janus_edge.export.tensorrt.engines import Plan
 from janus_edge.kernels.compile import constants_of
+from janus_edge.kernels.tuning import tuned
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
@@ -46,6 +47,7 @@ def _fake_kernels(
     made = []
     for spec in kernels_of(checkpoint.model, decoder=decoder):
         for target in (80, 89, 120):
+            spec = tuned(spec, target)
             path = part / f"{spec.name}.sm_{target}.cubin"
             path.write_bytes(b"\x7fELF" + bytes(14) + b"\xbe\0" + spec.name.encode())  # of CUDA
             made.append(

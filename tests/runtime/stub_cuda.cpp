@@ -19,7 +19,7 @@
 namespace {
 
 constexpr int kOk = 0, kInvalid = 1, kNoMemory = 2, kNoImage = 200, kNoContext = 201, kNotFound = 500, kCaptured = 900;
-constexpr size_t kTotal = size_t{1} << 31, kCodes = 16384, kWidth = 2048, kLatent = 4 * 48 * 48, kDim = 8;
+constexpr size_t kTotal = size_t{1} << 31, kCodes = 16384, kWidth = 2048, kParts = 4, kLatent = 4 * 48 * 48, kDim = 8;
 
 using Work = std::function<void()>;
 std::recursive_mutex mutex;
@@ -179,24 +179,26 @@ void flow_update(const Launch& launch) {
   }
 }
 
-void last_norm(const Launch& launch) {
-  const auto rows = static_cast<size_t>(launch.number(4)), count = rows * kWidth;
-  const uint32_t bits = static_cast<uint32_t>(launch.values[5]);
+void norm(const Launch& launch) {
+  const auto rows = static_cast<size_t>(launch.number(5)), count = rows * kWidth;
+  const uint32_t bits = static_cast<uint32_t>(launch.values[6]);
   float epsilon;
   std::memcpy(&epsilon, &bits, 4);
-  const float *stream = launch.array<float>(0, count), *parts = launch.array<float>(1, 2 * count);
-  const float* norm = launch.array<float>(2, kWidth);
-  float* hidden = launch.array<float>(3, count);
+  const float *stream = launch.array<float>(0, count), *parts = launch.array<float>(1, kParts * count);
+  const float* weights = launch.array<float>(2, kWidth);
+  float *kept = launch.array<float>(3, count), *result = launch.array<float>(4, count);
   for (size_t row = 0; row < rows; ++row) {
     double squares = 0;
     std::vector<float> x(kWidth);
     for (size_t i = 0; i < kWidth; ++i) {
       const size_t at = row * kWidth + i;
-      x[i] = stream[at] + parts[at] + parts[count + at];
+      x[i] = stream[at];
+      for (size_t part = 0; part < kParts; ++part) x[i] += parts[part * count + at];
+      kept[at] = x[i];
       squares += double{x[i]} * x[i];
     }
     const auto inverse = static_cast<float>(1 / std::sqrt(squares / kWidth + epsilon));
-    for (size_t i = 0; i < kWidth; ++i) hidden[row * kWidth + i] = x[i] * inverse * norm[i];
+    for (size_t i = 0; i < kWidth; ++i) result[row * kWidth + i] = x[i] * inverse * weights[i];
   }
 }
 
@@ -209,7 +211,7 @@ std::map<std::string, Kernel> kernels{{"sample_kernel", {sample, "8888884488"}},
                                       {"look_up_kernel", {look_up, "888888844488"}},
                                       {"nearest_code_kernel", {nearest_code, "888488"}},
                                       {"flow_update_kernel", {flow_update, "8888888488"}},
-                                      {"last_norm_kernel", {last_norm, "88884488"}}};
+                                      {"norm_kernel", {norm, "888884488"}}};
 
 int in_context() { return contexts.back() ? kOk : kNoContext; }
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from janus_edge.bench.programs.kernels import cubins, step
+from janus_edge.bench.programs.kernels import cubins, step, tune
 from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, kernels_of
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.quantization.presets import preset_of
 from janus_edge.kernels.specs import Shape
+from janus_edge.kernels.tuning import tuned
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.cubins import Gpu
@@ -26,6 +27,7 @@ from janus_edge.runtime.events import Finished, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.runtime.sizes import CodeSizes
+from tests.bench.test_tune import CODE
 from tests.runtime.fake_decoder import interpreted
 from tests.runtime.fake_machine import (
     PROMPTS,
@@ -77,7 +79,7 @@ def test_launches_give_kernels_what_they_take(gpu: Machine, small: Checkpoint) -
     prompt, step = (made.standard_normal(shape, np.float32) for shape in ((2, 3, 256), (2, 256)))
     specs = kernels_of(small.model, decoder=True)
     found = []
-    for kernels in ({f"{each.name}_kernel": interpreted(each) for each in specs}, {}):
+    for kernels in ({f"{each.name}_kernel": interpreted(tuned(each, 89)) for each in specs}, {}):
         gpu.driver.kernels = kernels
         engines = gpu.session()._engines
         decoder = engines.open_decoder(2, 160)
@@ -132,7 +134,7 @@ def test_passes_stop_at_the_last_position(gpu: Machine) -> None:
     assert {each.width for each in passes} == ({left + 1} if left else set())
 
 
-def test_a_step_is_one_launch_of_five_kernels_a_layer(gpu: Machine) -> None:
+def test_a_step_is_one_launch_of_eight_kernels_a_layer(gpu: Machine) -> None:
     events = drawn(gpu.session(), ImageRequest(prompt="a star"))
     names = gpu.driver.names()
     steps = sum(isinstance(event, Progress) for event in events)
@@ -140,7 +142,7 @@ def test_a_step_is_one_launch_of_five_kernels_a_layer(gpu: Machine) -> None:
     captured = Counter(
         names[names.index("cuStreamBeginCapture") : names.index("cuStreamEndCapture")]
     )
-    assert captured["cuLaunchKernel"] == 5 * 2 + 1 + 2 + 2  # layers, norm, head, sampler, look-up
+    assert captured["cuLaunchKernel"] == 8 * 2 + 1 + 2 + 2  # layers, norm, head, sampler, look-up
 
 
 def test_kernels_overlap_where_the_gpu_can(gpu: Machine) -> None:
@@ -153,7 +155,7 @@ def test_kernels_overlap_where_the_gpu_can(gpu: Machine) -> None:
     names = gpu.driver.names()[earlier:]
     start, end = names.index("cuStreamBeginCapture"), names.index("cuStreamEndCapture")
     captured = Counter(names[start:end])
-    assert captured["cuLaunchKernelEx"] == 5 * 2 + 1 - 1 + 1 and captured["cuLaunchKernel"] == 4
+    assert captured["cuLaunchKernelEx"] == 8 * 2 + 1 - 1 + 1 and captured["cuLaunchKernel"] == 4
 
 
 def test_rows_that_overlap_are_refused(gpu: Machine) -> None:
@@ -274,7 +276,8 @@ def test_the_benchmark_counts_what_a_step_reads(
     found = step.measured(Gpu(cuda, kernels), kernels, sizes, shape, specs)
     rows = {row["kernel"]: row for row in found["kernels"]}
     assert {name: row["launches"] for name, row in rows.items()} == {
-        **dict.fromkeys(("qkv", "attend", "combine", "gate_up", "down"), 2),
+        **dict.fromkeys(("qkv", "attend", "merge", "output", "gate_up", "down"), 2),
+        "norm": 4,
         **dict.fromkeys(("last_norm", "head_hidden", "head_logits"), 1),
     }
     outputs = (4 + 2 * 2) * 64
@@ -283,6 +286,28 @@ def test_the_benchmark_counts_what_a_step_reads(
     assert rows["attend"]["mb_read"] == round(kept / 1e6, 3)
     assert found["codes"]["codes"] == sizes.num_codes
     assert len(list(step.lines(found))) == len(rows) + 3
+
+
+def test_tuning_times_each_product(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches of the right number of programs, with what the kernels take."""
+    small = {"width": 256, "inner": 320, "heads": 4, "shared": 2, "head_dim": 64}
+    codes = gpu.driver.codebook_size
+    monkeypatch.setattr(tune, "SHAPE", Shape(num_codes=codes, head_hidden=128, **small))
+    monkeypatch.setattr(tune, "_KEPT", 2**16)
+    cuda = Cuda(driver=gpu.driver)
+    entries = {
+        each.name: each.model_dump()
+        for each in gpu.bundle.manifest.kernels
+        if each.target == "sm_89"
+    }
+    works = [work for work in tune.works() if work.spec.name != "text_logits"]
+    for work in works:
+        made = tune.Compiled(
+            entry=entries[work.spec.name], needs=CODE, stages=3, folder=gpu.bundle.folder
+        )
+        assert tune._measured_us(cuda, work, made) > 0
+    launched = Counter(gpu.driver.names())["cuGraphLaunch"]
+    assert launched == len(works) * (cubins.REPLAYS + 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")

@@ -23,6 +23,7 @@ import torch
 
 from janus_edge.kernels import flow_update, look_up, nearest_code, sample
 from janus_edge.kernels.compile import OVERLAPS_FROM, TARGETS
+from janus_edge.kernels.specs import PARTS
 from janus_edge.runtime.backends.cubins import Kernels
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.driver import num_gpus
@@ -218,8 +219,8 @@ def test_a_kernel_that_overlaps_sees_what_the_one_before_wrote(gpu: Gpu) -> None
         pytest.skip("kernels overlap on GPUs from 9.0 on")
     made = np.random.default_rng(5)
     first, norm = made.standard_normal((2, WIDTH), np.float32), made.random(WIDTH, np.float32) + 0.5
-    nothing = gpu.up(np.zeros((2, 2, WIDTH), np.float32))
-    given = nothing, gpu.up(norm)
+    nothing = gpu.up(np.zeros((PARTS, 2, WIDTH), np.float32))
+    given = nothing, gpu.up(norm), gpu.up(np.zeros((2, WIDTH), np.float32))
     found = []
     for overlaps in (False, True):
         ends = gpu.up(first), gpu.up(first)
@@ -228,9 +229,9 @@ def test_a_kernel_that_overlaps_sees_what_the_one_before_wrote(gpu: Gpu) -> None
             for index in range(40):
                 here, there = ends[index % 2], ends[1 - index % 2]
                 values = here, *given, there, 2, 1e-6
-                gpu.kernels.launch("last_norm", WIDTH // 128, *values, overlaps=overlaps and index)
+                gpu.kernels.launch("last_norm", 2, *values, overlaps=overlaps and index)
 
-        gpu.kernels.launch("last_norm", WIDTH // 128, ends[0], *given, ends[1], 2, 1e-6)  # loads it
+        gpu.kernels.launch("last_norm", 2, ends[0], *given, ends[1], 2, 1e-6)  # loads it
         gpu.cuda.capture(work)()
         found.append(gpu.down(ends[0]))
     assert np.array_equal(*found)

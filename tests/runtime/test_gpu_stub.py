@@ -75,8 +75,17 @@ def test_the_decode_loop_runs_through_the_bindings(
     """Decoder, heads, sampler and look-up, captured and replayed: the codes of the fake driver."""
     bundle = export_with_kernels(small_checkpoint(), tmp_path / "b")
     said = _ran(environment, "tests.runtime.stub_session", str(bundle.folder), str(tmp_path / "c"))
-    expected = {"qkv", "attend", "attend_kept", "write_slots", "combine", "gate_up", "down"}
-    expected |= {"last_norm", "head_hidden", "head_logits", "sample", "look_up", "repack4"}
+    expected = {"qkv", "attend", "attend_kept", "write_slots", "merge", "output", "gate_up"}
+    expected |= {
+        "down",
+        "norm",
+        "last_norm",
+        "head_hidden",
+        "head_logits",
+        "sample",
+        "look_up",
+        "repack4",
+    }
     assert {f"{name}_kernel" for name in expected | {"repack8"}} <= set(said.split())
     first, second = np.load(tmp_path / "c.npy")
     assert np.array_equal(first, second)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from janus_edge.bench.programs.kernels.case import Case
-from janus_edge.kernels import attend, combine, down, gate_up, head, qkv
+from janus_edge.kernels import attend, down, gate_up, head, merge, norm, product
 from janus_edge.kernels.quantized import INT4, INT8, Packing, pack, weights
 from janus_edge.kernels.specs import CHUNK, PARTS, Shape
 
@@ -18,7 +19,9 @@ SHAPE = Shape()
 
 def cases(device: str) -> Iterator[Case]:
     """Yield each kernel at Janus-Pro-1B's sizes."""
-    yield from (case(device) for case in (_attend, _qkv, _combine, _gate_up, _down, _head))
+    yield from (
+        case(device) for case in (_norm, _qkv, _attend, _merge, _output, _gate_up, _down, _head)
+    )
 
 
 def _random(device: str, *shape: int) -> Tensor:
@@ -44,30 +47,39 @@ def _case(
     )
 
 
-def _stream(device: str) -> tuple[Tensor, ...]:
-    """Return a stream, its parts, a norm's weights, and room for the sum."""
+def _norm(device: str) -> Case:
     width = SHAPE.width
-    parts, norm = _random(device, PARTS, ROWS, width), _random(device, width)
-    return _random(device, ROWS, width), parts, norm, _random(device, ROWS, width)
+    parts, weights = _random(device, PARTS, ROWS, width), _random(device, width)
+    stream, kept = _random(device, ROWS, width), _random(device, ROWS, width)
+    made = torch.empty_like(stream, dtype=torch.float16)
+
+    def eager() -> Tensor:
+        found = torch.nn.functional.rms_norm(stream + parts.sum(0), (width,), weights, 1e-6)
+        return found.half()
+
+    ours = partial(norm.norm, stream, parts, weights, kept, made, 1e-6)
+    return _case("norm", ours, eager, stream, parts, weights)
+
+
+def _product(device: str, name: str, outputs: int, inputs: int, parts: int) -> Case:
+    words, scales, exact = _matrix(device, outputs, inputs)
+    given, result = _random(device, ROWS, inputs).half(), _random(device, parts, ROWS, outputs)
+    ours = partial(product.product, given, words, scales, result)
+    return _case(name, ours, lambda: given @ exact.T, words, scales)
 
 
 def _qkv(device: str) -> Case:
     outputs = (SHAPE.heads + 2 * SHAPE.heads // SHAPE.shared) * SHAPE.head_dim
-    stream, parts, norm, kept = _stream(device)
-    words, scales, exact = _matrix(device, outputs, SHAPE.width)
-    result = _random(device, 1, ROWS, outputs)
-    return _case(
-        "qkv",
-        lambda: qkv.qkv(stream, parts, norm, words, scales, kept, result, 1e-6),
-        lambda: qkv.normed(stream + parts.sum(0), norm, 1e-6).half() @ exact.T,
-        words,
-        scales,
-    )
+    return _product(device, "qkv", outputs, SHAPE.width, 1)
+
+
+def _output(device: str) -> Case:
+    return _product(device, "output", SHAPE.width, SHAPE.heads * SHAPE.head_dim, PARTS)
 
 
 def _attend(device: str) -> Case:
     shared, size = SHAPE.heads // SHAPE.shared, SHAPE.head_dim
-    parts = _random(device, 1, ROWS, (SHAPE.heads + 2 * shared) * size)
+    outputs = _random(device, ROWS, (SHAPE.heads + 2 * shared) * size)
     cosines, sines = (_random(device, SLOTS, size // 2) for _ in range(2))
     keys, values = (_random(device, ROWS, shared, SLOTS, size).half() for _ in range(2))
     positions = torch.full((ROWS,), FILLED, device=device)
@@ -77,7 +89,7 @@ def _attend(device: str) -> Case:
     query = _random(device, ROWS, SHAPE.heads, 1, size).half()
 
     def ours() -> None:
-        attend.attend(parts, cosines, sines, keys, values, positions, attended, stats)
+        attend.attend(outputs, cosines, sines, keys, values, positions, attended, stats)
 
     def eager() -> Tensor:
         filled = keys[:, :, : FILLED + 1], values[:, :, : FILLED + 1]
@@ -91,39 +103,32 @@ def _attend(device: str) -> Case:
     )
 
 
-def _combine(device: str) -> Case:
-    inputs, chunks = SHAPE.heads * SHAPE.head_dim, SLOTS // CHUNK
-    words, scales, exact = _matrix(device, SHAPE.width, inputs)
+def _merge(device: str) -> Case:
+    chunks = SLOTS // CHUNK
     attended = _random(device, ROWS, SHAPE.heads, chunks, SHAPE.head_dim)
     stats = _random(device, ROWS, SHAPE.heads, chunks, 2).abs()
     positions = torch.full((ROWS,), FILLED, device=device)
-    result, vectors = _random(device, PARTS, ROWS, SHAPE.width), _random(device, ROWS, inputs)
-    return _case(
-        "combine",
-        lambda: combine.combine(attended, stats, positions, words, scales, result, CHUNK),
-        lambda: vectors.half() @ exact.T,
-        words,
-        scales,
-    )
+    made = _random(device, ROWS, SHAPE.heads * SHAPE.head_dim).half()
+
+    def eager() -> Tensor:
+        share = (stats[..., 0] - stats[..., 0].max(2, keepdim=True)[0]).exp()
+        total = (share * stats[..., 1]).sum(2, keepdim=True)
+        return ((share[..., None] * attended).sum(2) / total).half()
+
+    ours = partial(merge.merge, attended, stats, positions, made, CHUNK)
+    return _case("merge", ours, eager, attended, stats)
 
 
 def _gate_up(device: str) -> Case:
-    stream, parts, norm, kept = _stream(device)
     words, scales, exact = _matrix(device, 2 * SHAPE.inner, SHAPE.width)
-    result = _random(device, ROWS, SHAPE.inner)
+    inputs, result = _random(device, ROWS, SHAPE.width).half(), _random(device, ROWS, SHAPE.inner)
 
     def eager() -> Tensor:
-        found = qkv.normed(stream + parts.sum(0), norm, 1e-6).half() @ exact.T
-        gate, up = found.chunk(2, 1)
+        gate, up = (inputs @ exact.T).chunk(2, 1)
         return torch.nn.functional.silu(gate) * up
 
-    return _case(
-        "gate_up",
-        lambda: gate_up.gate_up(stream, parts, norm, words, scales, kept, result, 1e-6),
-        eager,
-        words,
-        scales,
-    )
+    ours = partial(gate_up.gate_up, inputs, words, scales, result)
+    return _case("gate_up", ours, eager, words, scales)
 
 
 def _down(device: str) -> Case:
