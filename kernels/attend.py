@@ -68,7 +68,6 @@ def attend_kernel(
     positions,
     result,
     stats,
-    num_rows,
     num_slots,
     num_chunks,
     span,
@@ -135,7 +134,6 @@ def write_slots_kernel(
     keys,
     values,
     positions,
-    num_rows,
     num_slots,
     span,
     KV_HEADS: tl.constexpr,
@@ -200,9 +198,9 @@ def attend(
     same = {"HALF": size // 2}
     if span > 1:
         sizes = {"KV_HEADS": kv_heads, "QUERIES": heads * size}
-        write_slots_kernel[(rows * kv_heads,)](*given, rows, slots, span, **sizes, **same)
+        write_slots_kernel[(rows * kv_heads,)](*given, slots, span, **sizes, **same)
     attend_kernel[(rows * heads * chunks,)](
-        *(*given, result_RNCH, stats_RNC2, rows, slots, chunks, span),
+        *(*given, result_RNCH, stats_RNC2, slots, chunks, span),
         **same,
         HEADS=heads,
         SHARED=heads // kv_heads,

@@ -42,7 +42,7 @@ def constants_of(spec: Spec, target: int) -> dict[str, Any]:
 
 
 def compile_kernel(
-    spec: Spec, target: int, folder: Path, *, as_it_is: bool = False
+    spec: Spec, target: int, folder: Path, *, use_table: bool = True
 ) -> dict[str, Any]:
     """Write a kernel's cubin and return its entry for a manifest.
 
@@ -50,7 +50,7 @@ def compile_kernel(
         spec: The kernel.
         target: Compute capability, times ten.
         folder: Where to write the cubin.
-        as_it_is: Divide the kernel as ``spec`` says, not as the table says (tuning.py).
+        use_table: Divide a product as the table says (tuning.py), not as ``spec`` says.
 
     Raises:
         RuntimeError: TRITON_INTERPRET is set, so that nothing can be compiled; or the kernel needs
@@ -58,7 +58,7 @@ def compile_kernel(
     """
     if not isinstance(spec.kernel, triton.JITFunction):
         raise RuntimeError("kernels do not compile under TRITON_INTERPRET; unset it")
-    spec = spec if as_it_is else tuned(spec, target)
+    spec = tuned(spec, target) if use_table else spec
     constants = constants_of(spec, target)
     pointers = [i for i, kind in enumerate(spec.arguments.values()) if kind.startswith("*")]
     source = ASTSource(

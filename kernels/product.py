@@ -1,4 +1,7 @@
-"""The products with 4-bit weights around attention: queries, keys and values, and the output.
+"""A product with 4-bit weights: queries, keys and values, attention's output, and the MLP's end.
+
+What the MLP's end takes may be far larger than a float16 holds. So inputs of float32 are divided,
+each row's 128 numbers by a power of two, and the product is multiplied by it.
 
 Shapes: R rows, I inputs, O outputs, K scales per output, S parts of the result.
 """
@@ -10,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from janus_edge.kernels.overlap import fetch, wait_for_previous
-from janus_edge.kernels.quantized import INT4, rows_of, weights, weights_of
+from janus_edge.kernels.quantized import INT4, rows_of, scaled_fp16, weights, weights_of
 
 
 @triton.jit
@@ -44,7 +47,11 @@ def product_kernel(
         group = tl.minimum(group, GROUPS - 1)
         weight = weights_of(words, output, num_outputs, group, GROUPS, 4)
         scale = tl.load(scales + output * GROUPS + group, mask=is_output, other=0.0)
-        total += tl.dot(found, tl.trans(weight)) * scale[None, :]
+        if inputs.dtype.element_ty == tl.float32:
+            found, power = scaled_fp16(found)
+            total += tl.dot(found, tl.trans(weight)) * scale[None, :] * power[:, None]
+        else:
+            total += tl.dot(found, tl.trans(weight)) * scale[None, :]
     at = (split * num_rows + row[:, None]) * num_outputs + output[None, :]
     tl.store(result + at, total, mask=(row[:, None] < num_rows) & is_output[None, :])
 
@@ -55,7 +62,7 @@ def product(
     """Compute a product, in parts that the next kernel adds.
 
     Args:
-        inputs_RI: What it takes, float16; at most 16 rows.
+        inputs_RI: What it takes, float16 or float32; at most 16 rows.
         words: Weights of 4 bits, (O, I / 128, 16) int32.
         scales_OK: Their scales, float32.
         result_SRO: Receives the outputs in S parts, float32.

@@ -84,7 +84,7 @@ def weights(words: Tensor, scales_OK: Tensor, packing: Packing) -> Tensor:
 
 
 @triton.jit
-def divided(found):
+def scaled_fp16(found):
     """Return a tile's rows as float16, each divided by a power of two, and these powers (rows,).
 
     Some channels of language models are larger than a float16 holds. The power is that of the row's

@@ -1,6 +1,6 @@
-"""What a cubin needs of a GPU and does, as its code says: registers, spills, instructions.
+"""Read what a cubin needs of a GPU: registers, spills, instructions.
 
-It reads the machine code with cuobjdump, which comes with Triton; no GPU is needed.
+cuobjdump, which comes with Triton, prints its machine code; no GPU is needed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from triton import knobs
 
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(.*?);")
 _BACK = re.compile(r"\bBRA\b.*?(0x[0-9a-f]+)")
+_USED = re.compile(r"\b(REG|STACK|LOCAL):(\d+)")
 _PRODUCT = "HMMA"  # of 16 rows, 8 outputs and 16 inputs
-_PRODUCTS_AT_ONCE = {"gate_up": 2}  # matrices whose weights a turn of the loop takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,12 @@ def dump(path: Path, *words: str) -> str:
 def resources(path: Path) -> Resources:
     """Read a cubin."""
     usage, code = dump(path, "--dump-resource-usage"), dump(path, "-sass")
-    registers, *memory = (
-        int(re.search(rf"\b{kind}:(\d+)", usage)[1])  # type: ignore[index]
-        for kind in ("REG", "STACK", "LOCAL")
-    )
+    used = {kind: int(number) for kind, number in _USED.findall(usage)}
     found = [(int(at, 16), text) for at, text in _INSTRUCTION.findall(code)]
     loop = _loop(found)
     return Resources(
-        registers=registers,
-        spilled=sum(memory),
+        registers=used["REG"],
+        spilled=used["STACK"] + used["LOCAL"],
         instructions=len(found),
         in_loop=len(loop),
         products=sum(_PRODUCT in text for text in loop),
@@ -77,20 +74,17 @@ def _loop(found: list[tuple[int, str]]) -> list[str]:
     return min(loops, key=len, default=[])
 
 
-def turn_weights(entry: dict[str, Any], found: Resources) -> int:
+def turn_weights(
+    entry: dict[str, Any], found: Resources, *, bits: int = 4, matrices: int = 1
+) -> int:
     """Return how many weights a program multiplies in a turn of its loop.
 
     Args:
         entry: The kernel's entry of a manifest.
         found: What its cubin needs; the compiler may have put several turns into one.
+        bits: Of a weight.
+        matrices: That a turn multiplies with.
     """
-    inputs = 64 if "logits" in entry["name"] or entry["name"] == "head_hidden" else 128
-    matrices = _PRODUCTS_AT_ONCE.get(entry["name"], 1)
-    block, warps = entry["constants"]["BLOCK"], entry["threads"] // 32
+    block, warps, inputs = entry["constants"]["BLOCK"], entry["threads"] // 32, 512 // bits
     own = -(-block // (8 * warps)) * inputs // 16 * matrices
     return int(block * inputs * matrices * max(1, found.products // own))
-
-
-def per_weight(entry: dict[str, Any], found: Resources) -> float:
-    """Return the instructions of threads per weight, in the loop."""
-    return found.in_loop * float(entry["threads"]) / turn_weights(entry, found)

@@ -9,7 +9,6 @@ from typing import Any
 import triton
 
 from janus_edge.kernels.attend import attend_kernel, write_slots_kernel
-from janus_edge.kernels.down import down_kernel
 from janus_edge.kernels.flow_update import flow_update_kernel
 from janus_edge.kernels.gate_up import gate_up_kernel
 from janus_edge.kernels.head import head_kernel
@@ -168,12 +167,12 @@ def _norm(shape: Shape, name: str, result: str) -> Spec:
     )
 
 
-def _product(name: str, inputs: int, splits: int) -> Spec:
+def _product(name: str, inputs: int, splits: int, kind: str = "fp16") -> Spec:
     return Spec(
         name=name,
         kernel=product_kernel,
         arguments={
-            **{"inputs": "*fp16", "words": "*i32"},
+            **{"inputs": f"*{kind}", "words": "*i32"},
             **_pointers("scales", "result"),
             **_numbers("num_rows", "num_outputs"),
         },
@@ -196,7 +195,7 @@ def _attend(shape: Shape, name: str = "attend") -> Spec:
         arguments={
             **_CACHE,
             **_pointers("result", "stats"),
-            **_numbers("num_rows", "num_slots", "num_chunks", "span"),
+            **_numbers("num_slots", "num_chunks", "span"),
         },
         constants={
             **{"HEADS": shape.heads, "SHARED": shape.shared, "HALF": shape.head_dim // 2},
@@ -210,7 +209,7 @@ def _write_slots(shape: Shape) -> Spec:
     return Spec(
         name="write_slots",
         kernel=write_slots_kernel,
-        arguments={**_CACHE, **_numbers("num_rows", "num_slots", "span")},
+        arguments={**_CACHE, **_numbers("num_slots", "span")},
         constants={
             "KV_HEADS": shape.heads // shape.shared,
             "QUERIES": shape.heads * shape.head_dim,
@@ -247,23 +246,6 @@ def _gate_up(shape: Shape) -> Spec:
             **_numbers("num_rows", "num_inner"),
         },
         constants={"WIDTH": shape.width, "BLOCK": _BLOCK, **_OVERLAPS},
-        options=_STAGES,
-    )
-
-
-def _down(shape: Shape) -> Spec:
-    return Spec(
-        name="down",
-        kernel=down_kernel,
-        arguments={
-            **{"inner": "*fp32", "words": "*i32"},
-            **_pointers("scales", "result"),
-            **_numbers("num_rows", "num_outputs"),
-        },
-        constants={
-            "INNER": -(-shape.inner // 128) * 128,
-            **{"SPLITS": PARTS, "BLOCK": _BLOCK, **_OVERLAPS},
-        },
         options=_STAGES,
     )
 
@@ -316,7 +298,8 @@ def decoder_specs(shape: Shape) -> tuple[Spec, ...]:
         _product("qkv", shape.width, 1),
         *(_attend(shape), _attend(shape, "attend_kept"), _write_slots(shape), _merge(shape)),
         _product("output", shape.heads * shape.head_dim, PARTS),
-        *(_gate_up(shape), _down(shape)),
+        _gate_up(shape),
+        _product("down", -(-shape.inner // 128) * 128, PARTS, "fp32"),
         _head("head_hidden", shape.width),
         _head("head_logits", shape.head_hidden),
         _head("text_logits", shape.width),

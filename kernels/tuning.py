@@ -1,4 +1,4 @@
-"""How products are divided on each GPU: ``tuning.json``.
+"""Choose how products are divided on each GPU, by ``tuning.json``.
 
 bench/programs/kernels/tune.py makes the table. By compute capability it has each kernel's outputs
 of a program, warps, and stages of loads, and says what chose them: times on a device, or an
@@ -32,11 +32,11 @@ def tuned(spec: Spec, target: int) -> Spec:
         target: Compute capability, times ten.
     """
     chosen = _table().get(f"sm_{target}", {}).get("kernels", {}).get(spec.name)
-    return spec if chosen is None else divided(spec, **chosen)
+    return spec if chosen is None else configured(spec, **chosen)
 
 
-def divided(spec: Spec, *, block: int, warps: int, stages: int) -> Spec:
-    """Return a product that is divided in another way.
+def configured(spec: Spec, *, block: int, warps: int, stages: int) -> Spec:
+    """Return a product with another configuration.
 
     Args:
         spec: The product.

@@ -125,7 +125,7 @@ class CudaDecoder:
             "merge": {"HEADS": self._heads, "HEAD": sizes.head_dim, "CHUNK": self._chunk},
             "output": {"INPUTS": self._heads * sizes.head_dim},
             "gate_up": {"WIDTH": width},
-            "down": {"INNER": self._inner, "SPLITS": self._parts},
+            "down": {"INPUTS": self._inner, "SPLITS": self._parts},
         }
         for name, key, value in (
             *((name, key, v) for name, each in required.items() for key, v in each.items()),
@@ -244,13 +244,13 @@ class CudaDecoder:
             yield (
                 "write_slots",
                 rows * self._sizes.num_kv_heads,
-                (*given, rows, slots, each.span),
+                (*given, slots, each.span),
             )
         chunks = -(-slots // self._chunk)
         yield (
             "attend" if each.is_step else "attend_kept",
             rows * heads * chunks,
-            (*given, scratch.attended, scratch.stats, rows, slots, chunks, each.span),
+            (*given, scratch.attended, scratch.stats, slots, chunks, each.span),
         )
         chunked = (scratch.attended, scratch.stats, scratch.positions)
         yield "merge", rows * heads, (*chunked, scratch.merged, chunks)

@@ -1,4 +1,4 @@
-"""How products are divided: by an estimate from the compiled code, or by time."""
+"""Check how products are divided: by an estimate from the compiled code, or by time."""
 
 from __future__ import annotations
 
@@ -19,57 +19,57 @@ def entry_of(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "threads": 128, "shared_bytes": 16384, "constants": {"BLOCK": 32}, **more}
 
 
-def work_of(name: str) -> tune.Work:
-    return next(each for each in tune.works() if each.spec.name == name)
+def product_of(name: str) -> tune.Product:
+    return next(each for each in tune.products() if each.spec.name == name)
 
 
 def test_the_products_read_what_a_step_reads() -> None:
     """24 layers of Janus-Pro-1B and its image head: 0.69 GB with scales."""
-    layers = sum(work_of(name).num_bytes for name in ("qkv", "output", "gate_up", "down"))
-    heads = sum(work_of(name).num_bytes for name in ("head_hidden", "head_logits"))
+    layers = sum(product_of(name).num_bytes for name in ("qkv", "output", "gate_up", "down"))
+    heads = sum(product_of(name).num_bytes for name in ("head_hidden", "head_logits"))
     assert 24 * layers + heads == pytest.approx(0.6977e9, rel=1e-3)
 
 
 def test_each_bound_counts() -> None:
-    work = work_of("qkv")
+    product = product_of("qkv")
 
     def us(
-        code: Resources = CODE, stages: int = 3, gpu: tune.Gpu = tune.GPUS[90], **more: Any
+        code: Resources = CODE, stages: int = 3, gpu: tune.DataSheet = tune.GPUS[90], **more: Any
     ) -> float:
         entry = entry_of("qkv", **more)
         made = tune.Compiled(entry=entry, needs=code, stages=stages, folder=Path())
-        return tune.estimate_us(gpu, work, made)
+        return tune.estimate_us(gpu, product, made)
 
     plain = us()
     assert us(dataclasses.replace(CODE, in_loop=2000, instructions=2200)) > 3 * plain
     assert us(stages=2) > plain  # one turn's loads under way
     assert us(shared_bytes=200 * 1024) > plain  # one program at once on a multiprocessor
     slow = dataclasses.replace(tune.GPUS[90], bandwidth=100)
-    assert us(gpu=slow) == pytest.approx(work.num_bytes / 100e3)
+    assert us(gpu=slow) == pytest.approx(product.num_bytes / 100e3)
 
 
-def test_the_cheapest_way_is_chosen_and_spills_are_left_out(
+def test_the_fastest_configuration_is_chosen_and_spills_are_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compiled: list[dict[str, Any]] = []
 
-    def compile_kernel(spec: Any, target: int, folder: Path, *, as_it_is: bool) -> dict[str, Any]:
-        assert as_it_is and target == 80
-        way = {"BLOCK": spec.constants["BLOCK"], "warps": spec.num_warps}
-        compiled.append(way | {"stages": spec.options["num_stages"]})
-        return entry_of(spec.name, file="f", constants={"BLOCK": way["BLOCK"]})
+    def compile_kernel(spec: Any, target: int, folder: Path, *, use_table: bool) -> dict[str, Any]:
+        assert not use_table and target == 80
+        config = {"BLOCK": spec.constants["BLOCK"], "warps": spec.num_warps}
+        compiled.append(config | {"stages": spec.options["num_stages"]})
+        return entry_of(spec.name, file="f", constants={"BLOCK": config["BLOCK"]})
 
     def resources(_path: Path) -> Resources:
         return dataclasses.replace(CODE, spilled=int(compiled[-1]["BLOCK"] == 64))
 
     def cost(*given: Any) -> float:
-        way = compiled[-1]
-        assert way["BLOCK"] != 64
-        return abs(way["BLOCK"] - 60) + abs(way["warps"] - 2) + abs(way["stages"] - 4) / 10
+        config = compiled[-1]
+        assert config["BLOCK"] != 64
+        return abs(config["BLOCK"] - 60) + abs(config["warps"] - 2) + abs(config["stages"] - 4) / 10
 
     monkeypatch.setattr(tune, "compile_kernel", compile_kernel)
     monkeypatch.setattr(tune, "resources", resources)
-    assert tune._chosen(work_of("qkv"), 80, cost) == {"block": 32, "warps": 2, "stages": 4}
+    assert tune._chosen(product_of("qkv"), 80, cost) == {"block": 32, "warps": 2, "stages": 4}
     assert "sm_80 qkv: " in capsys.readouterr().out
 
 

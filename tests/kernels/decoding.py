@@ -19,7 +19,7 @@ from torch import Tensor
 from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.components import graph_components
 from janus_edge.export.quantization.presets import preset_of
-from janus_edge.kernels import attend, down, gate_up, head, merge, norm, product
+from janus_edge.kernels import attend, gate_up, head, merge, norm, product
 from janus_edge.kernels.quantized import INT4, INT8, Packing, pack
 from janus_edge.model.config import LanguageConfig
 from janus_edge.model.weights import Checkpoint
@@ -143,7 +143,7 @@ def logits_of(model: Model, step: Step) -> Tensor:
         inner, parts = empty(rows, config.intermediate_size), empty(PARTS, *stream.shape)
         weights = model.words([f"{at}.gate_proj", f"{at}.up_proj"])
         gate_up.gate_up(given, *weights, inner, BLOCK)
-        down.down(inner, *model.words([f"{at}.down_proj"]), parts, BLOCK)
+        product.product(inner, *model.words([f"{at}.down_proj"]), parts, BLOCK)
     hidden = empty(*stream.shape)
     weights = model.vector("hidden.weight")
     norm.norm(stream, parts, weights, empty(*stream.shape), hidden, config.rms_norm_eps)

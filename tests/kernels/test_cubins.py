@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from janus_edge.bench.programs.kernels import tune
 from janus_edge.kernels.compile import TARGETS
-from janus_edge.kernels.resources import Resources, dump, per_weight, resources
+from janus_edge.kernels.resources import Resources, dump, resources, turn_weights
 from janus_edge.kernels.specs import Shape, specs
 from janus_edge.kernels.tuning import TABLE, tuned
 
@@ -68,7 +69,9 @@ def test_a_cubin(entries: Any, found: Any, name: str, target: int) -> None:
     assert needs.registers * entry["threads"] <= REGISTERS
     assert needs.spilled == 0 and "LDL" not in needs.code and "STL" not in needs.code
     if name in PRODUCTS:
-        assert per_weight(entry, needs) <= PRODUCTS[name]
+        product = next(each for each in tune.products() if each.spec.name == name)
+        weights = turn_weights(entry, needs, bits=product.bits, matrices=product.matrices)
+        assert needs.in_loop * entry["threads"] / weights <= PRODUCTS[name]
     else:
         assert needs.instructions <= INSTRUCTIONS[name]
     code = needs.code

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from janus_edge.export.graph import component
-from janus_edge.kernels import attend, down, gate_up, head, merge, norm, product, repack
+from janus_edge.kernels import attend, gate_up, head, merge, norm, product, repack
 from janus_edge.kernels.quantized import INT4, INT8, pack, unpack, weights
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
@@ -179,8 +179,8 @@ def test_what_no_float16_holds() -> None:
     inner, words = random(5, 640), matrix(80, 640)
     inner *= torch.tensor([1.0, 1e8, 1e-7, 0.0, 1e30], device=DEVICE)[:, None]
     found = torch.full((3, 5, 80), torch.nan, device=DEVICE)
-    down.down(inner, *words, found)
-    expected = down.reference(inner, *words)
+    product.product(inner, *words, found)
+    expected = product.reference(inner, *words)
     assert torch.equal(found.sum(0)[3], expected[3])
     for row in (0, 1, 2, 4):
         assert relative_error(found.sum(0)[row], expected[row]) < BUDGET

@@ -57,11 +57,7 @@ def _norm(name: str, dtype: type) -> Callable[..., None]:
     return norm
 
 
-def _fp16(driver: FakeDriver, address: int, rows: int, inputs: int) -> np.ndarray:
-    return driver.at(address, np.float16, rows * inputs).reshape(rows, inputs).astype(np.float32)
-
-
-def _product(name: str) -> Callable[..., None]:
+def _product(name: str, dtype: type = np.float16) -> Callable[..., None]:
     def product(driver: FakeDriver, programs: int, *given: Any) -> None:
         taken, words, scales, result, rows, outputs, *_ = given
         constants = driver.constants[name]
@@ -70,7 +66,8 @@ def _product(name: str) -> Callable[..., None]:
         made = _f32(driver, result, splits, rows, outputs)
         made[:] = 0
         weights = _weights(driver, words, scales, outputs, inputs, 4, 128)
-        made[0] = _fp16(driver, taken, rows, inputs) @ weights.T
+        x = driver.at(taken, dtype, rows * inputs).reshape(rows, inputs).astype(np.float32)
+        made[-1] = x @ weights.T
 
     return product
 
@@ -80,20 +77,9 @@ def _gate_up(driver: FakeDriver, programs: int, *given: Any) -> None:
     constants = driver.constants["gate_up"]
     width = constants["WIDTH"]
     assert programs == -(-inner // constants["BLOCK"])
-    x = _fp16(driver, taken, rows, width)
+    x = driver.at(taken, np.float16, rows * width).reshape(rows, width).astype(np.float32)
     gate, up = np.split(x @ _weights(driver, words, scales, 2 * inner, width, 4, 128).T, 2, 1)
     _f32(driver, result, rows, inner)[:] = gate / (1 + np.exp(-gate)) * up
-
-
-def _down(driver: FakeDriver, programs: int, *given: Any) -> None:
-    inner, words, scales, result, rows, outputs, *_ = given
-    constants = driver.constants["down"]
-    size, splits = constants["INNER"], constants["SPLITS"]
-    assert programs == -(-outputs // constants["BLOCK"]) * splits
-    made = _f32(driver, result, splits, rows, outputs)
-    made[:] = 0
-    x = _f32(driver, inner, rows, size)
-    made[-1] = x @ _weights(driver, words, scales, outputs, size, 4, 128).T
 
 
 def _rotated(x: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
@@ -120,9 +106,10 @@ def _caches(driver: FakeDriver, given: Any, *shape: int) -> list[np.ndarray]:
 
 
 def _write_slots(driver: FakeDriver, programs: int, *words: Any) -> None:
-    given, (rows, slots, span) = words[:6], words[6:9]
+    given, (slots, span) = words[:6], words[6:8]
     constants = driver.constants["write_slots"]
     kv_heads, half = constants["KV_HEADS"], constants["HALF"]
+    rows = programs // kv_heads
     assert programs == rows * kv_heads and rows % span == 0
     heads = constants["QUERIES"] // (2 * half)
     _, key, value, at = _split(driver, heads, kv_heads, half, given, rows)
@@ -132,10 +119,11 @@ def _write_slots(driver: FakeDriver, programs: int, *words: Any) -> None:
 
 
 def _attend(driver: FakeDriver, programs: int, *words: Any, name: str = "attend") -> None:
-    given, (result, stats, rows, slots, chunks, span) = words[:6], words[6:12]
+    given, (result, stats, slots, chunks, span) = words[:6], words[6:11]
     constants = driver.constants[name]
     heads, half = constants["HEADS"], constants["HALF"]
     kv_heads = heads // constants["SHARED"]
+    rows = programs // (heads * chunks)
     assert programs == rows * heads * chunks and chunks == -(-slots // constants["CHUNK"])
     query, key, value, at = _split(driver, heads, kv_heads, half, given, rows)
     keys, values = _caches(driver, given, rows // span, kv_heads, slots, 2 * half)
@@ -245,7 +233,7 @@ KERNELS: dict[str, Callable[..., None]] = {
     "merge_kernel": _merge,
     "output_kernel": _product("output"),
     "gate_up_kernel": _gate_up,
-    "down_kernel": _down,
+    "down_kernel": _product("down", np.float32),
     **{f"{name}_kernel": _head(name) for name in ("head_hidden", "head_logits", "text_logits")},
     **{f"{name}_kernel": _repack(name) for name in ("repack4", "repack8")},
 }

@@ -233,14 +233,14 @@ def test_a_changed_cubin_is_refused(gpu: Machine) -> None:
 def test_kernels_of_other_sizes_are_refused(gpu: Machine) -> None:
     for each in gpu.bundle.manifest.kernels:
         if each.name == "down":
-            each.constants["INNER"] = 512
+            each.constants["INPUTS"] = 512
     try:
-        with pytest.raises(BundleError, match="compiled for INNER 512, not 384"):
+        with pytest.raises(BundleError, match="compiled for INPUTS 512, not 384"):
             drawn(gpu.session(), ImageRequest(prompt="a star"))
     finally:
         for each in gpu.bundle.manifest.kernels:
             if each.name == "down":
-                each.constants["INNER"] = 384
+                each.constants["INPUTS"] = 384
 
 
 def test_memory_goes_back(gpu: Machine) -> None:
@@ -300,14 +300,14 @@ def test_tuning_times_each_product(gpu: Machine, monkeypatch: pytest.MonkeyPatch
         for each in gpu.bundle.manifest.kernels
         if each.target == "sm_89"
     }
-    works = [work for work in tune.works() if work.spec.name != "text_logits"]
-    for work in works:
+    products = [each for each in tune.products() if each.spec.name != "text_logits"]
+    for product in products:
         made = tune.Compiled(
-            entry=entries[work.spec.name], needs=CODE, stages=3, folder=gpu.bundle.folder
+            entry=entries[product.spec.name], needs=CODE, stages=3, folder=gpu.bundle.folder
         )
-        assert tune._measured_us(cuda, work, made) > 0
+        assert tune._measured_us(cuda, product, made) > 0
     launched = Counter(gpu.driver.names())["cuGraphLaunch"]
-    assert launched == len(works) * (cubins.REPLAYS + 1)
+    assert launched == len(products) * (cubins.REPLAYS + 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted")

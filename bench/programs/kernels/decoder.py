@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from janus_edge.bench.programs.kernels.case import Case
-from janus_edge.kernels import attend, down, gate_up, head, merge, norm, product
+from janus_edge.kernels import attend, gate_up, head, merge, norm, product
 from janus_edge.kernels.quantized import INT4, INT8, Packing, pack, weights
 from janus_edge.kernels.specs import CHUNK, PARTS, Shape
 
@@ -134,13 +134,8 @@ def _gate_up(device: str) -> Case:
 def _down(device: str) -> Case:
     words, scales, exact = _matrix(device, SHAPE.width, SHAPE.inner)
     inner, result = _random(device, ROWS, SHAPE.inner), _random(device, PARTS, ROWS, SHAPE.width)
-    return _case(
-        "down",
-        lambda: down.down(inner, words, scales, result),
-        lambda: inner.half() @ exact.T,
-        words,
-        scales,
-    )
+    ours = partial(product.product, inner, words, scales, result)
+    return _case("down", ours, lambda: inner.half() @ exact.T, words, scales)
 
 
 def _head(device: str) -> Case:

@@ -3,28 +3,30 @@
 python -m janus_edge.bench.programs.kernels.tune             # every GPU there are cubins for
 python -m janus_edge.bench.programs.kernels.tune --measure   # this machine's GPU, by time
 
-Each way of dividing is compiled for Janus-Pro-1B's sizes. One that spills is left out. Without a
-GPU the choice follows from the compiled code by ``estimate_us``; the table says so.
+Each configuration (outputs of a program, warps, stages) is compiled for Janus-Pro-1B's sizes. One
+that spills is left out. Without a GPU the choice follows from the compiled code by
+``estimate_us``; the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from janus_edge.bench.programs.kernels.cubins import open_gpu, times
+from janus_edge.bench.programs.kernels.step import SIZES
 from janus_edge.kernels.compile import TARGETS, compile_kernel
 from janus_edge.kernels.resources import Resources, resources, turn_weights
 from janus_edge.kernels.specs import Shape, Spec, specs
-from janus_edge.kernels.tuning import TABLE, divided
+from janus_edge.kernels.tuning import TABLE, configured
 from janus_edge.runtime.backends.cubins import Kernels
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.files import atomic_write
@@ -38,8 +40,8 @@ _KEPT = 2**28  # bytes of weights that take turns, more than caches hold
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """What the estimate takes of a GPU, from its maker's data sheet.
+class DataSheet:
+    """Figures of a GPU that the estimate takes, from its maker's data sheet.
 
     Attributes:
         name: The GPU.
@@ -59,13 +61,27 @@ class Gpu:
 
 
 GPUS = {
-    80: Gpu(name="A100", processors=108, clock=1.41, bandwidth=1555, shared=164, threads=2048),
-    86: Gpu(name="RTX 3090", processors=82, clock=1.7, bandwidth=936, shared=100, threads=1536),
-    87: Gpu(name="AGX Orin", processors=16, clock=1.3, bandwidth=204, shared=164, threads=1536),
-    89: Gpu(name="RTX 4090", processors=128, clock=2.52, bandwidth=1008, shared=100, threads=1536),
-    90: Gpu(name="H100", processors=132, clock=1.75, bandwidth=3350, shared=228, threads=2048),
-    100: Gpu(name="B200", processors=148, clock=1.85, bandwidth=8000, shared=228, threads=2048),
-    120: Gpu(name="RTX 5090", processors=170, clock=2.4, bandwidth=1792, shared=100, threads=1536),
+    80: DataSheet(
+        name="A100", processors=108, clock=1.41, bandwidth=1555, shared=164, threads=2048
+    ),
+    86: DataSheet(
+        name="RTX 3090", processors=82, clock=1.7, bandwidth=936, shared=100, threads=1536
+    ),
+    87: DataSheet(
+        name="AGX Orin", processors=16, clock=1.3, bandwidth=204, shared=164, threads=1536
+    ),
+    89: DataSheet(
+        name="RTX 4090", processors=128, clock=2.52, bandwidth=1008, shared=100, threads=1536
+    ),
+    90: DataSheet(
+        name="H100", processors=132, clock=1.75, bandwidth=3350, shared=228, threads=2048
+    ),
+    100: DataSheet(
+        name="B200", processors=148, clock=1.85, bandwidth=8000, shared=228, threads=2048
+    ),
+    120: DataSheet(
+        name="RTX 5090", processors=170, clock=2.4, bandwidth=1792, shared=100, threads=1536
+    ),
 }
 _LATENCY_NS, _CHAIN_CYCLES = 600.0, 200  # of a load from memory; of what follows it in a turn
 _ISSUED = 4  # instructions of warps that a multiprocessor starts per cycle
@@ -73,8 +89,8 @@ _OF_A_WARP = 0.5  # of one warp per cycle: many wait for the one before, which t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a product has to do.
+class Product:
+    """A product of a decode step.
 
     Attributes:
         spec: The kernel.
@@ -108,7 +124,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """A way to divide a product, compiled.
+    """A configuration of a product, compiled.
 
     Attributes:
         entry: Its entry of a manifest.
@@ -123,22 +139,22 @@ class Compiled:
     folder: Path
 
 
-def works() -> Iterator[Work]:
+def products() -> Iterator[Product]:
     """Yield the products of a decode step and their sizes."""
     found = {spec.name: spec for spec in specs(SHAPE)}
     attention = SHAPE.heads * SHAPE.head_dim
     qkv = attention + 2 * SHAPE.heads // SHAPE.shared * SHAPE.head_dim
-    yield Work(spec=found["qkv"], outputs=qkv, inputs=SHAPE.width)
-    yield Work(spec=found["output"], outputs=SHAPE.width, inputs=attention)
-    yield Work(spec=found["gate_up"], outputs=SHAPE.inner, inputs=SHAPE.width, matrices=2)
-    yield Work(spec=found["down"], outputs=SHAPE.width, inputs=-(-SHAPE.inner // 128) * 128)
+    yield Product(spec=found["qkv"], outputs=qkv, inputs=SHAPE.width)
+    yield Product(spec=found["output"], outputs=SHAPE.width, inputs=attention)
+    yield Product(spec=found["gate_up"], outputs=SHAPE.inner, inputs=SHAPE.width, matrices=2)
+    yield Product(spec=found["down"], outputs=SHAPE.width, inputs=-(-SHAPE.inner // 128) * 128)
     hidden, codes = SHAPE.head_hidden, SHAPE.num_codes
-    yield Work(spec=found["head_hidden"], outputs=hidden, inputs=SHAPE.width, bits=8)
-    yield Work(spec=found["head_logits"], outputs=codes, inputs=hidden, bits=8)
-    yield Work(spec=found["text_logits"], outputs=102400, inputs=SHAPE.width, bits=8)
+    yield Product(spec=found["head_hidden"], outputs=hidden, inputs=SHAPE.width, bits=8)
+    yield Product(spec=found["head_logits"], outputs=codes, inputs=hidden, bits=8)
+    yield Product(spec=found["text_logits"], outputs=SIZES.vocab_size, inputs=SHAPE.width, bits=8)
 
 
-def estimate_us(gpu: Gpu, work: Work, made: Compiled) -> float:
+def estimate_us(gpu: DataSheet, product: Product, made: Compiled) -> float:
     """Return how long a launch takes, in microseconds: the longest of three bounds.
 
     The busiest multiprocessor starts all instructions of its programs. A turn of a program's loop
@@ -148,13 +164,14 @@ def estimate_us(gpu: Gpu, work: Work, made: Compiled) -> float:
 
     Args:
         gpu: Where it runs.
-        work: What the launch does.
+        product: What the launch does.
         made: How it is divided.
     """
     entry, found = made.entry, made.needs
     block, warps = entry["constants"]["BLOCK"], entry["threads"] / 32
-    programs, weights = work.programs(block), turn_weights(entry, found)
-    turns = block * work.inputs * work.matrices / work.splits / weights
+    programs = product.programs(block)
+    weights = turn_weights(entry, found, bits=product.bits, matrices=product.matrices)
+    turns = block * product.inputs * product.matrices / product.splits / weights
     resident = _resident(entry, found, gpu)
     most = math.ceil(programs / gpu.processors)
     rest = found.instructions - found.in_loop
@@ -162,13 +179,13 @@ def estimate_us(gpu: Gpu, work: Work, made: Compiled) -> float:
     latency, ahead = _LATENCY_NS * gpu.clock, made.stages - 1
     turn = max(_CHAIN_CYCLES, latency / ahead, found.in_loop / _OF_A_WARP)
     waits = math.ceil(most / resident) * (latency + turns * turn)
-    at_once = min(programs, resident * gpu.processors) * ahead * weights * work.bits / 8
+    at_once = min(programs, resident * gpu.processors) * ahead * weights * product.bits / 8
     share = min(1.0, at_once / (gpu.bandwidth * _LATENCY_NS))
-    memory_us = work.num_bytes / (gpu.bandwidth * share) / 1e3
+    memory_us = product.num_bytes / (gpu.bandwidth * share) / 1e3
     return max(max(issued, waits) / gpu.clock / 1e3, memory_us)
 
 
-def _resident(entry: dict[str, Any], found: Resources, gpu: Gpu) -> int:
+def _resident(entry: dict[str, Any], found: Resources, gpu: DataSheet) -> int:
     """Return how many programs a multiprocessor holds at once."""
     threads, shared = entry["threads"], entry["shared_bytes"] + 1024
     registers = -(-found.registers // 8) * 8 * threads
@@ -192,17 +209,17 @@ def main() -> None:
         if cuda is None and "compiled code" not in table.get(f"sm_{target}", {"by": by})["by"]:
             continue  # a time is worth more than an estimate
         cost = partial(_measured_us, cuda) if cuda else partial(estimate_us, gpu)
-        chosen = {work.spec.name: _chosen(work, target, cost) for work in works()}
+        chosen = {product.spec.name: _chosen(product, target, cost) for product in products()}
         table[f"sm_{target}"] = {"by": by, "kernels": chosen}
         with atomic_write(TABLE) as part:
             part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
-Cost = Callable[[Work, Compiled], float]
+Cost = Callable[[Product, Compiled], float]
 
 
-def _chosen(work: Work, target: int, cost: Cost) -> dict[str, int]:
-    """Return the cheapest way to divide a product; of equal ones the one with the least shared.
+def _chosen(product: Product, target: int, cost: Cost) -> dict[str, int]:
+    """Return the fastest configuration; of equal ones the one with the least shared memory.
 
     The block and the warps are chosen first, then the stages.
     """
@@ -211,43 +228,46 @@ def _chosen(work: Work, target: int, cost: Cost) -> dict[str, int]:
         folder = Path(own)
 
         def weigh(block: int, warps: int, stages: int) -> None:
-            way = {"block": block, "warps": warps, "stages": stages}
-            entry = compile_kernel(divided(work.spec, **way), target, folder, as_it_is=True)
+            config = {"block": block, "warps": warps, "stages": stages}
+            entry = compile_kernel(
+                configured(product.spec, **config), target, folder, use_table=False
+            )
             needs = resources(folder / entry["file"])
             if not needs.spilled and needs.in_loop and entry["shared_bytes"] <= _MOST_SHARED:
                 made = Compiled(entry=entry, needs=needs, stages=stages, folder=folder)
-                us = cost(work, made)
-                found.append((round(us, 2), entry["shared_bytes"], way))
+                us = cost(product, made)
+                found.append((round(us, 2), entry["shared_bytes"], config))
 
-        for block, warps in product(BLOCKS, WARPS):
+        for block, warps in itertools.product(BLOCKS, WARPS):
             weigh(block, warps, _FIRST_STAGES)
         best = min(found, key=lambda each: each[:2])[2]
         for stages in STAGES:
             weigh(best["block"], best["warps"], stages)
-    us, _, way = min(found, key=lambda each: each[:2])
-    print(f"sm_{target} {work.spec.name}: {way}, {us:.2f} us, of {len(found)} ways")
-    return way
+    us, _, config = min(found, key=lambda each: each[:2])
+    print(f"sm_{target} {product.spec.name}: {config}, {us:.2f} us, of {len(found)}")
+    return config
 
 
-def _measured_us(cuda: Cuda, work: Work, made: Compiled) -> float:
+def _measured_us(cuda: Cuda, product: Product, made: Compiled) -> float:
     """Return the time of a launch for two rows, in a graph of launches with weights in turn."""
     kernels = Kernels(cuda, made.folder, (Kernel.model_validate(made.entry),))
-    rows, name = 2, work.spec.name
-    words = -(-work.outputs * work.matrices * work.inputs * work.bits // 32)
+    rows, name = 2, product.spec.name
+    words = -(-product.outputs * product.matrices * product.inputs * product.bits // 32)
     count = max(2, _KEPT // (4 * words))
-    block = 128 if work.bits == 4 else 32
+    block = 128 if product.bits == 4 else 32
     weights = cuda.zeros((count, words), "int32")
-    scales = cuda.zeros((words * 32 // work.bits // block,), "float32")
-    kind = "float32" if work.bits == 8 or name == "down" else "float16"
-    given = cuda.zeros((rows, work.inputs), kind)
-    result = cuda.zeros((work.splits * rows, work.outputs), "float32")
-    bias = [cuda.zeros((work.outputs,), "float32")] if work.bits == 8 else []
-    programs = work.programs(made.entry["constants"]["BLOCK"])
+    scales = cuda.zeros((words * 32 // product.bits // block,), "float32")
+    inputs = next(iter(product.spec.arguments.values()))
+    kind = "float32" if inputs == "*fp32" else "float16"
+    given = cuda.zeros((rows, product.inputs), kind)
+    result = cuda.zeros((product.splits * rows, product.outputs), "float32")
+    bias = [cuda.zeros((product.outputs,), "float32")] if product.bits == 8 else []
+    programs = product.programs(made.entry["constants"]["BLOCK"])
 
     def launches() -> None:
         for turn in range(count):
             page = weights.view((words,), turn * words)
-            values = (given, page, scales, *bias, result, rows, work.outputs)
+            values = (given, page, scales, *bias, result, rows, product.outputs)
             kernels.launch(name, programs, *values, overlaps=turn > 0)
 
     launches()  # loads the cubin
