@@ -98,7 +98,7 @@ def _fill(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from janus_edge.runtime.stop import keeping
+    from janus_edge.runtime.stop import displayed, keeping
 
     def kept() -> str:
         done = f"{results.done} of {len(items)}"
@@ -106,7 +106,8 @@ def _fill(
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with keeping(kept), Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    shown = Progress(*columns, console=console, disable=not sys.stderr.isatty())
+    with keeping(kept), displayed(shown) as bar:
         task = bar.add_task("", total=len(items), completed=results.done)
         results.redo(items, make, failed=retry_failed)
         results.fill(items, make, lambda done: bar.update(task, completed=done))

@@ -63,7 +63,7 @@ def bench(
     from janus_edge.diagnostics.records import append_record
     from janus_edge.runtime.bundle import find_bundle
     from janus_edge.runtime.output import check_writable, is_standard_output
-    from janus_edge.runtime.stop import keeping
+    from janus_edge.runtime.stop import displayed, keeping
 
     if compare is not None and bundle is not None:
         raise typer.BadParameter("give either a bundle or --compare with two")
@@ -85,7 +85,8 @@ def bench(
     models = compare or (bundle,)
     for each in models:
         find_bundle(each)  # not in processes that are started first
-    with keeping(lambda: "nothing was recorded"), Console(stderr=True).status("measuring") as shown:
+    status = Console(stderr=True).status("measuring")
+    with keeping(lambda: "nothing was recorded"), displayed(status) as shown:
         result = measure(models, plan, shown.update)
     if record is not None:
         append_record(record, result)

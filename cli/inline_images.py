@@ -20,6 +20,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from janus_edge.runtime.stop import displayed
+
 COLUMNS = 40  # of an image, at most
 _SMALL = 384  # px; smaller images are enlarged without blur
 _REFRESH = 8  # per second
@@ -118,14 +120,15 @@ def sharpening(console: Console, kind: str) -> Iterator[Show]:
             return line
         return Group(image_of(last["image"], console, kind), line)
 
-    with Live(
+    live = Live(
         get_renderable=shown,
         console=console,
         refresh_per_second=_REFRESH,
         transient=not in_place,
         redirect_stdout=False,
         redirect_stderr=False,
-    ) as live:
+    )
+    with displayed(live):
 
         def show(pixels_HWC: np.ndarray | None, line: str | None) -> None:
             last["line"] = last["line"] if line is None else line

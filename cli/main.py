@@ -11,7 +11,7 @@ import sys
 import warnings
 from contextlib import suppress
 
-from janus_edge.runtime.stop import Stopped, stoppable
+from janus_edge.runtime.stop import Stopped, end_displays, stoppable
 
 _DEBUG = "--debug"  # accepted anywhere, so it is removed before parsing
 # The extra of each command's imports.
@@ -61,6 +61,7 @@ def run(words: list[str], *, is_last: bool = False) -> int:
                 sys.stdout.flush()  # so that output that cannot be written is an error
         return code or 0
     except Stopped as stop:
+        end_displays()
         _say(str(stop))
         return stop.code
     except BrokenPipeError:  # the reader, such as head, has stopped reading

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from janus_edge.runtime.stop import displayed
+
 
 class _Count(ProgressColumn):
     """Column of what is done and what is to be done, once that is known."""
@@ -48,7 +50,7 @@ def drawing_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """
     columns = (TextColumn(title), BarColumn(), _Count())
     console = Console(stderr=True)
-    with Progress(
+    bar = Progress(
         *columns,
         _Rate(),
         TimeRemainingColumn(),
@@ -56,6 +58,7 @@ def drawing_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         transient=True,
         redirect_stdout=False,
         disable=not console.is_terminal,
-    ) as bar:
+    )
+    with displayed(bar):
         task = bar.add_task(title, total=None, unit="")
         yield lambda done, total, unit: bar.update(task, completed=done, total=total, unit=unit)

@@ -7,8 +7,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol, TypeVar
+
+
+class Display(Protocol):
+    """What shows progress on a terminal, as rich's Live, Progress and Status do."""
+
+    def start(self) -> None:
+        """Begin to show."""
+
+    def stop(self) -> None:
+        """Leave a clean terminal; once is as good as twice."""
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DISPLAYS: list[Display] = []  # those that are shown now
+_Shown = TypeVar("_Shown", bound=Display)
 
 
 class Stopped(BaseException):  # no Exception, and no KeyboardInterrupt, which libraries catch
@@ -59,6 +73,54 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
         after = signal.SIG_DFL if stopped_by else signal.SIG_IGN
         for each in handled:
             signal.signal(each, after if is_last else before[each])
+
+
+@contextmanager
+def displayed(display: _Shown) -> Iterator[_Shown]:
+    """Show a display while the block runs.
+
+    A signal can come between ``__enter__`` and the block, and then ``__exit__`` is never called. So
+    whoever catches Stopped calls ``end_displays`` before it prints.
+
+    Args:
+        display: It is started here, and yielded.
+    """
+    _DISPLAYS.append(display)
+    with _held():
+        display.start()
+    try:
+        yield display
+    finally:
+        with _held():
+            display.stop()
+            if display in _DISPLAYS:
+                _DISPLAYS.remove(display)
+
+
+def end_displays() -> None:
+    """Stop each display that a signal left on the terminal."""
+    while _DISPLAYS:
+        _DISPLAYS.pop().stop()
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Let signals that come in the block take effect after it: half a display is never shown."""
+    if threading.current_thread() is not threading.main_thread():  # only it can set a handler
+        yield
+        return
+    came: list[int] = []
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+    handled = [each for each, handler in before.items() if callable(handler)]
+    for each in handled:
+        signal.signal(each, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for each in handled:
+            signal.signal(each, before[each])
+        if came:
+            signal.raise_signal(came[0])
 
 
 @contextmanager

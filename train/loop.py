@@ -23,7 +23,7 @@ from torch.optim import AdamW, Optimizer
 
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import atomic_write, sync
-from janus_edge.runtime.stop import keeping
+from janus_edge.runtime.stop import displayed, keeping
 from janus_edge.train.log import drop_later_lines, write_line
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
@@ -239,7 +239,7 @@ def _save(path: Path, model: nn.Module, optimizer: Optimizer, step: int) -> None
 def _with_bar(stage: Stage, start: int) -> Iterator[int]:
     """Yield the steps from ``start`` on, with a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bar:
+    with displayed(Progress(*columns, TimeRemainingColumn())) as bar:
         task = bar.add_task(stage.name, total=stage.num_steps, completed=start)
         for step in range(start, stage.num_steps):
             yield step

@@ -1,0 +1,72 @@
+"""A signal never leaves half a display on the terminal, nor a display that draws on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from janus_edge.cli import app, main
+from janus_edge.runtime.stop import Stopped, displayed, end_displays, stoppable
+
+
+class Display:
+    """Notes what is done with it; a signal comes in the middle of one of its steps."""
+
+    def __init__(self, signal_in: str = "") -> None:
+        self.signal_in, self.did = signal_in, list[str]()
+
+    def start(self) -> None:
+        self._do("start")
+
+    def stop(self) -> None:
+        self._do("stop")
+
+    def _do(self, step: str) -> None:
+        self.did.append(f"{step} begins")
+        if self.signal_in == step:
+            signal.raise_signal(signal.SIGTERM)
+        self.did.append(f"{step} ends")
+
+
+@pytest.mark.parametrize(("signal_in", "block_runs"), [("start", False), ("stop", True)])
+def test_a_display_starts_and_stops_as_a_whole(signal_in: str, block_runs: bool) -> None:
+    display, ran = Display(signal_in), False
+    with pytest.raises(Stopped), stoppable():
+        try:
+            with displayed(display):
+                ran = True
+        finally:
+            end_displays()
+    assert display.did == ["start begins", "start ends", "stop begins", "stop ends"]
+    assert ran == block_runs
+
+
+def test_a_display_whose_block_was_never_entered_ends_before_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Shown(Display):
+        def stop(self) -> None:
+            super().stop()
+            assert capsys.readouterr().err == ""
+
+    display = Shown()
+
+    @contextmanager
+    def bar() -> Iterator[None]:
+        with displayed(display):
+            yield
+
+    kept = bar()  # as a traceback keeps it
+
+    def command(*_: Any, **__: Any) -> None:
+        kept.__enter__()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(app, "app", command)
+    assert main.run(["models"]) == 128 + signal.SIGINT
+    assert display.did == ["start begins", "start ends", "stop begins", "stop ends"]
+    assert capsys.readouterr().err == "stopped\n"
