@@ -2,7 +2,7 @@
 
 A program takes one row, one head and one chunk of the cache. Positions are on the device, so one
 captured launch serves every step: chunks beyond a row's position end at once. The next kernel puts
-the chunks together (``combine.py``).
+the chunks together (``merge.py``).
 
 In a step each row has a cache of its own, and the chunk that holds the new slot writes it. Where
 several rows are positions of one sequence, ``write_slots`` writes all of them before.
@@ -21,23 +21,7 @@ from torch import Tensor
 
 from janus_edge.kernels.overlap import wait_for_previous
 from janus_edge.kernels.quantized import NEGLIGIBLE
-
-
-@triton.jit
-def turned(outputs, at, cosine, sine, HALF: tl.constexpr):
-    """Return the lower and the upper half of a query or key, rotated to its position."""
-    low, high = tl.load(outputs + at), tl.load(outputs + at + HALF)
-    return low * cosine - high * sine, high * cosine + low * sine
-
-
-@triton.jit
-def kept_pair(cache, at, low, high, writes, HALF: tl.constexpr):
-    """Store a key or value, in two parts, in a cache's slot; return what the cache then holds."""
-    low, high = low.to(tl.float16), high.to(tl.float16)
-    mask = (tl.arange(0, HALF) >= 0) & writes
-    tl.store(cache + at, low, mask=mask)
-    tl.store(cache + at + HALF, high, mask=mask)
-    return low.to(tl.float32), high.to(tl.float32)
+from janus_edge.kernels.write_slots import kept_pair, place_of, turned, write_slots
 
 
 @triton.jit
@@ -66,11 +50,15 @@ def attend_kernel(
     keys,
     values,
     positions,
+    lengths,
     result,
     stats,
     num_slots,
     num_chunks,
     span,
+    time,
+    first,
+    start,
     HEADS: tl.constexpr,
     SHARED: tl.constexpr,
     HALF: tl.constexpr,
@@ -88,13 +76,13 @@ def attend_kernel(
     wait_for_previous(OVERLAPS)
     chunk, unit = tl.program_id(0) % num_chunks, tl.program_id(0) // num_chunks
     head, row = unit % HEADS, unit // HEADS
-    position = tl.load(positions + row).to(tl.int32)  # the new slot
-    length = position if WRITES else position + 1
-    if chunk * CHUNK <= position:
+    position, slot = place_of(positions, lengths, row, span, time, first, start)
+    length = slot if WRITES else slot + 1
+    if chunk * CHUNK <= slot:
         KV_HEADS: tl.constexpr = HEADS // SHARED
         OUTPUTS: tl.constexpr = (HEADS + 2 * KV_HEADS) * 2 * HALF
-        half, first = tl.arange(0, HALF), row * OUTPUTS
-        angle, at = position * HALF + half, first + head * 2 * HALF + half
+        half, own = tl.arange(0, HALF), row * OUTPUTS
+        angle, at = position * HALF + half, own + head * 2 * HALF + half
         cosine, sine = tl.load(cosines + angle), tl.load(sines + angle)
         query_low, query_high = turned(outputs, at, cosine, sine, HALF)
         query_low /= tl.sqrt(2.0 * HALF)
@@ -102,17 +90,17 @@ def attend_kernel(
         cache = (row // span * KV_HEADS + head // SHARED) * num_slots * 2 * HALF
         most, total = NEGLIGIBLE, 0.0
         sum_low, sum_high = tl.zeros((HALF,), tl.float32), tl.zeros((HALF,), tl.float32)
-        if WRITES and position < chunk * CHUNK + CHUNK:  # this chunk has the new slot
-            at = first + (HEADS + head // SHARED) * 2 * HALF + half
-            slot, writes = cache + position * 2 * HALF + half, head % SHARED == 0
+        if WRITES and slot < chunk * CHUNK + CHUNK:  # this chunk has the new slot
+            at = own + (HEADS + head // SHARED) * 2 * HALF + half
+            new, writes = cache + slot * 2 * HALF + half, head % SHARED == 0
             low, high = turned(outputs, at, cosine, sine, HALF)
-            low, high = kept_pair(keys, slot, low, high, writes, HALF)
+            low, high = kept_pair(keys, new, low, high, writes, HALF)
             most, total = tl.sum(query_low * low + query_high * high), 1.0
             at += KV_HEADS * 2 * HALF
             low, high = tl.load(outputs + at), tl.load(outputs + at + HALF)
-            sum_low, sum_high = kept_pair(values, slot, low, high, writes, HALF)
-        for start in range(0, CHUNK, BLOCK):
-            slots = chunk * CHUNK + start + tl.arange(0, BLOCK)
+            sum_low, sum_high = kept_pair(values, new, low, high, writes, HALF)
+        for begin in range(0, CHUNK, BLOCK):
+            slots = chunk * CHUNK + begin + tl.arange(0, BLOCK)
             mask, old = slots < length, cache + slots[:, None] * 2 * HALF + half[None, :]
             lows, highs = loaded_pair(keys, old, mask, HALF)
             score = tl.sum(lows * query_low[None, :] + highs * query_high[None, :], 1)
@@ -126,44 +114,6 @@ def attend_kernel(
         store_chunk(result, stats, tl.program_id(0), most, total, sum_low, sum_high, HALF)
 
 
-@triton.jit
-def write_slots_kernel(
-    outputs,
-    cosines,
-    sines,
-    keys,
-    values,
-    positions,
-    num_slots,
-    span,
-    KV_HEADS: tl.constexpr,
-    QUERIES: tl.constexpr,
-    HALF: tl.constexpr,
-    OVERLAPS: tl.constexpr = False,
-):
-    """Write a row's keys and values into its slot: a program per row and head of keys.
-
-    Pointers are those of the tensors of ``write_slots``, in order. QUERIES are the outputs before
-    the first key.
-    """
-    wait_for_previous(OVERLAPS)
-    head, row = tl.program_id(0) % KV_HEADS, tl.program_id(0) // KV_HEADS
-    OUTPUTS: tl.constexpr = QUERIES + 2 * KV_HEADS * 2 * HALF
-    half = tl.arange(0, HALF)
-    position = tl.load(positions + row).to(tl.int32)
-    cosine, sine = (
-        tl.load(cosines + position * HALF + half),
-        tl.load(sines + position * HALF + half),
-    )
-    at = row * OUTPUTS + QUERIES + head * 2 * HALF + half
-    slot = ((row // span * KV_HEADS + head) * num_slots + position) * 2 * HALF + half
-    low, high = turned(outputs, at, cosine, sine, HALF)
-    kept_pair(keys, slot, low, high, True, HALF)
-    at += KV_HEADS * 2 * HALF
-    low, high = tl.load(outputs + at), tl.load(outputs + at + HALF)
-    kept_pair(values, slot, low, high, True, HALF)
-
-
 def attend(
     outputs_RO: Tensor,
     cosines: Tensor,
@@ -171,6 +121,7 @@ def attend(
     keys_QMLH: Tensor,
     values_QMLH: Tensor,
     positions_R: Tensor,
+    lengths_Q: Tensor,
     result_RNCH: Tensor,
     stats_RNC2: Tensor,
     block: int = 32,
@@ -185,22 +136,22 @@ def attend(
         sines: The same.
         keys_QMLH: The cache, float16; receives a slot of each row.
         values_QMLH: The same.
-        positions_R: Position of each row's new token, and its slot, int64.
+        positions_R: Position of each row's new token, int64.
+        lengths_Q: How many slots of each cache hold something afterwards, int64.
         result_RNCH: Receives each chunk's sum of weighted values, float32.
         stats_RNC2: Receives each chunk's largest score and its sum of weights, float32. Chunks
-            beyond a row's position are left as they are.
+            beyond a row's slot are left as they are.
         block: Slots that are loaded at once.
     """
     rows, heads, chunks, size = result_RNCH.shape
     caches, kv_heads, slots, _ = keys_QMLH.shape
     chunk, span = triton.cdiv(slots, chunks * block) * block, rows // caches
-    given = (outputs_RO, cosines, sines, keys_QMLH, values_QMLH, positions_R)
-    same = {"HALF": size // 2}
+    given = (outputs_RO, cosines, sines, keys_QMLH, values_QMLH, positions_R, lengths_Q)
+    same, part = {"HALF": size // 2}, (span, span, 0, 0)
     if span > 1:
-        sizes = {"KV_HEADS": kv_heads, "QUERIES": heads * size}
-        write_slots_kernel[(rows * kv_heads,)](*given, slots, span, **sizes, **same)
+        write_slots(*given, heads)
     attend_kernel[(rows * heads * chunks,)](
-        *(*given, result_RNCH, stats_RNC2, slots, chunks, span),
+        *(*given, result_RNCH, stats_RNC2, slots, chunks, *part),
         **same,
         HEADS=heads,
         SHARED=heads // kv_heads,
@@ -224,6 +175,7 @@ def reference(
     keys_QMLH: Tensor,
     values_QMLH: Tensor,
     positions_R: Tensor,
+    lengths_Q: Tensor,
     heads: int,
 ) -> Tensor:
     """Write the caches as ``attend`` does; return what the heads give, (R, N H) float32."""
@@ -233,7 +185,9 @@ def reference(
     query, key, value = outputs.split((heads, shared_heads, shared_heads), 1)
     cosine, sine = cosines[positions_R], sines[positions_R]
     query, key = rotated(query, cosine, sine), rotated(key, cosine, sine)
-    places = [(row // (rows // caches), int(at)) for row, at in enumerate(positions_R)]
+    span = rows // caches
+    first = (lengths_Q - span).clamp(min=0).tolist()
+    places = [(row // span, first[row // span] + row % span) for row in range(rows)]
     for row, (cache, at) in enumerate(places):
         keys_QMLH[cache, :, at], values_QMLH[cache, :, at] = key[row].half(), value[row].half()
     found = []

@@ -21,7 +21,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from janus_edge.kernels.specs import Shape, Spec, specs
+from janus_edge.kernels.spec import Shape, Spec
+from janus_edge.kernels.specs import specs
 from janus_edge.kernels.tuning import tuned
 from janus_edge.runtime.cuda import ALIGNMENT
 from janus_edge.runtime.files import atomic_write

@@ -24,21 +24,24 @@ def gate_up_kernel(
     num_inner,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
+    ROWS: tl.constexpr = 16,
     OVERLAPS: tl.constexpr = False,
 ):
     """Compute BLOCK numbers of gate and up over all inputs, as SiLU needs whole sums.
 
-    Pointers are those of the tensors of ``gate_up``, in order.
+    A program per tile of ROWS rows and block. Pointers are those of the tensors of ``gate_up``, in
+    order.
     """
-    row = tl.arange(0, 16)
-    output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(num_inner, BLOCK)
+    row = tl.program_id(0) // blocks * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     GROUPS: tl.constexpr = WIDTH // 128
     is_output, up_words = output < num_inner, words + num_inner * GROUPS * 16
     fetch(words, output, num_inner, 0, GROUPS, GROUPS, OVERLAPS)
     fetch(up_words, output, num_inner, 0, GROUPS, GROUPS, OVERLAPS)
     wait_for_previous(OVERLAPS)
-    gate = tl.zeros((16, BLOCK), tl.float32)
-    up = tl.zeros((16, BLOCK), tl.float32)
+    gate = tl.zeros((ROWS, BLOCK), tl.float32)
+    up = tl.zeros((ROWS, BLOCK), tl.float32)
     for group in range(GROUPS):
         found = rows_of(inputs, row, num_rows, group, WIDTH)
         weight = weights_of(words, output, num_inner, group, GROUPS, 4)
@@ -54,22 +57,29 @@ def gate_up_kernel(
 
 
 def gate_up(
-    inputs_RD: Tensor, words: Tensor, scales: Tensor, result_RI: Tensor, block: int = 32
+    inputs_RD: Tensor,
+    words: Tensor,
+    scales: Tensor,
+    result_RI: Tensor,
+    block: int = 32,
+    tile: int = 16,
 ) -> None:
     """Compute SiLU(gate) * up.
 
     Args:
-        inputs_RD: The normed stream, float16; at most 16 rows.
+        inputs_RD: The normed stream, float16.
         words: Weights of 4 bits, (2 I, D / 128, 16) int32: gate, then up.
         scales: Their scales, (2 I, D / 128) float32.
         result_RI: Receives the result, float32.
         block: Outputs of a program.
+        tile: Rows of a program.
     """
     rows, inner = result_RI.shape
-    gate_up_kernel[(triton.cdiv(inner, block),)](
+    gate_up_kernel[(triton.cdiv(rows, tile) * triton.cdiv(inner, block),)](
         *(inputs_RD, words, scales, result_RI, rows, inner),
         WIDTH=inputs_RD.shape[1],
         BLOCK=block,
+        ROWS=tile,
     )
 
 

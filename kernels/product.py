@@ -3,6 +3,8 @@
 What the MLP's end takes may be far larger than a float16 holds. So inputs of float32 are divided,
 each row's 128 numbers by a power of two, and the product is multiplied by it.
 
+Up to 16 rows are one tile, and weights are what takes time. Many rows are tiles of ROWS.
+
 Shapes: R rows, I inputs, O outputs, K scales per output, S parts of the result.
 """
 
@@ -27,20 +29,23 @@ def product_kernel(
     INPUTS: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
+    ROWS: tl.constexpr = 16,
     OVERLAPS: tl.constexpr = False,
 ):
-    """Compute BLOCK outputs over a part of the inputs: a program per block and part.
+    """Compute BLOCK outputs over a part of the inputs: a program per tile of rows, block and part.
 
     Pointers are those of the tensors of ``product``, in order.
     """
-    block, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
-    row, output = tl.arange(0, 16), block * BLOCK + tl.arange(0, BLOCK)
+    unit, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
+    blocks = tl.cdiv(num_outputs, BLOCK)
+    row = unit // blocks * ROWS + tl.arange(0, ROWS)
+    output = unit % blocks * BLOCK + tl.arange(0, BLOCK)
     is_output = output < num_outputs
     GROUPS: tl.constexpr = INPUTS // 128
     SHARE: tl.constexpr = (GROUPS + SPLITS - 1) // SPLITS
     fetch(words, output, num_outputs, split * SHARE, SHARE, GROUPS, OVERLAPS)
     wait_for_previous(OVERLAPS)
-    total = tl.zeros((16, BLOCK), tl.float32)
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
     for index in range(SHARE):
         group = split * SHARE + index
         found = rows_of(inputs, row, num_rows, group, INPUTS)
@@ -57,23 +62,30 @@ def product_kernel(
 
 
 def product(
-    inputs_RI: Tensor, words: Tensor, scales_OK: Tensor, result_SRO: Tensor, block: int = 32
+    inputs_RI: Tensor,
+    words: Tensor,
+    scales_OK: Tensor,
+    result_SRO: Tensor,
+    block: int = 32,
+    tile: int = 16,
 ) -> None:
     """Compute a product, in parts that the next kernel adds.
 
     Args:
-        inputs_RI: What it takes, float16 or float32; at most 16 rows.
+        inputs_RI: What it takes, float16 or float32.
         words: Weights of 4 bits, (O, I / 128, 16) int32.
         scales_OK: Their scales, float32.
         result_SRO: Receives the outputs in S parts, float32.
         block: Outputs of a program.
+        tile: Rows of a program.
     """
     splits, rows, outputs = result_SRO.shape
-    product_kernel[(triton.cdiv(outputs, block) * splits,)](
+    product_kernel[(triton.cdiv(rows, tile) * triton.cdiv(outputs, block) * splits,)](
         *(inputs_RI, words, scales_OK, result_SRO, rows, outputs),
         INPUTS=inputs_RI.shape[1],
         SPLITS=splits,
         BLOCK=block,
+        ROWS=tile,
     )
 
 

@@ -29,6 +29,7 @@ def take_kernel(
     places,
     row_positions,
     row_lengths,
+    row_prompts,
     num_chosen,
     num_positions,
     num_images,
@@ -70,10 +71,11 @@ def take_kernel(
             row = image + second * num_images
             if row < num_rows:
                 own = row * num_positions + position
-                length = tl.load(row_lengths + row)
-                tl.store(row_positions + own, length + count + accepted - 1 + position)
-                for start in range(0, WIDTH, BLOCK):
-                    column = start + tl.arange(0, BLOCK)
+                start = tl.load(row_prompts + row) + count + accepted - 1
+                tl.store(row_positions + own, start + position)
+                tl.store(row_lengths + row, start + num_positions)
+                for begin in range(0, WIDTH, BLOCK):
+                    column = begin + tl.arange(0, BLOCK)
                     mask = column < WIDTH
                     vector = tl.load(table + given * WIDTH + column, mask=mask)
                     tl.store(embeds + own * WIDTH + column, vector, mask=mask)
@@ -91,6 +93,7 @@ def take(
     places_BT: Tensor,
     row_positions_RT: Tensor,
     row_lengths_R: Tensor,
+    row_prompts_R: Tensor,
 ) -> None:
     """Accept codes, and write what the next pass and its sampler read, in place.
 
@@ -104,12 +107,14 @@ def take(
         passes_B: How many passes there were, int64; advanced by one.
         places_BT: Receives the positions in the image that the next pass chooses, int64.
         row_positions_RT: Receives the positions in the sequence that it reads, int64.
-        row_lengths_R: Length of each row's prompt, int64.
+        row_lengths_R: Receives the length of each row's sequence after that pass, int64.
+        row_prompts_R: Length of each row's prompt, int64.
     """
     (images, num_chosen), (rows, positions, width) = chosen_BC.shape, embeds_RTD.shape
     take_kernel[(images,)](
         *(chosen_BC, table_KD, embeds_RTD, drawn_BM, counts_B, ends_BN, passes_B, places_BT),
-        *(row_positions_RT, row_lengths_R, num_chosen, positions, images, rows, ends_BN.shape[1]),
+        *(row_positions_RT, row_lengths_R, row_prompts_R),
+        *(num_chosen, positions, images, rows, ends_BN.shape[1]),
         WIDTH=width,
         BLOCK=min(2048, triton.next_power_of_2(width)),
         MOST=MOST_WIDTH,
@@ -128,6 +133,7 @@ def reference(
     places_BT: Tensor,
     row_positions_RT: Tensor,
     row_lengths_R: Tensor,
+    row_prompts_R: Tensor,
 ) -> None:
     """Do what ``take`` does, with the same arguments, in PyTorch."""
     rows, positions, _ = embeds_RTD.shape
@@ -146,5 +152,6 @@ def reference(
         places_BT[image] = now + steps
         given = [chosen[min(max(accepted - 1 + step, 0), len(chosen) - 1)] for step in steps]
         for row in range(image, rows, len(chosen_BC)):
-            row_positions_RT[row] = row_lengths_R[row] + now - 1 + steps
+            row_positions_RT[row] = row_prompts_R[row] + now - 1 + steps
+            row_lengths_R[row] = row_prompts_R[row] + now - 1 + positions
             embeds_RTD[row] = table_KD[torch.tensor(given).clamp(min=0)].to(embeds_RTD.dtype)

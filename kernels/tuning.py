@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from janus_edge.kernels.specs import Spec
+from janus_edge.kernels.spec import Spec
 
 TABLE = Path(__file__).with_name("tuning.json")
 

@@ -118,7 +118,7 @@ class DevicePasses:
         """Fill the caches with prompts, and the state with what the first pass needs."""
         cuda, state = self._cuda, self._state
         seeds = np.asarray(seeds_B, np.uint64).view(np.int64)
-        cuda.upload(state.lengths, lengths_R)
+        cuda.upload(state.prompts, lengths_R)
         cuda.upload(state.first_seeds, seeds)
         cuda.upload(state.seeds, seeds.repeat(self._width))
         upload_settings(cuda, state.scales, state.top_ks, settings)
@@ -209,7 +209,8 @@ class _State:
 
     embeds: DeviceArray  # (R, T, D)
     positions: DeviceArray  # (R, T)
-    lengths: DeviceArray  # (R,)
+    lengths: DeviceArray  # (R,): of the sequences, after the pass
+    prompts: DeviceArray  # (R,): their lengths
     hidden: DeviceArray  # (R, T, D)
     logits: DeviceArray  # (R T, V)
     chosen: DeviceArray  # (B, T)
@@ -242,6 +243,7 @@ class _State:
             embeds=new(rows, width, size, kind="float32"),
             positions=new(rows, width),
             lengths=new(rows),
+            prompts=new(rows),
             hidden=new(rows, width, size, kind="float32"),
             logits=new(rows * width, codes, kind="float32"),
             **{name: new(images, width) for name in ("chosen", "seeds", "places")},
@@ -276,7 +278,8 @@ def _launches(
         numbers = (state.scales, state.top_ks, STREAMS["image"], count)
         gpu.kernels.launch("sample", count, logits, *own, *numbers)
         counters = (state.drawn, state.counts, state.ends, state.passes, state.places)
-        arrays = (chosen, state.table, state.embeds, *counters, state.positions, state.lengths)
+        rows_of = (state.positions, state.lengths, state.prompts)
+        arrays = (chosen, state.table, state.embeds, *counters, *rows_of)
         sizes = (chosen.shape[1], width, images, rows, state.ends.shape[1])
         gpu.kernels.launch("take", images, *arrays, *sizes)
 

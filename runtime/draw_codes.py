@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from janus_edge.runtime import image as images
 from janus_edge.runtime.decode import PassesByRows, Settings, code_chooser, decode_codes
 from janus_edge.runtime.engines import Engines
-from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.errors import DeviceWarning, OptionError
 from janus_edge.runtime.events import Event, Image, Preview, Progress
 from janus_edge.runtime.kept import keep_row, restore
 from janus_edge.runtime.overlap import decode_overlapping, most_positions, steps_of
@@ -50,8 +51,6 @@ def draw_codes(
     if window > grid:
         raise OptionError(f"window is {window}; a row of this bundle has {grid} codes")
     check_positions(engines, "parallel", parallel, parallel)
-    if window and engines.uses_cuda_kernels:  # their slots are positions, without gaps
-        raise OptionError(f"window is {window}; {engines.device} has none; leave it out")
     check_positions(engines, "window", window, most_positions(grid, window))
     return _draw_batches(engines, settings, planned, request, watch)
 
@@ -177,10 +176,18 @@ def _code_steps(
     seeds_B = np.array([plan.seed for plan in planned], np.uint64)
     prompts, sources_R = _different(rows)
     shown = embedded(engines, prompts, request.rgb_images)
-    if engines.loops_on_gpu and settings.top_p == 1.0 and not settings.is_approximate:
+    has_loop = settings.top_p == 1.0 and not settings.is_approximate
+    if engines.loops_on_gpu and has_loop:
         all_rows = [shown[source][0] for source in sources_R]
         width = (request.parallel or 1) if engines.uses_cuda_kernels else 1
         return _on_device(engines, settings, *padded(all_rows), seeds_B, clock, width)
+    if engines.loops_on_gpu:
+        warnings.warn(
+            f"top_p, window and guidance_end: {engines.device} waits for the host at each code, "
+            "which takes longer than without them",
+            DeviceWarning,
+            stacklevel=2,
+        )
     return _on_host(engines, settings, shown, sources_R, seeds_B, passes)
 
 

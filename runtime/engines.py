@@ -117,8 +117,12 @@ class Engines:
 
     @property
     def loops_on_gpu(self) -> bool:
-        """True if the loops run on the GPU: the bundle has GPU kernels."""
-        return self.device.kind == "cuda" and bool(self.bundle.manifest.kernels)
+        """True if the loops run on the GPU: all that a step takes is there."""
+        has_kernels = self.device.kind == "cuda" and bool(self.bundle.manifest.kernels)
+        # Beside our decoder a flow's encoder and decoder run on the CPU.
+        return has_kernels and not (
+            "flow_encoder" in self.bundle.manifest.components and self.uses_cuda_kernels
+        )
 
     def add_ms(self, name: str, spent_ms: float) -> None:
         """Add time spent outside of the components, ms, under a name of its own."""

@@ -17,6 +17,16 @@ from tests.shared import made_once
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
+    from triton.runtime import interpreter
+
+    _patch = interpreter._patch_lang_tensor
+
+    def _with_ends_of_ranges(tensor: Any, scope: Any) -> None:
+        """NumPy from 2.4 on makes no number of an array of one, which Triton 3.6 asks for."""
+        _patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = _with_ends_of_ranges
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: they would wait for each other's threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from janus_edge.model.weights import Checkpoint, Model
 from janus_edge.runtime.errors import OptionError
 
 if TYPE_CHECKING:
-    from janus_edge.kernels.specs import Spec
+    from janus_edge.kernels.spec import Spec
 
 _HEADS = (32, 64, 128, 256)  # numbers of a head
 _GROUP = 256  # inputs: two parts of 128, which a product with 4-bit weights takes at once
@@ -53,19 +54,16 @@ def check_kernels(checkpoint: Checkpoint, preset: Preset, targets: Sequence[int]
     if unknown := [f"sm_{each}" for each in targets if each not in TARGETS]:
         known = ", ".join(f"sm_{each}" for each in TARGETS)
         raise OptionError(f"--backend cuda has no kernels for {unknown[0]}; give one of {known}")
-    if not isinstance(checkpoint.model, Janus):
-        raise OptionError(
-            "--backend cuda is for models that draw codes; a JanusFlow takes --backend tensorrt"
-        )
     stored = preset.decoder, preset.cache, preset.lowering
     if stored != (QuantSpec(bits=4, block_size=128), "int8", "onnxruntime"):
         raise OptionError(
             "--backend cuda takes the weights as --quantize int4 stores them; add that, and leave "
             "out --block-size, --kv-cache and --lowering"
         )
-    config, head = checkpoint.model.config.language, checkpoint.model.config.gen_head
+    model, config = checkpoint.model, checkpoint.model.config.language
     heads, inner = config.num_attention_heads * config.head_dim, config.intermediate_size
-    width, made = config.hidden_size, head.image_token_embed
+    width = config.hidden_size
+    made = model.config.gen_head.image_token_embed if isinstance(model, Janus) else 0
     fits = {
         f"a width of {width} is no multiple of {_GROUP}": width % _GROUP == 0,
         f"its heads have {heads} numbers together, not {width}": heads == width,
@@ -84,22 +82,26 @@ def kernels_of(model: Model, *, decoder: bool) -> list[Spec]:
         model: The model.
         decoder: Whether our kernels compute the decoder and its heads, or TensorRT's engines do.
     """
-    from janus_edge.kernels.specs import Shape, decoder_specs, specs_of
+    from janus_edge.kernels.decoder_specs import code_specs, decoder_specs
+    from janus_edge.kernels.spec import Shape
+    from janus_edge.kernels.specs import specs_of
 
     specs = specs_of(sizes_of(model, 1))
-    if not (decoder and isinstance(model, Janus)):
+    if not decoder:
         return specs
     config = model.config.language
     shape = Shape(
-        num_codes=model.config.codebook.size,
         width=config.hidden_size,
         inner=config.intermediate_size,
         heads=config.num_attention_heads,
         shared=config.num_attention_heads // config.num_key_value_heads,
         head_dim=config.head_dim,
-        head_hidden=model.config.gen_head.image_token_embed,
     )
-    return [*specs, *decoder_specs(shape)]
+    if not isinstance(model, Janus):  # its loop runs on the host
+        return list(decoder_specs(shape))
+    codes, hidden = model.config.codebook.size, model.config.gen_head.image_token_embed
+    shape = dataclasses.replace(shape, num_codes=codes, head_hidden=hidden)
+    return [*specs, *decoder_specs(shape), *code_specs(shape)]
 
 
 def write_kernels(

@@ -2,7 +2,7 @@
 
 It has the inputs and outputs of a bundle's decoder graph, but for the type of keys and values. A
 pass computes up to 16 rows. They are one position of each row, or positions of the same rows one
-after another; what is longer takes several passes.
+after another. Calls with more positions of a row take passes of many rows, by kernels of their own.
 
 Shapes: R rows, T positions, D width, N heads, H numbers per head, S slots, C chunks of slots.
 """
@@ -18,6 +18,14 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays, Buffers
 from janus_edge.runtime.backends.cubins import Gpu
+from janus_edge.runtime.backends.cuda_passes import (
+    MANY,
+    MOST_MANY,
+    MOST_ROWS,
+    Pass,
+    ending,
+    passes_of,
+)
 from janus_edge.runtime.backends.cuda_weights import DeviceWeights, Words
 from janus_edge.runtime.backends.on_device import EnqueueCall, bound
 from janus_edge.runtime.cuda import DeviceArray
@@ -25,8 +33,7 @@ from janus_edge.runtime.kv_cache import KVCache, past_names
 from janus_edge.runtime.sizes import Sizes
 
 CACHE_TYPE = "float16"  # of keys and values
-_MOST_ROWS = 16  # of a pass: a tile of products
-_ATTENTION = ("attend", "attend_kept", "write_slots")
+_ATTENTION = ("attend", "attend_kept", f"attend{MANY}", "write_slots")
 _IN_PARTS = ("output", "down")  # what they leave is added by the next norm
 _GROUP = 128  # inputs that a product with 4-bit weights takes at once
 WHAT = "the decoder"  # in the error for memory that is short
@@ -54,28 +61,10 @@ class _Scratch:
     parts: DeviceArray
     normed: DeviceArray  # float16
     qkv: DeviceArray
-    attended: DeviceArray
-    stats: DeviceArray
+    attended: DeviceArray | None  # chunks; None where rows are many
+    stats: DeviceArray | None
     merged: DeviceArray  # float16
     inner: DeviceArray
-    positions: DeviceArray
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """Says which rows a pass computes: ``rows`` of them, ``span`` positions of each cache.
-
-    ``is_step`` is True where the call has one position of each row. Parts of longer calls take the
-    same kernels whatever their length, so that sums do not depend on how they are divided.
-    """
-
-    embeds: DeviceArray
-    positions: DeviceArray
-    hidden: DeviceArray
-    caches: list[DeviceArray]
-    rows: int
-    span: int
-    is_step: bool
 
 
 class CudaDecoder:
@@ -106,6 +95,7 @@ class CudaDecoder:
         found.require(all(each.gate_up.outputs == 2 * each.down.inputs for each in self._layers))
         self._parts = gpu.kernels.constant("output", "SPLITS")
         self._chunk = gpu.kernels.constant("attend", "CHUNK")
+        self._of_many: _Scratch | None = None
         self._check()
 
     def _check(self) -> None:
@@ -127,6 +117,11 @@ class CudaDecoder:
             "gate_up": {"WIDTH": width},
             "down": {"INPUTS": self._inner, "SPLITS": self._parts},
         }
+        for name in ("norm", "last_norm", "qkv", "attend", "output", "gate_up", "down"):
+            alone = {"PARTS": 1, "SPLITS": 1}  # many rows are not divided by inputs
+            required[name + MANY] = {
+                key: alone.get(key, value) for key, value in required[name].items()
+            }
         for name, key, value in (
             *((name, key, v) for name, each in required.items() for key, v in each.items()),
             *((name, "HALF", sizes.head_dim // 2) for name in _ATTENTION),
@@ -165,104 +160,107 @@ class CudaDecoder:
         Keys and values are updated in place; ``often`` changes nothing.
         """
         caches = [inputs[name] for name in past_names(self._sizes.num_layers)]
-        scratch = self._scratch(min(_MOST_ROWS, int(np.prod(inputs["embeds"].shape[:2]))), caches)
-        passes = _passes(inputs["embeds"], inputs["positions"], outputs["hidden"], caches)
+        rows, time = inputs["embeds"].shape[:2]
+        if ending(time):  # works on a stream follow each other, so that all can share the memory
+            self._of_many = self._of_many or self._scratch(MOST_MANY, 1, None)
+            scratch = self._of_many
+        else:
+            chunks = -(-caches[0].shape[2] // self._chunk)
+            scratch = self._scratch(min(MOST_ROWS, rows * time), self._parts, chunks)
+        passes = passes_of(inputs, outputs["hidden"], caches)
         steps = [self._step(each, scratch) for each in passes]
         return EnqueueCall([send for each in steps for send in each], (inputs, outputs, self))
 
-    def _scratch(self, rows: int, caches: list[DeviceArray]) -> _Scratch:
+    def _scratch(self, rows: int, parts: int, chunks: int | None) -> _Scratch:
         """Return memory for passes of so many rows at most."""
         width, head = self._sizes.hidden_size, self._sizes.head_dim
-        chunks = -(-caches[0].shape[2] // self._chunk)
 
         def new(*shape: int, kind: str = "float32") -> DeviceArray:
             return self._gpu.cuda.array(shape, kind, WHAT)
 
         return _Scratch(
             streams=(new(rows, width), new(rows, width)),
-            nothing=self._gpu.cuda.zeros((self._parts, rows, width), "float32", WHAT),
-            parts=new(self._parts, rows, width),
+            nothing=self._gpu.cuda.zeros((parts, rows, width), "float32", WHAT),
+            parts=new(parts, rows, width),
             normed=new(rows, width, kind="float16"),
             qkv=new(rows, self._layers[0].qkv.outputs),
-            attended=new(rows, self._heads, chunks, head),
-            stats=new(rows, self._heads, chunks, 2),
+            attended=None if chunks is None else new(rows, self._heads, chunks, head),
+            stats=None if chunks is None else new(rows, self._heads, chunks, 2),
             merged=new(rows, self._heads * head, kind="float16"),
             inner=new(rows, self._inner),
-            positions=new(rows, kind="int64"),
         )
 
-    def _step(self, each: _Pass, scratch: _Scratch) -> list[Callable[[], None]]:
+    def _step(self, each: Pass, scratch: _Scratch) -> list[Callable[[], None]]:
         """Return what a pass sends, in order."""
-        cuda, kernels = self._gpu.cuda, self._gpu.kernels
-        here, there = scratch.positions.address, each.positions.address
-        # An address of single positions need not be a multiple of 16 bytes.
+        kernels = self._gpu.kernels
         return [
-            partial(cuda.copy, here, there, each.positions.nbytes),
-            *(
-                partial(kernels.launch, name, programs, *values, overlaps=index > 0)
-                for index, (name, programs, values) in enumerate(self._launches(each, scratch))
-            ),
+            partial(kernels.launch, name, programs, *values, overlaps=index > 0)
+            for index, (name, programs, values) in enumerate(self._launches(each, scratch))
         ]
 
-    def _launches(self, each: _Pass, scratch: _Scratch) -> Iterator[Launch]:
+    def _launches(self, each: Pass, scratch: _Scratch) -> Iterator[Launch]:
         """Yield the launches of a pass."""
-        stream, parts, rows = each.embeds, scratch.nothing, each.rows
+        stream, parts = each.embeds, scratch.nothing
         for index, layer in enumerate(self._layers):
             keys_values = each.caches[2 * index : 2 * index + 2]
-            yield self._norm(stream, parts, layer.norm, scratch, 0, rows)
-            yield self._product("qkv", scratch.normed, layer.qkv, scratch.qkv, rows)
+            yield self._norm(each, stream, parts, layer.norm, scratch, 0)
+            yield self._product(each, "qkv", scratch.normed, layer.qkv, scratch.qkv)
             yield from self._attention(each, scratch, keys_values)
             stream, parts = scratch.streams[0], scratch.parts
-            yield self._product("output", scratch.merged, layer.output, parts, rows)
-            yield self._norm(stream, parts, layer.mlp_norm, scratch, 1, rows)
-            yield self._product("gate_up", scratch.normed, layer.gate_up, scratch.inner, rows)
+            yield self._product(each, "output", scratch.merged, layer.output, parts)
+            yield self._norm(each, stream, parts, layer.mlp_norm, scratch, 1)
+            yield self._product(each, "gate_up", scratch.normed, layer.gate_up, scratch.inner)
             stream = scratch.streams[1]
-            yield self._product("down", scratch.inner, layer.down, parts, rows)
-        kept = scratch.streams[0]
-        values = (stream, parts, self._norm_weights, kept, each.hidden)
-        yield "last_norm", rows, (*values, rows, self._sizes.norm_epsilon)
+            yield self._product(each, "down", scratch.inner, layer.down, parts)
+        values = (stream, parts, self._norm_weights, scratch.streams[0], each.hidden)
+        rest = each.rows, self._sizes.norm_epsilon
+        yield f"last_norm{each.ending}", each.rows, (*values, *rest)
 
     def _norm(
         self,
+        each: Pass,
         stream: DeviceArray,
         parts: DeviceArray,
         weights: DeviceArray,
         scratch: _Scratch,
         kept: int,
-        rows: int,
     ) -> Launch:
         """Return the launch that norms a stream, and keeps it as ``streams[kept]``."""
         values = (stream, parts, weights, scratch.streams[kept], scratch.normed)
-        return "norm", rows, (*values, rows, self._sizes.norm_epsilon)
+        rest = each.rows, self._sizes.norm_epsilon
+        return f"norm{each.ending}", each.rows, (*values, *rest)
 
     def _attention(
-        self, each: _Pass, scratch: _Scratch, keys_values: list[DeviceArray]
+        self, each: Pass, scratch: _Scratch, keys_values: list[DeviceArray]
     ) -> Iterator[Launch]:
         slots, rows, heads = keys_values[0].shape[2], each.rows, self._heads
-        given = (scratch.qkv, *self._angles, *keys_values, scratch.positions)
+        places = each.positions, each.lengths
+        given = (scratch.qkv, *self._angles, *keys_values, *places)
         if not each.is_step:
-            yield (
-                "write_slots",
-                rows * self._sizes.num_kv_heads,
-                (*given, slots, each.span),
-            )
-        chunks = -(-slots // self._chunk)
-        yield (
-            "attend" if each.is_step else "attend_kept",
-            rows * heads * chunks,
-            (*given, scratch.attended, scratch.stats, slots, chunks, each.span),
-        )
-        chunked = (scratch.attended, scratch.stats, scratch.positions)
-        yield "merge", rows * heads, (*chunked, scratch.merged, chunks)
+            programs = rows * self._sizes.num_kv_heads
+            yield "write_slots", programs, (*given, slots, *each.part)
+        if scratch.attended is None:
+            tile = self._gpu.kernels.constant(f"attend{MANY}", "ROWS")
+            programs = rows // each.span * heads * -(-each.span // tile)
+            yield f"attend{MANY}", programs, (*given, scratch.merged, slots, *each.part)
+            return
+        chunks, chunked = -(-slots // self._chunk), (scratch.attended, scratch.stats)
+        name, programs = "attend" if each.is_step else "attend_kept", rows * heads * chunks
+        yield name, programs, (*given, *chunked, slots, chunks, *each.part)
+        yield "merge", rows * heads, (*chunked, *places, scratch.merged, chunks, *each.part)
 
     def _product(
-        self, name: str, given: DeviceArray, weights: Words, made: DeviceArray, rows: int
+        self, each: Pass, name: str, given: DeviceArray, weights: Words, made: DeviceArray
     ) -> Launch:
-        """Return the launch of a product: programs for blocks of outputs, and parts of inputs."""
+        """Return the launch of a product: a program per tile of rows, block of outputs and part."""
+        kernels, kernel = self._gpu.kernels, name + each.ending
         outputs = self._inner if name == "gate_up" else weights.outputs  # gate and up are a pair
-        programs = -(-outputs // self._gpu.kernels.constant(name, "BLOCK"))
-        values = (given, weights.words, weights.scales, made, rows, outputs)
-        return name, programs * (self._parts if name in _IN_PARTS else 1), values
+        programs = -(-outputs // kernels.constant(kernel, "BLOCK"))
+        programs *= -(-each.rows // kernels.constant(kernel, "ROWS"))
+        if name in _IN_PARTS:
+            programs *= kernels.constant(kernel, "SPLITS")
+        values = (given, weights.words, weights.scales, made, each.rows, outputs)
+        return kernel, programs, values
 
 
 def _layer(found: DeviceWeights, sizes: Sizes, at: str) -> _Layer:
@@ -278,29 +276,3 @@ def _layer(found: DeviceWeights, sizes: Sizes, at: str) -> _Layer:
         gate_up=gate_up,
         down=found.words([f"{at}.down_proj"], 4, 0, width),
     )
-
-
-def _passes(
-    embeds: DeviceArray, positions: DeviceArray, hidden: DeviceArray, caches: list[DeviceArray]
-) -> Iterator[_Pass]:
-    """Divide rows (R, T) into passes: several rows' positions at once, or parts of one row's."""
-    rows, time, width = embeds.shape
-    at_once = max(1, _MOST_ROWS // time)
-    for first in range(0, rows, at_once):
-        own = min(at_once, rows - first)
-        kept = [
-            each.view((own, *each.shape[1:]), first * int(np.prod(each.shape[1:])))
-            for each in caches
-        ]
-        for start in range(0, time, _MOST_ROWS):
-            span = min(_MOST_ROWS, time - start)
-            at = first * time + start
-            yield _Pass(
-                embeds.view((own * span, width), at * width),
-                positions.view((own * span,), at),
-                hidden.view((own * span, width), at * width),
-                kept,
-                own * span,
-                span,
-                time == 1,
-            )

@@ -135,9 +135,10 @@ def logits_of(model: Model, step: Step) -> Tensor:
         weights = model.words([f"{at}.{name}_proj" for name in "qkv"])
         product.product(given, *weights, outputs, BLOCK)
         attended, stats = empty(rows, heads, chunks, size), empty(rows, heads, chunks, 2)
-        attend.attend(outputs[0], *angles, *caches, step.positions, attended, stats)
+        places = step.positions, step.positions + 1
+        attend.attend(outputs[0], *angles, *caches, *places, attended, stats)
         given, parts = empty(rows, heads * size, dtype=torch.float16), empty(PARTS, *stream.shape)
-        merge.merge(attended, stats, step.positions, given, CHUNK)
+        merge.merge(attended, stats, *places, given, CHUNK)
         product.product(given, *model.words([f"{at}.o_proj"]), parts, BLOCK)
         stream, given = normed(model, f"{at}.post_attention_layernorm", stream, parts)
         inner, parts = empty(rows, config.intermediate_size), empty(PARTS, *stream.shape)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from janus_edge.kernels.compile import TARGETS, compile_kernel
-from janus_edge.kernels.specs import Shape, specs
+from janus_edge.kernels.spec import Shape
+from janus_edge.kernels.specs import specs
 
 
 @pytest.fixture(scope="module")

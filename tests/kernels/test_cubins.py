@@ -15,7 +15,8 @@ import pytest
 from janus_edge.bench.programs.kernels import tune
 from janus_edge.kernels.compile import TARGETS
 from janus_edge.kernels.resources import Resources, dump, resources, turn_weights
-from janus_edge.kernels.specs import Shape, specs
+from janus_edge.kernels.spec import Shape
+from janus_edge.kernels.specs import specs
 from janus_edge.kernels.tuning import TABLE, tuned
 
 NAMES = [spec.name for spec in specs(Shape())]
@@ -23,23 +24,30 @@ REGISTERS = 65536  # of a multiprocessor, on every GPU that there are cubins for
 SIZES = {"i32": 4, "fp32": 4}  # bytes of a parameter; addresses and i64 are 8
 # What a kernel must load or store at once, and how often at least. nearest_code reads single
 # numbers; flow_update measured faster with 8 bytes a thread than with 16 (docs/log.md).
+_AHEAD = (r"(LDGSTS\.E\.[A-Z.]*|LDG\.E\.)128", 1)
 WIDE = {
     "sample": (r"LDG\.E\.128", 2),
     "look_up": (r"STG\.E\.128", 2),
     "flow_update": (r"STG\.E\.64", 4),
     **dict.fromkeys(("attend", "attend_kept"), (r"LDG\.E\.128", 8)),
+    **dict.fromkeys(
+        ("qkv_many", "output_many", "gate_up_many", "down_many", "attend_many"), _AHEAD
+    ),
 }
 PRODUCTS = {  # instructions of threads per weight at most
     **{"qkv": 7.5, "output": 7, "gate_up": 5.3, "down": 11.5},
     **dict.fromkeys(("head_hidden", "head_logits", "text_logits"), 7.5),
 }
 # words of weights come straight into shared memory, ahead of their use
-WIDE |= dict.fromkeys(PRODUCTS, (r"(LDGSTS\.E\.[A-Z.]*|LDG\.E\.)128", 1))
+WIDE |= dict.fromkeys(PRODUCTS, _AHEAD)
 # Instructions at most: a tenth above what they are, so that a change that unrolls more is seen.
 INSTRUCTIONS = {
-    **{"sample": 6600, "look_up": 140, "take": 260, "nearest_code": 4200, "flow_update": 510},
+    **{"sample": 6600, "look_up": 140, "take": 290, "nearest_code": 4200, "flow_update": 510},
     **{"norm": 220, "last_norm": 205, "attend": 900, "merge": 430},
-    **{"attend_kept": 770, "write_slots": 130, "repack4": 260, "repack8": 150},
+    **{"attend_kept": 790, "write_slots": 140, "repack4": 260, "repack8": 150},
+    **{"norm_many": 180, "last_norm_many": 160, "attend_many": 2700},
+    **dict.fromkeys(("qkv_many", "output_many"), 930),
+    **{"gate_up_many": 1400, "down_many": 1130},
 }
 
 
@@ -77,7 +85,7 @@ def test_a_cubin(entries: Any, found: Any, name: str, target: int) -> None:
     code = needs.code
     if entry["constants"].get("OVERLAPS"):  # it waits for the kernel before, then reads
         assert code.index("ACQBULK") < code.index("LDG")
-        assert ("CCTL" in code) == (name in PRODUCTS) and "PREEXIT" in code
+        assert "PREEXIT" in code and ("CCTL" in code or name not in PRODUCTS)
     else:
         assert "ACQBULK" not in code
     wide, count = WIDE.get(name, ("", 0))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from janus_edge.export.graph import component
-from janus_edge.kernels import attend, gate_up, head, merge, norm, product, repack
+from janus_edge.kernels import attend, attend_many, gate_up, head, merge, norm, product, repack
 from janus_edge.kernels.quantized import INT4, INT8, pack, unpack, weights
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
@@ -186,37 +186,91 @@ def test_what_no_float16_holds() -> None:
         assert relative_error(found.sum(0)[row], expected[row]) < BUDGET
 
 
-def test_gate_and_up() -> None:
-    given, words = random(3, 128).half(), matrix(200, 128)
-    found = torch.full((3, 100), torch.nan, device=DEVICE)
-    gate_up.gate_up(given, *words, found)
+@pytest.mark.parametrize(("rows", "tile"), [(3, 16), (70, 64)])
+def test_gate_and_up(rows: int, tile: int) -> None:
+    given, words = random(rows, 128).half(), matrix(200, 128)
+    found = torch.full((rows, 100), torch.nan, device=DEVICE)
+    gate_up.gate_up(given, *words, found, tile=tile)
     assert relative_error(found, gate_up.reference(given, *words)) < BUDGET
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_products_of_many_rows(dtype: torch.dtype) -> None:
+    """The last tile has few of them."""
+    given, words = random(130, 256).to(dtype), matrix(100, 256)
+    found = torch.full((1, 130, 100), torch.nan, device=DEVICE)
+    product.product(given, *words, found, 64, 64)
+    assert relative_error(found[0], product.reference(given, *words)) < BUDGET
+
+
+class Attention:
+    """Random rows of some sequences, and what attention gives them.
+
+    Args:
+        positions: By which rows are rotated.
+        lengths: Slots of each cache that hold something afterwards.
+    """
+
+    HEADS, SHARED, SIZE, SLOTS = 4, 2, 64, 96
+
+    def __init__(self, positions: list[int], lengths: list[int]) -> None:
+        self.rows, caches = len(positions), len(lengths)
+        outputs = random(self.rows, (self.HEADS + 2 * self.SHARED) * self.SIZE)
+        angles = torch.arange(200)[:, None] * 0.3 ** torch.arange(self.SIZE // 2)
+        self.places = [torch.tensor(each, device=DEVICE) for each in (positions, lengths)]
+        shape = (caches, self.SHARED, self.SLOTS, self.SIZE)
+        self.caches = [random(*shape).half() for _ in range(2)]
+        new, span = torch.arange(self.SLOTS, device=DEVICE), self.rows // caches
+        filled = self.places[1].clamp(min=span)
+        for cache in self.caches:  # what comes after the new slots would spoil any result
+            cache.masked_fill_((new >= filled[:, None])[:, None, :, None], torch.nan)
+        self.given = (outputs, angles.cos().to(DEVICE), angles.sin().to(DEVICE))
+        self.written = [cache.clone() for cache in self.caches]
+        self.expected = attend.reference(*self.given, *self.written, *self.places, self.HEADS)
+        self.found = torch.full_like(self.expected, torch.nan).half()
+
+    def check(self) -> None:
+        assert all(
+            torch.equal(found.nan_to_num(), expected.nan_to_num())
+            for found, expected in zip(self.caches, self.written, strict=True)
+        )
+        assert relative_error(self.found.float(), self.expected) < BUDGET
+
+
 @pytest.mark.parametrize(
-    ("positions", "caches"),
+    ("positions", "lengths"),
     [
-        ([69, 0, 31], 3),
-        ([30, 31, 32, 33], 1),  # positions of one sequence
-        ([0, 1, 2, 62, 63, 64], 2),
+        ([69, 0, 31], [70, 1, 32]),
+        ([30, 31, 32, 33], [34]),  # positions of one sequence
+        ([0, 1, 2, 62, 63, 64], [2, 65]),  # and a prompt that is padded
+        ([40, 90, 91, 92], [33, 93]),  # positions that leave gaps
     ],
 )
-def test_attention_put_together(positions: list[int], caches: int) -> None:
-    rows, heads, shared, size, slots = len(positions), 4, 2, 64, 70
-    outputs, chunks = random(rows, (heads + 2 * shared) * size), 3
-    angles = torch.arange(99)[:, None] * 0.3 ** torch.arange(size // 2)
-    angles = angles.cos().to(DEVICE), angles.sin().to(DEVICE)
-    positions = torch.tensor(positions, device=DEVICE)
-    caches = [random(caches, shared, slots, size).half() for _ in range(2)]
-    copies = [cache.clone() for cache in caches]
-    attended = torch.full((rows, heads, chunks, size), torch.nan, device=DEVICE)
-    stats = torch.full((rows, heads, chunks, 2), torch.nan, device=DEVICE)
-    attend.attend(outputs, *angles, *caches, positions, attended, stats)
-    heads_RI = attend.reference(outputs, *angles, *copies, positions, heads)
-    assert all(map(torch.equal, caches, copies))
-    found = torch.full((rows, heads * size), torch.nan, device=DEVICE).half()
-    merge.merge(attended, stats, positions, found, 32)
-    assert relative_error(found.float(), heads_RI) < BUDGET
+def test_attention_put_together(positions: list[int], lengths: list[int]) -> None:
+    made = Attention(positions, lengths)
+    attended = torch.full((made.rows, 4, 3, 64), torch.nan, device=DEVICE)
+    stats = torch.full((made.rows, 4, 3, 2), torch.nan, device=DEVICE)
+    attend.attend(*made.given, *made.caches, *made.places, attended, stats)
+    merge.merge(attended, stats, *made.places, made.found, 32)
+    made.check()
+
+
+@pytest.mark.parametrize(
+    ("positions", "lengths"),
+    [
+        ([*range(80)], [80]),
+        ([*range(20), *range(20)], [20, 3]),  # the second is padded
+        ([*range(110, 180)], [76]),  # after a gap, as the flow's unconditional row
+        ([*range(5, 25), *range(60, 80)], [25, 80]),
+    ],
+)
+def test_attention_of_many_rows(positions: list[int], lengths: list[int]) -> None:
+    made = Attention(positions, lengths)
+    attend_many.attend_many(*made.given, *made.caches, *made.places, made.found, tile=16)
+    made.check()
+    made.found.fill_(torch.nan)
+    attend_many.attend_many(*made.given, *made.caches, *made.places, made.found)
+    made.check()
 
 
 @pytest.mark.parametrize("gelu", [False, True])

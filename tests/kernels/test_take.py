@@ -22,6 +22,7 @@ def _state(images: int, rows: int, width: int, time: int, num: int) -> list[torc
         torch.zeros(images, dtype=torch.int64),
         torch.full((images, time), -9),
         torch.full((rows, time), -9),
+        torch.full((rows,), -9),
         torch.arange(rows) + 20,
     ]
     return [each.to(DEVICE) for each in made]

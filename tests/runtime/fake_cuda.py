@@ -402,11 +402,12 @@ def _take(
     *words: int,
 ) -> None:
     """Accept codes by ``runtime.decode.Drafts``."""
-    *pointers, num_chosen, positions, images, rows, num = words[:12]
+    *pointers, num_chosen, positions, images, rows, num = words[:13]
     width, reach = driver.width, num + positions
-    sizes = images * reach, images, images * num, images, images * positions, rows * positions, rows
+    sizes = images * reach, images, images * num, images, images * positions
+    sizes = (*sizes, rows * positions, rows, rows)
     arrays = [driver.at(each, np.int64, n) for each, n in zip(pointers, sizes, strict=True)]
-    drawn, counts, ends, passes, places, row_positions, lengths = arrays
+    drawn, counts, ends, passes, places, row_positions, lengths, prompts = arrays
     codes = driver.at(chosen, np.int64, images * num_chosen).reshape(images, num_chosen)
     drafts = Drafts(drawn.reshape(images, reach), counts, num)
     accepted = drafts.take(codes)
@@ -415,7 +416,8 @@ def _take(
     steps = np.arange(positions)
     places.reshape(images, positions)[:] = counts[:, None] + steps
     repeats = rows // images
-    starts = (lengths.reshape(repeats, images) + counts - 1).reshape(rows, 1)
+    starts = (prompts.reshape(repeats, images) + counts - 1).reshape(rows, 1)
+    lengths[:] = starts[:, 0] + positions
     row_positions.reshape(rows, positions)[:] = starts + steps
     given = np.clip(accepted[:, None] - 1 + steps, 0, num_chosen - 1)
     read = np.maximum(np.take_along_axis(codes, given, 1), 0)

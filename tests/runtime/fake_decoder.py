@@ -62,7 +62,8 @@ def _product(name: str, dtype: type = np.float16) -> Callable[..., None]:
         taken, words, scales, result, rows, outputs, *_ = given
         constants = driver.constants[name]
         inputs, splits = constants["INPUTS"], constants["SPLITS"]
-        assert programs == -(-outputs // constants["BLOCK"]) * splits
+        blocks, tiles = -(-outputs // constants["BLOCK"]), -(-rows // constants["ROWS"])
+        assert programs == blocks * tiles * splits
         made = _f32(driver, result, splits, rows, outputs)
         made[:] = 0
         weights = _weights(driver, words, scales, outputs, inputs, 4, 128)
@@ -72,14 +73,17 @@ def _product(name: str, dtype: type = np.float16) -> Callable[..., None]:
     return product
 
 
-def _gate_up(driver: FakeDriver, programs: int, *given: Any) -> None:
-    taken, words, scales, result, rows, inner, *_ = given
-    constants = driver.constants["gate_up"]
-    width = constants["WIDTH"]
-    assert programs == -(-inner // constants["BLOCK"])
-    x = driver.at(taken, np.float16, rows * width).reshape(rows, width).astype(np.float32)
-    gate, up = np.split(x @ _weights(driver, words, scales, 2 * inner, width, 4, 128).T, 2, 1)
-    _f32(driver, result, rows, inner)[:] = gate / (1 + np.exp(-gate)) * up
+def _gate_up(name: str) -> Callable[..., None]:
+    def gate_up(driver: FakeDriver, programs: int, *given: Any) -> None:
+        taken, words, scales, result, rows, inner, *_ = given
+        constants = driver.constants[name]
+        width = constants["WIDTH"]
+        assert programs == -(-inner // constants["BLOCK"]) * -(-rows // constants["ROWS"])
+        x = driver.at(taken, np.float16, rows * width).reshape(rows, width).astype(np.float32)
+        gate, up = np.split(x @ _weights(driver, words, scales, 2 * inner, width, 4, 128).T, 2, 1)
+        _f32(driver, result, rows, inner)[:] = gate / (1 + np.exp(-gate)) * up
+
+    return gate_up
 
 
 def _rotated(x: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
@@ -88,17 +92,33 @@ def _rotated(x: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
     return np.concatenate((low * cosine - high * sine, high * cosine + low * sine), -1)
 
 
-def _split(driver: FakeDriver, heads: int, kv_heads: int, half: int, given: Any, rows: int) -> Any:
-    """Queries, keys, values (R, heads, H), the first two at their positions; and these."""
-    parts, cosines, sines, _, _, positions = given
-    at = driver.at(positions, np.int64, rows)
+def _places(
+    driver: FakeDriver, positions: int, lengths: int, rows: int, part: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and slots of the rows of a part of a call."""
+    span, time, first, start = part
+    assert rows % span == 0 and start + span <= time
+    caches = first + rows // span
+    at = driver.at(positions, np.int64, caches * time).reshape(caches, time)
+    after = driver.at(lengths, np.int64, caches)
+    slots = np.maximum(after - time, 0)[:, None] + np.arange(time)
+    own = slice(first, caches), slice(start, start + span)
+    return at[own].flatten(), slots[own].flatten()
+
+
+def _split(
+    driver: FakeDriver, heads: int, kv_heads: int, half: int, given: Any, rows: int, part: Any
+) -> Any:
+    """Queries, keys, values (R, heads, H), the first two at their positions; and their slots."""
+    parts, cosines, sines, _, _, positions, lengths = given
+    at, slots = _places(driver, positions, lengths, rows, part)
     angles = [
         np.stack([_f32(driver, table + 4 * half * int(place), half) for place in at])
         for table in (cosines, sines)
     ]
     x = _f32(driver, parts, rows, heads + 2 * kv_heads, 2 * half)
     query, key, value = np.split(x, [heads, heads + kv_heads], 1)
-    return _rotated(query, *angles), _rotated(key, *angles), value, at
+    return _rotated(query, *angles), _rotated(key, *angles), value, slots
 
 
 def _caches(driver: FakeDriver, given: Any, *shape: int) -> list[np.ndarray]:
@@ -106,26 +126,26 @@ def _caches(driver: FakeDriver, given: Any, *shape: int) -> list[np.ndarray]:
 
 
 def _write_slots(driver: FakeDriver, programs: int, *words: Any) -> None:
-    given, (slots, span) = words[:6], words[6:8]
-    constants = driver.constants["write_slots"]
+    given, slots, part = words[:7], words[7], words[8:12]
+    constants, span = driver.constants["write_slots"], part[0]
     kv_heads, half = constants["KV_HEADS"], constants["HALF"]
     rows = programs // kv_heads
     assert programs == rows * kv_heads and rows % span == 0
     heads = constants["QUERIES"] // (2 * half)
-    _, key, value, at = _split(driver, heads, kv_heads, half, given, rows)
+    _, key, value, at = _split(driver, heads, kv_heads, half, given, rows, part)
     keys, values = _caches(driver, given, rows // span, kv_heads, slots, 2 * half)
     for row, place in enumerate(at):
         keys[row // span, :, place], values[row // span, :, place] = key[row], value[row]
 
 
 def _attend(driver: FakeDriver, programs: int, *words: Any, name: str = "attend") -> None:
-    given, (result, stats, slots, chunks, span) = words[:6], words[6:11]
-    constants = driver.constants[name]
+    given, (result, stats, slots, chunks), part = words[:7], words[7:11], words[11:15]
+    constants, span = driver.constants[name], part[0]
     heads, half = constants["HEADS"], constants["HALF"]
     kv_heads = heads // constants["SHARED"]
     rows = programs // (heads * chunks)
     assert programs == rows * heads * chunks and chunks == -(-slots // constants["CHUNK"])
-    query, key, value, at = _split(driver, heads, kv_heads, half, given, rows)
+    query, key, value, at = _split(driver, heads, kv_heads, half, given, rows, part)
     keys, values = _caches(driver, given, rows // span, kv_heads, slots, 2 * half)
     if constants["WRITES"]:
         assert span == 1
@@ -149,13 +169,31 @@ def _attend_kept(driver: FakeDriver, programs: int, *words: Any) -> None:
     _attend(driver, programs, *words, name="attend_kept")
 
 
+def _attend_many(driver: FakeDriver, programs: int, *words: Any) -> None:
+    given, (result, slots), part = words[:7], words[7:9], words[9:13]
+    constants, span, time = driver.constants["attend_many"], part[0], part[1]
+    heads, half, shared = constants["HEADS"], constants["HALF"], constants["SHARED"]
+    caches = programs // (heads * -(-span // constants["ROWS"]))
+    assert programs == caches * heads * -(-span // constants["ROWS"]) and time > 16
+    rows, kv_heads = caches * span, heads // shared
+    query, _, _, at = _split(driver, heads, kv_heads, half, given, rows, part)
+    keys, values = _caches(driver, given, caches, kv_heads, slots, 2 * half)
+    made = driver.at(result, np.float16, rows * heads * 2 * half).reshape(rows, heads, 2 * half)
+    for row, place in enumerate(at):
+        for head in range(heads):
+            own = row // span, head // shared, slice(int(place) + 1)
+            scores = keys[own].astype(np.float32) @ query[row, head] / math.sqrt(2 * half)
+            weights = np.exp(scores - scores.max())
+            made[row, head] = weights @ values[own].astype(np.float32) / weights.sum()
+
+
 def _merge(driver: FakeDriver, programs: int, *given: Any) -> None:
-    attended, stats, positions, result, chunks, *_ = given
+    attended, stats, positions, lengths, result, chunks = given[:6]
     constants = driver.constants["merge"]
     heads, head = constants["HEADS"], constants["HEAD"]
     rows = programs // heads
     assert programs == rows * heads
-    live = driver.at(positions, np.int64, rows) // constants["CHUNK"]
+    live = _places(driver, positions, lengths, rows, given[6:10])[1] // constants["CHUNK"]
     parts = _f32(driver, attended, rows, heads, chunks, head)
     most, total = np.moveaxis(_f32(driver, stats, rows, heads, chunks, 2), -1, 0)
     made = driver.at(result, np.float16, rows * heads * head).reshape(rows, heads, head)
@@ -232,8 +270,15 @@ KERNELS: dict[str, Callable[..., None]] = {
     "write_slots_kernel": _write_slots,
     "merge_kernel": _merge,
     "output_kernel": _product("output"),
-    "gate_up_kernel": _gate_up,
+    "gate_up_kernel": _gate_up("gate_up"),
     "down_kernel": _product("down", np.float32),
+    "norm_many_kernel": _norm("norm_many", np.float16),
+    "last_norm_many_kernel": _norm("last_norm_many", np.float32),
+    "qkv_many_kernel": _product("qkv_many"),
+    "attend_many_kernel": _attend_many,
+    "output_many_kernel": _product("output_many"),
+    "gate_up_many_kernel": _gate_up("gate_up_many"),
+    "down_many_kernel": _product("down_many", np.float32),
     **{f"{name}_kernel": _head(name) for name in ("head_hidden", "head_logits", "text_logits")},
     **{f"{name}_kernel": _repack(name) for name in ("repack4", "repack8")},
 }

@@ -20,6 +20,7 @@ from janus_edge.kernels.compile import constants_of
 from janus_edge.kernels.tuning import tuned
 from janus_edge.model.config import ImageHeadConfig, LanguageConfig
 from janus_edge.model.janus import Janus
+from janus_edge.model.janusflow import JanusFlow
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime import cuda as cudas
 from janus_edge.runtime.backends import tensorrt
@@ -29,7 +30,7 @@ from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.train.initial import initialise
 from janus_edge.train.text import TEMPLATE, make_tokenizer
-from tests.conftest import RANDOM
+from tests.conftest import RANDOM, RANDOM_FLOW, RANDOM_VAE
 from tests.runtime.fake_cuda import FakeDriver
 from tests.runtime.fake_tensorrt import FakeTensorRT
 
@@ -86,6 +87,24 @@ def small_checkpoint() -> Checkpoint:
         tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
         prompt=dataclasses.asdict(TEMPLATE),
         sampling={"guidance_scale": 3.0, "temperature": 0.9},
+    )
+
+
+def small_flow_checkpoint() -> Checkpoint:
+    """A step has 17 positions: t's and those of 4 x 4 patches."""
+    language = dataclasses.replace(small_checkpoint().model.config.language, num_hidden_layers=1)
+    vision = dataclasses.replace(RANDOM_FLOW.vision, image_size=64)
+    torch.manual_seed(3)
+    config = dataclasses.replace(RANDOM_FLOW, language=language, vision=vision)
+    made = JanusFlow(config, RANDOM_VAE)
+    for parameter in made.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return Checkpoint(
+        model=made,
+        tokenizer_json=make_tokenizer(RANDOM.language.vocab_size, 300).to_str(),
+        prompt=dataclasses.asdict(TEMPLATE),
+        sampling={"guidance_scale": 2.0, "num_steps": 5, "solver": "euler"},
     )
 
 

@@ -15,14 +15,14 @@ from janus_edge.bench.programs.kernels import cubins, step, tune
 from janus_edge.export.bundle.gpu_kernels import check_kernels, gpu_targets, kernels_of
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.quantization.presets import preset_of
-from janus_edge.kernels.specs import Shape
+from janus_edge.kernels.spec import Shape
 from janus_edge.kernels.tuning import tuned
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cuda import Cuda
-from janus_edge.runtime.errors import BundleError, DeviceError, OptionError
+from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning, OptionError
 from janus_edge.runtime.events import Finished, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
@@ -36,6 +36,7 @@ from tests.runtime.fake_machine import (
     export_with_kernels,
     results,
     small_checkpoint,
+    small_flow_checkpoint,
 )
 
 
@@ -59,12 +60,15 @@ def test_hidden_states_are_those_of_the_cpu(gpu: Machine) -> None:
     made = np.random.default_rng(3)
     prompt = made.standard_normal((3, 133, 256), np.float32)
     steps = [made.standard_normal((3, 256), np.float32) for _ in range(3)]
+    ahead, gaps = made.standard_normal((3, 6, 256), np.float32), np.array([0, 1, 5, 6, 9, 10])
     found = []
     for device in ("cuda", "cpu"):
         engines = Session(gpu.bundle, device=device)._engines
         decoder = engines.open_decoder(3, 160)
         states = [decoder.prefill(prompt, np.array([133, 128, 5])).copy()]
         states += [decoder.step(each).copy() for each in steps]
+        positions = np.array([136, 131, 8])[:, None] + gaps
+        states += list(decoder.look_ahead(ahead, positions).copy().swapaxes(0, 1))
         hidden = np.stack(states)
         logits = [engines.head(name)(hidden[-1]).copy() for name in ("image_head", "text_head")]
         found.append((hidden, *logits))
@@ -74,19 +78,21 @@ def test_hidden_states_are_those_of_the_cpu(gpu: Machine) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there kernels run on the device")
 def test_launches_give_kernels_what_they_take(gpu: Machine, small: Checkpoint) -> None:
-    """The kernels themselves, in Triton's interpreter: several positions, then a step."""
+    """The kernels themselves, in Triton's interpreter: many positions, several, then a step."""
     made = np.random.default_rng(4)
-    prompt, step = (made.standard_normal(shape, np.float32) for shape in ((2, 3, 256), (2, 256)))
+    shapes = (2, 18, 256), (2, 3, 256), (2, 256)
+    prompt, ahead, step = (made.standard_normal(shape, np.float32) for shape in shapes)
     specs = kernels_of(small.model, decoder=True)
     found = []
     for kernels in ({f"{each.name}_kernel": interpreted(tuned(each, 89)) for each in specs}, {}):
         gpu.driver.kernels = kernels
         engines = gpu.session()._engines
         decoder = engines.open_decoder(2, 160)
-        first = decoder.prefill(prompt, np.array([3, 2])).copy()
+        first = decoder.prefill(prompt, np.array([18, 17])).copy()
+        several = decoder.look_ahead(ahead).copy()
         hidden = decoder.step(step).copy()
         logits = [engines.head(name)(hidden).copy() for name in ("image_head", "text_head")]
-        found.append((first, hidden, *logits))
+        found.append((first, several, hidden, *logits))
     for ours, reference in zip(*found, strict=True):
         assert np.abs(ours - reference).max() < 2e-3 * np.abs(reference).max()
 
@@ -158,9 +164,42 @@ def test_kernels_overlap_where_the_gpu_can(gpu: Machine) -> None:
     assert captured["cuLaunchKernelEx"] == 8 * 2 + 1 - 1 + 1 and captured["cuLaunchKernel"] == 4
 
 
-def test_rows_that_overlap_are_refused(gpu: Machine) -> None:
-    with pytest.raises(OptionError, match="window is 2; cuda:0 has none"):
-        drawn(gpu.session(), ImageRequest(prompt="a star", window=2))
+def test_rows_that_overlap(gpu: Machine) -> None:
+    """A window as wide as a row is raster order; a narrower one draws another image."""
+    sizes = gpu.bundle.manifest.sizes
+    assert isinstance(sizes, CodeSizes)
+    request = ImageRequest(prompt="a star", seed=1)
+    in_order = results(drawn(gpu.session(), request))
+    with pytest.warns(DeviceWarning, match="cuda:0 waits for the host at each code"):
+        whole, narrow = (
+            results(drawn(gpu.session(), dataclasses.replace(request, window=window)))
+            for window in (sizes.code_grid, 1)
+        )
+    assert np.array_equal(in_order, whole) and not np.array_equal(in_order, narrow)
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Its steps have many positions."""
+    return export_with_kernels(small_flow_checkpoint(), tmp_path_factory.mktemp("flow") / "small")
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_a_flow_is_the_cpus(flow: Bundle, monkeypatch: pytest.MonkeyPatch, solver: str) -> None:
+    """The decoder on the GPU, the rest on the CPU."""
+    machine = Machine(monkeypatch, flow)
+    request = ImageRequest(prompt="a star", seed=3, num_steps=4, solver=solver)
+    on_gpu, on_cpu = (
+        results(drawn(Session(flow, device=device), request)) for device in ("cuda", "cpu")
+    )
+    assert "cuLaunchKernel" in machine.driver.names()
+    assert np.abs(on_gpu - on_cpu).max() < 0.05 * np.abs(on_cpu).max()
+
+
+def test_a_flow_has_the_kernels_of_its_decoder_alone(flow: Bundle) -> None:
+    names = {each.name for each in flow.manifest.kernels}
+    assert {"attend_many", "text_logits"} <= names
+    assert not {"flow_update", "head_logits", "take", "sample"} & names
 
 
 @pytest.mark.parametrize(
@@ -285,7 +324,8 @@ def test_the_benchmark_counts_what_a_step_reads(
     kept = 2 * 2 * (2 * 2 * 64 * 2) * found["filled"]  # rows, layers, keys and values of two heads
     assert rows["attend"]["mb_read"] == round(kept / 1e6, 3)
     assert found["codes"]["codes"] == sizes.num_codes
-    assert len(list(step.lines(found))) == len(rows) + 3
+    assert found["many"]["positions"] == 159 and found["many"]["tflop_s"] > 0
+    assert len(list(step.lines(found))) == len(rows) + 4
 
 
 def test_tuning_times_each_product(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import torch
 
 from janus_edge.kernels import flow_update, look_up, nearest_code, sample
 from janus_edge.kernels.compile import OVERLAPS_FROM, TARGETS
-from janus_edge.kernels.specs import PARTS
+from janus_edge.kernels.decoder_specs import PARTS
 from janus_edge.runtime.backends.cubins import Kernels
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.driver import num_gpus

@@ -22,7 +22,8 @@ import numpy as np
 
 from janus_edge.diagnostics.records import append_record, checkout_commit
 from janus_edge.kernels.compile import TARGETS, compile_kernel
-from janus_edge.kernels.specs import Shape, specs
+from janus_edge.kernels.spec import Shape
+from janus_edge.kernels.specs import specs
 from janus_edge.runtime.backends.cubins import Kernels
 from janus_edge.runtime.cuda import Cuda, DeviceArray, Event
 from janus_edge.runtime.errors import DeviceError

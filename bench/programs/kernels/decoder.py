@@ -10,8 +10,9 @@ from torch import Tensor
 
 from janus_edge.bench.programs.kernels.case import Case
 from janus_edge.kernels import attend, gate_up, head, merge, norm, product
+from janus_edge.kernels.decoder_specs import CHUNK, PARTS
 from janus_edge.kernels.quantized import INT4, INT8, Packing, pack, weights
-from janus_edge.kernels.specs import CHUNK, PARTS, Shape
+from janus_edge.kernels.spec import Shape
 
 ROWS, SLOTS, FILLED = 2, 1024, 600
 SHAPE = Shape()
@@ -83,13 +84,14 @@ def _attend(device: str) -> Case:
     cosines, sines = (_random(device, SLOTS, size // 2) for _ in range(2))
     keys, values = (_random(device, ROWS, shared, SLOTS, size).half() for _ in range(2))
     positions = torch.full((ROWS,), FILLED, device=device)
+    places = positions, positions + 1
     chunks = SLOTS // CHUNK
     attended = _random(device, ROWS, SHAPE.heads, chunks, size)
     stats = _random(device, ROWS, SHAPE.heads, chunks, 2)
     query = _random(device, ROWS, SHAPE.heads, 1, size).half()
 
     def ours() -> None:
-        attend.attend(outputs, cosines, sines, keys, values, positions, attended, stats)
+        attend.attend(outputs, cosines, sines, keys, values, *places, attended, stats)
 
     def eager() -> Tensor:
         filled = keys[:, :, : FILLED + 1], values[:, :, : FILLED + 1]
@@ -115,7 +117,7 @@ def _merge(device: str) -> Case:
         total = (share * stats[..., 1]).sum(2, keepdim=True)
         return ((share[..., None] * attended).sum(2) / total).half()
 
-    ours = partial(merge.merge, attended, stats, positions, made, CHUNK)
+    ours = partial(merge.merge, attended, stats, positions, positions + 1, made, CHUNK)
     return _case("merge", ours, eager, attended, stats)
 
 

@@ -1,4 +1,4 @@
-"""Time a decode step of Janus-Pro-1B's shape by our kernels, each kernel, and an image's codes.
+"""Time our kernels at Janus-Pro-1B's shape: a step, each kernel, an image, many positions at once.
 
 python -m janus_edge.bench.programs.kernels.step --record bench/records/kernels.jsonl
 
@@ -24,7 +24,8 @@ import numpy as np
 from janus_edge.bench.programs.kernels.cubins import copy_speed, open_gpu, times
 from janus_edge.diagnostics.records import append_record, checkout_commit
 from janus_edge.kernels.compile import compile_kernel
-from janus_edge.kernels.specs import Shape, Spec, specs
+from janus_edge.kernels.spec import Shape, Spec
+from janus_edge.kernels.specs import specs
 from janus_edge.runtime.backends.cubins import Gpu, Kernels
 from janus_edge.runtime.backends.cuda_decoder import CACHE_TYPE, CudaDecoder
 from janus_edge.runtime.backends.cuda_head import CudaHead
@@ -39,6 +40,7 @@ from janus_edge.runtime.timing import DeviceClock
 
 SCHEMA = "gpu-step/1"
 ROWS, PROMPT = 2, 20  # of an image with guidance; tokens of its prompt
+MANY = 577  # positions of a row in a step of JanusFlow, whose decoder has this shape
 SIZES = CodeSizes(
     hidden_size=2048,
     vocab_size=102400,
@@ -199,6 +201,7 @@ def measured(
         "step": _timed(gpu.cuda, step, sum(read.values()), speed),
         "step_one_by_one": one_by_one,
         "kernels": rows,
+        "many": _many(gpu, decoder, sizes, shape),
         "codes": _codes(gpu, decoder, head, sizes, slots),
     }
 
@@ -212,7 +215,9 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     for row in (*result["kernels"], *steps):
         us, fraction = row["us"], row["bandwidth_fraction"]
         yield f"{row['kernel']}: {us:.1f} us, {fraction:.1%} of the bandwidth"
-    codes = result["codes"]
+    many, codes = result["many"], result["codes"]
+    rate = f"{many['us']:.0f} us, {many['tflop_s']:.1f} TFLOP/s"
+    yield f"{many['positions']} positions at once: {rate}"
     yield (
         f"an image's {codes['codes']} codes: {codes['total_ms']:.0f} ms, "
         f"{codes['step_ms']:.3f} ms a step"
@@ -229,7 +234,8 @@ def _step(
     positions = cuda.uploaded(np.full((ROWS, 1), filled))
     hidden = cuda.zeros((ROWS, 1, width), "float32")
     logits = cuda.zeros((ROWS, sizes.codebook_size), "float32")
-    given = {"embeds": embeds, "positions": positions, **caches.past}
+    lengths = cuda.uploaded(np.full(ROWS, filled + 1))
+    given = {"embeds": embeds, "positions": positions, "lengths": lengths, **caches.past}
     decode = decoder.prepare_enqueue(given, {"hidden": hidden, **caches.present})
     flat = hidden.view((ROWS, width))
     choose = head.prepare_enqueue({"hidden": flat}, {"logits": logits})
@@ -276,6 +282,28 @@ def _timed(cuda: Cuda, work: Callable[[], None], num_bytes: float, speed: float)
         "mb_read": round(num_bytes / 1e6, 3),
         "bandwidth_fraction": round(num_bytes / (us / 1e6) / speed, 4),
     }
+
+
+def _many(gpu: Gpu, decoder: CudaDecoder, sizes: CodeSizes, shape: Shape) -> dict[str, Any]:
+    """Return the time of many positions of a row after a prompt's first token."""
+    cuda, width = gpu.cuda, sizes.hidden_size
+    time = min(MANY, sizes.max_length - 1)
+    caches = KVCache.zeros(decoder, sizes, 1, time + 1, CACHE_TYPE)
+    embeds = np.random.default_rng(3).standard_normal((1, time, width), np.float32)
+    given = {
+        "embeds": cuda.uploaded(embeds),
+        "positions": cuda.uploaded(1 + np.arange(time)[None]),
+        "lengths": cuda.uploaded(np.array([time + 1])),
+        **caches.past,
+    }
+    hidden = cuda.zeros((1, time, width), "float32")
+    work = decoder.prepare_enqueue(given, {"hidden": hidden, **caches.present})
+    us = float(np.median(times(cuda, cuda.capture(work)))) * 1e3
+    own, shared = (count * shape.head_dim for count in (shape.heads, shape.heads // shape.shared))
+    weights = width * (2 * own + 2 * shared + 3 * shape.inner)
+    attention = 2 * own * (time + 1) / 2  # each sees half of them on average
+    flop = 2 * time * (weights + attention) * sizes.num_layers
+    return {"positions": time, "us": round(us, 3), "tflop_s": round(flop / us / 1e6, 3)}
 
 
 def _codes(

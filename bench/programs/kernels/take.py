@@ -24,8 +24,10 @@ def _case(device: str, positions: int) -> Case:
     embeds_RTD = torch.empty(2, positions, WIDTH, device=device)
 
     def call(run: Callable[..., object]) -> Callable[[], object]:
-        sizes = ((1, NUM + positions), (1,), (1, NUM), (1,), (1, positions), (2, positions), (2,))
-        state = [torch.zeros(size, dtype=torch.int64, device=device) for size in sizes]
+        sizes = ((1, NUM + positions), (1,), (1, NUM), (1,), (1, positions), (2, positions))
+        state = [
+            torch.zeros(size, dtype=torch.int64, device=device) for size in (*sizes, (2,), (2,))
+        ]
         return lambda: run(chosen_BC, table_KD, embeds_RTD, *state)
 
     return Case(

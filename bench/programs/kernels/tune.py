@@ -25,7 +25,8 @@ from janus_edge.bench.programs.kernels.cubins import open_gpu, times
 from janus_edge.bench.programs.kernels.step import SIZES
 from janus_edge.kernels.compile import TARGETS, compile_kernel
 from janus_edge.kernels.resources import Resources, resources, turn_weights
-from janus_edge.kernels.specs import Shape, Spec, specs
+from janus_edge.kernels.spec import Shape, Spec
+from janus_edge.kernels.specs import specs
 from janus_edge.kernels.tuning import TABLE, configured
 from janus_edge.runtime.backends.cubins import Kernels
 from janus_edge.runtime.cuda import Cuda

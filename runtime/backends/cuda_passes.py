@@ -1,0 +1,95 @@
+"""How a call of the decoder on a GPU is divided into passes (cuda_decoder.py).
+
+Shapes: R rows, T positions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from janus_edge.runtime.cuda import DeviceArray
+
+MOST_ROWS = 16  # of a pass: a tile of products
+MOST_MANY = 640  # of a pass with many rows: a prompt, or a step of a flow
+MANY = "_many"  # ends the names of its kernels
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Says which rows of a call a pass computes: ``span`` positions of each cache.
+
+    They begin at position ``start`` of the call and at cache ``first``; the call has ``time``
+    positions. Parts of a call take the same kernels whatever their length, so that sums do not
+    depend on how it is divided.
+    """
+
+    embeds: DeviceArray
+    positions: DeviceArray  # of the whole call, as are lengths
+    lengths: DeviceArray
+    hidden: DeviceArray
+    caches: list[DeviceArray]
+    rows: int
+    span: int
+    time: int
+    first: int
+    start: int
+
+    @property
+    def is_step(self) -> bool:
+        """True where the call has one position of each row."""
+        return self.time == 1
+
+    @property
+    def ending(self) -> str:
+        """What the names of the kernels end with."""
+        return ending(self.time)
+
+    @property
+    def part(self) -> tuple[int, int, int, int]:
+        """What tells kernels the rows (kernels/write_slots.py)."""
+        return self.span, self.time, self.first, self.start
+
+
+def ending(time: int) -> str:
+    """Return what the names of kernels end with, for a call with so many positions of a row."""
+    return MANY if time > MOST_ROWS else ""
+
+
+def passes_of(
+    inputs: Mapping[str, DeviceArray], hidden: DeviceArray, caches: list[DeviceArray]
+) -> Iterator[Pass]:
+    """Divide a call into passes: several rows' positions at once, or parts of one row's.
+
+    Args:
+        inputs: The decoder's: embeds (R, T, D), positions (R, T), lengths (R,).
+        hidden: Receives the hidden states (R, T, D).
+        caches: Keys and values of each layer.
+    """
+    embeds = inputs["embeds"]
+    rows, time, width = embeds.shape
+    most = MOST_MANY if ending(time) else MOST_ROWS
+    at_once = max(1, most // time)
+    for first in range(0, rows, at_once):
+        own = min(at_once, rows - first)
+        kept = [
+            each.view((own, *each.shape[1:]), first * int(np.prod(each.shape[1:])))
+            for each in caches
+        ]
+        for start in range(0, time, most):
+            span = min(most, time - start)
+            at = (first * time + start) * width
+            yield Pass(
+                embeds=embeds.view((own * span, width), at),
+                positions=inputs["positions"],
+                lengths=inputs["lengths"],
+                hidden=hidden.view((own * span, width), at),
+                caches=kept,
+                rows=own * span,
+                span=span,
+                time=time,
+                first=first,
+                start=start,
+            )
