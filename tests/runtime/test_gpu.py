@@ -57,15 +57,17 @@ def _exported(folder: Path, model: str, *words: str) -> Bundle:
     return open_bundle(folder)
 
 
-KERNELS = "tiny-janus by our kernels"
+BY_KERNELS = "{} by our kernels"
+MODELS = ("tiny-janus", "tiny-flow")
 
 
-@pytest.fixture(scope="module", params=[KERNELS, "tiny-janus", "tiny-flow"])
+@pytest.fixture(scope="module", params=[*map(BY_KERNELS.format, MODELS), *MODELS])
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    if request.param == KERNELS:
+    model = request.param.split()[0]
+    if request.param == BY_KERNELS.format(model):
         words = ("--backend", "cuda", "--quantize", "int4")
         words += ("--target", f"sm_{Cuda().capability}")
-        return _exported(tmp_path_factory.mktemp("gpu") / "kernels", "tiny-janus", *words)
+        return _exported(tmp_path_factory.mktemp("gpu") / "kernels", model, *words)
     trt = find_library()
     if trt is None:
         pytest.skip("no TensorRT here")
