@@ -99,12 +99,14 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Buil
     def made(kind: str) -> Build:
         folder = shared_folder(tmp_path_factory, "builds") / (re.sub(r"\W", "-", kind) or "release")
         folder.mkdir(exist_ok=True)
-        options = ["-DJANUS_EDGE_TESTS=ON", "-DJANUS_EDGE_EXAMPLES=ON"]
+        options = ["-DJANUS_EDGE_TESTS=ON"]
         options += ["-DCMAKE_C_FLAGS=-Werror", "-DCMAKE_CXX_FLAGS=-Werror"]
         is_arm = kind.startswith("aarch64")
         if sanitize := kind.removeprefix("aarch64").lstrip(":"):
             options += [f"-DJANUS_EDGE_SANITIZE={sanitize}", "-DCMAKE_BUILD_TYPE=Debug"]
-            options += ["-DCMAKE_CXX_FLAGS_DEBUG=-O1"]
+            options += ["-DCMAKE_CXX_FLAGS_DEBUG=-O0"]  # compiles in two thirds of -O1's time
+        else:
+            options += ["-DJANUS_EDGE_EXAMPLES=ON"]
         with locked(folder):
             own = arm.options(folder) if is_arm else []
             checked("cmake", "-S", NATIVE, "-B", folder, *options, *own)
