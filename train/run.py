@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,12 +88,24 @@ def train_recipe(
         CheckpointError: A start cannot be read.
         OSError: The folder cannot be written.
     """
-    with joined() as world:
-        folder.mkdir(parents=True, exist_ok=True)
+    with joined() as world, _folder_of_a_run(folder):
         # one training at a time
         alone = private_folder(folder, target="states") if world.leads else nullcontext()
         with alone, _attention(world.device):
             return _train(recipe, data, folder, sources, how, world, show)
+
+
+@contextmanager
+def _folder_of_a_run(folder: Path) -> Iterator[None]:
+    """Make a folder; if it is new and stays empty, as after a start that is refused, remove it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:

@@ -295,6 +295,8 @@ def test_what_does_not_fit(dataset: Path, starts: dict[str, Path], tmp_path: Pat
     said = refused("mini", starts["mini"], some)
     assert "the data have no class_prompts and no generation and no understanding; stage" in said
     assert "--role class_prompts, or take it out" in said
+    assert not (tmp_path / "run").exists()  # a folder that a refused run made is gone
+    (tmp_path / "run").mkdir()
     with private_folder(tmp_path / "run", target="states"):
         assert "run" in refused("mini", starts["mini"], dataset, OutputError)
     assert not list((tmp_path / "run").glob("*.json"))  # what failed binds no later try
