@@ -1,7 +1,7 @@
 """Rotary positions, the cache's new slots, and attention over a part of the cache.
 
 A program takes one row, one head and one chunk of the cache. Positions are on the device, so one
-captured launch serves every step: chunks beyond a row's position end at once. The next kernel puts
+captured launch serves every step: chunks beyond a row's slot end at once. The next kernel puts
 the chunks together (``merge.py``).
 
 In a step each row has a cache of its own, and the chunk that holds the new slot writes it. Where

@@ -20,7 +20,7 @@ from janus_edge.kernels.write_slots import write_slots_kernel
 
 CHUNK = 128  # slots of the cache that a program attends to
 _BLOCK = 32  # outputs of a program
-_STAGES = {"num_stages": 3}  # loads ahead: what fits into 48 KB of shared memory on every GPU
+_STAGES = {"num_stages": 3}  # loads ahead; tests/kernels/test_cubins.py bounds shared memory
 _OVERLAPS = {"OVERLAPS": False}  # compile.py sets it, by GPU
 PARTS = 4  # in which products over many inputs are left; the next norm adds them
 MANY = "_many"  # ends the names of the kernels of passes with many rows

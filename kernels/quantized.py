@@ -6,7 +6,7 @@ its lower half those with even numbers, its upper half those with odd ones. So o
 mask leave two neighbours in one register, where two float16 belong. Scales are per 128
 (or 32) inputs.
 
-Shapes: O outputs, I inputs, K scales per output, R rows (at most 16, the rows of a product tile).
+Shapes: O outputs, I inputs, K scales per output, R rows.
 """
 
 from __future__ import annotations

@@ -183,8 +183,8 @@ def _code_steps(
         return _on_device(engines, settings, *padded(all_rows), seeds_B, clock, width)
     if engines.loops_on_gpu:
         warnings.warn(
-            f"top_p, window and guidance_end: {engines.device} waits for the host at each code, "
-            "which takes longer than without them",
+            f"with top_p, a window or guidance_end {engines.device} waits for the host at each "
+            "pass, which takes longer than without",
             DeviceWarning,
             stacklevel=2,
         )

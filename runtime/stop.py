@@ -86,9 +86,9 @@ def displayed(display: _Shown) -> Iterator[_Shown]:
         display: It is started here, and yielded.
     """
     _DISPLAYS.append(display)
-    with _held():
-        display.start()
     try:
+        with _held():
+            display.start()
         yield display
     finally:
         with _held():
@@ -105,15 +105,25 @@ def end_displays() -> None:
 
 @contextmanager
 def _held() -> Iterator[None]:
-    """Let signals that come in the block take effect after it: half a display is never shown."""
+    """Let a signal that comes in the block take effect after it: half a display is never shown.
+
+    A second one ends the program at once, as a terminal may never take what is shown.
+    """
     if threading.current_thread() is not threading.main_thread():  # only it can set a handler
         yield
         return
     came: list[int] = []
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     handled = [each for each, handler in before.items() if callable(handler)]
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
     for each in handled:
-        signal.signal(each, lambda number, frame: came.append(number))
+        signal.signal(each, note)
     try:
         yield
     finally:

@@ -32,7 +32,8 @@ std::vector<FileInfo> files_of(const ComponentInfo& part) {
 // Return the files that are hashed only if their stamps changed. tokenizer.json is not among them: it is read whole and
 // hashed at every start.
 std::vector<FileInfo> files_of(const Manifest& manifest) {
-  std::vector<FileInfo> found = manifest.kernels;
+  std::vector<FileInfo> found;
+  for (const KernelInfo& each : manifest.kernels) found.push_back(each.file);
   if (!manifest.tokenizer_bin.file.empty()) found.push_back(manifest.tokenizer_bin);
   for (const auto& [name, part] : manifest.components)
     for (FileInfo& each : files_of(part)) found.push_back(std::move(each));

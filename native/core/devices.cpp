@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cuda_backend.hpp"
 #include "error.hpp"
 #include "onnxruntime.hpp"
 
@@ -48,8 +49,10 @@ bool has_driver() {
   return is_there;
 }
 
-// Return why a device cannot be used; "" if nothing speaks against it. The device is not tried.
-std::string why_not(const Device& device) {
+// Return why a bundle cannot run on a device; "" if nothing speaks against it. ONNX Runtime's are not tried.
+std::string why_not(const Manifest& manifest, const Device& device) {
+  if (device.kind == "cuda" && has_cuda_kernels("decoder", manifest))
+    return why_no_cuda_kernels(manifest, device.ordinal);
   const std::vector<std::string> here = Ort::GetAvailableProviders();
   if (std::find(here.begin(), here.end(), device.provider()) == here.end())
     return join("no ", device.provider(), " in this ONNX Runtime ", onnxruntime_version(),
@@ -70,7 +73,7 @@ Device choose_device(const Manifest& manifest, const std::string& wanted) {
          ": its engines are TensorRT's, which only Python runs; export it with --lowering portable");
   if (wanted != "auto") {
     const Device found = parse(wanted);
-    const std::string reason = why_not(found);
+    const std::string reason = why_not(manifest, found);
     if (!reason.empty()) fail(JE_E_DEVICE, manifest.name, " on ", found.text(), ": ", reason);
     return found;
   }
@@ -78,7 +81,8 @@ Device choose_device(const Manifest& manifest, const std::string& wanted) {
   const bool is_portable = std::all_of(manifest.components.begin(), manifest.components.end(),
                                        [](const auto& each) { return each.second.target == "any"; });
   const Device gpu{"cuda", 0};
-  return is_portable && why_not(gpu).empty() ? gpu : Device();
+  const bool is_for_gpu = is_portable || has_cuda_kernels("decoder", manifest);
+  return is_for_gpu && why_not(manifest, gpu).empty() ? gpu : Device();
 }
 
 }  // namespace je

@@ -46,8 +46,28 @@ Engines::Engines(Bundle bundle, Device device, const je_options& options)
   if (is_any_on_cpu_kernels) pool_ = std::make_shared<Pool>(num_threads());
 }
 
+bool Engines::is_on_cuda_kernels(const std::string& name) const {
+  return device_.kind == "cuda" && has_cuda_kernels(name, bundle_.manifest);
+}
+
+// Return where a component runs: of a bundle with our GPU kernels, what they do not compute runs on the CPU.
+Device Engines::device_of(const std::string& name) const {
+  return uses_cuda_kernels() && !is_on_cuda_kernels(name) ? Device() : device_;
+}
+
 bool Engines::is_on_cpu_kernels(const std::string& name) const {
-  return device_.is_cpu() && runs_on_cpu_kernels(name, bundle_.manifest);
+  return device_of(name).is_cpu() && runs_on_cpu_kernels(name, bundle_.manifest);
+}
+
+const char* Engines::ran_by(const std::string& name) const {
+  if (is_on_cuda_kernels(name)) return ", by our GPU kernels";
+  return is_on_cpu_kernels(name) ? ", by our CPU kernels" : "";
+}
+
+std::shared_ptr<const CudaKernels> Engines::cuda() {
+  const std::lock_guard<std::mutex> lock(cuda_mutex_);
+  if (!cuda_) cuda_ = open_cuda_kernels(bundle_, device_.ordinal);
+  return cuda_;
 }
 
 void Engines::log(int32_t level, const std::string& line) const {
@@ -66,15 +86,14 @@ const Kind& Engines::opened(const std::string& name, std::unique_ptr<Kind> Slot:
     slot.*kind = make();
     bundle_.check_unchanged(name);
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
-    log(JE_LOG_INFO,
-        join(name, " opened in ", took.count(), " ms", is_on_cpu_kernels(name) ? ", by our CPU kernels" : ""));
+    log(JE_LOG_INFO, join(name, " opened in ", took.count(), " ms", ran_by(name)));
   }
   return *(slot.*kind);
 }
 
 GraphOptions Engines::graph_options(const std::string& name) const {
   const bool upcasts_on_use = bundle_.component(name).upcasts_on_use;
-  return {options_.num_threads, device_, upcasts_on_use, options_.log ? &options_ : nullptr};
+  return {options_.num_threads, device_of(name), upcasts_on_use, options_.log ? &options_ : nullptr};
 }
 
 const Graph& Engines::graph(const std::string& name) {
@@ -86,12 +105,14 @@ const Graph& Engines::graph(const std::string& name) {
 
 const DecoderEngine& Engines::decoder(const std::string& name) {
   return opened(name, &Slot::decoder, [&] {
+    if (is_on_cuda_kernels(name)) return cuda_decoder(bundle_, cuda());
     return is_on_cpu_kernels(name) ? cpu_decoder(bundle_, pool_) : graph_decoder(bundle_, name, graph_options(name));
   });
 }
 
 const Head& Engines::head(const std::string& name) {
   return opened(name, &Slot::head, [&] {
+    if (is_on_cuda_kernels(name)) return std::make_unique<Head>(cuda_head(bundle_, name, cuda()));
     return std::make_unique<Head>(is_on_cpu_kernels(name) ? cpu_head(bundle_, name, pool_) : graph_head(name));
   });
 }
@@ -146,7 +167,7 @@ void Engines::open(const std::vector<std::string>& names) {
 DecoderNames Engines::decoder_names(bool needs_steps, bool has_prefill) {
   std::string prefill = "decoder";
   const auto found = slots_.find(kPrefill);
-  if (has_prefill && found != slots_.end() && !uses_cpu_kernels()) {
+  if (has_prefill && found != slots_.end() && !uses_cpu_kernels() && !uses_cuda_kernels()) {
     const std::unique_lock<std::mutex> lock(found->second.mutex);
     const bool is_open = found->second.decoder != nullptr;
     if (is_open || static_cast<double>(bundle_.num_bytes(kPrefill)) < free_memory()) prefill = kPrefill;

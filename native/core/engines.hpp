@@ -9,6 +9,7 @@
 
 #include "bundle.hpp"
 #include "cpu_kernels.hpp"
+#include "cuda_backend.hpp"
 #include "decoder_engine.hpp"
 #include "kept.hpp"
 #include "onnxruntime.hpp"
@@ -31,6 +32,7 @@ class Engines {
   const Sizes& sizes() const { return bundle_.manifest.sizes; }
   const Device& device() const { return device_; }
   bool uses_cpu_kernels() const { return is_on_cpu_kernels("decoder"); }
+  bool uses_cuda_kernels() const { return is_on_cuda_kernels("decoder"); }
   // Return the threads of the CPU kernels.
   int num_threads() const { return options_.num_threads > 0 ? options_.num_threads : num_processors(); }
 
@@ -67,6 +69,10 @@ class Engines {
   template <class Kind, class Make>
   const Kind& opened(const std::string& name, std::unique_ptr<Kind> Slot::* kind, const Make& make);
   bool is_on_cpu_kernels(const std::string& name) const;
+  bool is_on_cuda_kernels(const std::string& name) const;
+  const char* ran_by(const std::string& name) const;
+  Device device_of(const std::string& name) const;
+  std::shared_ptr<const CudaKernels> cuda();
   GraphOptions graph_options(const std::string& name) const;
   Head graph_head(const std::string& name);
   Stage graph_stage(const std::string& name);
@@ -75,6 +81,8 @@ class Engines {
   Device device_;
   je_options options_;
   std::shared_ptr<Pool> pool_;
+  std::mutex cuda_mutex_;
+  std::shared_ptr<const CudaKernels> cuda_;  // made when first needed
   Kept kept_;
   std::map<std::string, Slot> slots_;  // one per component; the map is never changed
 };

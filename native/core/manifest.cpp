@@ -134,21 +134,26 @@ ComponentInfo component_of(ObjectReader from) {
   return found;
 }
 
-FileInfo kernel_of(ObjectReader from) {
-  const FileInfo found = file_of(from);
-  from.identifier("name");
-  from.identifier("symbol");
-  const std::string target = from.text("target"), number = target.substr(std::min<size_t>(3, target.size()));
+KernelInfo kernel_of(ObjectReader from) {
+  KernelInfo found;
+  found.file = file_of(from);
+  found.name = from.identifier("name");
+  found.symbol = from.identifier("symbol");
+  found.target = from.text("target");
+  const std::string number = found.target.substr(std::min<size_t>(3, found.target.size()));
   const bool is_number = number.find_first_not_of("0123456789") == std::string::npos;
-  if (target.rfind("sm_", 0) != 0 || number.size() < 2 || number.size() > 3 || !is_number)
+  if (found.target.rfind("sm_", 0) != 0 || number.size() < 2 || number.size() > 3 || !is_number)
     from.wrong("target", "is no compute capability");
-  from.integer("threads", 1, 1024);
-  from.integer("shared_bytes", 0, limits::kMiB);
-  for (const auto& each : from.list("arguments")) from.shown("arguments", each, 1, limits::kWord);
+  found.threads = from.integer("threads", 1, 1024);
+  found.shared_bytes = from.integer("shared_bytes", 0, limits::kMiB);
+  for (const auto& each : from.list("arguments"))
+    found.arguments.push_back(from.shown("arguments", each, 1, limits::kWord));
   ObjectReader constants = from.object("constants");
   for (const std::string& key : constants.keys()) {
     if (!is_identifier(key)) constants.wrong(key, "has no plain name");
-    if (!constants.value(key.c_str()).is_boolean()) constants.integer(key.c_str(), INT64_MIN, INT64_MAX);
+    found.constants[key] = constants.value(key.c_str()).is_boolean()
+                               ? constants.truth(key.c_str())
+                               : constants.integer(key.c_str(), INT64_MIN, INT64_MAX);
   }
   from.done();
   return found;

@@ -38,6 +38,15 @@ struct Stored {
   bool is_in_graph = true;
 };
 
+// A GPU kernel, compiled for one kind of GPU. target: "sm_89". constants: what it was compiled with.
+struct KernelInfo {
+  FileInfo file;
+  std::string name, symbol, target;
+  int64_t threads = 0, shared_bytes = 0;
+  std::vector<std::string> arguments;
+  std::map<std::string, int64_t> constants;
+};
+
 // The sizes that a named dimension can have.
 struct Range {
   int64_t least, usual, most;
@@ -91,7 +100,7 @@ struct Manifest {
   Sampling sampling;
   FileInfo tokenizer, tokenizer_bin;
   std::map<std::string, ComponentInfo> components;
-  std::vector<FileInfo> kernels;
+  std::vector<KernelInfo> kernels;
   TensorInfo cache;  // of the decoder's inputs: keys of the first layer (rows, heads, slots, numbers)
 
   // Return a component. file: the manifest's name, for errors. Throws Error JE_E_BUNDLE if there is no such component.

@@ -133,7 +133,8 @@ void check_positions(const char* name, int64_t value, int64_t positions, const E
   const int64_t most = engines.bundle().component("decoder").profile.at("T").most;
   if (positions > most)
     fail(JE_E_ARGUMENT, name, " is ", value, "; this bundle's decoder takes at most ", most, " at once");
-  if (engines.bundle().is_decoder_for_cpu() && !engines.device().is_cpu())
+  const bool is_graph = !engines.uses_cpu_kernels() && !engines.uses_cuda_kernels();
+  if (is_graph && engines.bundle().is_decoder_for_cpu() && !engines.device().is_cpu())
     fail(JE_E_ARGUMENT, name, " is ", value, ": on ", engines.device().text(),
          " this needs a bundle exported with --lowering portable; leave it out");
 }

@@ -159,6 +159,11 @@ class Kernels:
     def _open(self, name: str) -> tuple[Kernel, Any]:
         """Return a kernel with its loaded function."""
         kernel = self._found.get(name)
+        if kernel is None and self._found:
+            raise BundleError(
+                f"{self._folder}: no kernel {name}: it was exported by an earlier version; export "
+                "it again"
+            )
         if kernel is None:
             cuda = self._cuda
             raise DeviceError(

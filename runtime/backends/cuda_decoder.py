@@ -1,8 +1,8 @@
 """The decoder on an NVIDIA GPU by our kernels: 4-bit weights, keys and values in float16.
 
 It has the inputs and outputs of a bundle's decoder graph, but for the type of keys and values. A
-pass computes up to 16 rows. They are one position of each row, or positions of the same rows one
-after another. Calls with more positions of a row take passes of many rows, by kernels of their own.
+pass computes up to 16 positions: one of each row, or several of some rows. Prompts and steps of a
+flow take passes of up to 640, by kernels of their own (cuda_passes.py).
 
 Shapes: R rows, T positions, D width, N heads, H numbers per head, S slots, C chunks of slots.
 """
@@ -23,7 +23,7 @@ from janus_edge.runtime.backends.cuda_passes import (
     MOST_MANY,
     MOST_ROWS,
     Pass,
-    ending,
+    has_many,
     passes_of,
 )
 from janus_edge.runtime.backends.cuda_weights import DeviceWeights, Words
@@ -113,7 +113,7 @@ class CudaDecoder:
                 "QUERIES": self._heads * sizes.head_dim,
             },
             "merge": {"HEADS": self._heads, "HEAD": sizes.head_dim, "CHUNK": self._chunk},
-            "output": {"INPUTS": self._heads * sizes.head_dim},
+            "output": {"INPUTS": self._heads * sizes.head_dim, "SPLITS": self._parts},
             "gate_up": {"WIDTH": width},
             "down": {"INPUTS": self._inner, "SPLITS": self._parts},
         }
@@ -146,7 +146,8 @@ class CudaDecoder:
         self, inputs: Buffers, outputs: Buffers, *, often: bool = True, last_only: bool = False
     ) -> Callable[[], None]:
         """Return a call on fixed arrays; it returns when their results are there."""
-        return bound(self._gpu.cuda, WHAT, self.prepare_enqueue, inputs, outputs)
+        prepare = partial(self.prepare_enqueue, often=often)
+        return bound(self._gpu.cuda, WHAT, prepare, inputs, outputs)
 
     def prepare_enqueue(
         self,
@@ -157,17 +158,18 @@ class CudaDecoder:
     ) -> EnqueueCall:
         """Return a call that sends the work to the stream and does not wait for it.
 
-        Keys and values are updated in place; ``often`` changes nothing.
+        Keys and values are updated in place. Prompts are what is not computed often.
         """
         caches = [inputs[name] for name in past_names(self._sizes.num_layers)]
         rows, time = inputs["embeds"].shape[:2]
-        if ending(time):  # works on a stream follow each other, so that all can share the memory
+        is_many = has_many(time, is_prompt=not often)
+        if is_many:  # works on a stream follow each other, so that all can share the memory
             self._of_many = self._of_many or self._scratch(MOST_MANY, 1, None)
             scratch = self._of_many
         else:
             chunks = -(-caches[0].shape[2] // self._chunk)
             scratch = self._scratch(min(MOST_ROWS, rows * time), self._parts, chunks)
-        passes = passes_of(inputs, outputs["hidden"], caches)
+        passes = passes_of(inputs, outputs["hidden"], caches, is_many=is_many)
         steps = [self._step(each, scratch) for each in passes]
         return EnqueueCall([send for each in steps for send in each], (inputs, outputs, self))
 
@@ -239,7 +241,7 @@ class CudaDecoder:
         if not each.is_step:
             programs = rows * self._sizes.num_kv_heads
             yield "write_slots", programs, (*given, slots, *each.part)
-        if scratch.attended is None:
+        if scratch.attended is None or scratch.stats is None:
             tile = self._gpu.kernels.constant(f"attend{MANY}", "ROWS")
             programs = rows // each.span * heads * -(-each.span // tile)
             yield f"attend{MANY}", programs, (*given, scratch.merged, slots, *each.part)

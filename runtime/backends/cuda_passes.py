@@ -13,8 +13,9 @@ import numpy as np
 from janus_edge.runtime.cuda import DeviceArray
 
 MOST_ROWS = 16  # of a pass: a tile of products
-MOST_MANY = 640  # of a pass with many rows: a prompt, or a step of a flow
+MOST_MANY = 640  # of a pass with many rows
 MANY = "_many"  # ends the names of its kernels
+_MOST_DRAFTS = 64  # positions of a call whose hidden states must not depend on their number
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,7 @@ class Pass:
     """Says which rows of a call a pass computes: ``span`` positions of each cache.
 
     They begin at position ``start`` of the call and at cache ``first``; the call has ``time``
-    positions. Parts of a call take the same kernels whatever their length, so that sums do not
-    depend on how it is divided.
+    positions. ``is_many``: by the kernels for many rows.
     """
 
     embeds: DeviceArray
@@ -36,16 +36,17 @@ class Pass:
     time: int
     first: int
     start: int
+    is_many: bool
 
     @property
     def is_step(self) -> bool:
         """True where the call has one position of each row."""
-        return self.time == 1
+        return self.time == 1 and not self.is_many
 
     @property
     def ending(self) -> str:
         """What the names of the kernels end with."""
-        return ending(self.time)
+        return MANY if self.is_many else ""
 
     @property
     def part(self) -> tuple[int, int, int, int]:
@@ -53,13 +54,25 @@ class Pass:
         return self.span, self.time, self.first, self.start
 
 
-def ending(time: int) -> str:
-    """Return what the names of kernels end with, for a call with so many positions of a row."""
-    return MANY if time > MOST_ROWS else ""
+def has_many(time: int, *, is_prompt: bool) -> bool:
+    """Return whether a call takes the kernels for many rows.
+
+    Prompts do, whatever their length: a row must not depend on the others of its batch. Drafts do
+    not, whatever their number: it must not change what is drawn.
+
+    Args:
+        time: Positions of a row.
+        is_prompt: Whether they are prompts.
+    """
+    return is_prompt or time > _MOST_DRAFTS
 
 
 def passes_of(
-    inputs: Mapping[str, DeviceArray], hidden: DeviceArray, caches: list[DeviceArray]
+    inputs: Mapping[str, DeviceArray],
+    hidden: DeviceArray,
+    caches: list[DeviceArray],
+    *,
+    is_many: bool,
 ) -> Iterator[Pass]:
     """Divide a call into passes: several rows' positions at once, or parts of one row's.
 
@@ -67,10 +80,11 @@ def passes_of(
         inputs: The decoder's: embeds (R, T, D), positions (R, T), lengths (R,).
         hidden: Receives the hidden states (R, T, D).
         caches: Keys and values of each layer.
+        is_many: By the kernels for many rows.
     """
     embeds = inputs["embeds"]
     rows, time, width = embeds.shape
-    most = MOST_MANY if ending(time) else MOST_ROWS
+    most = MOST_MANY if is_many else MOST_ROWS
     at_once = max(1, most // time)
     for first in range(0, rows, at_once):
         own = min(at_once, rows - first)
@@ -92,4 +106,5 @@ def passes_of(
                 time=time,
                 first=first,
                 start=start,
+                is_many=is_many,
             )

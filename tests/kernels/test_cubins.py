@@ -21,6 +21,7 @@ from janus_edge.kernels.tuning import TABLE, tuned
 
 NAMES = [spec.name for spec in specs(Shape())]
 REGISTERS = 65536  # of a multiprocessor, on every GPU that there are cubins for
+MOST_SHARED = 99 * 1024  # bytes of a program, on the GPUs that allow least
 SIZES = {"i32": 4, "fp32": 4}  # bytes of a parameter; addresses and i64 are 8
 # What a kernel must load or store at once, and how often at least. nearest_code reads single
 # numbers; flow_update measured faster with 8 bytes a thread than with 16 (docs/log.md).
@@ -75,6 +76,7 @@ def found(entries: dict[tuple[str, int], dict[str, Any]]) -> dict[tuple[str, int
 def test_a_cubin(entries: Any, found: Any, name: str, target: int) -> None:
     entry, needs = entries[name, target], found[name, target]
     assert needs.registers * entry["threads"] <= REGISTERS
+    assert entry["shared_bytes"] <= MOST_SHARED
     assert needs.spilled == 0 and "LDL" not in needs.code and "STL" not in needs.code
     if name in PRODUCTS:
         product = next(each for each in tune.products() if each.spec.name == name)

@@ -255,6 +255,19 @@ def test_attention_put_together(positions: list[int], lengths: list[int]) -> Non
     made.check()
 
 
+def test_a_part_of_a_call_is_what_the_whole_is() -> None:
+    """Attention of the second of two caches, and there of the last positions."""
+    whole, part = (Attention([*range(40), *range(60, 100)], [40, 90]) for _ in range(2))
+    attend_many.attend_many(*whole.given, *whole.caches, *whole.places, whole.found, 16)
+    attend_many.attend_many(*part.given, *part.caches, *part.places, part.found, 16)  # writes slots
+    outputs, caches = part.given[0][70:], [cache[1:] for cache in part.caches]
+    found = torch.full_like(part.found[70:], torch.nan)
+    own = (outputs, *part.given[1:], *caches, *part.places, found)
+    sizes = {"HEADS": 4, "SHARED": 2, "HALF": 32, "ROWS": 16, "BLOCK": 32}
+    attend_many.attend_many_kernel[(4,)](*own, part.SLOTS, 10, 40, 1, 30, **sizes)
+    assert torch.equal(found, whole.found[70:])
+
+
 @pytest.mark.parametrize(
     ("positions", "lengths"),
     [

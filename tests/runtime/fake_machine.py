@@ -91,7 +91,7 @@ def small_checkpoint() -> Checkpoint:
 
 
 def small_flow_checkpoint() -> Checkpoint:
-    """A step has 17 positions: t's and those of 4 x 4 patches."""
+    """A step has 65 positions, so that it takes the kernels for many rows."""
     language = dataclasses.replace(small_checkpoint().model.config.language, num_hidden_layers=1)
     vision = dataclasses.replace(RANDOM_FLOW.vision, image_size=64)
     torch.manual_seed(3)

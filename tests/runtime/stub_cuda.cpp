@@ -19,7 +19,7 @@
 namespace {
 
 constexpr int kOk = 0, kInvalid = 1, kNoMemory = 2, kNoImage = 200, kNoContext = 201, kNotFound = 500, kCaptured = 900;
-constexpr size_t kTotal = size_t{1} << 31, kCodes = 16384, kWidth = 2048, kParts = 4, kLatent = 4 * 48 * 48, kDim = 8;
+constexpr size_t kCodes = 16384, kWidth = 2048, kParts = 4, kLatent = 4 * 48 * 48, kDim = 8;
 
 using Work = std::function<void()>;
 std::recursive_mutex mutex;
@@ -30,6 +30,12 @@ double ticks = 0;
 size_t held = 0;
 thread_local std::vector<void*> contexts(1);  // the last is current
 int context_of_gpu;
+
+// A number of the environment.
+int setting(const char* name, int otherwise) {
+  const char* given = std::getenv(name);
+  return given ? std::atoi(given) : otherwise;
+}
 
 void send(Work work) { (is_capturing ? recorded : queue).push_back(std::move(work)); }
 
@@ -230,7 +236,8 @@ int cuDeviceGetName(char* name, int size, int) {
   return std::snprintf(name, static_cast<size_t>(size), "Stub of libcuda"), kOk;
 }
 int cuDeviceGetAttribute(int* value, int which, int) {
-  *value = which == 75 ? 12 : 0;
+  const int capability = setting("STUB_CAPABILITY", 120);
+  *value = which == 75 ? capability / 10 : capability % 10;
   return kOk;
 }
 int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &context_of_gpu, kOk; }
@@ -252,14 +259,15 @@ int cuStreamSynchronize(void*) {
   if (is_capturing) return kCaptured;
   return drain(), kOk;
 }
+size_t memory() { return static_cast<size_t>(setting("STUB_MEMORY_MB", 2048)) << 20; }
 int cuMemGetInfo(size_t* free, size_t* total) {
   GUARDED;
-  return *free = kTotal - held, *total = kTotal, kOk;
+  return *free = memory() - held, *total = memory(), kOk;
 }
 int cuMemAlloc(void** address, size_t size) {
   GUARDED;
   if (is_capturing) return kCaptured;
-  if (held + size > kTotal) return kNoMemory;
+  if (held + size > memory()) return kNoMemory;
   *address = std::aligned_alloc(256, (size + 255) / 256 * 256);
   std::memset(*address, 0xAB, size);
   blocks[static_cast<uint8_t*>(*address)] = size;

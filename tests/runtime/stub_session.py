@@ -18,7 +18,6 @@ import numpy as np
 
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.session import Session
-from janus_edge.runtime.sizes import CodeSizes
 from tests.runtime import fake_cuda
 from tests.runtime.fake_machine import PROMPTS, drawn, results
 
@@ -35,8 +34,8 @@ class Stub:
         self.library = ctypes.CDLL("libcuda.so.1")
         self.library.stub_holds.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
         sizes = bundle.manifest.sizes
-        assert isinstance(sizes, CodeSizes)
-        self.width, self.codebook_size = sizes.hidden_size, sizes.codebook_size
+        self.width = sizes.hidden_size
+        self.codebook_size = getattr(sizes, "codebook_size", 0)
         self.constants = {each.name: each.constants for each in bundle.manifest.kernels}
         self.arguments = {each.symbol: each.arguments for each in bundle.manifest.kernels}
         self.launched: set[str] = set()

@@ -19,6 +19,7 @@ from janus_edge.kernels.spec import Shape
 from janus_edge.kernels.tuning import tuned
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.backends import cuda_decoder, cuda_passes
 from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cuda import Cuda
@@ -28,6 +29,7 @@ from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
 from janus_edge.runtime.sizes import CodeSizes
 from tests.bench.test_tune import CODE
+from tests.runtime import fake_cuda
 from tests.runtime.fake_decoder import interpreted
 from tests.runtime.fake_machine import (
     PROMPTS,
@@ -52,7 +54,6 @@ def bundle(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundl
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Its steps have many positions."""
     return export_with_kernels(small_flow_checkpoint(), tmp_path_factory.mktemp("flow") / "small")
 
 
@@ -100,9 +101,38 @@ def test_launches_give_kernels_what_they_take(
         first = decoder.prefill(prompt, np.array([18, 17])).copy()
         several = decoder.look_ahead(ahead).copy()
         hidden = decoder.step(step).copy()
+        alone = engines.open_decoder(1, 160).prefill(prompt[1:, :17], np.array([17]))
+        assert np.array_equal(alone[0], first[1])  # whatever the others of its batch are
         found.append((first, several, hidden, engines.head("text_head")(hidden).copy()))
     for ours, reference in zip(*found, strict=True):
         assert np.abs(ours - reference).max() < 2e-3 * np.abs(reference).max()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there kernels run on the device")
+def test_launches_of_the_image_head(gpu: Machine, small: Checkpoint) -> None:
+    hidden = np.random.default_rng(5).standard_normal((2, 256), np.float32)
+    specs = [each for each in kernels_of(small.model, decoder=True) if "head" in each.name]
+    found = []
+    for kernels in ({f"{each.name}_kernel": interpreted(tuned(each, 89)) for each in specs}, {}):
+        gpu.driver.kernels = fake_cuda.KERNELS | kernels
+        found.append(gpu.session()._engines.head("image_head")(hidden).copy())
+    assert np.abs(found[0] - found[1]).max() < 2e-3 * np.abs(found[1]).max()
+
+
+def test_longer_prompts_take_several_passes(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the hidden states of one pass; so do more drafts than a pass has."""
+    made = np.random.default_rng(6)
+    prompt, ahead = (made.standard_normal((2, time, 256), np.float32) for time in (70, 40))
+    found = []
+    for most in (640, 32, 20):
+        for module in (cuda_decoder, cuda_passes):
+            monkeypatch.setattr(module, "MOST_MANY", most)
+        decoder = gpu.session()._engines.open_decoder(2, 160)
+        first = decoder.prefill(prompt, np.array([70, 33])).copy()
+        found.append((first, decoder.look_ahead(ahead).copy()))
+    for one, *others in zip(*found, strict=True):
+        for each in others:
+            assert np.abs(each - one).max() < 1e-5 * np.abs(one).max()
 
 
 @pytest.mark.parametrize("more", [{}, {"guidance_scale": 1.0}, {"num_images": 5}])
@@ -116,7 +146,7 @@ def test_the_loops_agree(
     assert np.array_equal(found, results(drawn(gpu.session(), request)))
 
 
-@pytest.mark.parametrize("width", [2, 3, 8, 16])
+@pytest.mark.parametrize("width", [2, 3, 8, 16, 20])
 @pytest.mark.parametrize("more", [{}, {"guidance_scale": 1.0}, {"num_images": 3}])
 def test_passes_draw_what_steps_draw(gpu: Machine, width: int, more: dict[str, Any]) -> None:
     """With fewer launches; also where a pass has more rows than a tile."""
@@ -178,7 +208,7 @@ def test_rows_that_overlap(gpu: Machine) -> None:
     assert isinstance(sizes, CodeSizes)
     request = ImageRequest(prompt="a star", seed=1)
     in_order = results(drawn(gpu.session(), request))
-    with pytest.warns(DeviceWarning, match="cuda:0 waits for the host at each code"):
+    with pytest.warns(DeviceWarning, match="cuda:0 waits for the host at each pass"):
         whole, narrow = (
             results(drawn(gpu.session(), dataclasses.replace(request, window=window)))
             for window in (sizes.code_grid, 1)

@@ -7,10 +7,8 @@ code runs on a GPU only.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from tests.runtime.fake_machine import (
     results,
     small_checkpoint,
 )
+from tests.runtime.stub_library import run_python, with_stub
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,34 +35,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment where cuda-bindings finds the stub, which is built here."""
-    folder = tmp_path_factory.mktemp("stub")
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-shared", "-fPIC"]
-    warnings = ["-Wall", "-Wextra", "-Werror"]
-    library = str(folder / "libcuda.so.1")
-    build = ["g++", *flags, *warnings, str(HERE / "stub_cuda.cpp"), "-o", library]
-    subprocess.run(build, check=True)
-    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    paths = [str(folder), *filter(None, [kept.get("LD_LIBRARY_PATH")])]
-    return kept | {"LD_LIBRARY_PATH": os.pathsep.join(paths)}
-
-
-def _ran(environment: dict[str, str], *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        env=environment,
-        cwd=HERE.parents[1],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    return done.stdout
+    return with_stub(tmp_path_factory.mktemp("stub"))
 
 
 def test_the_driver_tests_pass_on_a_stub(environment: dict[str, str]) -> None:
     tests = str(HERE / "test_gpu_driver.py")
-    said = _ran(environment, "pytest", "-q", "-p", "no:cacheprovider", tests)
+    said = run_python(environment, "pytest", "-q", "-p", "no:cacheprovider", tests)
     assert re.search(r"^\d+ passed in", said, re.M), said[-500:]  # and none skipped
 
 
@@ -74,7 +51,9 @@ def test_the_decode_loop_runs_through_the_bindings(
 ) -> None:
     """Decoder, heads, sampler and look-up, captured and replayed: the codes of the fake driver."""
     bundle = export_with_kernels(small_checkpoint(), tmp_path / "b")
-    said = _ran(environment, "tests.runtime.stub_session", str(bundle.folder), str(tmp_path / "c"))
+    said = run_python(
+        environment, "tests.runtime.stub_session", str(bundle.folder), str(tmp_path / "c")
+    )
     expected = {"qkv", "attend", "attend_kept", "write_slots", "merge", "output", "gate_up"}
     expected |= {
         "down",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +45,24 @@ def test_a_display_starts_and_stops_as_a_whole(signal_in: str, block_runs: bool)
             end_displays()
     assert display.did == ["start begins", "start ends", "stop begins", "stop ends"]
     assert ran == block_runs
+
+
+def test_a_second_signal_ends_the_program_though_a_display_hangs() -> None:
+    code = """
+import os, signal, time
+from janus_edge.runtime.stop import displayed, stoppable
+class Display:
+    def start(self):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        time.sleep(60)
+    def stop(self): pass
+with stoppable(), displayed(Display()):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=30)
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_a_display_whose_block_was_never_entered_ends_before_the_last_line(

@@ -1,0 +1,80 @@
+"""Draw and ask by the C API and by Python with a bundle's GPU kernels, on the stub of libcuda.
+
+    LD_LIBRARY_PATH=STUB python -m tests.native.cuda_session LIBRARY BUNDLE REQUESTS.json
+
+Each line of output is a request's result by C and by Python, which are to be equal. The stub calls
+back here for the kernels' arithmetic. ``test_cuda.py`` runs this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.engines import Engines
+from janus_edge.runtime.errors import DeviceWarning
+from janus_edge.runtime.events import Image, Text
+from janus_edge.runtime.requests import AskRequest, ImageRequest
+from janus_edge.runtime.session import Session
+from tests.native.capi import Api, ApiError
+from tests.native.conftest import as_image
+from tests.native.test_conformance import _c
+from tests.runtime.stub_session import Stub
+
+
+def shown() -> np.ndarray:
+    """An image to ask about."""
+    return np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+
+
+def by_c(api: Api, session: Any, request: dict[str, Any]) -> list[str]:
+    if "question" in request:
+        asked = request["question"].encode()
+        return [api.ask(session, prompt=asked, input_images=[shown()], max_tokens=5).decode()]
+    events = api.draw(session, **_c(request))
+    return [digest(each.codes if len(each.codes) else each.latent) for each in events]
+
+
+def by_python(session: Session, request: dict[str, Any]) -> list[str]:
+    if "question" in request:
+        asked = AskRequest(**request, images=(as_image(shown()),), max_tokens=5)
+        return ["".join(e.text for e in session.ask(asked) if isinstance(e, Text))]
+    events = session.generate_image(ImageRequest(**request))
+    images = [event for event in events if isinstance(event, Image)]
+    return [digest(each.latent.flatten() if each.codes is None else each.codes) for each in images]
+
+
+def digest(numbers: np.ndarray) -> str:
+    kind = np.float32 if numbers.dtype.kind == "f" else np.int32
+    return hashlib.sha256(numbers.astype(kind).tobytes()).hexdigest()[:16]
+
+
+def main(library: Path, folder: Path, requests: list[dict[str, Any]]) -> None:
+    """Print a line for each request; "error" with a status and a line where C fails."""
+    bundle = open_bundle(folder)
+    stub, api = Stub(bundle), Api(library)
+    Engines.loops_on_gpu = False  # type: ignore[assignment, method-assign]  # C has the host's loop
+    warnings.simplefilter("ignore", DeviceWarning)
+    try:
+        device = os.environ.get("CUDA_SESSION_DEVICE", "auto").encode()
+        with api.session(folder, device=device) as session:
+            assert api.info(session).device == b"cuda:0"
+            for request in requests:
+                ours = Session(bundle, device="cuda")
+                print(json.dumps([by_c(api, session, request), by_python(ours, request)]))
+    except ApiError as error:
+        print(json.dumps(["error", error.status, str(error)]))
+    assert not stub.failed, stub.failed[0]
+    print(" ".join(sorted(stub.launched)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

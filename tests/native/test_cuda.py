@@ -1,0 +1,99 @@
+"""The C API with a bundle's GPU kernels: on a stub of libcuda, it draws and answers what Python
+does. Kernels are computed by their references; their code runs on a GPU only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from janus_edge.model.weights import Checkpoint
+from janus_edge.runtime.bundle import Bundle
+from tests.native import capi
+from tests.native.capi import Api, ApiError
+from tests.native.conftest import Build
+from tests.runtime.fake_machine import (
+    export_with_kernels,
+    small_checkpoint,
+    small_flow_checkpoint,
+)
+from tests.runtime.stub_library import run_python, with_stub
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stub is for Linux")
+
+ASK = {"question": "how many are there?"}
+OF_FAMILY: dict[str, list[dict[str, Any]]] = {
+    "janus": [
+        {"prompt": "a star", "seed": 3},
+        {"prompt": ["a star", "two small red circles on a white background"], "num_images": 5},
+        {"prompt": "a star", "guidance_scale": 1.0, "parallel": 3},
+        {"prompt": "a star " * 12, "window": 1},
+        ASK,
+    ],
+    "janusflow": [{"prompt": "a star", "num_steps": 3}, ASK],
+}
+CHECKPOINTS = {"janus": small_checkpoint, "janusflow": small_flow_checkpoint}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return with_stub(tmp_path_factory.mktemp("stub"))
+
+
+@pytest.fixture(scope="module", params=OF_FAMILY)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    made: Checkpoint = CHECKPOINTS[request.param]()
+    return export_with_kernels(made, tmp_path_factory.mktemp("kernels") / "small")
+
+
+def run(
+    release: Build, bundle: Bundle, environment: dict[str, str], requests: Any, **more: str
+) -> list[str]:
+    words = (str(release.library), str(bundle.folder), json.dumps(requests))
+    return run_python(environment | more, "tests.native.cuda_session", *words).splitlines()
+
+
+def test_it_draws_and_answers_as_python_does(
+    release: Build, bundle: Bundle, environment: dict[str, str]
+) -> None:
+    requests = OF_FAMILY[bundle.manifest.family]
+    *found, launched = run(release, bundle, environment, requests)
+    assert len(found) == len(requests)
+    for line in map(json.loads, found):
+        assert line[0] == line[1] and len(line[0]) > 0, line
+    expected = {"attend", "attend_kept", "attend_many", "write_slots", "merge", "qkv", "qkv_many"}
+    expected |= {"text_logits", "repack4", "repack8", "last_norm", "last_norm_many"}
+    assert {f"{name}_kernel" for name in expected} <= set(launched.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "says"),
+    [
+        ({"STUB_MEMORY_MB": "1"}, capi.E_MEMORY, "MB for the decoder needed, "),
+        ({"STUB_CAPABILITY": "75"}, capi.E_DEVICE, "are for sm_120, sm_80, sm_89, not for cuda:0"),
+    ],
+)
+def test_what_a_gpu_lacks_is_one_line(
+    release: Build,
+    bundle: Bundle,
+    environment: dict[str, str],
+    more: dict[str, str],
+    status: int,
+    says: str,
+) -> None:
+    if status == capi.E_DEVICE:  # auto would take the CPU
+        more |= {"CUDA_SESSION_DEVICE": "cuda"}
+    line, _ = run(release, bundle, environment, OF_FAMILY[bundle.manifest.family][:1], **more)
+    kind, code, text = json.loads(line)
+    assert (kind, code) == ("error", status) and says in text and "\n" not in text
+
+
+def test_without_a_driver(api: Api, bundle: Bundle) -> None:
+    refused = pytest.raises(ApiError, match="no NVIDIA driver here; install one")
+    with refused as error, api.session(bundle.folder, device=b"cuda"):
+        pass
+    assert error.value.status == capi.E_DEVICE
+    with api.session(bundle.folder, device=b"auto") as session:
+        assert api.info(session).device == b"cpu"
