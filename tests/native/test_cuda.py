@@ -1,16 +1,20 @@
-"""The C API with a bundle's GPU kernels: on a stub of libcuda, it draws and answers what Python
-does. Kernels are computed by their references; their code runs on a GPU only."""
+"""The C API with a bundle's GPU kernels draws and answers what Python does: on a stub of libcuda,
+where kernels are computed by their references, and on a GPU where there is one."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from janus_edge.model.weights import Checkpoint
-from janus_edge.runtime.bundle import Bundle
+from janus_edge.runtime.bundle import Bundle, open_bundle
+from janus_edge.runtime.driver import num_gpus
+from janus_edge.runtime.errors import DeviceError
 from tests.native import capi
 from tests.native.capi import Api, ApiError
 from tests.native.conftest import Build
@@ -21,6 +25,12 @@ from tests.runtime.fake_machine import (
 )
 from tests.runtime.stub_library import run_python, with_stub
 
+try:
+    HAS_GPU = num_gpus()[1] > 0
+except DeviceError:
+    HAS_GPU = False
+
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stub is for Linux")
 
 ASK = {"question": "how many are there?"}
@@ -34,7 +44,7 @@ OF_FAMILY: dict[str, list[dict[str, Any]]] = {
     ],
     "janusflow": [{"prompt": "a star", "num_steps": 3}, ASK],
 }
-CHECKPOINTS = {"janus": small_checkpoint, "janusflow": small_flow_checkpoint}
+MADE = {"janus": small_checkpoint, "janusflow": small_flow_checkpoint}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +54,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=OF_FAMILY)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    made: Checkpoint = CHECKPOINTS[request.param]()
+    made: Checkpoint = MADE[request.param]()
     return export_with_kernels(made, tmp_path_factory.mktemp("kernels") / "small")
 
 
@@ -90,6 +100,21 @@ def test_what_a_gpu_lacks_is_one_line(
     assert (kind, code) == ("error", status) and says in text and "\n" not in text
 
 
+@pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU here")
+@pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
+def test_on_a_gpu(release: Build, tmp_path: Path, model: str) -> None:
+    words = ("export", str(CHECKPOINTS / model), str(tmp_path / "b"), "--backend", "cuda")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    run_python(environment, "janus_edge.cli", *words, "--quantize", "int4")
+    bundle = open_bundle(tmp_path / "b")
+    requests = OF_FAMILY[bundle.manifest.family]
+    found = run(release, bundle, environment | {"CUDA_SESSION_DEVICE": "cuda"}, requests)
+    assert len(found) == len(requests)
+    for line in map(json.loads, found):
+        assert line[0] == line[1] and len(line[0]) > 0, line
+
+
+@pytest.mark.skipif(HAS_GPU, reason="an NVIDIA GPU is here")
 def test_without_a_driver(api: Api, bundle: Bundle) -> None:
     refused = pytest.raises(ApiError, match="no NVIDIA driver here; install one")
     with refused as error, api.session(bundle.folder, device=b"cuda"):

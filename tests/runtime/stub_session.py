@@ -45,6 +45,11 @@ class Stub:
             bytes_of = "".join(str(ctypes.sizeof(_type(each))) for each in types)
             self.library.stub_compute(symbol.encode(), bytes_of.encode(), self._run)
 
+    @staticmethod
+    def is_here() -> bool:
+        """Whether libcuda is the stub."""
+        return hasattr(ctypes.CDLL("libcuda.so.1"), "stub_holds")
+
     def run(self, symbol: bytes, programs: int, values: Any) -> None:
         """Do what a launch asks for."""
         name = symbol.decode()
