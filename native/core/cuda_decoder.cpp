@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kMostRows = 16;    // of a pass: a tile of products
 constexpr int64_t kMostMany = 640;   // of a pass with many rows
 constexpr int64_t kMostDrafts = 64;  // positions of a call whose hidden states must not depend on their number
+constexpr int64_t kMostParts = 64;   // of a product
 constexpr int64_t kGroup = 128;      // inputs that a product with 4-bit weights takes at once
 constexpr size_t kFloat = 4, kHalf = 2, kIndex = 8;  // bytes
 const char* const kWhat = "the decoder";
@@ -59,8 +60,8 @@ class CudaDecoder : public DecoderEngine {
  public:
   CudaDecoder(const Bundle& bundle, std::shared_ptr<const CudaKernels> kernels)
       : sizes_(bundle.manifest.sizes), kernels_(std::move(kernels)), gpu_(*kernels_->gpu()) {
-    const Gpu::Use use(gpu_);
     const CudaWeights weights(kernels_, bundle, "decoder", kWhat);
+    const Gpu::Use use(gpu_);
     const int64_t width = sizes_.hidden_size, shared = sizes_.num_kv_heads * sizes_.head_dim;
     for (int64_t i = 0; i < sizes_.num_layers; ++i) {
       const std::string at = join("layers.", i, ".");
@@ -71,8 +72,15 @@ class CudaDecoder : public DecoderEngine {
       layer.mlp_norm = weights.vector(at + "post_attention_layernorm.weight", {width});
       layer.gate_up = weights.words({at + "gate_proj", at + "up_proj"}, 4, width, 0, kGroup);
       layer.down = weights.words({at + "down_proj"}, 4, 0, width);
-      weights.host().require(layer.gate_up.outputs == 2 * layer.down.inputs);
+      const auto outputs = [&](const char* name) { return weights.host().matrix(at + name, 4, width).outputs; };
+      weights.host().require(outputs("k_proj") == shared && outputs("v_proj") == shared);
+      weights.host().require(outputs("gate_proj") == outputs("up_proj"));
       layers_.push_back(std::move(layer));
+    }
+    for (const Layer& each : layers_) {  // whose sizes the first one stands for
+      weights.host().require(each.qkv.outputs == layers_[0].qkv.outputs);
+      weights.host().require(each.gate_up.outputs == 2 * each.down.inputs);
+      weights.host().require(each.down.inputs == layers_[0].down.inputs);
     }
     norm_ = weights.vector("hidden.weight", {width});
     cosines_ = weights.vector("cos", {sizes_.max_length, sizes_.head_dim / 2});
@@ -80,7 +88,9 @@ class CudaDecoder : public DecoderEngine {
     heads_ = layers_[0].qkv.outputs / sizes_.head_dim - 2 * sizes_.num_kv_heads;
     inner_ = layers_[0].down.inputs;
     weights.host().require(heads_ > 0 && heads_ % sizes_.num_kv_heads == 0);
+    weights.host().require(heads_ * sizes_.head_dim + 2 * shared == layers_[0].qkv.outputs);
     parts_ = kernels_->constant("output", "SPLITS");
+    weights.host().require(parts_ <= kMostParts);
     chunk_ = kernels_->constant("attend", "CHUNK");
     check_kernels();
   }
@@ -172,8 +182,9 @@ class CudaDecoder : public DecoderEngine {
     const auto heads = static_cast<size_t>(heads_), head = static_cast<size_t>(sizes_.head_dim);
     for (GpuMemory& each : found.streams) grow(each, rows * row);
     if (found.nothing.size() == 0) {
-      grow(found.nothing, parts * rows * row);
-      gpu_.clear(found.nothing.at(), found.nothing.size());
+      GpuMemory made(kernels_->gpu(), parts * rows * row, kWhat);
+      gpu_.clear(made.at(), made.size());
+      found.nothing = std::move(made);
     }
     grow(found.parts, parts * rows * row);
     grow(found.normed, rows * row / 2);

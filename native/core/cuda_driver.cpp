@@ -45,6 +45,7 @@ struct Functions {
   int (*upload)(Address, const void*, size_t, Handle);
   int (*download)(void*, Address, size_t, Handle);
   int (*load)(Handle*, const void*);
+  int (*unload)(Handle);
   int (*function)(Handle*, Handle, const char*);
   int (*set_function)(Handle, int, int);
   int (*launch)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Handle, void**, void**);
@@ -89,6 +90,7 @@ Functions opened() {
   find(finder, "cuMemcpyHtoDAsync", found.upload);
   find(finder, "cuMemcpyDtoHAsync", found.download);
   find(finder, "cuModuleLoadData", found.load);
+  find(finder, "cuModuleUnload", found.unload);
   find(finder, "cuModuleGetFunction", found.function);
   find(finder, "cuFuncSetAttribute", found.set_function);
   find(finder, "cuLaunchKernel", found.launch);
@@ -139,10 +141,11 @@ Gpu::Gpu(int ordinal) : ordinal_(ordinal) {
 Gpu::~Gpu() {
   const Functions& cuda = driver();
   if (cuda.push(context_) == 0) {
+    for (const Handle module : modules_) cuda.unload(module);
     cuda.destroy_stream(stream_);
     pop();
   }
-  cuda.release(device_);  // with the context go the modules
+  cuda.release(device_);
 }
 
 Gpu::Use::Use(const Gpu& gpu) : gpu_(gpu), lock_(gpu.mutex_) {
@@ -161,8 +164,8 @@ void Gpu::check(int code, const char* call) const {
   const char *name = nullptr, *text = nullptr;
   driver().error_name(code, &name);
   driver().error_text(code, &text);
-  fail(JE_E_DEVICE, "cuda:", ordinal_, ": ", call, ": ", name == nullptr ? "unknown" : name, ": ",
-       text == nullptr ? "unknown" : text);
+  fail(code == kNoMemory ? JE_E_MEMORY : JE_E_DEVICE, "cuda:", ordinal_, ": ", call, ": ",
+       name == nullptr ? "unknown" : name, ": ", text == nullptr ? "unknown" : text);
 }
 
 Address Gpu::allocate(size_t bytes, const std::string& what) const {
@@ -206,6 +209,7 @@ void Gpu::wait() const { check(driver().wait(stream_), "cuStreamSynchronize"); }
 void* Gpu::function(const void* image, const std::string& symbol, unsigned shared_bytes) const {
   Handle module = nullptr, found = nullptr;
   check(driver().load(&module, image), "cuModuleLoadData");
+  modules_.push_back(module);
   check(driver().function(&found, module, symbol.c_str()), "cuModuleGetFunction");
   if (shared_bytes > kUsualShared)
     check(driver().set_function(found, kMostShared, static_cast<int>(shared_bytes)), "cuFuncSetAttribute");

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace je {
 
@@ -52,7 +53,7 @@ class Gpu {
   // Wait for all work.
   void wait() const;
 
-  // Load a function from a kernel's file. The module stays loaded as long as the GPU is open.
+  // Load a function from a kernel's file. It stays loaded as long as the GPU is open.
   void* function(const void* image, const std::string& symbol, unsigned shared_bytes) const;
 
  private:
@@ -61,6 +62,7 @@ class Gpu {
   int ordinal_, device_ = 0, capability_ = 0;
   std::string name_;
   void *context_ = nullptr, *stream_ = nullptr;
+  mutable std::vector<void*> modules_;
   mutable std::recursive_mutex mutex_;
 };
 

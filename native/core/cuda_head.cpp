@@ -21,8 +21,8 @@ class CudaHead {
       : kernels_(std::move(kernels)), gpu_(*kernels_->gpu()), width_(bundle.manifest.sizes.hidden_size) {
     const std::vector<std::string> names = name == "image_head" ? std::vector<std::string>{"head_hidden", "head_logits"}
                                                                 : std::vector<std::string>{"text_logits"};
-    const Gpu::Use use(gpu_);
     const CudaWeights weights(kernels_, bundle, name, name);
+    const Gpu::Use use(gpu_);
     const std::vector<std::string> layers = weights.host().chain();
     weights.host().require(layers.size() == names.size());
     int64_t inputs = width_;

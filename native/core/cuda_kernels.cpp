@@ -12,6 +12,8 @@ namespace {
 constexpr int64_t kWords = 16;    // of a group of inputs, for one output
 constexpr int kOwnCodeFrom = 90;  // Triton's code for these GPUs uses what only that very version has
 constexpr int kJetson = 87;       // runs only its own code
+constexpr size_t kSpare = 16;     // arguments
+constexpr int64_t kMostConstant = 65536;
 const char* const kAdvice = "copy the bundle again";
 
 int capability_of(const KernelInfo& kernel) { return std::stoi(kernel.target.substr(3)); }
@@ -46,8 +48,12 @@ bool has_cuda_kernels(const std::string& component, const Manifest& manifest) {
 std::string why_no_cuda_kernels(const Manifest& manifest, int ordinal) {
   try {
     const Gpu gpu(ordinal);
+    std::set<std::string> names;
     for (const KernelInfo& each : manifest.kernels)
-      if (runs(each, gpu.capability())) return "";
+      if (runs(each, gpu.capability())) names.insert(each.name);
+    if (names.count("attend") != 0 && names.count("attend_many") == 0)
+      return "its GPU kernels were exported by an earlier version; export it again";
+    if (!names.empty()) return "";
     return join("its GPU kernels are for ", targets_of(manifest), ", not for ", gpu.text(), ", sm_", gpu.capability(),
                 "; export it again with --target sm_", gpu.capability());
   } catch (const Error& error) {
@@ -60,12 +66,14 @@ CudaKernels::CudaKernels(const Bundle& bundle, int ordinal)
   for (const KernelInfo& each : bundle.manifest.kernels) {
     if (!runs(each, gpu_->capability())) continue;
     const auto known = kernels_.find(each.name);
-    if (known == kernels_.end() || capability_of(known->second) < capability_of(each)) kernels_[each.name] = each;
+    if (known == kernels_.end() || capability_of(known->second) <= capability_of(each)) kernels_[each.name] = each;
   }
 }
 
 const KernelInfo& CudaKernels::find(const std::string& name) const {
   const auto found = kernels_.find(name);
+  if (found == kernels_.end() && !kernels_.empty())
+    fail(JE_E_BUNDLE, folder_, ": no kernel ", name, ": it was exported by an earlier version; export it again");
   if (found == kernels_.end())
     fail(JE_E_DEVICE, folder_, ": no kernel ", name, " for ", gpu_->text(), ", sm_", gpu_->capability(),
          "; export the bundle again with --target sm_", gpu_->capability());
@@ -78,9 +86,10 @@ void CudaKernels::launch(const std::string& name, int64_t programs, const std::v
   void*& function = functions_[name];
   const std::string path = folder_ + "/" + kernel.file.file;
   if (function == nullptr) {  // hashed again: the bundle may have been opened hours ago
-    const std::vector<uint8_t> image = read_file(path, JE_E_BUNDLE, kAdvice, limits::kKernelBytes);
+    std::vector<uint8_t> image = read_file(path, JE_E_BUNDLE, kAdvice, limits::kKernelBytes);
     if (sha256(image.data(), image.size()) != kernel.file.sha256)
       fail(JE_E_BUNDLE, path, ": is another file since the bundle was opened; open the bundle again");
+    image.push_back(0);  // the driver takes no size: it would read text up to a zero
     function = gpu_->function(image.data(), kernel.symbol, static_cast<unsigned>(kernel.shared_bytes));
   }
   // Behind a kernel's own arguments Triton expects addresses of scratch memory, which these kernels do not use.
@@ -92,6 +101,10 @@ void CudaKernels::launch(const std::string& name, int64_t programs, const std::v
          "; export the bundle again");
   std::vector<void*> addresses;
   for (Argument& each : given) addresses.push_back(&each.bits);
+  Argument none(uint64_t{0});
+  addresses.insert(addresses.end(), kSpare, &none.bits);  // if the code takes more than the manifest says
+  if (programs < 1 || programs > INT32_MAX)
+    fail(JE_E_BUNDLE, path, ": ", programs, " programs; export the bundle again");
   const auto early = kernel.constants.find("OVERLAPS");
   gpu_->launch(function, static_cast<unsigned>(programs), static_cast<unsigned>(kernel.threads),
                static_cast<unsigned>(kernel.shared_bytes), addresses.data(),
@@ -101,9 +114,10 @@ void CudaKernels::launch(const std::string& name, int64_t programs, const std::v
 int64_t CudaKernels::constant(const std::string& name, const std::string& key) const {
   const KernelInfo& kernel = find(name);
   const auto found = kernel.constants.find(key);
-  if (found == kernel.constants.end())
-    fail(JE_E_BUNDLE, folder_, "/", kernel.file.file, ": no ", key, "; export the bundle again");
-  return found->second;
+  const int64_t value = found == kernel.constants.end() ? 0 : found->second;
+  if (value < 1 || value > kMostConstant)
+    fail(JE_E_BUNDLE, folder_, "/", kernel.file.file, ": ", key, " is ", value, "; export the bundle again");
+  return value;
 }
 
 void CudaKernels::require(const std::string& name, const std::string& key, int64_t value) const {

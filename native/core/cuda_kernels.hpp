@@ -36,7 +36,7 @@ class CudaKernels {
   void launch(const std::string& name, int64_t programs, const std::vector<Argument>& values,
               bool overlaps = false) const;
 
-  // Return a constant that a kernel was compiled with; check that it has a value.
+  // Return a constant that a kernel was compiled with, from 1 to 65536; check that it has a value.
   int64_t constant(const std::string& name, const std::string& key) const;
   void require(const std::string& name, const std::string& key, int64_t value) const;
 

@@ -16,6 +16,7 @@ from janus_edge.runtime.manifest import Kernel, Manifest
 from janus_edge.runtime.reading import read_regular
 
 _TYPES: dict[str, Any] = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
+_MOST_CONSTANT = 65536
 _SCRATCH = "*scratch"  # arguments of Triton's convention that our kernels do not use
 
 
@@ -49,8 +50,13 @@ class Kernels:
 
     @classmethod
     def check(cls, cuda: Cuda, manifest: Manifest) -> None:
-        """Raise DeviceError if a bundle has no kernels for a GPU."""
-        if not any(_runs(kernel, cuda.capability) for kernel in manifest.kernels):
+        """Raise DeviceError if a bundle has no kernels for a GPU, or an earlier version's."""
+        names = {each.name for each in manifest.kernels if _runs(each, cuda.capability)}
+        if "attend" in names and "attend_many" not in names:
+            raise DeviceError(
+                "its GPU kernels were exported by an earlier version; export it again"
+            )
+        if not names:
             targets = sorted({kernel.target for kernel in manifest.kernels})
             raise DeviceError(
                 f"its GPU kernels are for {', '.join(targets)}, not for {cuda.name} "
@@ -116,13 +122,16 @@ class Kernels:
         """Return a constant that a kernel was compiled with.
 
         Raises:
-            BundleError: It has none of this name.
+            BundleError: It has none of this name, or none from 1 to 65536.
             DeviceError: The bundle does not have the kernel for this GPU.
         """
         kernel, _ = self._open(name)
-        if key not in kernel.constants:
-            raise BundleError(f"{self._folder / kernel.file}: no {key}; export the bundle again")
-        return int(kernel.constants[key])
+        value = kernel.constants.get(key, 0)
+        if not 1 <= value <= _MOST_CONSTANT:
+            raise BundleError(
+                f"{self._folder / kernel.file}: {key} is {value}; export the bundle again"
+            )
+        return int(value)
 
     def require(self, name: str, key: str, value: int) -> None:
         """Check that a kernel was compiled for a size.

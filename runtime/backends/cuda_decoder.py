@@ -35,6 +35,7 @@ from janus_edge.runtime.sizes import Sizes
 CACHE_TYPE = "float16"  # of keys and values
 _ATTENTION = ("attend", "attend_kept", f"attend{MANY}", "write_slots")
 _IN_PARTS = ("output", "down")  # what they leave is added by the next norm
+_MOST_PARTS = 64  # of a product
 _GROUP = 128  # inputs that a product with 4-bit weights takes at once
 WHAT = "the decoder"  # in the error for memory that is short
 Launch = tuple[str, int, tuple[Any, ...]]  # kernel, programs, arguments
@@ -89,11 +90,15 @@ class CudaDecoder:
         angles = (sizes.max_length, sizes.head_dim // 2)
         self._angles = found.vector("cos", angles), found.vector("sin", angles)
         first = self._layers[0]
-        self._heads = first.qkv.outputs // sizes.head_dim - 2 * sizes.num_kv_heads
-        found.require(self._heads > 0 and self._heads % sizes.num_kv_heads == 0)
+        self._heads, rest = divmod(first.qkv.outputs, sizes.head_dim)
+        self._heads -= 2 * sizes.num_kv_heads
+        found.require(rest == 0 and self._heads > 0 and self._heads % sizes.num_kv_heads == 0)
         self._inner = first.down.inputs
-        found.require(all(each.gate_up.outputs == 2 * each.down.inputs for each in self._layers))
+        for each in self._layers:  # whose sizes the first one stands for
+            found.require(each.qkv.outputs == first.qkv.outputs)
+            found.require(each.gate_up.outputs == 2 * each.down.inputs == 2 * self._inner)
         self._parts = gpu.kernels.constant("output", "SPLITS")
+        found.require(self._parts <= _MOST_PARTS)
         self._chunk = gpu.kernels.constant("attend", "CHUNK")
         self._of_many: _Scratch | None = None
         self._check()
@@ -268,6 +273,9 @@ class CudaDecoder:
 def _layer(found: DeviceWeights, sizes: Sizes, at: str) -> _Layer:
     """Copy a layer's weights."""
     width, shared = sizes.hidden_size, sizes.num_kv_heads * sizes.head_dim
+    names = [f"{at}.{name}_proj" for name in ("k", "v", "gate", "up")]
+    key, value, gate, up = (found.outputs(name, 4, width) for name in names)
+    found.require(key == value == shared and gate == up)
     gate_up = found.words([f"{at}.gate_proj", f"{at}.up_proj"], 4, width, multiple=_GROUP)
     qkv = found.words([f"{at}.{name}_proj" for name in "qkv"], 4, width)
     return _Layer(

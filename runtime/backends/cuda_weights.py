@@ -63,6 +63,11 @@ class DeviceWeights:
         """Raise BundleError unless the sizes that the weights have fit together."""
         self._host.require(fits)
 
+    def outputs(self, layer: str, bits: int, inputs: int) -> int:
+        """Return how many outputs a layer has. Raises BundleError unless it has these inputs."""
+        _, _, (outputs, _) = self._host.tiles(layer, bits, inputs, 0)
+        return int(outputs)
+
     def vector(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
         """Return an array of float32. Raises BundleError, DeviceError."""
         made = self.gpu.cuda.uploaded(self._host.array(name, shape))

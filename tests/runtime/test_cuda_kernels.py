@@ -23,6 +23,7 @@ from janus_edge.runtime.backends import cuda_decoder, cuda_passes
 from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cuda import Cuda
+from janus_edge.runtime.devices import choose
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning, OptionError
 from janus_edge.runtime.events import Finished, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -312,6 +313,27 @@ def test_kernels_of_other_sizes_are_refused(gpu: Machine) -> None:
         for each in gpu.bundle.manifest.kernels:
             if each.name == "down":
                 each.constants["INPUTS"] = 384
+
+
+@pytest.mark.parametrize(("name", "key"), [("qkv", "BLOCK"), ("attend_many", "ROWS")])
+@pytest.mark.parametrize("size", [0, -1, 2**40])
+def test_constants_that_no_kernel_has(
+    gpu: Machine, monkeypatch: pytest.MonkeyPatch, name: str, key: str, size: int
+) -> None:
+    for each in gpu.bundle.manifest.kernels:
+        if each.name == name:
+            monkeypatch.setitem(each.constants, key, size)
+    with pytest.raises(BundleError, match=f"{key} is {size}; export the bundle again"):
+        drawn(gpu.session(), ImageRequest(prompt="a star"))
+
+
+def test_kernels_of_an_earlier_version(gpu: Machine) -> None:
+    manifest = gpu.bundle.manifest
+    kept = tuple(each for each in manifest.kernels if not each.name.endswith("_many"))
+    earlier = manifest.model_copy(update={"kernels": kept})
+    with pytest.raises(DeviceError, match="an earlier version; export it again"):
+        choose(earlier, "cuda")
+    assert str(choose(earlier, "auto")) == "cpu"
 
 
 def test_memory_goes_back(gpu: Machine) -> None:

@@ -80,6 +80,10 @@ class RandomWeights(DeviceWeights):
         """Raise AssertionError unless sizes fit together."""
         assert fits
 
+    def outputs(self, layer: str, bits: int, inputs: int) -> int:
+        """Return how many outputs a layer has."""
+        return int(self._shapes[layer.rpartition(".")[2]][0])
+
     def vector(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
         """Return random numbers. Raises DeviceError."""
         made = self.gpu.cuda.uploaded(self._rng.random(shape, np.float32))
