@@ -36,7 +36,7 @@ def test_all_kernels_for_all_targets(folder: Path) -> None:
         assert cubin[:4] == b"\x7fELF"
         assert hashlib.sha256(cubin).hexdigest() == entry["sha256"]
         assert entry["symbol"].encode() in cubin
-        assert entry["shared_bytes"] <= 48 * 1024  # more would have to be asked for
+        assert entry["shared_bytes"] <= 99 * 1024  # the launcher asks for more than 48 KB
 
 
 def test_the_interpreter_compiles_nothing(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_it_draws_and_answers_as_python_does(
         assert line[0] == line[1] and len(line[0]) > 0, line
     expected = {"attend", "attend_kept", "attend_many", "write_slots", "merge", "qkv", "qkv_many"}
     expected |= {"text_logits", "repack4", "repack8", "last_norm", "last_norm_many"}
+    if bundle.manifest.family == "janusflow":  # it draws no drafts
+        expected -= {"attend_kept"}
     assert {f"{name}_kernel" for name in expected} <= set(launched.split())
 
 

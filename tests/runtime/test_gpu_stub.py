@@ -54,7 +54,7 @@ def test_the_decode_loop_runs_through_the_bindings(
     said = run_python(
         environment, "tests.runtime.stub_session", str(bundle.folder), str(tmp_path / "c")
     )
-    expected = {"qkv", "attend", "attend_kept", "write_slots", "merge", "output", "gate_up"}
+    expected = {"qkv", "attend", "attend_many", "write_slots", "merge", "output", "gate_up"}
     expected |= {
         "down",
         "norm",
