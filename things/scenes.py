@@ -33,7 +33,7 @@ BACKGROUND_WEIGHTS = (0.51, *([0.07] * 7))
 STYLE_WEIGHTS = (0.4, 0.3, 0.3)
 
 KINDS = ("single", "pair", "repeated", "several")
-KIND_WEIGHTS = (0.39, 0.28, 0.19, 0.14)
+KIND_WEIGHTS = (0.25, 0.3, 0.29, 0.16)
 LARGE, SMALL = 80, 40  # px; the side of a single thing, and of each of several
 BESIDE, STACKED = ((0, 24), (56, 24)), ((24, 0), (24, 56))  # top left corners of boxes, px
 LAYOUTS = {2: BESIDE, 3: ((0, 0), (56, 0), (24, 56)), 4: ((0, 0), (56, 0), (0, 56), (56, 56))}
