@@ -12,6 +12,7 @@ from janus_edge.things.scenes import (
     CELL,
     COUNTABLE,
     IMAGE_SIZE,
+    KIND_WEIGHTS,
     KINDS,
     SPLITS,
     held_out_style,
@@ -30,7 +31,7 @@ def test_scenes_show_the_whole_world() -> None:
     assert {len(scene.things) for scene in many} == {1, 2, 3, 4}
     assert {placed.thing for scene in many for placed in scene.things} == set(THINGS)
     kinds = [scene.kind for scene in many]
-    assert 0.36 < kinds.count("single") / len(many) < 0.42
+    assert abs(kinds.count("single") / len(many) - KIND_WEIGHTS[0]) < 0.03
     assert 0.4 < sum(scene.background == "white" for scene in many) / len(many) < 0.6
 
 
