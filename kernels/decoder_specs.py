@@ -1,4 +1,4 @@
-"""What the decoder's kernels are compiled with, and those of its heads (docs/kernels.md)."""
+"""List the decoder's kernels and its heads': types of arguments, and constants by model size."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from janus_edge.kernels.repack import repack_kernel
 from janus_edge.kernels.spec import Shape, Spec
 from janus_edge.kernels.take import MOST_WIDTH, take_kernel
 from janus_edge.kernels.write_slots import write_slots_kernel
+from janus_edge.runtime.backends.cuda_passes import MANY
 
 CHUNK = 128  # slots of the cache that a program attends to
 _BLOCK = 32  # outputs of a program
 _STAGES = {"num_stages": 3}  # loads ahead; tests/kernels/test_cubins.py bounds shared memory
 _OVERLAPS = {"OVERLAPS": False}  # compile.py sets it, by GPU
 PARTS = 4  # in which products over many inputs are left; the next norm adds them
-MANY = "_many"  # ends the names of the kernels of passes with many rows
-TILE = 64  # rows of a program there; blocks and stages are what compiles without spills
+TILE = (
+    64  # rows of a program where rows are many; blocks and stages are what compiles without spills
+)
 
 
 def _pointers(*names: str, kind: str = "fp32") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a kernel is compiled with: a kernel's types and constants, and a model's sizes."""
+"""Define what a kernel is compiled with: its types and constants, and a model's sizes."""
 
 from __future__ import annotations
 

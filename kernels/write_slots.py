@@ -1,4 +1,4 @@
-"""Where a row's key and value lie in the caches, and the kernel that writes them.
+"""Find where a row's key and value lie in the caches, and write them there.
 
 A position says by what a row is rotated, a slot where its key and value lie. Slots follow each
 other; positions may leave gaps.

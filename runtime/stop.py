@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 
 class Display(Protocol):
-    """What shows progress on a terminal, as rich's Live, Progress and Status do."""
+    """Shows progress on a terminal, as rich's Live, Progress and Status do."""
 
     def start(self) -> None:
         """Begin to show."""

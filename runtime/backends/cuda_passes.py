@@ -1,4 +1,4 @@
-"""How a call of the decoder on a GPU is divided into passes (cuda_decoder.py).
+"""Divide a call of the decoder on a GPU into passes (cuda_decoder.py).
 
 Shapes: R rows, T positions, D width.
 """
@@ -40,17 +40,17 @@ class Pass:
 
     @property
     def is_step(self) -> bool:
-        """True where the call has one position of each row."""
+        """Return whether the call has one position of each row."""
         return self.time == 1 and not self.is_many
 
     @property
     def ending(self) -> str:
-        """What the names of the kernels end with."""
+        """Return what the names of the kernels end with."""
         return MANY if self.is_many else ""
 
     @property
     def part(self) -> tuple[int, int, int, int]:
-        """What tells kernels the rows (kernels/write_slots.py)."""
+        """Return the numbers by which kernels find the rows (kernels/write_slots.py)."""
         return self.span, self.time, self.first, self.start
 
 

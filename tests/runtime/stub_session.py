@@ -47,7 +47,7 @@ class Stub:
 
     @staticmethod
     def is_here() -> bool:
-        """Whether libcuda is the stub."""
+        """Return whether libcuda is the stub."""
         return hasattr(ctypes.CDLL("libcuda.so.1"), "stub_holds")
 
     def run(self, symbol: bytes, programs: int, values: Any) -> None:
