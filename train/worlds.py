@@ -33,7 +33,7 @@ SAMPLES_PER_SHARD = 10_000
 SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
 _CAPTIONS, _QUESTIONS = 6, 4  # most per scene
-_LAST = "describe"  # it answers most other questions
+_LAST = "describe"  # a conversation ends with it, as it answers most other questions
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,10 @@ def _content(
     if role == "generation":
         captions = dict.fromkeys(world.caption(scene, rng) for _ in range(_CAPTIONS))
         return Content(captions=tuple(captions))
-    topics = sorted(rng.permutation(world.topics).tolist(), key=lambda topic: topic == _LAST)
-    asked = (world.question(scene, rng, language, topic) for topic in topics)
+    topics = rng.permutation(world.topics).tolist()
+    asked = (
+        world.question(scene, rng, language, topic) for topic in topics[: topics.index(_LAST) + 1]
+    )
     pairs = [pair for pair in asked if pair is not None][:_QUESTIONS]
     if role == "text":  # the scene is told with the first question
         pairs[0] = (f"{world.tell(scene, language)}\n{pairs[0][0]}", pairs[0][1])
