@@ -27,6 +27,7 @@ from janus_edge.runtime.session import Session
 from janus_edge.runtime.sizes import FlowSizes
 
 AT_ONCE = 16  # images in a file: what a stopped run draws again at most
+TOGETHER = 4  # prompts in a request: eight rows, which share a pass of the decoder
 ESTIMATES = 4  # of each image of a flow
 REPORT_S = 10  # seconds of drawing between two reports
 Report = Callable[[str], None]
@@ -72,7 +73,7 @@ def draw_images(
     for start in range(0, count, AT_ONCE):
         path, seeds = folder / f"images-{start:06}.npz", range(start, min(start + AT_ONCE, count))
         if (part := _read(path)) is None:
-            found = [each for seed in seeds for each in draw(prompts[seed % len(prompts)], seed)]
+            found = [each for words, seed in _groups(prompts, seeds) for each in draw(words, seed)]
             part = DrawnImages(*(np.stack(list(each)) for each in zip(*found, strict=True)))
             _write(path, part)
             fresh += len(seeds)
@@ -87,27 +88,40 @@ def draw_images(
     )
 
 
+def _groups(prompts: list[str], numbers: range) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the prompts of some images, in groups without a prompt twice, and seeds.
+
+    No prompt comes with the same seed again, however many images there are.
+    """
+    for cycle in range(numbers.start // len(prompts), (numbers.stop - 1) // len(prompts) + 1):
+        first = cycle * len(prompts)
+        inside = range(max(numbers.start, first), min(numbers.stop, first + len(prompts)))
+        for at in range(inside.start, inside.stop, TOGETHER):
+            end = min(at + TOGETHER, inside.stop)
+            yield tuple(prompts[at - first : end - first]), at
+
+
 _Drawn = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-def _of_codes(session: Session) -> Callable[[str, int], _Drawn]:
-    """Return what yields a prompt's codes (N,) and pixels."""
+def _of_codes(session: Session) -> Callable[[tuple[str, ...], int], _Drawn]:
+    """Return what yields codes (N,) and pixels of prompts."""
 
-    def draw(prompt: str, seed: int) -> _Drawn:
-        for event in session.generate_image(ImageRequest(prompt=prompt, seed=seed)):
+    def draw(prompts: tuple[str, ...], seed: int) -> _Drawn:
+        for event in session.generate_image(ImageRequest(prompt=prompts, seed=seed)):
             if isinstance(event, Image) and event.codes is not None:
                 yield event.codes, event.pixels
 
     return draw
 
 
-def _of_flow(session: Session) -> Callable[[str, int], _Drawn]:
-    """Return what yields some of a prompt's estimates (Z, H, W), and these as pixels."""
+def _of_flow(session: Session) -> Callable[[tuple[str, ...], int], _Drawn]:
+    """Return what yields some of the prompts' estimates (Z, H, W), and these as pixels."""
     bundle, sizes = session.bundle, session.bundle.manifest.sizes
     assert isinstance(sizes, FlowSizes)
     engines = Engines(bundle, 0, session.device)
 
-    def draw(prompt: str, seed: int) -> _Drawn:
+    def estimates(prompt: str, seed: int) -> _Drawn:
         settings = session.image_settings(ImageRequest(prompt=prompt))
         assert isinstance(settings, FlowSettings)
         ids_T = bundle.encoder.generation(prompt, (), sizes.num_image_tokens)
@@ -118,6 +132,10 @@ def _of_flow(session: Session) -> Callable[[str, int], _Drawn]:
             if step.done == settings.num_steps or step.done - 1 in shown:
                 (image,) = engines["image_decoder"].run({"latent": step.denoised})[0]
                 yield step.denoised[0], to_pixels(image)
+
+    def draw(prompts: tuple[str, ...], seed: int) -> _Drawn:
+        for number, prompt in enumerate(prompts, seed):
+            yield from estimates(prompt, number)
 
     return draw
 

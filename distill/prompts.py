@@ -1,13 +1,18 @@
-"""What is drawn to learn from, unless a user names prompts: shapes, and things of every day."""
+"""What is drawn to learn from, unless a user names prompts.
+
+Both worlds of the small models, and things of every day for the others.
+"""
 
 from __future__ import annotations
 
-from itertools import islice, product
+from itertools import cycle, islice, product
 
 import numpy as np
 
-from janus_edge.shapes.captions import caption
-from janus_edge.shapes.scenes import scenes
+from janus_edge.shapes import captions as shape_captions
+from janus_edge.shapes import scenes as shape_scenes
+from janus_edge.things import captions as thing_captions
+from janus_edge.things import scenes as thing_scenes
 
 MOST_PROMPTS = 4096
 _STYLES = ("a photo of {}", "a painting of {}", "{}, close up", "a drawing of {}")
@@ -21,16 +26,22 @@ _THINGS = (
 
 
 def default_prompts(count: int) -> list[str]:
-    """Return prompts, half of them of the world of shapes that the small bundles know.
+    """Return prompts, a third each of shapes, of the world of things and of the list above.
 
     Args:
         count: How many; at most MOST_PROMPTS are returned, and each is drawn with several seeds.
     """
     count = min(count, MOST_PROMPTS)
     rng = np.random.default_rng(0)
-    shapes = [
-        caption(scene, rng).text for scene in islice(scenes("train", held_out=False), count // 2)
-    ]
+    shapes = (
+        shape_captions.caption(scene, rng).text
+        for scene in shape_scenes.scenes("train", held_out=False)
+    )
+    things = (
+        thing_captions.caption(scene, rng, str(rng.choice(thing_captions.LANGUAGES))).text
+        for scene in thing_scenes.scenes("train", held_out=False)
+    )
     daily = [style.format(thing) for style, thing in product(_STYLES, _THINGS)]
     rng.shuffle(daily)
-    return [prompt for pair in zip(shapes, daily * count, strict=False) for prompt in pair]
+    mixed = (prompt for three in zip(shapes, things, cycle(daily)) for prompt in three)
+    return list(islice(mixed, count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,8 +178,20 @@ def test_rows_that_are_not_drawn_are_not_seen(plain: Path) -> None:
     assert (found[0, sizes.code_grid :] == sizes.codebook_size).all()
 
 
+@pytest.mark.parametrize("count", [1, 3, 7, 40])
+def test_each_image_has_a_prompt_and_seed_of_its_own(count: int) -> None:
+    prompts = [str(number) for number in range(count)]
+    parts = [range(start, min(start + 16, 50)) for start in range(0, 50, 16)]
+    groups = [group for part in parts for group in drawing._groups(prompts, part)]
+    assert all(len(words) == len(set(words)) <= drawing.TOGETHER for words, _ in groups)
+    images = [(word, seed) for words, seed in groups for word in words]
+    assert [word for word, _ in images] == [prompts[number % count] for number in range(50)]
+    assert len(set(images)) == 50
+
+
 def test_default_prompts_are_of_both_worlds() -> None:
     found = default_prompts(300)
+    assert any(re.search("[가-힣]", each) for each in found)
     assert len(found) == 300 and found == default_prompts(300)
     assert any("photo of a cat" in each for each in found)
 
