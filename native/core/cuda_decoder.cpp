@@ -1,18 +1,18 @@
-// The decoder by our GPU kernels: 4-bit weights, keys and values in float16. Mirrors runtime/backends/cuda_decoder.py
-// and cuda_passes.py. Shapes: R rows, T positions, D width.
+// The decoder by our GPU kernels: 4-bit weights, keys and values in float16. Mirrors runtime/backends/cuda_decoder.py.
+// Shapes: R rows, T positions, D width.
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "cuda_kernels.hpp"
+#include "cuda_passes.hpp"
 #include "error.hpp"
 
 namespace je {
 namespace {
 
-constexpr int64_t kMostRows = 16;    // of a pass: a tile of products
-constexpr int64_t kMostMany = 640;   // of a pass with many rows
-constexpr int64_t kMostDrafts = 64;  // positions of a call whose hidden states must not depend on their number
-constexpr int64_t kMostParts = 64;   // of a product
-constexpr int64_t kGroup = 128;      // inputs that a product with 4-bit weights takes at once
+constexpr int64_t kMostParts = 64;                   // of a product
+constexpr int64_t kGroup = 128;                      // inputs that a product with 4-bit weights takes at once
 constexpr size_t kFloat = 4, kHalf = 2, kIndex = 8;  // bytes
 const char* const kWhat = "the decoder";
 
@@ -28,33 +28,18 @@ struct Scratch {
   GpuMemory streams[2], nothing, parts, normed, qkv, attended, stats, merged, inner;
 };
 
-// Rows of a call that a pass computes: `span` positions of each cache, from position `start` and cache `first` on.
-struct Pass {
-  int64_t rows, span, time, first, start;
-  bool is_many;                                                  // by the kernels for many rows
-  const char* ending() const { return is_many ? "_many" : ""; }  // of the names of its kernels
-  bool is_step() const { return time == 1 && !is_many; }
+// The launches of passes by their rows and positions, which a pass of the same size sends again.
+struct Repeated {
+  int64_t version = -1;  // of the decoder's memory
+  std::map<std::pair<int64_t, int64_t>, GpuGraph> graphs;
 };
 
 struct CudaCaches : Caches {
   std::vector<GpuMemory> arrays;  // keys and values of each layer
+  Repeated repeated;
 };
 
 int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; }
-
-// Divide a call into passes. Prompts, whatever their length, take the kernels for many rows: a row must not depend on
-// the others of its batch. Drafts do not, whatever their number: it must not change what is drawn.
-std::vector<Pass> passes_of(int64_t rows, int64_t time, bool is_prompt) {
-  std::vector<Pass> found;
-  const bool is_many = is_prompt || time > kMostDrafts;
-  const int64_t most = is_many ? kMostMany : kMostRows, at_once = std::max<int64_t>(1, most / time);
-  for (int64_t first = 0; first < rows; first += at_once)
-    for (int64_t start = 0; start < time; start += most) {
-      const int64_t span = std::min(most, time - start);
-      found.push_back({std::min(at_once, rows - first) * span, span, time, first, start, is_many});
-    }
-  return found;
-}
 
 class CudaDecoder : public DecoderEngine {
  public:
@@ -129,7 +114,8 @@ class CudaDecoder : public DecoderEngine {
     gpu_.upload(lengths_.at(), call.lengths, static_cast<size_t>(call.rows) * kIndex);
     for (const Pass& pass : passes_of(call.rows, call.time, call.last_only)) {
       cancel.check();
-      send(static_cast<CudaCaches&>(caches), pass);
+      const bool is_whole = pass.rows == count && !pass.is_many;
+      is_whole ? repeat(static_cast<CudaCaches&>(caches), pass) : send(static_cast<CudaCaches&>(caches), pass);
     }
     gpu_.download(call.hidden, hidden_.at(), numbers);
     gpu_.wait();
@@ -170,6 +156,7 @@ class CudaDecoder : public DecoderEngine {
   void grow(GpuMemory& memory, size_t bytes) const {
     if (memory.size() >= bytes) return;
     memory = GpuMemory();
+    ++version_;
     memory = GpuMemory(kernels_->gpu(), bytes, kWhat);
   }
 
@@ -197,9 +184,26 @@ class CudaDecoder : public DecoderEngine {
     return found;
   }
 
+  // Send a pass of few rows: its launches, and as one when it comes again.
+  void repeat(CudaCaches& caches, const Pass& pass) const {
+    scratch_of(pass, chunks_of(caches));  // amid a capture no memory can grow
+    if (caches.repeated.version != version_) caches.repeated = {version_, {}};
+    const auto [found, is_new] = caches.repeated.graphs.try_emplace({pass.rows, pass.span});
+    if (is_new || !is_capturable_) return send(caches, pass);
+    try {
+      if (!found->second.is_made()) found->second = GpuGraph(kernels_->gpu(), [&] { send(caches, pass); });
+    } catch (const Error&) {  // it runs without, too
+      is_capturable_ = false;
+      return send(caches, pass);
+    }
+    found->second.launch();
+  }
+
+  int64_t chunks_of(const CudaCaches& caches) const { return divided(static_cast<int64_t>(caches.length), chunk_); }
+
   // Send the launches of a pass.
   void send(const CudaCaches& caches, const Pass& pass) const {
-    const Scratch& to = scratch_of(pass, divided(static_cast<int64_t>(caches.length), chunk_));
+    const Scratch& to = scratch_of(pass, chunks_of(caches));
     const auto at = static_cast<size_t>((pass.first * pass.time + pass.start) * sizes_.hidden_size) * kFloat;
     Address stream = embeds_.at(at), parts = to.nothing.at();
     bool is_first = true;
@@ -280,6 +284,8 @@ class CudaDecoder : public DecoderEngine {
   // Used within a Gpu::Use alone.
   mutable Scratch few_, many_;
   mutable GpuMemory embeds_, hidden_, positions_, lengths_;
+  mutable int64_t version_ = 0;  // of this memory: it changes when some is replaced
+  mutable bool is_capturable_ = true;
 };
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace {
 using Handle = void*;
 constexpr int kVersion = 12000;  // of CUDA, whose functions are asked for
 constexpr int kNoMemory = 2, kMajor = 75, kMinor = 76, kMostShared = 8, kNonBlocking = 1, kOverlaps = 6;
+constexpr int kOfThisThread = 1;              // a capture that other threads' calls do not disturb
 constexpr unsigned kUsualShared = 48 * 1024;  // bytes that a program has without asking
 
 // CUlaunchConfig, with one attribute.
@@ -50,6 +51,12 @@ struct Functions {
   int (*set_function)(Handle, int, int);
   int (*launch)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Handle, void**, void**);
   int (*launch_extended)(const Config*, Handle, void**, void**);
+  int (*begin_capture)(Handle, int);
+  int (*end_capture)(Handle, Handle*);
+  int (*instantiate)(Handle*, Handle, unsigned long long);
+  int (*destroy_graph)(Handle);
+  int (*destroy_executable)(Handle);
+  int (*launch_graph)(Handle, Handle);
   int (*error_name)(int, const char**);
   int (*error_text)(int, const char**);
 };
@@ -95,6 +102,12 @@ Functions opened() {
   find(finder, "cuFuncSetAttribute", found.set_function);
   find(finder, "cuLaunchKernel", found.launch);
   find(finder, "cuLaunchKernelEx", found.launch_extended);
+  find(finder, "cuStreamBeginCapture", found.begin_capture);
+  find(finder, "cuStreamEndCapture", found.end_capture);
+  find(finder, "cuGraphInstantiateWithFlags", found.instantiate);
+  find(finder, "cuGraphDestroy", found.destroy_graph);
+  find(finder, "cuGraphExecDestroy", found.destroy_executable);
+  find(finder, "cuGraphLaunch", found.launch_graph);
   find(finder, "cuGetErrorName", found.error_name);
   find(finder, "cuGetErrorString", found.error_text);
   return found;
@@ -202,6 +215,31 @@ void Gpu::launch(void* function, unsigned programs, unsigned threads, unsigned s
   const Attribute early{kOverlaps, 0, {1}};
   const Config config{{programs, 1, 1}, {threads, 1, 1}, shared_bytes, stream_, &early, 1};
   check(driver().launch_extended(&config, function, values, nullptr), "cuLaunchKernelEx");
+}
+
+void* Gpu::captured(const std::function<void()>& work) const {
+  const Functions& cuda = driver();
+  Handle graph = nullptr, executable = nullptr;
+  check(cuda.begin_capture(stream_, kOfThisThread), "cuStreamBeginCapture");
+  try {
+    work();
+  } catch (...) {
+    if (cuda.end_capture(stream_, &graph) == 0) cuda.destroy_graph(graph);
+    throw;
+  }
+  check(cuda.end_capture(stream_, &graph), "cuStreamEndCapture");
+  const int code = cuda.instantiate(&executable, graph, 0);
+  cuda.destroy_graph(graph);
+  check(code, "cuGraphInstantiateWithFlags");
+  return executable;
+}
+
+void Gpu::launch_graph(void* graph) const { check(driver().launch_graph(graph, stream_), "cuGraphLaunch"); }
+
+void Gpu::free_graph(void* graph) const noexcept {
+  if (graph == nullptr || driver().push(context_) != 0) return;
+  driver().destroy_executable(graph);
+  pop();
 }
 
 void Gpu::wait() const { check(driver().wait(stream_), "cuStreamSynchronize"); }

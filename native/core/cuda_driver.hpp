@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -50,6 +51,11 @@ class Gpu {
   void launch(void* function, unsigned programs, unsigned threads, unsigned shared_bytes, void** values,
               bool overlaps) const;
 
+  // Return the launches that `work` sends, and nothing else, as a graph; they do not run now. Then send a graph's.
+  void* captured(const std::function<void()>& work) const;
+  void launch_graph(void* graph) const;
+  void free_graph(void* graph) const noexcept;  // at any time
+
   // Wait for all work.
   void wait() const;
 
@@ -90,6 +96,30 @@ class GpuMemory {
   std::shared_ptr<const Gpu> gpu_;
   Address address_ = 0;
   size_t bytes_ = 0;
+};
+
+// Launches that are sent again as one, freed with this. What they read and write must live on.
+class GpuGraph {
+ public:
+  GpuGraph() = default;
+  GpuGraph(std::shared_ptr<const Gpu> gpu, const std::function<void()>& work)
+      : gpu_(std::move(gpu)), graph_(gpu_->captured(work)) {}
+  ~GpuGraph() {
+    if (gpu_) gpu_->free_graph(graph_);
+  }
+  GpuGraph(GpuGraph&& other) noexcept { *this = std::move(other); }
+  GpuGraph& operator=(GpuGraph&& other) noexcept {
+    std::swap(gpu_, other.gpu_);
+    std::swap(graph_, other.graph_);
+    return *this;
+  }
+
+  bool is_made() const { return graph_ != nullptr; }
+  void launch() const { gpu_->launch_graph(graph_); }
+
+ private:
+  std::shared_ptr<const Gpu> gpu_;
+  void* graph_ = nullptr;
 };
 
 }  // namespace je

@@ -3,8 +3,9 @@
     LD_LIBRARY_PATH=STUB python -m tests.native.cuda_session LIBRARY BUNDLE REQUESTS
 
 REQUESTS is a list in JSON. Each line of output is a request's result by C and by Python, which are
-to be equal. The stub of libcuda calls back here for the kernels' arithmetic, and the last line
-names those that it launched; without it, a GPU computes them. ``test_cuda.py`` runs this.
+to be equal, and how many captured passes C launched on the stub (-1 on a GPU). The stub of libcuda
+calls back here for the kernels' arithmetic, and the last line names those that it launched; without
+it, a GPU computes them. ``test_cuda.py`` runs this.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ def by_python(session: Session, request: dict[str, Any]) -> list[str]:
     return [digest(each.latent.flatten() if each.codes is None else each.codes) for each in images]
 
 
+def graphs_of(stub: Stub | None) -> int:
+    """How many captured graphs were launched so far."""
+    return 0 if stub is None else int(stub.library.stub_graph_launches())
+
+
 def digest(numbers: np.ndarray) -> str:
     kind = np.float32 if numbers.dtype.kind == "f" else np.int32
     return hashlib.sha256(numbers.astype(kind).tobytes()).hexdigest()[:16]
@@ -69,8 +75,10 @@ def main(library: Path, folder: Path, requests: list[dict[str, Any]]) -> None:
         with api.session(folder, device=device) as session:
             assert api.info(session).device == b"cuda:0"
             for request in requests:
-                ours = Session(bundle, device="cuda")
-                print(json.dumps([by_c(api, session, request), by_python(ours, request)]))
+                ours, before = Session(bundle, device="cuda"), graphs_of(stub)
+                found = by_c(api, session, request)
+                launched = graphs_of(stub) - before if stub else -1
+                print(json.dumps([found, by_python(ours, request), launched]))
     except ApiError as error:
         print(json.dumps(["error", error.status, str(error)]))
     if stub is not None:

@@ -71,8 +71,14 @@ def test_it_draws_and_answers_as_python_does(
     requests = OF_FAMILY[bundle.manifest.family]
     *found, launched = run(release, bundle, environment, requests)
     assert len(found) == len(requests)
+    captured = []
     for line in map(json.loads, found):
         assert line[0] == line[1] and len(line[0]) > 0, line
+        captured.append(line[2])
+    assert captured[-1] == 3  # an answer's five tokens: the prompt's, a step, and this again
+    if bundle.manifest.family == "janus":  # codes after the first two, twice for two batches
+        codes = bundle.manifest.sizes.num_drawn
+        assert captured[:2] == [codes - 2, 2 * (codes - 2)] and captured[2] > 0
     expected = {"attend", "attend_kept", "attend_many", "write_slots", "merge", "qkv", "qkv_many"}
     expected |= {"text_logits", "repack4", "repack8", "last_norm", "last_norm_many"}
     if bundle.manifest.family == "janusflow":  # it draws no drafts

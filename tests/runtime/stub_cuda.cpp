@@ -337,8 +337,10 @@ int cuGraphInstantiateWithFlags(void** made, void* graph, unsigned long long) {
 }
 int cuGraphDestroy(void* graph) { return delete static_cast<std::vector<Work>*>(graph), in_context(); }
 int cuGraphExecDestroy(void* graph) { return cuGraphDestroy(graph); }
+int graph_launches = 0;
 int cuGraphLaunch(void* graph, void*) {
   GUARDED;
+  ++graph_launches;
   for (const Work& work : *static_cast<std::vector<Work>*>(graph)) send(work);
   return kOk;
 }
@@ -414,6 +416,9 @@ extern "C" __attribute__((visibility("default"))) int cuGetProcAddress_v2(const 
   if (status) *status = *function ? 0 : 1;
   return *function ? kOk : kNotFound;
 }
+
+// How many captured graphs were launched.
+extern "C" __attribute__((visibility("default"))) int stub_graph_launches() { return graph_launches; }
 
 // Whether so many bytes at an address were given.
 extern "C" __attribute__((visibility("default"))) int stub_holds(uint8_t* start, size_t size) {
