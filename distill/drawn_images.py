@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from janus_edge.runtime.session import Session
 from janus_edge.runtime.sizes import FlowSizes
 
 AT_ONCE = 16  # images in a file: what a stopped run draws again at most
-TOGETHER = 4  # prompts in a request: eight rows, which share a pass of the decoder
+TOGETHER = 4  # prompts of codes in a request: guided, eight rows, which share the decoder's passes
+MOST_BYTES = 2**30  # of their keys and values; of a larger model one prompt at a time is drawn
 ESTIMATES = 4  # of each image of a flow
 REPORT_S = 10  # seconds of drawing between two reports
 Report = Callable[[str], None]
@@ -49,7 +51,7 @@ class DrawnImages:
 def draw_images(
     bundle: Bundle, prompts: list[str], count: int, folder: Path, report: Report
 ) -> DrawnImages:
-    """Draw images of prompts in turn, each with a seed of its own.
+    """Draw images of prompts in turn; no prompt is drawn with the same seed twice.
 
     Those that a stopped run has left in the folder are not drawn again.
 
@@ -69,11 +71,14 @@ def draw_images(
         session.generate_image(ImageRequest(prompt=prompt))  # refuses now what cannot be drawn
     is_flow = isinstance(bundle.manifest.sizes, FlowSizes)
     draw = (_of_flow if is_flow else _of_codes)(session)
+    most = _together(bundle)
     began, told, fresh = time.monotonic(), time.monotonic(), 0
     for start in range(0, count, AT_ONCE):
         path, seeds = folder / f"images-{start:06}.npz", range(start, min(start + AT_ONCE, count))
         if (part := _read(path)) is None:
-            found = [each for words, seed in _groups(prompts, seeds) for each in draw(words, seed)]
+            found = [
+                each for words, seed in _groups(prompts, seeds, most) for each in draw(words, seed)
+            ]
             part = DrawnImages(*(np.stack(list(each)) for each in zip(*found, strict=True)))
             _write(path, part)
             fresh += len(seeds)
@@ -88,17 +93,24 @@ def draw_images(
     )
 
 
-def _groups(prompts: list[str], numbers: range) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yield the prompts of some images, in groups without a prompt twice, and seeds.
+def _together(bundle: Bundle) -> int:
+    """Return how many prompts a request has."""
+    sizes = bundle.manifest.sizes
+    row = 2 * sizes.num_layers * sizes.num_kv_heads * sizes.head_dim * sizes.num_drawn
+    num_bytes = 2 * row * np.dtype(bundle.manifest.cache_type).itemsize
+    return TOGETHER if TOGETHER * num_bytes <= MOST_BYTES else 1
 
-    No prompt comes with the same seed again, however many images there are.
-    """
-    for cycle in range(numbers.start // len(prompts), (numbers.stop - 1) // len(prompts) + 1):
-        first = cycle * len(prompts)
-        inside = range(max(numbers.start, first), min(numbers.stop, first + len(prompts)))
-        for at in range(inside.start, inside.stop, TOGETHER):
-            end = min(at + TOGETHER, inside.stop)
-            yield tuple(prompts[at - first : end - first]), at
+
+def _groups(prompts: list[str], numbers: range, most: int) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the prompts of some images, in groups without a prompt twice, and their seeds."""
+    group: list[str] = []
+    for number in numbers:
+        prompt = prompts[number % len(prompts)]
+        if prompt in group or len(group) == most:
+            yield tuple(group), number - len(group)
+            group = []
+        group.append(prompt)
+    yield tuple(group), numbers.stop - len(group)
 
 
 _Drawn = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -145,7 +157,7 @@ def _read(path: Path) -> DrawnImages | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             return DrawnImages(found["drawn"], found["pixels"])
-    except (FileNotFoundError, BadZipFile, KeyError, ValueError, EOFError):
+    except (FileNotFoundError, BadZipFile, zlib.error, KeyError, ValueError, EOFError):
         return None
 
 

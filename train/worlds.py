@@ -33,7 +33,7 @@ SAMPLES_PER_SHARD = 10_000
 SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
 _CAPTIONS, _QUESTIONS = 6, 4  # most per scene
-_LAST = "describe"  # a conversation ends with it, as it answers most other questions
+_LAST = "describe"  # ends a conversation that has it, as it answers most other questions
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 // The decoder by our GPU kernels: 4-bit weights, keys and values in float16. Mirrors runtime/backends/cuda_decoder.py.
 // Shapes: R rows, T positions, D width.
 #include <algorithm>
+#include <array>
 #include <map>
-#include <utility>
 
 #include "cuda_kernels.hpp"
 #include "cuda_passes.hpp"
@@ -11,8 +11,7 @@
 namespace je {
 namespace {
 
-constexpr int64_t kMostParts = 64;                   // of a product
-constexpr int64_t kGroup = 128;                      // inputs that a product with 4-bit weights takes at once
+constexpr int64_t kMostParts = 64, kGroup = 128;     // of a product; inputs that it takes at once
 constexpr size_t kFloat = 4, kHalf = 2, kIndex = 8;  // bytes
 const char* const kWhat = "the decoder";
 
@@ -28,10 +27,15 @@ struct Scratch {
   GpuMemory streams[2], nothing, parts, normed, qkv, attended, stats, merged, inner;
 };
 
-// The launches of passes by their rows and positions, which a pass of the same size sends again.
+// The launches of a pass, and those of passes that may come again.
+struct Sent {
+  GpuGraph graph;
+  bool has_failed = false;
+};
 struct Repeated {
-  int64_t version = -1;  // of the decoder's memory
-  std::map<std::pair<int64_t, int64_t>, GpuGraph> graphs;
+  const void* owner = nullptr;  // the decoder whose memory they use
+  int64_t version = 0;          // of this memory
+  std::map<std::array<int64_t, 5>, Sent> passes;
 };
 
 struct CudaCaches : Caches {
@@ -114,8 +118,8 @@ class CudaDecoder : public DecoderEngine {
     gpu_.upload(lengths_.at(), call.lengths, static_cast<size_t>(call.rows) * kIndex);
     for (const Pass& pass : passes_of(call.rows, call.time, call.last_only)) {
       cancel.check();
-      const bool is_whole = pass.rows == count && !pass.is_many;
-      is_whole ? repeat(static_cast<CudaCaches&>(caches), pass) : send(static_cast<CudaCaches&>(caches), pass);
+      auto& kept = static_cast<CudaCaches&>(caches);
+      pass.is_many ? send(kept, pass) : repeat(kept, pass);
     }
     gpu_.download(call.hidden, hidden_.at(), numbers);
     gpu_.wait();
@@ -160,8 +164,9 @@ class CudaDecoder : public DecoderEngine {
     memory = GpuMemory(kernels_->gpu(), bytes, kWhat);
   }
 
-  // Return memory for a pass, of a size that does not change from pass to pass.
-  Scratch& scratch_of(const Pass& pass, int64_t chunks) const {
+  // Return memory for a pass, of one size for all.
+  Scratch& scratch_of(const CudaCaches& caches, const Pass& pass) const {
+    const auto chunks = static_cast<size_t>(divided(static_cast<int64_t>(caches.length), chunk_));
     Scratch& found = pass.is_many ? many_ : few_;
     const auto rows = static_cast<size_t>(pass.is_many ? kMostMany : kMostRows);
     const auto parts = static_cast<size_t>(pass.is_many ? 1 : parts_);
@@ -179,31 +184,30 @@ class CudaDecoder : public DecoderEngine {
     grow(found.merged, rows * heads * head * kHalf);
     grow(found.inner, rows * static_cast<size_t>(inner_) * kFloat);
     if (pass.is_many) return found;
-    grow(found.attended, rows * heads * static_cast<size_t>(chunks) * head * kFloat);
-    grow(found.stats, rows * heads * static_cast<size_t>(chunks) * 2 * kFloat);
+    grow(found.attended, rows * heads * chunks * head * kFloat);
+    grow(found.stats, rows * heads * chunks * 2 * kFloat);
     return found;
   }
 
   // Send a pass of few rows: its launches, and as one when it comes again.
   void repeat(CudaCaches& caches, const Pass& pass) const {
-    scratch_of(pass, chunks_of(caches));  // amid a capture no memory can grow
-    if (caches.repeated.version != version_) caches.repeated = {version_, {}};
-    const auto [found, is_new] = caches.repeated.graphs.try_emplace({pass.rows, pass.span});
-    if (is_new || !is_capturable_) return send(caches, pass);
-    try {
-      if (!found->second.is_made()) found->second = GpuGraph(kernels_->gpu(), [&] { send(caches, pass); });
-    } catch (const Error&) {  // it runs without, too
-      is_capturable_ = false;
-      return send(caches, pass);
-    }
-    found->second.launch();
+    scratch_of(caches, pass);  // amid a capture no memory can grow
+    Repeated& kept = caches.repeated;
+    if (kept.owner != this || kept.version != version_) kept = {this, version_, {}};
+    const auto [found, is_new] = kept.passes.try_emplace({pass.rows, pass.span, pass.time, pass.first, pass.start});
+    Sent& sent = found->second;
+    if (!is_new && !sent.has_failed) try {
+        if (!sent.graph.is_made()) sent.graph = GpuGraph(kernels_->gpu(), [&] { send(caches, pass); });
+        return sent.graph.launch();
+      } catch (const Error&) {  // it runs without, too; an error of the work itself comes again
+        sent = {GpuGraph(), true};
+      }
+    send(caches, pass);
   }
-
-  int64_t chunks_of(const CudaCaches& caches) const { return divided(static_cast<int64_t>(caches.length), chunk_); }
 
   // Send the launches of a pass.
   void send(const CudaCaches& caches, const Pass& pass) const {
-    const Scratch& to = scratch_of(pass, chunks_of(caches));
+    const Scratch& to = scratch_of(caches, pass);
     const auto at = static_cast<size_t>((pass.first * pass.time + pass.start) * sizes_.hidden_size) * kFloat;
     Address stream = embeds_.at(at), parts = to.nothing.at();
     bool is_first = true;
@@ -285,7 +289,6 @@ class CudaDecoder : public DecoderEngine {
   mutable Scratch few_, many_;
   mutable GpuMemory embeds_, hidden_, positions_, lengths_;
   mutable int64_t version_ = 0;  // of this memory: it changes when some is replaced
-  mutable bool is_capturable_ = true;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 using Handle = void*;
 constexpr int kVersion = 12000;  // of CUDA, whose functions are asked for
 constexpr int kNoMemory = 2, kMajor = 75, kMinor = 76, kMostShared = 8, kNonBlocking = 1, kOverlaps = 6;
-constexpr int kOfThisThread = 1;              // a capture that other threads' calls do not disturb
+constexpr int kOfThisThread = 1;              // a capture, amid which other threads may call what waits for the GPU
 constexpr unsigned kUsualShared = 48 * 1024;  // bytes that a program has without asking
 
 // CUlaunchConfig, with one attribute.
@@ -192,6 +192,7 @@ Address Gpu::allocate(size_t bytes, const std::string& what) const {
 }
 
 void Gpu::free(Address address) const noexcept {
+  const std::lock_guard<std::recursive_mutex> lock(mutex_);  // not amid another thread's capture
   if (driver().push(context_) != 0) return;
   driver().free(address);
   pop();
@@ -237,6 +238,7 @@ void* Gpu::captured(const std::function<void()>& work) const {
 void Gpu::launch_graph(void* graph) const { check(driver().launch_graph(graph, stream_), "cuGraphLaunch"); }
 
 void Gpu::free_graph(void* graph) const noexcept {
+  const std::lock_guard<std::recursive_mutex> lock(mutex_);
   if (graph == nullptr || driver().push(context_) != 0) return;
   driver().destroy_executable(graph);
   pop();

@@ -26,7 +26,7 @@ from janus_edge.runtime.errors import DeviceWarning
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
-from tests.native.capi import Api, ApiError
+from tests.native.capi import DRAW, IMAGE, OK, Api, ApiError
 from tests.native.conftest import as_image
 from tests.native.test_conformance import _c
 from tests.runtime.stub_session import Stub
@@ -38,6 +38,14 @@ def shown() -> np.ndarray:
 
 
 def by_c(api: Api, session: Any, request: dict[str, Any]) -> list[str]:
+    if "amid" in request:  # another one's drawing, after some of its events
+        with api.job(session, task=DRAW, **_c(request["amid"])) as job:
+            for _ in range(6):
+                api.next(job)
+            inner, outer = by_c(api, session, request["drawn"]), []
+            while (step := api.next(job))[0] == OK:
+                outer += [digest(step[1].codes)] if step[1].kind == IMAGE else []
+        return outer + inner
     if "question" in request:
         asked = request["question"].encode()
         return [api.ask(session, prompt=asked, input_images=[shown()], max_tokens=5).decode()]
@@ -46,6 +54,8 @@ def by_c(api: Api, session: Any, request: dict[str, Any]) -> list[str]:
 
 
 def by_python(session: Session, request: dict[str, Any]) -> list[str]:
+    if "amid" in request:
+        return [each for one in request.values() for each in by_python(session, one)]
     if "question" in request:
         asked = AskRequest(**request, images=(as_image(shown()),), max_tokens=5)
         return ["".join(e.text for e in session.ask(asked) if isinstance(e, Text))]

@@ -40,6 +40,7 @@ OF_FAMILY: dict[str, list[dict[str, Any]]] = {
         {"prompt": ["a star", "two small red circles on a white background"], "num_images": 5},
         {"prompt": "a star", "guidance_scale": 1.0, "parallel": 3},
         {"prompt": "a star " * 12, "window": 1},
+        {"amid": {"prompt": "a star"}, "drawn": {"prompt": "a star", "num_images": 6}},
         ASK,
     ],
     "janusflow": [{"prompt": "a star", "num_steps": 3}, ASK],
@@ -84,6 +85,15 @@ def test_it_draws_and_answers_as_python_does(
     if bundle.manifest.family == "janusflow":  # it draws no drafts
         expected -= {"attend_kept"}
     assert {f"{name}_kernel" for name in expected} <= set(launched.split())
+
+
+@pytest.mark.parametrize("call", ["cuStreamEndCapture", "cuGraphLaunch"])
+def test_it_draws_where_a_capture_fails(
+    release: Build, bundle: Bundle, environment: dict[str, str], call: str
+) -> None:
+    requests = OF_FAMILY[bundle.manifest.family][:1]
+    line, _ = run(release, bundle, environment | {"STUB_FAILS": call}, requests)
+    assert json.loads(line) == [(found := json.loads(line)[0]), found, 0] and found
 
 
 @pytest.mark.parametrize(

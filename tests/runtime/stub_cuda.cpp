@@ -327,9 +327,15 @@ int cuStreamBeginCapture(void*, int) {
   if (is_capturing) return kCaptured;
   return is_capturing = true, recorded.clear(), kOk;
 }
+// Whether a call of this name is to fail.
+bool fails(const char* name) {
+  const char* chosen = std::getenv("STUB_FAILS");
+  return chosen && std::strcmp(chosen, name) == 0;
+}
 int cuStreamEndCapture(void*, void** graph) {
   GUARDED;
   is_capturing = false;
+  if (fails("cuStreamEndCapture")) return kCaptured;
   return *graph = new std::vector<Work>(recorded), kOk;
 }
 int cuGraphInstantiateWithFlags(void** made, void* graph, unsigned long long) {
@@ -340,6 +346,7 @@ int cuGraphExecDestroy(void* graph) { return cuGraphDestroy(graph); }
 int graph_launches = 0;
 int cuGraphLaunch(void* graph, void*) {
   GUARDED;
+  if (fails("cuGraphLaunch")) return kNoMemory;
   ++graph_launches;
   for (const Work& work : *static_cast<std::vector<Work>*>(graph)) send(work);
   return kOk;
