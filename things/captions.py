@@ -9,14 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from janus_edge.things import english, korean
-from janus_edge.things.scenes import Scene, relation_of
+from janus_edge.things.artwork import STYLES
+from janus_edge.things.scenes import Scene, held_out_style, relation_of
 from janus_edge.things.wanted import CATEGORIES, LANGUAGES, Caption, Wanted, Wish
 
 __all__ = ["CATEGORIES", "LANGUAGES", "Caption", "Wanted", "Wish", "caption", "describe", "wish_of"]
 
 WORDS = {"english": english, "korean": korean}
 _OPTIONS = {  # a category stands as often as it is drawn
-    "single": ("single_thing", "single_thing", "background", "style"),
+    "single": (*["single_thing"] * 6, "background", "style"),
     "pair": ("two_things", "position"),
     "repeated": ("counting",),
     "several": ("several",),
@@ -33,14 +34,17 @@ def caption(
         scene: What to describe.
         rng: Source of wording and details.
         language: One of ``LANGUAGES``.
-        category: Category of the caption; None for a random one.
+        category: Category of the caption; None for a random one, which also says a background and
+            a style that are not the usual ones.
 
     Raises:
         ValueError: The scene cannot be described in that category.
     """
     options = _OPTIONS[scene.kind]
+    unusual = _unusual(scene) if category is None else set()
     if category is None:
-        category = english.pick(rng, options)
+        fit = [each for each in options if not unusual or each != "single_thing"]
+        category = english.pick(rng, tuple(fit))
     if category not in options:
         raise ValueError(f"a scene of kind {scene.kind} has no caption of category {category}")
     scored = category == "single_thing"  # names the thing alone
@@ -48,8 +52,10 @@ def caption(
         scene,
         turned=category == "position" and rng.random() < 0.5,
         relation=category == "position",
-        background=category == "background" or (not scored and rng.random() < _ASIDE),
-        style=category == "style" or (not scored and rng.random() < _ASIDE),
+        background=category == "background"
+        or "background" in unusual
+        or (not scored and rng.random() < _ASIDE),
+        style=category == "style" or "style" in unusual or (not scored and rng.random() < _ASIDE),
     )
     return Caption(
         text=WORDS[language].prompt(wish, rng),
@@ -60,6 +66,18 @@ def caption(
         background=wish.background,
         style=wish.style,
     )
+
+
+def _unusual(scene: Scene) -> set[str]:
+    """Return what a caption that is taught says, so that what it does not say is always the same.
+
+    That is a background other than white, and a style other than the first in which training
+    shows all things of the scene.
+    """
+    held_out = {held_out_style(name) for name in scene.names}
+    usual = next((style for style in STYLES if style not in held_out), None)
+    found = {"background"} if scene.background != "white" else set()
+    return found | ({"style"} if scene.style != usual else set())
 
 
 def describe(scene: Scene, language: str) -> str:

@@ -29,8 +29,9 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "blue": (178, 216, 250),
     "purple": (216, 196, 246),
 }
-BACKGROUND_WEIGHTS = (0.51, *([0.07] * 7))
-STYLE_WEIGHTS = (0.4, 0.3, 0.3)
+# How often the background of a kind is white; the codes of a thing are others on each colour.
+WHITE = {"single": 0.5, "pair": 0.9, "repeated": 0.9, "several": 0.9}
+STYLE_WEIGHTS = (0.6, 0.2, 0.2)
 
 KINDS = ("single", "pair", "repeated", "several")
 KIND_WEIGHTS = (0.25, 0.3, 0.29, 0.16)
@@ -149,7 +150,9 @@ def make_scene(seed: int) -> Scene:
     rng = np.random.default_rng(seed)
     kind = KINDS[_choose(rng, KIND_WEIGHTS)]
     style = STYLES[_choose(rng, STYLE_WEIGHTS)]
-    background = tuple(BACKGROUNDS)[_choose(rng, BACKGROUND_WEIGHTS)]
+    coloured = (1 - WHITE[kind]) / (len(BACKGROUNDS) - 1)
+    weights = (WHITE[kind], *[coloured] * (len(BACKGROUNDS) - 1))
+    background = tuple(BACKGROUNDS)[_choose(rng, weights)]
     things = _THINGS_OF[kind](rng)
     return Scene(kind=kind, style=style, background=background, things=things)
 

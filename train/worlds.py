@@ -33,6 +33,7 @@ SAMPLES_PER_SHARD = 10_000
 SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
 _CAPTIONS, _QUESTIONS = 6, 4  # most per scene
+_DESCRIBED = 0.3  # of the conversations have a description; it is long, and easily outweighs others
 _LAST = "describe"  # ends a conversation that has it, as it answers most other questions
 
 
@@ -158,11 +159,13 @@ def _content(
     if role == "generation":
         captions = dict.fromkeys(world.caption(scene, rng) for _ in range(_CAPTIONS))
         return Content(captions=tuple(captions))
-    topics = rng.permutation(world.topics).tolist()
-    asked = (
-        world.question(scene, rng, language, topic) for topic in topics[: topics.index(_LAST) + 1]
-    )
+    topics = [topic for topic in rng.permutation(world.topics).tolist() if topic != _LAST]
+    asked = (world.question(scene, rng, language, topic) for topic in topics)
     pairs = [pair for pair in asked if pair is not None][:_QUESTIONS]
+    if not pairs or rng.random() < _DESCRIBED:
+        last = world.question(scene, rng, language, _LAST)
+        assert last is not None  # every scene has a description
+        pairs = [*pairs[: int(rng.integers(_QUESTIONS))], last]
     if role == "text":  # the scene is told with the first question
         pairs[0] = (f"{world.tell(scene, language)}\n{pairs[0][0]}", pairs[0][1])
     return Content(turns=tuple(Exchange(user, assistant) for user, assistant in pairs))

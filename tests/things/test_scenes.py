@@ -15,6 +15,7 @@ from janus_edge.things.scenes import (
     KIND_WEIGHTS,
     KINDS,
     SPLITS,
+    WHITE,
     held_out_style,
     make_scene,
     relation_of,
@@ -32,7 +33,9 @@ def test_scenes_show_the_whole_world() -> None:
     assert {placed.thing for scene in many for placed in scene.things} == set(THINGS)
     kinds = [scene.kind for scene in many]
     assert abs(kinds.count("single") / len(many) - KIND_WEIGHTS[0]) < 0.03
-    assert 0.4 < sum(scene.background == "white" for scene in many) / len(many) < 0.6
+    for kind, share in WHITE.items():
+        white = [scene.background == "white" for scene in many if scene.kind == kind]
+        assert abs(sum(white) / len(white) - share) < 0.06
 
 
 def test_a_seed_is_a_scene() -> None:
