@@ -2,13 +2,13 @@
 
     import janus_edge
     model = janus_edge.load()
-    image = model.draw("three red circles", seed=2)
-    model.ask(image, "how many circles are there?")
+    image = model.draw("a red apple", seed=2)
+    model.ask(image, "what is this?")
 
 Each step of a request, as events:
 
     session = janus_edge.Session(janus_edge.open_bundle())
-    for event in session.generate_image(janus_edge.ImageRequest(prompt="three red circles")):
+    for event in session.generate_image(janus_edge.ImageRequest(prompt="a red apple")):
         if isinstance(event, janus_edge.Image):
             event.pixels  # (H, W, 3) uint8
 

@@ -63,7 +63,7 @@ def _of_lines(file: Path) -> list[dict[str, Any]]:
         if not isinstance(each, dict) or not isinstance(each.get("prompt"), str):
             raise OptionError(
                 f'{file}: prompt {number} is no JSON object with one "prompt"; write '
-                '{"prompt": "a red circle", "seed": 7}'
+                '{"prompt": "a red apple", "seed": 7}'
             )
         if unknown := sorted(set(each) - known):
             raise OptionError(

@@ -114,7 +114,7 @@ def say(talk: Talk, message: str, settings: dict[str, Any] | None = None) -> Non
 def draw(talk: Talk, prompt: str) -> None:
     """Draw an image; the next message is about it."""
     if not prompt:
-        talk.console.print("say what to draw: /draw three red circles")
+        talk.console.print("say what to draw: /draw a red apple")
         return
     before = talk.chat.state
     seed = random_seed() if talk.seed is None else talk.seed

@@ -18,7 +18,9 @@ def distill(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="File with a prompt per line to draw; default: shapes and daily things."),
+        typer.Option(
+            help="File with a prompt per line to draw; default: shapes, things and photographs."
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="Images to draw and to learn from.")] = 1024,
     steps: Annotated[int, typer.Option(help="Steps of training, each of 16 images.")] = 4000,

@@ -21,7 +21,11 @@ class Exams(StrEnum):
 def evaluate(
     world: Annotated[Exams, typer.Argument(help="World of the prompts and questions.")],
     model: Annotated[
-        str | None, typer.Option(help="Bundle folder, or a name that `models` lists.")
+        str | None,
+        typer.Option(
+            help="Bundle folder, or a name that `models` lists. Default: the shipped bundle that "
+            "learned the world."
+        ),
     ] = None,
     num_prompts: Annotated[
         int, typer.Option(help="Images to draw, over six categories.", min=6)

@@ -39,6 +39,7 @@ class Exam:
 
     Attributes:
         schema: Schema of its records.
+        model: The shipped bundle that learned this world.
         prompts: Yields, of a split, so many captions, each with whether it is held out.
         questions: The same of scenes with questions.
         render: Returns a scene's image (H, W, 3) uint8.
@@ -46,6 +47,7 @@ class Exam:
     """
 
     schema: str
+    model: str
     prompts: Callable[[str, int], Iterator[tuple[bool, Any]]]
     questions: Callable[[str, int], Iterator[tuple[bool, Any, Any]]]
     render: Callable[[Any], np.ndarray]
@@ -92,6 +94,11 @@ def answer(session: Session, image_HWC: np.ndarray, question: str) -> str:
     return "".join(e.text for e in session.ask(request) if isinstance(e, Text)).strip()
 
 
+def is_right(said: str, wanted: str) -> bool:
+    """Return whether an answer is the wanted one; small tokenizers know lower case alone."""
+    return said.lower() == wanted.lower()
+
+
 def run(
     exam: Exam,
     *,
@@ -109,7 +116,7 @@ def run(
 
     Args:
         exam: What is drawn, asked and judged.
-        model: Folder or name of the bundle; None for the default.
+        model: Folder or name of the bundle; None for the exam's.
         num_prompts: Images to draw.
         num_questions: Questions to ask.
         split: One of ``SPLITS``.
@@ -128,7 +135,7 @@ def run(
             check_writable(path)
     if sheet is not None:
         format_of(sheet)
-    session = Session(open_bundle(model), device=device)
+    session = Session(open_bundle(model or exam.model), device=device)
     chosen = session.image_settings(ImageRequest(prompt="", **settings))
     scored, images = _drawing(exam, session, split, num_prompts, settings)
     scored["answering"] = _answering(exam, session, split, num_questions)
@@ -192,7 +199,7 @@ def _answering(exam: Exam, session: Session, split: str, count: int) -> dict[str
             Outcome(
                 group=asked.topic,
                 held_out=held_out,
-                right=answer(session, exam.render(scene), asked.text) == asked.answer,
+                right=is_right(answer(session, exam.render(scene), asked.text), asked.answer),
                 language=getattr(asked, "language", ""),
             )
             for held_out, scene, asked in exam.questions(split, count)

@@ -78,6 +78,7 @@ def judge(image_HWC: np.ndarray, wanted: Caption) -> dict[str, bool]:
 
 EXAM = Exam(
     schema="shapes/2",  # shapes/1 had guidance_scale and temperature instead of settings
+    model="tiny-janus",
     prompts=prompts,
     questions=questions,
     render=render,

@@ -82,4 +82,11 @@ def judge(image_HWC: np.ndarray, wanted: Caption) -> dict[str, bool]:
     return found
 
 
-EXAM = Exam(schema="things/1", prompts=prompts, questions=questions, render=render, judge=judge)
+EXAM = Exam(
+    schema="things/1",
+    model="tiny-things",
+    prompts=prompts,
+    questions=questions,
+    render=render,
+    judge=judge,
+)

@@ -4,11 +4,11 @@ import sys
 
 import janus_edge
 
-prompt = sys.argv[1] if len(sys.argv) > 1 else "three red circles"
-with janus_edge.load("tiny-janus") as model:
+prompt = sys.argv[1] if len(sys.argv) > 1 else "a red apple"
+with janus_edge.load() as model:
     chat = model.chat()
     image = chat.draw(prompt, seed=2)
     image.save("drawn.png")
     print(f"drawn.png: {image.prompt}, seed {image.seed}")
-    for question in ("how many circles are there?", "what colour are the circles?"):
+    for question in ("what is this?", "what colour is the background?"):
         print(f"{question} {model.ask(image, question)}")

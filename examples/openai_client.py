@@ -9,8 +9,8 @@ from openai import OpenAI
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
     events = client.images.generate(
-        model="tiny-janus",
-        prompt="a red circle",
+        model="tiny-things",
+        prompt="a red apple",
         stream=True,
         partial_images=3,
         extra_body={"seed": 7},
@@ -20,8 +20,8 @@ with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
     content = event.b64_json  # the last event has the image
     Path("drawn.png").write_bytes(base64.b64decode(content))
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{content}"}}
-    question = {"type": "text", "text": "what colour is the circle?"}
+    question = {"type": "text", "text": "what is this?"}
     answer = client.chat.completions.create(
-        model="tiny-janus", messages=[{"role": "user", "content": [question, image]}]
+        model="tiny-things", messages=[{"role": "user", "content": [question, image]}]
     )
     print(answer.choices[0].message.content)

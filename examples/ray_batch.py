@@ -19,7 +19,7 @@ ray.init(log_to_driver=False)
 rows = ray.data.from_items([row_of(item) for item in read_items(source)])
 made = rows.map_batches(
     JanusWorker,
-    fn_constructor_kwargs={"model": "tiny-janus", "num_threads": 1},
+    fn_constructor_kwargs={"model": "tiny-things", "num_threads": 1},
     batch_size=AT_ONCE,
     concurrency=2,
 )

@@ -127,7 +127,7 @@ def read_scores(path: Path, bundle: Bundle) -> list[dict[str, Any]]:
         ) from None
     if not newest:
         raise OptionError(
-            f"--scores {path}: no record of this bundle; run: janus-edge eval shapes "
+            f"--scores {path}: no record of this bundle; run: janus-edge eval WORLD "
             f"--model {bundle.folder.name} --record {path}"
         )
     return list(newest.values())

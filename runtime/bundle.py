@@ -28,7 +28,7 @@ from janus_edge.runtime.tables import Table
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # of manifest.json, which holds the hashes of all other files
 SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
-DEFAULT = "tiny-janus"
+DEFAULT = "tiny-things"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 COMPILED = ".cache"  # ends the folder beside a bundle: what TensorRT compiled or timed for it

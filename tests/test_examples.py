@@ -44,21 +44,21 @@ def test_all_are_here() -> None:
 
 def test_draw_and_ask(tmp_path: Path) -> None:
     first, *answers = run(tmp_path, sys.executable, EXAMPLES / "draw_and_ask.py")
-    assert first == "drawn.png: three red circles, seed 2" and (tmp_path / "drawn.png").exists()
-    assert answers == ["how many circles are there? three", "what colour are the circles? red"]
+    assert first == "drawn.png: a red apple, seed 2" and (tmp_path / "drawn.png").exists()
+    assert answers == ["what is this? an apple", "what colour is the background? white"]
 
 
 def test_stream(tmp_path: Path) -> None:
-    assert run(tmp_path, sys.executable, EXAMPLES / "stream.py") == ["star.png"]
-    assert len(list(tmp_path.glob("preview-*.png"))) == 8
+    assert run(tmp_path, sys.executable, EXAMPLES / "stream.py") == ["cat.png"]
+    assert len(list(tmp_path.glob("preview-*.png"))) == 12
 
 
 def test_contact_sheet(tmp_path: Path) -> None:
-    assert run(tmp_path, EXAMPLES / "contact_sheet.sh")[-1] == "purple"
+    assert run(tmp_path, EXAMPLES / "contact_sheet.sh")[-1] == "a unicorn"
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "sheet.png",
-        "triangle.png",
-        *(f"triangle-{n}-{n + 4}.png" for n in range(1, 5)),
+        "unicorn.png",
+        *(f"unicorn-{n}-{n + 4}.png" for n in range(1, 5)),
     }
 
 
@@ -77,19 +77,17 @@ def _kinds(output: dict[str, Any]) -> tuple[str, str, bool]:
 
 
 def test_langchain_client(tmp_path: Path) -> None:
-    with serving("--model", "tiny-janus", "--threads", "1") as server:
-        words = [EXAMPLES / "langchain_client.py", "circle.png", server.url]
-        run(
-            tmp_path, sys.executable, "-m", "janus_edge", "generate", "a red circle", "-o", words[1]
-        )
+    with serving("--threads", "1") as server:
+        words = [EXAMPLES / "langchain_client.py", "apple.png", server.url]
+        run(tmp_path, sys.executable, "-m", "janus_edge", "generate", "a red apple", "-o", words[1])
         lines = run(tmp_path, sys.executable, *words)
-    assert lines == ["what colour is the circle? red", "how many circles are there? one"]
+    assert lines == ["what is this? an apple", "how many things are there? one"]
 
 
 @pytest.mark.slow
 def test_ray_batch(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    items = '{"prompt": "a star", "seed": 1}\n{"prompt": "a circle", "id": "c"}\n'
+    items = '{"prompt": "a star", "seed": 1}\n{"prompt": "a cat", "id": "c"}\n'
     (tmp_path / "items.jsonl").write_text(items, encoding="utf-8")
     lines = run(tmp_path, sys.executable, EXAMPLES / "ray_batch.py", "items.jsonl", "out")
     assert sorted(lines) == ["1 {'seed': 1}", "c {'seed': 0}"]
@@ -97,7 +95,7 @@ def test_ray_batch(tmp_path: Path) -> None:
 
 
 def test_openai_client(tmp_path: Path) -> None:
-    with serving("--model", "tiny-janus", "--threads", "1") as server:
+    with serving("--threads", "1") as server:
         *events, answer = run(tmp_path, sys.executable, EXAMPLES / "openai_client.py", server.url)
     assert events == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
-    assert answer == "red" and (tmp_path / "drawn.png").exists()
+    assert answer == "an apple" and (tmp_path / "drawn.png").exists()

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from janus_edge.shapes.scorer import Found, find
+from janus_edge.evals.things import judge
+from janus_edge.shapes.scorer import find
+from janus_edge.things.wanted import Caption, Wanted
 from tests.pages import ROOT, blocks, commands, make_folder, run_command
 from tests.test_docs import why_not_run
 
 README = ROOT / "README.md"
 
 
-def parts(path: Path) -> list[Found]:
-    """What an image shows."""
+def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        return find(np.asarray(image))[1]
+        return np.asarray(image)
 
 
 def test_commands(tmp_path: Path) -> None:
@@ -38,10 +39,14 @@ def test_commands(tmp_path: Path) -> None:
         done = run_command(command, tmp_path)
         assert done.returncode == 0, done.stderr
         assert command.output in ("", done.stdout), command.text
-    assert [(part.colour, part.shape) for part in parts(tmp_path / "out.png")] == [
-        ("red", "circle")
-    ] * 3
-    two = {(part.colour, part.shape): part for part in parts(tmp_path / "out-1.png")}
+    apple = Caption(
+        text="a red apple",
+        language="english",
+        category="single_thing",
+        wanted=(Wanted(thing="apple"),),
+    )
+    assert judge(pixels(tmp_path / "out.png"), apple)["geneval"]
+    two = {(part.colour, part.shape): part for part in find(pixels(tmp_path / "out-1.png"))[1]}
     assert set(two) == {("blue", "square"), ("yellow", "star")}
     assert two["blue", "square"].x < two["yellow", "star"].x - 10
 
@@ -52,4 +57,4 @@ def test_python(tmp_path: Path) -> None:
         [sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "three\n" and (tmp_path / "circles.png").exists()
+    assert done.stdout == "an apple\n" and (tmp_path / "apple.png").exists()

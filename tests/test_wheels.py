@@ -55,12 +55,12 @@ def test_it_draws_without_a_compiler(wheels: dict[str, Path], tmp_path: Path) ->
     c_library = checked(programs / "python", "-c", HAS_BOTH, cwd=tmp_path, PATH="/nowhere").strip()
     assert c_library.startswith(str(programs.parent))
     for name, folder in (("wheel.png", programs), ("here.png", Path(sys.executable).parent)):
-        drawn = ("generate", "three red circles", "-o", name)
+        drawn = ("generate", "a red apple", "-o", name)
         checked(folder / "janus-edge", *drawn, cwd=tmp_path, PATH="/nowhere")
     by_wheel, here = (
         np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("wheel", "here")
     )
     api = Api(Path(c_library))
-    with api.session(ROOT / "bundles/tiny-janus") as session:
-        (by_c,) = api.draw(session, prompt=b"three red circles")
+    with api.session(ROOT / "bundles/tiny-things") as session:
+        (by_c,) = api.draw(session, prompt=b"a red apple")
     assert np.array_equal(by_wheel, here) and np.array_equal(by_c.pixels, here)

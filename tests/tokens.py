@@ -22,7 +22,7 @@ TEXTS = [
 
 @cache
 def tiny() -> str:
-    """The shipped model's: lower case, GPT-2's splitting."""
+    """tiny-janus's: lower case, GPT-2's splitting."""
     return (ROOT / "checkpoints/tiny-janus/tokenizer.json").read_text(encoding="utf-8")
 
 

@@ -10,9 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 import janus_edge
 from janus_edge.runtime.files import atomic_write
 
-PROMPTS = ("a red circle and a blue star", "a green triangle above a purple cross")
+PROMPTS = {  # two of each model: a row of the sheet
+    "tiny-things": ("a red apple", "a unicorn"),
+    "tiny-janus": ("a red circle and a blue star", "a green triangle above a purple cross"),
+    "tiny-flow": ("a red circle and a blue star", "a green triangle above a purple cross"),
+}
 PARTS = (0.25, 0.5, 0.75, 1.0)  # of the codes or steps; the last is the finished image
-ZOOM, LABEL, GAP = 2, 20, 6  # the last two in px
+SIDE, LABEL, GAP = 128, 20, 6  # px
 
 
 def shown(model: str, prompt: str) -> list[np.ndarray]:
@@ -32,19 +36,17 @@ def shown(model: str, prompt: str) -> list[np.ndarray]:
 
 def main() -> None:
     """Draw the sheet."""
-    rows = [shown(model, p) for model in ("tiny-janus", "tiny-flow") for p in PROMPTS]
-    columns = [f"{part:.0%}" for part in PARTS[:-1]] + ["finished"]
-    side = len(rows[0][0]) * ZOOM
-    step, font = side + GAP, ImageFont.load_default()
-    size = 2 * len(PARTS) * step, LABEL + 2 * step
-    sheet = Image.new("RGB", size, "white")
+    columns = ([f"{part:.0%}" for part in PARTS[:-1]] + ["finished"]) * 2
+    step, font = SIDE + GAP, ImageFont.load_default()
+    sheet = Image.new("RGB", (len(columns) * step, LABEL + len(PROMPTS) * step), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):  # a model's two prompts lie below each other
-        for column, (pixels, label) in enumerate(zip(row, columns, strict=True)):
-            x = (number // 2 * len(PARTS) + column) * step
-            draw.text((x, 4), label, "black", font)
-            image = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(image, (x, LABEL + number % 2 * step))
+    for column, label in enumerate(columns):
+        draw.text((column * step, 4), label, "black", font)
+    for row, (model, prompts) in enumerate(PROMPTS.items()):
+        images = [pixels for prompt in prompts for pixels in shown(model, prompt)]
+        for column, pixels in enumerate(images):
+            image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            sheet.paste(image, (column * step, LABEL + row * step))
     content = BytesIO()
     sheet.save(content, "png", optimize=True)
     with atomic_write(Path(sys.argv[1])) as part:

@@ -1,6 +1,7 @@
 """Draw a sheet of images with their prompts, seed 0: the README's and those of the docs.
 
-    python tools/sheet.py docs/sheet.png --model tiny-things --font NanumGothic.ttf
+    python tools/sheet.py docs/sheet.png --font NanumGothic.ttf
+    python tools/sheet.py docs/sheet-shapes.png --model tiny-janus
 
 The font must have Hangul for the prompts of tiny-things (Debian: fonts-nanum).
 """
@@ -79,7 +80,7 @@ def main() -> None:
     """Draw all prompts and lay out the images with the prompts below."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--model", choices=tuple(PROMPTS), default="tiny-janus")
+    parser.add_argument("--model", choices=tuple(PROMPTS), default="tiny-things")
     parser.add_argument("--bundle", type=Path, help="another bundle of this model")
     parser.add_argument("--font", help="TrueType file of the labels")
     options = parser.parse_args()

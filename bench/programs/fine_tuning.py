@@ -140,7 +140,7 @@ def main() -> None:
     """Parse the command line, measure, print and record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--model", choices=tuple(SUBJECTS), default="tiny-janus")
+    parser.add_argument("--model", choices=tuple(SUBJECTS), default="tiny-things")
     parser.add_argument("--count", type=int, default=600, help="old prompts, and questions")
     parser.add_argument("--only", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--record", type=Path)

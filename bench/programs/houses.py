@@ -1,4 +1,4 @@
-"""Write 200 captioned images of something that the shipped models do not know: houses.
+"""Write 200 captioned images of something that tiny-janus does not know: houses.
 
     python bench/programs/houses.py photos
 

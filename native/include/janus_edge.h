@@ -1,11 +1,11 @@
 /* janus_edge.h - draw images and ask about images with a bundle of janus-edge, from C99.
  *
  *     je_session *session = NULL;
- *     if (je_session_open("bundles/tiny-janus", NULL, &session)) return fprintf(stderr, "%s\n", je_error());
+ *     if (je_session_open("bundles/tiny-things", NULL, &session)) return fprintf(stderr, "%s\n", je_error());
  *
  *     je_request request;
  *     je_request_init(&request, sizeof request);
- *     request.prompt = "three red circles";
+ *     request.prompt = "a red apple";
  *
  *     je_job *job = NULL;
  *     if (je_job_start(session, &request, &job)) return fprintf(stderr, "%s\n", je_error());
@@ -157,7 +157,7 @@ typedef struct {
   int32_t max_length;       /* positions of a prompt and what follows it, in tokens */
   int32_t uses_cpu_kernels; /* 1: the CPU kernels run the decoder; 0: ONNX Runtime does (docs/cpu-kernels.md) */
   int32_t num_components;   /* components of the bundle */
-  const char* name;         /* "tiny-janus" */
+  const char* name;         /* "tiny-things" */
   const char* family;       /* "janus" or "janusflow" */
   const char* sha256;       /* hash of the manifest, which holds the hashes of all other files */
   const char* device;       /* "cpu", "cuda:1", ... */

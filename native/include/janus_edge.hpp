@@ -2,8 +2,8 @@
 // janus_edge::Error. The wrapper calls the C functions alone, so a program and the library may be built with different
 // compilers.
 //
-//     janus_edge::Session session("bundles/tiny-janus");
-//     janus_edge::Job job = session.draw("three red circles");
+//     janus_edge::Session session("bundles/tiny-things");
+//     janus_edge::Job job = session.draw("a red apple");
 //     for (const je_event& event : job)
 //       if (event.kind == JE_EVENT_IMAGE) janus_edge::save(event.image, "out.png");
 //

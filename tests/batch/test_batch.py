@@ -182,9 +182,10 @@ def test_other_folders_are_left_alone(cli: Cli, tmp_path: Path) -> None:
 def test_results_are_training_data(cli: Cli, tmp_path: Path) -> None:
     """What a model draws and answers can be mixed into its fine-tuning."""
     drawings: list[dict[str, Any]] = [{"prompt": "a star", "seed": i} for i in range(3)]
-    assert cli("batch", write(tmp_path, drawings), tmp_path / "drawn").returncode == 0
+    model = ("--model", "tiny-janus")
+    assert cli("batch", write(tmp_path, drawings), tmp_path / "drawn", *model).returncode == 0
     questions = [{"question": "how many?", "images": [f"drawn/images/{i}.png"]} for i in (1, 2)]
-    assert cli("batch", write(tmp_path, questions), tmp_path / "said").returncode == 0
+    assert cli("batch", write(tmp_path, questions), tmp_path / "said", *model).returncode == 0
     built = cli("data", "build", tmp_path / "drawn/results.jsonl", tmp_path / "old")
     assert "3 samples" in built.stdout + built.stderr, built
     words = ["data", "build", tmp_path / "said/results.jsonl", tmp_path / "old"]

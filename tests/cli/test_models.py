@@ -23,6 +23,7 @@ def test_lists_and_removes(cli, bundle_dir: Path, home: Path) -> None:
     assert [line.split()[:2] for line in shipped] == [
         ["tiny-flow", "shipped"],
         ["tiny-janus", "shipped"],
+        ["tiny-things", "shipped"],
     ]
     assert mine.split() == ["mine", "pulled", f"{size:.1f}", "MB", "janus"]
     assert cli("generate", "a star", "--model", "mine").returncode == 0
@@ -69,12 +70,13 @@ def test_a_path_goes_before_a_pulled_name_before_a_shipped_one(
     bundle_dir: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_bundle(None) == find_bundle("tiny-janus") == SHIPPED / "tiny-janus"
+    assert find_bundle(None) == find_bundle("tiny-things") == SHIPPED / "tiny-things"
+    assert find_bundle("tiny-janus") == SHIPPED / "tiny-janus"
     shutil.copytree(bundle_dir, home / "tiny-janus")
     assert find_bundle("tiny-janus") == home / "tiny-janus"
     shutil.copytree(bundle_dir, tmp_path / "tiny-janus")
     assert find_bundle("tiny-janus") == Path("tiny-janus")
-    with pytest.raises(BundleError, match="a name: tiny-flow, tiny-janus, tiny-janus"):
+    with pytest.raises(BundleError, match="a name: tiny-flow, tiny-janus, tiny-things, tiny-janus"):
         find_bundle("other")
 
 

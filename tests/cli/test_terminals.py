@@ -53,7 +53,8 @@ def test_an_image_is_seen(terminal: str, screen: dict[str, str], tmp_path: Path)
     if shutil.which(terminal) is None:
         pytest.skip(f"needs {terminal}")
     program = (sys.executable, "-m", "janus_edge", "generate", "three red circles", "--seed", "7")
-    words = " ".join((*program[:4], f"'{program[4]}'", *program[5:], "--show", "-o", "red.png"))
+    shown_as = ("--model", "tiny-janus", "--show", "-o", "red.png")
+    words = " ".join((*program[:4], f"'{program[4]}'", *program[5:], *shown_as))
     command = (*TERMINALS[terminal], "sh", "-c", f"{words}; sleep 120")
     shown = subprocess.Popen(command, env=screen, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:

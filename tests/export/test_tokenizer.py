@@ -70,9 +70,9 @@ def test_what_has_no_form_is_refused(change: object, says: str) -> None:
 
 
 def test_every_bundle_has_one(bundle_dir: Path) -> None:
-    from janus_edge.runtime.bundle import open_bundle
+    from janus_edge.runtime.bundle import open_bundle, shipped_bundles
 
-    for folder in (bundle_dir, "tiny-janus", "tiny-flow"):
+    for folder in (bundle_dir, *shipped_bundles()):
         bundle = open_bundle(folder)
         given = bundle.manifest.tokenizer_bin
         raw, text = (bundle.folder / f.file for f in (given, bundle.manifest.tokenizer))
@@ -80,5 +80,5 @@ def test_every_bundle_has_one(bundle_dir: Path) -> None:
             TokenTables(raw.read_bytes()),
             Tokenizer.from_str(text.read_text(encoding="utf-8")),
         )
-        prompt = "<|User|>: three RED circles, don't you think?\n\n<|Assistant|>:"
+        prompt = "<|User|>: three RED circles, don't you think? 고양이 세 마리\n\n<|Assistant|>:"
         assert tables.encode(prompt) == tokenizer.encode(prompt, add_special_tokens=False).ids

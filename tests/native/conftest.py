@@ -174,7 +174,7 @@ def reference(folder: Path | str) -> Reference:
 
 @pytest.fixture(scope="session", params=["tiny-janus", "tiny-flow"])
 def shipped(request: pytest.FixtureRequest) -> Reference:
-    """Both bundles that ship."""
+    """The bundles of shapes, a Janus and a JanusFlow."""
     return reference(request.param)
 
 

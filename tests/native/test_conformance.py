@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from janus_edge.evals import things
 from janus_edge.evals.shapes import prompts, questions
 from janus_edge.export.bundle.writer import export_bundle
 from janus_edge.export.tokenizer.compile import corpus
@@ -17,6 +18,7 @@ from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.prompt import Turn
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.shapes.scenes import render
+from janus_edge.things import scenes as thing_scenes
 from tests.native import capi
 from tests.native.capi import Api
 from tests.native.conftest import Reference, as_image, reference
@@ -67,6 +69,18 @@ def test_answers(api: Api, shipped: Reference, index: int) -> None:
     assert found.decode() == shipped.answer(
         AskRequest(question=question, images=(as_image(pixels),))
     )
+
+
+def test_the_default_bundle_in_both_languages(api: Api) -> None:
+    bundle = reference("tiny-things")
+    for _, wanted in list(things.prompts("validation", 24))[::5]:
+        same_images(api, bundle, prompt=wanted.text)
+    with api.session(bundle.folder) as session:
+        for _, scene, asked in list(things.questions("validation", 28))[::6]:
+            pixels = thing_scenes.render(scene)
+            found = api.ask(session, prompt=asked.text.encode(), input_images=[pixels])
+            request = AskRequest(question=asked.text, images=(as_image(pixels),))
+            assert found.decode() == bundle.answer(request)
 
 
 OF_FAMILY: dict[str, list[dict[str, Any]]] = {

@@ -48,8 +48,8 @@ def lib(prefix: Path) -> Path:
     return found.parent
 
 
-def drawn(prompt: str, seed: int = 0) -> np.ndarray:
-    (image,) = reference("tiny-janus").drawn(ImageRequest(prompt=prompt, seed=seed))
+def drawn(prompt: str, seed: int = 0, model: str = "tiny-janus") -> np.ndarray:
+    (image,) = reference(model).drawn(ImageRequest(prompt=prompt, seed=seed))
     return image.pixels
 
 
@@ -119,7 +119,7 @@ def test_the_program_of_the_readme(lib: Path, prefix: Path, tmp_path: Path) -> N
     checked("bash", "-c", f"{build} -std=c99 -Wall -Wextra -Wpedantic -Werror", cwd=tmp_path)
     line = start.replace(".venv/bin/python", sys.executable)
     assert checked("bash", "-ec", line, cwd=tmp_path) == ""
-    assert np.array_equal(read(tmp_path / "out.png"), drawn("three red circles"))
+    assert np.array_equal(read(tmp_path / "out.png"), drawn("a red apple", model="tiny-things"))
     said = subprocess.run(
         ["./draw"],
         cwd=tmp_path,

@@ -1,4 +1,5 @@
-"""The fine-tuning of the default model: bench/programs/fine_tuning.py. Minutes: ``-m slow``."""
+"""The fine-tuning of tiny-janus and tiny-things: bench/programs/fine_tuning.py. Minutes:
+``-m slow``."""
 
 from __future__ import annotations
 

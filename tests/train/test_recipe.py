@@ -58,7 +58,7 @@ RATIOS = {
 SMALL = {
     "tiny-janus": (shapes.BACKGROUNDS, "tiny-janus"),
     "tiny-flow": (shapes.BACKGROUNDS, "tiny-flow"),
-    "tiny-things": (things.BACKGROUNDS, None),
+    "tiny-things": (things.BACKGROUNDS, "tiny-things"),
 }
 
 
@@ -85,11 +85,10 @@ def test_small_recipes_say_what_they_do_otherwise(name: str) -> None:
     assert ["language_model" in stage.train for stage in recipe.stages] == [0, 1, 1]
     assert recipe.pretraining is not None and recipe.pretraining.codec is not None
     assert recipe.pretraining.codec.plain == tuple(backgrounds.values())
-    if shipped is not None:
-        raw = json.loads((CHECKPOINTS / shipped / "config.json").read_text(encoding="utf-8"))
-        found = json.loads(json.dumps(recipe.config.to_dict()))  # lists for tuples
-        assert found == raw["model"]
-        assert all(raw["sampling"][key] == value for key, value in recipe.sampling.items())
+    raw = json.loads((CHECKPOINTS / shipped / "config.json").read_text(encoding="utf-8"))
+    found = json.loads(json.dumps(recipe.config.to_dict()))  # lists for tuples
+    assert found == raw["model"]
+    assert all(raw["sampling"][key] == value for key, value in recipe.sampling.items())
 
 
 @pytest.mark.parametrize("name", PAPERS)

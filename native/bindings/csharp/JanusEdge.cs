@@ -1,7 +1,7 @@
 // janus_edge.h for C# (.NET 8 or later, with AllowUnsafeBlocks). The project's tests do not run it: they have no .NET.
 //
-//     using var session = new JanusEdge.Session("tiny-janus");
-//     foreach (var next in session.Draw("three red circles"))
+//     using var session = new JanusEdge.Session("bundles/tiny-things");
+//     foreach (var next in session.Draw("a red apple"))
 //         if (next is JanusEdge.Drawn drawn) File.WriteAllBytes("out.rgb", drawn.Pixels);
 //
 // Pixels and text are copied out of each event. Several threads may use a Session. One thread may use an enumeration;

@@ -2,8 +2,8 @@
 //
 //     swiftc JanusEdge.swift main.swift -I DIR -L LIB     with module.modulemap and janus_edge.h in DIR
 //
-//     let session = try Session("tiny-janus")
-//     for try await event in session.draw("three red circles") {
+//     let session = try Session("bundles/tiny-things")
+//     for try await event in session.draw("a red apple") {
 //         if case .image(let image, let seed) = event { print(image.width, seed) }
 //     }
 //
