@@ -1,6 +1,6 @@
-"""What is drawn to learn from, unless a user names prompts.
+"""Make the prompts that are drawn to learn from, unless a user names some.
 
-Both worlds of the small models, and things of every day for the others.
+They are of both worlds of the small models, and of things of every day for the others.
 """
 
 from __future__ import annotations

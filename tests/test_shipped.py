@@ -46,7 +46,7 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 @pytest.fixture
 def exam(session: Session) -> Exam:
-    """That of the world that the bundle learned."""
+    """Return the exam of the world that the bundle learned."""
     return EXAMS[session.bundle.manifest.name]
 
 
@@ -60,7 +60,7 @@ def test_the_readmes_image_is_right(session: Session, exam: Exam) -> None:
 
 
 def test_enough_images_and_answers_are_right(session: Session, exam: Exam) -> None:
-    """Of a few only; docs/training.md has the scores, by ``janus-edge eval``."""
+    """Judge a few only; docs/training.md has the scores, by ``janus-edge eval``."""
     drawn = [
         exam.judge(draw(session, ImageRequest(prompt=wanted.text, seed=seed)).pixels, wanted)[
             "geneval"

@@ -65,7 +65,7 @@ def by_python(session: Session, request: dict[str, Any]) -> list[str]:
 
 
 def graphs_of(stub: Stub | None) -> int:
-    """How many captured graphs were launched so far."""
+    """Return how many captured graphs were launched so far."""
     return 0 if stub is None else int(stub.library.stub_graph_launches())
 
 

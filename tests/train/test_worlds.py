@@ -1,4 +1,4 @@
-"""What the worlds' samples say: conversations teach every topic that an exam asks for."""
+"""Check that the worlds' conversations teach every topic that an exam asks for."""
 
 from __future__ import annotations
 
