@@ -83,7 +83,7 @@ def judge(image_HWC: np.ndarray, wanted: Caption) -> dict[str, bool]:
 
 
 EXAM = Exam(
-    schema="things/2",  # things/1 had other shares of scenes, and told upper from lower case
+    schema="things/3",  # things/2 had other shares of scenes; things/1 told cases apart
     model="tiny-things",
     prompts=prompts,
     questions=questions,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_edge.model.config import CodebookConfig
+from janus_edge.model.plain import on_plain
 
 
 class ResnetBlock(nn.Module):
@@ -223,25 +225,47 @@ class Quantizer(nn.Module):
         return vectors_BNE.transpose(1, 2).reshape(codes_BN.shape[0], -1, height, width)
 
 
-class VQTokenizer(nn.Module):
-    """Tokenizer of images to codes and back."""
+class ImageEncoder(nn.Module):
+    """Images to codes; plain cells have the code of their background (``model/plain.py``)."""
 
     def __init__(self, config: CodebookConfig) -> None:
-        """Create the encoder, the codebook and the decoder."""
+        """Create the encoder and the codebook."""
         super().__init__()
+        self.plain, self.recoloured = config.plain, config.recoloured
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.dim, 1)
         self.quantize = Quantizer(config)
-        self.post_quant_conv = nn.Conv2d(config.dim, config.z_channels, 1)
-        self.decoder = Decoder(config)
 
     def latent(self, pixels_BCHW: Tensor) -> Tensor:
         """Return the continuous latent (B, E, h, w) of pixels in [-1, 1], before quantization."""
         return self.quant_conv(self.encoder(pixels_BCHW))
 
+    def distances(self, pixels_BCHW: Tensor) -> Tensor:
+        """Return what each code is away from each cell of images in [-1, 1], (B, h*w, K)."""
+        if not self.plain:
+            return self.quantize.distances(self.latent(pixels_BCHW))
+        drawing = on_plain(pixels_BCHW, self.plain, self.recoloured)
+        latent = self.latent(drawing.pixels)
+        found_BNK = self.quantize.distances(latent)
+        is_plain_BN = drawing.plain_cells(latent.shape[-1]).flatten(1)
+        codes_K = torch.arange(found_BNK.shape[-1], device=latent.device)
+        is_own_BK = drawing.background_B[:, None] == codes_K
+        nearest = found_BNK.amin(-1, keepdim=True) - 1
+        return torch.where(is_plain_BN[..., None] & is_own_BK[:, None], nearest, found_BNK)
+
     def encode(self, pixels_BCHW: Tensor) -> Tensor:
         """Return the codes (B, h*w), int64, of pixels in [-1, 1]."""
-        return self.quantize.nearest(self.latent(pixels_BCHW))
+        return self.distances(pixels_BCHW).argmin(-1)
+
+
+class VQTokenizer(ImageEncoder):
+    """Tokenizer of images to codes and back."""
+
+    def __init__(self, config: CodebookConfig) -> None:
+        """Create the encoder, the codebook and the decoder."""
+        super().__init__(config)
+        self.post_quant_conv = nn.Conv2d(config.dim, config.z_channels, 1)
+        self.decoder = Decoder(config)
 
     def decode_latent(self, z_BEHW: Tensor) -> Tensor:
         """Return the pixels (B, 3, H, W) of a quantized latent, about [-1, 1]."""
@@ -267,18 +291,3 @@ def _middle(channels: int, num_groups: int) -> nn.ModuleList:
             ResnetBlock(channels, channels, num_groups),
         )
     )
-
-
-def normalised_latent(z_BEHW: Tensor) -> Tensor:
-    """Return the latent's vectors scaled to length 1, as an L2-normalised codebook has them."""
-    return F.normalize(z_BEHW, dim=1)
-
-
-def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
-    """Return ``quantized``, with the identity's gradient in the backward pass.
-
-    Args:
-        z: Values before quantization.
-        quantized: The same values, quantized.
-    """
-    return z + (quantized - z).detach()

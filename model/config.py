@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
-from janus_edge.model.numbers import check_numbers, shown
+from janus_edge.model.numbers import check_colours, check_numbers, shown, with_tuples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,8 @@ class CodebookConfig:
         num_res_blocks: Residual blocks per level of the encoder; the decoder has one more.
         num_groups: Groups of each group norm.
         l2_norm: Whether latents and codes are L2-normalised before they are compared.
+        plain: Colours of plain backgrounds, of 255; the first codes are theirs (``plain.py``).
+        recoloured: Whether images are encoded as if their background had the first of them.
     """
 
     size: int
@@ -123,14 +125,19 @@ class CodebookConfig:
     num_res_blocks: int = 2
     num_groups: int = 32
     l2_norm: bool = True
+    plain: tuple[tuple[int, int, int], ...] = ()
+    recoloured: bool = False
 
     def __post_init__(self) -> None:
         """Check all sizes.
 
         Raises:
-            ValueError: A size is out of range, levels differ in number, or groups do not divide.
+            ValueError: Sizes or colours are out of range, levels differ, or groups do not divide.
         """
         check_numbers(self)
+        check_colours("plain", self.plain, self.size - 1)
+        if self.recoloured and not self.plain:
+            raise ValueError("recoloured needs the colours of plain")
         if len(self.encoder_ch_mult) != len(self.decoder_ch_mult):
             raise ValueError("encoder_ch_mult and decoder_ch_mult differ in length")
         if self.channels % self.num_groups:
@@ -210,9 +217,7 @@ class _Nested:
                 f'section "{name}"', values, {f.name for f in dataclasses.fields(section)}
             )
             try:
-                read[name] = section(
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-                )
+                read[name] = section(**with_tuples(values))
             except TypeError as error:
                 raise ValueError(f'section "{name}": {error}') from None
         try:
@@ -221,10 +226,12 @@ class _Nested:
             raise ValueError(f"the model's config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the nested JSON that ``from_dict`` reads; the usual encoder is not named."""
+        """Return the nested JSON that ``from_dict`` reads; what is as published is not named."""
         found = dataclasses.asdict(self)
         if found["vision"]["encoder"] == SIGLIP:
             del found["vision"]["encoder"]
+        if not found.get("codebook", {}).get("plain", True):
+            del found["codebook"]["plain"], found["codebook"]["recoloured"]
         return found
 
 

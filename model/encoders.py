@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_edge.model.codebook import Encoder as VQEncoder
-from janus_edge.model.codebook import Quantizer
+from janus_edge.model.codebook import ImageEncoder
 from janus_edge.model.config import CodebookConfig, JanusConfig, JanusFlowConfig, VisionConfig
 from janus_edge.model.matching import UNUSED, Rename
 from janus_edge.model.names import published_name
@@ -60,24 +60,15 @@ class ClassTokenVision(nn.Module):
         return self.norm(self.blocks(x_BNC + self.pos_embed))[:, 1:]
 
 
-class CodeVision(nn.Module):
+class CodeVision(ImageEncoder):
     """The VQ tokenizer as understanding encoder: what an image is drawn with is what is seen.
 
     The features of a cell are the vector of its code. Source: arXiv 2410.13848, table 5.
     """
 
-    def __init__(self, config: CodebookConfig) -> None:
-        """Create a copy of the tokenizer's encoder and codebook."""
-        super().__init__()
-        self.encoder = VQEncoder(config)
-        self.quant_conv = nn.Conv2d(config.z_channels, config.dim, 1)
-        self.quantize = Quantizer(config)
-
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Return the codes' vectors (B, N, C) of pixels (B, 3, S, S) in [-1, 1]."""
-        latent = self.quant_conv(self.encoder(pixels_BCHW))
-        found = self.quantize.lookup(self.quantize.nearest(latent), *latent.shape[2:])
-        return found.flatten(2).transpose(1, 2)
+        return F.embedding(self.encode(pixels_BCHW), self.quantize.table())
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,18 @@ def check_numbers(config: Any) -> None:
             raise ValueError(f"{field.name} is {shown(value)}, not true or false")
 
 
+def check_colours(name: str, value: Any, most: int) -> None:
+    """Raise ValueError if ``value`` is no tuple of at most ``most`` different colours, of 255."""
+    if not isinstance(value, tuple) or len(value) > most:
+        raise ValueError(f"{name} is {shown(value)}, not a list of at most {most} colours")
+    for each in value:
+        numbers = each if isinstance(each, tuple) else ()
+        if len(numbers) != 3 or not all(type(n) is int and 0 <= n <= 255 for n in numbers):
+            raise ValueError(f"{name} has {shown(each)}, not three whole numbers from 0 to 255")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{name} has a colour twice")
+
+
 def shown(value: Any) -> str:
     """Return a value as error texts show it: in quotes, shortened to 60 characters."""
     text = str(value)
@@ -78,3 +90,10 @@ def _check_float(name: str, value: Any, most: float) -> None:
     """Raise ValueError if ``value`` is not a number above 0 and at most ``most``."""
     if type(value) not in (int, float) or not 0 < value <= most:  # neither holds for NaN
         raise ValueError(f"{name} is {shown(value)}, not a number above 0, at most {most:g}")
+
+
+def with_tuples(value: Any) -> Any:
+    """Return JSON's or TOML's value with tuples in place of lists."""
+    if isinstance(value, dict):
+        return {key: with_tuples(each) for key, each in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value

@@ -118,6 +118,7 @@ def _check(config: JanusConfig) -> None:
             book.encoder_ch_mult != book.decoder_ch_mult
         ),
         "codes that are not normalised": not book.l2_norm,
+        "codes of plain backgrounds": bool(book.plain),
         "an image head of another width than the language model": (
             config.gen_head.image_token_embed != config.language.hidden_size
         ),

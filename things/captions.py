@@ -17,7 +17,7 @@ __all__ = ["CATEGORIES", "LANGUAGES", "Caption", "Wanted", "Wish", "caption", "d
 
 WORDS = {"english": english, "korean": korean}
 _OPTIONS = {  # a category stands as often as it is drawn
-    "single": (*["single_thing"] * 6, "background", "style"),
+    "single": (*["single_thing"] * 5, "background", "style", "style"),
     "pair": ("two_things", "position"),
     "repeated": ("counting",),
     "several": ("several",),

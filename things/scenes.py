@@ -29,12 +29,13 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "blue": (178, 216, 250),
     "purple": (216, 196, 246),
 }
-# How often the background of a kind is white; the codes of a thing are others on each colour.
+# How often the background of a kind is white, and its style the first: colours and styles are
+# learned where one thing is alone, and several things are hard enough.
 WHITE = {"single": 0.5, "pair": 0.9, "repeated": 0.9, "several": 0.9}
-STYLE_WEIGHTS = (0.6, 0.2, 0.2)
+USUAL = {"single": 0.5, "pair": 0.8, "repeated": 0.8, "several": 0.8}
 
 KINDS = ("single", "pair", "repeated", "several")
-KIND_WEIGHTS = (0.25, 0.3, 0.29, 0.16)
+KIND_WEIGHTS = (0.27, 0.4, 0.25, 0.08)
 LARGE, SMALL = 80, 40  # px; the side of a single thing, and of each of several
 BESIDE, STACKED = ((0, 24), (56, 24)), ((24, 0), (24, 56))  # top left corners of boxes, px
 LAYOUTS = {2: BESIDE, 3: ((0, 0), (56, 0), (24, 56)), 4: ((0, 0), (56, 0), (0, 56), (56, 56))}
@@ -149,10 +150,8 @@ def make_scene(seed: int) -> Scene:
     """Return the scene of a seed."""
     rng = np.random.default_rng(seed)
     kind = KINDS[_choose(rng, KIND_WEIGHTS)]
-    style = STYLES[_choose(rng, STYLE_WEIGHTS)]
-    coloured = (1 - WHITE[kind]) / (len(BACKGROUNDS) - 1)
-    weights = (WHITE[kind], *[coloured] * (len(BACKGROUNDS) - 1))
-    background = tuple(BACKGROUNDS)[_choose(rng, weights)]
+    style = STYLES[_choose(rng, _first_at(USUAL[kind], len(STYLES)))]
+    background = tuple(BACKGROUNDS)[_choose(rng, _first_at(WHITE[kind], len(BACKGROUNDS)))]
     things = _THINGS_OF[kind](rng)
     return Scene(kind=kind, style=style, background=background, things=things)
 
@@ -227,6 +226,11 @@ def _placed(names: list[str], corners: Corners) -> tuple[Placed, ...]:
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
+
+
+def _first_at(share: float, count: int) -> tuple[float, ...]:
+    """Return weights of some options: the first has a share, the others have the rest alike."""
+    return share, *[(1 - share) / (count - 1)] * (count - 1)
 
 
 def _choose(rng: np.random.Generator, weights: tuple[float, ...]) -> int:

@@ -44,16 +44,18 @@ def kept_codes(recipe: Recipe, dataset: Mapping[str, Role], codec: nn.Module) ->
     Args:
         recipe: The recipe.
         dataset: The data by role.
-        codec: What encodes; other weights have files of their own.
+        codec: What encodes; other weights, or colours of plain backgrounds, have their own files.
     """
     shape, dtype = code_shape(recipe)
     weights = hashlib.sha256()
     for value in codec.state_dict().values():
         weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    plain = getattr(codec, "plain", ())  # colours that have codes of their own
+    rule = f" {[plain, codec.recoloured]}" if plain else ""
     found = {}
     for role in {role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"}:
         shards = dataset[role].shards
-        of = f"{shards.digest} {recipe.config.vision.image_size} {weights.hexdigest()}"
+        of = f"{shards.digest} {recipe.config.vision.image_size} {weights.hexdigest()}{rule}"
         name = hashlib.sha256(of.encode()).hexdigest()[:32]
         path = home_folder() / "encoded" / f"{name}.bin"
         found[role] = Encoded(path, len(shards), shape, dtype)

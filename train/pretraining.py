@@ -165,7 +165,7 @@ def _once(folder: Path, part: nn.Module, world: World, train: Callable[[Path], N
 
 def _train_vq(model: VQTokenizer, plan: CodecTraining, feed: Feed, folder: Path) -> None:
     """Train the VQ tokenizer: an autoencoder, then the codebook."""
-    trainee = TokenizerTrainee(model, plan.plain)
+    trainee = TokenizerTrainee(model)
     images = feed.images(plan.role)
     with channels_first_norms(model):
         _train_vq_stages(trainee, plan, images, folder)

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from janus_edge.model.config import JanusConfig, JanusFlowConfig
 from janus_edge.model.encoders import check_encoder
+from janus_edge.model.numbers import with_tuples
 from janus_edge.model.vae import VAEConfig
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import REFERENCE
@@ -200,6 +201,9 @@ class Recipe(Section):
         layers = self.config.language.num_hidden_layers
         if self.repa is not None and self.repa.layer > layers:
             raise ValueError(f"repa.layer is {self.repa.layer}; the model has {layers} layers")
+        codec = self.pretraining and self.pretraining.codec
+        if codec and codec.plain and self.family == "janus":
+            raise ValueError("pretraining.codec.plain is a VAE's; a Janus has model.codebook.plain")
         _ = self.template, self.vae_config, self.settings
         check_encoder(self.config)
         learns = self.config.vision.encoder != "codes"
@@ -211,13 +215,13 @@ class Recipe(Section):
     def config(self) -> JanusConfig | JanusFlowConfig:
         """The model's sizes."""
         kind = JanusConfig if self.family == "janus" else JanusFlowConfig
-        return kind.from_dict(_with_tuples(self.model))
+        return kind.from_dict(with_tuples(self.model))
 
     @cached_property  # read for every example
     def vae_config(self) -> VAEConfig | None:
         """Sizes of JanusFlow's autoencoder."""
         try:
-            return None if self.vae is None else VAEConfig(**_with_tuples(self.vae))
+            return None if self.vae is None else VAEConfig(**with_tuples(self.vae))
         except TypeError as error:
             raise ValueError(f"vae: {error}") from None
 
@@ -266,7 +270,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise OptionError(f"recipe {path}: no valid TOML: {error}") from None
     try:
-        return Recipe.model_validate(_with_tuples(raw))
+        return Recipe.model_validate(with_tuples(raw))
     except ValidationError as error:
         raise OptionError(f"recipe {path}: {_first(error)}") from None
 
@@ -285,10 +289,3 @@ def _first(error: ValidationError) -> str:
 def _places(loc: tuple[int | str, ...]) -> Iterator[str]:
     for each in loc:
         yield f"[{each}]" if isinstance(each, int) else f".{each}"
-
-
-def _with_tuples(value: Any) -> Any:
-    """Return TOML's values with tuples in place of lists."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(each) for key, each in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -73,7 +73,8 @@ class CodecTraining(Schedule):
 
     Attributes:
         autoencoder_steps: Of the VQ tokenizer: steps without its codebook, before ``steps``.
-        plain: Colours of plain backgrounds, of 255, whose cells are taught one code each.
+        plain: Of the autoencoder: colours of plain backgrounds, of 255, whose cells are taught one
+            latent each. A VQ tokenizer keeps its own with its sizes, ``model.codebook``.
     """
 
     autoencoder_steps: Annotated[int, Field(ge=0, le=2**40)] = 0

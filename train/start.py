@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.encoders import ENCODERS
 from janus_edge.model.files import CheckpointError, read_object, read_text
@@ -92,10 +93,19 @@ def _fill_codec(model: Model, recipe: Recipe, folder: Path) -> None:
     """Give a model the VQ tokenizer or the autoencoder of a checkpoint."""
     name = "gen_vision_model" if isinstance(model, Janus) else "vae"
     codec = getattr(load_checkpoint(folder).model, name, None)
+    ours = getattr(model, name)
     try:
-        getattr(model, name).load_state_dict({} if codec is None else codec.state_dict())
+        ours.load_state_dict({} if codec is None else codec.state_dict())
     except RuntimeError:
         raise OptionError(f"{folder}: its {name} does not fit recipe {recipe.name}") from None
+    if isinstance(ours, VQTokenizer):
+        for key in ("plain", "recoloured"):
+            if getattr(codec, key) != getattr(ours, key):
+                raise OptionError(
+                    f"{folder}: does not fit recipe {recipe.name}: codebook.{key} is "
+                    f"{getattr(codec, key)}, the recipe's {getattr(ours, key)}; change the "
+                    "recipe's [model]"
+                )
     if isinstance(model, Janus):
         start_codes(model)
 
@@ -151,8 +161,8 @@ def _difference(found: object, wanted: object) -> str:
     """Return the first key of a section that differs, with both values."""
     if not isinstance(found, dict) or not isinstance(wanted, dict):
         return f"is {found}, not {wanted}"
-    key = next(key for key in wanted if found.get(key) != wanted[key])
-    return f"{key} is {found.get(key)}, the recipe's {wanted[key]}"
+    key = next(key for key in wanted | found if found.get(key) != wanted.get(key))
+    return f"{key} is {found.get(key)}, the recipe's {wanted.get(key)}"
 
 
 def untrained(recipe: Recipe) -> Model:

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from janus_edge.model.plain import foreground
 from janus_edge.model.vae import VAE
 from janus_edge.train.loop import LossAt
-from janus_edge.train.vq import Images, foreground, weighted_error
+from janus_edge.train.vq import Images, weighted_error
 
 KL_WEIGHT = 5e-4  # of the mean over the latent's numbers
 NOISE = 0.1  # of the latents' standard deviation

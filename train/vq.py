@@ -2,23 +2,24 @@
 
 k-means on an untrained encoder collapses, so the codebook is seeded late. Drawings on a plain
 background leave most cells plain. Left alone they take most of the codes and, through normalization
-and attention, carry what belongs to things elsewhere. Therefore each background colour that is
-named has one reserved code: the decoder is given it in every plain cell, and the encoder learns to
-give it. Photographs have no such colours; all of their cells are learned.
+and attention, carry what belongs to things elsewhere. Therefore each background colour that the
+config names has one reserved code (``model/plain.py``): the decoder is given it in every plain
+cell, and the encoder is pulled to it. Photographs have no such colours; all cells are learned.
 
 Shapes: B batch, E code dimension, H, W pixels, h, w cells, N = h * w, K reserved codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_edge.model.codebook import VQTokenizer, normalised_latent, straight_through
+from janus_edge.model.codebook import VQTokenizer
+from janus_edge.model.plain import on_plain
 from janus_edge.train.loop import LossAt, autocast
 
 FOREGROUND_WEIGHT = 5.0
@@ -27,7 +28,6 @@ EDGE_WEIGHT = 0.2  # of the differences between neighbouring pixels
 COMMITMENT_WEIGHT = 0.25
 LATENT_NOISE = 0.05  # of the autoencoder's latents, which will be rounded to codes
 CODEBOOK_DECAY = 0.98
-TOLERANCE = 0.02  # of [-1, 1]; a pixel that near to a plain colour is plain
 UNUSED_STEPS = 400  # after which a code starts anew, as the latent of a cell
 SEED_BATCHES, SEED_ITERATIONS = 60, 12  # of k-means
 _SEED_STEP = 1 << 30  # k-means takes its images from here on
@@ -40,23 +40,15 @@ class TokenizerTrainee(nn.Module):
 
     Attributes:
         model: The tokenizer.
-        plain_K3: Colours of plain backgrounds, in [-1, 1]; the first K codes are theirs.
         last_used_S: The last step at which a cell took each code.
     """
 
-    plain_K3: Tensor
     last_used_S: Tensor
 
-    def __init__(self, model: VQTokenizer, plain: Sequence[tuple[int, int, int]]) -> None:
-        """Keep the tokenizer.
-
-        Args:
-            model: The tokenizer.
-            plain: Colours of plain backgrounds, of 255; none for photographs.
-        """
+    def __init__(self, model: VQTokenizer) -> None:
+        """Keep the tokenizer, whose config names the colours of plain backgrounds."""
         super().__init__()
         self.model = model
-        self.register_buffer("plain_K3", torch.tensor(plain).view(-1, 3) / 127.5 - 1)
         self.register_buffer(
             "last_used_S", torch.zeros(len(model.quantize.embedding.weight), dtype=torch.int64)
         )
@@ -65,17 +57,16 @@ class TokenizerTrainee(nn.Module):
         """Return a batch of images, encoded."""
         table = self.model.quantize.table()
         pixels_BCHW = pixels_BCHW.to(table.device).contiguous(memory_format=torch.channels_last)
+        drawing = on_plain(pixels_BCHW, self.model.plain, self.model.recoloured)
         with autocast(table.device):
-            latent = self.model.latent(pixels_BCHW)
-        shown, background_B = foreground(pixels_BCHW, self.plain_K3)
-        cell = pixels_BCHW.shape[-1] // latent.shape[-1]
+            latent = self.model.latent(drawing.pixels)
         return View(
             pixels=pixels_BCHW,
-            shown=shown,
-            latent=normalised_latent(latent.float()),
-            background_B=background_B,
-            plain=table[background_B, :, None, None].detach(),
-            is_plain=F.max_pool2d(shown.float(), cell) == 0,
+            shown=drawing.shown,
+            latent=F.normalize(latent.float(), dim=1),  # as the codebook is
+            background_B=drawing.background_B,
+            plain=table[drawing.background_B, :, None, None].detach(),
+            is_plain=drawing.plain_cells(latent.shape[-1]),
         )
 
 
@@ -98,31 +89,6 @@ class View:
     background_B: Tensor
     plain: Tensor
     is_plain: Tensor
-
-
-def foreground(pixels_BCHW: Tensor, plain_K3: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where images show more than their background, and which colour that has.
-
-    The background is the plain colour of most pixels. An image without any has no background.
-
-    Args:
-        pixels_BCHW: Images in [-1, 1].
-        plain_K3: Colours of plain backgrounds.
-
-    Returns:
-        (B, 1, H, W) bool, and the number of the colour (B,); 0 where there is none.
-    """
-    batch = len(pixels_BCHW)
-    if not len(plain_K3):
-        none = torch.zeros(batch, dtype=torch.int64, device=pixels_BCHW.device)
-        return torch.ones_like(pixels_BCHW[:, :1], dtype=torch.bool), none
-    is_near = [
-        (pixels_BCHW - colour[:, None, None]).abs().amax(1, keepdim=True) <= TOLERANCE
-        for colour in plain_K3
-    ]
-    near_KB1HW = torch.stack(is_near)
-    background_B = near_KB1HW.flatten(2).sum(2).argmax(0)
-    return ~near_KB1HW[background_B, torch.arange(batch)], background_B
 
 
 def autoencoder_loss(trainee: TokenizerTrainee, images: Images, batch_size: int) -> LossAt:
@@ -173,7 +139,9 @@ def codebook_loss(
         _follow(trainee, view.latent.detach(), codes, shown_BN, step)
         target = torch.where(view.is_plain, plain, quantized)
         commitment = F.mse_loss(view.latent, target)
-        passed = torch.where(view.is_plain, plain, straight_through(view.latent, quantized))
+        # The identity's gradient goes through the codes.
+        straight = view.latent + (quantized - view.latent).detach()
+        passed = torch.where(view.is_plain, plain, straight)
         loss, psnr = reconstruction(model, passed, view)
         plain_right = (codes == view.background_B[:, None])[~shown_BN].float().mean().item()
         in_use = int((trainee.last_used_S > step - UNUSED_STEPS).sum())
@@ -181,14 +149,6 @@ def codebook_loss(
         return loss + COMMITMENT_WEIGHT * commitment, metrics | {"plain_right": plain_right}
 
     return loss_at
-
-
-@torch.no_grad()
-def taught_codes(trainee: TokenizerTrainee, pixels_BCHW: Tensor) -> Tensor:
-    """Return the codes (B, N) of images; plain cells have their background's reserved code."""
-    view = trainee.view(pixels_BCHW)
-    codes_BN = trainee.model.quantize.nearest(view.latent)
-    return torch.where(view.is_plain.flatten(1), view.background_B[:, None], codes_BN)
 
 
 @torch.no_grad()
@@ -206,7 +166,7 @@ def seed_codebook(trainee: TokenizerTrainee, images: Images, batch_size: int) ->
     cells = torch.cat(
         [view.latent.flatten(2).transpose(1, 2)[~view.is_plain.flatten(1)] for view in views]
     )
-    table, first = trainee.model.quantize.embedding.weight, len(trainee.plain_K3)
+    table, first = trainee.model.quantize.embedding.weight, len(trainee.model.plain)
     free = len(table) - first
     order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
     centres = cells[order.to(cells.device).repeat(1 + free // len(cells))[:free]]
@@ -225,7 +185,7 @@ def _follow(
     trainee: TokenizerTrainee, latent_BEhw: Tensor, codes_BN: Tensor, shown_BN: Tensor, step: int
 ) -> None:
     """Move each code that a cell took towards the mean of its latents; renew unused codes."""
-    table, first = trainee.model.quantize.embedding.weight, len(trainee.plain_K3)
+    table, first = trainee.model.quantize.embedding.weight, len(trainee.model.plain)
     cells, codes = latent_BEhw.flatten(2).transpose(1, 2)[shown_BN], codes_BN[shown_BN]
     sums = torch.zeros_like(table).index_add_(0, codes, cells)
     used = torch.bincount(codes, minlength=len(table)) > 0

@@ -16,7 +16,7 @@ import onnx
 import torch
 from onnx import TensorProto
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from janus_edge.export.bundle.preview import DecodedSamples
 from janus_edge.export.graph.beside import (
@@ -211,10 +211,6 @@ def _image_encoder(model: Janus) -> Component:
     Two codes may be equally near, so the error is how much farther the chosen one is.
     """
     vq, side = model.gen_vision_model, model.config.vision.image_size
-
-    def distances(pixels: Tensor) -> Tensor:
-        return vq.quantize.distances(vq.latent(pixels))
-
     return traced(
         "image_encoder",
         (_VQ,),
@@ -222,7 +218,7 @@ def _image_encoder(model: Janus) -> Component:
         vq.encode,
         (Input(name="pixels", shape=(3, side, side)),),
         ("codes",),
-        reference=distances,
+        reference=vq.distances,
         error=code_error,
     )
 

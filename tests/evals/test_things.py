@@ -52,6 +52,6 @@ def test_a_bundle_is_scored(bundle_dir: Path) -> None:
         sheet=None,
         report=lambda line: None,
     )
-    assert result["schema"] == "things/2"
+    assert result["schema"] == "things/3"
     assert result["geneval"]["count"] == 24 and result["top1"]["count"] == 4
     assert set(result["answering"]["languages"]) == {"english", "korean"}

@@ -18,6 +18,7 @@ from janus_edge.export.graph.component import Component, relative_error
 from janus_edge.export.graph.components import code_error, graph_components
 from janus_edge.export.graph.parity import Parity, ParityError, check_parity
 from janus_edge.export.graph.storage import LARGEST_ERROR, halve, store_halves
+from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
@@ -25,6 +26,7 @@ from janus_edge.runtime.errors import BundleError
 from janus_edge.runtime.events import Image
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
+from tests.conftest import RANDOM
 
 
 def component(checkpoint: Checkpoint, name: str) -> Component:
@@ -50,6 +52,22 @@ def test_a_wrong_weight_fails_the_export(checkpoint: Checkpoint, tmp_path: Path)
     save_graph(proto, tmp_path / "wrong.onnx")
     with pytest.raises(ParityError, match="decoder: hidden differs"):
         check(part, tmp_path / "wrong.onnx")
+
+
+def test_an_image_encoder_knows_plain_backgrounds(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Its graph gives the codes of the reference, reserved ones in plain cells."""
+    torch.manual_seed(0)
+    book = dataclasses.replace(RANDOM.codebook, plain=((255, 255, 255), (9, 9, 9)), recoloured=True)
+    model = Janus(dataclasses.replace(RANDOM, codebook=book)).eval()
+    part = component(dataclasses.replace(checkpoint, model=model), "image_encoder")
+    save_graph(part.build(None), tmp_path / "encoder.onnx")
+    assert check(part, tmp_path / "encoder.onnx") < 1e-3
+    pixels = torch.rand(3, 3, 32, 32) * 2 - 1
+    pixels[:, :, :16] = torch.tensor([255, 9, 9])[:, None, None, None] / 127.5 - 1
+    (codes,) = load_graph(tmp_path / "encoder.onnx").run({"pixels": pixels.numpy()})
+    with torch.no_grad():
+        assert np.array_equal(codes, model.gen_vision_model.encode(pixels).numpy())
+    assert (codes.reshape(3, 4, 4)[:, :2] == [[[0]], [[1]], [[1]]]).all()
 
 
 def test_a_wrong_slice_fails_the_export(

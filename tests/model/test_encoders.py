@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,15 +102,24 @@ def test_a_vit_gives_what_transformers_gives(tmp_path: Path) -> None:
         assert torch.allclose(model.vision_model(pixels), wanted, atol=2e-5)
 
 
-def test_one_encoder_for_both_sees_the_codes() -> None:
+@pytest.mark.parametrize("colours", [{}, {"plain": ((255, 255, 255), (0, 0, 0))}])
+@pytest.mark.parametrize("recoloured", [False, True])
+def test_one_encoder_for_both_sees_the_codes(
+    colours: dict[str, Any], recoloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = colours and colours | {"recoloured": recoloured}
+    book = dataclasses.replace(RANDOM.codebook, **colours)
+    monkeypatch.setitem(CONFIGS, "codes", dataclasses.replace(CONFIGS["codes"], codebook=book))
     model = random_model("codes")
     for value in model.gen_vision_model.parameters():
         value.data += 0.3 * torch.randn_like(value)
     start_codes(model)
     assert isinstance(model.vision_model, CodeVision)
     pixels = torch.rand(2, 3, RANDOM.vision.image_size, RANDOM.vision.image_size) * 2 - 1
+    pixels[1, :, :, : RANDOM.vision.image_size // 2] = -1  # black is a plain background
     with torch.no_grad():
         codes = model.gen_vision_model.encode(pixels)
+        assert not colours or (codes[1].view(4, 4)[:, :2] == 1).all()
         wanted = model.gen_vision_model.quantize.table()[codes]
         assert torch.equal(model.vision_model(pixels), wanted)
 

@@ -15,6 +15,7 @@ from janus_edge.things.scenes import (
     KIND_WEIGHTS,
     KINDS,
     SPLITS,
+    USUAL,
     WHITE,
     held_out_style,
     make_scene,
@@ -33,9 +34,11 @@ def test_scenes_show_the_whole_world() -> None:
     assert {placed.thing for scene in many for placed in scene.things} == set(THINGS)
     kinds = [scene.kind for scene in many]
     assert abs(kinds.count("single") / len(many) - KIND_WEIGHTS[0]) < 0.03
-    for kind, share in WHITE.items():
-        white = [scene.background == "white" for scene in many if scene.kind == kind]
-        assert abs(sum(white) / len(white) - share) < 0.06
+    for kind in KINDS:
+        of_kind = [scene for scene in many if scene.kind == kind]
+        white = np.mean([scene.background == "white" for scene in of_kind])
+        usual = np.mean([scene.style == STYLES[0] for scene in of_kind])
+        assert abs(white - WHITE[kind]) < 0.08 and abs(usual - USUAL[kind]) < 0.08
 
 
 def test_a_seed_is_a_scene() -> None:

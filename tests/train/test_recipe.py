@@ -84,7 +84,9 @@ def test_small_recipes_say_what_they_do_otherwise(name: str) -> None:
     assert ["understanding_encoder" in stage.train for stage in recipe.stages] == [0, 0, 1]
     assert ["language_model" in stage.train for stage in recipe.stages] == [0, 1, 1]
     assert recipe.pretraining is not None and recipe.pretraining.codec is not None
-    assert recipe.pretraining.codec.plain == tuple(backgrounds.values())
+    codebook = getattr(recipe.config, "codebook", None)
+    plain = codebook.plain if codebook else recipe.pretraining.codec.plain
+    assert plain == tuple(backgrounds.values())
     raw = json.loads((CHECKPOINTS / shipped / "config.json").read_text(encoding="utf-8"))
     found = json.loads(json.dumps(recipe.config.to_dict()))  # lists for tuples
     assert found == raw["model"]
@@ -190,6 +192,12 @@ def _sum(sizes: dict[str, int], starts: tuple[str, ...]) -> int:
         ("width = 24", "width = 25", "width 25 is no multiple of heads 2"),
         ("heads = 2", "head = 2", 'section "vision" has unknown keys: head'),
         ("[prompt]", "[vae]\nx = 1\n\n[prompt]", "vae goes with the family janusflow"),
+        (
+            "[prompt]",
+            "[pretraining.codec]\nsteps = 1\nbatch_size = 1\nlearning_rate = 0.1\n"
+            "plain = [[0, 0, 0]]\n\n[prompt]",
+            "pretraining.codec.plain is a VAE's; a Janus has model.codebook.plain",
+        ),
         ('family = "janus"', "family = [", "no valid TOML"),
     ],
 )

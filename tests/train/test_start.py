@@ -123,6 +123,12 @@ def test_what_does_not_fit(llama: Path, starts: dict[str, Path], tmp_path: Path)
     codec = starts["mini"]
     with pytest.raises(OptionError, match="its gen_vision_model does not fit recipe mini"):
         started(recipe, Sources(codec=starts["mini-flow"]), TEXTS)
+    raw = recipe.model_dump()
+    raw["model"]["codebook"] |= {"plain": [[0, 0, 0]]}
+    with pytest.raises(
+        OptionError, match=r"codebook\.plain is \(\), the recipe's \(\(0, 0, 0\),\)"
+    ):
+        started(Recipe.model_validate(raw), Sources(codec=codec), TEXTS)
     with pytest.raises(CheckpointError, match="model_type is None; give a language model"):
         (tmp_path / "config.json").write_text("{}", encoding="utf-8")
         started(recipe, Sources(codec=codec, language=tmp_path), TEXTS)
