@@ -10,5 +10,5 @@ with janus_edge.load() as model:
     image = chat.draw(prompt, seed=2)
     image.save("drawn.png")
     print(f"drawn.png: {image.prompt}, seed {image.seed}")
-    for question in ("what is this?", "what colour is the background?"):
+    for question in ("what is in the picture?", "what colour is the background?"):
         print(f"{question} {model.ask(image, question)}")

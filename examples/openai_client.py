@@ -20,7 +20,7 @@ with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
     content = event.b64_json  # the last event has the image
     Path("drawn.png").write_bytes(base64.b64decode(content))
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{content}"}}
-    question = {"type": "text", "text": "what is this?"}
+    question = {"type": "text", "text": "what is in the picture?"}
     answer = client.chat.completions.create(
         model="tiny-things", messages=[{"role": "user", "content": [question, image]}]
     )

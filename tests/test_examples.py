@@ -45,7 +45,10 @@ def test_all_are_here() -> None:
 def test_draw_and_ask(tmp_path: Path) -> None:
     first, *answers = run(tmp_path, sys.executable, EXAMPLES / "draw_and_ask.py")
     assert first == "drawn.png: a red apple, seed 2" and (tmp_path / "drawn.png").exists()
-    assert answers == ["what is this? an apple", "what colour is the background? white"]
+    assert answers == [
+        "what is in the picture? an apple on a white background",
+        "what colour is the background? white",
+    ]
 
 
 def test_stream(tmp_path: Path) -> None:
@@ -81,7 +84,10 @@ def test_langchain_client(tmp_path: Path) -> None:
         words = [EXAMPLES / "langchain_client.py", "apple.png", server.url]
         run(tmp_path, sys.executable, "-m", "janus_edge", "generate", "a red apple", "-o", words[1])
         lines = run(tmp_path, sys.executable, *words)
-    assert lines == ["what is this? an apple", "how many things are there? one"]
+    assert lines == [
+        "what is in the picture? an apple on a white background",
+        "how many things are there? one",
+    ]
 
 
 @pytest.mark.slow
@@ -98,4 +104,4 @@ def test_openai_client(tmp_path: Path) -> None:
     with serving("--threads", "1") as server:
         *events, answer = run(tmp_path, sys.executable, EXAMPLES / "openai_client.py", server.url)
     assert events == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
-    assert answer == "an apple" and (tmp_path / "drawn.png").exists()
+    assert answer == "an apple on a white background" and (tmp_path / "drawn.png").exists()

@@ -57,4 +57,4 @@ def test_python(tmp_path: Path) -> None:
         [sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "an apple\n" and (tmp_path / "apple.png").exists()
+    assert done.stdout == "an apple on a white background\n" and (tmp_path / "apple.png").exists()

@@ -207,7 +207,8 @@ def test_a_codec_that_is_given_is_not_trained(
 
 def test_codes_start_where_their_vectors_are(starts: dict[str, Path]) -> None:
     """Also with another checkpoint's tokenizer, which comes after the initial weights."""
-    model = started(from_nothing("mini"), Sources(codec=starts["mini"]), ["a star"]).model
+    recipe = load_recipe(RECIPES / "mini.toml")
+    model = started(recipe, Sources(codec=starts["mini"]), ["a star"]).model
     assert isinstance(model, Janus)
     table = model.gen_vision_model.quantize.table()
     assert torch.equal(model.gen_embed.weight, 2 * table)
