@@ -83,7 +83,7 @@ def judge(image_HWC: np.ndarray, wanted: Caption) -> dict[str, bool]:
 
 
 EXAM = Exam(
-    schema="things/3",  # things/2 had other shares of scenes; things/1 told cases apart
+    schema="things/3",  # things/1 and 2 had other shares of scenes, and 1 compared letter cases
     model="tiny-things",
     prompts=prompts,
     questions=questions,

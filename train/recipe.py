@@ -215,7 +215,7 @@ class Recipe(Section):
     def config(self) -> JanusConfig | JanusFlowConfig:
         """The model's sizes."""
         kind = JanusConfig if self.family == "janus" else JanusFlowConfig
-        return kind.from_dict(with_tuples(self.model))
+        return kind.from_dict(self.model)
 
     @cached_property  # read for every example
     def vae_config(self) -> VAEConfig | None:
