@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from janus_edge.runtime.json_text import parse_json
@@ -14,6 +14,7 @@ ASSISTANTS = ("gpt", "assistant")
 NOTHING_SAID = "no caption, turns or text"
 # "prompt" is what ``janus-edge batch`` calls the caption of an image that it drew.
 KEYS = ("caption", "captions", "prompt", "turns", "conversations", "question", "answer", "text")
+BOXES = "labelled_boxes"  # beside one of these
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,19 @@ class Exchange:
     assistant: str
 
 
+@dataclass(frozen=True)
+class LabelledBox:
+    """What a part of an image shows.
+
+    Attributes:
+        label: A word or two; the same for the same kind of thing.
+        box: Left and top edge, width and height, px of the image as stored. It may reach beyond it.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """What is said of an image, or without one. The others are empty.
@@ -32,11 +46,13 @@ class Content:
         captions: Descriptions of the image.
         turns: A conversation, about the image if there is one.
         text: Plain text.
+        boxes: What parts of the image show. They come beside captions or turns.
     """
 
     captions: tuple[str, ...] = ()
     turns: tuple[Exchange, ...] = ()
     text: str | None = None
+    boxes: tuple[LabelledBox, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -45,11 +61,13 @@ class Content:
 
     def document(self) -> dict[str, Any]:
         """Return it as the JSON of a shard; ``parse`` reads that back."""
-        if self.turns:
-            turns = [{"user": each.user, "assistant": each.assistant} for each in self.turns]
-            captions = {"captions": list(self.captions)} if self.captions else {}
-            return captions | {"turns": turns}
-        return {"captions": list(self.captions)} if self.captions else {"text": self.text}
+        found: dict[str, Any] = {
+            "captions": list(self.captions),
+            "turns": [{"user": each.user, "assistant": each.assistant} for each in self.turns],
+            "text": self.text,
+            BOXES: [{"label": each.label, "box": list(each.box)} for each in self.boxes],
+        }
+        return {key: value for key, value in found.items() if value}
 
 
 def load_object(raw: bytes) -> dict[str, Any]:
@@ -68,18 +86,22 @@ def load_object(raw: bytes) -> dict[str, Any]:
 def read_content(document: bytes | None, text: bytes | None, has_image: bool) -> Content:
     """Return what a JSON and a text say: the JSON where it has a key of KEYS, else the text.
 
+    Boxes come from the JSON in either case.
+
     Raises:
         ValueError: They say nothing, or not in a form that is known. The message is the reason.
     """
+    found: dict[str, Any] = {}
     if document is not None:
+        found = load_object(document)
         try:
-            return parse(load_object(document), has_image)
+            return parse(found, has_image)
         except ValueError as error:
             if text is None or str(error) != NOTHING_SAID:
                 raise
     if text is None:
         raise ValueError("no .txt or .json says anything")
-    return parse_txt(text, has_image)
+    return replace(parse_txt(text, has_image), boxes=_boxes(found, has_image))
 
 
 def parse_txt(raw: bytes, has_image: bool) -> Content:
@@ -98,7 +120,7 @@ def parse_txt(raw: bytes, has_image: bool) -> Content:
 
 
 def parse(found: Mapping[str, Any], has_image: bool) -> Content:
-    """Return what an object says by the keys in KEYS; other keys are ignored.
+    """Return what an object says by the keys in KEYS, and BOXES; other keys are ignored.
 
     Args:
         found: The object. A key whose value is None counts as missing.
@@ -108,16 +130,16 @@ def parse(found: Mapping[str, Any], has_image: bool) -> Content:
         ValueError: It says nothing, or not in a form that is known. The message is the reason.
     """
     given = {key: found[key] for key in KEYS if found.get(key) is not None}
-    captions = _captions(given)
+    captions, boxes = _captions(given), _boxes(found, has_image)
     turns = _turns(given, has_image)
     if "text" in given and not captions and not turns:
         text = _words(given["text"], "text")
-        return Content(captions=(text,)) if has_image else Content(text=text)
+        return Content(captions=(text,), boxes=boxes) if has_image else Content(text=text)
     if captions and not has_image:
         raise ValueError("a caption without an image")
     if not captions and not turns:
         raise ValueError(NOTHING_SAID)
-    return Content(captions=captions, turns=turns)
+    return Content(captions=captions, turns=turns, boxes=boxes)
 
 
 def _captions(given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -170,6 +192,29 @@ def _llava(said: Any, has_image: bool) -> tuple[Exchange, ...]:
     values[0] = values[0].replace(PLACEHOLDER, "")
     words = [_words(value, ("question", "answer")[i % 2]) for i, value in enumerate(values)]
     return tuple(Exchange(*pair) for pair in zip(words[::2], words[1::2], strict=True))
+
+
+def _boxes(found: Mapping[str, Any], has_image: bool) -> tuple[LabelledBox, ...]:
+    """Return the labelled boxes, if any."""
+    boxes = [] if found.get(BOXES) is None else found[BOXES]
+    if boxes and not has_image:
+        raise ValueError(f"{BOXES} without an image")
+    if not isinstance(boxes, list) or not all(isinstance(each, dict) for each in boxes):
+        raise ValueError(f'{BOXES} are no list of {{"label": ..., "box": [x, y, width, height]}}')
+    return tuple(LabelledBox(_words(each.get("label"), "label"), _box(each)) for each in boxes)
+
+
+def _box(found: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    box = found.get("box")
+    reason = "a box that is not [x, y, width, height] in px, with sides above 0"
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(reason)
+    if not all(type(number) in (int, float) and abs(number) < 2**24 for number in box):
+        raise ValueError(reason)
+    x, y, width, height = box
+    if min(width, height) <= 0:
+        raise ValueError(reason)
+    return x, y, width, height
 
 
 def _words(value: Any, name: str) -> str:

@@ -109,6 +109,7 @@ class Shards:
             captions=content.captions,
             turns=content.turns,
             text=content.text,
+            boxes=content.boxes,
             has_image=has_image,
         )
 

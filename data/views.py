@@ -5,6 +5,8 @@ Shapes: S the square's side, px.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -45,6 +47,26 @@ def cropped(pixels_HWC: np.ndarray, size: int) -> np.ndarray:
         max(size, round(height * size / short)),
     )
     return np.ascontiguousarray(_middle(np.asarray(resized), size))
+
+
+def box_in_crop(
+    box: Sequence[float], height: int, width: int, size: int
+) -> tuple[float, float, float, float]:
+    """Return where a box of an image lies in its ``cropped`` view.
+
+    Args:
+        box: Left and top edge, width and height in the image, px.
+        height: H of the image, px.
+        width: W of the image, px.
+        size: S.
+
+    Returns:
+        The same of the view, px. It may reach beyond it.
+    """
+    x, y, box_width, box_height = box
+    scale = size / min(height, width)
+    left, top = (x - width / 2) * scale + size / 2, (y - height / 2) * scale + size / 2
+    return left, top, box_width * scale, box_height * scale
 
 
 def _middle(pixels_HWC: np.ndarray, most: int) -> np.ndarray:

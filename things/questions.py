@@ -75,7 +75,7 @@ class Question:
     """A question and its answer.
 
     Attributes:
-        topic: One of ``TOPICS``.
+        topic: One of ``LESSONS``.
         language: One of ``LANGUAGES``.
         text: The question.
         answer: The right answer, word for word.
@@ -96,7 +96,7 @@ def question(
         scene: What to ask about.
         rng: Source of topic and details.
         language: One of ``LANGUAGES``.
-        topic: One of ``TOPICS``; None for a random one.
+        topic: One of ``LESSONS``; None for a random one of ``TOPICS``.
     """
     topic = topic or pick(rng, TOPICS)
     asked = _ASK[topic](scene, rng, language)
@@ -171,6 +171,14 @@ def _position(scene: Scene, rng: np.random.Generator, language: str) -> Pair | N
     return WORDS[language].is_where(first.thing, second.thing, asked, asked == relation, rng)
 
 
+def _place(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
+    """Ask on which side one of two things is."""
+    if scene.kind != "pair":
+        return None
+    first, second = scene.things if rng.random() < 0.5 else scene.things[::-1]
+    return WORDS[language].where_alone(first.thing, relation_of(first, second), rng)
+
+
 def _background(scene: Scene, rng: np.random.Generator, language: str) -> Pair:
     """Ask for the colour of the background."""
     return WORDS[language].what_background(scene.background, rng)
@@ -194,5 +202,9 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator, str], Pair | None]] = {
     "background": _background,
     "style": _style,
     "describe": _describe,
+    "place": _place,
 }
-TOPICS = tuple(_ASK)
+TOPICS = tuple(topic for topic in _ASK if topic != "place")  # what is scored
+# What is taught, and how soon it comes up in a conversation: look-ups are learned late, and where
+# two things are starts with where one is (docs/log.md, 2026-11-21).
+LESSONS = dict.fromkeys(TOPICS, 1) | {"thing": 4, "place": 3, "position": 3, "existence": 2}

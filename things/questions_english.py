@@ -37,9 +37,7 @@ def what_many(thing: str, rng: np.random.Generator) -> Pair:
 
 def what_where(first: str, second: str, relation: str, rng: np.random.Generator) -> Pair:
     """Ask for the first of two things by where it is."""
-    side = SIDES[relation]
-    place = f"on the {side}" if relation in ("left of", "right of") else f"at the {side}"
-    text = pick(rng, (f"what is {relation} {the(second)}?", f"what is {place}?"))
+    text = pick(rng, (f"what is {relation} {the(second)}?", f"what is {_place(relation)}?"))
     return text, noun(Wanted(thing=first))
 
 
@@ -73,6 +71,12 @@ def where(first: str, second: str, relation: str, rng: np.random.Generator) -> P
         f"where {verb} {the(first)}, seen from {the(second)}?",
     )
     return pick(rng, texts), relation
+
+
+def where_alone(thing: str, relation: str, rng: np.random.Generator) -> Pair:
+    """Ask on which side of the image a thing is."""
+    name = f"{is_are(THINGS[thing])} {the(thing)}"
+    return pick(rng, (f"where {name}?", f"where {name} in the image?")), _place(relation)
 
 
 def is_where(first: str, second: str, asked: str, right: bool, rng: np.random.Generator) -> Pair:
@@ -113,3 +117,8 @@ def tell(description: str, style: str) -> str:
 def tell_relation(first: str, second: str, relation: str) -> str:
     """Return how two things lie, as a sentence."""
     return f"{the(first)} {is_are(THINGS[first])} {relation} {the(second)}."
+
+
+def _place(relation: str) -> str:
+    """Return where in the image the first thing of a relation is."""
+    return f"{'on' if relation in ('left of', 'right of') else 'at'} the {SIDES[relation]}"

@@ -80,6 +80,12 @@ def where(first: str, second: str, relation: str, rng: np.random.Generator) -> P
     return pick(rng, texts), SIDES[relation]
 
 
+def where_alone(thing: str, relation: str, rng: np.random.Generator) -> Pair:
+    """Ask on which side of the image a thing is."""
+    name = particle(THINGS[thing].korean[0], "은/는")
+    return pick(rng, (f"{name} 어디에 있나요?", f"{name} 어디에 있어?")), SIDES[relation]
+
+
 def is_where(first: str, second: str, asked: str, right: bool, rng: np.random.Generator) -> Pair:
     """Ask whether the first thing is somewhere, seen from the second."""
     if rng.random() < 0.3:

@@ -7,6 +7,7 @@ run's folder and read back; one that was stopped goes on at its last saved step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from janus_edge.data.content import LabelledBox
 from janus_edge.data.errors import BrokenSample
 from janus_edge.data.order import Order
 from janus_edge.data.samples import Sample
 from janus_edge.data.source import Role
-from janus_edge.data.views import cropped
+from janus_edge.data.views import box_in_crop, cropped
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.janus import Janus
 from janus_edge.model.vae import VAE
@@ -31,8 +33,9 @@ from janus_edge.train.images import pixels
 from janus_edge.train.initial import start_codes
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.norms import channels_first_norms
+from janus_edge.train.patch_labels import Labelled, directions, patch_loss
 from janus_edge.train.recipe import Recipe
-from janus_edge.train.sections import CodecTraining, Schedule
+from janus_edge.train.sections import CodecTraining, Schedule, VisionTraining
 from janus_edge.train.siglip import SiglipTrainee, siglip_loss
 from janus_edge.train.start import Sources
 from janus_edge.train.vae import latent_scale, vae_loss
@@ -81,7 +84,8 @@ def pretrain(
             _once(place / "codec", model.vae, world, partial(_train_vae, model.vae, codec, feed))
     if (by := plan.vision) is not None and sources.vision is None:
         sees = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
-        _once(place / "vision", sees, world, partial(_train_vision, sees, by, feed))
+        vectors = model.language_model.model.embed_tokens.weight
+        _once(place / "vision", sees, world, partial(_train_vision, sees, by, feed, vectors))
 
 
 class Feed:
@@ -105,7 +109,12 @@ class Feed:
         self.size, self.seed = recipe.config.vision.image_size, recipe.seed
         self.dataset, self.encoder, self.skip = dataset, encoder, skip
         self.width = recipe.config.vision.width
+        self.patch = recipe.config.vision.patch_size
         self.vocab_size = recipe.config.language.vocab_size
+
+    def tokens(self, text: str) -> list[int]:
+        """Return a text's token ids, without an end."""
+        return self.encoder.answer(text)[:-1].tolist()
 
     def images(self, role: str) -> Callable[[int, int], Tensor]:
         """Return what gives a step's images (B, 3, S, S)."""
@@ -118,7 +127,21 @@ class Feed:
             found, samples = self._batch(role, step, count)
             rng = np.random.default_rng((self.seed, step))
             chosen = [each.captions[int(rng.integers(len(each.captions)))] for each in samples]
-            return found, [self.encoder.answer(text)[:-1].tolist() for text in chosen]
+            return found, [self.tokens(text) for text in chosen]
+
+        return of
+
+    def labelled(self, role: str) -> Labelled:
+        """Return what gives a step's images and their labelled boxes, px of the image."""
+
+        def of(step: int, count: int) -> tuple[Tensor, list[tuple[LabelledBox, ...]]]:
+            found, samples = self._batch(role, step, count)
+            if not any(sample.boxes for sample in samples):
+                raise OptionError(
+                    f"{role}: none of {count} samples has labelled_boxes; give them "
+                    '(docs/data.md), or say pretraining.vision.learns_from = "captions"'
+                )
+            return found, [sample.boxes for sample in samples]
 
         return of
 
@@ -137,13 +160,20 @@ class Feed:
                 self.skip({error.name: error.reason})
                 continue
             found.append(pixels(cropped(image, self.size)))
-            samples.append(sample)
+            samples.append(_boxes_cropped(sample, image, self.size))
         if not found:
             raise OptionError(
                 f"{name}: {count} samples in a row are broken; janus-edge data check DATA names "
                 "them"
             )
         return torch.stack(found), samples
+
+
+def _boxes_cropped(sample: Sample, image_HWC: np.ndarray, size: int) -> Sample:
+    """Return a sample with its boxes as they lie in the cropped image."""
+    height, width, _ = image_HWC.shape
+    boxes = (replace(b, box=box_in_crop(b.box, height, width, size)) for b in sample.boxes)
+    return replace(sample, boxes=tuple(boxes))
 
 
 def _once(folder: Path, part: nn.Module, world: World, train: Callable[[Path], None]) -> None:
@@ -219,9 +249,17 @@ def scale_latents(vae: VAE, factor: float) -> None:
     vae.post_quant_conv.weight /= factor
 
 
-def _train_vision(encoder: nn.Module, plan: Schedule, feed: Feed, folder: Path) -> None:
-    """Train the vision encoder by captions."""
+def _train_vision(
+    encoder: nn.Module, plan: VisionTraining, feed: Feed, vectors_VH: Tensor, folder: Path
+) -> None:
+    """Train the vision encoder by captions, or by labelled boxes."""
     torch.manual_seed(feed.seed)
+    if plan.learns_from == "boxes":
+        direction = directions(vectors_VH, feed.tokens, feed.width - 2 * (feed.size // feed.patch))
+        labelled = feed.labelled(plan.role)
+        loss = patch_loss(encoder, labelled, plan.batch_size, feed.patch, direction)
+        run_stage(encoder, _stage("vision", plan, ("",)), loss, folder)
+        return
     trainee = SiglipTrainee(encoder, feed.width, feed.vocab_size)
     loss = siglip_loss(trainee, feed.captioned(plan.role), plan.batch_size)
     run_stage(trainee, _stage("vision", plan, ("",)), loss, folder)

@@ -33,6 +33,7 @@ from janus_edge.train.sections import (
     Repa,
     Section,
     Timesteps,
+    VisionTraining,
 )
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -206,10 +207,17 @@ class Recipe(Section):
             raise ValueError("pretraining.codec.plain is a VAE's; a Janus has model.codebook.plain")
         _ = self.template, self.vae_config, self.settings
         check_encoder(self.config)
-        learns = self.config.vision.encoder != "codes"
-        if self.pretraining is not None and self.pretraining.vision is not None and not learns:
-            raise ValueError("pretraining.vision goes with an encoder that learns by itself")
+        if self.pretraining is not None and self.pretraining.vision is not None:
+            self._check_vision(self.pretraining.vision)
         return self
+
+    def _check_vision(self, plan: VisionTraining) -> None:
+        vision = self.config.vision
+        if vision.encoder == "codes":
+            raise ValueError("pretraining.vision goes with an encoder that learns by itself")
+        along = vision.image_size // vision.patch_size
+        if plan.learns_from == "boxes" and vision.width <= 2 * along:
+            raise ValueError(f"boxes of pretraining.vision need a vision.width above {2 * along}")
 
     @cached_property  # read for every example
     def config(self) -> JanusConfig | JanusFlowConfig:

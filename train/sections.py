@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -81,6 +81,17 @@ class CodecTraining(Schedule):
     plain: tuple[tuple[Byte, Byte, Byte], ...] = ()
 
 
+class VisionTraining(Schedule):
+    """Training of the vision encoder.
+
+    Attributes:
+        learns_from: "captions", of whole images, as SigLIP; or "boxes", which say what each part of
+            an image shows. Small things beside each other are told apart by boxes alone.
+    """
+
+    learns_from: Literal["captions", "boxes"] = "captions"
+
+
 class Pretraining(Section):
     """What is trained before the stages, unless a source gives it.
 
@@ -88,11 +99,11 @@ class Pretraining(Section):
 
     Attributes:
         codec: The VQ tokenizer, or the autoencoder.
-        vision: The vision encoder, by captions.
+        vision: The vision encoder.
     """
 
     codec: CodecTraining | None = None
-    vision: Schedule | None = None
+    vision: VisionTraining | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:

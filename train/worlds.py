@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from janus_edge.data.content import Content, Exchange
+from janus_edge.data.content import Content, Exchange, LabelledBox
 from janus_edge.data.place import MARKER, placed
 from janus_edge.data.shard_writer import ShardWriter
 from janus_edge.shapes import captions as shape_captions
 from janus_edge.shapes import questions as shape_questions
 from janus_edge.shapes import scenes as shape_scenes
 from janus_edge.things import captions as thing_captions
+from janus_edge.things import korean
 from janus_edge.things import questions as thing_questions
 from janus_edge.things import scenes as thing_scenes
+from janus_edge.things.artwork import THINGS
 
 SAMPLES_PER_SHARD = 10_000
 # How many of each hundred scenes serve in a role; each role has scenes of its own.
@@ -46,8 +48,9 @@ class World:
         render: Returns a scene's image (H, W, 3) uint8.
         caption: Returns one of a scene's captions.
         question: Returns a question of a topic about a scene with its answer, or None.
+        boxes: Returns what parts of a scene's image show.
         tell: Returns a scene in words, for one who does not see it.
-        topics: Topics of questions.
+        topics: Topics of questions, with weights: how soon each comes up in a conversation.
         languages: Languages of all but captions.
     """
 
@@ -55,8 +58,9 @@ class World:
     render: Callable[[Any], np.ndarray]
     caption: Callable[[Any, np.random.Generator], str]
     question: Callable[[Any, np.random.Generator, str, str], tuple[str, str] | None]
+    boxes: Callable[[Any], tuple[LabelledBox, ...]]
     tell: Callable[[Any, str], str]
-    topics: tuple[str, ...]
+    topics: dict[str, int]
     languages: tuple[str, ...]
 
 
@@ -79,14 +83,46 @@ def _thing_question(
     return None if asked is None else (asked.text, asked.answer)
 
 
+def _shape_boxes(scene: shape_scenes.Scene) -> tuple[LabelledBox, ...]:
+    """Return each thing's box with its shape, and with its colour."""
+    found = []
+    for thing in scene.things:
+        (x, y), side = thing.centre, shape_scenes.SIZES[thing.size][0] * shape_scenes.CELL
+        box = (x - side / 2, y - side / 2, side, side)
+        found += [LabelledBox(thing.shape, box), LabelledBox(thing.colour, box)]
+    return tuple(found)
+
+
+def _thing_boxes(scene: thing_scenes.Scene) -> tuple[LabelledBox, ...]:
+    """Return each thing's box, and the whole image with its style and background.
+
+    Labels say it in both languages.
+    """
+    whole = (0, 0, thing_scenes.IMAGE_SIZE, thing_scenes.IMAGE_SIZE)
+    style, ground = korean.STYLES[scene.style][0], korean.BACKGROUNDS[scene.background][0]
+    boxes = [
+        LabelledBox(
+            f"{THINGS[each.thing].english[0]} {THINGS[each.thing].korean[0]}",
+            (each.x, each.y, each.size, each.size),
+        )
+        for each in scene.things
+    ]
+    return (
+        *boxes,
+        LabelledBox(f"{scene.style} style {style} 스타일", whole),
+        LabelledBox(f"{scene.background} background {ground} 배경", whole),
+    )
+
+
 WORLDS = {
     "shapes": World(
         scenes=lambda start: shape_scenes.scenes("train", start, held_out=False),
         render=shape_scenes.render,
         caption=lambda scene, rng: shape_captions.caption(scene, rng).text,
         question=_shape_question,
+        boxes=_shape_boxes,
         tell=lambda scene, _language: shape_questions.tell(scene),
-        topics=shape_questions.LESSONS,
+        topics=dict.fromkeys(shape_questions.LESSONS, 1),
         languages=("english",),
     ),
     "things": World(
@@ -94,8 +130,9 @@ WORLDS = {
         render=thing_scenes.render,
         caption=_thing_caption,
         question=_thing_question,
+        boxes=_thing_boxes,
         tell=thing_questions.tell,
-        topics=thing_questions.TOPICS,
+        topics=thing_questions.LESSONS,
         languages=thing_captions.LANGUAGES,
     ),
 }
@@ -158,14 +195,16 @@ def _content(
     """Return what a sample says."""
     if role == "generation":
         captions = dict.fromkeys(world.caption(scene, rng) for _ in range(_CAPTIONS))
-        return Content(captions=tuple(captions))
-    topics = [topic for topic in rng.permutation(world.topics).tolist() if topic != _LAST]
-    asked = (world.question(scene, rng, language, topic) for topic in topics)
-    pairs = [pair for pair in asked if pair is not None][:_QUESTIONS]
+        return Content(captions=tuple(captions), boxes=world.boxes(scene))
+    weights = np.array(list(world.topics.values())) / sum(world.topics.values())
+    order = rng.choice(list(world.topics), len(weights), replace=False, p=weights).tolist()
+    asked = (world.question(scene, rng, language, topic) for topic in order if topic != _LAST)
+    pairs = [pair for pair in asked if pair is not None][: int(rng.integers(2, _QUESTIONS + 1))]
     if not pairs or rng.random() < _DESCRIBED:
         last = world.question(scene, rng, language, _LAST)
         assert last is not None  # every scene has a description
         pairs = [*pairs[: int(rng.integers(_QUESTIONS))], last]
     if role == "text":  # the scene is told with the first question
         pairs[0] = (f"{world.tell(scene, language)}\n{pairs[0][0]}", pairs[0][1])
-    return Content(turns=tuple(Exchange(user, assistant) for user, assistant in pairs))
+    turns = tuple(Exchange(user, assistant) for user, assistant in pairs)
+    return Content(turns=turns, boxes=() if role == "text" else world.boxes(scene))

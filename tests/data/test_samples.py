@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_edge.data.content import Exchange
+from janus_edge.data.content import Exchange, parse
 from janus_edge.data.errors import BrokenSample, DataError
 from janus_edge.data.index import read_index
 from janus_edge.data.samples import Shards
@@ -61,6 +61,60 @@ def test_what_a_sample_says(tmp_path: Path, members: dict[str, bytes], kind: str
     assert sample.has_image == any("txt" not in name and name != "json" for name in members)
     if sample.has_image:
         assert shards.image(0).dtype == np.uint8 and shards.image(0).shape[2] == 3
+
+
+BOXES = [{"label": "star", "box": [1, 2.5, 3, 4]}, {"label": "hat", "box": [-1, 0, 9, 9]}]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"json": {"captions": ["a star"]}},
+        {"json": {"turns": TURNS}},
+        {"json": {"text": "a star"}},
+        {"json": {}, "txt": b"a star"},
+    ],
+)
+def test_labelled_boxes(tmp_path: Path, words: dict) -> None:
+    said = words | {"json": as_json(labelled_boxes=BOXES, **words["json"])}
+    sample = one(tmp_path, png=image_file(), **said).sample(0)
+    assert [(b.label, b.box) for b in sample.boxes] == [
+        ("star", (1, 2.5, 3, 4)),
+        ("hat", (-1, 0, 9, 9)),
+    ]
+    again = parse(sample.document(), has_image=True)
+    assert again.boxes == sample.boxes and again.kind == sample.kind
+
+
+@pytest.mark.parametrize("boxes", [None, []])
+def test_no_boxes(tmp_path: Path, boxes: list | None) -> None:
+    shards = one(tmp_path, png=image_file(), json=as_json(caption="a", labelled_boxes=boxes))
+    assert shards.sample(0).boxes == () and "labelled_boxes" not in shards.sample(0).document()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "reason"),
+    [
+        ("star", "labelled_boxes are no list of"),
+        ({"label": "star"}, "labelled_boxes are no list of"),
+        ([1], "labelled_boxes are no list of"),
+        ([{"box": [0, 0, 1, 1]}], "no label"),
+        ([{"label": " ", "box": [0, 0, 1, 1]}], "empty label"),
+        ([{"label": "a"}], r"a box that is not \[x, y, width, height\]"),
+        ([{"label": "a", "box": [0, 0, 1]}], "a box that is not"),
+        ([{"label": "a", "box": [0, 0, 1, 0]}], "with sides above 0"),
+        ([{"label": "a", "box": [0, 0, -1, 1]}], "with sides above 0"),
+        ([{"label": "a", "box": [0, 0, "1", 1]}], "a box that is not"),
+        ([{"label": "a", "box": [True, 0, 1, 1]}], "a box that is not"),
+        ([{"label": "a", "box": [0, 0, 1e300, 1]}], "a box that is not"),
+    ],
+)
+def test_boxes_that_are_broken(tmp_path: Path, boxes: object, reason: str) -> None:
+    shards = one(tmp_path, png=image_file(), json=as_json(caption="a", labelled_boxes=boxes))
+    with pytest.raises(BrokenSample, match=reason):
+        shards.sample(0)
+    with pytest.raises(BrokenSample, match=r"labelled_boxes (without|are no)"):
+        one(tmp_path, json=as_json(text="a", labelled_boxes=boxes)).sample(0)
 
 
 @pytest.mark.parametrize(

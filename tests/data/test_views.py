@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_edge.data.views import cropped, padded
+from janus_edge.data.views import box_in_crop, cropped, padded
 from janus_edge.runtime.image import PADDING, prepare, resize
 
 
@@ -40,3 +40,15 @@ def test_cropped_is_resize_and_centre_crop(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 100_000), (100_000, 2), (3, 700)])
 def test_narrow_images_take_little_memory(shape: tuple[int, int]) -> None:
     assert cropped(_image(*shape), 384).shape == (384, 384, 3)
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (32, 32), (8, 200)])
+def test_a_box_stays_around_what_it_shows(shape: tuple[int, int]) -> None:
+    height, width = shape
+    x, y, side = width // 2 - 3, height // 2 - 3, 6
+    image = np.zeros((height, width, 3), np.uint8)
+    image[y : y + side, x : x + side] = 255
+    rows, columns = np.nonzero(cropped(image, 64)[..., 0] > 127)
+    left, top, box_width, box_height = box_in_crop((x, y, side, side), height, width, 64)
+    assert abs(columns.min() - left) <= 1 and abs(columns.max() + 1 - left - box_width) <= 1
+    assert abs(rows.min() - top) <= 1 and abs(rows.max() + 1 - top - box_height) <= 1

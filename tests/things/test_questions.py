@@ -9,7 +9,7 @@ import pytest
 from janus_edge.things import english, korean
 from janus_edge.things.artwork import STYLES, THINGS
 from janus_edge.things.captions import LANGUAGES
-from janus_edge.things.questions import COVERS, TOPICS, Question, question, tell
+from janus_edge.things.questions import COVERS, LESSONS, Question, question, tell
 from janus_edge.things.scenes import Scene, relation_of, scenes
 
 
@@ -20,7 +20,7 @@ def asked(language: str, topic: str, count: int = 400) -> list[tuple[Scene, Ques
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("topic", LESSONS)
 def test_every_topic_is_asked(language: str, topic: str) -> None:
     made = asked(language, topic)
     assert len(made) > 40
@@ -89,6 +89,27 @@ def test_positions(language: str) -> None:
                 assert q.answer == sides[relation]
             if starts == [False, True]:
                 assert q.answer == sides[english.OPPOSITE[relation]]
+
+
+@pytest.mark.parametrize(
+    ("language", "first", "second"),
+    [
+        ("english", {"on the left", "at the top"}, {"on the right", "at the bottom"}),
+        ("korean", {"왼쪽", "위"}, {"오른쪽", "아래"}),
+    ],
+)
+def test_places(language: str, first: set[str], second: set[str]) -> None:
+    given = set()
+    for scene, q in asked(language, "place"):
+        names = [getattr(THINGS[p.thing], language)[0].removeprefix("a ") for p in scene.things]
+        owners = [n for n, name in enumerate(names) if name in q.text]
+        assert q.answer in first | second
+        if owners == [0]:  # things come in reading order
+            assert q.answer in first
+        if owners == [1]:
+            assert q.answer in second
+        given.add(q.answer)
+    assert given == first | second
 
 
 def test_tell_says_everything() -> None:

@@ -6,10 +6,12 @@ import dataclasses
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from janus_edge.data.content import LabelledBox
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import VisionConfig
 from janus_edge.model.janus import Janus
@@ -18,10 +20,11 @@ from janus_edge.model.vae import VAE, VAEConfig
 from janus_edge.model.vision import VisionModel
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.errors import OptionError
-from janus_edge.shapes.scenes import BACKGROUNDS, Scene, render, scenes
+from janus_edge.shapes.scenes import BACKGROUNDS, CELL, SIZES, Scene, Thing, render, scenes
 from janus_edge.train.engine import Settings
 from janus_edge.train.images import pixels
 from janus_edge.train.loop import Stage, run_stage
+from janus_edge.train.patch_labels import directions, patch_loss, places, shown_in, varied
 from janus_edge.train.pretraining import pretrain, scale_latents
 from janus_edge.train.recipe import Recipe, load_recipe
 from janus_edge.train.run import How, train_recipe
@@ -150,6 +153,96 @@ def test_captions_teach_the_vision_encoder(tmp_path: Path) -> None:
     assert loss_at(500)[1]["retrieval"] < 0.4
     run_stage(trainee, stage(60, 3e-3), loss_at, tmp_path)
     assert loss_at(500)[1]["retrieval"] > 0.6  # the number of things is harder to see
+
+
+def test_a_vision_encoder_learns_what_each_patch_shows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = VisionConfig(image_size=64, patch_size=16, width=48, layers=2, heads=2)
+    encoder = VisionModel(config)
+
+    def labelled(step: int, count: int) -> tuple[torch.Tensor, list[tuple[LabelledBox, ...]]]:
+        batch = shown(step, count)
+        boxes = [
+            tuple(LabelledBox(thing.colour, box) for thing, box in boxed(scene)) for scene in batch
+        ]
+        return images(step, count), boxes
+
+    loss_at = patch_loss(encoder, labelled, 24, 16, directions(torch.randn(256, 32), ascii_of, 40))
+    before, start = loss_at(500)
+    assert start["right"] < 0.3
+    run_stage(encoder, stage(150, 3e-3), loss_at, tmp_path)
+    loss, end = loss_at(500)
+    assert loss.item() < 0.7 * before.item() and end["right"] > 0.6, (loss, before, end)
+
+
+def ascii_of(text: str) -> list[int]:
+    return [*text.encode()]
+
+
+def boxed(scene: Scene) -> list[tuple[Thing, tuple[float, float, float, float]]]:
+    sides = [SIZES[thing.size][0] * CELL for thing in scene.things]
+    return [
+        (thing, (thing.centre[0] - side / 2, thing.centre[1] - side / 2, side, side))
+        for thing, side in zip(scene.things, sides, strict=True)
+    ]
+
+
+def test_labels_lie_in_the_patches_that_their_boxes_reach() -> None:
+    boxes = (
+        LabelledBox("cat", (8, 0, 9, 16)),
+        LabelledBox("cat", (40, 40, 100, 8.2)),
+        LabelledBox("hat", (16, 16, 16, 16)),
+        LabelledBox("far", (70, 70, 5, 5)),
+        LabelledBox("before", (-9, -9, 5, 5)),
+    )
+    cat, hat, far, before, none = shown_in(boxes, ["cat", "hat", "far", "before", "none"], 4, 16)
+    assert cat.reshape(4, 4).astype(int).tolist() == [
+        [1, 1, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 1, 1],
+        [0, 0, 0, 0],
+    ]
+    assert hat.nonzero()[0].tolist() == [5] and not (far | before | none).any()
+    places_NP = places(4)
+    assert places_NP.shape == (16, 8) and places_NP[6].nonzero()[:, 0].tolist() == [1, 4 + 2]
+
+
+def test_directions_are_the_sum_of_their_tokens() -> None:
+    vectors = torch.randn(256, 64)
+    found = directions(vectors + 3, ascii_of, 40)
+    assert torch.equal(found("b"), directions(vectors + 3, ascii_of, 40)("b"))  # in every run
+    assert found("b").norm().item() == pytest.approx(1)
+    both = found("b") + found("c")
+    assert torch.allclose(found("bc"), both / both.norm(), atol=1e-6)
+    assert torch.equal(found("bcb"), found("bc"))
+    between = torch.stack([found(chr(i)) for i in range(40, 120)])
+    assert abs((between @ between.T).fill_diagonal_(0).mean()) < 0.05  # what all share is left out
+
+
+def test_varied_images_keep_things_in_their_boxes() -> None:
+    image, box = torch.ones(24, 3, 64, 64), (16.0, 24.0, 20.0, 12.0)
+    image[:, :, 24:36, 16:36] = -1
+    boxes = [(LabelledBox("dark", box),)] * 24
+    found, placed = varied(image, boxes, np.random.default_rng(0))
+    again, _ = varied(image, boxes, np.random.default_rng(0))
+    assert torch.equal(found, again) and found.abs().max() <= 1
+    assert len({each[0].box for each in placed}) == 24
+    for pixels_CHW, (each,) in zip(found, placed, strict=True):
+        rows, columns = torch.nonzero(pixels_CHW.mean(0) < 0, as_tuple=True)
+        x, y, width, height = each.box
+        assert abs(columns.min() - x) < 2.5 and abs(columns.max() + 1 - x - width) < 2.5
+        assert abs(rows.min() - y) < 2.5 and abs(rows.max() + 1 - y - height) < 2.5
+
+
+def test_boxes_are_asked_for_where_they_are_needed(dataset: Path, tmp_path: Path) -> None:
+    raw = from_nothing("mini").model_dump()
+    raw["pretraining"]["vision"] |= {"learns_from": "boxes"}
+    how = How(settings=Settings(bf16=False, rows_at_once=16))
+    narrow = raw | {"model": raw["model"] | {"vision": raw["model"]["vision"] | {"patch_size": 1}}}
+    with pytest.raises(ValueError, match=r"boxes of .* need a vision\.width above"):
+        Recipe.model_validate(narrow)
+    with pytest.raises(OptionError, match=r"generation: none of 4 samples has labelled_boxes"):
+        train_recipe(Recipe.model_validate(raw), dataset, tmp_path, Sources(), how, print)
 
 
 def from_nothing(name: str) -> Recipe:

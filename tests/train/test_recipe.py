@@ -198,6 +198,12 @@ def _sum(sizes: dict[str, int], starts: tuple[str, ...]) -> int:
             "plain = [[0, 0, 0]]\n\n[prompt]",
             "pretraining.codec.plain is a VAE's; a Janus has model.codebook.plain",
         ),
+        (
+            "[prompt]",
+            '[pretraining.vision]\nlearns_from = "words"\nsteps = 1\nbatch_size = 1\n'
+            "learning_rate = 0.1\n\n[prompt]",
+            "pretraining.vision.learns_from: Input should be 'captions' or 'boxes'",
+        ),
         ('family = "janus"', "family = [", "no valid TOML"),
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 
 import numpy as np
 import pytest
 
+from janus_edge.shapes import scenes as shapes
 from janus_edge.things import questions_english, questions_korean
+from janus_edge.things import scenes as things
+from janus_edge.things.artwork import THINGS
 from janus_edge.train.worlds import WORLDS, _content
 
 DESCRIBE = {*questions_english.DESCRIBE, *questions_korean.DESCRIBE}  # in shapes, too
@@ -23,3 +27,44 @@ def test_conversations_end_with_a_description_if_they_have_one(name: str) -> Non
         assert 1 <= len(asked) <= 4 and not any(asked[:-1])
         lengths += [len(asked)] if asked[-1] else []
     assert 60 < len(lengths) < 150 and set(lengths) == {1, 2, 3, 4}
+
+
+def test_conversations_about_pairs_ask_for_things_and_sides_more_often_than_for_colours() -> None:
+    world, found = WORLDS["things"], Counter[str]()
+    pairs = (scene for scene in world.scenes(0) if scene.kind == "pair")
+    for number, scene in enumerate(islice(pairs, 300)):
+        content = _content(world, "understanding", scene, "english", np.random.default_rng(number))
+        for turn in content.turns:
+            found[" ".join(turn.user.split()[:2])] += 1
+    sides = found["where is"] + found["where are"]
+    assert sides > 2 * (found["what color"] + found["what colour"] + found["in what"]), found
+    assert found["what is"] > 100, found
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_boxes_lie_around_what_is_shown(name: str) -> None:
+    world = WORLDS[name]
+    for number, scene in enumerate(islice(world.scenes(0), 60)):
+        image = world.render(scene).astype(int)
+        size, rng = len(image), np.random.default_rng(number)
+        for role in ("generation", "understanding"):
+            boxes = _content(world, role, scene, world.languages[0], rng).boxes
+            small = {each.box for each in boxes if each.box != (0, 0, size, size)}
+            colour = BACKGROUNDS[name][scene.background]
+            assert {each.label for each in boxes if each.box in small} >= {
+                value for thing in scene.things for value in LABELS[name](thing)
+            }
+            rest = image.copy()
+            for x, y, width, height in (tuple(map(int, box)) for box in small):
+                inside = rest[y : y + height, x : x + width]
+                assert inside.shape == (height, width, 3) and inside.std((0, 1)).max() > 1
+                inside[:] = colour
+            assert (rest == colour).all()  # nothing but background
+        assert _content(world, "text", scene, world.languages[0], rng).boxes == ()
+
+
+BACKGROUNDS = {"shapes": shapes.BACKGROUNDS, "things": things.BACKGROUNDS}
+LABELS = {
+    "shapes": lambda thing: (thing.shape, thing.colour),
+    "things": lambda thing: (f"{THINGS[thing.thing].english[0]} {THINGS[thing.thing].korean[0]}",),
+}

@@ -1,0 +1,172 @@
+"""Pre-training of a vision encoder by labelled boxes: each patch learns what it shows, and where.
+
+A label's direction is made of the language model's own vectors of its tokens, and a patch's feature
+is drawn to the sum of the directions that it shows. So one linear map leads from a word to the
+patches that show it, and it serves all words. A classifier's features do not do that: a language
+model finds them late, or never (docs/log.md, 2026-11-21 and 2026-11-30).
+
+Shapes: B batch, S image side, G patches along a side, N patches (G * G), W vision width, V tokens,
+H width of a token's vector, L labels of a step, D dimensions of labels (W - 2 G).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from janus_edge.data.content import LabelledBox
+from janus_edge.train.loop import LossAt, autocast
+
+Boxes = tuple[LabelledBox, ...]
+Labelled = Callable[[int, int], tuple[Tensor, list[Boxes]]]  # images, and boxes in px of them
+Directions = Callable[[str], Tensor]
+_SHARPNESS = 8.0  # of the logits of a feature that is where it should be
+_CONTRAST = 0.3  # weight of telling a step's labels apart, beside the distance
+
+
+def directions(vectors_VH: Tensor, encode: Callable[[str], Sequence[int]], size: int) -> Directions:
+    """Return what gives a label's unit vector (D,): the sum of its tokens' vectors, projected.
+
+    Args:
+        vectors_VH: The language model's vectors of tokens.
+        encode: Returns the token ids of a text.
+        size: D.
+    """
+    centred_VH = vectors_VH.detach().float().cpu()
+    centred_VH = centred_VH - centred_VH.mean(0)
+    drawn = torch.randn(centred_VH.shape[1], size, generator=torch.Generator().manual_seed(0))
+    found_VD = F.normalize(centred_VH @ drawn, dim=1)
+
+    @cache
+    def direction(label: str) -> Tensor:
+        return F.normalize(found_VD[sorted(set(encode(label)))].sum(0), dim=0)
+
+    return direction
+
+
+def patch_loss(
+    encoder: nn.Module, labelled: Labelled, batch_size: int, patch: int, direction: Directions
+) -> LossAt:
+    """Return the loss: how far is a feature from what its patch shows; are labels told apart?
+
+    Args:
+        encoder: The encoder in training.
+        labelled: A step's images with their boxes.
+        batch_size: Images per step.
+        patch: Side of a patch, px.
+        direction: Direction of a label.
+    """
+
+    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+        pixels_BCHW, boxes = varied(*labelled(step, batch_size), np.random.default_rng(step))
+        grid = pixels_BCHW.shape[-1] // patch
+        labels = sorted({box.label for each in boxes for box in each})
+        is_BLN = np.stack([shown_in(each, labels, grid, patch) for each in boxes])
+        device = next(encoder.parameters()).device
+        with autocast(device):
+            features_BNW = encoder(pixels_BCHW.to(device))
+        label_LD = torch.stack([direction(label) for label in labels]).to(device)
+        is_BNL = torch.from_numpy(is_BLN).to(device).transpose(1, 2)
+        return _loss(features_BNW.float(), is_BNL, label_LD, places(grid).to(device))
+
+    return loss_at
+
+
+def shown_in(boxes: Boxes, labels: list[str], grid: int, patch: float) -> np.ndarray:
+    """Return whether each label shows in each patch, (L, N): its box reaches half a pixel into it.
+
+    Args:
+        boxes: Boxes of an image.
+        labels: The labels.
+        grid: G.
+        patch: Side of a patch, px.
+    """
+    found = np.zeros((len(labels), grid, grid), bool)
+    for each in boxes:
+        x, y, width, height = each.box
+        rows, columns = _reached(y, height, grid, patch), _reached(x, width, grid, patch)
+        found[labels.index(each.label), rows, columns] = True
+    return found.reshape(len(labels), -1)
+
+
+def _reached(start: float, length: float, grid: int, patch: float) -> slice:
+    first, last = math.floor((start + 0.5) / patch), math.ceil((start + length - 0.5) / patch)
+    return slice(min(grid, max(0, first)), min(grid, max(0, last)))
+
+
+def places(grid: int) -> Tensor:
+    """Return which row and which column each patch is in, (N, 2 G): a one for each of both."""
+    row_N, column_N = torch.arange(grid * grid) // grid, torch.arange(grid * grid) % grid
+    return torch.cat([F.one_hot(row_N, grid), F.one_hot(column_N, grid)], 1).float()
+
+
+def _loss(
+    features_BNW: Tensor, is_BNL: Tensor, label_LD: Tensor, place_NP: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    # Three labels and a place make a feature of about unit variance, as the last norm gives.
+    length = math.sqrt(features_BNW.shape[-1]) / 2
+    label_BND = is_BNL.float() @ label_LD * length
+    place_BNP = (place_NP * length / 2).expand(*label_BND.shape[:2], -1)
+    distance = F.mse_loss(features_BNW, torch.cat([label_BND, place_BNP], -1))
+    logits_BNL = features_BNW[..., : label_LD.shape[1]] @ label_LD.T * (_SHARPNESS / length)
+    share_BNL = is_BNL.float() / is_BNL.sum(-1, keepdim=True).clamp(min=1)
+    apart = -(share_BNL * F.log_softmax(logits_BNL, -1)).sum(-1).mean()
+    shows = is_BNL.any(-1)
+    right = is_BNL.gather(-1, logits_BNL.argmax(-1, keepdim=True))[..., 0][shows].float().mean()
+    return distance + _CONTRAST * apart, {"right": right.item()}
+
+
+def varied(
+    pixels_BCHW: Tensor, boxes: list[Boxes], rng: np.random.Generator
+) -> tuple[Tensor, list[Boxes]]:
+    """Return images in other sizes, places and colours, blurred and noisy, with their boxes.
+
+    Things that always look the same are learned pixel by pixel, and no other drawing of them is
+    known.
+
+    Args:
+        pixels_BCHW: Images in [-1, 1].
+        boxes: Their boxes, px.
+        rng: Source of the changes.
+    """
+    count, side = len(boxes), pixels_BCHW.shape[-1]
+    scale_B = rng.uniform(0.85, 1.1, count)
+    shift_B2 = rng.uniform(-0.06, 0.06, (count, 2)) * side
+    theta_B23 = torch.zeros(count, 2, 3)
+    theta_B23[:, 0, 0] = theta_B23[:, 1, 1] = torch.from_numpy(1 / scale_B)
+    theta_B23[:, :, 2] = torch.from_numpy(-shift_B2 / scale_B[:, None] * 2 / side)
+    grid = F.affine_grid(theta_B23, list(pixels_BCHW.shape), align_corners=False)
+    moved = F.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False)
+    placed = [
+        tuple(_moved(box, scale, shift + side / 2 * (1 - scale)) for box in each)
+        for each, scale, shift in zip(boxes, scale_B, shift_B2, strict=True)
+    ]
+    return _recoloured(moved, rng).clamp(-1, 1), placed
+
+
+def _recoloured(pixels_BCHW: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return images, some each blurred, greyer, tinted in parts or noisy."""
+    count, size = len(pixels_BCHW), pixels_BCHW.shape[2:]
+
+    def some(share: float, most: float) -> Tensor:
+        drawn_B = rng.uniform(0, most, count) * (rng.random(count) < share)
+        return torch.from_numpy(drawn_B).float()[:, None, None, None]
+
+    blurred = F.interpolate(F.avg_pool2d(pixels_BCHW, 2), size=size, mode="bilinear")
+    found = torch.lerp(pixels_BCHW, blurred, some(0.3, 1.0))
+    found = torch.lerp(found, found.mean(1, keepdim=True), some(0.4, 0.6))
+    tint = torch.from_numpy(rng.standard_normal((count, 3, 3, 3), np.float32))
+    found = found + some(0.5, 0.25) * F.interpolate(tint, size=size, mode="bilinear")
+    noise = torch.from_numpy(rng.standard_normal(found.shape, np.float32))
+    return found + some(0.3, 0.06) * noise
+
+
+def _moved(found: LabelledBox, scale: float, shift_2: np.ndarray) -> LabelledBox:
+    x, y, width, height = (scale * value for value in found.box)
+    return LabelledBox(found.label, (x + shift_2[0], y + shift_2[1], width, height))
