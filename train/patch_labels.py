@@ -117,9 +117,17 @@ def _loss(
     logits_BNL = features_BNW[..., : label_LD.shape[1]] @ label_LD.T * (_SHARPNESS / length)
     share_BNL = is_BNL.float() / is_BNL.sum(-1, keepdim=True).clamp(min=1)
     apart = -(share_BNL * F.log_softmax(logits_BNL, -1)).sum(-1).mean()
-    shows = is_BNL.any(-1)
-    right = is_BNL.gather(-1, logits_BNL.argmax(-1, keepdim=True))[..., 0][shows].float().mean()
-    return distance + _CONTRAST * apart, {"right": right.item()}
+    return distance + _CONTRAST * apart, {"right": _right(logits_BNL, is_BNL)}
+
+
+def _right(logits_BNL: Tensor, is_BNL: Tensor) -> float:
+    """Return the part of shown labels that are among as many of the likeliest ones."""
+    count_BN1 = is_BNL.sum(-1, keepdim=True)
+    most = int(count_BN1.max())
+    likeliest_BNK = logits_BNL.topk(most).indices
+    found_BNK = is_BNL.gather(-1, likeliest_BNK)
+    found_BNK &= torch.arange(most, device=is_BNL.device) < count_BN1
+    return (found_BNK.sum() / count_BN1.sum().clamp(min=1)).item()
 
 
 def varied(
