@@ -157,7 +157,8 @@ def _show(name: str, count: RoleCount) -> None:
     """Print what a role holds."""
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(count.kinds.items()))
     of = _in_shards(count.num_samples, count.num_shards)
-    typer.echo(f"{name}: {of}: {kinds or 'none is whole'}")
+    boxed = f", {count.num_boxed} of them with labelled boxes" if count.num_boxed else ""
+    typer.echo(f"{name}: {of}: {kinds or 'none is whole'}{boxed}")
     if count.smallest and count.largest:
         sizes = " to ".join(
             f"{width}x{height}" for width, height in (count.smallest, count.largest)

@@ -30,6 +30,7 @@ class RoleCount:
         num_samples: All samples, broken ones included.
         num_shards: Shards.
         kinds: Whole samples by kind: caption, conversation, text.
+        num_boxed: Whole samples with labelled boxes.
         smallest: Width and height of the image with the fewest pixels, None without images.
         largest: The same for the most pixels.
         lengths: Characters of each whole sample's texts together.
@@ -39,6 +40,7 @@ class RoleCount:
     num_samples: int
     num_shards: int
     kinds: Counter[str] = field(default_factory=Counter)
+    num_boxed: int = 0
     smallest: tuple[int, int] | None = None
     largest: tuple[int, int] | None = None
     lengths: array[int] = field(default_factory=lambda: array("Q"))
@@ -57,6 +59,7 @@ class RoleCount:
             "samples": self.num_samples,
             "shards": self.num_shards,
             "kinds": dict(sorted(self.kinds.items())),
+            "with_boxes": self.num_boxed,
             "smallest_image": self.smallest,
             "largest_image": self.largest,
             "characters": self.quantiles(),
@@ -114,6 +117,7 @@ def _count(name: str, shards: Shards, read: Read, report: Report) -> RoleCount:
 
 def _add(found: RoleCount, sample: Sample, size: tuple[int, ...] | None) -> None:
     found.kinds[sample.kind] += 1
+    found.num_boxed += bool(sample.boxes)
     texts = [*sample.captions, *(t for turn in sample.turns for t in (turn.user, turn.assistant))]
     found.lengths.append(sum(map(len, texts)) + len(sample.text or ""))
     if size is not None:

@@ -31,7 +31,8 @@ class LabelledBox:
 
     Attributes:
         label: A word or two; the same for the same kind of thing.
-        box: Left and top edge, width and height, px of the image as stored. It may reach beyond it.
+        box: Left and top edge, width and height, px of the upright image, as it is seen. It may
+            reach beyond it.
     """
 
     label: str
@@ -201,12 +202,15 @@ def _boxes(found: Mapping[str, Any], has_image: bool) -> tuple[LabelledBox, ...]
         raise ValueError(f"{BOXES} without an image")
     if not isinstance(boxes, list) or not all(isinstance(each, dict) for each in boxes):
         raise ValueError(f'{BOXES} are no list of {{"label": ..., "box": [x, y, width, height]}}')
-    return tuple(LabelledBox(_words(each.get("label"), "label"), _box(each)) for each in boxes)
+    return tuple(
+        LabelledBox(_words(each.get("label"), f"label of {BOXES}[{i}]"), _box(each, i))
+        for i, each in enumerate(boxes)
+    )
 
 
-def _box(found: Mapping[str, Any]) -> tuple[float, float, float, float]:
+def _box(found: Mapping[str, Any], i: int) -> tuple[float, float, float, float]:
     box = found.get("box")
-    reason = "a box that is not [x, y, width, height] in px, with sides above 0"
+    reason = f"{BOXES}[{i}]: box is not [x, y, width, height] in px, with sides above 0"
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(reason)
     if not all(type(number) in (int, float) and abs(number) < 2**24 for number in box):

@@ -64,9 +64,18 @@ def box_in_crop(
         The same of the view, px. It may reach beyond it.
     """
     x, y, box_width, box_height = box
-    scale = size / min(height, width)
-    left, top = (x - width / 2) * scale + size / 2, (y - height / 2) * scale + size / 2
-    return left, top, box_width * scale, box_height * scale
+    short = min(height, width)
+    left, scale_x = _crop_of(width, short, size)
+    top, scale_y = _crop_of(height, short, size)
+    return x * scale_x - left, y * scale_y - top, box_width * scale_x, box_height * scale_y
+
+
+def _crop_of(length: int, short: int, size: int) -> tuple[float, float]:
+    """Return where a side's crop begins after it was resized, px, and how it is scaled."""
+    kept = min(length, _MOST_ASPECT * short)
+    resized = max(size, round(kept * size / short))
+    scale = resized / kept
+    return (length - kept) // 2 * scale + (resized - size) // 2, scale
 
 
 def _middle(pixels_HWC: np.ndarray, most: int) -> np.ndarray:

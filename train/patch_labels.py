@@ -51,7 +51,12 @@ def directions(vectors_VH: Tensor, encode: Callable[[str], Sequence[int]], size:
 
 
 def patch_loss(
-    encoder: nn.Module, labelled: Labelled, batch_size: int, patch: int, direction: Directions
+    encoder: nn.Module,
+    labelled: Labelled,
+    batch_size: int,
+    patch: int,
+    direction: Directions,
+    seed: int = 0,
 ) -> LossAt:
     """Return the loss: how far is a feature from what its patch shows; are labels told apart?
 
@@ -61,10 +66,12 @@ def patch_loss(
         batch_size: Images per step.
         patch: Side of a patch, px.
         direction: Direction of a label.
+        seed: Seed of how images vary.
     """
 
     def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
-        pixels_BCHW, boxes = varied(*labelled(step, batch_size), np.random.default_rng(step))
+        rng = np.random.default_rng((seed, step))
+        pixels_BCHW, boxes = varied(*labelled(step, batch_size), rng)
         grid = pixels_BCHW.shape[-1] // patch
         labels = sorted({box.label for each in boxes for box in each})
         is_BLN = np.stack([shown_in(each, labels, grid, patch) for each in boxes])
@@ -151,9 +158,10 @@ def varied(
     theta_B23[:, :, 2] = torch.from_numpy(-shift_B2 / scale_B[:, None] * 2 / side)
     grid = F.affine_grid(theta_B23, list(pixels_BCHW.shape), align_corners=False)
     moved = F.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False)
+    start_B2 = shift_B2 + side / 2 * (1 - scale_B[:, None])
     placed = [
-        tuple(_moved(box, scale, shift + side / 2 * (1 - scale)) for box in each)
-        for each, scale, shift in zip(boxes, scale_B, shift_B2, strict=True)
+        tuple(_moved(box, scale, start, side) for box in each)
+        for each, scale, start in zip(boxes, scale_B, start_B2, strict=True)
     ]
     return _recoloured(moved, rng).clamp(-1, 1), placed
 
@@ -175,6 +183,11 @@ def _recoloured(pixels_BCHW: Tensor, rng: np.random.Generator) -> Tensor:
     return found + some(0.3, 0.06) * noise
 
 
-def _moved(found: LabelledBox, scale: float, shift_2: np.ndarray) -> LabelledBox:
-    x, y, width, height = (scale * value for value in found.box)
-    return LabelledBox(found.label, (x + shift_2[0], y + shift_2[1], width, height))
+def _moved(found: LabelledBox, scale: float, start_2: np.ndarray, side: int) -> LabelledBox:
+    """Return a box in a scaled and moved image; what reached an edge still reaches it."""
+    x, y, width, height = found.box
+    low_2, high_2 = np.array([x, y]), np.array([x + width, y + height])
+    low, high = low_2 * scale + start_2, high_2 * scale + start_2
+    low = np.where(low_2 <= 0, np.minimum(low, 0), low)
+    high = np.where(high_2 >= side, np.maximum(high, side), high)
+    return LabelledBox(found.label, (*low.tolist(), *(high - low).tolist()))

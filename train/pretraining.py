@@ -44,6 +44,7 @@ from janus_edge.train.world import World
 
 FOLDER = "pretraining"
 Skip = Callable[[Mapping[str, str]], None]
+_MOST_WITHOUT_BOXES = 100  # steps
 
 
 def pretrain(
@@ -70,22 +71,38 @@ def pretrain(
         OptionError: Several processes would have to pre-train.
         OutputError: The folder cannot be written; what was saved stays.
     """
-    plan, model = recipe.pretraining, checkpoint.model
-    if plan is None or sources.checkpoint is not None:
+    plans, model = learned_first(recipe, sources), checkpoint.model
+    if not plans:
         return
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
     feed, place = Feed(recipe, dataset, encoder, skip), folder / FOLDER
-    if (codec := plan.codec) is not None and sources.codec is None:
+    if (codec := plans.get("codec")) is not None:
+        assert isinstance(codec, CodecTraining)
         if isinstance(model, Janus):
             tokenizer = model.gen_vision_model
             _once(place / "codec", tokenizer, world, partial(_train_vq, tokenizer, codec, feed))
             start_codes(model)
         else:
             _once(place / "codec", model.vae, world, partial(_train_vae, model.vae, codec, feed))
-    if (by := plan.vision) is not None and sources.vision is None:
+    if (by := plans.get("vision")) is not None:
+        assert isinstance(by, VisionTraining)
         sees = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
         vectors = model.language_model.model.embed_tokens.weight
         _once(place / "vision", sees, world, partial(_train_vision, sees, by, feed, vectors))
+
+
+def learned_first(recipe: Recipe, sources: Sources) -> dict[str, Schedule]:
+    """Return how the parts are trained that no source gives: "codec", "vision".
+
+    Args:
+        recipe: The recipe.
+        sources: What the model starts from.
+    """
+    plan = recipe.pretraining
+    if plan is None or sources.checkpoint is not None:
+        return {}
+    parts = {"codec": (plan.codec, sources.codec), "vision": (plan.vision, sources.vision)}
+    return {name: by for name, (by, given) in parts.items() if by is not None and given is None}
 
 
 class Feed:
@@ -132,16 +149,14 @@ class Feed:
         return of
 
     def labelled(self, role: str) -> Labelled:
-        """Return what gives a step's images and their labelled boxes, px of the image."""
+        """Return what gives a step's images that have boxes, and these, px of the image."""
 
         def of(step: int, count: int) -> tuple[Tensor, list[tuple[LabelledBox, ...]]]:
-            found, samples = self._batch(role, step, count)
-            if not any(sample.boxes for sample in samples):
-                raise OptionError(
-                    f"{role}: none of {count} samples has labelled_boxes; give them "
-                    '(docs/data.md), or say pretraining.vision.learns_from = "captions"'
-                )
-            return found, [sample.boxes for sample in samples]
+            for later in range(_MOST_WITHOUT_BOXES):
+                found, samples = self._batch(role, step + later, count)
+                if kept := [i for i, sample in enumerate(samples) if sample.boxes]:
+                    return found[kept], [samples[i].boxes for i in kept]
+            raise OptionError(f"{role}: {later + 1} steps in a row have no labelled_boxes")
 
         return of
 
@@ -257,7 +272,7 @@ def _train_vision(
     if plan.learns_from == "boxes":
         direction = directions(vectors_VH, feed.tokens, feed.width - 2 * (feed.size // feed.patch))
         labelled = feed.labelled(plan.role)
-        loss = patch_loss(encoder, labelled, plan.batch_size, feed.patch, direction)
+        loss = patch_loss(encoder, labelled, plan.batch_size, feed.patch, direction, feed.seed)
         run_stage(encoder, _stage("vision", plan, ("",)), loss, folder)
         return
     trainee = SiglipTrainee(encoder, feed.width, feed.vocab_size)

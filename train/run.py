@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -33,11 +34,12 @@ from janus_edge.train.finished import CHECKPOINT, finished_folder, gathered
 from janus_edge.train.images import Encoded, Loader
 from janus_edge.train.loop import is_bf16_fast
 from janus_edge.train.losses import FlowLosses, JanusLosses
-from janus_edge.train.pretraining import pretrain
+from janus_edge.train.pretraining import learned_first, pretrain
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.report import Log
 from janus_edge.train.run_folder import RECIPE, claim
 from janus_edge.train.samples import Probe, probe_of, take_samples
+from janus_edge.train.sections import VisionTraining
 from janus_edge.train.start import Sources, prompt_note, started
 from janus_edge.train.states import resume, saved
 from janus_edge.train.steps import lay_out
@@ -128,6 +130,7 @@ def _train(
     source = open_source(data)
     dataset = source.roles
     check_roles(recipe, dataset)
+    check_pretraining(recipe, sources, dataset)
     fast = how.settings.bf16 and is_bf16_fast(world.device)
     how = dataclasses.replace(how, settings=dataclasses.replace(how.settings, bf16=fast))
     checkpoint = started(recipe, sources, texts_of(dataset))
@@ -219,6 +222,31 @@ def check_roles(recipe: Recipe, dataset: Mapping[str, Role]) -> None:
             f"{recipe.name} takes {missing[0]}; build it: janus-edge data build SOURCE DATA --role "
             f"{missing[0]}, or take it out of the recipe's mixture"
         )
+
+
+def check_pretraining(recipe: Recipe, sources: Sources, dataset: Mapping[str, Role]) -> None:
+    """Raise OptionError if the data lack what is learned from before the stages."""
+    for name, by in learned_first(recipe, sources).items():
+        if by.role not in dataset:
+            raise OptionError(
+                f"the data have no {by.role}, from which pretraining.{name} learns; build it: "
+                f"janus-edge data build SOURCE DATA --role {by.role}, or name another role"
+            )
+        if isinstance(by, VisionTraining) and by.learns_from == "boxes":
+            _check_boxes(dataset[by.role])
+
+
+def _check_boxes(role: Role) -> None:
+    """Raise OptionError if none of some samples has labelled boxes."""
+    for i in np.linspace(0, len(role.shards) - 1, 256).astype(int):
+        with suppress(BrokenSample):
+            if role.shards.sample(int(i)).boxes:
+                return
+    raise OptionError(
+        f"{role.name}: no sample that was tried has labelled_boxes; add them (docs/data.md), draw "
+        "a world again (janus-edge data world NAME DATA --replace), or say "
+        'pretraining.vision.learns_from = "captions"'
+    )
 
 
 def trainee_of(model: Model, recipe: Recipe) -> JanusLosses | FlowLosses:

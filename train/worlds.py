@@ -34,7 +34,7 @@ SAMPLES_PER_SHARD = 10_000
 # How many of each hundred scenes serve in a role; each role has scenes of its own.
 SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
-_CAPTIONS, _QUESTIONS = 6, 4  # most per scene
+_CAPTIONS, _QUESTIONS = 6, 4  # most per scene; with fewer questions, weights of topics count
 _DESCRIBED = 0.3  # of the conversations have a description; it is long, and easily outweighs others
 _LAST = "describe"  # ends a conversation that has it, as it answers most other questions
 

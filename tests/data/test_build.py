@@ -273,6 +273,7 @@ def test_check_names_what_is_broken(cli, tmp_path: Path) -> None:
     assert done.stderr == f"error: {tmp_path}: 3 broken of 5 samples; a training skips them\n"
     found = json.loads(done.stdout)["roles"]["shards"]
     assert (found["samples"], found["shards"], found["kinds"]) == (5, 2, {"caption": 3})
+    assert found["with_boxes"] == 0
     assert [name.removeprefix(f"{tmp_path}/") for name in found["broken"]] == [
         "b.tar",
         "b.tar/x",

@@ -42,7 +42,7 @@ def test_narrow_images_take_little_memory(shape: tuple[int, int]) -> None:
     assert cropped(_image(*shape), 384).shape == (384, 384, 3)
 
 
-@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (32, 32), (8, 200)])
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (32, 32), (8, 200), (10, 51), (51, 10)])
 def test_a_box_stays_around_what_it_shows(shape: tuple[int, int]) -> None:
     height, width = shape
     x, y, side = width // 2 - 3, height // 2 - 3, 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from janus_edge.data.content import LabelledBox
+from janus_edge.data.source import open_source
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import VisionConfig
 from janus_edge.model.janus import Janus
@@ -20,12 +22,13 @@ from janus_edge.model.vae import VAE, VAEConfig
 from janus_edge.model.vision import VisionModel
 from janus_edge.model.weights import load_checkpoint
 from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.shapes.scenes import BACKGROUNDS, CELL, SIZES, Scene, Thing, render, scenes
 from janus_edge.train.engine import Settings
 from janus_edge.train.images import pixels
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.patch_labels import directions, patch_loss, places, shown_in, varied
-from janus_edge.train.pretraining import pretrain, scale_latents
+from janus_edge.train.pretraining import Feed, pretrain, scale_latents
 from janus_edge.train.recipe import Recipe, load_recipe
 from janus_edge.train.run import How, train_recipe
 from janus_edge.train.siglip import SiglipTrainee, siglip_loss
@@ -38,6 +41,7 @@ from janus_edge.train.vq import (
 )
 from janus_edge.train.world import World
 from tests.conftest import RANDOM
+from tests.data.shards import as_json, image_file, write_tar
 from tests.train.bench import RECIPES
 from tests.train.conftest import NAMES
 
@@ -222,12 +226,13 @@ def test_directions_are_the_sum_of_their_tokens() -> None:
 def test_varied_images_keep_things_in_their_boxes() -> None:
     image, box = torch.ones(24, 3, 64, 64), (16.0, 24.0, 20.0, 12.0)
     image[:, :, 24:36, 16:36] = -1
-    boxes = [(LabelledBox("dark", box),)] * 24
+    boxes = [(LabelledBox("dark", box), LabelledBox("all", (0, 0, 64, 64)))] * 24
     found, placed = varied(image, boxes, np.random.default_rng(0))
     again, _ = varied(image, boxes, np.random.default_rng(0))
     assert torch.equal(found, again) and found.abs().max() <= 1
     assert len({each[0].box for each in placed}) == 24
-    for pixels_CHW, (each,) in zip(found, placed, strict=True):
+    for pixels_CHW, (each, whole) in zip(found, placed, strict=True):
+        assert shown_in((whole,), ["all"], 32, 2).all()  # the rim, too
         rows, columns = torch.nonzero(pixels_CHW.mean(0) < 0, as_tuple=True)
         x, y, width, height = each.box
         assert abs(columns.min() - x) < 2.5 and abs(columns.max() + 1 - x - width) < 2.5
@@ -241,8 +246,30 @@ def test_boxes_are_asked_for_where_they_are_needed(dataset: Path, tmp_path: Path
     narrow = raw | {"model": raw["model"] | {"vision": raw["model"]["vision"] | {"patch_size": 1}}}
     with pytest.raises(ValueError, match=r"boxes of .* need a vision\.width above"):
         Recipe.model_validate(narrow)
-    with pytest.raises(OptionError, match=r"generation: none of 4 samples has labelled_boxes"):
+    with pytest.raises(OptionError, match="generation: no sample that was tried has labelled_b"):
         train_recipe(Recipe.model_validate(raw), dataset, tmp_path, Sources(), how, print)
+    raw["pretraining"]["vision"] = {**raw["pretraining"]["vision"], "role": "photos"}
+    with pytest.raises(OptionError, match=r"no photos, from which pretraining\.vision"):
+        train_recipe(Recipe.model_validate(raw), dataset, tmp_path, Sources(), how, print)
+    assert not list(tmp_path.iterdir())  # nothing was trained, and the folder is free
+
+
+def test_images_without_boxes_are_left_out(tmp_path: Path) -> None:
+    box = [{"label": "star", "box": [0, 0, 4, 4]}]
+    members = []
+    for i in range(12):
+        said = as_json(caption="a star", labelled_boxes=box if i < 2 else [])
+        members += [(f"{i}.png", image_file()), (f"{i}.json", said)]
+    (tmp_path / "generation").mkdir()
+    write_tar(tmp_path / "generation" / "a.tar", members)
+    roles = open_source(tmp_path).roles
+    feed = Feed(load_recipe(RECIPES / "mini.toml"), roles, cast(PromptEncoder, None), print)
+    labelled, sizes = feed.labelled("generation"), []
+    for step in range(12):
+        found, boxes = labelled(step, 4)
+        assert len(found) == len(boxes) > 0 and all(len(each) == 1 for each in boxes)
+        sizes.append(len(found))
+    assert set(sizes) <= {1, 2}  # of four images, two at most have boxes
 
 
 def from_nothing(name: str) -> Recipe:

@@ -35,10 +35,10 @@ def test_conversations_about_pairs_ask_for_things_and_sides_more_often_than_for_
     for number, scene in enumerate(islice(pairs, 300)):
         content = _content(world, "understanding", scene, "english", np.random.default_rng(number))
         for turn in content.turns:
-            found[" ".join(turn.user.split()[:2])] += 1
-    sides = found["where is"] + found["where are"]
-    assert sides > 2 * (found["what color"] + found["what colour"] + found["in what"]), found
-    assert found["what is"] > 100, found
+            about_looks = any(word in turn.user for word in ("colo", "style", "drawn"))
+            words = " ".join(turn.user.split()[:2]).replace("where are", "where is")
+            found["looks" if about_looks else words] += 1
+    assert found["where is"] > found["looks"] and found["what is"] > 130, found
 
 
 @pytest.mark.parametrize("name", WORLDS)
