@@ -75,7 +75,8 @@ def build(
         typer.echo(f"left out: {built.num_others} rows that serve in other roles alone")
     if built.skipped:
         typer.echo(
-            f"skipped: {len(built.skipped)} broken rows, all in {built.folder}/skipped.jsonl"
+            f"skipped: {len(built.skipped)} broken row{'s' * (len(built.skipped) != 1)}, "
+            f"all in {built.folder}/skipped.jsonl"
         )
         _name(dict(built.skipped))
     typer.echo(f"{built.folder}: {_in_shards(built.num_samples, len(built.shards))}")
