@@ -27,7 +27,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """What a part of an image shows.
+    """A bounding box and a label for what it holds.
 
     Attributes:
         label: A word or two; the same for the same kind of thing.

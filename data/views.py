@@ -42,9 +42,7 @@ def cropped(pixels_HWC: np.ndarray, size: int) -> np.ndarray:
     pixels_HWC = _middle(pixels_HWC, _MOST_ASPECT * short)  # bounds what resizing takes
     height, width, _ = pixels_HWC.shape
     resized = images.resize(
-        Image.fromarray(pixels_HWC),
-        max(size, round(width * size / short)),
-        max(size, round(height * size / short)),
+        Image.fromarray(pixels_HWC), _resized(width, short, size), _resized(height, short, size)
     )
     return np.ascontiguousarray(_middle(np.asarray(resized), size))
 
@@ -73,9 +71,14 @@ def box_in_crop(
 def _crop_of(length: int, short: int, size: int) -> tuple[float, float]:
     """Return where a side's crop begins after it was resized, px, and how it is scaled."""
     kept = min(length, _MOST_ASPECT * short)
-    resized = max(size, round(kept * size / short))
+    resized = _resized(kept, short, size)
     scale = resized / kept
     return (length - kept) // 2 * scale + (resized - size) // 2, scale
+
+
+def _resized(length: int, short: int, size: int) -> int:
+    """Return how long a side is when the short one has the view's size, px."""
+    return max(size, round(length * size / short))
 
 
 def _middle(pixels_HWC: np.ndarray, most: int) -> np.ndarray:

@@ -174,4 +174,5 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator], Asked]] = {
     "place": _place,
 }
 TOPICS = ("colour", "shape", "count", "existence", "position", "describe")  # what is scored
-LESSONS = (*TOPICS, "place")  # what is taught: where two things are starts with where one is
+# What is taught, with weights: where two things are starts with where one is.
+LESSONS = dict.fromkeys((*TOPICS, "place"), 1)

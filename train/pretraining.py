@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from janus_edge.data.content import LabelledBox
 from janus_edge.data.errors import BrokenSample
 from janus_edge.data.order import Order
 from janus_edge.data.samples import Sample
@@ -33,7 +32,7 @@ from janus_edge.train.images import pixels
 from janus_edge.train.initial import start_codes
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.norms import channels_first_norms
-from janus_edge.train.patch_labels import Labelled, directions, patch_loss
+from janus_edge.train.patch_labels import Boxes, Labelled, directions, patch_loss
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.sections import CodecTraining, Schedule, VisionTraining
 from janus_edge.train.siglip import SiglipTrainee, siglip_loss
@@ -44,7 +43,7 @@ from janus_edge.train.world import World
 
 FOLDER = "pretraining"
 Skip = Callable[[Mapping[str, str]], None]
-_MOST_WITHOUT_BOXES = 100  # steps
+_MOST_WITHOUT = 100  # steps in a row without what is learned from
 
 
 def pretrain(
@@ -71,28 +70,28 @@ def pretrain(
         OptionError: Several processes would have to pre-train.
         OutputError: The folder cannot be written; what was saved stays.
     """
-    plans, model = learned_first(recipe, sources), checkpoint.model
-    if not plans:
+    (codec, by), model = learned_first(recipe, sources), checkpoint.model
+    if codec is None and by is None:
         return
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
     feed, place = Feed(recipe, dataset, encoder, skip), folder / FOLDER
-    if (codec := plans.get("codec")) is not None:
-        assert isinstance(codec, CodecTraining)
+    if codec is not None:
         if isinstance(model, Janus):
             tokenizer = model.gen_vision_model
             _once(place / "codec", tokenizer, world, partial(_train_vq, tokenizer, codec, feed))
             start_codes(model)
         else:
             _once(place / "codec", model.vae, world, partial(_train_vae, model.vae, codec, feed))
-    if (by := plans.get("vision")) is not None:
-        assert isinstance(by, VisionTraining)
+    if by is not None:
         sees = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
         vectors = model.language_model.model.embed_tokens.weight
         _once(place / "vision", sees, world, partial(_train_vision, sees, by, feed, vectors))
 
 
-def learned_first(recipe: Recipe, sources: Sources) -> dict[str, Schedule]:
-    """Return how the parts are trained that no source gives: "codec", "vision".
+def learned_first(
+    recipe: Recipe, sources: Sources
+) -> tuple[CodecTraining | None, VisionTraining | None]:
+    """Return how the codec and the vision encoder are trained; None for one that a source gives.
 
     Args:
         recipe: The recipe.
@@ -100,9 +99,9 @@ def learned_first(recipe: Recipe, sources: Sources) -> dict[str, Schedule]:
     """
     plan = recipe.pretraining
     if plan is None or sources.checkpoint is not None:
-        return {}
-    parts = {"codec": (plan.codec, sources.codec), "vision": (plan.vision, sources.vision)}
-    return {name: by for name, (by, given) in parts.items() if by is not None and given is None}
+        return None, None
+    codec = plan.codec if sources.codec is None else None
+    return codec, plan.vision if sources.vision is None else None
 
 
 class Feed:
@@ -141,7 +140,7 @@ class Feed:
         """Return what gives a step's images, each with the token ids of one of its captions."""
 
         def of(step: int, count: int) -> tuple[Tensor, list[list[int]]]:
-            found, samples = self._batch(role, step, count)
+            found, samples = self._batch_with("captions", role, step, count)
             rng = np.random.default_rng((self.seed, step))
             chosen = [each.captions[int(rng.integers(len(each.captions)))] for each in samples]
             return found, [self.tokens(text) for text in chosen]
@@ -151,14 +150,21 @@ class Feed:
     def labelled(self, role: str) -> Labelled:
         """Return what gives a step's images that have boxes, and these, px of the image."""
 
-        def of(step: int, count: int) -> tuple[Tensor, list[tuple[LabelledBox, ...]]]:
-            for later in range(_MOST_WITHOUT_BOXES):
-                found, samples = self._batch(role, step + later, count)
-                if kept := [i for i, sample in enumerate(samples) if sample.boxes]:
-                    return found[kept], [samples[i].boxes for i in kept]
-            raise OptionError(f"{role}: {later + 1} steps in a row have no labelled_boxes")
+        def of(step: int, count: int) -> tuple[Tensor, list[Boxes]]:
+            found, samples = self._batch_with("boxes", role, step, count)
+            return found, [sample.boxes for sample in samples]
 
         return of
+
+    def _batch_with(
+        self, what: str, role: str, step: int, count: int
+    ) -> tuple[Tensor, list[Sample]]:
+        """Return a step's images that have captions or boxes, and their samples."""
+        for later in range(_MOST_WITHOUT):
+            found, samples = self._batch(role, step + later, count)
+            if kept := [i for i, sample in enumerate(samples) if getattr(sample, what)]:
+                return found[kept], [samples[i] for i in kept]
+        raise OptionError(f"{role}: the images of {_MOST_WITHOUT} steps in a row have no {what}")
 
     def _batch(self, name: str, step: int, count: int) -> tuple[Tensor, list[Sample]]:
         """Return a step's images and their samples; broken ones are left out and named."""

@@ -39,7 +39,6 @@ from janus_edge.train.recipe import Recipe
 from janus_edge.train.report import Log
 from janus_edge.train.run_folder import RECIPE, claim
 from janus_edge.train.samples import Probe, probe_of, take_samples
-from janus_edge.train.sections import VisionTraining
 from janus_edge.train.start import Sources, prompt_note, started
 from janus_edge.train.states import resume, saved
 from janus_edge.train.steps import lay_out
@@ -226,27 +225,28 @@ def check_roles(recipe: Recipe, dataset: Mapping[str, Role]) -> None:
 
 def check_pretraining(recipe: Recipe, sources: Sources, dataset: Mapping[str, Role]) -> None:
     """Raise OptionError if the data lack what is learned from before the stages."""
-    for name, by in learned_first(recipe, sources).items():
-        if by.role not in dataset:
+    codec, vision = learned_first(recipe, sources)
+    for name, by in (("codec", codec), ("vision", vision)):
+        if by is not None and by.role not in dataset:
             raise OptionError(
                 f"the data have no {by.role}, from which pretraining.{name} learns; build it: "
                 f"janus-edge data build SOURCE DATA --role {by.role}, or name another role"
             )
-        if isinstance(by, VisionTraining) and by.learns_from == "boxes":
-            _check_boxes(dataset[by.role])
+    if vision is not None and not _some(dataset[vision.role], vision.learns_from):
+        raise OptionError(
+            f"{vision.role}: no sample that was tried has {vision.learns_from}, from which "
+            "pretraining.vision learns; add them (docs/data.md), name another role, or change "
+            "learns_from"
+        )
 
 
-def _check_boxes(role: Role) -> None:
-    """Raise OptionError if none of some samples has labelled boxes."""
+def _some(role: Role, what: str) -> bool:
+    """Return whether some of 256 samples have captions or boxes."""
     for i in np.linspace(0, len(role.shards) - 1, 256).astype(int):
         with suppress(BrokenSample):
-            if role.shards.sample(int(i)).boxes:
-                return
-    raise OptionError(
-        f"{role.name}: no sample that was tried has labelled_boxes; add them (docs/data.md), draw "
-        "a world again (janus-edge data world NAME DATA --replace), or say "
-        'pretraining.vision.learns_from = "captions"'
-    )
+            if getattr(role.shards.sample(int(i)), what):
+                return True
+    return False
 
 
 def trainee_of(model: Model, recipe: Recipe) -> JanusLosses | FlowLosses:

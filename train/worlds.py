@@ -122,7 +122,7 @@ WORLDS = {
         question=_shape_question,
         boxes=_shape_boxes,
         tell=lambda scene, _language: shape_questions.tell(scene),
-        topics=dict.fromkeys(shape_questions.LESSONS, 1),
+        topics=shape_questions.LESSONS,
         languages=("english",),
     ),
     "things": World(

@@ -246,9 +246,12 @@ def test_boxes_are_asked_for_where_they_are_needed(dataset: Path, tmp_path: Path
     narrow = raw | {"model": raw["model"] | {"vision": raw["model"]["vision"] | {"patch_size": 1}}}
     with pytest.raises(ValueError, match=r"boxes of .* need a vision\.width above"):
         Recipe.model_validate(narrow)
-    with pytest.raises(OptionError, match="generation: no sample that was tried has labelled_b"):
+    with pytest.raises(OptionError, match="generation: no sample that was tried has boxes, from"):
         train_recipe(Recipe.model_validate(raw), dataset, tmp_path, Sources(), how, print)
-    raw["pretraining"]["vision"] = {**raw["pretraining"]["vision"], "role": "photos"}
+    raw["pretraining"]["vision"] |= {"learns_from": "captions", "role": "understanding"}
+    with pytest.raises(OptionError, match="understanding: no sample that was tried has captions"):
+        train_recipe(Recipe.model_validate(raw), dataset, tmp_path, Sources(), how, print)
+    raw["pretraining"]["vision"] |= {"role": "photos"}
     with pytest.raises(OptionError, match=r"no photos, from which pretraining\.vision"):
         train_recipe(Recipe.model_validate(raw), dataset, tmp_path, Sources(), how, print)
     assert not list(tmp_path.iterdir())  # nothing was trained, and the folder is free
