@@ -34,7 +34,11 @@ _EXTRA_OF = {"triton": "export,kernels,tensorrt", "huggingface_hub": "hub"}
 
 def main() -> None:
     """Run the command line and exit with ``run``'s code."""
-    sys.exit(run(sys.argv[1:], is_last=True))
+    code = run(sys.argv[1:], is_last=True)
+    if "RANK" in os.environ:  # torchrun's: a thread of Gloo that wants Python while it ends aborts
+        _drop_output()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(words: list[str], *, is_last: bool = False) -> int:

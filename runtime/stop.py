@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class Display(Protocol):
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_S = 0.05  # until a signal is sent again: by then Python has left the callback
 _DISPLAYS: list[Display] = []  # those that are shown now
 _Shown = TypeVar("_Shown", bound=Display)
 
@@ -48,7 +50,8 @@ class Stopped(BaseException):  # no Exception, and no KeyboardInterrupt, which l
 def stoppable(*, is_last: bool = False) -> Iterator[None]:
     """Raise Stopped in the block at the first Ctrl-C or SIGTERM; the second ends it at once.
 
-    A signal that is ignored, as by nohup, stays so. For the main thread.
+    A signal that is ignored, as by nohup, stays so. One that comes where Python discards exceptions
+    is sent again. For the main thread.
 
     Args:
         is_last: The program ends with the block. A Ctrl-C that comes after it changes nothing,
@@ -56,7 +59,6 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
     """
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     handled = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
-
     stopped_by: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -65,11 +67,23 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
-    for each in handled:
-        signal.signal(each, stop)
+    def arm() -> None:
+        for each in handled:
+            signal.signal(each, stop)
+
+    def discarded(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, Stopped):
+            before_hook(what)
+            return
+        arm()
+        threading.Timer(_AGAIN_S, signal.raise_signal, [stopped_by.pop()]).start()
+
+    before_hook, sys.unraisablehook = sys.unraisablehook, discarded
+    arm()
     try:
         yield
     finally:
+        sys.unraisablehook = before_hook
         after = signal.SIG_DFL if stopped_by else signal.SIG_IGN
         for each in handled:
             signal.signal(each, after if is_last else before[each])

@@ -166,6 +166,29 @@ print("ended")
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
 
 
+@pytest.mark.parametrize(("words", "code"), [(["models"], 0), (["inspect", "nothing"], 1)])
+def test_a_process_of_torchrun_leaves_nothing_to_the_end_of_python(
+    words: list[str], code: int
+) -> None:
+    """There a thread of Gloo, which outlives its process group, may abort the process."""
+    program = """
+import atexit
+from janus_edge.cli.main import main
+atexit.register(print, "Python ends")
+main()
+"""
+
+    def ends(**env: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", program, *words]
+        return subprocess.run(
+            line, capture_output=True, encoding="utf-8", env=os.environ | env, timeout=_LONGEST_S
+        )
+
+    one, alone = ends(RANK="0"), ends()
+    assert one.returncode == alone.returncode == code
+    assert (one.stdout + "Python ends\n", one.stderr) == (alone.stdout, alone.stderr)
+
+
 def run(tmp_path: Path, line: str) -> subprocess.CompletedProcess[str]:
     program = " ".join(CLI)
     return subprocess.run(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +47,41 @@ def test_a_display_starts_and_stops_as_a_whole(signal_in: str, block_runs: bool)
             end_displays()
     assert display.did == ["start begins", "start ends", "stop begins", "stop ends"]
     assert ran == block_runs
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_callback_that_cannot_raise_is_not_lost(
+    number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a weak reference's: while modules are imported, each frees a lock by one."""
+
+    class Thing:
+        pass
+
+    hook = sys.unraisablehook
+    with pytest.raises(Stopped) as stopped, stoppable():
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+        del thing
+        assert reference() is None
+        time.sleep(5)
+        raise AssertionError("lost")
+    assert stopped.value.code == 128 + number
+    assert sys.unraisablehook is hook
+    assert capfd.readouterr().err == ""
+
+
+def test_other_exceptions_that_cannot_be_raised_are_shown() -> None:
+    code = """
+from janus_edge.runtime.stop import stoppable
+class Thing:
+    def __del__(self):
+        raise ValueError("from __del__")
+with stoppable():
+    Thing()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and "ValueError: from __del__" in done.stderr
 
 
 def test_a_second_signal_ends_the_program_though_a_display_hangs() -> None:
