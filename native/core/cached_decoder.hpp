@@ -36,6 +36,9 @@ class CachedDecoder {
   // Keep the first positions of the last look_ahead, of each of its rows so many.
   void keep(const std::vector<int64_t>& counts);
 
+  // Return the caches, for a loop on a device that goes on after the prompts.
+  Caches& caches() { return *caches_; }
+
   // Return true if the caches can be copied here, false if they lie on a device.
   bool is_on_host() const { return !caches_->is_on_device; }
 

@@ -244,6 +244,18 @@ void Gpu::free_graph(void* graph) const noexcept {
   pop();
 }
 
+void RepeatedWork::send(const std::shared_ptr<const Gpu>& gpu, const std::function<void()>& work) {
+  if (!is_new_ && !has_failed_) try {
+      if (!graph_.is_made()) graph_ = GpuGraph(gpu, work);
+      return graph_.launch();
+    } catch (const Error&) {  // it runs without, too; an error of the work itself comes again
+      graph_ = GpuGraph();
+      has_failed_ = true;
+    }
+  is_new_ = false;
+  work();
+}
+
 void Gpu::wait() const { check(driver().wait(stream_), "cuStreamSynchronize"); }
 
 void* Gpu::function(const void* image, const std::string& symbol, unsigned shared_bytes) const {

@@ -122,4 +122,15 @@ class GpuGraph {
   void* graph_ = nullptr;
 };
 
+// Launches that come again: from the second time on they are sent as one, where that works.
+class RepeatedWork {
+ public:
+  // work: sends the launches. It allocates nothing when it comes again.
+  void send(const std::shared_ptr<const Gpu>& gpu, const std::function<void()>& work);
+
+ private:
+  GpuGraph graph_;
+  bool is_new_ = true, has_failed_ = false;
+};
+
 }  // namespace je

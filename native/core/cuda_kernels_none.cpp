@@ -17,7 +17,14 @@ std::unique_ptr<DecoderEngine> cuda_decoder(const Bundle&, std::shared_ptr<const
   throw std::logic_error("no GPU kernels here");
 }
 
-Head cuda_head(const Bundle&, const std::string&, std::shared_ptr<const CudaKernels>) {
+std::shared_ptr<const CudaHead> cuda_head(const Bundle&, const std::string&, std::shared_ptr<const CudaKernels>) {
+  throw std::logic_error("no GPU kernels here");
+}
+
+Head on_host(std::shared_ptr<const CudaHead>) { throw std::logic_error("no GPU kernels here"); }
+
+std::unique_ptr<CudaLoop> cuda_loop(const Bundle&, std::shared_ptr<const CudaKernels>, const DecoderEngine&,
+                                    std::shared_ptr<const CudaHead>, const Table&) {
   throw std::logic_error("no GPU kernels here");
 }
 

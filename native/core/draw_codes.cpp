@@ -24,8 +24,9 @@ struct Batch {
   std::vector<Drafts> drafts;                   // one per image
   std::vector<Step> steps;                      // of overlapping rows; none without a window
   size_t next_step = 0;
-  std::vector<int64_t> lengths;  // of the rows' prompts
-  size_t shown = 0;              // positions that all images have and that were told
+  std::vector<int64_t> lengths;       // of the rows' prompts
+  std::unique_ptr<CudaCodes> on_gpu;  // draws the codes, with the decoder's caches
+  size_t shown = 0;                   // positions that all images have and that were told
   size_t num_decoded = 0;
 };
 
@@ -89,7 +90,12 @@ class DrawCodes : public Task {
     }
     batch_.lengths.clear();
     for (const Ids& each : rows) batch_.lengths.push_back(static_cast<int64_t>(each.size()));
-    const std::vector<float> hidden = compute(embedded(*engines_, different, drawing_.shown, cancel), sources, cancel);
+    const int64_t longest = *std::max_element(batch_.lengths.begin(), batch_.lengths.end());
+    const int64_t length = std::min(longest + static_cast<int64_t>(num_codes_ + widest()), sizes_.max_length);
+    batch_.decoder = make_decoder(*engines_, static_cast<int64_t>(rows.size()), length, true, false);
+    const std::vector<float> hidden = compute_prompts(
+        *engines_, *batch_.decoder, embedded(*engines_, different, drawing_.shown, cancel), sources, cancel);
+    if (has_gpu_loop()) return begin_on_gpu(hidden);
     const std::vector<Chosen> first(batch_.planned.size(), Chosen(1));
     const auto chosen = choose_codes(hidden.data(), num_rows(), first, cancel);
     for (size_t i = 0; i < chosen.size(); ++i)
@@ -99,49 +105,47 @@ class DrawCodes : public Task {
         batch_.drafts[i].take(chosen[i], num_codes_);
   }
 
-  // Compute each prompt once and return the hidden states (R, D) of the rows' last positions. Prompts are kept where
-  // results do not depend on what is computed together. sources (R): the prompt of each row.
-  std::vector<float> compute(std::vector<Embedded> prompts, std::vector<size_t> sources, const Cancel& cancel) {
-    const size_t rows = sources.size(), width = static_cast<size_t>(sizes_.hidden_size);
-    size_t longest = 0;
-    for (const Embedded& each : prompts) longest = std::max(longest, each.key.size());
-    const int64_t positions = static_cast<int64_t>(longest + num_codes_ + widest());
-    batch_.decoder =
-        make_decoder(*engines_, static_cast<int64_t>(rows), std::min(positions, sizes_.max_length), true, false);
-    CachedDecoder& decoder = *batch_.decoder;
-    if (!decoder.is_on_host()) {  // its rows cannot be copied here
-      std::vector<Embedded> all;
-      for (size_t row = 0; row < rows; ++row) all.push_back(prompts[std::exchange(sources[row], row)]);
-      prompts = std::move(all);
-    }
-    const bool keeps = engines_->uses_cpu_kernels();
-    std::vector<float> embeds, hidden;
-    std::vector<int64_t> lengths;
-    for (size_t place = 0; place < prompts.size(); ++place) {
-      if (keeps) engines_->kept().restore(decoder, place, prompts[place].key);
-      lengths.push_back(static_cast<int64_t>(prompts[place].key.size()));
-      embeds.insert(embeds.end(), prompts[place].embeds.begin(), prompts[place].embeds.end());
-      embeds.resize((place + 1) * longest * width);
-    }
-    const float* found = decoder.prefill(embeds, lengths, cancel);
-    for (size_t place = 0; keeps && place < prompts.size(); ++place)
-      engines_->kept().keep_row(decoder, place, prompts[place].key);
-    decoder.repeat(sources);
-    for (const size_t source : sources)
-      hidden.insert(hidden.end(), found + source * width, found + (source + 1) * width);
-    return hidden;
-  }
-
   // Run a pass, if it is not the first: the prompt's prefill has chosen the first codes.
   void draw_codes(Events& events, const Cancel& cancel) {
-    if (batch_.shown == fewest()) settings_.window > 0 ? run_step(cancel) : run_pass(cancel);
+    if (batch_.shown == fewest()) run(cancel);
     while (batch_.shown < fewest()) {
       ++batch_.shown;
       add_events(events, cancel);
     }
     if (batch_.shown < num_codes_) return;
     for (const size_t rows : {1, 2}) batch_.passes[rows]->keep();
+    batch_.on_gpu.reset();
     batch_.decoder.reset();
+  }
+
+  void run(const Cancel& cancel) {
+    if (batch_.on_gpu) return run_on_gpu(cancel);
+    settings_.window > 0 ? run_step(cancel) : run_pass(cancel);
+  }
+
+  // Return true if the GPU draws without the host (docs/gpu.md).
+  bool has_gpu_loop() const {
+    return engines_->uses_cuda_kernels() && settings_.choice.top_p == 1 && !settings_.is_approximate() &&
+           settings_.parallel <= 1;
+  }
+
+  void begin_on_gpu(const std::vector<float>& hidden) {
+    std::vector<uint64_t> seeds;
+    for (const PlannedImage& each : batch_.planned) seeds.push_back(each.seed);
+    const Choice& choice = settings_.choice;
+    batch_.on_gpu = engines_->cuda_loop().begin({batch_.decoder->caches(), batch_.lengths, hidden, seeds,
+                                                 settings_.guidance_scale, choice.temperature, choice.top_k});
+  }
+
+  // Take the next codes that the GPU has drawn.
+  void run_on_gpu(const Cancel& cancel) {
+    std::vector<int64_t> codes;
+    const size_t end = batch_.on_gpu->draw(codes, cancel);
+    for (size_t i = 0; i < batch_.drafts.size(); ++i) {
+      const auto from = codes.begin() + static_cast<std::ptrdiff_t>(i * num_codes_);
+      std::copy_n(from, end, batch_.drafts[i].codes.begin());
+      batch_.drafts[i].drawn = end;
+    }
   }
 
   // Return how many positions all images have.

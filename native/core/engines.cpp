@@ -70,6 +70,24 @@ std::shared_ptr<const CudaKernels> Engines::cuda() {
   return cuda_;
 }
 
+std::shared_ptr<const CudaHead> Engines::on_gpu(const std::string& head) {
+  const std::shared_ptr<const CudaKernels> kernels = cuda();
+  const std::lock_guard<std::mutex> lock(cuda_mutex_);
+  std::shared_ptr<const CudaHead>& found = cuda_heads_[head];
+  if (!found) found = cuda_head(bundle_, head, kernels);
+  return found;
+}
+
+const CudaLoop& Engines::cuda_loop() {
+  const DecoderEngine& step = decoder("decoder");
+  const std::shared_ptr<const CudaHead> head = on_gpu("image_head");
+  const Table& codes = table("code_embed");
+  const std::shared_ptr<const CudaKernels> kernels = cuda();
+  const std::lock_guard<std::mutex> lock(cuda_mutex_);
+  if (!cuda_loop_) cuda_loop_ = je::cuda_loop(bundle_, kernels, step, head, codes);
+  return *cuda_loop_;
+}
+
 void Engines::log(int32_t level, const std::string& line) const {
   if (options_.log != nullptr) options_.log(options_.log_context, level, line.c_str());
 }
@@ -112,7 +130,7 @@ const DecoderEngine& Engines::decoder(const std::string& name) {
 
 const Head& Engines::head(const std::string& name) {
   return opened(name, &Slot::head, [&] {
-    if (is_on_cuda_kernels(name)) return std::make_unique<Head>(cuda_head(bundle_, name, cuda()));
+    if (is_on_cuda_kernels(name)) return std::make_unique<Head>(on_host(on_gpu(name)));
     return std::make_unique<Head>(is_on_cpu_kernels(name) ? cpu_head(bundle_, name, pool_) : graph_head(name));
   });
 }

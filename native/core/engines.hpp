@@ -46,6 +46,9 @@ class Engines {
   const Stage& stage(const std::string& name);
   const Table& table(const std::string& name);
 
+  // Return what draws codes on the GPU; only where uses_cuda_kernels().
+  const CudaLoop& cuda_loop();
+
   // Return what is kept for later requests.
   Kept& kept() { return kept_; }
 
@@ -73,6 +76,7 @@ class Engines {
   const char* ran_by(const std::string& name) const;
   Device device_of(const std::string& name) const;
   std::shared_ptr<const CudaKernels> cuda();
+  std::shared_ptr<const CudaHead> on_gpu(const std::string& head);
   GraphOptions graph_options(const std::string& name) const;
   Head graph_head(const std::string& name);
   Stage graph_stage(const std::string& name);
@@ -82,9 +86,11 @@ class Engines {
   je_options options_;
   std::shared_ptr<Pool> pool_;
   std::mutex cuda_mutex_;
-  std::shared_ptr<const CudaKernels> cuda_;  // made when first needed
+  std::shared_ptr<const CudaKernels> cuda_;  // made when first needed, as the following
+  std::map<std::string, std::shared_ptr<const CudaHead>> cuda_heads_;
   Kept kept_;
-  std::map<std::string, Slot> slots_;  // one per component; the map is never changed
+  std::map<std::string, Slot> slots_;    // one per component; the map is never changed
+  std::unique_ptr<CudaLoop> cuda_loop_;  // refers to the decoder
 };
 
 }  // namespace je

@@ -99,17 +99,22 @@ void guide(float* cond, const float* uncond, double guidance_scale, size_t count
   for (size_t i = 0; i < count; ++i) cond[i] = uncond[i] + scale * (cond[i] - uncond[i]);
 }
 
+bool is_greedy(double temperature) { return temperature < kMinTemperature; }
+
+void fail_unsound(const char* what) {
+  fail(JE_E_BUNDLE, "the model computes ", what,
+       " that are NaN or beyond 1e30; its weights are damaged, or overflow in this precision: export it again");
+}
+
 void check_sound(const float* values, size_t count, const char* what) {
   bool is_sound = true;
   for (size_t i = 0; i < count; ++i) is_sound &= std::fabs(values[i]) <= kMaxValue;  // NaN is never <=
-  if (!is_sound)
-    fail(JE_E_BUNDLE, "the model computes ", what,
-         " that are NaN or beyond 1e30; its weights are damaged, or overflow in this precision: export it again");
+  if (!is_sound) fail_unsound(what);
 }
 
 int64_t choose(float* logits, size_t count, const Choice& choice, const NoiseAt& noise) {
   check_sound(logits, count, "logits");
-  if (choice.temperature < kMinTemperature) return std::max_element(logits, logits + count) - logits;
+  if (is_greedy(choice.temperature)) return std::max_element(logits, logits + count) - logits;
   const float temperature = static_cast<float>(choice.temperature);
   for (size_t i = 0; i < count; ++i) logits[i] /= temperature;
   if (choice.top_k > 0 && choice.top_k < static_cast<int64_t>(count))

@@ -25,6 +25,10 @@ void guide(float* cond, const float* uncond, double guidance_scale, size_t count
 
 // Throw Error JE_E_BUNDLE if a value that the model computed is NaN or its magnitude is above 1e30. what: their name.
 void check_sound(const float* values, size_t count, const char* what);
+[[noreturn]] void fail_unsound(const char* what);
+
+// Return true if the largest logit is taken at this temperature, without noise.
+bool is_greedy(double temperature);
 
 // How a code or token is chosen. top_k 0: off.
 struct Choice {

@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "error.hpp"
@@ -31,6 +32,20 @@ float to_fp32(uint16_t fp16) {
 }
 
 }  // namespace
+
+uint16_t to_fp16(float number) {
+  uint32_t bits;
+  std::memcpy(&bits, &number, 4);
+  const uint32_t sign = bits >> 16 & 0x8000;
+  bits &= 0x7FFFFFFF;
+  uint32_t found = 0x7C00;  // infinity: of 2^16 and more
+  if (bits < 0x38800000) {  // below 2^-14: a subnormal, whole times 2^-24
+    found = static_cast<uint32_t>(std::nearbyint(std::fabs(number) * 0x1p24f));
+  } else if (bits < 0x47800000) {
+    found = (bits + 0xFFF + (bits >> 13 & 1) - 0x38000000) >> 13;
+  }
+  return static_cast<uint16_t>(sign | found);
+}
 
 bool are_finite(const float* numbers, size_t count) {
   uint32_t is_wrong = 0;

@@ -34,6 +34,9 @@ class Table {
   std::vector<float> whole_;
 };
 
+// Convert fp32 to fp16: to the nearest, of two to the even one.
+uint16_t to_fp16(float number);
+
 // Return true if no number is infinite or NaN.
 bool are_finite(const float* numbers, size_t count);
 

@@ -113,6 +113,11 @@ void embed(const Table& table, const Ids& ids, size_t width, std::vector<float>&
 std::unique_ptr<CachedDecoder> make_decoder(Engines& engines, int64_t rows, int64_t length, bool needs_steps,
                                             bool has_prefill);
 
+// Compute each prompt once and return the hidden states (R, D) of the rows' last positions. Prompts are kept where
+// results do not depend on what is computed together. sources (R): the prompt of each row.
+std::vector<float> compute_prompts(Engines& engines, CachedDecoder& decoder, std::vector<Embedded> prompts,
+                                   std::vector<size_t> sources, const Cancel& cancel);
+
 // Run the image decoder, or the preview decoder, on codes or a latent and return the image. decoder: its component.
 Image decode_image(Engines& engines, const std::string& decoder, const Tensor& from, const Cancel& cancel);
 

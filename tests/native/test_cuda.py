@@ -84,6 +84,8 @@ def test_it_draws_and_answers_as_python_does(
     expected |= {"text_logits", "repack4", "repack8", "last_norm", "last_norm_many"}
     if bundle.manifest.family == "janusflow":  # it draws no drafts
         expected -= {"attend_kept"}
+    else:  # the GPU draws without the host
+        expected |= {"sample", "look_up"}
     assert {f"{name}_kernel" for name in expected} <= set(launched.split())
 
 
@@ -116,6 +118,18 @@ def test_what_a_gpu_lacks_is_one_line(
     line, _ = run(release, bundle, environment, OF_FAMILY[bundle.manifest.family][:1], **more)
     kind, code, text = json.loads(line)
     assert (kind, code) == ("error", status) and says in text and "\n" not in text
+
+
+def test_logits_that_are_no_numbers_are_one_line(
+    release: Build, bundle: Bundle, environment: dict[str, str]
+) -> None:
+    if bundle.manifest.family != "janus":
+        pytest.skip("no codes are drawn")
+    requests = OF_FAMILY["janus"][:1]
+    line, _ = run(release, bundle, environment, requests, CUDA_SESSION_UNSOUND="1")
+    kind, code, text = json.loads(line)
+    assert (kind, code) == ("error", capi.E_BUNDLE) and "\n" not in text
+    assert text.startswith("the model computes logits that are NaN")
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU here")

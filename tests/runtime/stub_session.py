@@ -63,6 +63,7 @@ class Stub:
     def at(self, address: int, dtype: Any, count: int) -> np.ndarray:
         """Numbers at an address, which must lie in memory that was given."""
         size = np.dtype(dtype).itemsize * count
+        address = int(address)  # NumPy counts in its own type
         assert self.library.stub_holds(address, size), f"{size} bytes at {address}: not allocated"
         return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype)
 
