@@ -11,7 +11,7 @@ from janus_edge.things import questions_english, questions_korean
 from janus_edge.things.artwork import THINGS
 from janus_edge.things.captions import describe
 from janus_edge.things.english import OPPOSITE, pick
-from janus_edge.things.scenes import Scene, relation_of
+from janus_edge.things.scenes import Scene, relation_of, side_of
 from janus_edge.things.wanted import Wanted
 
 Pair = tuple[str, str]  # question and answer
@@ -172,7 +172,10 @@ def _position(scene: Scene, rng: np.random.Generator, language: str) -> Pair | N
 
 
 def _place(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
-    """Ask on which side one of two things is."""
+    """Ask on which side a thing is: one of two, or one alone that is not amid."""
+    if scene.kind == "single":
+        side = side_of(scene.things[0])
+        return side and WORDS[language].where_alone(scene.things[0].thing, side, rng)
     if scene.kind != "pair":
         return None
     first, second = scene.things if rng.random() < 0.5 else scene.things[::-1]
@@ -206,5 +209,5 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator, str], Pair | None]] = {
 }
 TOPICS = tuple(topic for topic in _ASK if topic != "place")  # what is scored
 # What is taught, and how soon it comes up in a conversation: look-ups are learned late, and where
-# two things are starts with where one is (docs/log.md, 2026-11-21).
+# two things are starts with where one is (docs/log.md, 2026-11-21 and 2026-11-30).
 LESSONS = dict.fromkeys(TOPICS, 1) | {"thing": 4, "place": 3, "position": 3, "existence": 2}

@@ -8,6 +8,7 @@ a small model has few drawings to learn by heart, and no place is left to chance
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,6 +186,25 @@ def relation_of(first: Placed, second: Placed) -> str:
     if abs(x1 - x2) >= abs(y1 - y2):
         return "left of" if x1 < x2 else "right of"
     return "above" if y1 < y2 else "below"
+
+
+def side_of(placed: Placed) -> str | None:
+    """Return on which side of the image a thing is, as ``relation_of`` names it; None for amid."""
+    middle = IMAGE_SIZE // 2
+    if placed.centre == (middle, middle):
+        return None
+    return relation_of(
+        placed,
+        dataclasses.replace(placed, x=middle - placed.size // 2, y=middle - placed.size // 2),
+    )
+
+
+def one_of_pair(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return a pair with one of its things alone, where it is; any other scene as it is."""
+    if scene.kind != "pair":
+        return scene
+    alone = scene.things[int(rng.integers(2))]
+    return dataclasses.replace(scene, kind="single", things=(alone,))
 
 
 def _single(rng: np.random.Generator) -> tuple[Placed, ...]:

@@ -36,6 +36,7 @@ SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
 _CAPTIONS, _QUESTIONS = 6, 4  # most per scene; with fewer questions, weights of topics count
 _DESCRIBED = 0.3  # of the conversations have a description; it is long, and easily outweighs others
+_ALONE = 0.25  # of the pairs that a conversation is about are one thing alone
 _LAST = "describe"  # ends a conversation that has it, as it answers most other questions
 
 
@@ -50,6 +51,7 @@ class World:
         question: Returns a question of a topic about a scene with its answer, or None.
         boxes: Returns what parts of a scene's image show.
         tell: Returns a scene in words, for one who does not see it.
+        lesson: Returns the scene of a conversation: the same, or a simpler one.
         topics: Topics of questions, with weights: how soon each comes up in a conversation.
         languages: Languages of all but captions.
     """
@@ -60,6 +62,7 @@ class World:
     question: Callable[[Any, np.random.Generator, str, str], tuple[str, str] | None]
     boxes: Callable[[Any], tuple[LabelledBox, ...]]
     tell: Callable[[Any, str], str]
+    lesson: Callable[[Any, np.random.Generator], Any]
     topics: dict[str, int]
     languages: tuple[str, ...]
 
@@ -81,6 +84,17 @@ def _thing_question(
 ) -> tuple[str, str] | None:
     asked = thing_questions.question(scene, rng, language, topic)
     return None if asked is None else (asked.text, asked.answer)
+
+
+def _thing_lesson(scene: thing_scenes.Scene, rng: np.random.Generator) -> thing_scenes.Scene:
+    """Return a scene, or of a quarter of all pairs one thing alone.
+
+    With it, sides are learned before which of two things is meant (docs/log.md, 2026-11-30).
+    """
+    if rng.random() >= _ALONE:
+        return scene
+    alone = thing_scenes.one_of_pair(scene, rng)
+    return scene if alone.held_out else alone
 
 
 def _shape_boxes(scene: shape_scenes.Scene) -> tuple[LabelledBox, ...]:
@@ -122,6 +136,7 @@ WORLDS = {
         question=_shape_question,
         boxes=_shape_boxes,
         tell=lambda scene, _language: shape_questions.tell(scene),
+        lesson=lambda scene, _rng: scene,
         topics=shape_questions.LESSONS,
         languages=("english",),
     ),
@@ -132,6 +147,7 @@ WORLDS = {
         question=_thing_question,
         boxes=_thing_boxes,
         tell=thing_questions.tell,
+        lesson=_thing_lesson,
         topics=thing_questions.LESSONS,
         languages=thing_captions.LANGUAGES,
     ),
@@ -179,6 +195,8 @@ def write_world(
 def _members(world: World, role: str, scene: Any, number: int) -> dict[str, bytes]:
     """Return a sample's members by their extension."""
     rng = np.random.default_rng((list(SHARES).index(role), number))
+    if role == "understanding":
+        scene = world.lesson(scene, rng)
     language = world.languages[int(rng.integers(len(world.languages)))]
     content = _content(world, role, scene, language, rng)
     members = {"json": json.dumps(content.document(), ensure_ascii=False).encode()}

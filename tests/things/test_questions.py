@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import islice
 
 import numpy as np
@@ -10,7 +11,7 @@ from janus_edge.things import english, korean
 from janus_edge.things.artwork import STYLES, THINGS
 from janus_edge.things.captions import LANGUAGES
 from janus_edge.things.questions import COVERS, LESSONS, Question, question, tell
-from janus_edge.things.scenes import Scene, relation_of, scenes
+from janus_edge.things.scenes import Scene, one_of_pair, relation_of, scenes
 
 
 def asked(language: str, topic: str, count: int = 400) -> list[tuple[Scene, Question]]:
@@ -91,13 +92,14 @@ def test_positions(language: str) -> None:
                 assert q.answer == sides[english.OPPOSITE[relation]]
 
 
-@pytest.mark.parametrize(
-    ("language", "first", "second"),
-    [
-        ("english", {"on the left", "at the top"}, {"on the right", "at the bottom"}),
-        ("korean", {"왼쪽", "위"}, {"오른쪽", "아래"}),
-    ],
-)
+PLACES = [
+    ("english", {"on the left", "at the top"}, {"on the right", "at the bottom"}),
+    ("korean", {"왼쪽", "위"}, {"오른쪽", "아래"}),
+]
+SIDES = [(language, first | second) for language, first, second in PLACES]
+
+
+@pytest.mark.parametrize(("language", "first", "second"), PLACES)
 def test_places(language: str, first: set[str], second: set[str]) -> None:
     given = set()
     for scene, q in asked(language, "place"):
@@ -110,6 +112,30 @@ def test_places(language: str, first: set[str], second: set[str]) -> None:
             assert q.answer in second
         given.add(q.answer)
     assert given == first | second
+
+
+@pytest.mark.parametrize(("language", "sides"), SIDES)
+def test_a_thing_alone_keeps_its_place(language: str, sides: set[str]) -> None:
+    rng, given = np.random.default_rng(0), Counter[str]()
+    for scene in islice(scenes("validation"), 200):
+        alone = one_of_pair(scene, rng)
+        if scene.kind != "pair":
+            assert alone == scene
+            continue
+        (thing,) = alone.things
+        assert alone.kind == "single" and thing in scene.things
+        asked = question(alone, rng, language, "place")
+        both = [question(scene, rng, language, "place") for _ in range(20)]
+        assert asked is not None
+        assert asked.answer in {each.answer for each in both if each is not None}
+        given[asked.answer] += 1
+    assert given.keys() == sides and min(given.values()) > 5
+
+
+def test_a_thing_amid_has_no_side() -> None:
+    single = (scene for scene in scenes("validation") if scene.kind == "single")
+    for scene in islice(single, 20):
+        assert question(scene, np.random.default_rng(0), "english", "place") is None
 
 
 def test_tell_says_everything() -> None:

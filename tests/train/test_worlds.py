@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from itertools import islice
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from janus_edge.shapes import scenes as shapes
 from janus_edge.things import questions_english, questions_korean
 from janus_edge.things import scenes as things
 from janus_edge.things.artwork import THINGS
-from janus_edge.train.worlds import WORLDS, _content
+from janus_edge.train.worlds import SHARES, WORLDS, _content, _members
 
 DESCRIBE = {*questions_english.DESCRIBE, *questions_korean.DESCRIBE}  # in shapes, too
 
@@ -39,6 +41,19 @@ def test_conversations_about_pairs_ask_for_things_and_sides_more_often_than_for_
             words = " ".join(turn.user.split()[:2]).replace("where are", "where is")
             found["looks" if about_looks else words] += 1
     assert found["where is"] > found["looks"] and found["what is"] > 130, found
+
+
+def test_of_some_pairs_a_conversation_shows_one_thing_alone() -> None:
+    world, found = WORLDS["things"], Counter[str]()
+    for number, scene in enumerate(islice(world.scenes(0), 300)):
+        rng = np.random.default_rng((list(SHARES).index("understanding"), number))
+        shown = world.lesson(scene, rng)
+        assert not shown.held_out and (shown == scene or scene.kind == "pair")
+        found["alone" if shown != scene else scene.kind] += 1
+        for role, what in (("understanding", shown), ("generation", scene)):
+            file = io.BytesIO(_members(world, role, scene, number)["png"])
+            assert np.array_equal(np.asarray(Image.open(file)), world.render(what))
+    assert 0.15 < found["alone"] / (found["alone"] + found["pair"]) < 0.35, found
 
 
 @pytest.mark.parametrize("name", WORLDS)
