@@ -24,9 +24,7 @@ _BLOCK = 32  # outputs of a program
 _STAGES = {"num_stages": 3}  # loads ahead; tests/kernels/test_cubins.py bounds shared memory
 _OVERLAPS = {"OVERLAPS": False}  # compile.py sets it, by GPU
 PARTS = 4  # in which products over many inputs are left; the next norm adds them
-TILE = (
-    64  # rows of a program where rows are many; blocks and stages are what compiles without spills
-)
+TILE = 64  # rows of a program where rows are many
 
 
 def _pointers(*names: str, kind: str = "fp32") -> dict[str, str]:

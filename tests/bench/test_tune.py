@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from janus_edge.bench.programs.kernels import tune
+from janus_edge.bench.programs.kernels.gpus import GPUS, DataSheet
 from janus_edge.kernels.resources import Resources
 
 CODE = Resources(registers=64, spilled=0, instructions=400, in_loop=200, products=8, code="")
@@ -34,7 +35,7 @@ def test_each_bound_counts() -> None:
     product = product_of("qkv")
 
     def us(
-        code: Resources = CODE, stages: int = 3, gpu: tune.DataSheet = tune.GPUS[90], **more: Any
+        code: Resources = CODE, stages: int = 3, gpu: DataSheet = GPUS[90], **more: Any
     ) -> float:
         entry = entry_of("qkv", **more)
         made = tune.Compiled(entry=entry, needs=code, stages=stages, folder=Path())
@@ -44,7 +45,7 @@ def test_each_bound_counts() -> None:
     assert us(dataclasses.replace(CODE, in_loop=2000, instructions=2200)) > 3 * plain
     assert us(stages=2) > plain  # one turn's loads under way
     assert us(shared_bytes=200 * 1024) > plain  # one program at once on a multiprocessor
-    slow = dataclasses.replace(tune.GPUS[90], bandwidth=100)
+    slow = dataclasses.replace(GPUS[90], bandwidth=100)
     assert us(gpu=slow) == pytest.approx(product.num_bytes / 100e3)
 
 
@@ -73,6 +74,13 @@ def test_the_fastest_configuration_is_chosen_and_spills_are_left_out(
     assert "sm_80 qkv: " in capsys.readouterr().out
 
 
+def test_many_rows_take_programs_by_tiles_and_other_configurations() -> None:
+    few, many = product_of("qkv"), product_of("qkv_many")
+    assert many.programs(64) == 10 * few.programs(64)  # 640 rows in tiles of 64
+    assert min(many.choices.warps) >= max(few.choices.warps)
+    assert many.num_bytes == few.num_bytes
+
+
 def test_an_estimate_does_not_replace_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,3 +94,4 @@ def test_an_estimate_does_not_replace_a_time(
     made = json.loads(table.read_text(encoding="utf-8"))
     assert made["sm_90"] == timed and len(made) == len(tune.TARGETS)
     assert made["sm_80"]["by"] == "compiled code, for A100"
+    assert "qkv" in made["sm_80"]["kernels"] and "qkv_many" not in made["sm_80"]["kernels"]

@@ -22,68 +22,46 @@ from pathlib import Path
 from typing import Any
 
 from janus_edge.bench.programs.kernels.cubins import open_gpu, times
+from janus_edge.bench.programs.kernels.gpus import GPUS, DataSheet
 from janus_edge.bench.programs.kernels.step import SIZES
 from janus_edge.kernels.compile import TARGETS, compile_kernel
+from janus_edge.kernels.quantized import ROWS
 from janus_edge.kernels.resources import Resources, resources, turn_weights
 from janus_edge.kernels.spec import Shape, Spec
 from janus_edge.kernels.specs import specs
 from janus_edge.kernels.tuning import TABLE, configured
 from janus_edge.runtime.backends.cubins import Kernels
+from janus_edge.runtime.backends.cuda_passes import MANY, MOST_MANY
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.files import atomic_write
 from janus_edge.runtime.manifest import Kernel
 
-BLOCKS, WARPS, STAGES = (16, 32, 64), (1, 2, 4), (2, 4, 5)
-_FIRST_STAGES = 3  # with which the block and the warps are chosen
 SHAPE = Shape()
 _MOST_SHARED = 99 * 1024  # bytes of a program: what every GPU allows
 _KEPT = 2**28  # bytes of weights that take turns, more than caches hold
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSheet:
-    """Figures of a GPU that the estimate takes, from its maker's data sheet.
+class Choices:
+    """Configurations that are weighed.
 
     Attributes:
-        name: The GPU.
-        processors: Multiprocessors.
-        clock: In GHz, under load.
-        bandwidth: Of its memory, in GB/s.
-        shared: Memory of a multiprocessor for its programs, in KB.
-        threads: Of a multiprocessor at most.
+        blocks: Outputs of a program.
+        warps: Of a program.
+        first: Stages with which the block and the warps are chosen.
+        stages: The others.
     """
 
-    name: str
-    processors: int
-    clock: float
-    bandwidth: float
-    shared: int
-    threads: int
+    blocks: tuple[int, ...]
+    warps: tuple[int, ...]
+    first: int
+    stages: tuple[int, ...]
 
 
-GPUS = {
-    80: DataSheet(
-        name="A100", processors=108, clock=1.41, bandwidth=1555, shared=164, threads=2048
-    ),
-    86: DataSheet(
-        name="RTX 3090", processors=82, clock=1.7, bandwidth=936, shared=100, threads=1536
-    ),
-    87: DataSheet(
-        name="AGX Orin", processors=16, clock=1.3, bandwidth=204, shared=164, threads=1536
-    ),
-    89: DataSheet(
-        name="RTX 4090", processors=128, clock=2.52, bandwidth=1008, shared=100, threads=1536
-    ),
-    90: DataSheet(
-        name="H100", processors=132, clock=1.75, bandwidth=3350, shared=228, threads=2048
-    ),
-    100: DataSheet(
-        name="B200", processors=148, clock=1.85, bandwidth=8000, shared=228, threads=2048
-    ),
-    120: DataSheet(
-        name="RTX 5090", processors=170, clock=2.4, bandwidth=1792, shared=100, threads=1536
-    ),
-}
+FEW_ROWS = Choices(blocks=(16, 32, 64), warps=(1, 2, 4), first=3, stages=(2, 4, 5))
+MANY_ROWS = Choices(blocks=(32, 64, 128), warps=(4, 8), first=2, stages=(3, 4))
+
+
 _LATENCY_NS, _CHAIN_CYCLES = 600.0, 200  # of a load from memory; of what follows it in a turn
 _ISSUED = 4  # instructions of warps that a multiprocessor starts per cycle
 _OF_A_WARP = 0.5  # of one warp per cycle: many wait for the one before, which takes 4 cycles
@@ -91,7 +69,7 @@ _OF_A_WARP = 0.5  # of one warp per cycle: many wait for the one before, which t
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A product of a decode step.
+    """A product of a decode step, or of a prompt.
 
     Attributes:
         spec: The kernel.
@@ -99,6 +77,7 @@ class Product:
         inputs: Of each.
         matrices: That it multiplies with.
         bits: Of a weight.
+        rows: That it multiplies.
     """
 
     spec: Spec
@@ -106,6 +85,12 @@ class Product:
     inputs: int
     matrices: int = 1
     bits: int = 4
+    rows: int = 2
+
+    @property
+    def choices(self) -> Choices:
+        """The configurations that are weighed."""
+        return FEW_ROWS if self.rows <= ROWS else MANY_ROWS
 
     @property
     def splits(self) -> int:
@@ -120,7 +105,8 @@ class Product:
 
     def programs(self, block: int) -> int:
         """Return how many programs a launch has."""
-        return -(-self.outputs // block) * self.splits
+        tiles = -(-self.rows // self.spec.constants.get("ROWS", ROWS))
+        return -(-self.outputs // block) * self.splits * tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +127,19 @@ class Compiled:
 
 
 def products() -> Iterator[Product]:
-    """Yield the products of a decode step and their sizes."""
+    """Yield the products of a decode step, then those of many rows, and their sizes."""
     found = {spec.name: spec for spec in specs(SHAPE)}
     attention = SHAPE.heads * SHAPE.head_dim
     qkv = attention + 2 * SHAPE.heads // SHAPE.shared * SHAPE.head_dim
-    yield Product(spec=found["qkv"], outputs=qkv, inputs=SHAPE.width)
-    yield Product(spec=found["output"], outputs=SHAPE.width, inputs=attention)
-    yield Product(spec=found["gate_up"], outputs=SHAPE.inner, inputs=SHAPE.width, matrices=2)
-    yield Product(spec=found["down"], outputs=SHAPE.width, inputs=-(-SHAPE.inner // 128) * 128)
+    for ending, rows in (("", 2), (MANY, MOST_MANY)):
+        of = partial(Product, rows=rows)
+        yield of(spec=found[f"qkv{ending}"], outputs=qkv, inputs=SHAPE.width)
+        yield of(spec=found[f"output{ending}"], outputs=SHAPE.width, inputs=attention)
+        inner = -(-SHAPE.inner // 128) * 128
+        yield of(
+            spec=found[f"gate_up{ending}"], outputs=SHAPE.inner, inputs=SHAPE.width, matrices=2
+        )
+        yield of(spec=found[f"down{ending}"], outputs=SHAPE.width, inputs=inner)
     hidden, codes = SHAPE.head_hidden, SHAPE.num_codes
     yield Product(spec=found["head_hidden"], outputs=hidden, inputs=SHAPE.width, bits=8)
     yield Product(spec=found["head_logits"], outputs=codes, inputs=hidden, bits=8)
@@ -210,7 +201,9 @@ def main() -> None:
         if cuda is None and "compiled code" not in table.get(f"sm_{target}", {"by": by})["by"]:
             continue  # a time is worth more than an estimate
         cost = partial(_measured_us, cuda) if cuda else partial(estimate_us, gpu)
-        chosen = {product.spec.name: _chosen(product, target, cost) for product in products()}
+        # an estimate knows nothing of tensor cores, which bound products of many rows
+        weighed = (each for each in products() if cuda or each.rows <= ROWS)
+        chosen = {each.spec.name: _chosen(each, target, cost) for each in weighed}
         table[f"sm_{target}"] = {"by": by, "kernels": chosen}
         with atomic_write(TABLE) as part:
             part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
@@ -239,10 +232,11 @@ def _chosen(product: Product, target: int, cost: Cost) -> dict[str, int]:
                 us = cost(product, made)
                 found.append((round(us, 2), entry["shared_bytes"], config))
 
-        for block, warps in itertools.product(BLOCKS, WARPS):
-            weigh(block, warps, _FIRST_STAGES)
+        choices = product.choices
+        for block, warps in itertools.product(choices.blocks, choices.warps):
+            weigh(block, warps, choices.first)
         best = min(found, key=lambda each: each[:2])[2]
-        for stages in STAGES:
+        for stages in choices.stages:
             weigh(best["block"], best["warps"], stages)
     us, _, config = min(found, key=lambda each: each[:2])
     print(f"sm_{target} {product.spec.name}: {config}, {us:.2f} us, of {len(found)}")
@@ -250,9 +244,9 @@ def _chosen(product: Product, target: int, cost: Cost) -> dict[str, int]:
 
 
 def _measured_us(cuda: Cuda, product: Product, made: Compiled) -> float:
-    """Return the time of a launch for two rows, in a graph of launches with weights in turn."""
+    """Return the time of a launch, in a graph of launches with weights in turn."""
     kernels = Kernels(cuda, made.folder, (Kernel.model_validate(made.entry),))
-    rows, name = 2, product.spec.name
+    rows, name = product.rows, product.spec.name
     words = -(-product.outputs * product.matrices * product.inputs * product.bits // 32)
     count = max(2, _KEPT // (4 * words))
     block = 128 if product.bits == 4 else 32
