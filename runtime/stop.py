@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -60,8 +62,12 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
     before = {each: signal.getsignal(each) for each in _SIGNALS}
     handled = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
     stopped_by: list[int] = []
+    is_discarding = False
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if is_discarding:
+            _send_again(number)
+            return
         stopped_by.append(number)
         for each in handled:
             signal.signal(each, signal.SIG_DFL)
@@ -72,21 +78,37 @@ def stoppable(*, is_last: bool = False) -> Iterator[None]:
             signal.signal(each, stop)
 
     def discarded(what: sys.UnraisableHookArgs) -> None:
+        nonlocal is_discarding
         if not isinstance(what.exc_value, Stopped):
             before_hook(what)
             return
+        is_discarding = True
         arm()
-        threading.Timer(_AGAIN_S, signal.raise_signal, [stopped_by.pop()]).start()
+        _send_again(stopped_by.pop())
+        is_discarding = False  # Python handles no signal between this and the end of the callback
 
     before_hook, sys.unraisablehook = sys.unraisablehook, discarded
     arm()
     try:
         yield
     finally:
-        sys.unraisablehook = before_hook
         after = signal.SIG_DFL if stopped_by else signal.SIG_IGN
         for each in handled:
             signal.signal(each, after if is_last else before[each])
+        sys.unraisablehook = before_hook
+
+
+def _send_again(number: int) -> None:
+    """Send a signal to the main thread in a while, also if it waits then."""
+
+    def send() -> None:
+        time.sleep(_AGAIN_S)
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+        else:  # Windows
+            signal.raise_signal(number)
+
+    start_new_thread(send, ())  # threading's own locks may be held where a signal comes
 
 
 @contextmanager

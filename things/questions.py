@@ -172,7 +172,7 @@ def _position(scene: Scene, rng: np.random.Generator, language: str) -> Pair | N
 
 
 def _place(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
-    """Ask on which side a thing is: one of two, or one alone that is not amid."""
+    """Ask on which side a thing is: one of two, or one alone that is not in the middle."""
     if scene.kind == "single":
         side = side_of(scene.things[0])
         return side and WORDS[language].where_alone(scene.things[0].thing, side, rng)

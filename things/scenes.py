@@ -3,7 +3,8 @@
 A scene has one thing, two in a relation, two to four of the same, or three or four different ones,
 all in one style. Each number of things has one layout, and all but single things have one size: so
 a small model has few drawings to learn by heart, and no place is left to chance (docs/log.md,
-2026-11-29). Boxes lie on a grid of ``CELL`` px, the stride of the tokenizer.
+2026-11-29). A conversation may show one thing of a pair alone, at its place and size. Boxes lie on
+a grid of ``CELL`` px, the stride of the tokenizer.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def relation_of(first: Placed, second: Placed) -> str:
 
 
 def side_of(placed: Placed) -> str | None:
-    """Return on which side of the image a thing is, as ``relation_of`` names it; None for amid."""
+    """Return on which side of the image a thing is, as ``relation_of`` names it, or None."""
     middle = IMAGE_SIZE // 2
     if placed.centre == (middle, middle):
         return None

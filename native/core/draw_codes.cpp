@@ -90,11 +90,11 @@ class DrawCodes : public Task {
     }
     batch_.lengths.clear();
     for (const Ids& each : rows) batch_.lengths.push_back(static_cast<int64_t>(each.size()));
+    std::vector<Embedded> prompts = embedded(*engines_, different, drawing_.shown, cancel);
     const int64_t longest = *std::max_element(batch_.lengths.begin(), batch_.lengths.end());
     const int64_t length = std::min(longest + static_cast<int64_t>(num_codes_ + widest()), sizes_.max_length);
     batch_.decoder = make_decoder(*engines_, static_cast<int64_t>(rows.size()), length, true, false);
-    const std::vector<float> hidden = compute_prompts(
-        *engines_, *batch_.decoder, embedded(*engines_, different, drawing_.shown, cancel), sources, cancel);
+    const std::vector<float> hidden = compute_prompts(*engines_, *batch_.decoder, std::move(prompts), sources, cancel);
     if (has_gpu_loop()) return begin_on_gpu(hidden);
     const std::vector<Chosen> first(batch_.planned.size(), Chosen(1));
     const auto chosen = choose_codes(hidden.data(), num_rows(), first, cancel);

@@ -39,6 +39,9 @@ OF_FAMILY: dict[str, list[dict[str, Any]]] = {
         {"prompt": "a star", "seed": 3},
         {"prompt": ["a star", "two small red circles on a white background"], "num_images": 5},
         {"prompt": "a star", "guidance_scale": 1.0, "parallel": 3},
+        {"prompt": "a star", "guidance_scale": 1.0, "temperature": 0.0, "num_images": 2},
+        {"prompt": "a star", "top_k": 5, "previews": True},
+        {"prompt": "a star", "top_p": 0.9},
         {"prompt": "a star " * 12, "window": 1},
         {"amid": {"prompt": "a star"}, "drawn": {"prompt": "a star", "num_images": 6}},
         ASK,
@@ -87,6 +90,18 @@ def test_it_draws_and_answers_as_python_does(
     else:  # the GPU draws without the host
         expected |= {"sample", "look_up"}
     assert {f"{name}_kernel" for name in expected} <= set(launched.split())
+
+
+def test_a_captured_step_goes_with_its_memory(
+    release: Build, bundle: Bundle, environment: dict[str, str]
+) -> None:
+    """Amid a drawing, another one with a longer cache replaces the memory that both use."""
+    if bundle.manifest.family != "janus":
+        pytest.skip("no codes are drawn")
+    longer = {"prompt": "a star " * 52}
+    requests = [{"amid": {"prompt": "a star", "guidance_scale": 1.0}, "drawn": longer}]
+    line, _ = run(release, bundle, environment, requests)
+    assert (found := json.loads(line))[0] == found[1] and len(found[0]) == 2
 
 
 @pytest.mark.parametrize("call", ["cuStreamEndCapture", "cuGraphLaunch"])

@@ -11,7 +11,7 @@ from janus_edge.things import english, korean
 from janus_edge.things.artwork import STYLES, THINGS
 from janus_edge.things.captions import LANGUAGES
 from janus_edge.things.questions import COVERS, LESSONS, Question, question, tell
-from janus_edge.things.scenes import Scene, one_of_pair, relation_of, scenes
+from janus_edge.things.scenes import Scene, one_of_pair, relation_of, scenes, side_of
 
 
 def asked(language: str, topic: str, count: int = 400) -> list[tuple[Scene, Question]]:
@@ -123,7 +123,8 @@ def test_a_thing_alone_keeps_its_place(language: str, sides: set[str]) -> None:
             assert alone == scene
             continue
         (thing,) = alone.things
-        assert alone.kind == "single" and thing in scene.things
+        (other,) = set(scene.things) - {thing}
+        assert alone.kind == "single" and side_of(thing) == relation_of(thing, other)
         asked = question(alone, rng, language, "place")
         both = [question(scene, rng, language, "place") for _ in range(20)]
         assert asked is not None
@@ -132,7 +133,7 @@ def test_a_thing_alone_keeps_its_place(language: str, sides: set[str]) -> None:
     assert given.keys() == sides and min(given.values()) > 5
 
 
-def test_a_thing_amid_has_no_side() -> None:
+def test_a_thing_in_the_middle_has_no_side() -> None:
     single = (scene for scene in scenes("validation") if scene.kind == "single")
     for scene in islice(single, 20):
         assert question(scene, np.random.default_rng(0), "english", "place") is None

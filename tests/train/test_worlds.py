@@ -56,6 +56,21 @@ def test_of_some_pairs_a_conversation_shows_one_thing_alone() -> None:
     assert 0.15 < found["alone"] / (found["alone"] + found["pair"]) < 0.35, found
 
 
+def test_a_thing_alone_is_never_held_out() -> None:
+    """On a background it may be, though the pair is not."""
+    coloured = (
+        scene
+        for scene in WORLDS["things"].scenes(0)
+        if scene.kind == "pair" and scene.background != "white"
+    )
+    could_be = 0
+    for scene in islice(coloured, 40):
+        for seed in range(12):
+            could_be += things.one_of_pair(scene, np.random.default_rng(seed)).held_out
+            assert not WORLDS["things"].lesson(scene, np.random.default_rng(seed)).held_out
+    assert could_be > 5
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_boxes_lie_around_what_is_shown(name: str) -> None:
     world = WORLDS[name]
