@@ -174,8 +174,9 @@ def _position(scene: Scene, rng: np.random.Generator, language: str) -> Pair | N
 def _place(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
     """Ask on which side a thing is: one of two, or one alone that is not in the middle."""
     if scene.kind == "single":
-        side = side_of(scene.things[0])
-        return side and WORDS[language].where_alone(scene.things[0].thing, side, rng)
+        (alone,) = scene.things
+        side = side_of(alone)
+        return None if side is None else WORDS[language].where_alone(alone.thing, side, rng)
     if scene.kind != "pair":
         return None
     first, second = scene.things if rng.random() < 0.5 else scene.things[::-1]
