@@ -86,7 +86,7 @@ def test_langchain_client(tmp_path: Path) -> None:
         lines = run(tmp_path, sys.executable, *words)
     assert lines == [
         "what is in the picture? an apple on a white background",
-        "how many things are there? one",
+        "how many apples are there? one",
     ]
 
 
