@@ -67,6 +67,9 @@ class DrawCodes : public Task {
     batch_.drafts.assign(count, {std::vector<int64_t>(num_codes_ + widest(), settings_.window > 0 ? -1 : 0)});
     if (settings_.window > 0)
       batch_.steps = steps_of(static_cast<size_t>(sizes_.code_grid), static_cast<size_t>(settings_.window));
+    if (engines_->uses_cuda_kernels() && !has_gpu_loop())
+      engines_->log(JE_LOG_WARNING, join("with top_p, a window, guidance_end or parallel ", engines_->device().text(),
+                                         " waits for the host at each pass, which takes longer than without"));
     engines_->open(with_previews(*engines_, {"decoder", "image_head"}, drawing_.has_previews));
     prefill(cancel);
   }

@@ -3,9 +3,9 @@
     LD_LIBRARY_PATH=STUB python -m tests.native.cuda_session LIBRARY BUNDLE REQUESTS
 
 REQUESTS is a list in JSON. Each line of output is a request's result by C and by Python, which are
-to be equal, and how many captured passes C launched on the stub (-1 on a GPU). The stub of libcuda
-calls back here for the kernels' arithmetic, and the last line names those that C launched; without
-it, a GPU computes them. ``test_cuda.py`` runs this.
+to be equal, how many captured passes C launched on the stub (-1 on a GPU), and whether it said that
+the GPU waits for the host. The stub of libcuda calls back here for the kernels' arithmetic, and the
+last line names those that C launched; without it, a GPU computes them. ``test_cuda.py`` runs this.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from janus_edge.runtime.errors import DeviceWarning
 from janus_edge.runtime.events import Image, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
-from tests.native.capi import DRAW, IMAGE, OK, Api, ApiError
+from tests.native.capi import DRAW, IMAGE, OK, Api, ApiError, Log
 from tests.native.conftest import as_image
 from tests.native.test_conformance import _c
 from tests.runtime.stub_session import Stub
@@ -79,6 +79,8 @@ def main(library: Path, folder: Path, requests: list[dict[str, Any]]) -> None:
     bundle, api = open_bundle(folder), Api(library)
     stub = Stub(bundle) if Stub.is_here() else None
     launched_by_c: set[str] = set()
+    said: list[str] = []
+    log = Log(lambda _context, _level, line: said.append(line.decode()))
     if stub is not None:
         stub.is_unsound = "CUDA_SESSION_UNSOUND" in os.environ
     if "STUB_FAILS" in os.environ:  # Python's own loop stops where a captured launch fails
@@ -86,16 +88,18 @@ def main(library: Path, folder: Path, requests: list[dict[str, Any]]) -> None:
     warnings.simplefilter("ignore", DeviceWarning)
     try:
         device = os.environ.get("CUDA_SESSION_DEVICE", "auto").encode()
-        with api.session(folder, device=device) as session:
+        with api.session(folder, log=log, device=device) as session:
             assert api.info(session).device == b"cuda:0"
             for request in requests:
+                said.clear()
                 ours, before = Session(bundle, device="cuda"), graphs_of(stub)
                 if stub is not None:
                     stub.launched.clear()
                 found = by_c(api, session, request)
                 launched_by_c |= stub.launched if stub is not None else set()
                 launched = graphs_of(stub) - before if stub else -1
-                print(json.dumps([found, by_python(ours, request), launched]))
+                waits = any("waits for the host" in line for line in said)
+                print(json.dumps([found, by_python(ours, request), launched, waits]))
     except ApiError as error:
         print(json.dumps(["error", error.status, str(error)]))
     if stub is not None:

@@ -42,6 +42,7 @@ OF_FAMILY: dict[str, list[dict[str, Any]]] = {
         {"prompt": "a star", "guidance_scale": 1.0, "temperature": 0.0, "num_images": 2},
         {"prompt": "a star", "top_k": 5, "previews": True},
         {"prompt": "a star", "top_p": 0.9},
+        {"prompt": "a star", "guidance_end": 0.5},
         {"prompt": "a star " * 12, "window": 1},
         {"amid": {"prompt": "a star"}, "drawn": {"prompt": "a star", "num_images": 6}},
         ASK,
@@ -76,9 +77,10 @@ def test_it_draws_and_answers_as_python_does(
     *found, launched = run(release, bundle, environment, requests)
     assert len(found) == len(requests)
     captured = []
-    for line in map(json.loads, found):
+    for request, line in zip(requests, map(json.loads, found), strict=True):
         assert line[0] == line[1] and len(line[0]) > 0, line
         captured.append(line[2])
+        assert line[3] == bool(request.keys() & {"parallel", "top_p", "window", "guidance_end"})
     assert captured[-1] == 3  # an answer's five tokens: the prompt's, a step, and this again
     if bundle.manifest.family == "janus":  # codes after the first two, twice for two batches
         codes = bundle.manifest.sizes.num_drawn
@@ -110,7 +112,7 @@ def test_it_draws_where_a_capture_fails(
 ) -> None:
     requests = OF_FAMILY[bundle.manifest.family][:1]
     line, _ = run(release, bundle, environment | {"STUB_FAILS": call}, requests)
-    assert json.loads(line) == [(found := json.loads(line)[0]), found, 0] and found
+    assert json.loads(line) == [(found := json.loads(line)[0]), found, 0, False] and found
 
 
 @pytest.mark.parametrize(
