@@ -70,7 +70,7 @@ class _Drawing:
         """Return a finished image as the answer has it."""
         texts = texts_of(self.worker.session, self.request, event.index, event.seed)
         content = await self.encoded(event.pixels, texts)
-        found: dict[str, Any] = {"seed": event.seed}
+        found: dict[str, Any] = {"seed": event.seed, "approximate": event.approximate}
         if self.body.response_format == "url":
             kind = self.body.output_format or "png"
             return found | {"url": f"data:image/{kind};base64,{content}"}

@@ -13,6 +13,7 @@ from janus_edge.bench.workloads import Opened, Settings, open_workloads
 from janus_edge.diagnostics import machine
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.events import Pass
 
 OPENED = Opened(
     folder="b",
@@ -56,6 +57,19 @@ def test_what_runs_come_to() -> None:
     assert found["steps_a_second"] == pytest.approx(2 * 3 / 0.030)
     assert found["bandwidth_fraction"] == pytest.approx(1e6 / 3e-3 / 1e9, abs=1e-3)
     assert found["component_ms"] == {"decoder": 15.0, "rest": 15.0}
+
+
+def test_what_passes_come_to() -> None:
+    """Of two images drawn together, in two runs."""
+    passes = (Pass(width=1, codes=2, took_ms=4.0), Pass(width=4, codes=7, took_ms=6.0))
+    later = (Pass(width=4, codes=4, took_ms=8.0), Pass(width=4, codes=5, took_ms=9.0))
+    runs = [dataclasses.replace(_run(1, 2, total=3), passes=each) for each in (passes, later)]
+    found = summary("draw", runs, OPENED, Settings(batch=2), LIMITS)
+    assert found["codes_a_pass"] == 18 / 4 / 2
+    assert found["passes_of_width"] == {"1": 1, "4": 3}
+    assert found["pass_ms"] == {"1": 4.0, "4": 8.0}
+    alone = summary("draw", [_run(1, 2, total=3)], OPENED, Settings(), LIMITS)
+    assert "codes_a_pass" not in alone  # a GPU's own loop has none
 
 
 def test_what_a_step_costs_as_an_image_grows() -> None:

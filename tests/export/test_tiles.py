@@ -26,6 +26,7 @@ SPECS = {
     "int4_tiles": QuantSpec(bits=4, block_size=128),
     "int8_tiles": QuantSpec(bits=8, block_size=32),
 }
+WIDE = {"int8_tiles_128": QuantSpec(bits=8, block_size=128)}  # beside a graph with its own weights
 SHAPES = [(32, 128), (64, 256), (1, 1), (33, 129), (70, 300), (456, 256)]
 
 
@@ -33,10 +34,10 @@ def _weights(outputs: int, inputs: int) -> np.ndarray:
     return np.random.default_rng(outputs).standard_normal((outputs, inputs), np.float32)
 
 
-@pytest.mark.parametrize("dtype", SPECS)
+@pytest.mark.parametrize("dtype", SPECS | WIDE)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_both_directions(dtype: str, shape: tuple[int, int]) -> None:
-    quantized, scales = pack(_weights(*shape), SPECS[dtype])
+    quantized, scales = pack(_weights(*shape), (SPECS | WIDE)[dtype])
     tiles = to_tiles(quantized, scales, LAYOUTS[dtype])
     assert tiles.nbytes == LAYOUTS[dtype].size(*shape)
     found = from_tiles(tiles.reshape(-1), *shape, LAYOUTS[dtype])
@@ -44,11 +45,11 @@ def test_both_directions(dtype: str, shape: tuple[int, int]) -> None:
     assert np.array_equal(found[1], scales)
 
 
-@pytest.mark.parametrize("dtype", SPECS)
+@pytest.mark.parametrize("dtype", SPECS | WIDE)
 def test_the_bytes_are_those_of_the_specification(dtype: str) -> None:
     """Each weight is looked up where docs/bundle.md says that it lies."""
     outputs, inputs = 40, 200
-    is_int4, spec = dtype == "int4_tiles", SPECS[dtype]
+    is_int4, spec = dtype == "int4_tiles", (SPECS | WIDE)[dtype]
     assert spec.block_size is not None
     quantized, scales = pack(_weights(outputs, inputs), spec)
     tiles = to_tiles(quantized, scales, LAYOUTS[dtype])

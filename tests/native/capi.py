@@ -122,6 +122,7 @@ class Event:
     pixels: np.ndarray | None  # (H, W, 3)
     codes: np.ndarray  # (N,)
     latent: np.ndarray
+    approximate: bool
 
 
 class ApiError(Exception):
@@ -248,6 +249,7 @@ class Api:
             pixels=array(raw.image) if raw.image.pixels else None,
             codes=np.array(raw.codes[: raw.num_codes] if raw.num_codes else []),
             latent=np.array(raw.latent[: raw.num_latent] if raw.num_latent else [], np.float32),
+            approximate=bool(raw.approximate),
         )
 
     def events(self, session: c.c_void_p, **settings: Any) -> list[Event]:

@@ -3,6 +3,7 @@ pixels, text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,21 @@ PROMPTS = [wanted.text for _, wanted in prompts("validation", COUNT)]
 QUESTIONS = [(render(scene), asked.text) for _, scene, asked in questions("validation", COUNT)]
 
 
-def same_images(api: Api, bundle: Reference, **settings: Any) -> None:
-    """Draw by both; all images are equal."""
+def same_images(api: Api, bundle: Reference, **settings: Any) -> list[capi.Event]:
+    """Draw by both; all images are equal. Return those of C."""
     with api.session(bundle.folder) as session:
         found = api.draw(session, **_c(settings))
     expected = bundle.drawn(ImageRequest(**settings))
     assert len(found) == len(expected) > 0
     for event, image in zip(found, expected, strict=True):
         assert (event.index, event.seed) == (image.index, image.seed)
+        assert event.approximate == image.approximate
         if image.codes is not None:
             assert np.array_equal(event.codes, image.codes)
         else:
             assert np.array_equal(event.latent, image.latent.flatten())
         assert np.array_equal(event.pixels, image.pixels)
+    return found
 
 
 def _c(settings: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +133,15 @@ def test_passes_on_onnxruntime(api: Api, shipped: Reference, width: int) -> None
     same_images(api, shipped, prompt="a cross", seed=9, num_images=3, parallel=width, **rules)
 
 
+@pytest.mark.parametrize("settings", [{}, {"parallel": 5}, {"window": 3}, {"guidance_end": 0.5}])
+def test_standard_operators(
+    api: Api, tiny_janus: Callable[[str], Path], settings: dict[str, Any]
+) -> None:
+    """A decoder of these takes several positions of all rows together."""
+    bundle = reference(tiny_janus("portable"))
+    same_images(api, bundle, prompt="two stars", seed=4, num_images=2, **settings)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_images", [1, 4])
 def test_fifty_seeds_on_onnxruntime(api: Api, num_images: int) -> None:
@@ -215,6 +227,7 @@ def test_conversations(api: Api, shipped: Reference) -> None:
         {"guidance_end": 0.5, "window": 2},
         {"guidance_end": 0.0, "window": 1, "guidance_scale": 3.0},
         {"guidance_scale": 1.0, "window": 4},
+        {"guidance_scale": 1.0, "guidance_end": 0.5},  # nothing is guided: exact
     ],
 )
 def test_approximate_drawing(
@@ -223,7 +236,8 @@ def test_approximate_drawing(
     if shipped.session.bundle.manifest.family != "janus":
         pytest.skip("a flow has no codes")
     for bundle in (shipped, reference(int4_dir)):
-        same_images(api, bundle, prompt="two stars", seed=5, **settings)
+        (says, *_) = same_images(api, bundle, prompt="two stars", seed=5, **settings)
+        assert says.approximate == (settings != {"guidance_scale": 1.0, "guidance_end": 0.5})
 
 
 @pytest.mark.parametrize("context_mb", [256, 0])

@@ -42,6 +42,14 @@ def test_draws_what_the_library_draws(client: openai.OpenAI, model: str, tmp_pat
     assert settings_in(tmp_path / "image.png")["seed"] == 8
 
 
+def test_an_image_says_whether_it_is_approximate(client: openai.OpenAI) -> None:
+    for fast in (False, True):
+        words = {"model": "tiny-janus", "prompt": "a star", "extra_body": {"fast": fast}}
+        found = client.images.generate(**words).data
+        *_, last = client.images.generate(stream=True, partial_images=1, **words)
+        assert found is not None and found[0].approximate is last.approximate is fast
+
+
 @pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
 def test_partial_images(client: openai.OpenAI, model: str) -> None:
     """As many as asked for, then the image; the same as without."""
