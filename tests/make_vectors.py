@@ -32,6 +32,7 @@ from janus_edge.runtime.sampling import (
     random_words,
 )
 from janus_edge.runtime.text import well_formed
+from tests.decoding_vectors import decoding
 from tests.tokens import bytewise, tiny
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -354,7 +355,13 @@ def _sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-MADE = {"sampling": sampling, "flow": flow, "prompts": prompts, "images": image_arithmetic}
+MADE = {
+    "sampling": sampling,
+    "flow": flow,
+    "prompts": prompts,
+    "images": image_arithmetic,
+    "decoding": decoding,
+}
 
 
 def main() -> None:

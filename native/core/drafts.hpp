@@ -1,10 +1,12 @@
-// The codes of an image while it is drawn. Mirrors Drafts of runtime/decode.py.
+// The codes of an image while it is drawn, and drafts of an answer. Mirrors Drafts and looked_up of runtime/decode.py.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "prompt.hpp"
 
 namespace je {
 
@@ -25,5 +27,8 @@ struct Drafts {
     return static_cast<int64_t>(accepted);
   }
 };
+
+// Return up to `count` drafts of the tokens that follow: what followed the last tokens when they came before.
+Ids looked_up(const Ids& ids, size_t count);
 
 }  // namespace je

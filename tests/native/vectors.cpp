@@ -8,10 +8,13 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "drafts.hpp"
 #include "error.hpp"
 #include "exif.hpp"
 #include "flow.hpp"
 #include "formats.hpp"
+#include "kept.hpp"
+#include "overlap.hpp"
 #include "pixels.hpp"
 #include "prompt.hpp"
 #include "sampling.hpp"
@@ -229,6 +232,74 @@ void check_images(const json& given) {
          each["sha256"].get<std::string>(), "to_pixels");
 }
 
+void check_drafts(const json& given) {
+  for (const json& each : given) {
+    const size_t num_codes = each["num_codes"], widest = each["widest"];
+    je::Drafts drafts{std::vector<int64_t>(num_codes + widest)};
+    for (const json& pass : each["passes"]) {
+      same(drafts.take(pass["chosen"], num_codes), pass["added"].get<int64_t>(), "drafts " + pass.dump());
+      same(drafts.codes, pass["codes"].get<std::vector<int64_t>>(), "drafts, codes " + pass.dump());
+    }
+  }
+}
+
+void check_looked_up(const json& given) {
+  for (const json& each : given)
+    for (size_t count = 0; count < each["drafts"].size(); ++count)
+      same(je::looked_up(each["ids"], count), each["drafts"][count].get<je::Ids>(), "looked up " + each.dump());
+}
+
+void check_steps(const json& given) {
+  for (const json& each : given) {
+    json found = json::array();
+    for (const je::Step& step : je::steps_of(each["grid"], each["window"])) {
+      json made{{"kept", step.kept}, {"read", json::array()}, {"at", json::array()}, {"follows", json::array()}};
+      for (const je::Place& place : step.places) {
+        made["read"].push_back(place.read);
+        made["at"].push_back(place.at);
+        made["follows"].push_back(place.follows);
+      }
+      found.push_back(made);
+    }
+    same(found, each["steps"], "steps");
+  }
+}
+
+void check_kept(const json& given) {
+  je::Kept kept(given["room"].get<size_t>());
+  for (const json& each : given["calls"]) {
+    const std::string call = each["call"], where = "kept " + each.dump();
+    if (call == "keep") {
+      const je::Key key = each["key"];
+      const std::vector<char> cache(16 * key.size());
+      kept.keep({key, {cache, cache}});
+    } else if (call == "find") {
+      same(kept.find(each["key"]).second, each["length"].get<size_t>(), where);
+    } else if (call == "keep_image") {
+      kept.keep_image(each["digest"], std::make_shared<je::Vectors>(each["floats"].get<size_t>()));
+    } else {
+      const auto vectors = kept.image(each["digest"]);
+      same(vectors ? vectors->size() : 0, each["floats"].get<size_t>(), where);
+    }
+  }
+}
+
+void check_digests(const json& given) {
+  for (const json& each : given) {
+    const std::string digest = je::image_digest(each["pixels"]);
+    same(digest, each["digest"].get<std::string>(), "digest");
+    same(je::image_key(digest), each["key"].get<int64_t>(), "key of an image");
+  }
+}
+
+void check_decoding(const json& given) {
+  check_drafts(given["drafts"]);
+  check_looked_up(given["looked_up"]);
+  check_steps(given["steps"]);
+  check_kept(given["kept"]);
+  check_digests(given["images"]);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -240,6 +311,7 @@ int main(int argc, char** argv) {
   check_prompts(read(folder + "/prompts.json"), folder);
   check_utf8(read(folder + "/prompts.json")["utf8"]);
   check_images(read(folder + "/images.json"));
+  check_decoding(read(folder + "/decoding.json"));
   check_formats(read(folder + "/images.json")["formats"]);
   std::cout << num_checked << " checked, " << num_wrong << " wrong\n";
   return num_wrong > 0;

@@ -1,0 +1,86 @@
+"""Vectors of docs/decoding.md: drafts, what is looked up, overlapping rows, what is kept."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from janus_edge.runtime.decode import Drafts, looked_up
+from janus_edge.runtime.kept import Context, Kept, image_digest, image_key
+from janus_edge.runtime.overlap import steps_of
+
+_ROOM = 40 * (8 + 2 * 16)  # bytes; a position of a key has 8, and 16 in each of two caches
+
+
+def decoding() -> dict[str, Any]:
+    """Return the vectors by what they check."""
+    rng = np.random.default_rng(11)
+    return {
+        "drafts": [_drafts(rng, *each) for each in itertools.product((1, 5, 16), (1, 2, 4, 8))],
+        "looked_up": [_looked_up(rng, size) for size in (0, 1, 2, 3, 4, 6, 9, 14, 20, 40)],
+        "steps": [_steps(*each) for each in ((1, 1), (2, 1), (3, 2), (4, 1), (4, 3), (5, 5))],
+        "kept": _kept(rng),
+        "images": [_image(rng.standard_normal(size, np.float32)) for size in (1, 12, 27)],
+    }
+
+
+def _drafts(rng: np.random.Generator, num_codes: int, widest: int) -> dict[str, Any]:
+    """Passes of random widths whose codes are of two kinds, so that drafts are often right."""
+    drafts, passes = Drafts.start(1, num_codes, widest), []
+    while drafts.drawn_B[0] < num_codes:
+        chosen = rng.integers(0, 2, (1, int(rng.integers(1, widest + 1))))
+        (added,) = drafts.take(chosen).tolist()
+        codes = drafts.codes_BN[0].tolist()
+        passes.append({"chosen": chosen[0].tolist(), "added": added, "codes": codes})
+    return {"num_codes": num_codes, "widest": widest, "passes": passes}
+
+
+def _looked_up(rng: np.random.Generator, size: int) -> dict[str, Any]:
+    ids = rng.integers(0, 3, size).tolist()
+    return {"ids": ids, "drafts": [looked_up(ids, count) for count in range(6)]}
+
+
+def _steps(grid: int, window: int) -> dict[str, Any]:
+    steps = [
+        {
+            "read": step.read_T.tolist(),
+            "at": step.at_T.tolist(),
+            "follows": step.drawn_T.tolist(),
+            "kept": step.kept,
+        }
+        for step in steps_of(grid, window)
+    ]
+    return {"grid": grid, "window": window, "steps": steps}
+
+
+def _kept(rng: np.random.Generator) -> dict[str, Any]:
+    """Calls of random kinds; too little room for all of them."""
+    kept, calls = Kept(_ROOM), []
+    for _ in range(300):
+        key = rng.integers(0, 3, int(rng.integers(1, 12))).tolist()
+        number = int(rng.integers(4))
+        name, floats = f"{number:064x}", 25 * number + 1
+        kind = ("keep", "find", "keep_image", "image")[int(rng.integers(4))]
+        call: dict[str, Any] = {"call": kind}
+        if kind == "keep":
+            caches = [np.zeros((1, len(key), 4), np.float32)] * 2
+            kept.keep(Context(np.array(key), caches))
+            call |= {"key": key}
+        elif kind == "find":
+            found = kept.find(np.array(key))
+            call |= {"key": key, "length": 0 if found is None else len(found.key_T)}
+        elif kind == "keep_image":
+            kept.keep_image(bytes.fromhex(name), np.zeros(floats, np.float32))
+            call |= {"digest": name, "floats": floats}
+        else:
+            vectors = kept.image(bytes.fromhex(name))
+            call |= {"digest": name, "floats": 0 if vectors is None else len(vectors)}
+        calls.append(call)
+    return {"room": _ROOM, "calls": calls}
+
+
+def _image(pixels: np.ndarray) -> dict[str, Any]:
+    digest = image_digest(pixels)
+    return {"pixels": pixels.tolist(), "digest": digest.hex(), "key": image_key(digest)}
