@@ -128,10 +128,20 @@ def _thing(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None
 
 
 def _count(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
+    """Ask for the number of things; seldom of one alone."""
+    if scene.kind == "single" and rng.random() < 0.8:
+        return None
+    return _number(scene, rng, language)
+
+
+def _one(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
+    """Ask for the number of what is alone."""
+    return _number(scene, rng, language) if scene.kind == "single" else None
+
+
+def _number(scene: Scene, rng: np.random.Generator, language: str) -> Pair | None:
     """Ask for the number of all things, or of a kind that is there."""
     words = WORDS[language]
-    if scene.kind == "single" and rng.random() < 0.8:
-        return None  # one is no count to learn
     if scene.kind in ("pair", "several") or rng.random() < 0.25:
         return words.how_many_things(len(scene.things), rng)
     thing = scene.things[0].thing
@@ -206,9 +216,10 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator, str], Pair | None]] = {
     "background": _background,
     "style": _style,
     "describe": _describe,
+    "one": _one,
     "place": _place,
 }
-TOPICS = tuple(topic for topic in _ASK if topic != "place")  # what is scored
+TOPICS = tuple(topic for topic in _ASK if topic not in ("one", "place"))  # what is scored
 # What is taught, and how soon it comes up in a conversation: look-ups are learned late, and where
 # two things are starts with where one is (docs/log.md, 2026-11-21 and 2026-11-30).
 LESSONS = dict.fromkeys(TOPICS, 1) | {"thing": 4, "place": 3, "position": 3, "existence": 2}

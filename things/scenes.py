@@ -208,6 +208,11 @@ def one_of_pair(scene: Scene, rng: np.random.Generator) -> Scene:
     return dataclasses.replace(scene, kind="single", things=(alone,))
 
 
+def restyled(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return a scene in one of all styles, each as likely."""
+    return dataclasses.replace(scene, style=_pick(rng, STYLES))
+
+
 def _single(rng: np.random.Generator) -> tuple[Placed, ...]:
     margin = (IMAGE_SIZE - LARGE) // 2
     return (Placed(thing=_pick(rng, tuple(THINGS)), size=LARGE, x=margin, y=margin),)

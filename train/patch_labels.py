@@ -20,10 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_edge.data.content import LabelledBox
 from janus_edge.train.loop import LossAt, autocast
+from janus_edge.train.varied import Boxes, varied
 
-Boxes = tuple[LabelledBox, ...]
 Labelled = Callable[[int, int], tuple[Tensor, list[Boxes]]]  # images, and boxes in px of them
 Directions = Callable[[str], Tensor]
 _SHARPNESS = 8.0  # of the logits of a feature that is where it should be
@@ -135,59 +134,3 @@ def _right(logits_BNL: Tensor, is_BNL: Tensor) -> float:
     found_BNK = is_BNL.gather(-1, likeliest_BNK)
     found_BNK &= torch.arange(most, device=is_BNL.device) < count_BN1
     return (found_BNK.sum() / count_BN1.sum().clamp(min=1)).item()
-
-
-def varied(
-    pixels_BCHW: Tensor, boxes: list[Boxes], rng: np.random.Generator
-) -> tuple[Tensor, list[Boxes]]:
-    """Return images in other sizes, places and colours, blurred and noisy, with their boxes.
-
-    Things that always look the same are learned pixel by pixel, and no other drawing of them is
-    known.
-
-    Args:
-        pixels_BCHW: Images in [-1, 1].
-        boxes: Their boxes, px.
-        rng: Source of the changes.
-    """
-    count, side = len(boxes), pixels_BCHW.shape[-1]
-    scale_B = rng.uniform(0.85, 1.1, count)
-    shift_B2 = rng.uniform(-0.06, 0.06, (count, 2)) * side
-    theta_B23 = torch.zeros(count, 2, 3)
-    theta_B23[:, 0, 0] = theta_B23[:, 1, 1] = torch.from_numpy(1 / scale_B)
-    theta_B23[:, :, 2] = torch.from_numpy(-shift_B2 / scale_B[:, None] * 2 / side)
-    grid = F.affine_grid(theta_B23, list(pixels_BCHW.shape), align_corners=False)
-    moved = F.grid_sample(pixels_BCHW, grid, padding_mode="border", align_corners=False)
-    start_B2 = shift_B2 + side / 2 * (1 - scale_B[:, None])
-    placed = [
-        tuple(_moved(box, scale, start, side) for box in each)
-        for each, scale, start in zip(boxes, scale_B, start_B2, strict=True)
-    ]
-    return _recoloured(moved, rng).clamp(-1, 1), placed
-
-
-def _recoloured(pixels_BCHW: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return images, some each blurred, greyer, tinted in parts or noisy."""
-    count, size = len(pixels_BCHW), pixels_BCHW.shape[2:]
-
-    def some(share: float, most: float) -> Tensor:
-        drawn_B = rng.uniform(0, most, count) * (rng.random(count) < share)
-        return torch.from_numpy(drawn_B).float()[:, None, None, None]
-
-    blurred = F.interpolate(F.avg_pool2d(pixels_BCHW, 2), size=size, mode="bilinear")
-    found = torch.lerp(pixels_BCHW, blurred, some(0.3, 1.0))
-    found = torch.lerp(found, found.mean(1, keepdim=True), some(0.4, 0.6))
-    tint = torch.from_numpy(rng.standard_normal((count, 3, 3, 3), np.float32))
-    found = found + some(0.5, 0.25) * F.interpolate(tint, size=size, mode="bilinear")
-    noise = torch.from_numpy(rng.standard_normal(found.shape, np.float32))
-    return found + some(0.3, 0.06) * noise
-
-
-def _moved(found: LabelledBox, scale: float, start_2: np.ndarray, side: int) -> LabelledBox:
-    """Return a box in a scaled and moved image; what reached an edge still reaches it."""
-    x, y, width, height = found.box
-    low_2, high_2 = np.array([x, y]), np.array([x + width, y + height])
-    low, high = low_2 * scale + start_2, high_2 * scale + start_2
-    low = np.where(low_2 <= 0, np.minimum(low, 0), low)
-    high = np.where(high_2 >= side, np.maximum(high, side), high)
-    return LabelledBox(found.label, (*low.tolist(), *(high - low).tolist()))

@@ -32,12 +32,13 @@ from janus_edge.train.images import pixels
 from janus_edge.train.initial import start_codes
 from janus_edge.train.loop import Stage, run_stage
 from janus_edge.train.norms import channels_first_norms
-from janus_edge.train.patch_labels import Boxes, Labelled, directions, patch_loss
+from janus_edge.train.patch_labels import Labelled, directions, patch_loss
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.sections import CodecTraining, Schedule, VisionTraining
 from janus_edge.train.siglip import SiglipTrainee, siglip_loss
 from janus_edge.train.start import Sources
 from janus_edge.train.vae import latent_scale, vae_loss
+from janus_edge.train.varied import Boxes
 from janus_edge.train.vq import TokenizerTrainee, autoencoder_loss, codebook_loss
 from janus_edge.train.world import World
 

@@ -35,8 +35,10 @@ SAMPLES_PER_SHARD = 10_000
 SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
 _CAPTIONS, _QUESTIONS = 6, 4  # most per scene; with fewer questions, weights of topics count
+_SINGLE = 0.5  # of the conversations have one question: several may give away each other's answers
 _DESCRIBED = 0.3  # of the conversations have a description; it is long, and easily outweighs others
 _ALONE = 0.25  # of the pairs that a conversation is about are one thing alone
+_RESTYLED = 0.5  # of the scenes that a conversation is about are in any style, not the usual one
 _LAST = "describe"  # ends a conversation that has it, as it answers most other questions
 
 
@@ -87,14 +89,15 @@ def _thing_question(
 
 
 def _thing_lesson(scene: thing_scenes.Scene, rng: np.random.Generator) -> thing_scenes.Scene:
-    """Return a scene, or of a quarter of all pairs one thing alone.
+    """Return a scene, half of them in any style, and of a quarter of all pairs one thing alone.
 
-    With it, sides are learned before which of two things is meant (docs/log.md, 2026-11-30).
+    With the second, sides are learned before which of two things is meant (docs/log.md,
+    2026-11-30).
     """
-    if rng.random() >= _ALONE:
-        return scene
-    alone = thing_scenes.one_of_pair(scene, rng)
-    return scene if alone.held_out else alone
+    for share, change in ((_RESTYLED, thing_scenes.restyled), (_ALONE, thing_scenes.one_of_pair)):
+        changed = change(scene, rng) if rng.random() < share else scene
+        scene = scene if changed.held_out else changed
+    return scene
 
 
 def _shape_boxes(scene: shape_scenes.Scene) -> tuple[LabelledBox, ...]:
@@ -217,11 +220,12 @@ def _content(
     weights = np.array(list(world.topics.values())) / sum(world.topics.values())
     order = rng.choice(list(world.topics), len(weights), replace=False, p=weights).tolist()
     asked = (world.question(scene, rng, language, topic) for topic in order if topic != _LAST)
-    pairs = [pair for pair in asked if pair is not None][: int(rng.integers(2, _QUESTIONS + 1))]
+    most = 1 if rng.random() < _SINGLE else int(rng.integers(2, _QUESTIONS + 1))
+    pairs = [pair for pair in asked if pair is not None][:most]
     if not pairs or rng.random() < _DESCRIBED:
         last = world.question(scene, rng, language, _LAST)
         assert last is not None  # every scene has a description
-        pairs = [*pairs[: int(rng.integers(_QUESTIONS))], last]
+        pairs = [*pairs[: int(rng.integers(most))], last]
     if role == "text":  # the scene is told with the first question
         pairs[0] = (f"{world.tell(scene, language)}\n{pairs[0][0]}", pairs[0][1])
     turns = tuple(Exchange(user, assistant) for user, assistant in pairs)

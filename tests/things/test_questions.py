@@ -55,6 +55,13 @@ def test_answers_are_true_in_korean() -> None:
         assert q.answer in {THINGS[n].korean[0] for n in scene.names}
 
 
+def test_one_is_asked_for_where_one_is() -> None:
+    made = asked("english", "one")
+    assert {(len(scene.things), q.answer) for scene, q in made} == {(1, "one")}
+    counts = Counter(len(scene.things) for scene, _ in asked("english", "count"))
+    assert counts[1] < len(made) / 3  # the exam seldom asks it
+
+
 @pytest.mark.parametrize(("language", "yes"), [("english", "yes"), ("korean", "네")])
 def test_existence(language: str, yes: str) -> None:
     made = asked(language, "existence", 400)

@@ -31,6 +31,16 @@ def test_conversations_end_with_a_description_if_they_have_one(name: str) -> Non
     assert 60 < len(lengths) < 150 and set(lengths) == {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("name", WORLDS)
+def test_half_of_the_conversations_have_one_question(name: str) -> None:
+    """Asked together, questions about a pair give away each other's answers."""
+    world, lengths = WORLDS[name], Counter[int]()
+    for number, scene in enumerate(islice(world.scenes(0), 300)):
+        rng = np.random.default_rng(number)
+        lengths[len(_content(world, "understanding", scene, world.languages[0], rng).turns)] += 1
+    assert 130 < lengths[1] < 190 and min(lengths[i] for i in (2, 3, 4)) > 20, lengths
+
+
 def test_conversations_about_pairs_ask_for_things_and_sides_more_often_than_for_colours() -> None:
     world, found = WORLDS["things"], Counter[str]()
     pairs = (scene for scene in world.scenes(0) if scene.kind == "pair")
@@ -40,7 +50,7 @@ def test_conversations_about_pairs_ask_for_things_and_sides_more_often_than_for_
             about_looks = any(word in turn.user for word in ("colo", "style", "drawn"))
             words = " ".join(turn.user.split()[:2]).replace("where are", "where is")
             found["looks" if about_looks else words] += 1
-    assert found["where is"] > found["looks"] and found["what is"] > 130, found
+    assert found["where is"] > found["looks"] and found["what is"] > 100, found
 
 
 def test_of_some_pairs_a_conversation_shows_one_thing_alone() -> None:
@@ -48,12 +58,23 @@ def test_of_some_pairs_a_conversation_shows_one_thing_alone() -> None:
     for number, scene in enumerate(islice(world.scenes(0), 300)):
         rng = np.random.default_rng((list(SHARES).index("understanding"), number))
         shown = world.lesson(scene, rng)
-        assert not shown.held_out and (shown == scene or scene.kind == "pair")
-        found["alone" if shown != scene else scene.kind] += 1
+        alone = len(shown.things) < len(scene.things)
+        assert not shown.held_out and set(shown.things) <= set(scene.things)
+        assert shown.kind == scene.kind or (alone and scene.kind == "pair")
+        found["alone" if alone else scene.kind] += 1
         for role, what in (("understanding", shown), ("generation", scene)):
             file = io.BytesIO(_members(world, role, scene, number)["png"])
             assert np.array_equal(np.asarray(Image.open(file)), world.render(what))
     assert 0.15 < found["alone"] / (found["alone"] + found["pair"]) < 0.35, found
+
+
+def test_conversations_show_pairs_in_every_style() -> None:
+    """The exam's pairs are cartoons in eight of ten; the vision encoder must know all styles."""
+    world, found = WORLDS["things"], Counter[str]()
+    pairs = (scene for scene in world.scenes(0) if scene.kind == "pair")
+    for number, scene in enumerate(islice(pairs, 300)):
+        found[world.lesson(scene, np.random.default_rng(number)).style] += 1
+    assert found.keys() == set(things.STYLES) and min(found.values()) > 40, found
 
 
 def test_a_thing_alone_is_never_held_out() -> None:
