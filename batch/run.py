@@ -102,6 +102,7 @@ def _outcome(session: Session, work: _Work) -> Outcome:
     for event in events:
         if isinstance(event, Image) and isinstance(work.request, ImageRequest):
             texts = texts_of(session, work.request, 0, event.seed)
-            return Outcome({"seed": event.seed}, encode(event.pixels, PNG, texts))
+            about = {"approximate": True} if event.approximate else {}
+            return Outcome({"seed": event.seed, **about}, encode(event.pixels, PNG, texts))
     text = "".join(each.text for each in events if isinstance(each, Text))
     return Outcome({"answer": text.strip()})

@@ -21,7 +21,7 @@ def decoding() -> dict[str, Any]:
         "drafts": [_drafts(rng, *each) for each in itertools.product((1, 5, 16), (1, 2, 4, 8))],
         "looked_up": [_looked_up(rng, size) for size in (0, 1, 2, 3, 4, 6, 9, 14, 20, 40)],
         "steps": [_steps(*each) for each in ((1, 1), (2, 1), (3, 2), (4, 1), (4, 3), (5, 5))],
-        "kept": _kept(rng),
+        "kept": [_kept(rng, room) for room in (_ROOM, 0)],
         "images": [_image(rng.standard_normal(size, np.float32)) for size in (1, 12, 27)],
     }
 
@@ -55,13 +55,13 @@ def _steps(grid: int, window: int) -> dict[str, Any]:
     return {"grid": grid, "window": window, "steps": steps}
 
 
-def _kept(rng: np.random.Generator) -> dict[str, Any]:
-    """Calls of random kinds; too little room for all of them."""
-    kept, calls = Kept(_ROOM), []
-    for _ in range(300):
-        key = rng.integers(0, 3, int(rng.integers(1, 12))).tolist()
+def _kept(rng: np.random.Generator, room: int) -> dict[str, Any]:
+    """Calls of random kinds; too little room for all of them, and for a few alone."""
+    kept, calls = Kept(room), []
+    for _ in range(300 if room else 30):
+        key = rng.integers(0, 3, int(rng.integers(1, 44 if rng.random() < 0.1 else 12))).tolist()
         number = int(rng.integers(4))
-        name, floats = f"{number:064x}", 25 * number + 1
+        name, floats = f"{number:064x}", (1, 40, 80, 401)[number]
         kind = ("keep", "find", "keep_image", "image")[int(rng.integers(4))]
         call: dict[str, Any] = {"call": kind}
         if kind == "keep":
@@ -78,7 +78,7 @@ def _kept(rng: np.random.Generator) -> dict[str, Any]:
             vectors = kept.image(bytes.fromhex(name))
             call |= {"digest": name, "floats": 0 if vectors is None else len(vectors)}
         calls.append(call)
-    return {"room": _ROOM, "calls": calls}
+    return {"room": room, "calls": calls}
 
 
 def _image(pixels: np.ndarray) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+// Drafts of an answer. Mirrors looked_up of runtime/decode.py.
 #include "drafts.hpp"
 
 namespace je {

@@ -1,46 +1,22 @@
 // Compares native/core with tests/vectors/*.json, which Python wrote. Prints the differences.
 // usage: vectors FOLDER, which holds the vectors and NAME.bin of each tokenizer
-#include <cmath>
+#include "vectors.hpp"
+
 #include <cstring>
 #include <fstream>
-#include <iostream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <string>
 
-#include "drafts.hpp"
 #include "error.hpp"
 #include "exif.hpp"
 #include "flow.hpp"
 #include "formats.hpp"
-#include "kept.hpp"
-#include "overlap.hpp"
 #include "pixels.hpp"
 #include "prompt.hpp"
 #include "sampling.hpp"
 #include "sha256.hpp"
 
 namespace {
-
-using nlohmann::json;
-
-int num_checked = 0, num_wrong = 0;
-
-template <class Found, class Expected>
-void same(const Found& found, const Expected& expected, const std::string& where) {
-  ++num_checked;
-  if (found == expected) return;
-  ++num_wrong;
-  std::cerr << where << ": " << json(found).dump() << ", not " << json(expected).dump() << '\n';
-}
-
-// Compare up to the last place of float32, where logarithms and cosines may differ.
-void close(double found, double expected, const std::string& where) {
-  ++num_checked;
-  if (std::fabs(found - expected) <= 2e-7 * std::fabs(expected)) return;
-  ++num_wrong;
-  std::cerr << where << ": " << found << ", not " << expected << '\n';
-}
 
 json read(const std::string& path) {
   std::ifstream file(path);
@@ -230,74 +206,6 @@ void check_images(const json& given) {
   for (const json& each : given["to_pixels"])
     same(hash(je::to_image(each["values"].get<std::vector<float>>().data(), each["side"]).pixels),
          each["sha256"].get<std::string>(), "to_pixels");
-}
-
-void check_drafts(const json& given) {
-  for (const json& each : given) {
-    const size_t num_codes = each["num_codes"], widest = each["widest"];
-    je::Drafts drafts{std::vector<int64_t>(num_codes + widest)};
-    for (const json& pass : each["passes"]) {
-      same(drafts.take(pass["chosen"], num_codes), pass["added"].get<int64_t>(), "drafts " + pass.dump());
-      same(drafts.codes, pass["codes"].get<std::vector<int64_t>>(), "drafts, codes " + pass.dump());
-    }
-  }
-}
-
-void check_looked_up(const json& given) {
-  for (const json& each : given)
-    for (size_t count = 0; count < each["drafts"].size(); ++count)
-      same(je::looked_up(each["ids"], count), each["drafts"][count].get<je::Ids>(), "looked up " + each.dump());
-}
-
-void check_steps(const json& given) {
-  for (const json& each : given) {
-    json found = json::array();
-    for (const je::Step& step : je::steps_of(each["grid"], each["window"])) {
-      json made{{"kept", step.kept}, {"read", json::array()}, {"at", json::array()}, {"follows", json::array()}};
-      for (const je::Place& place : step.places) {
-        made["read"].push_back(place.read);
-        made["at"].push_back(place.at);
-        made["follows"].push_back(place.follows);
-      }
-      found.push_back(made);
-    }
-    same(found, each["steps"], "steps");
-  }
-}
-
-void check_kept(const json& given) {
-  je::Kept kept(given["room"].get<size_t>());
-  for (const json& each : given["calls"]) {
-    const std::string call = each["call"], where = "kept " + each.dump();
-    if (call == "keep") {
-      const je::Key key = each["key"];
-      const std::vector<char> cache(16 * key.size());
-      kept.keep({key, {cache, cache}});
-    } else if (call == "find") {
-      same(kept.find(each["key"]).second, each["length"].get<size_t>(), where);
-    } else if (call == "keep_image") {
-      kept.keep_image(each["digest"], std::make_shared<je::Vectors>(each["floats"].get<size_t>()));
-    } else {
-      const auto vectors = kept.image(each["digest"]);
-      same(vectors ? vectors->size() : 0, each["floats"].get<size_t>(), where);
-    }
-  }
-}
-
-void check_digests(const json& given) {
-  for (const json& each : given) {
-    const std::string digest = je::image_digest(each["pixels"]);
-    same(digest, each["digest"].get<std::string>(), "digest");
-    same(je::image_key(digest), each["key"].get<int64_t>(), "key of an image");
-  }
-}
-
-void check_decoding(const json& given) {
-  check_drafts(given["drafts"]);
-  check_looked_up(given["looked_up"]);
-  check_steps(given["steps"]);
-  check_kept(given["kept"]);
-  check_digests(given["images"]);
 }
 
 }  // namespace

@@ -60,12 +60,22 @@ def test_of_some_pairs_a_conversation_shows_one_thing_alone() -> None:
         shown = world.lesson(scene, rng)
         alone = len(shown.things) < len(scene.things)
         assert not shown.held_out and set(shown.things) <= set(scene.things)
-        assert shown.kind == scene.kind or (alone and scene.kind == "pair")
+        assert shown.background == scene.background
+        assert scene.kind == "pair" if alone else shown.things == scene.things
         found["alone" if alone else scene.kind] += 1
         for role, what in (("understanding", shown), ("generation", scene)):
             file = io.BytesIO(_members(world, role, scene, number)["png"])
             assert np.array_equal(np.asarray(Image.open(file)), world.render(what))
     assert 0.15 < found["alone"] / (found["alone"] + found["pair"]) < 0.35, found
+
+
+def test_conversations_count_single_things() -> None:
+    world, counted, singles = WORLDS["things"], 0, 0
+    for number, scene in enumerate(islice(world.scenes(0), 600)):
+        content = _content(world, "understanding", scene, "english", np.random.default_rng(number))
+        singles += scene.kind == "single"
+        counted += scene.kind == "single" and any(t.assistant == "one" for t in content.turns)
+    assert counted > singles / 10 > 10, (counted, singles)
 
 
 def test_conversations_show_pairs_in_every_style() -> None:
