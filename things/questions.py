@@ -222,4 +222,10 @@ _ASK: dict[str, Callable[[Scene, np.random.Generator, str], Pair | None]] = {
 TOPICS = tuple(topic for topic in _ASK if topic not in ("one", "place"))  # what is scored
 # What is taught, and how soon it comes up in a conversation: look-ups are learned late, and where
 # two things are starts with where one is (docs/log.md, 2026-11-21 and 2026-11-30).
-LESSONS = dict.fromkeys(TOPICS, 1) | {"thing": 4, "place": 3, "position": 3, "existence": 2}
+LESSONS = dict.fromkeys(TOPICS, 1) | {
+    "one": 1,
+    "thing": 4,
+    "place": 3,
+    "position": 3,
+    "existence": 2,
+}

@@ -3,8 +3,8 @@
 A scene has one thing, two in a relation, two to four of the same, or three or four different ones,
 all in one style. Each number of things has one layout, and all but single things have one size: so
 a small model has few drawings to learn by heart, and no place is left to chance (docs/log.md,
-2026-11-29). A conversation may show one thing of a pair alone, at its place and size. Boxes lie on
-a grid of ``CELL`` px, the stride of the tokenizer.
+2026-11-29). A conversation may show one thing of a pair alone, at its place and size, or a scene in
+another style. Boxes lie on a grid of ``CELL`` px, the stride of the tokenizer.
 """
 
 from __future__ import annotations

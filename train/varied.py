@@ -1,6 +1,8 @@
 """Images with labelled boxes in other sizes, places, shapes, colours and shadings.
 
 Things that always look the same are learned pixel by pixel, and no other drawing of them is known.
+Colours change so far that one background of four is nearer to another one's colour; answers about
+backgrounds stay right all the same (docs/log.md, 2026-11-30).
 
 Shapes: B batch, S image side.
 """
@@ -15,7 +17,7 @@ from torch import Tensor
 from janus_edge.data.content import LabelledBox
 
 Boxes = tuple[LabelledBox, ...]
-_WAVE = 2.0  # px in an image of 96, the furthest that waves move a pixel
+_WAVE = 4 / 96  # in half sides of the image: how far from its place a pixel is taken, at most
 
 
 def varied(
@@ -46,17 +48,16 @@ def varied(
 
 
 def _waves(count: int, side: int, rng: np.random.Generator) -> Tensor:
-    """Return how far each pixel is drawn from, (B, S, S, 2), in half sides: smooth, some none."""
-    most = _some(count, 0.7, 0, 2 * _WAVE / 96, rng)
-    return (
-        (_smooth((count, 2, 5, 5), side, rng) * most)
-        .clamp(-2 * _WAVE / 96, 2 * _WAVE / 96)
-        .permute(0, 2, 3, 1)
-    )
+    """Return how far from its place each pixel is taken, (B, S, S, 2), in half sides.
+
+    Neighbouring pixels are taken from neighbours; three of ten images stay as they are.
+    """
+    waves_B2HW = _smooth((count, 2, 5, 5), side, rng) * _some(count, 0.7, 0, _WAVE, rng)
+    return waves_B2HW.clamp(-_WAVE, _WAVE).permute(0, 2, 3, 1)
 
 
 def _some(count: int, share: float, least: float, most: float, rng: np.random.Generator) -> Tensor:
-    """Return a strength per image (B, 1, 1, 1): of a share of them random, of others 0."""
+    """Return a random strength per image, (B, 1, 1, 1): 0 for all but a share of the images."""
     drawn_B = rng.uniform(least, most, count) * (rng.random(count) < share)
     return torch.from_numpy(drawn_B).float()[:, None, None, None]
 
@@ -68,7 +69,7 @@ def _smooth(shape: tuple[int, int, int, int], side: int, rng: np.random.Generato
 
 
 def _recoloured(pixels_BCHW: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return images, some each in other colours and contrasts, blurred, sharper, tinted, noisy."""
+    """Return images of which some have other colours, some another contrast, some are blurred."""
     count, side = len(pixels_BCHW), pixels_BCHW.shape[-1]
 
     def some(share: float, least: float, most: float) -> Tensor:

@@ -53,7 +53,7 @@ class World:
         question: Returns a question of a topic about a scene with its answer, or None.
         boxes: Returns what parts of a scene's image show.
         tell: Returns a scene in words, for one who does not see it.
-        lesson: Returns the scene of a conversation: the same, or a simpler one.
+        lesson: Returns the scene of a conversation: the same, simpler, or in another style.
         topics: Topics of questions, with weights: how soon each comes up in a conversation.
         languages: Languages of all but captions.
     """
