@@ -175,7 +175,7 @@ def test_a_vision_encoder_learns_what_each_patch_shows(tmp_path: Path) -> None:
     loss_at = patch_loss(encoder, labelled, 24, 16, directions(torch.randn(256, 32), ascii_of, 40))
     before, start = loss_at(500)
     assert start["right"] < 0.3
-    run_stage(encoder, stage(150, 3e-3), loss_at, tmp_path)
+    run_stage(encoder, stage(600, 3e-3), loss_at, tmp_path)
     loss, end = loss_at(500)
     assert loss.item() < 0.7 * before.item() and end["right"] > 0.6, (loss, before, end)
 
