@@ -1,8 +1,8 @@
 """Images with labelled boxes in other sizes, places, shapes, colours and shadings.
 
 Things that always look the same are learned pixel by pixel, and no other drawing of them is known.
-Colours change so far that one background of four is nearer to another one's colour; answers about
-backgrounds stay right all the same (docs/log.md, 2026-11-30).
+Colours change much: about one background in four then looks more like another of the world's
+backgrounds. Answers about backgrounds stay right all the same (docs/log.md, 2026-11-30).
 
 Shapes: B batch, S image side.
 """

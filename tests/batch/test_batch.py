@@ -192,6 +192,13 @@ def test_results_are_training_data(cli: Cli, tmp_path: Path) -> None:
     assert "2 samples" in cli(*words, "--role", "understanding").stdout
 
 
+def test_a_line_says_that_an_image_is_approximate(cli: Cli, tmp_path: Path) -> None:
+    items = [{"prompt": "a star", "fast": True}, {"prompt": "a star"}]
+    done = cli("batch", write(tmp_path, items), tmp_path / "out", "--model", "tiny-janus")
+    assert done.returncode == 0, done.stderr
+    assert [line.get("approximate") for line in results(tmp_path / "out")] == [True, None]
+
+
 def test_without_ray_nothing_is_made(tmp_path: Path) -> None:
     code = "import sys; sys.modules['ray'] = None; from janus_edge.cli.main import main; main()"
     source = write(tmp_path, [{"prompt": "a star"}])

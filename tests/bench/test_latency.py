@@ -60,7 +60,7 @@ def test_what_runs_come_to() -> None:
 
 
 def test_what_passes_come_to() -> None:
-    """Of two images drawn together, in two runs."""
+    """Count and time the passes of two images drawn together, in two runs."""
     passes = (Pass(width=1, codes=2, took_ms=4.0), Pass(width=4, codes=7, took_ms=6.0))
     later = (Pass(width=4, codes=4, took_ms=8.0), Pass(width=4, codes=5, took_ms=9.0))
     runs = [dataclasses.replace(_run(1, 2, total=3), passes=each) for each in (passes, later)]
