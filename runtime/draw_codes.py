@@ -118,7 +118,7 @@ def _draw_batch(
 
 
 def _kept(steps: Iterator[np.ndarray], passes: PassesByRows) -> Iterator[np.ndarray]:
-    """Pass on what a loop yields; in the end keep what its passes cost."""
+    """Pass on what a loop yields; in the end keep what its passes told."""
     try:
         yield from steps
     finally:

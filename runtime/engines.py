@@ -27,6 +27,7 @@ from janus_edge.runtime.timed_engine import TimedEngine, check_finite
 
 if TYPE_CHECKING:
     from janus_edge.runtime.backends.on_device import DeviceEngine
+    from janus_edge.runtime.passes import Known
 
 Made = TypeVar("Made")
 
@@ -42,7 +43,7 @@ class Engines:
         device: Where components run.
         component_ms: Time spent in each component, all calls together, ms.
         kept: Contexts and images' vectors of earlier requests.
-        pass_samples: Times of passes, ms, by note and width.
+        known_passes: What requests told about passes, by note.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Engines:
         if any(map(self._runs_on_cpu_kernels, bundle.manifest.components)):
             _ = self._shared.on_cpu.pool  # refuses now what the system has no threads for
         self.kept = Kept(context_mb * 10**6)
-        self.pass_samples: dict[Path, dict[int, list[float]]] = {}
+        self.known_passes: dict[Path, Known] = {}
         self._engines: dict[str, Engine] = {}
         self._tables: dict[str, Table] = {}
         self._kept: dict[Hashable, object] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,39 @@ MOST_WIDTH = 64  # what may be asked for
 ROUNDS = 3  # passes of each width whose median is its cost
 MEMORY = 0.98  # what each test of a draft leaves of the weight of those before it
 PRIOR = (2.0, 4.0)  # drafts that were right, and that were tested, before the first pass
-TRIAL = 32  # of so many passes one tries the next larger width
+MOST_TESTED = 8.0  # what tests of earlier requests count for at most
+NEWS = 0.2  # change of the codes that the widest pass adds, in parts, that is written
+TRIAL = 32  # of so many passes one tries the next larger width, ...
+FIRST_TRIAL = 8  # ... this one first
 
-Samples = dict[int, list[float]]  # ms of passes, by their width
+
+@dataclass
+class Known:
+    """What earlier requests told about passes.
+
+    Attributes:
+        samples: ms of passes, by their width.
+        drafts: For each draft of the widest pass: right ones and tested ones, as weights.
+        written: Codes that the widest pass adds by the drafts in the note.
+    """
+
+    samples: dict[int, list[float]]
+    drafts: list[list[float]]
+    written: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with what the note holds."""
+        self.written = _codes(self.drafts)
+
+    @classmethod
+    def nothing(cls, widths: tuple[int, ...]) -> Known:
+        """Return what holds before the first request."""
+        return cls({width: [] for width in widths}, [list(PRIOR) for _ in range(widths[-1] - 1)])
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of all widths."""
+        return sum(map(len, self.samples.values()))
 
 
 def check_positions(engines: Engines, name: str, value: int, positions: int) -> None:
@@ -68,13 +99,15 @@ def passes_for(engines: Engines, rows: int, head: str, parallel: int | None) -> 
         return Passes((parallel or 1,))
     kernels = cpu_library.instructions() or ""
     note = costs_note(engines.bundle.sha256, kernels, engines.num_threads, rows, head)
-    if note not in engines.pass_samples:
-        engines.pass_samples[note] = known_samples(note)
-    return Passes(WIDTHS, note, engines.pass_samples[note])
+    if note not in engines.known_passes:
+        engines.known_passes[note] = known_passes(note)
+    return Passes(WIDTHS, note, engines.known_passes[note])
 
 
 def costs_note(bundle: str, instructions: str, num_threads: int, rows: int, head: str) -> Path:
-    """Return the note that keeps the costs of passes.
+    """Return the note that keeps what passes cost and how many drafts are right.
+
+    The C++ loop has notes of its own: its passes of a small model cost a fraction of ours.
 
     Args:
         bundle: SHA-256 of the bundle's manifest.
@@ -83,7 +116,7 @@ def costs_note(bundle: str, instructions: str, num_threads: int, rows: int, head
         rows: Rows of the decoder.
         head: The component that makes logits.
     """
-    key = f"{bundle} {instructions} {num_threads} {rows} {head}"
+    key = f"python {bundle} {instructions} {num_threads} {rows} {head}"
     return home_folder() / "passes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
@@ -99,20 +132,20 @@ class Passes:
         self,
         widths: tuple[int, ...],
         note: Path | None = None,
-        samples: Samples | None = None,
+        known: Known | None = None,
     ) -> None:
-        """Begin with what passes cost, as far as it is known.
+        """Begin with what is known about passes.
 
         Args:
             widths: The widths to choose from, ascending.
-            note: Keeps the costs for later runs; None does not.
-            samples: Times of passes that were measured before; later ones are added.
+            note: Keeps what is learned for later runs; None does not.
+            known: What earlier requests told. Times of passes are added to it.
         """
         self.widths, self._note = widths, note
         self.done: list[Pass] = []
-        self._samples = {width: list[float]() for width in widths} if samples is None else samples
-        self._num_known = sum(map(len, self._samples.values()))
-        self._right, self._tested = ([each] * self.widest for each in PRIOR)  # by draft
+        self._known = known or Known.nothing(widths)
+        self._samples, self._num_samples = self._known.samples, self._known.num_samples
+        self._drafts = [list(each) for each in self._known.drafts]
         self._width, self._began = 0, 0.0
 
     @property
@@ -132,7 +165,15 @@ class Passes:
         Args:
             accepted_B: How many codes it added to each image; 0 for one that was finished before.
         """
-        took_ms = (time.perf_counter() - self._began) * 1e3
+        self.learn(accepted_B, (time.perf_counter() - self._began) * 1e3)
+
+    def learn(self, accepted_B: np.ndarray, took_ms: float) -> None:
+        """Learn from a pass that took so many ms.
+
+        Args:
+            accepted_B: How many codes it added to each image; 0 for one that was finished before.
+            took_ms: Its time.
+        """
         width = self._width
         samples = self._samples.get(width)
         is_first = all(each.width != width for each in self.done)  # it also binds arrays
@@ -141,13 +182,21 @@ class Passes:
         self.done.append(Pass(width=width, codes=int(accepted_B.sum()), took_ms=took_ms))
         for accepted in accepted_B.tolist():
             for draft in range(min(accepted, width - 1)):
-                self._tested[draft] = MEMORY * self._tested[draft] + 1
-                self._right[draft] = MEMORY * self._right[draft] + (draft + 1 < accepted)
+                right, tested = self._drafts[draft]
+                is_right = draft + 1 < accepted
+                self._drafts[draft] = [MEMORY * right + is_right, MEMORY * tested + 1]
 
     def keep(self) -> None:
-        """Write what was learned about costs."""
-        if self._note is not None and sum(map(len, self._samples.values())) > self._num_known:
-            write_note(self._note, {str(width): ms for width, ms in self._samples.items()})
+        """Keep what was learned for later requests; write the note if it is news."""
+        if len(self.widths) == 1:
+            return
+        known, codes = self._known, _codes(self._drafts)
+        known.drafts = [_lightened(*each) for each in self._drafts]
+        is_news = abs(codes - known.written) > NEWS * known.written
+        if self._note is not None and (is_news or known.num_samples > self._num_samples):
+            samples = {str(width): ms for width, ms in self._samples.items()}
+            write_note(self._note, {**samples, "drafts": known.drafts})
+            known.written = codes
 
     def _choose(self, most: int) -> int:
         """Return a width, at most ``most`` if there is one."""
@@ -158,22 +207,22 @@ class Passes:
         if len(self._samples[least]) < ROUNDS:  # each in turn, as a machine's speed changes
             return least
         best = fits.index(max(fits, key=self._speed))
-        is_trial = len(self.done) % TRIAL == TRIAL - 1  # how often further drafts are right
+        is_trial = len(self.done) % TRIAL == FIRST_TRIAL - 1  # how often further drafts are right
         return fits[min(best + is_trial, len(fits) - 1)]
 
     def _speed(self, width: int) -> float:
         """Return the codes a millisecond that passes of a width may add to an image."""
-        codes, chance = 1.0, 1.0
-        for draft in range(width - 1):
-            chance *= self._right[draft] / self._tested[draft]
-            codes += chance
-        return codes / sorted(self._samples[width])[ROUNDS // 2]
+        return _codes(self._drafts[: width - 1]) / sorted(self._samples[width])[ROUNDS // 2]
 
 
-def known_samples(note: Path) -> Samples:
-    """Return the samples in a note; none of a width that it does not hold well."""
-    found = read_note(note)
-    return {width: _sound(found.get(str(width))) for width in WIDTHS}
+def known_passes(note: Path) -> Known:
+    """Return what a note holds; of what it does not hold well, what holds without it."""
+    found, nothing = read_note(note), Known.nothing(WIDTHS)
+    samples = {width: _sound(found.get(str(width))) for width in WIDTHS}
+    drafts = found.get("drafts")
+    if isinstance(drafts, list) and len(drafts) == len(nothing.drafts) and all(map(_tests, drafts)):
+        return Known(samples, drafts)
+    return Known(samples, nothing.drafts)
 
 
 def _sound(samples: object) -> list[float]:
@@ -183,3 +232,28 @@ def _sound(samples: object) -> list[float]:
     if not all(type(ms) is float and 0 < ms < math.inf for ms in samples):
         return []
     return samples
+
+
+def _tests(found: object) -> bool:
+    """Return whether this is a draft's two weights: right ones of those tested."""
+    if not isinstance(found, list) or len(found) != len(PRIOR):
+        return False
+    if not all(type(weight) is float for weight in found):
+        return False
+    right, tested = found
+    return 0 <= right <= tested and PRIOR[1] <= tested <= MOST_TESTED
+
+
+def _codes(drafts: list[list[float]]) -> float:
+    """Return how many codes a pass with these drafts adds to an image on average."""
+    codes, chance = 1.0, 1.0
+    for right, tested in drafts:
+        chance *= right / tested
+        codes += chance
+    return codes
+
+
+def _lightened(right: float, tested: float) -> list[float]:
+    """Return a draft's weights, the second at most MOST_TESTED, in four digits."""
+    weight = min(1.0, MOST_TESTED / tested)
+    return [round(weight * right, 4), round(weight * tested, 4)]

@@ -1,8 +1,11 @@
-"""Vectors of docs/decoding.md: drafts, what is looked up, overlapping rows, what is kept."""
+"""Vectors of docs/decoding.md: drafts, widths of passes, overlapping rows, what is kept."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,19 @@ import numpy as np
 from janus_edge.runtime.decode import Drafts, looked_up
 from janus_edge.runtime.kept import Context, Kept, image_digest, image_key
 from janus_edge.runtime.overlap import steps_of
+from janus_edge.runtime.passes import WIDTHS, Passes, known_passes
 
+_BAD_DRAFTS: tuple[Any, ...] = (
+    [[2.0, 4.0]],
+    [[4.0, 2.0]] * 15,
+    [[1, 8]] * 15,
+    [[0.0, 0.0]] * 15,
+    [[0.0, 1e-5]] * 15,
+    [[1.0, 9.0]] * 15,
+    [[1.0, 8.0, 1.0]] * 15,
+    [*[[1.0, 8.0]] * 14, [8.0, 7.0]],
+    "many",
+)
 _ROOM = 40 * (8 + 2 * 16)  # bytes; a position of a key has 8, and 16 in each of two caches
 
 
@@ -22,6 +37,7 @@ def decoding() -> dict[str, Any]:
         "looked_up": [_looked_up(rng, size) for size in (0, 1, 2, 3, 4, 6, 9, 14, 20, 40)],
         "steps": [_steps(*each) for each in ((1, 1), (2, 1), (3, 2), (4, 1), (4, 3), (5, 5))],
         "kept": [_kept(rng, room) for room in (_ROOM, 0)],
+        "passes": _requests(rng),
         "images": [_image(rng.standard_normal(size, np.float32)) for size in (1, 12, 27)],
     }
 
@@ -35,6 +51,38 @@ def _drafts(rng: np.random.Generator, num_codes: int, widest: int) -> dict[str, 
         codes = drafts.codes_BN[0].tolist()
         passes.append({"chosen": chosen[0].tolist(), "added": added, "codes": codes})
     return {"num_codes": num_codes, "widest": widest, "passes": passes}
+
+
+def _requests(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Requests whose notes follow each other, at several shares of right drafts; bad notes."""
+    known: dict[str, Any] = {str(width): [5.0 + width, 6.0 + width] for width in WIDTHS}
+    requests = []
+    for right, images in ((0.5, 1), (0.9, 1), (0.9, 3), (0.88, 1), (0.1, 2), (0.0, 1), (0.9, 1)):
+        requests.append(_request(rng, known, right, images))
+        known = requests[-1]["after"]
+    bad = [known | {"drafts": drafts} for drafts in _BAD_DRAFTS]
+    bad.append(known | {"2": [1.0, -1.0, 2.0], "3": [1]})
+    return requests + [_request(rng, note, 0.7, 1) for note in bad]
+
+
+def _request(
+    rng: np.random.Generator, note: dict[str, Any], right: float, images: int
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "note.json"
+        path.write_text(json.dumps(note), encoding="utf-8")
+        chosen, passes = Passes(WIDTHS, path, known_passes(path)), []
+        for most in (*[1000] * 40, 9, 5, 1):
+            width = chosen.begin(most)
+            ok = np.cumprod(rng.random((images, width - 1)) < right, axis=1)
+            accepted_B = (1 + ok.sum(1)) * (rng.random(images) < 0.9)
+            took_ms = 5.0 + width + float(rng.random())
+            chosen.learn(accepted_B, took_ms)
+            accepted = accepted_B.tolist()
+            passes.append({"most": most, "width": width, "ms": took_ms, "accepted": accepted})
+        chosen.keep()
+        after = json.loads(path.read_text(encoding="utf-8"))
+        return {"before": note, "passes": passes, "after": after}
 
 
 def _looked_up(rng: np.random.Generator, size: int) -> dict[str, Any]:

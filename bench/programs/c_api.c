@@ -1,5 +1,5 @@
 /* What bench/programs/c_api.py times of the C API: opening, and images in chunks of codes or steps.
- * usage: native BUNDLE ONNXRUNTIME THREADS
+ * usage: native BUNDLE ONNXRUNTIME THREADS PARALLEL
  * A line of its input, a number, draws as far as so many codes on, or as the end of the image for 0. It answers with the time
  * that took as JSON; before the very first code is told, with a line. At the end: what opening took, the most memory held. */
 #include <stdio.h>
@@ -24,15 +24,15 @@ static long peak_kb(void) {
     return found;
 }
 
-/* Go on with an image by so many codes or steps, 0: all that are left; a new one where none is under way. 0, or -1 where it
- * fails. */
-static int draw(je_session *session, je_job **job, int count) {
+/* Go on with an image by so many codes or steps, 0: all that are left; a new one where none is under way. parallel: that of
+ * a request. 0, or -1 where it fails. */
+static int draw(je_session *session, je_job **job, int count, int parallel) {
     static double first_ms = -1;
     const double began = now_ms();
     je_request request;
     je_request_init(&request, sizeof request);
     request.prompt = "a red circle";
-    request.parallel = 1; /* each pass adds one code: so many passes are timed as codes are asked for */
+    request.parallel = parallel;
     if (!*job && je_job_start(session, &request, job)) return -1;
     je_event event = {.size = sizeof event};
     je_status status;
@@ -56,7 +56,7 @@ static int draw(je_session *session, je_job **job, int count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 4) return 2;
+    if (argc < 5) return 2;
     je_options options;
     je_options_init(&options, sizeof options);
     options.onnxruntime = argv[2];
@@ -68,7 +68,7 @@ int main(int argc, char **argv) {
     const double open_ms = now_ms() - began;
     char line[16];
     while (fgets(line, sizeof line, stdin))
-        if (draw(session, &job, atoi(line))) return fprintf(stderr, "%s\n", je_error()), 1;
+        if (draw(session, &job, atoi(line), atoi(argv[4]))) return fprintf(stderr, "%s\n", je_error()), 1;
     printf("{\"open_ms\": %.3f, \"peak_kb\": %ld}\n", open_ms, peak_kb());
     je_job_free(job);
     je_session_close(session);

@@ -1,19 +1,22 @@
 r"""Cost of the C API beside Python: library, opening, first code, images, memory.
 
-    python bench/programs/c_api.py LIBRARY BUNDLE... [--starts 5] [--images 2] \
+    python bench/programs/c_api.py LIBRARY BUNDLE... [--starts 5] [--images 2] [--auto] \
         [--record FILE]
 
 LIBRARY is a built libjanus_edge (scripts/build-native, docs/c-api.md). A round starts a process of
 each kind, which opens the bundle and draws an image. Then both draw more, in turns of CHUNK codes
 or steps, as the memory bandwidth drifts within seconds here. There are several rounds, as speed
-differs from process to process. Both use the ONNX Runtime library of Python's package. Values are
-medians over the rounds; the last line of each bundle is one JSON document.
+differs from process to process. Passes have one position; with --auto both programs also draw by
+passes of the widths that they choose (docs/decoding.md). Both use the ONNX Runtime library of
+Python's package. Values are medians over the rounds; the last line of each bundle is one JSON
+document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,9 +39,10 @@ from janus_edge.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = "--worker"
+AUTO = "_auto"  # of a program that chooses the widths of passes
 
 
-def run_python(bundle: str, threads: int) -> None:
+def run_python(bundle: str, threads: int, parallel: int | None) -> None:
     """Do what bench/programs/c_api.c does."""
     began = time.perf_counter()
     session = Session(open_bundle(bundle), num_threads=threads)
@@ -48,7 +52,7 @@ def run_python(bundle: str, threads: int) -> None:
     for line in sys.stdin:
         count, done, is_finished, began = int(line), 0, False, time.perf_counter()
         if events is None:
-            events = session.generate_image(ImageRequest(prompt="a red circle", parallel=1))
+            events = session.generate_image(ImageRequest(prompt="a red circle", parallel=parallel))
         for event in events:
             if isinstance(event, Finished):
                 events, is_finished = None, True
@@ -124,14 +128,23 @@ def measure(commands: dict[str, list[str]], options: argparse.Namespace) -> dict
         | {"warm_image_ms": round(statistics.median(drawn[name]), 1)}
         for name, rows in kept.items()
     }
-    pairs = zip(drawn["c_api"], drawn["python_api"], strict=True)
     c, python = medians["c_api"], medians["python_api"]
     return medians | {
         "c_over_python": {
             **{key: round(c[key] / python[key], 3) for key in c},
-            "warm_image_by_pairs": round(statistics.median(a / b for a, b in pairs), 3),
-        }
+            "warm_image_by_pairs": _by_pairs(drawn["c_api"], drawn["python_api"]),
+        },
+        "auto_over_one": {
+            name: _by_pairs(drawn[name + AUTO], drawn[name])
+            for name in ("c_api", "python_api")
+            if name + AUTO in drawn
+        },
     }
+
+
+def _by_pairs(numerators: list[float], denominators: list[float]) -> float:
+    pairs = zip(numerators, denominators, strict=True)
+    return round(statistics.median(a / b for a, b in pairs), 3)
 
 
 def _in_turn(sides: dict[str, Side], chunk: int) -> dict[str, float]:
@@ -159,6 +172,7 @@ def _options() -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--chunk", type=int, default=8, help="codes or steps a turn")
+    parser.add_argument("--auto", action="store_true", help="also passes of chosen widths")
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     try:
@@ -168,14 +182,21 @@ def _options() -> tuple[argparse.Namespace, dict[str, str]]:
     return options, bundles
 
 
+def _programs(program: Path, ort: Path) -> tuple[tuple[str, list[str], list[str]], ...]:
+    """Return the words of each program's command before and after the bundle."""
+    python = [sys.executable, __file__, WORKER]
+    return ("c_api", [str(program)], [str(ort)]), ("python_api", python, [])
+
+
 def main() -> None:
     """Build the C program, measure, print and record."""
     if sys.argv[1:2] == [WORKER]:
-        return run_python(sys.argv[2], int(sys.argv[3]))
+        return run_python(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) or None)
     options, bundles = _options()
-    library, threads = options.library.resolve(), str(options.threads)
+    library = options.library.resolve()
     (ort,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["JANUS_EDGE_HOME"] = folder  # notes of earlier runs have no say
         program, source = Path(folder) / "native", ROOT / "bench/programs/c_api.c"
         words = [f"-I{ROOT / 'native/include'}", library, f"-Wl,-rpath,{library.parent}"]
         if subprocess.run(["gcc", "-O2", source, *words, "-o", program]).returncode:
@@ -183,8 +204,9 @@ def main() -> None:
         for name, bundle in bundles.items():
             before = describe()
             commands = {
-                "c_api": [str(program), bundle, str(ort), threads],
-                "python_api": [sys.executable, __file__, WORKER, bundle, threads],
+                f"{api}{suffix}": [*begin, bundle, *end, str(options.threads), parallel]
+                for suffix, parallel in (("", "1"), (AUTO, "0"))[: 1 + options.auto]
+                for api, begin, end in _programs(program, ort)
             }
             result = {
                 "schema": "native/1",

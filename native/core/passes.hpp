@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,8 +17,8 @@ namespace je {
 
 constexpr int64_t kMostWidth = 64;  // what may be asked for
 
-// Return the note that keeps the costs of passes. bundle: SHA-256 of its manifest. instructions: the instruction set of
-// the CPU kernels. rows: of the decoder. head: the component that makes logits.
+// Return the note that keeps what passes cost and how many drafts are right. bundle: SHA-256 of its manifest.
+// instructions: the instruction set of the CPU kernels. rows: of the decoder. head: the component that makes logits.
 std::optional<std::filesystem::path> costs_note(const std::string& bundle, const std::string& instructions,
                                                 int num_threads, int64_t rows, const std::string& head);
 
@@ -27,7 +28,7 @@ class Passes {
   // Passes of one width.
   explicit Passes(int64_t width) : widths_{width} {}
 
-  // Passes of the widths that draw fastest. note: keeps their costs.
+  // Passes of the widths that draw fastest. note: keeps what is learned for later requests.
   explicit Passes(std::optional<std::filesystem::path> note);
 
   int64_t widest() const { return widths_.back(); }
@@ -38,10 +39,20 @@ class Passes {
   // Stop the clock and learn from a pass. accepted: how many codes it added to each image.
   void end(const std::vector<int64_t>& accepted);
 
-  // Write what was learned about costs.
+  // Learn from a pass that took so many ms.
+  void learn(const std::vector<int64_t>& accepted, double took_ms);
+
+  // Write what was learned if it is news.
   void keep() const;
 
  private:
+  // Of a draft: right ones and tested ones, as weights.
+  struct Draft {
+    double right, tested;
+  };
+
+  static Draft read(const nlohmann::json& found);
+  static double codes(const std::vector<Draft>& drafts, int64_t width);
   int64_t choose(int64_t most) const;
   double speed(int64_t width) const;
 
@@ -49,8 +60,8 @@ class Passes {
   std::optional<std::filesystem::path> note_;
   std::map<int64_t, std::vector<double>> samples_;  // ms of passes, by their width
   std::map<int64_t, int64_t> times_;                // passes of each width
-  std::vector<double> right_, tested_;              // by draft
-  size_t num_known_ = 0;
+  std::vector<Draft> drafts_, known_drafts_;        // of the widest pass; now, and before the request
+  size_t num_known_ = 0;                            // samples before the request
   int64_t num_passes_ = 0, width_ = 0;
   std::chrono::steady_clock::time_point began_;
 };

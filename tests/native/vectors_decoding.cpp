@@ -1,9 +1,14 @@
-// Compares drafts, overlapping rows and what is kept with tests/vectors/decoding.json.
+// Compares drafts, widths of passes, overlapping rows and what is kept with tests/vectors/decoding.json.
+#include <unistd.h>
+
+#include <filesystem>
 #include <memory>
 
 #include "drafts.hpp"
 #include "kept.hpp"
+#include "notes.hpp"
 #include "overlap.hpp"
+#include "passes.hpp"
 #include "vectors.hpp"
 
 namespace {
@@ -16,6 +21,20 @@ void check_drafts(const json& given) {
       same(drafts.take(pass["chosen"], num_codes), pass["added"].get<int64_t>(), "drafts " + pass.dump());
       same(drafts.codes, pass["codes"].get<std::vector<int64_t>>(), "drafts, codes " + pass.dump());
     }
+  }
+}
+
+// note: a file that the requests write to.
+void check_passes(const json& given, const std::filesystem::path& note) {
+  for (const json& request : given) {
+    je::write_note(note, request["before"]);
+    je::Passes passes(note);
+    for (const json& pass : request["passes"]) {
+      same(passes.begin(pass["most"]), pass["width"].get<int64_t>(), "width " + pass.dump());
+      passes.learn(pass["accepted"].get<std::vector<int64_t>>(), pass["ms"]);
+    }
+    passes.keep();
+    same(je::read_note(note), request["after"], "note of passes");
   }
 }
 
@@ -72,6 +91,9 @@ void check_digests(const json& given) {
 
 void check_decoding(const json& given) {
   check_drafts(given["drafts"]);
+  const auto folder = std::filesystem::temp_directory_path() / ("je-vectors-" + std::to_string(getpid()));
+  check_passes(given["passes"], folder / "note.json");
+  std::filesystem::remove_all(folder);
   check_looked_up(given["looked_up"]);
   check_steps(given["steps"]);
   for (const json& each : given["kept"]) check_calls(each);

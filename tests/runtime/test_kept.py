@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from janus_edge.runtime.backends import Engine, Shared, load_engine
+from janus_edge.runtime import answer
+from janus_edge.runtime.backends import Engine, Shared, cpu_kernels, load_engine
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.conversation import Conversation
-from janus_edge.runtime.decode import looked_up
+from janus_edge.runtime.decode import decode_text, looked_up
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Finished, Image, Text
 from janus_edge.runtime.kept import Context, Kept, image_digest, image_key
 from janus_edge.runtime.prompt import Turn
 from janus_edge.runtime.requests import AskRequest, ImageRequest
 from janus_edge.runtime.session import Session
+
+BOUND = 1e-3  # docs/decoding.md
 
 
 def _context(*key: int, heads: int = 2) -> Context:
@@ -212,6 +215,33 @@ def test_a_conversation_goes_on(folder: Path, positions: list[tuple[int, int]]) 
         alone = Session(open_bundle(folder), num_threads=1, context_mb=0)
         assert answer == _answer(alone, question, history=tuple(history))
         history.append(Turn(message=question, answer=answer or "yes", num_images=int(number == 0)))
+
+
+@pytest.mark.parametrize("runs_graphs", [False, True])
+def test_logits_after_a_kept_beginning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runs_graphs: bool
+) -> None:
+    """Those of computing afresh: the same bits with the CPU kernels, within 1e-3 in a graph."""
+    if runs_graphs:
+        monkeypatch.setattr(cpu_kernels, "runs", lambda name, manifest: False)
+    seen: list[np.ndarray] = []
+
+    def decode(decoder: Any, head: Any, table: Any, hidden_BD: np.ndarray, *rest: Any) -> Any:
+        seen.append(head(hidden_BD).copy())
+        return decode_text(decoder, head, table, hidden_BD, *rest)
+
+    monkeypatch.setattr(answer, "decode_text", decode)
+    session = Session(open_bundle(folder), num_threads=1)
+    assert not (runs_graphs and session.uses_cpu_kernels)
+    for question in ("how many circles are there?", "what colour is the star?", "how many?"):
+        seen.clear()
+        _answer(session, question)
+        _answer(Session(open_bundle(folder), num_threads=1), question)
+        kept_BV, fresh_BV = seen
+        if session.uses_cpu_kernels:
+            assert np.array_equal(kept_BV, fresh_BV)
+        else:
+            assert np.abs(kept_BV - fresh_BV).max() < BOUND
 
 
 def test_one_prompt_is_computed_once(folder: Path, positions: list[tuple[int, int]]) -> None:

@@ -18,13 +18,15 @@ from janus_edge.runtime.decode import Drafts, Settings, code_chooser, decode_cod
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Event, Finished, Image
 from janus_edge.runtime.passes import (
+    MOST_TESTED,
     MOST_WIDTH,
     PRIOR,
     ROUNDS,
     TRIAL,
     WIDTHS,
+    Known,
     Passes,
-    known_samples,
+    known_passes,
 )
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
@@ -165,21 +167,94 @@ class Clock:
 
 def test_costs_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock, note = Clock(monkeypatch, lambda width: 10.0 + width), tmp_path / "a" / "note.json"
-    first = Passes(WIDTHS, note, known_samples(note))
+    first = Passes(WIDTHS, note, known_passes(note))
     widths = clock.run(first, 0.5, 5)
     assert widths == [1, 1, 2, 2, 3]  # the first pass of a width does not count
     first.keep()
     assert json.loads(note.read_text(encoding="utf-8"))["1"] == [11.0]
-    second = Passes(WIDTHS, note, known_samples(note))
+    second = Passes(WIDTHS, note, known_passes(note))
     assert all(width in WIDTHS for width in clock.run(second, 0.5, 8 * (ROUNDS + 1)))
     second.keep()
     known = json.loads(note.read_text(encoding="utf-8"))
+    assert len(known.pop("drafts")) == WIDTHS[-1] - 1
     assert known == {str(width): [10.0 + width] * ROUNDS for width in WIDTHS}
     written = note.stat().st_mtime_ns
-    third = Passes(WIDTHS, note, known_samples(note))
-    clock.run(third, 0.5, 30)
+    third = Passes(WIDTHS, note, known_passes(note))
     third.keep()
     assert note.stat().st_mtime_ns == written
+
+
+def test_a_later_request_begins_with_what_is_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also after a change; what is not news is not written."""
+    clock, note = Clock(monkeypatch, lambda width: 40.0 + width), tmp_path / "note.json"
+
+    def widths_of_a_request(right: float) -> list[int]:
+        chosen = Passes(WIDTHS, note, known_passes(note))
+        widths = clock.run(chosen, right, 300)
+        chosen.keep()
+        return widths
+
+    widths_of_a_request(0.9)
+    assert min(widths_of_a_request(0.9)[:10]) >= 8
+    assert all(tested <= MOST_TESTED for _, tested in known_passes(note).drafts)
+    written = note.stat().st_mtime_ns
+    widths_of_a_request(0.9)
+    assert note.stat().st_mtime_ns == written
+    assert widths_of_a_request(0.0)[-10:].count(1) >= 9
+    assert note.stat().st_mtime_ns != written
+    assert widths_of_a_request(0.0)[:10].count(1) == 9  # and a trial
+
+
+def test_small_images_find_right_drafts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of 63 codes is over in few passes, yet each has a trial."""
+    clock, known = Clock(monkeypatch, lambda width: 10.0 + 2.0 * width), Known.nothing(WIDTHS)
+    codes, passes_of = 63, []
+    clock.run(Passes(WIDTHS, None, known), 0.0, 40)  # costs are known
+    for right in (*[0.0] * 20, *[0.9] * 20):
+        chosen, drawn = Passes(WIDTHS, None, known), 0
+        rng = np.random.default_rng(len(passes_of))
+        while drawn < codes:
+            width = chosen.begin(codes - drawn)
+            clock.now += (10.0 + 2.0 * width) / 1e3
+            wrong = np.flatnonzero(rng.random(width - 1) > right)
+            added = 1 + (int(wrong[0]) if len(wrong) else width - 1)
+            chosen.end(np.array([added]))
+            drawn += added
+        chosen.keep()
+        passes_of.append(len(chosen.done))
+    assert min(passes_of[5:20]) >= 60
+    assert max(passes_of[-10:]) <= 25, passes_of
+
+
+def test_a_session_without_a_folder_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, known = Clock(monkeypatch, lambda width: 40.0 + width), Known.nothing(WIDTHS)
+    for _ in range(2):
+        chosen = Passes(WIDTHS, None, known)
+        widths = clock.run(chosen, 0.9, 300)
+        chosen.keep()
+    assert min(widths[:10]) >= 8
+
+
+_NO_DRAFTS = (
+    "[[1.0, 8.0]]",
+    str([[8.0, 7.0]] * 15),
+    str([[1, 8]] * 15),
+    str([[0.0, 1e-5]] * 15),
+    str([[1.0, 9.0]] * 15),
+    str([*[[1.0, 8.0]] * 14, [1.0, 8.0, 1.0]]),
+    "[null]",
+    "3",
+)
+
+
+@pytest.mark.parametrize("drafts", _NO_DRAFTS)
+def test_damaged_drafts_are_tested_anew(tmp_path: Path, drafts: str) -> None:
+    note = tmp_path / "note.json"
+    note.write_text(f'{{"1": [3.5], "drafts": {drafts}}}', encoding="utf-8")
+    known = known_passes(note)
+    assert known.samples[1] == [3.5] and known.drafts == Known.nothing(WIDTHS).drafts
 
 
 _NO_SAMPLES = ("3", "[1.0, 2.0, 3.0, 4.0]", "[-1.0]", "[NaN]", '["x"]', "[true]", "null")
@@ -194,7 +269,7 @@ def test_a_damaged_note_is_measured_anew(
 ) -> None:
     note = tmp_path / "note.json"
     note.write_text(text, encoding="utf-8")
-    chosen = Passes(WIDTHS, note, known_samples(note))
+    chosen = Passes(WIDTHS, note, known_passes(note))
     assert Clock(monkeypatch, float).run(chosen, 0.5, 4) == [1, 1, 2, 2]
 
 
@@ -220,15 +295,15 @@ def test_the_fastest_width_is_chosen(
 
 def test_widths_that_do_not_fit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short answers learn, too: what has no room is neither measured nor taken."""
-    clock, samples = Clock(monkeypatch, lambda width: 10.0 * width), known_samples(Path("none"))
+    clock, known = Clock(monkeypatch, lambda width: 10.0 * width), Known.nothing(WIDTHS)
     for _ in range(20):
-        chosen = Passes(WIDTHS, None, samples)
+        chosen = Passes(WIDTHS, None, known)
         for _ in range(4):
             width = chosen.begin(10)
             assert width in WIDTHS[:6]
             clock.now += 10.0 * width / 1e3
             chosen.end(np.array([1]))
-    assert [len(samples[width]) for width in WIDTHS] == [ROUNDS] * 6 + [0, 0]
+    assert [len(known.samples[width]) for width in WIDTHS] == [ROUNDS] * 6 + [0, 0]
     assert chosen.begin(10) == 1
 
 
