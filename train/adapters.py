@@ -5,7 +5,7 @@ Source: arXiv 2106.09685.
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from janus_edge.model.weights import Model
 from janus_edge.runtime.errors import OptionError
@@ -35,6 +35,11 @@ def add_adapters(model: Model, rank: int) -> None:
         r=rank, lora_alpha=SCALE * rank, target_modules=list(MATRICES), use_rslora=False
     )
     inject_adapter_in_model(config, model.language_model)
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Return whether adapters stand beside some matrices of a model."""
+    return any(ADAPTER in name for name, _ in model.named_parameters())
 
 
 def is_frozen(name: str) -> bool:

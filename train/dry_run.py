@@ -16,7 +16,7 @@ from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Model
 from janus_edge.runtime.errors import OptionError
-from janus_edge.train.adapters import ADAPTER, add_adapters, is_frozen
+from janus_edge.train.adapters import add_adapters, has_adapters, is_frozen
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.mixing import shares_at
 from janus_edge.train.packing import Packed, join, pack
@@ -72,11 +72,11 @@ def num_trained(recipe: Recipe, stage: Stage, model: Model) -> int:
 def _learning(recipe: Recipe, stage: Stage, model: Model) -> dict[str, nn.Parameter]:
     """Return the parameters that a stage trains, by name; adapters in place of what has them."""
     starts, parameters = recipe.prefixes(stage), dict(model.named_parameters())
-    has_adapters = any(ADAPTER in name for name in parameters)
+    frozen = is_frozen if has_adapters(model) else lambda name: False
     return {
         name: each
         for name, each in parameters.items()
-        if name.startswith(starts) and not (has_adapters and is_frozen(name))
+        if name.startswith(starts) and not frozen(name)
     }
 
 
@@ -97,7 +97,7 @@ def bytes_per_gpu(recipe: Recipe, stage: Stage, model: Model, world: int, rows: 
     sizes = {n: p.numel() for n, p in model.named_parameters() if not n.startswith(_CODEC)}
     whole, trained = sum(sizes.values()), num_trained(recipe, stage, model)
     states = 4 * whole + 12 * trained
-    if recipe.ema is not None:
+    if recipe.ema is not None and not has_adapters(model):
         states += 4 * max(num_trained(recipe, each, model) for each in recipe.stages)
     if world == 1:  # autocast keeps a copy of what it multiplies
         gathered = 2.0 * whole

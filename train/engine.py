@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from janus_edge.train.adapters import is_frozen
+from janus_edge.train.adapters import has_adapters, is_frozen
 from janus_edge.train.loop import autocast, select_trainable
 from janus_edge.train.optimizers import optimizers_of
 from janus_edge.train.packing import Packed
@@ -188,7 +188,7 @@ def _step(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    if run.recipe.ema is not None:
+    if run.recipe.ema is not None and run.mean:
         _follow(run.mean, run.trainee, run.recipe.ema)
     return totals | {"norm": norm / run.world.size}
 
@@ -251,11 +251,14 @@ def _follow(mean: dict[str, Tensor], trainee: nn.Module, decay: float) -> None:
 def first_mean(trainee: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
     """Return the mean of the weights at the start: a copy of all that any stage trains.
 
+    Adapters have no mean: the mean of products is not the product of means, and it would hold back
+    the little that they learn.
+
     Args:
         trainee: The model, prepared as it is trained.
         recipe: The recipe; without ``ema`` there is no mean.
     """
-    if recipe.ema is None:
+    if recipe.ema is None or has_adapters(trainee):
         return {}
     starts = tuple(f"model.{p}" for stage in recipe.stages for p in recipe.prefixes(stage))
     return {

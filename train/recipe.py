@@ -152,6 +152,7 @@ class Recipe(Section):
         betas: AdamW's.
         clip: Largest norm of the gradient.
         ema: Part of the old mean of the weights that each step keeps; None for no mean.
+            Adapters have none.
         timesteps: JanusFlow's timesteps.
         repa: JanusFlow's REPA; None leaves it out.
         prompt: Roles and system prompt.

@@ -169,6 +169,7 @@ def _train(
 def _prepared(model: Model, recipe: Recipe, how: How, world: World) -> JanusLosses | FlowLosses:
     """Return what is trained, on its device, spread over the processes."""
     if how.lora:
+        torch.manual_seed(recipe.seed)  # of the adapters
         add_adapters(model, how.lora)
     trainee = trainee_of(model, recipe).to(world.device)
     prepare(

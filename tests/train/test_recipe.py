@@ -12,9 +12,10 @@ from janus_edge.model.published import read_config
 from janus_edge.runtime.errors import OptionError
 from janus_edge.shapes import scenes as shapes
 from janus_edge.things import scenes as things
+from janus_edge.train.adapters import add_adapters
 from janus_edge.train.dry_run import bytes_per_gpu, lines_of, num_trained
 from janus_edge.train.mixing import shares_at
-from janus_edge.train.recipe import ROLES, Phase, Stage, load_recipe, recipe_names
+from janus_edge.train.recipe import ROLES, Phase, Recipe, Stage, load_recipe, recipe_names
 from janus_edge.train.start import on_meta
 from tests.train.bench import RECIPES
 
@@ -160,6 +161,21 @@ def test_a_dry_run_with_adapters() -> None:
     assert counted in next(line for line in lines if line.startswith("stage2"))
     full, adapted = (_memory(list(found)) for found in (lines_of(recipe), lines))
     assert adapted[1] < full[1] / 2  # stage 2, one GPU
+
+
+def test_a_dry_run_counts_the_mean_of_the_weights() -> None:
+    recipe = load_recipe("tiny-things-tune")
+    without = recipe.model_copy(update={"ema": None})
+    assert recipe.ema is not None
+
+    def bytes_of(chosen: Recipe, lora: int) -> float:
+        model = on_meta(chosen)
+        if lora:
+            add_adapters(model, lora)
+        return bytes_per_gpu(chosen, chosen.stages[0], model, 1, 1)
+
+    assert bytes_of(recipe, 0) > bytes_of(without, 0)
+    assert bytes_of(recipe, 4) == bytes_of(without, 4)  # adapters have none
 
 
 def _memory(lines: list[str]) -> list[float]:

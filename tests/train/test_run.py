@@ -45,10 +45,13 @@ def how(lora: int = 0, **values: float) -> How:
     return How(settings=Settings(**settings), lora=lora)  # type: ignore[arg-type]
 
 
-def run(name: str, folder: Path, dataset: Path, start: Path, given: How) -> Path:
+def run(
+    name: str, folder: Path, dataset: Path, start: Path, given: How, **changes: float | str
+) -> Path:
     recipe = load_recipe(RECIPES / f"{name.removesuffix('-muon')}.toml")
     if name.endswith("-muon"):
-        recipe = Recipe.model_validate(recipe.model_dump() | {"optimizer": "muon"})
+        changes["optimizer"] = "muon"
+    recipe = Recipe.model_validate(recipe.model_dump() | changes)
     sources = Sources(checkpoint=start)
     return train_recipe(recipe, dataset, folder, sources, given, lambda line: None)
 
@@ -258,6 +261,8 @@ def test_low_rank_adapters(dataset: Path, starts: dict[str, Path], tmp_path: Pat
             assert strengths[1] > 1e-3 and strengths[2] < 0.05 * strengths[1], name
         else:
             assert torch.equal(value.half(), before[name].half()), name
+    run("mini", tmp_path / "mean", dataset, starts["mini"], given, ema=0.9)
+    assert _weights(tmp_path / "mean") == _weights(tmp_path / "lora")  # adapters have no mean
 
 
 @pytest.mark.parametrize("more", [(), ("--lora", "2", "--samples-every", "40")], ids=str)
