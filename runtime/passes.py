@@ -35,7 +35,7 @@ FIRST_TRIAL = 8  # ... this one first
 
 @dataclass
 class Known:
-    """What earlier requests told about passes.
+    """Holds what earlier requests told about passes.
 
     Attributes:
         samples: ms of passes, by their width.

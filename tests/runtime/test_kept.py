@@ -221,7 +221,7 @@ def test_a_conversation_goes_on(folder: Path, positions: list[tuple[int, int]]) 
 def test_logits_after_a_kept_beginning(
     folder: Path, monkeypatch: pytest.MonkeyPatch, runs_graphs: bool
 ) -> None:
-    """Those of computing afresh: the same bits with the CPU kernels, within 1e-3 in a graph."""
+    """Compare with computing afresh: the same bits with the CPU kernels, 1e-3 in a graph."""
     if runs_graphs:
         monkeypatch.setattr(cpu_kernels, "runs", lambda name, manifest: False)
     seen: list[np.ndarray] = []

@@ -34,7 +34,7 @@ def test_the_judge_knows_blips() -> None:
 
 @pytest.mark.slow
 def test_something_new_is_learned_and_what_was_known_stays(tmp_path: Path) -> None:
-    """Of the default model; docs/fine-tuning.md says what tiny-janus forgets."""
+    """Fine-tune the default model; docs/fine-tuning.md says what tiny-janus forgets."""
     found = measured(tmp_path, "tiny-things", 600, ["full", "lora"])
     before = found["before"]
     assert before["new"] <= 0.1
