@@ -121,7 +121,7 @@ def use():
 for kind, error in ((b"memory", MemoryError), (b"thread", OptionError)):
     shim.je_fault_arm(b"_cpu_kernels", kind, 0, 12, 0)
     use()
-    calls, failed = shim.je_fault_calls(), 0
+    calls, due, failed = shim.je_fault_calls(), 0, 0
     assert calls > 0, kind
     for at in range(1, calls + 1) if calls < 20 else [*range(1, 15), calls // 2, calls]:
         shim.je_fault_arm(b"_cpu_kernels", kind, at, 12, 0)
@@ -129,17 +129,21 @@ for kind, error in ((b"memory", MemoryError), (b"thread", OptionError)):
             use()
         except (MemoryError, OptionError):
             failed += 1
+        due += shim.je_fault_calls() >= at
     shim.je_fault_arm(b"_cpu_kernels", b"none", 0, 0, 0)
-    print(kind.decode(), calls, failed)
+    print(kind.decode(), due, failed)
     use()
 """
 
 
 @pytest.mark.skipif(library() is None, reason="this processor has not the instructions")
 def test_our_own_decoder_in_python(shim: Path, int4_dir: Path) -> None:
-    """Each failure is an exception, and the next session is as good as new."""
+    """Each failure is an exception, and the next session is as good as new.
+
+    How many allocations there are differs from time to time: `auto` tries passes by what they cost.
+    """
     assert c.sizeof(c.c_long) == 8
     found = checked(sys.executable, "-c", IN_PYTHON, int4_dir, LD_PRELOAD=str(shim))
     for line in found.splitlines():
-        kind, calls, failed = line.split()
-        assert int(failed) >= min(int(calls), 16) > 0, kind
+        kind, due, failed = line.split()
+        assert int(failed) == int(due) >= {"memory": 12, "thread": 1}[kind], kind
