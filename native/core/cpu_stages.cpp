@@ -51,10 +51,14 @@ struct Opened {
   Opened(const Bundle& bundle, const std::string& name, std::shared_ptr<Pool> given, void (*close)(Kind*))
       : weights(bundle, bundle.component(name)), pool(std::move(given)), part(nullptr, close) {}
 
-  // Take what was opened. Throws Error if that is nullptr.
-  void take(Kind* opened, const Lookup& lookup) {
+  // Open the part. Throws Error, as Lookup::check does.
+  template <class Sizes>
+  void open(int (*function)(Sizes, const je_weights*, je_pool*, Kind**), const Sizes& sizes) {
+    const Lookup lookup(weights);
+    Kind* found = nullptr;
+    const int opened = function(sizes, lookup.get(), pool->get(), &found);
+    part.reset(found);
     lookup.check(opened);
-    part.reset(opened);
   }
 
   // Run one image. Throws Error.
@@ -76,8 +80,7 @@ Stage encoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
   const je_encoder_sizes sizes{static_cast<int32_t>(bundle.manifest.sizes.image_size),
                                whole(weights.constant("patch_size")), whole(weights.constant("heads")),
                                static_cast<float>(weights.constant("epsilon"))};
-  const Lookup lookup(weights);
-  opened->take(je_encoder_open(sizes, lookup.get(), opened->pool->get()), lookup);
+  opened->open(je_encoder_open, sizes);
   const int64_t patches = je_encoder_num_patches(opened->part.get()), width = je_encoder_width(opened->part.get());
   const TensorInfo* made = bundle.component("vision_encoder").output("features");
   weights.require(made != nullptr && made->shape.size() == 3 && made->shape[1].size == patches &&
@@ -131,8 +134,7 @@ Stage image_decoder_stage(const Bundle& bundle, std::shared_ptr<Pool> pool) {
   const je_image_decoder_sizes sizes{static_cast<int32_t>(channels),
                                      static_cast<int32_t>(has_codes ? known.code_grid : known.latent_size),
                                      whole(weights.constant("groups"))};
-  const Lookup lookup(weights);
-  opened->take(je_image_decoder_open(sizes, lookup.get(), opened->pool->get()), lookup);
+  opened->open(je_image_decoder_open, sizes);
   weights.require(je_image_decoder_image_size(opened->part.get()) == known.image_size);
   opened->size = 3 * known.image_size * known.image_size;
   return [opened, cells](const Tensor& given, const Tensor& to, const Cancel& cancel) {

@@ -97,10 +97,10 @@ Lookup::Lookup(const Weights& weights) : weights_(weights), functions_{} {
   };
 }
 
-void Lookup::check(const void* opened) const {
-  if (opened != nullptr) return;
+void Lookup::check(int opened) const {
   if (error_) std::rethrow_exception(error_);
-  weights_.require(false);
+  if (opened == JE_NO_MEMORY) throw std::bad_alloc();
+  weights_.require(opened == JE_OPENED);
 }
 
 }  // namespace je

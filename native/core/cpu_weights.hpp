@@ -62,8 +62,8 @@ class Lookup {
 
   const je_weights* get() const { return &functions_; }
 
-  // Throw what looking up threw, if what was opened is nullptr.
-  void check(const void* opened) const;
+  // Throw Error if `opened`, what opening a component returned, is not JE_OPENED: what looking up threw, if it did.
+  void check(int opened) const;
 
  private:
   const Weights& weights_;

@@ -22,7 +22,7 @@ struct je_encoder {
   int num_layers, width, num_patches;
   je_matrix patches;
   const float *positions, *norm_weight, *norm_bias;
-  encoder_layer* layers;
+  encoder_layer layers[MOST_LAYERS];
 };
 
 /* What one call of je_encoder_run reads and writes. */
@@ -76,32 +76,30 @@ static int find_weights(je_encoder* encoder, const je_weights* weights) {
   encoder->positions = weights->floats(context, "pos_embed", encoder->num_patches * width);
   if (!encoder->positions || !find_norm(weights, "norm", width, &encoder->norm_weight, &encoder->norm_bias)) return 0;
   while (encoder->num_layers < MOST_LAYERS &&
-         weights->count(context, named(buffer, "blocks.%d.norm1.weight", encoder->num_layers)) > 0)
+         weights->count(context, named(buffer, "blocks.%d.norm1.weight", encoder->num_layers)) > 0) {
+    if (!find_layer(weights, encoder->num_layers, width, &encoder->layers[encoder->num_layers])) return 0;
     encoder->num_layers++;
-  encoder->layers = calloc((size_t)encoder->num_layers + 1, sizeof *encoder->layers);
-  for (int i = 0; encoder->layers && i < encoder->num_layers; i++)
-    if (!find_layer(weights, i, width, &encoder->layers[i])) return 0;
-  return encoder->layers != NULL;
+  }
+  return 1;
 }
 
-je_encoder* je_encoder_open(je_encoder_sizes sizes, const je_weights* weights, je_pool* pool) {
-  je_encoder* encoder = calloc(1, sizeof *encoder);
-  if (!encoder) return NULL;
+int je_encoder_open(je_encoder_sizes sizes, const je_weights* weights, je_pool* pool, je_encoder** opened) {
+  je_encoder* encoder = *opened = calloc(1, sizeof *encoder);
+  if (!encoder) return JE_NO_MEMORY;
   const int side = sizes.patch_size > 0 ? sizes.image_size / sizes.patch_size : 0;
-  *encoder = (je_encoder){.sizes = sizes, .pool = pool, .num_patches = side * side};
-  if (side > 0 && side <= 256 && find_weights(encoder, weights)) return encoder;
+  encoder->sizes = sizes;
+  encoder->pool = pool;
+  encoder->num_patches = side * side;
+  if (side > 0 && side <= 256 && find_weights(encoder, weights)) return JE_OPENED;
   je_encoder_close(encoder);
-  return NULL;
+  *opened = NULL;
+  return JE_NO_FIT;
 }
 
 int32_t je_encoder_width(const je_encoder* encoder) { return encoder->width; }
 int32_t je_encoder_num_patches(const je_encoder* encoder) { return encoder->num_patches; }
 
-void je_encoder_close(je_encoder* encoder) {
-  if (!encoder) return;
-  free(encoder->layers);
-  free(encoder);
-}
+void je_encoder_close(je_encoder* encoder) { free(encoder); }
 
 /* Place all buffers in memory and return their total size in bytes. If memory is NULL, only count. */
 static size_t lay_out(encoder_run* run, char* memory) {

@@ -16,9 +16,9 @@ typedef struct {
 
 typedef struct je_encoder je_encoder;
 
-/* Make an encoder of the weights that docs/cpu-kernels.md names. Return NULL if one is missing, sizes do not fit, or there is
- * no memory. The pool must outlive it. The caller gives it to je_encoder_close. */
-JE_PUBLIC je_encoder* je_encoder_open(je_encoder_sizes sizes, const je_weights* weights, je_pool* pool);
+/* Make an encoder of the weights that docs/cpu-kernels.md names. Return JE_OPENED, JE_NO_MEMORY or JE_NO_FIT. The pool must
+ * outlive the encoder. The caller gives it to je_encoder_close. */
+JE_PUBLIC int je_encoder_open(je_encoder_sizes sizes, const je_weights* weights, je_pool* pool, je_encoder** opened);
 
 /* Return C and N of an encoder. */
 JE_PUBLIC int32_t je_encoder_width(const je_encoder* encoder);

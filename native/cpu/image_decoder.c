@@ -97,16 +97,18 @@ static int find_weights(je_image_decoder* decoder, const je_weights* weights) {
          find_convolution(weights, "last", 3, channels, 3, &decoder->last);
 }
 
-je_image_decoder* je_image_decoder_open(je_image_decoder_sizes sizes, const je_weights* weights, je_pool* pool) {
-  je_image_decoder* decoder = calloc(1, sizeof *decoder);
-  if (!decoder) return NULL;
+int je_image_decoder_open(je_image_decoder_sizes sizes, const je_weights* weights, je_pool* pool,
+                          je_image_decoder** opened) {
+  je_image_decoder* decoder = *opened = calloc(1, sizeof *decoder);
+  if (!decoder) return JE_NO_MEMORY;
   decoder->sizes = sizes;
   decoder->pool = pool;
   const int is_sane = sizes.cell_channels > 0 && sizes.cell_channels <= MOST_CHANNELS && sizes.side > 0 &&
                       sizes.side <= MOST_PIXELS && sizes.num_groups > 0;
-  if (is_sane && find_weights(decoder, weights)) return decoder;
+  if (is_sane && find_weights(decoder, weights)) return JE_OPENED;
   je_image_decoder_close(decoder);
-  return NULL;
+  *opened = NULL;
+  return JE_NO_FIT;
 }
 
 int32_t je_image_decoder_image_size(const je_image_decoder* decoder) { return decoder->image_size; }

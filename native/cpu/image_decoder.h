@@ -11,9 +11,10 @@ typedef struct {
 
 typedef struct je_image_decoder je_image_decoder;
 
-/* Make a decoder of the weights that docs/cpu-kernels.md names. Return NULL if one is missing, sizes do not fit, or there is
- * no memory. The pool must outlive it. The caller gives it to je_image_decoder_close. */
-JE_PUBLIC je_image_decoder* je_image_decoder_open(je_image_decoder_sizes sizes, const je_weights* weights, je_pool* pool);
+/* Make a decoder of the weights that docs/cpu-kernels.md names. Return JE_OPENED, JE_NO_MEMORY or JE_NO_FIT. The pool must
+ * outlive the decoder. The caller gives it to je_image_decoder_close. */
+JE_PUBLIC int je_image_decoder_open(je_image_decoder_sizes sizes, const je_weights* weights, je_pool* pool,
+                                    je_image_decoder** opened);
 
 /* Return the pixels along a side of the image. */
 JE_PUBLIC int32_t je_image_decoder_image_size(const je_image_decoder* decoder);

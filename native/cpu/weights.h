@@ -4,6 +4,9 @@
 
 #include "decoder.h"
 
+/* What opening a component returns. */
+enum { JE_OPENED = 0, JE_NO_MEMORY = -1, JE_NO_FIT = 1 }; /* JE_NO_FIT: a weight is missing, or sizes do not fit */
+
 /* Functions that look weights up in a bundle. What they return must outlive the component. A function that does not find
  * what is wanted returns NULL or 0, and remembers why; the component is then not opened. */
 typedef struct {

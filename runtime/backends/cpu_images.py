@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from janus_edge.runtime.backends import Arrays
-from janus_edge.runtime.backends.cpu_library import POINTER, Pool, Weights
+from janus_edge.runtime.backends.cpu_library import Pool, Weights
 from janus_edge.runtime.backends.cpu_lookup import Lookup
 from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.sizes import CodeSizes, FlowSizes, Sizes
@@ -96,9 +96,8 @@ class CpuEncoder(_Images):
         known = _EncoderSizes(
             sizes.image_size, int(patch), int(heads), weights.constant(component, "epsilon")
         )
-        lookup, library = Lookup(weights), pool.library
-        opened = library.je_encoder_open(known, ctypes.byref(lookup), POINTER(pool.address))
-        self._address = lookup.opened(opened)
+        library = pool.library
+        self._address = Lookup(weights).open(library.je_encoder_open, known, pool)
         found = (
             library.je_encoder_num_patches(self._address),
             library.je_encoder_width(self._address),
@@ -122,9 +121,8 @@ class CpuImageDecoder(_Images):
             channels, side = sizes.latent_channels, sizes.latent_size
         groups = int(weights.constant(component, "groups"))
         known = _DecoderSizes(channels, side, groups)
-        lookup, library = Lookup(weights), pool.library
-        opened = library.je_image_decoder_open(known, ctypes.byref(lookup), POINTER(pool.address))
-        self._address = lookup.opened(opened)
+        library = pool.library
+        self._address = Lookup(weights).open(library.je_image_decoder_open, known, pool)
         size = library.je_image_decoder_image_size(self._address)
         weights.require((3, size, size) == self._shape)
 

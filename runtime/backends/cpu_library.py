@@ -67,7 +67,6 @@ def open_library(path: Path) -> ctypes.CDLL | None:
     found.je_pool_multiply.restype = ctypes.c_int64
     found.je_pool_multiply.argtypes = (POINTER, ctypes.c_int32)
     for name in ("encoder", "image_decoder"):
-        getattr(found, f"je_{name}_open").restype = POINTER
         getattr(found, f"je_{name}_close").argtypes = (POINTER,)
         getattr(found, f"je_{name}_run").argtypes = (POINTER, POINTER, POINTER)
     found.je_encoder_width.argtypes = found.je_encoder_num_patches.argtypes = (POINTER,)

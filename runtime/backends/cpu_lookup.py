@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
-from janus_edge.runtime.backends.cpu_library import POINTER, Matrix, Weights
+from janus_edge.runtime.backends.cpu_library import POINTER, Matrix, Pool, Weights
 from janus_edge.runtime.errors import BundleError
 
 _BITS = 8
+_NO_MEMORY = -1  # JE_NO_MEMORY
 _COUNT = ctypes.CFUNCTYPE(ctypes.c_int64, POINTER, ctypes.c_char_p)
 _FLOATS = ctypes.CFUNCTYPE(POINTER, POINTER, ctypes.c_char_p, ctypes.c_int32)
 _MATRIX = ctypes.CFUNCTYPE(
@@ -18,7 +20,7 @@ _MATRIX = ctypes.CFUNCTYPE(
 
 
 class Lookup(ctypes.Structure):
-    """``je_weights``: functions that look weights up. Errors are kept for ``opened``."""
+    """``je_weights``: functions that look weights up. Errors are kept for ``open``."""
 
     _fields_ = (("context", POINTER), ("count", _COUNT), ("floats", _FLOATS), ("matrix", _MATRIX))
 
@@ -47,11 +49,27 @@ class Lookup(ctypes.Structure):
             return 0
         return 1
 
-    def opened(self, address: int | None) -> int:
-        """Return what an ``open`` of the library returned. Raises BundleError if that is NULL."""
-        if address:
-            return address
+    def open(self, function: Callable[..., int], sizes: ctypes.Structure, pool: Pool) -> int:
+        """Open a component.
+
+        Args:
+            function: The function of the library, as ``je_encoder_open``.
+            sizes: Its first argument.
+            pool: The threads.
+
+        Returns:
+            The address of the component.
+
+        Raises:
+            BundleError: A weight is missing or lies outside the file, or sizes do not fit.
+            MemoryError: There is none left.
+        """
+        address = POINTER()
+        refs = ctypes.byref(self), POINTER(pool.address), ctypes.byref(address)
+        status = function(sizes, *refs)
         if self.error is not None:
             raise self.error
-        self.weights.require(False)
-        raise MemoryError
+        if status == _NO_MEMORY:
+            raise MemoryError("no memory for a component")
+        self.weights.require(status == 0)
+        return address.value or 0

@@ -104,6 +104,7 @@ def test_a_call_that_fails_is_a_status(
 
 IN_PYTHON = """
 import ctypes, sys
+from PIL import Image
 from janus_edge.runtime.backends.cpu_library import library
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
@@ -116,14 +117,15 @@ library()
 def use():
     session = Session(bundle, num_threads=3)
     list(session.generate_image(ImageRequest(prompt="a star", seed=1)))
-    list(session.ask(AskRequest(question="what is it?", max_tokens=2)))
+    image = Image.new("RGB", (8, 8))
+    list(session.ask(AskRequest(question="what is it?", images=image, max_tokens=2)))
 
 for kind, error in ((b"memory", MemoryError), (b"thread", OptionError)):
     shim.je_fault_arm(b"_cpu_kernels", kind, 0, 12, 0)
     use()
     calls, due, failed = shim.je_fault_calls(), 0, 0
     assert calls > 0, kind
-    for at in range(1, calls + 1) if calls < 20 else [*range(1, 15), calls // 2, calls]:
+    for at in range(1, min(calls, 40) + 1):
         shim.je_fault_arm(b"_cpu_kernels", kind, at, 12, 0)
         try:
             use()
@@ -146,4 +148,4 @@ def test_our_own_decoder_in_python(shim: Path, int4_dir: Path) -> None:
     found = checked(sys.executable, "-c", IN_PYTHON, int4_dir, LD_PRELOAD=str(shim))
     for line in found.splitlines():
         kind, due, failed = line.split()
-        assert int(failed) == int(due) >= {"memory": 12, "thread": 1}[kind], kind
+        assert int(failed) == int(due) >= {"memory": 16, "thread": 1}[kind], kind

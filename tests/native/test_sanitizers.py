@@ -4,6 +4,7 @@ fails."""
 
 from __future__ import annotations
 
+import statistics
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -85,13 +86,13 @@ def test_one_job_on_several_threads(release: Build) -> None:
 
 @pytest.mark.parametrize("sanitize", ["", *SANITIZERS])
 def test_opened_and_closed_a_thousand_times(build: Callable[[str], Build], sanitize: str) -> None:
-    """No report, and without sanitizers, which keep what is freed, the later half holds no more
-    memory than the first did. With them, which are slow, a hundred times."""
+    """No report, and without sanitizers, which keep what is freed, the later half holds as much
+    memory as the first did. With them, which are slow, a hundred times."""
     times = "100" if sanitize else "1000"
     held = list(map(int, stress(build(sanitize), SHIPPED / "tiny-janus", "reopen", times)))
     assert len(held) == 10
     if not sanitize:  # KB; what the allocator keeps comes and goes
-        assert max(held[5:]) < max(held[:5]) + 8_000, held
+        assert statistics.median(held[5:]) < statistics.median(held[:5]) + 8_000, held
 
 
 @pytest.mark.parametrize("sanitize", ["", "address,undefined", ARM])
