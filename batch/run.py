@@ -45,7 +45,7 @@ class _Work:
     @property
     def is_done(self) -> bool:
         """True if nothing is left to compute."""
-        return self.rows is None or self.rows.is_done
+        return self.rows is None or self.rows.is_over
 
 
 def outcomes(session: Session, items: Sequence[Item]) -> Iterator[Outcome]:
@@ -69,7 +69,7 @@ def outcomes(session: Session, items: Sequence[Item]) -> Iterator[Outcome]:
                 break
             item = waiting.popleft()
             going.append(work or _alone(session, item))
-        if flight.sequences:
+        if flight.is_busy:
             flight.step()
         while going and going[0].is_done:
             yield _outcome(session, going.popleft())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -17,6 +17,7 @@ from janus_edge.runtime.backends.cubins import Gpu
 from janus_edge.runtime.backends.cuda_decoder import CACHE_TYPE
 from janus_edge.runtime.bundle import Bundle
 from janus_edge.runtime.cached_decoder import CachedDecoder
+from janus_edge.runtime.decoding import Beside
 from janus_edge.runtime.devices import Device
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.kept import Kept
@@ -115,6 +116,27 @@ class Engines:
     def num_threads(self) -> int:
         """Threads of the CPU kernels."""
         return self._shared.num_threads or num_processors()
+
+    def use(self, num_threads: int) -> None:
+        """Let the CPU kernels use at most so many threads from now on."""
+        if self._shared.device.kind == "cpu" and "pool" in self._shared.__dict__:
+            self._shared.pool.use(num_threads)
+
+    @cached_property
+    def beside(self) -> Beside | None:
+        """What decodes images beside passes, with half of the threads.
+
+        None where all threads are needed for passes (one thread, a GPU), and where memory is short.
+        """
+        threads = self.num_threads // 2
+        has_room = self.bundle.num_bytes("image_decoder") < free_memory()
+        if self.device.kind != "cpu" or threads < 1 or not has_room:
+            return None
+        with suppress(OptionError):  # the system has no more threads
+            engines = Engines(self.bundle, threads, self.device, context_mb=0)
+            engines.component_ms = self.component_ms
+            return Beside(engines)
+        return None
 
     @property
     def loops_on_gpu(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from janus_edge.runtime.cached_decoder import CachedDecoder
+from janus_edge.runtime.decoding import Decoding
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.passes import Passes, passes_for
 from janus_edge.runtime.sequences import Sequence
@@ -47,6 +48,12 @@ class InFlight:
         self._owners: list[tuple[Sequence, int]] = []  # of each row, and which of its rows it is
         self.sequences: list[Sequence] = []
         self._passes: Passes | None = None
+        self._decoding: Decoding[Sequence] = Decoding(engines)
+
+    @property
+    def is_busy(self) -> bool:
+        """True if there is work for ``step``."""
+        return bool(self.sequences or self._decoding)
 
     def has_room(self, sequence: Sequence) -> bool:
         """Return whether a sequence can join now."""
@@ -67,7 +74,7 @@ class InFlight:
         logits_RV = self._engines.head(sequence.head)(hidden_RD)
         sequence.take(logits_RV[:, None])
         if sequence.is_done:
-            sequence.end()
+            self._end(sequence)
             return
         if self._decoder is None:
             self._decoder = self._engines.open_decoder(
@@ -81,6 +88,9 @@ class InFlight:
 
     def leave(self, sequence: Sequence) -> None:
         """Give a sequence's rows away; those behind them move up."""
+        if sequence not in self.sequences:  # all its codes are drawn
+            self._decoding.drop(sequence)
+            return
         decoder = self._decoder
         assert decoder is not None
         for row in sorted(self._rows_of(sequence), reverse=True):
@@ -93,16 +103,45 @@ class InFlight:
         self.sequences.remove(sequence)
         self._change()
 
+    def stop(self) -> None:
+        """Give up all that is left."""
+        self._decoding.stop()
+
     def step(self) -> None:
-        """Compute a pass. What is done then leaves, with its last events.
+        """Compute a pass; without sequences, decode an image.
+
+        What is done then leaves. An answer has its last events then, a drawing once it is decoded.
 
         Raises:
             BundleError: A component computes what is no finite number.
         """
+        self._decode()
+        if self.sequences:
+            self._compute()
+
+    def _decode(self) -> None:
+        """End what is decoded; without sequences, decode one more."""
+        passes_follow = bool(self.sequences)
+        while made := self._decoding.take(passes_follow=passes_follow):
+            sequence, pixels = made
+            sequence.end(pixels)
+            if not passes_follow:  # others may join before the next one
+                return
+
+    def _end(self, sequence: Sequence) -> None:
+        """End a sequence whose rows are given away, or see to its decoding first."""
+        if sequence.codes is None:
+            sequence.end(None)
+        else:
+            self._decoding.add(sequence, sequence.codes)
+
+    def _compute(self) -> None:
+        """Compute a pass."""
         decoder = self._decoder
-        assert decoder is not None and self.sequences
+        assert decoder is not None
         passes = self._passes = self._passes or self._choose_passes()
         most = max(each.most for each in self.sequences)
+        passes.is_alone = not self._decoding.is_beside
         width = passes.begin(min(most, decoder.room))
         counts_R = self._pass(decoder, width)
         decoder.keep(counts_R)
@@ -111,7 +150,7 @@ class InFlight:
         for sequence in [each for each in self.sequences if each.is_done]:
             sequence.finish(decoder, self._rows_of(sequence)[0])
             self.leave(sequence)
-            sequence.end()
+            self._end(sequence)
 
     def _pass(self, decoder: CachedDecoder, width: int) -> np.ndarray:
         """Return how many positions of each row are kept, (R,)."""

@@ -17,6 +17,7 @@ from PIL import Image as PilImage
 from janus_edge.runtime import image as images
 from janus_edge.runtime.cached_decoder import CachedDecoder
 from janus_edge.runtime.decode import Drafts, Settings, code_chooser, looked_up, token_chooser
+from janus_edge.runtime.decoding import Pixels
 from janus_edge.runtime.draw_codes import padded, sizes_of
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.events import Event, Finished, Image, Preview, Progress, Text
@@ -39,6 +40,7 @@ class Sequence(ABC):
         num_positions: Positions of the caches that it needs.
         events: What happened and was not read yet.
         is_done: True once its last code or token is chosen.
+        is_over: True once its last event is there.
     """
 
     head: str
@@ -50,7 +52,7 @@ class Sequence(ABC):
         """Begin; nothing is computed yet."""
         self.engines = engines
         self.events: deque[Event] = deque()
-        self.is_done = False
+        self.is_done = self.is_over = False
         self._watch = Stopwatch()
 
     @abstractmethod
@@ -85,9 +87,22 @@ class Sequence(ABC):
     def finish(self, decoder: CachedDecoder, row: int) -> None:
         """Keep what is worth it for later requests; the rows are given away next."""
 
+    @property
+    def codes(self) -> np.ndarray | None:
+        """Codes that must be decoded before ``end``; None if there are none."""
+        return None
+
     @abstractmethod
-    def end(self) -> None:
-        """Make the last events, once the rows are given away."""
+    def end(self, pixels: Pixels | None) -> None:
+        """Make the last events, once the rows are given away.
+
+        Args:
+            pixels: What ``codes`` were decoded to.
+        """
+
+    def _finish(self) -> None:
+        self.events.append(Finished(timings_ms=self._watch.timings_ms()))
+        self.is_over = True
 
 
 class Drawing(Sequence):
@@ -146,7 +161,7 @@ class Drawing(Sequence):
         )
         if self._previews and before // self._grid < done // self._grid:
             drawn = done // self._grid * self._grid
-            pixels = preview_of_codes(self.engines, self._codes[:drawn])
+            pixels = preview_of_codes(self.engines, self.codes[:drawn])
             self.events.append(
                 Preview(
                     index=self._plan.index,
@@ -161,25 +176,25 @@ class Drawing(Sequence):
     def finish(self, decoder: CachedDecoder, row: int) -> None:
         """Keep nothing: a code that was drawn begins no other request."""
 
-    def end(self) -> None:
-        """Decode the image."""
-        with self._watch.part("image_decoder"):
-            decoder = self.engines["image_decoder"]
-            (image,) = decoder.run({"codes": self._codes[None]})[0]
+    def end(self, pixels: Pixels | None) -> None:
+        """Note the image."""
+        assert pixels is not None
+        self._watch.add("image_decoder", pixels.took_ms)
         self.events.append(
             Image(
                 index=self._plan.index,
-                pixels=images.to_pixels(image),
-                codes=self._codes,
+                pixels=images.to_pixels(pixels.image),
+                codes=self.codes,
                 seed=self._plan.seed,
                 elapsed_ms=self._watch.elapsed_ms,
                 approximate=self._settings.is_approximate,
             )
         )
-        self.events.append(Finished(timings_ms=self._watch.timings_ms()))
+        self._finish()
 
     @property
-    def _codes(self) -> np.ndarray:
+    def codes(self) -> np.ndarray:
+        """The codes drawn so far; behind them, room."""
         return self._drafts.codes_BN[0, : self._num].copy()
 
 
@@ -262,9 +277,9 @@ class Answer(Sequence):
         answered = self._ids[len(self._prompt) :]
         keep_row(self.engines.kept, decoder, row, np.array([*self._key_T, *answered], np.int64))
 
-    def end(self) -> None:
+    def end(self, pixels: Pixels | None) -> None:
         """Note that the answer is complete."""
-        self.events.append(Finished(timings_ms=self._watch.timings_ms()))
+        self._finish()
 
     def _looked_up(self, most: int) -> list[int]:
         return looked_up(self._ids, min(most, self._left - self._count - 1))

@@ -62,8 +62,11 @@ class Stopwatch:
         try:
             yield
         finally:
-            spent = (time.perf_counter() - began) * 1e3
-            self._parts[name] = self._parts.get(name, 0.0) + spent
+            self.add(name, (time.perf_counter() - began) * 1e3)
+
+    def add(self, name: str, spent_ms: float) -> None:
+        """Add time, ms, to a part."""
+        self._parts[name] = self._parts.get(name, 0.0) + spent_ms
 
     def steps(self, items: Iterator[Item]) -> Iterator[Item]:
         """Pass on a decode loop's items; its first step is part "prefill", the others "decode"."""

@@ -220,7 +220,7 @@ class Worker:
         job = self._owners[sequence]
         while sequence.events:
             self._give(job, sequence.events.popleft())
-        if sequence.is_done:
+        if sequence.is_over:
             self._owners.pop(sequence)
             job.left -= 1
             if job.left == 0:
@@ -245,4 +245,5 @@ class Worker:
         for job in set(self._owners.values()):
             self._end(job, error)
         self._owners.clear()
+        self._flight.stop()
         self._flight = self.session.in_flight()

@@ -68,6 +68,10 @@ JE_PUBLIC int je_choose_instructions(const char* name);
  * caller gives it to je_pool_close. */
 JE_PUBLIC je_pool* je_pool_open(int32_t num_threads);
 
+/* Let at most num_threads of the pool's threads take part in its next runs: other work needs the others' processors. No
+ * run may be in progress. */
+JE_PUBLIC void je_pool_use(je_pool* pool, int32_t num_threads);
+
 /* End the threads and free the pool. NULL is allowed. */
 JE_PUBLIC void je_pool_close(je_pool* pool);
 

@@ -45,6 +45,7 @@ typedef struct {
 
 struct je_pool {
   int size; /* number of threads, the caller included */
+  int used; /* how many of them take part in runs */
   je_task task;
   void* context;
   int64_t away_ns, shared_ns, lost_ns; /* how long a worker was last sent away; time of the runs; time they waited */
@@ -155,10 +156,18 @@ je_pool* je_pool_open(int32_t num_threads) {
       return NULL;
     }
   }
+  je_pool_use(pool, num_threads);
   return pool;
 }
 
-static bool is_here(const worker* each, int64_t now) { return now >= each->away_until; }
+void je_pool_use(je_pool* pool, int32_t num_threads) {
+  pool->used = num_threads < 1 ? 1 : num_threads < pool->size ? num_threads : pool->size;
+  pool->shared_ns = pool->lost_ns = 0;
+}
+
+static bool is_here(const worker* each, int64_t now) {
+  return now >= each->away_until && each->index < each->pool->used;
+}
 
 /* Mark the workers that are busy now, which are late. */
 static void mark_late(je_pool* pool, int64_t now) {

@@ -54,6 +54,7 @@ def open_library(path: Path) -> ctypes.CDLL | None:
     found.je_pool_open.restype = POINTER
     found.je_pool_open.argtypes = (ctypes.c_int32,)
     found.je_pool_close.argtypes = (POINTER,)
+    found.je_pool_use.argtypes = (POINTER, ctypes.c_int32)
     found.je_decoder_open.restype = POINTER
     found.je_decoder_open.argtypes = (POINTER, POINTER)
     found.je_decoder_close.argtypes = (POINTER,)
@@ -102,6 +103,10 @@ class Pool:
                 f"num_threads is {num_threads}: the system has no memory or no thread left for as "
                 "many; give fewer"
             )
+
+    def use(self, num_threads: int) -> None:
+        """Let at most so many threads take part from now on; others need the processors."""
+        self.library.je_pool_use(self.address, num_threads)
 
     def peak_gops(self, repeats: int = 20_000) -> float:
         """Return how many operations a second the dot products reach from registers, in 1e9.

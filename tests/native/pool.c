@@ -82,6 +82,13 @@ static void check_that_late_workers_are_away(je_pool* pool) {
   check(others_of(pool, 10000, 0) == 1, "a worker that does not come back");
 }
 
+static void check_that_few_are_used(je_pool* pool) {
+  je_pool_use(pool, 1);
+  check(others_of(pool, 20, 0) == 0, "a worker that was not asked for");
+  je_pool_use(pool, 7);
+  check(others_of(pool, 10000, 0) == 1, "a worker that is not used again");
+}
+
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? atoi(argv[1]) : 2, runs = argc > 2 ? atoi(argv[2]) : 1000;
   check(threads > 0 && threads < THREADS, "the number of threads");
@@ -90,7 +97,10 @@ int main(int argc, char** argv) {
   run_all(pool, runs);
   je_pool_close(pool);
   pool = je_pool_open(threads);
-  if (threads == 2) check_that_late_workers_are_away(pool);
+  if (threads == 2) {
+    check_that_few_are_used(pool);
+    check_that_late_workers_are_away(pool);
+  }
   je_pool_close(pool);
   puts("ok");
   return 0;

@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("a red circle", "two blue squares", "a green star", "three yellow circles on white")
 
 
-@pytest.fixture(params=["tiny-janus", "int4"])
+@pytest.fixture(params=["tiny-janus", "int4", "tiny-janus beside", "int4 beside"])
 def session(request: pytest.FixtureRequest) -> Session:
-    """One on ONNX Runtime, one on the CPU kernels."""
-    is_int4 = request.param == "int4"
-    folder = request.getfixturevalue("int4_dir") if is_int4 else request.param
-    return Session(open_bundle(folder), num_threads=1)
+    """On ONNX Runtime and the CPU kernels; two threads decode images beside passes."""
+    name, _, beside = request.param.partition(" ")
+    folder = request.getfixturevalue("int4_dir") if name == "int4" else name
+    return Session(open_bundle(folder), num_threads=2 if beside else 1)
 
 
 def requests() -> list[ImageRequest | AskRequest]:
@@ -57,10 +57,10 @@ def run(flight: InFlight, sequences: list[Sequence], seed: int) -> None:
     """Let them join at random moments."""
     rng, waiting = random.Random(seed), list(sequences)
     rng.shuffle(waiting)
-    while waiting or flight.sequences:
+    while waiting or flight.is_busy:
         while waiting and flight.has_room(waiting[0]) and rng.random() < 0.3:
             flight.join(waiting.pop())
-        if flight.sequences:
+        if flight.is_busy:
             flight.step()
 
 

@@ -293,6 +293,21 @@ def test_the_fastest_width_is_chosen(
         assert widths.count(2) in range(100 // TRIAL, 100 // TRIAL + 2)
 
 
+def test_passes_beside_other_work_are_no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until costs are known they have one position; then the fastest width, as otherwise."""
+    known, slow = Known.nothing(WIDTHS), Passes(WIDTHS)
+    slow.is_alone = False
+    assert Clock(monkeypatch, lambda width: 50.0).run(slow, 0.9, 20) == [1] * 20
+    chosen = Passes(WIDTHS, None, known)
+    clock = Clock(monkeypatch, lambda width: 10.0)
+    clock.run(chosen, 0.9, 100)
+    assert clock.run(slow, 0.9, 2) == [1, 1]
+    costs = {width: list(each) for width, each in known.samples.items()}
+    chosen.is_alone = False
+    widths = Clock(monkeypatch, lambda width: 50.0).run(chosen, 0.9, 60)
+    assert widths.count(16) >= 55 and known.samples == costs
+
+
 def test_widths_that_do_not_fit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short answers learn, too: what has no room is neither measured nor taken."""
     clock, known = Clock(monkeypatch, lambda width: 10.0 * width), Known.nothing(WIDTHS)
