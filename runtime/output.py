@@ -55,7 +55,7 @@ def check_writable(path: Path) -> None:
         return
     mode = _mode(path)
     if stat.S_ISDIR(mode):
-        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
+        raise OutputError(f"{path}: is a folder; name a file in it")
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         raise OutputError(f"{path}: is a disk or socket; name a file")
     if mode and not os.access(path, os.W_OK):
@@ -93,7 +93,7 @@ def write_output(path: Path, content: bytes) -> None:
         OutputError: The file cannot be written.
     """
     if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
+        raise OutputError(f"{path}: is a folder; name a file in it")
     with _one_line(path):
         if is_standard_output(path):
             _write_standard(content)
@@ -137,7 +137,7 @@ def write_new(path: Path, content: bytes, *, first: int | None = None) -> Path:
         OutputError: The file cannot be written.
     """
     if not path.name or path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file, like {path / 'out.png'}")
+        raise OutputError(f"{path}: is a folder; name a file in it")
     with _one_line(path), private_folder(path.parent) as room:
         part = room / "new"
         part.write_bytes(content)

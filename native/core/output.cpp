@@ -114,7 +114,7 @@ void write_output(const std::string& path, const uint8_t* bytes, size_t size) {
     if (errno != ENOENT) fail_writing(path);
     found.st_mode = 0;
   }
-  if (S_ISDIR(found.st_mode)) fail(JE_E_OUTPUT, path, ": is a folder; name a file");
+  if (S_ISDIR(found.st_mode)) fail(JE_E_OUTPUT, path, ": is a folder; name a file in it");
   if (S_ISBLK(found.st_mode) || S_ISSOCK(found.st_mode)) fail(JE_E_OUTPUT, path, ": is a disk or socket; name a file");
   if (S_ISFIFO(found.st_mode) || S_ISCHR(found.st_mode))
     write_through(path, bytes, size);
