@@ -62,17 +62,20 @@ def outcomes(session: Session, items: Sequence[Item]) -> Iterator[Outcome]:
     """
     flight, waiting = session.in_flight(), deque(items)
     going: deque[_Work] = deque()  # in the items' order
-    while waiting or going:
-        while waiting and len(going) < 4 * flight.num_rows:
-            work = _begun(session, flight, waiting[0])
-            if work is None and going:  # there are no rows now, or it must run alone
-                break
-            item = waiting.popleft()
-            going.append(work or _alone(session, item))
-        if flight.is_busy:
-            flight.step()
-        while going and going[0].is_done:
-            yield _outcome(session, going.popleft())
+    try:
+        while waiting or going:
+            while waiting and len(going) < 4 * flight.num_rows:
+                work = _begun(session, flight, waiting[0])
+                if work is None and going:  # there are no rows now, or it must run alone
+                    break
+                item = waiting.popleft()
+                going.append(work or _alone(session, item))
+            if flight.is_busy:
+                flight.step()
+            while going and going[0].is_done:
+                yield _outcome(session, going.popleft())
+    finally:
+        flight.stop()
 
 
 def _begun(session: Session, flight: InFlight, item: Item) -> _Work | None:
@@ -98,6 +101,8 @@ def _outcome(session: Session, work: _Work) -> Outcome:
     """Return what came of an item that is done."""
     if work.request is None:
         return Outcome({"error": work.error})
+    if work.rows is not None and work.rows.error is not None:
+        raise work.rows.error
     events = work.events if work.rows is None else list(work.rows.events)
     for event in events:
         if isinstance(event, Image) and isinstance(work.request, ImageRequest):

@@ -7,9 +7,11 @@ Shapes: N codes, S side of the image.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from janus_edge.runtime.engines import Engines
 
 Key = TypeVar("Key")
+
+_MOMENT_S = 0.02  # after which others may have come
 
 
 class Pixels(NamedTuple):
@@ -43,7 +47,7 @@ class Decoding(Generic[Key]):
         """
         self._engines = engines
         self._waiting: deque[tuple[Key, np.ndarray]] = deque()
-        self._running: tuple[Key | None, Future[Pixels]] | None = None
+        self._running: _Running[Key] | None = None
 
     def __len__(self) -> int:
         """Return how many images are not decoded yet."""
@@ -51,8 +55,8 @@ class Decoding(Generic[Key]):
 
     @property
     def is_beside(self) -> bool:
-        """True while an image is decoded beside passes."""
-        return self._running is not None and not self._running[1].done()
+        """True while an image is decoded beside passes, until it is taken."""
+        return self._running is not None
 
     def add(self, key: Key, codes_N: np.ndarray) -> None:
         """Take the codes of an image.
@@ -66,8 +70,8 @@ class Decoding(Generic[Key]):
     def drop(self, key: Key) -> None:
         """Forget an image that nobody waits for."""
         self._waiting = deque(each for each in self._waiting if each[0] is not key)
-        if self._running is not None and self._running[0] is key:
-            self._running = None, self._running[1]
+        if self._running is not None and self._running.key is key:
+            self._running.is_dropped = True
             self._engines.use(self._engines.num_threads)
 
     def stop(self) -> None:
@@ -76,30 +80,67 @@ class Decoding(Generic[Key]):
         self._running = None
         self._engines.use(self._engines.num_threads)
 
-    def take(self, *, passes_follow: bool) -> tuple[Key, Pixels] | None:
-        """Return an image that is decoded now; None if there is none.
+    def take(self, *, passes_follow: bool) -> tuple[Key, Pixels | Exception] | None:
+        """Return an image that is decoded now, or why it cannot be; None if there is none.
 
         Args:
             passes_follow: True to wait for nothing that can run beside passes, and to start the
-                next image there. False to decode the next image, or to wait for it.
-
-        Raises:
-            BundleError: The image decoder cannot be opened, or computes what is no finite number.
+                next image there. False to decode the next image, or to wait a moment for the one
+                that is decoded beside passes.
         """
-        if self._running is not None and (self._running[1].done() or not passes_follow):
-            (key, future), self._running = self._running, None
+        running = self._running
+        if running is not None and not (passes_follow or self._waiting):
+            wait([running.future], timeout=_MOMENT_S)
+        if running is not None and running.future.done():
+            self._running = None
             self._engines.use(self._engines.num_threads)
-            pixels = future.result()
-            return self.take(passes_follow=passes_follow) if key is None else (key, pixels)
-        beside = self._engines.beside if passes_follow else None
-        if self._waiting and beside is None:
-            key, codes_N = self._waiting.popleft()
+            return self._made(running)
+        if passes_follow and (running is not None or self._starts()):
+            return None
+        return self._decoded(*self._waiting.popleft()) if self._waiting else None
+
+    def _starts(self) -> bool:
+        """Start the next image beside passes. Return False if that cannot be done."""
+        beside = self._engines.beside if self._waiting else None
+        if beside is None:
+            return False
+        key, codes_N = self._waiting[0]
+        try:
+            future = beside.start(codes_N)
+        except RuntimeError:  # no thread is left
+            self._engines.beside = None
+            return False
+        self._running = _Running(key, codes_N, future)
+        self._waiting.popleft()
+        self._engines.use(self._engines.num_threads - beside.num_threads)
+        return True
+
+    def _made(self, running: _Running[Key]) -> tuple[Key, Pixels | Exception] | None:
+        """Return what was decoded beside passes; after an error, decode it here, as all others."""
+        failed = running.future.exception() is not None
+        if failed:  # perhaps there was no memory to open a second image decoder
+            self._engines.beside = None
+        if running.is_dropped:
+            return None
+        if failed:
+            return self._decoded(running.key, running.codes_N)
+        return running.key, running.future.result()
+
+    def _decoded(self, key: Key, codes_N: np.ndarray) -> tuple[Key, Pixels | Exception]:
+        try:
             return key, decoded(self._engines, codes_N)
-        if self._waiting and beside is not None and self._running is None:
-            key, codes_N = self._waiting.popleft()
-            self._running = key, beside.start(codes_N)
-            self._engines.use(self._engines.num_threads - beside.num_threads)
-        return None
+        except Exception as error:  # its own request ends with it
+            return key, error
+
+
+@dataclass
+class _Running(Generic[Key]):
+    """An image that is decoded beside passes."""
+
+    key: Key
+    codes_N: np.ndarray
+    future: Future[Pixels]
+    is_dropped: bool = False
 
 
 class Beside:
@@ -116,14 +157,20 @@ class Beside:
             engines: The thread's own.
         """
         self._engines, self.num_threads = engines, engines.num_threads
-        self._thread = ThreadPoolExecutor(1, "janus-edge decoding")
+        self._process, self._thread = -1, ThreadPoolExecutor(1)
 
     def start(self, codes_N: np.ndarray) -> Future[Pixels]:
         """Decode an image, after those that were started before.
 
         Args:
             codes_N: Its codes.
+
+        Raises:
+            RuntimeError: The system has no thread left.
         """
+        if self._process != os.getpid():  # a fork has no threads but one
+            self._process = os.getpid()
+            self._thread = ThreadPoolExecutor(1, "janus-edge decoding")
         return self._thread.submit(decoded, self._engines, codes_N)
 
 
@@ -135,7 +182,7 @@ def decoded(engines: Engines, codes_N: np.ndarray) -> Pixels:
         codes_N: Its codes.
 
     Raises:
-        BundleError: As of ``Decoding.take``.
+        BundleError: The image decoder cannot be opened, or computes what is no finite number.
     """
     image_decoder, began = engines["image_decoder"], time.perf_counter()
     (image,) = image_decoder.run({"codes": codes_N[None]})[0]

@@ -121,10 +121,14 @@ class InFlight:
 
     def _decode(self) -> None:
         """End what is decoded; without sequences, decode one more."""
-        passes_follow = bool(self.sequences)
+        # not more than have rows, or requests would come faster than their images
+        passes_follow = bool(self.sequences) and len(self._decoding) <= self.num_rows
         while made := self._decoding.take(passes_follow=passes_follow):
-            sequence, pixels = made
-            sequence.end(pixels)
+            sequence, found = made
+            if isinstance(found, Exception):
+                sequence.fail(found)
+            else:
+                sequence.end(found)
             if not passes_follow:  # others may join before the next one
                 return
 

@@ -40,7 +40,8 @@ class Sequence(ABC):
         num_positions: Positions of the caches that it needs.
         events: What happened and was not read yet.
         is_done: True once its last code or token is chosen.
-        is_over: True once its last event is there.
+        is_over: True once its last event is there, or it has failed.
+        error: Why it has failed.
     """
 
     head: str
@@ -53,6 +54,7 @@ class Sequence(ABC):
         self.engines = engines
         self.events: deque[Event] = deque()
         self.is_done = self.is_over = False
+        self.error: Exception | None = None
         self._watch = Stopwatch()
 
     @abstractmethod
@@ -99,6 +101,10 @@ class Sequence(ABC):
         Args:
             pixels: What ``codes`` were decoded to.
         """
+
+    def fail(self, error: Exception) -> None:
+        """End without the last events; others go on."""
+        self.error, self.is_over = error, True
 
     def _finish(self) -> None:
         self.events.append(Finished(timings_ms=self._watch.timings_ms()))

@@ -222,9 +222,10 @@ class Worker:
             self._give(job, sequence.events.popleft())
         if sequence.is_over:
             self._owners.pop(sequence)
-            job.left -= 1
+            # one that fails ends its job, once
+            job.left = job.left - 1 if sequence.error is None else min(job.left - 1, 0)
             if job.left == 0:
-                self._end(job)
+                self._end(job, sequence.error)
 
     def _give(self, job: Job, event: Event) -> None:
         if job.first_s is None:

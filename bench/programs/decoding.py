@@ -64,11 +64,13 @@ def measure(session: Session, sequences: list[Sequence], total: int) -> list[Tim
         found, longest, began = None, 0.0, time.perf_counter()
         while found is None or num_done(first, total) < number * total // PARTS:
             start = time.perf_counter()
+            assert flight.sequences, "the answer was too short"
             found = decoding.take(passes_follow=True) or found
             flight.step()
             longest = max(longest, time.perf_counter() - start)
         whole = time.perf_counter() - began
-        _, (image, took_ms) = found
+        assert not isinstance(found[1], Exception), found[1]
+        image, took_ms = found[1]
         times.append({"whole": whole * 1e3, "decode": took_ms, "longest pass": longest * 1e3})
         pixels.append(image)
     engines.beside = beside

@@ -17,7 +17,7 @@ from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.tiles import LAYOUTS, Layout, map_data
 
 POINTER = ctypes.c_void_p
-_VERSION = 5  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
+_VERSION = 6  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
 # Names an instruction set, or "none" for the graphs alone (docs/cpu-kernels.md).
 INSTRUCTIONS = "JANUS_EDGE_CPU_KERNELS"
 

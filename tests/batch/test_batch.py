@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from janus_edge.batch.items import read_items
+from janus_edge.batch.items import Item, read_items
+from janus_edge.batch.run import outcomes
+from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.everyday import load
+from janus_edge.runtime.session import Session
 from tests.conftest import Cli
 
 PROMPTS = ("a red circle", "two blue squares", "a green star", "three yellow circles")
@@ -39,8 +42,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("model", ["tiny-janus", "tiny-flow"])
-def test_results_are_those_of_single_requests(cli: Cli, tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "threads"), [("tiny-janus", 1), ("tiny-janus", 2), ("tiny-flow", 1)]
+)
+def test_results_are_those_of_single_requests(
+    cli: Cli, tmp_path: Path, model: str, threads: int
+) -> None:
     with load(model, num_threads=1) as own:
         images = [own.draw(PROMPTS[i % 4], seed=i) for i in range(6)]
         images[0].save(tmp_path / "first.png")
@@ -49,7 +56,7 @@ def test_results_are_those_of_single_requests(cli: Cli, tmp_path: Path, model: s
     items[2:2] = [{"question": "what colour is it?", "images": ["first.png"], "id": "colour"}]
     items.append({"question": "what is a star?"})
     source = write(tmp_path, items)
-    done = cli("batch", source, tmp_path / "out", "--model", model, "--threads", "1")
+    done = cli("batch", source, tmp_path / "out", "--model", model, "--threads", threads)
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "out")
     assert [line["id"] for line in found] == ["1", "2", "colour", "4", "5", "6", "7", "8"]
@@ -257,3 +264,17 @@ def test_lines_that_are_refused(cli: Cli, tmp_path: Path, lines: bytes, says: st
     (tmp_path / "items.jsonl").write_bytes(lines)
     assert says in cli.fails("batch", tmp_path / "items.jsonl", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_is_left_gives_its_threads_back(
+    monkeypatch: pytest.MonkeyPatch, int4_dir: Path
+) -> None:
+    """While an image is decoded beside passes, they have fewer threads."""
+    session, used = Session(open_bundle(int4_dir), num_threads=2), [2]
+    monkeypatch.setattr(session._engines, "use", used.append)
+    items = [Item(str(i), {"prompt": PROMPTS[i % 4], "seed": i}, int4_dir) for i in range(12)]
+    found = outcomes(session, items)
+    next(found)
+    assert min(used) == 1
+    found.close()
+    assert used[-1] == 2

@@ -22,8 +22,8 @@ from janus_edge.serve.worker import Busy, Stopping, Worker
 STAR = ImageRequest(prompt="a star", seed=1)
 
 
-def worker(most_waiting: int = 64) -> Worker:
-    return Worker(Session(open_bundle("tiny-janus"), num_threads=1), most_waiting)
+def worker(most_waiting: int = 64, num_threads: int = 1) -> Worker:
+    return Worker(Session(open_bundle("tiny-janus"), num_threads=num_threads), most_waiting)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -77,6 +77,70 @@ def test_one_that_fails_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = queue.Queue[Any]()
     made.submit(STAR, fresh.put)
     assert isinstance(rest(fresh)[-1], Finished)
+    made.stop()
+
+
+class Decoder:
+    """The image decoder of a worker's other thread; it waits until it may go on."""
+
+    def __init__(self, made: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+        beside = made.session._engines.beside
+        assert beside is not None
+        engine = beside._engines["image_decoder"]
+        self.begun, self.goes_on, run = threading.Event(), threading.Event(), engine.run
+
+        def wait(inputs: Any) -> Any:
+            self.begun.set()
+            assert self.goes_on.wait(60)
+            return run(inputs)
+
+        monkeypatch.setattr(engine, "run", wait)
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_an_image_is_decoded_while_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, *, cancels: bool
+) -> None:
+    """Those that run and those that come wait for it no more than for one that was cancelled."""
+    made, first, second = worker(num_threads=2), queue.Queue[Any](), queue.Queue[Any]()
+    decoder = Decoder(made, monkeypatch)
+    job = made.submit(STAR, first.put)
+    until(lambda: first.qsize() > 20)
+    made.submit(ImageRequest(prompt="a circle", seed=2), second.put)
+    assert decoder.begun.wait(60)
+    if cancels:
+        made.cancel(job)
+    image = next(each for each in rest(second) if isinstance(each, Image))
+    third = queue.Queue[Any]()
+    made.submit(ImageRequest(prompt="a circle", seed=2), third.put)
+    (again,) = (each for each in rest(third) if isinstance(each, Image))
+    assert again.pixels.tobytes() == image.pixels.tobytes()
+    assert not any(isinstance(each, Image) for each in list(first.queue))
+    decoder.goes_on.set()
+    if not cancels:
+        assert [type(each) for each in rest(first)[-2:]] == [Image, Finished]
+    assert made.stop() == 0
+
+
+def test_an_image_that_cannot_be_decoded_ends_its_own_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, good, bad = worker(num_threads=2), queue.Queue[Any](), queue.Queue[Any]()
+    engine = made.session._engines["image_decoder"]
+    run, is_first = engine.run, [True]
+
+    def fails_once(inputs: Any) -> Any:
+        if is_first.pop() if is_first else False:
+            raise BundleError("image_decoder: computes what is no finite number")
+        return run(inputs)
+
+    monkeypatch.setattr(engine, "run", fails_once)
+    made.session._engines.beside = None
+    made.submit(ImageRequest(prompt="a star", num_images=2), bad.put)
+    until(lambda: bad.qsize() > 5)
+    made.submit(STAR, good.put)
+    assert isinstance(rest(good)[-1], Finished)
+    until(lambda: isinstance(list(bad.queue)[-1], BundleError))
+    until(lambda: made.num_running == 0)
+    assert sum(isinstance(each, BundleError | None) for each in list(bad.queue)) == 1
     made.stop()
 
 
