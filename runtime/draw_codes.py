@@ -9,6 +9,7 @@ import numpy as np
 
 from janus_edge.runtime import image as images
 from janus_edge.runtime.decode import PassesByRows, Settings, code_chooser, decode_codes
+from janus_edge.runtime.decoding import decoded
 from janus_edge.runtime.engines import Engines
 from janus_edge.runtime.errors import DeviceWarning, OptionError
 from janus_edge.runtime.events import Event, Image, Preview, Progress
@@ -135,13 +136,13 @@ def _decoded(
 ) -> Iterator[Image]:
     """Decode the codes of images."""
     with watch.part("open"):  # opened only now: on a CPU the caches' memory is free again
-        image_decoder = engines["image_decoder"]
+        engines.open("image_decoder")
     for plan, codes_N in zip(planned, codes_BN, strict=True):
-        with watch.part("image_decoder"):
-            (image,) = image_decoder.run({"codes": codes_N[None]})[0]
+        pixels = decoded(engines, codes_N)
+        watch.add("image_decoder", pixels.took_ms)
         yield Image(
             index=plan.index,
-            pixels=images.to_pixels(image),
+            pixels=images.to_pixels(pixels.image),
             codes=codes_N,
             seed=plan.seed,
             elapsed_ms=watch.elapsed_ms,

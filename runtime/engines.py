@@ -124,7 +124,7 @@ class Engines:
 
     @cached_property
     def beside(self) -> Beside | None:
-        """What decodes images beside passes, with half of the threads.
+        """Return what decodes images beside passes, with half of the threads.
 
         None where all threads are needed for passes (one thread, a GPU), and where memory is short.
         """

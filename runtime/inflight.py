@@ -104,7 +104,7 @@ class InFlight:
         self._change()
 
     def stop(self) -> None:
-        """Give up all that is left."""
+        """Forget the images that are not decoded yet, and use all threads again."""
         self._decoding.stop()
 
     def step(self) -> None:
@@ -121,7 +121,7 @@ class InFlight:
 
     def _decode(self) -> None:
         """End what is decoded; without sequences, decode one more."""
-        # not more than have rows, or requests would come faster than their images
+        # At most as many wait as there are rows; otherwise codes would come faster than images.
         passes_follow = bool(self.sequences) and len(self._decoding) <= self.num_rows
         while made := self._decoding.take(passes_follow=passes_follow):
             sequence, found = made

@@ -35,7 +35,7 @@ print(getattr(ctypes.CDLL(None), "je_poisoned", int)())
 
 @pytest.fixture(scope="module")
 def poison(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What poisons memory, compiled."""
+    """Compile the library that poisons memory."""
     made = tmp_path_factory.mktemp("poison") / "poison.so"
     checked("g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-o", made, POISON, "-ldl")
     return made

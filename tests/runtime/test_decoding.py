@@ -92,7 +92,7 @@ def alone(codes_N: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("dropped", ["0", "1"])
 def test_one_that_is_dropped(dropped: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it waits or is being decoded; the next ones wait for the thread."""
+    """Drop one that waits, or that is being decoded; the next ones wait for the thread."""
     engines = engines_of(2)
     slow, decoding = Slow(engines, monkeypatch), Decoding[str](engines)
     keys = ["0", "1", "2"]

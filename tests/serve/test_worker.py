@@ -101,7 +101,7 @@ class Decoder:
 def test_an_image_is_decoded_while_others_go_on(
     monkeypatch: pytest.MonkeyPatch, *, cancels: bool
 ) -> None:
-    """Those that run and those that come wait for it no more than for one that was cancelled."""
+    """Neither requests that run nor one that comes wait for the image, cancelled or not."""
     made, first, second = worker(num_threads=2), queue.Queue[Any](), queue.Queue[Any]()
     decoder = Decoder(made, monkeypatch)
     job = made.submit(STAR, first.put)
