@@ -4,7 +4,6 @@ fails."""
 
 from __future__ import annotations
 
-import statistics
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -84,18 +83,19 @@ def test_one_job_on_several_threads(release: Build) -> None:
         stress(release, SHIPPED / "tiny-janus", "one-job")
 
 
-@pytest.mark.parametrize("part", [0.4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0.2, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sanitize", ["", *SANITIZERS])
 def test_opened_and_closed_a_thousand_times(
     build: Callable[[str], Build], sanitize: str, part: float
 ) -> None:
-    """No report, and without sanitizers, which keep what is freed, the later half holds as much
-    memory as the first did. With them, which are slow, a hundred times."""
-    times = str(round(part * (100 if sanitize else 1000)))
-    held = list(map(int, stress(build(sanitize), SHIPPED / "tiny-janus", "reopen", times)))
+    """No report. Without sanitizers, which keep what is freed, as much is allocated at the end as
+    after the first tenth, but for 0.5 KiB each. With them, which are slow, a hundred times."""
+    times = round(part * (100 if sanitize else 1000))
+    words = ("reopen", str(times))
+    held = list(map(int, stress(build(sanitize), SHIPPED / "tiny-janus", *words)))
     assert len(held) == 10
-    if not sanitize:  # KB; what the allocator keeps comes and goes
-        assert statistics.median(held[5:]) < statistics.median(held[:5]) + 8_000, held
+    if not sanitize:
+        assert 0 < held[-1] < held[0] + times / 2, held  # KiB
 
 
 @pytest.mark.parametrize("sanitize", ["", "address,undefined", ARM])
