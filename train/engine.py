@@ -29,6 +29,7 @@ from janus_edge.train.throughput import Meter, peak_of
 from janus_edge.train.world import World, exchange_gradients, whole
 
 Load = Callable[[Stage, int, list[list[Piece]]], Packed]
+_LAYERS = (".language_model.", ".layers.")  # in the names of the matrices that Muon takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,13 @@ def train_stage(run: Run, number: int, start: Place | None) -> None:
         OSError: A state cannot be written; the one before stays.
     """
     stage = run.recipe.stages[number]
-    optimizers = optimizers_of(run.recipe, stage, _learning(run, stage))
+    optimizers = optimizers_of(
+        _learning(run, stage),
+        _LAYERS if run.recipe.optimizer == "muon" else (),
+        rate=stage.learning_rate,
+        betas=run.recipe.betas,
+        decay=stage.weight_decay,
+    )
     done = 0
     if start is not None:
         inside = start.stage == number

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,16 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import atomic_write, sync
 from janus_edge.runtime.stop import displayed, keeping
 from janus_edge.train.log import drop_later_lines, write_line
+from janus_edge.train.optimizers import optimizers_of
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
+_MOMENTS = ("optimizer", "second_optimizer")  # in a state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,12 @@ class Stage:
         name: Name of the stage in files and in the log.
         num_steps: Steps of the stage.
         batch_size: Examples per step.
-        learning_rate: AdamW's learning rate after warm-up.
+        learning_rate: Learning rate after warm-up.
         trainable: Prefixes of the names of trained parameters.
         warmup_steps: Steps in which the rate rises linearly.
         decay_from: Part of the stage after which the rate falls to 0 by a cosine.
-        weight_decay: AdamW's.
+        weight_decay: The optimizers'.
+        by_muon: Muon takes the matrices whose names hold all of these, AdamW the rest.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Stage:
     warmup_steps: int = 0
     decay_from: float = 1.0
     weight_decay: float = 0.0
+    by_muon: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse empty stages; raise ValueError."""
@@ -113,14 +117,15 @@ def _run_stage(
     """Train as ``run_stage`` says; raise OSError for errors of files."""
     path, log = run_dir / f"{stage.name}.pt", run_dir / "log.jsonl"
     parameters = select_trainable(model, stage.trainable)
-    optimizer = AdamW(
-        parameters,
-        lr=stage.learning_rate,
+    optimizers = optimizers_of(
+        [(name, each) for name, each in model.named_parameters() if each.requires_grad],
+        stage.by_muon,
+        rate=stage.learning_rate,
         betas=(0.9, 0.95),
-        weight_decay=stage.weight_decay,
-        fused=True,
+        decay=stage.weight_decay,
+        is_fused=True,
     )
-    start = _resume(path, model, optimizer, stage)
+    start = _resume(path, model, optimizers, stage)
     if start == stage.num_steps:
         return
     drop_later_lines(log, stage.name, start)
@@ -128,7 +133,7 @@ def _run_stage(
     model.train()
     for step in _with_bar(stage, start):
         rate = stage.rate_at(step)
-        for group in optimizer.param_groups:
+        for group in (group for each in optimizers for group in each.param_groups):
             group["lr"] = rate
         loss, metrics = loss_at(step)
         model.zero_grad(set_to_none=True)
@@ -137,13 +142,14 @@ def _run_stage(
         for name, value in (("loss", loss), ("gradient's norm", norm)):
             if not torch.isfinite(value):
                 raise FloatingPointError(f"stage {stage.name}, step {step}: {name} is {value:g}")
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         done = step + 1
         if done % 20 == 0 or done == stage.num_steps:
             line = {"stage": stage.name, "step": done, "loss": round(loss.item(), 5), "lr": rate}
             write_line(log, line, metrics, time.monotonic() - began)
         if done == stage.num_steps or time.monotonic() - saved > save_every_s:
-            _save(path, model, optimizer, done)
+            _save(path, model, optimizers, done)
             saved = time.monotonic()
     model.eval()
 
@@ -180,7 +186,7 @@ def select_trainable(model: nn.Module, prefixes: tuple[str, ...]) -> list[nn.Par
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _resume(path: Path, model: nn.Module, optimizer: Optimizer, stage: Stage) -> int:
+def _resume(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], stage: Stage) -> int:
     """Load the last complete state; return the step to go on at, 0 without a state."""
     state = _read_state(path)
     if state is None and (state := _read_state(_before(path))) is not None:
@@ -189,7 +195,8 @@ def _resume(path: Path, model: nn.Module, optimizer: Optimizer, stage: Stage) ->
         return 0
     model.load_state_dict(state["model"])
     if state["step"] < stage.num_steps:
-        optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in zip(_MOMENTS, optimizers, strict=False):
+            optimizer.load_state_dict(state[name])
     else:
         model.eval()
     return min(int(state["step"]), stage.num_steps)
@@ -224,9 +231,10 @@ def _kept(path: Path, stage: Stage) -> str:
     return f"{where}: start again with the same words to go on there"
 
 
-def _save(path: Path, model: nn.Module, optimizer: Optimizer, step: int) -> None:
+def _save(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], step: int) -> None:
     """Write the state; keep the one before."""
-    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"step": step, "model": model.state_dict()}
+    state |= {key: each.state_dict() for key, each in zip(_MOMENTS, optimizers, strict=False)}
     with atomic_write(path) as part:
         content = io.BytesIO()  # torch itself does not say why a file cannot be written
         torch.save(state, content)

@@ -8,37 +8,41 @@ Source: https://kellerjordan.github.io/posts/muon/, and arXiv 2502.16982 for ``m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from janus_edge.train.recipe import Recipe, Stage
-
-_LAYERS = (".language_model.", ".layers.")  # in the names of the parameters that Muon takes
-
 
 def optimizers_of(
-    recipe: Recipe, stage: Stage, named: Iterable[tuple[str, nn.Parameter]]
+    named: Iterable[tuple[str, nn.Parameter]],
+    by_muon: Sequence[str],
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    decay: float,
+    is_fused: bool = False,
 ) -> list[Optimizer]:
     """Return the optimizers that together train a stage's parameters.
 
     All take the stage's rate: Muon scales its steps to the size that AdamW's have.
 
     Args:
-        recipe: The recipe, which says which optimizer.
-        stage: The stage: rate and weight decay.
         named: The parameters that learn, by name. Adapters always take AdamW.
+        by_muon: Muon takes the matrices whose names hold all of these; nothing for none.
+        rate: Learning rate.
+        betas: AdamW's.
+        decay: Weight decay.
+        is_fused: Whether AdamW runs as one kernel, which sharded parameters do not have.
     """
-    rate, decay = stage.learning_rate, stage.weight_decay
-    by_muon: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in named:
-        fits = recipe.optimizer == "muon" and parameter.ndim == 2 and "lora_" not in name
-        (by_muon if fits and all(part in name for part in _LAYERS) else others).append(parameter)
+        fits = by_muon and parameter.ndim == 2 and "lora_" not in name
+        (matrices if fits and all(part in name for part in by_muon) else others).append(parameter)
     found: list[Optimizer] = []
     if others:
-        found.append(AdamW(others, lr=rate, betas=recipe.betas, weight_decay=decay))
-    if by_muon:
-        found.append(Muon(by_muon, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        found.append(AdamW(others, lr=rate, betas=betas, weight_decay=decay, fused=is_fused))
+    if matrices:
+        found.append(Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return found

@@ -44,6 +44,7 @@ from janus_edge.train.world import World
 
 FOLDER = "pretraining"
 Skip = Callable[[Mapping[str, str]], None]
+_BY_MUON: dict[str, tuple[str, ...]] = {"adamw": (), "muon": (".blocks.",)}
 _MOST_WITHOUT = 100  # steps in a row without what is learned from
 
 
@@ -109,11 +110,7 @@ class Feed:
     """Images of a role in an endless shuffled order, with or without their captions."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        dataset: Mapping[str, Role],
-        encoder: PromptEncoder,
-        skip: Skip,
+        self, recipe: Recipe, dataset: Mapping[str, Role], encoder: PromptEncoder, skip: Skip
     ) -> None:
         """Keep where images come from.
 
@@ -276,15 +273,16 @@ def _train_vision(
 ) -> None:
     """Train the vision encoder by captions, or by labelled boxes."""
     torch.manual_seed(feed.seed)
+    stage = replace(_stage("vision", plan, ("",)), by_muon=_BY_MUON[plan.optimizer])
     if plan.learns_from == "boxes":
         direction = directions(vectors_VH, feed.tokens, feed.width - 2 * (feed.size // feed.patch))
         labelled = feed.labelled(plan.role)
         loss = patch_loss(encoder, labelled, plan.batch_size, feed.patch, direction, feed.seed)
-        run_stage(encoder, _stage("vision", plan, ("",)), loss, folder)
+        run_stage(encoder, stage, loss, folder)
         return
     trainee = SiglipTrainee(encoder, feed.width, feed.vocab_size)
     loss = siglip_loss(trainee, feed.captioned(plan.role), plan.batch_size)
-    run_stage(trainee, _stage("vision", plan, ("",)), loss, folder)
+    run_stage(trainee, stage, loss, folder)
 
 
 def _stage(name: str, plan: Schedule, trainable: tuple[str, ...]) -> Stage:

@@ -55,7 +55,7 @@ class Schedule(Section):
         role: Role whose images it learns from.
         steps: Steps.
         batch_size: Images per step.
-        learning_rate: AdamW's rate after warm-up.
+        learning_rate: Learning rate after warm-up.
         warmup_steps: Steps in which the rate rises linearly.
         decay_from: Part of the steps after which the rate falls to 0 by a cosine.
     """
@@ -87,9 +87,11 @@ class VisionTraining(Schedule):
     Attributes:
         learns_from: "captions", of whole images, as SigLIP; or "boxes", which say what each part of
             an image shows. Small things beside each other are told apart by boxes alone.
+        optimizer: "adamw", or "muon": Muon for the matrices of the encoder's blocks.
     """
 
     learns_from: Literal["captions", "boxes"] = "captions"
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 class Pretraining(Section):

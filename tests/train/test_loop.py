@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -38,19 +39,21 @@ def make_loss(model: nn.Module, stop_at: int | None = None) -> LossAt:
     return loss_at
 
 
-def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_muon", [(), ("0.",)])
+def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path, by_muon: tuple[str, ...]) -> None:
+    staged = dataclasses.replace(STAGE, by_muon=by_muon)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
     model = make_model()
-    run_stage(model, STAGE, make_loss(model), whole)
+    run_stage(model, staged, make_loss(model), whole)
     for stop in (17, 18, 41):
         again = make_model()
         with pytest.raises(Stopped) as stopped:
-            run_stage(again, STAGE, make_loss(again, stop), parts, save_every_s=0)
+            run_stage(again, staged, make_loss(again, stop), parts, save_every_s=0)
         assert f"stage s is saved at step {stop} of 50" in str(stopped.value)
     last = make_model()
-    run_stage(last, STAGE, make_loss(last), parts, save_every_s=0)
+    run_stage(last, staged, make_loss(last), parts, save_every_s=0)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, last.state_dict()[name]), name
     logs = [
@@ -62,6 +65,16 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     ]
     assert logs[0] == logs[1]
     assert [line["step"] for line in logs[0]] == [20, 40, 50]
+
+
+def test_muon_moves_a_matrix_as_far_in_all_directions(tmp_path: Path) -> None:
+    model = make_model()
+    before = model[0].weight.detach().clone()
+    one = dataclasses.replace(STAGE, num_steps=1, weight_decay=0.0, by_muon=("weight",))
+    slope_83 = torch.eye(8, 3) * torch.tensor([100.0, 10, 1])  # one direction is much steeper
+    run_stage(model, one, lambda step: ((model[0].weight * slope_83).sum(), {}), tmp_path)
+    moved_3 = torch.linalg.svdvals(model[0].weight.detach() - before)
+    assert moved_3[2] > 0.5 * moved_3[0] > 0
 
 
 def test_a_finished_stage_is_loaded_and_left_alone(tmp_path: Path) -> None:

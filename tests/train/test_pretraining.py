@@ -279,12 +279,13 @@ def test_images_without_boxes_are_left_out(tmp_path: Path) -> None:
 def from_nothing(name: str) -> Recipe:
     recipe = load_recipe(RECIPES / f"{name}.toml")
     plan = {"steps": 3, "batch_size": 4, "learning_rate": 1e-3}
+    vision = plan | {"optimizer": "muon"}
     raw = recipe.model_dump()
     if recipe.family == "janus":
         raw["model"]["codebook"] |= {"plain": [list(each) for each in PLAIN], "recoloured": True}
-        raw["pretraining"] = {"codec": plan | {"autoencoder_steps": 2}, "vision": plan}
+        raw["pretraining"] = {"codec": plan | {"autoencoder_steps": 2}, "vision": vision}
     else:
-        raw["pretraining"] = {"codec": plan | {"plain": PLAIN}, "vision": plan}
+        raw["pretraining"] = {"codec": plan | {"plain": PLAIN}, "vision": vision}
     return Recipe.model_validate(raw)
 
 
@@ -300,6 +301,8 @@ def test_a_recipe_trains_from_nothing(name: str, dataset: Path, tmp_path: Path) 
         assert model.config.codebook.plain == PLAIN and model.config.codebook.recoloured
     kept = sorted(path.name for path in (tmp_path / "pretraining").iterdir())
     assert kept == ["codec", "codec.safetensors", "vision", "vision.safetensors"]
+    state = torch.load(tmp_path / "pretraining" / "vision" / "vision.pt", weights_only=True)
+    assert len(state["optimizer"]["state"]) > len(state["second_optimizer"]["state"]) > 4
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("pretraining/**/*")}
     again = train_recipe(recipe, dataset, tmp_path, Sources(), how, said.append)
     assert again == made  # all of it is read back
