@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
 from tests.shared import made_once
 
@@ -96,6 +98,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What opening a bundle remembers stays out of the user's home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JANUS_EDGE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _command_line_made_once() -> Iterator[None]:
+    """Typer makes all commands anew for each call in a process, which takes longer than most do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         yield
 
 

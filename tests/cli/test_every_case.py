@@ -7,6 +7,7 @@ their end, and in other locales with streams closed, in processes of their own.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -93,7 +94,8 @@ _LONG = {
 }
 
 
-def _parameters() -> Iterator[tuple[str, Any]]:
+@functools.cache
+def _parameters() -> tuple[tuple[str, Any], ...]:
     """Each command's name with each of its options and arguments."""
 
     def walk(group: Any, before: str) -> Iterator[tuple[str, Any]]:
@@ -104,7 +106,7 @@ def _parameters() -> Iterator[tuple[str, Any]]:
             if hasattr(command, "commands"):
                 yield from walk(command, path)
 
-    yield from walk(typer.main.get_command(app), "")
+    return tuple(walk(typer.main.get_command(app), ""))
 
 
 def _cases() -> list[tuple[str, str]]:

@@ -3,21 +3,22 @@ parameters that the manifest names."""
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from janus_edge.bench.programs.kernels import tune
-from janus_edge.kernels.compile import TARGETS
-from janus_edge.kernels.resources import Resources, dump, resources, turn_weights
+from janus_edge.kernels.resources import dump, resources, turn_weights
 from janus_edge.kernels.spec import Shape
 from janus_edge.kernels.specs import specs
 from janus_edge.kernels.tuning import TABLE, tuned
+from tests.kernels.test_compile import ALL, compile_into
+
+Made = Callable[[int], dict[str, Any]]
 
 NAMES = [spec.name for spec in specs(Shape())]
 REGISTERS = 65536  # of a multiprocessor, on every GPU that there are cubins for
@@ -53,28 +54,24 @@ INSTRUCTIONS = {
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict[str, Any]]:
-    """By kernel and target; compiled in a process of their own (test_compile.py)."""
-    folder = tmp_path_factory.mktemp("cubins")
-    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "janus_edge.kernels.compile", str(folder)]
-    subprocess.run(command, check=True, env=kept)
-    made = json.loads((folder / "kernels.json").read_text(encoding="utf-8"))
-    return {
-        (entry["name"], int(entry["target"][3:])): {**entry, "path": folder / entry["file"]}
-        for entry in made
-    }
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
+    """What gives a target's entries of the manifest, by kernel."""
+
+    @functools.cache
+    def entries(target: int) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("cubins")
+        compile_into(folder, target)
+        found = json.loads((folder / "kernels.json").read_text(encoding="utf-8"))
+        return {entry["name"]: {**entry, "path": folder / entry["file"]} for entry in found}
+
+    return entries
 
 
-@pytest.fixture(scope="module")
-def found(entries: dict[tuple[str, int], dict[str, Any]]) -> dict[tuple[str, int], Resources]:
-    return {key: resources(entry["path"]) for key, entry in entries.items()}
-
-
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_cubin(entries: Any, found: Any, name: str, target: int) -> None:
-    entry, needs = entries[name, target], found[name, target]
+@pytest.mark.parametrize("target", ALL)
+def test_a_cubin(made: Made, name: str, target: int) -> None:
+    entry = made(target)[name]
+    needs = resources(entry["path"])
     assert needs.registers * entry["threads"] <= REGISTERS
     assert entry["shared_bytes"] <= MOST_SHARED
     assert needs.spilled == 0 and "LDL" not in needs.code and "STL" not in needs.code
@@ -94,11 +91,11 @@ def test_a_cubin(entries: Any, found: Any, name: str, target: int) -> None:
     assert len(re.findall(wide, code)) >= count
 
 
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products_are_divided_as_the_table_says(entries: Any, name: str, target: int) -> None:
+@pytest.mark.parametrize("target", ALL)
+def test_products_are_divided_as_the_table_says(made: Made, name: str, target: int) -> None:
     table = json.loads(TABLE.read_text(encoding="utf-8"))[f"sm_{target}"]
-    chosen, entry = table["kernels"][name], entries[name, target]
+    chosen, entry = table["kernels"][name], made(target)[name]
     assert entry["constants"]["BLOCK"] == chosen["block"] and table["by"]
     assert entry["threads"] == 32 * chosen["warps"]
     spec = next(each for each in specs(Shape()) if each.name == name)
@@ -106,11 +103,11 @@ def test_products_are_divided_as_the_table_says(entries: Any, name: str, target:
     assert tuned(spec, 75) == spec  # no such GPU in the table
 
 
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_its_parameters_are_those_of_the_manifest(entries: Any, name: str, target: int) -> None:
+@pytest.mark.parametrize("target", ALL)
+def test_its_parameters_are_those_of_the_manifest(made: Made, name: str, target: int) -> None:
     """In order, each where C would put it."""
-    entry = entries[name, target]
+    entry = made(target)[name]
     found = re.findall(
         r"Ordinal : 0x([0-9a-f]+)\s+Offset\s+: 0x([0-9a-f]+)\s+Size\s+: 0x([0-9a-f]+)",
         dump(entry["path"], "-elf"),
