@@ -161,7 +161,7 @@ _GENERAL = (
 )
 _STEPS = {"steps": "steps", "ttft_ms": "TTFT", "itl_ms": "ITL"}
 _PASSES = {"codes_a_pass": "codes a pass", "pass_ms": "a pass, by positions"}
-_READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory's speed"}
+_READ = {"step_mb": "MB read a step", "bandwidth_fraction": "of the memory bandwidth"}
 _OF_A_WORKLOAD = {
     "draw": _STEPS
     | {"image_ms": "an image", "steps_a_second": "codes or steps a second"}

@@ -11,7 +11,8 @@ from janus_edge.cli.options import Json
 
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(help="Bundle folder, or a name that `models` lists.")
+        str | None,
+        typer.Argument(help="Bundle folder, or a name that `models` lists.", metavar="[BUNDLE]"),
     ] = None,
     json: Json = False,
 ) -> None:

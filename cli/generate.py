@@ -65,7 +65,7 @@ def generate(
     like: Annotated[
         Path | None,
         typer.Option(
-            help="Draw as this image was drawn; what else is given goes before.", metavar="IMAGE"
+            help="Draw as this image was drawn; other options override its.", metavar="IMAGE"
         ),
     ] = None,
     grid: Annotated[

@@ -32,8 +32,8 @@ Parallel = Annotated[
     int,
     typer.Option(
         "--parallel",
-        help="Positions that a pass computes; auto: what is fastest. What is drawn or answered "
-        "does not depend on it.",
+        help="Positions that a pass computes; auto: the fastest number. Results are the same (with "
+        "ONNX Runtime but for logits that are almost equal).",
         metavar="N",
         parser=_number_or_auto,
     ),

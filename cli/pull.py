@@ -32,7 +32,7 @@ def pull(
     ] = None,
     roles: Annotated[
         str | None,
-        typer.Option(help="How the model is addressed: janus or janus-pro; default: as it is."),
+        typer.Option(help="Chat template: janus or janus-pro; default: the checkpoint's."),
     ] = None,
     max_length: Annotated[
         int | None,

@@ -1,7 +1,7 @@
 """Find what ruff, codespell and proselint cannot be told of: ``python tools/check_style.py``.
 
 House idioms in prose where the field has a word: it reads README.md, CONTRIBUTING.md, CHANGELOG.md,
-docs/*.md (code left out) and the docstrings of the package. docs/design.md, "Words", is the
+docs/*.md (code left out) and the docstrings of the package. docs/design.md, "Vocabulary", is the
 vocabulary. Long functions: a body, without signature and docstring, has at most MAX_LINES lines
 (the options of a command are its signature).
 """

@@ -104,16 +104,8 @@ def _shown(value: float) -> str:
 
 def alone(records: list[Record]) -> str:
     """Return a section of the report: what our own images cost, by bundle and settings."""
-    head = [
-        "bundle",
-        "weights",
-        "decoder",
-        "images at once",
-        "prompt",
-        "ms an image",
-        "ms a step",
-    ]
-    head += ["of the memory's speed", "first code after, ms", "peak MB"]
+    head = ["date", "bundle", "weights", "decoder", "images at once", "prompt", "ms an image"]
+    head += ["ms a step", "of the memory bandwidth", "first code after, ms", "peak MB"]
     rows = [head, ["---"] * len(head)]
     for record in records:
         for bundle in record["bundles"]:
@@ -124,6 +116,7 @@ def alone(records: list[Record]) -> str:
             fraction = draw.get("bandwidth_fraction", draw.get("roof"))
             rows.append(
                 [
+                    record["date"][:10],
                     bundle["name"],
                     bundle["weights"],
                     _DECODERS.get(decoder := bundle.get("decoder", "graph"), decoder),
@@ -137,7 +130,9 @@ def alone(records: list[Record]) -> str:
                 ]
             )
     return (
-        "## Our own images\n\n`janus-edge bench`, p50; one line a bundle and setting.\n\n"
+        "## Our own images\n\n`janus-edge bench`, p50; one line a bundle and setting. Processors: "
+        f"{', '.join(sorted({record['machine'] for record in records}))}. Above 100% the machine "
+        "read faster in the steps than when its bandwidth was measured.\n\n"
         + "\n".join("| " + " | ".join(row) + " |" for row in rows)
         + "\n"
     )
