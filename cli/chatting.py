@@ -122,7 +122,7 @@ def draw(talk: Talk, prompt: str) -> None:
     def retry() -> None:
         talk.chat.state = before
         if talk.seed is not None:
-            talk.seed = (talk.seed + 1) % MAX_SEED
+            talk.seed = (talk.seed + 1) % (MAX_SEED + 1)
         draw(talk, prompt)
 
     talk.again = retry
@@ -156,7 +156,7 @@ def set_seed(talk: Talk, word: str) -> None:
     """Set the seed of drawings, or say what it is."""
     if word == "random":
         talk.seed = None
-    elif word.isascii() and word.isdecimal() and int(word) < MAX_SEED:
+    elif word.isascii() and word.isdecimal() and int(word) <= MAX_SEED:
         talk.seed = int(word)
     elif word:
         talk.console.print("give a whole number from 0 on, or random: /seed 7")

@@ -133,11 +133,13 @@ def _open(
     manifest = parse_manifest(raw, str(folder / MANIFEST))
     check_contract(manifest, str(folder / MANIFEST))
     stamps = check_files(folder, _files(manifest), _check_file)
+    encoder = _encoder(folder, manifest)
+    folder = folder.absolute()  # a process may change its folder before an engine opens
     return Bundle(
         folder=folder,
         manifest=manifest,
         sha256=sha256,
-        encoder=_encoder(folder, manifest),
+        encoder=encoder,
         tables={
             name: Table(
                 folder / manifest.components[name].file, shape, manifest.components[name].weights
@@ -168,6 +170,8 @@ def _encoder(folder: Path, manifest: Manifest) -> PromptEncoder:
 def find_bundle(model: str | Path | None) -> Path:
     """Return the folder that a path or name means. Raises BundleError if there is none."""
     name = DEFAULT if model is None else str(model)
+    if model == "":
+        raise BundleError("no bundle is named; give a bundle's folder or name")
     own = [bundles_folder() / name] if is_bundle_name(name) else []
     for folder in (Path(name), *own, SHIPPED / name):
         if _is_there(folder / MANIFEST, Path.is_file):

@@ -13,6 +13,7 @@ import numpy as np
 from janus_edge.runtime.backends import Engine
 from janus_edge.runtime.kv_cache import KVCache
 from janus_edge.runtime.sizes import Sizes
+from janus_edge.runtime.timed_engine import check_finite
 
 
 class _Bound(NamedTuple):
@@ -113,6 +114,9 @@ class CachedDecoder:
         Args:
             embeds_UTD: Embeddings of the prompts of the first U rows, padded on the right.
             lengths_U: The prompts' lengths without padding.
+
+        Raises:
+            BundleError: A number is not finite.
         """
         rows = len(lengths_U)
         at_once = 1 if self._row_by_row and self._kept_R.any() else rows
@@ -134,7 +138,9 @@ class CachedDecoder:
         made = {"hidden": np.empty_like(given["embeds"]), **caches.present}
         self._prefill_engine.bind({**given, **caches.past}, made, often=False, last_only=True)()
         kept[: len(lengths)] = lengths
-        return made["hidden"][rows, np.minimum(lengths, time) - 1]
+        hidden_UD = made["hidden"][rows, np.minimum(lengths, time) - 1]
+        check_finite("decoder", (hidden_UD,))
+        return hidden_UD
 
     def repeat(self, sources_R: np.ndarray) -> None:
         """Give each row the keys and values of another.
@@ -179,6 +185,9 @@ class CachedDecoder:
                 the caches are on the host.
             positions_RT: Their positions, which may leave a gap after what came before. By default
                 they follow it.
+
+        Raises:
+            BundleError: A number is not finite.
         """
         rows, time = embeds_RTD.shape[:2]
         if embeds_RTD.shape not in self._bound:
@@ -190,6 +199,7 @@ class CachedDecoder:
         bound.positions_RT[:] = positions_RT
         bound.lengths_R[:] = kept_R + time
         bound.call()
+        check_finite("decoder", (bound.hidden_RTD,))  # heads that round to 8 bits would hide it
         return bound.hidden_RTD
 
     def keep(self, counts_R: np.ndarray) -> None:

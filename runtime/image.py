@@ -163,8 +163,7 @@ def _fill(image: Image.Image, num_rows: int) -> str:
     """
     if num_rows == image.height:
         return ""
-    if 2 * num_rows < image.height:
-        raise ImageError(f"cut short: {num_rows} of {image.height} rows are there")
+    png.check_rows(num_rows, image.height)
     image.paste((MISSING,) * 3, (0, num_rows, image.width, image.height))
     return f"{num_rows} of {image.height} rows are there, the rest is grey"
 

@@ -118,11 +118,18 @@ def essence(raw: bytes, check_size: Callable[[int, int], None]) -> Essence:
         if header.interlaced:
             raise ImageError("cut short, and interlaced")
         num_rows = count // header.row_bytes(header.width)
+        check_rows(num_rows, header.height)
     if not is_perfect:
         rows = b"".join(_inflated(data, bytearray()))[: header.num_bytes]
         data = zlib.compress(rows.ljust(header.num_bytes, b"\0"), 0)
     file = SIGNATURE + b"".join(_framed(*each) for each in (*kept, (b"IDAT", data), (b"IEND", b"")))
     return Essence(file, chunks.get(b"eXIf", b""), num_rows)
+
+
+def check_rows(num_rows: int, height: int) -> None:
+    """Raise ImageError if less than half of the rows are there."""
+    if 2 * num_rows < height:
+        raise ImageError(f"cut short: {num_rows} of {height} rows are there")
 
 
 def _chunks(raw: bytes) -> tuple[dict[bytes, bytes], bytes]:

@@ -121,7 +121,7 @@ class ImageRequest:
         """Raise OptionError for values that no loop could run."""
         in_range("number of prompts", len(self.prompts), 1, 1024)
         in_range("num_images", self.num_images, 1, 1024)
-        in_range("seed", self.seed, 0, MAX_SEED - self.num_images)
+        in_range("seed", self.seed, 0, MAX_SEED - (self.num_images - 1))
         in_range("parallel", self.parallel, 1, MOST_WIDTH)
         shown = _check_history(self.history)
         in_range("number of images", len(self.rgb_images), shown, shown)

@@ -77,9 +77,11 @@ def _request(
             ok = np.cumprod(rng.random((images, width - 1)) < right, axis=1)
             accepted_B = (1 + ok.sum(1)) * (rng.random(images) < 0.9)
             took_ms = 5.0 + width + float(rng.random())
+            chosen.is_alone = bool(rng.random() < 0.9)
             chosen.learn(accepted_B, took_ms)
             accepted = accepted_B.tolist()
-            passes.append({"most": most, "width": width, "ms": took_ms, "accepted": accepted})
+            found = {"most": most, "width": width, "ms": took_ms, "accepted": accepted}
+            passes.append(found | {"alone": chosen.is_alone})
         chosen.keep()
         after = json.loads(path.read_text(encoding="utf-8"))
         return {"before": note, "passes": passes, "after": after}

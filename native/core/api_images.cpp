@@ -1,12 +1,28 @@
 // The functions of janus_edge.h on image files.
+#include <algorithm>
 #include <cstring>
 
+#include "error.hpp"
 #include "guard.hpp"
 #include "image_file.hpp"
 #include "tokenizer.hpp"
 
 using je::guarded;
 using je::need;
+
+namespace {
+
+// Refuse what is no keyword of a PNG text chunk. Throws Error JE_E_ARGUMENT.
+void check_key(const std::string& key) {
+  if (key.empty() || key.size() > 79)
+    je::fail(JE_E_ARGUMENT, "a key of texts is ", key.size(), " bytes long; give 1 to 79");
+  const bool is_printable = std::all_of(key.begin(), key.end(), [](char c) { return c >= ' ' && c <= '~'; });
+  if (!is_printable || key.front() == ' ' || key.back() == ' ' || key.find("  ") != std::string::npos)
+    je::fail(JE_E_ARGUMENT, "a key of texts is \"", key,
+             "\"; give printable ASCII without a space at its ends or two in a row");
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -41,8 +57,7 @@ je_status je_image_save(const char* path, const je_image* image, const char* con
       need(texts[2 * i], "a key of texts");
       need(texts[2 * i + 1], "a value of texts");
       pairs.emplace_back(je::well_formed(texts[2 * i]), je::well_formed(texts[2 * i + 1]));
-      if (pairs.back().first.empty() || pairs.back().first.size() > 79)  // PNG's limit
-        je::fail(JE_E_ARGUMENT, "a key of texts is ", pairs.back().first.size(), " bytes long; give 1 to 79");
+      check_key(pairs.back().first);
     }
     je::save_png(path, je::to_rgb(*image), pairs);
     return JE_OK;

@@ -1,5 +1,7 @@
 #include "bundle.hpp"
 
+#include <filesystem>
+
 #include "contract.hpp"
 #include "error.hpp"
 #include "hash_cache.hpp"
@@ -62,6 +64,7 @@ void Bundle::check_unchanged(const std::string& name) const {
 }
 
 Bundle open_bundle(const std::string& folder, bool check_all) {
+  if (folder.empty()) fail(JE_E_BUNDLE, "no bundle is named; give the folder of a bundle");
   Bundle bundle;
   bundle.folder = folder;
   const std::vector<uint8_t> raw =
@@ -89,6 +92,7 @@ Bundle open_bundle(const std::string& folder, bool check_all) {
   if (bundle.encoder->tokenizer().num_tokens() > manifest.sizes.vocab_size)
     fail(JE_E_BUNDLE, folder, "/", manifest.tokenizer_bin.file, ": has ", bundle.encoder->tokenizer().num_tokens(),
          " tokens, the model ", manifest.sizes.vocab_size, " rows for them; export the bundle again");
+  bundle.folder = std::filesystem::absolute(folder).string();  // a process may change its folder before an engine opens
   for (const auto& [name, shape] : table_shapes(manifest)) {
     const ComponentInfo& part = manifest.components.at(name);
     bundle.tables[name] =

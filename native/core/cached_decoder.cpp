@@ -2,7 +2,19 @@
 
 #include <cstring>
 
+#include "error.hpp"
+#include "table.hpp"
+
 namespace je {
+namespace {
+
+// Heads that round what they are given to 8 bits would hide it.
+const float* finite(const float* hidden, size_t count) {
+  if (are_finite(hidden, count)) return hidden;
+  fail(JE_E_BUNDLE, "decoder: computes what is no finite number; export the bundle again");
+}
+
+}  // namespace
 
 CachedDecoder::CachedDecoder(const DecoderEngine& step, const DecoderEngine& prefill, int64_t width, int64_t rows,
                              int64_t length)
@@ -48,7 +60,7 @@ const float* CachedDecoder::prefill(const std::vector<float>& embeds, const std:
     last_.insert(last_.end(), at, at + width_);
     lengths_[row] = lengths[row];
   }
-  return last_.data();
+  return finite(last_.data(), last_.size());
 }
 
 void CachedDecoder::restore(size_t row, const Context& context, size_t count) {
@@ -104,7 +116,7 @@ const float* CachedDecoder::look_ahead(const std::vector<float>& embeds, size_t 
       for (int64_t i = 0; i < time; ++i) positions.push_back(end - time + i);
   DecoderCall call{static_cast<int64_t>(rows), time, embeds.data(), positions.data(), lengths.data()};
   call.goes_on = true;
-  return run(step_, call, cancel);
+  return finite(run(step_, call, cancel), embeds.size());
 }
 
 void CachedDecoder::keep(const std::vector<int64_t>& counts) {

@@ -69,7 +69,7 @@ class CpuDecoder : public DecoderEngine {
     for (const auto& each : caches.memory) pointers.push_back(static_cast<int8_t*>(each.get()));
     for (int64_t i = 0; i < call.rows * call.time; ++i)  // never read outside of the tables cos and sin
       check(call.positions[i] >= 0 && call.positions[i] < sizes_.max_length);
-    const std::lock_guard<std::mutex> lock(pool_->mutex());
+    const PoolTurn turn(*pool_);
     cancel.check();
     je_decoder_stop_by(decoder_, cancel.flag());
     const int failed = je_decoder_run(decoder_, static_cast<int32_t>(call.rows), static_cast<int32_t>(call.time),
@@ -125,7 +125,8 @@ bool runs_on_cpu_kernels(const std::string& name, const Manifest& manifest) {
   if (!chooses_instructions()) return false;
   const ComponentInfo& part = manifest.components.at(name);
   const int64_t head = manifest.sizes.head_dim;
-  if (name == "decoder") return has_tiles(part, kDecoderBits) && head % 32 == 0 && head <= 256;
+  if (name == "decoder")
+    return has_tiles(part, kDecoderBits) && head % 32 == 0 && head <= 256 && manifest.cache.dtype == "int8";
   if (name == "image_head" || name == "text_head" || name == "vision_aligner") return has_tiles(part, kWideBits);
   return (name == "vision_encoder" || name == "image_decoder") && !part.tensors.empty() && !part.constants.empty();
 }

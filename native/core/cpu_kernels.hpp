@@ -20,7 +20,7 @@ bool runs_on_cpu_kernels(const std::string& component, const Manifest& manifest)
 // Return the name of the instruction set that they use.
 std::string kernels_in_use();
 
-// Threads that the decoder and heads share. Lock mutex() to use them.
+// Threads that the decoder and heads share. A PoolTurn lets one job use them.
 class Pool {
  public:
   // num_threads: the caller's included. Throws Error JE_E_ARGUMENT if the system cannot start that many threads.
@@ -34,6 +34,25 @@ class Pool {
  private:
   je_pool* pool_;
   std::mutex mutex_;
+};
+
+// Lets the calling thread use a pool; waits for other jobs.
+class PoolTurn {
+ public:
+  explicit PoolTurn(Pool& pool) : lock_(pool.mutex(), std::try_to_lock) {
+    if (lock_.owns_lock()) return;
+    ++num_waits();
+    lock_.lock();
+  }
+
+  // How often the calling thread waited for another job.
+  static uint64_t& num_waits() {
+    thread_local uint64_t count = 0;
+    return count;
+  }
+
+ private:
+  std::unique_lock<std::mutex> lock_;
 };
 
 // Open the decoder, a head, or a stage. Throw Error JE_E_BUNDLE if a weight is missing or lies outside of the file.

@@ -29,7 +29,7 @@ struct Chain {
 
   void run(Pool& pool, const std::string& name, const float* given, int64_t rows, float* made,
            const Cancel& cancel) const {
-    const std::lock_guard<std::mutex> lock(pool.mutex());
+    const PoolTurn turn(pool);
     cancel.check();
     if (je_head_run(pool.get(), layers.data(), static_cast<int32_t>(layers.size()), static_cast<int32_t>(rows), given,
                     made) != 0)
@@ -62,11 +62,13 @@ struct Opened {
   }
 
   // Run one image. Throws Error.
-  void run(int (*function)(Kind*, const float*, float*), const char* name, const float* given, float* made,
+  void run(int (*function)(Kind*, const float*, float*, const int*), const char* name, const float* given, float* made,
            const Cancel& cancel) const {
-    const std::lock_guard<std::mutex> lock(pool->mutex());
+    const PoolTurn turn(*pool);
     cancel.check();
-    if (function(part.get(), given, made) != 0) fail(JE_E_MEMORY, "no memory for an image");
+    const int failed = function(part.get(), given, made, cancel.flag());
+    if (failed > 0) throw Cancelled();
+    if (failed < 0) fail(JE_E_MEMORY, "no memory for an image");
     if (!are_finite(made, static_cast<size_t>(size)))
       fail(JE_E_BUNDLE, name, " computes what is no finite number; export the bundle again");
   }

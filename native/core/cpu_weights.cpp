@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "error.hpp"
+#include "table.hpp"
 
 namespace je {
 
@@ -15,7 +16,11 @@ const float* Weights::floats(const std::string& name, const std::vector<int64_t>
     fail(JE_E_BUNDLE, path_, ": no ", name, " of the right shape; export the bundle again");
   double size = sizeof(float);  // a double cannot overflow
   for (const int64_t each : shape) size *= static_cast<double>(each);
-  return reinterpret_cast<const float*>(inside(path_, name, file_.data(), file_.size(), found->second.offset, size));
+  const auto* numbers =
+      reinterpret_cast<const float*>(inside(path_, name, file_.data(), file_.size(), found->second.offset, size));
+  if (!are_finite(numbers, static_cast<size_t>(size) / sizeof(float)))
+    fail(JE_E_BUNDLE, path_, ": ", name, " holds what is no finite number; export the bundle again");
+  return numbers;
 }
 
 je_matrix Weights::matrix(const std::string& layer, int bits, int64_t inputs, int64_t outputs) const {

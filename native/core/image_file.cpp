@@ -79,12 +79,23 @@ Decoded decode_upper(const Jpeg& jpeg) {
   return found;
 }
 
+// Decode as many of the first scans as can be decoded. Return false if none can. What comes after a damaged scan cannot
+// be, so few tries find it.
+bool decode_scans(const Jpeg& jpeg, Image& to) {
+  size_t least = 0, most = jpeg.scans.size();
+  for (size_t count = most; least < most; count = (least + most + 1) / 2) {
+    if (decode(jpeg_file(jpeg, count), to))
+      least = count;
+    else
+      most = count - 1;
+  }
+  return least > 0;
+}
+
 Decoded decode_jpeg(std::string_view file) {
   const Jpeg jpeg = read_jpeg(file);
   Decoded found;
-  bool is_there = false;
-  for (size_t count = jpeg.is_one && jpeg.is_open ? 0 : jpeg.scans.size(); count > 0 && !is_there; --count)
-    is_there = decode(jpeg_file(jpeg, count), found.image);
+  const bool is_there = !(jpeg.is_one && jpeg.is_open) && decode_scans(jpeg, found.image);
   if (is_there)
     found.num_rows = found.num_there = jpeg.height;
   else
@@ -108,7 +119,7 @@ std::string fill(Decoded& made) {
   const int height = made.image.height;
   if (made.is_coarse && made.num_rows == height) return "its last scans are missing, the image is coarse";
   if (made.num_rows == height) return "";
-  if (2 * made.num_there < height) fail(JE_E_IMAGE, "cut short: ", made.num_there, " of ", height, " rows are there");
+  check_rows(made.num_there, height);
   const size_t start = size_t{3} * static_cast<size_t>(made.image.width) * static_cast<size_t>(made.num_rows);
   std::fill(made.image.pixels.begin() + static_cast<std::ptrdiff_t>(start), made.image.pixels.end(), kMissing);
   return join(made.num_rows, " of ", height, " rows are there, the rest is grey");

@@ -148,15 +148,19 @@ class Inflater {
     return true;
   }
 
+  // The codes of one fixed block serve the next, as a file may have millions of them.
   bool fixed() {
     std::array<uint8_t, 288> lengths{};
     for (size_t i = 0; i < 288; ++i) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
     std::array<uint8_t, 32> distances{};
     distances.fill(5);
-    return literals_.make(lengths.data(), 288, false) && distances_.make(distances.data(), 32, false) && block();
+    is_fixed_ =
+        is_fixed_ || (literals_.make(lengths.data(), 288, false) && distances_.make(distances.data(), 32, false));
+    return is_fixed_ && block();
   }
 
   bool dynamic() {
+    is_fixed_ = false;
     uint32_t num_literals = 0, num_distances = 0, num_codes = 0, found = 0;
     if (!bits_.take(5, num_literals) || !bits_.take(5, num_distances) || !bits_.take(4, num_codes)) return true;
     num_literals += 257;
@@ -223,6 +227,7 @@ class Inflater {
   size_t most_;
   std::vector<uint8_t>& to_;
   Code literals_, distances_;
+  bool is_fixed_ = false;  // these are the codes of fixed blocks
 };
 
 }  // namespace

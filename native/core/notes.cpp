@@ -1,5 +1,10 @@
 #include "notes.hpp"
 
+#ifndef _WIN32
+#include <pwd.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 
 #include "error.hpp"
@@ -13,16 +18,31 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kDepth = 8;  // of lists and objects in a note; ours have three
+
 std::string value_of(const char* variable) {
   const char* found = std::getenv(variable);
   return found == nullptr ? "" : found;
+}
+
+// Return HOME, or without it what the user database says; "" if neither knows.
+std::string user_folder() {
+  if (std::string home = value_of("HOME"); !home.empty()) return home;
+#ifndef _WIN32
+  std::vector<char> room(1 << 14);
+  passwd entry{}, *found = nullptr;
+  if (getpwuid_r(getuid(), &entry, room.data(), room.size(), &found) == 0 && found != nullptr &&
+      found->pw_dir != nullptr)
+    return found->pw_dir;
+#endif
+  return "";
 }
 
 // Return the user's folder: JANUS_EDGE_HOME if it is set, else janus-edge in the cache folder; "" if there is none.
 fs::path home_folder() {
   if (const std::string home = value_of("JANUS_EDGE_HOME"); !home.empty()) return home;
   if (const std::string cache = value_of("XDG_CACHE_HOME"); !cache.empty()) return fs::path(cache) / "janus-edge";
-  const std::string user = value_of("HOME");
+  const std::string user = user_folder();
   return user.empty() ? fs::path() : fs::path(user) / ".cache" / "janus-edge";
 }
 
@@ -39,7 +59,13 @@ nlohmann::json read_note(const std::optional<fs::path>& note) {
   try {
     if (note) {
       const std::vector<uint8_t> raw = read_file(*note, JE_E_BUNDLE, "", limits::kNoteBytes);
-      Tree found(nlohmann::json::parse(raw.begin(), raw.end(), nullptr, false));
+      bool is_deep = false;
+      const auto look = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+        is_deep |= depth > kDepth;
+        return depth <= kDepth;  // what lies deeper is left out
+      };
+      Tree found(nlohmann::json::parse(raw.begin(), raw.end(), look, false));
+      if (is_deep) return nlohmann::json::object();
       if (found.root.is_object()) return std::move(found.root);
     }
   } catch (const Error&) {  // there is no note yet

@@ -74,20 +74,22 @@ Passes::Draft Passes::read(const nlohmann::json& found) {
 
 int64_t Passes::begin(int64_t most) {
   width_ = std::min(choose(most), most);
+  num_waits_ = PoolTurn::num_waits();
   began_ = std::chrono::steady_clock::now();
   return width_;
 }
 
 void Passes::end(const std::vector<int64_t>& accepted) {
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began_;
-  learn(accepted, took.count());
+  learn(accepted, took.count(), num_waits_ == PoolTurn::num_waits());
 }
 
-void Passes::learn(const std::vector<int64_t>& accepted, double took_ms) {
+void Passes::learn(const std::vector<int64_t>& accepted, double took_ms, bool is_alone) {
+  is_alone_ = is_alone;
   if (widths_.size() == 1) return;
   const auto samples = samples_.find(width_);
   const bool is_first = ++times_[width_] == 1;  // it also allocates memory
-  if (samples != samples_.end() && samples->second.size() < kRounds && !is_first)
+  if (samples != samples_.end() && samples->second.size() < kRounds && !is_first && is_alone)
     samples->second.push_back(four_digits(took_ms));
   ++num_passes_;
   for (const int64_t count : accepted) {
@@ -120,7 +122,7 @@ int64_t Passes::choose(int64_t most) const {
   const auto end = std::upper_bound(widths_.begin() + 1, widths_.end(), most);
   const auto size = [&](int64_t width) { return samples_.at(width).size(); };
   const auto least = std::min_element(widths_.begin(), end, [&](int64_t a, int64_t b) { return size(a) < size(b); });
-  if (size(*least) < kRounds) return *least;  // each in turn, as a machine's speed changes
+  if (size(*least) < kRounds) return is_alone_ ? *least : widths_[0];  // each in turn, as a machine's speed changes
   auto best = std::max_element(widths_.begin(), end, [&](int64_t a, int64_t b) { return speed(a) < speed(b); });
   const bool is_trial = num_passes_ % kTrial == kFirstTrial - 1;  // how often further drafts are right
   if (is_trial && std::next(best) != end) ++best;

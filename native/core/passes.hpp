@@ -39,8 +39,9 @@ class Passes {
   // Stop the clock and learn from a pass. accepted: how many codes it added to each image.
   void end(const std::vector<int64_t>& accepted);
 
-  // Learn from a pass that took so many ms.
-  void learn(const std::vector<int64_t>& accepted, double took_ms);
+  // Learn from a pass that took so many ms. is_alone: false if it waited for other jobs. Its time is then no cost, and
+  // costs are not measured in the next pass.
+  void learn(const std::vector<int64_t>& accepted, double took_ms, bool is_alone);
 
   // Write what was learned if it is news.
   void keep() const;
@@ -63,6 +64,8 @@ class Passes {
   std::vector<Draft> drafts_, known_drafts_;        // of the widest pass; now, and before the request
   size_t num_known_ = 0;                            // samples before the request
   int64_t num_passes_ = 0, width_ = 0;
+  bool is_alone_ = true;
+  uint64_t num_waits_ = 0;  // of this thread, when the pass began
   std::chrono::steady_clock::time_point began_;
 };
 

@@ -234,6 +234,10 @@ void check_image_size(int64_t width, int64_t height) {
   if (height > kMaxPixels / width) fail(JE_E_IMAGE, width, "x", height, " pixels; make it smaller than 100 megapixels");
 }
 
+void check_rows(int there, int height) {
+  if (2 * there < height) fail(JE_E_IMAGE, "cut short: ", there, " of ", height, " rows are there");
+}
+
 Decoded decode_png(const Bytes& file) {
   Bytes rows, pixels;
   const Chunks chunks = chunks_of({reinterpret_cast<const char*>(file.data()), file.size()});
@@ -248,6 +252,7 @@ Decoded decode_png(const Bytes& file) {
     found.num_rows = static_cast<int>(rows.size() / header.row_bytes(header.width));
   }
   found.num_there = found.num_rows;
+  check_rows(found.num_rows, header.height);
   rows.resize(header.num_bytes());
   pixels = pixels_of(header, colours, rows);
   rows = {};

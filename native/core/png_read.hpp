@@ -26,6 +26,9 @@ inline constexpr uint8_t kMissing = 128;
 // decode_png does.
 void check_image_size(int64_t width, int64_t height);
 
+// Check how many rows a file holds: half of them must be there. Throws Error as check_image_size does.
+void check_rows(int there, int height);
+
 // Decode a PNG file.
 Decoded decode_png(const std::vector<uint8_t>& file);
 

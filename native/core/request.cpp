@@ -154,7 +154,7 @@ std::unique_ptr<Task> start_drawing(std::shared_ptr<Engines> engines, const je_r
   check_list(request.input_images, request.num_input_images, "input_images", kMostImages);
   check_list(request.history, request.num_history, "history", kMostTokens);
   check_range("num_images", int64_t{request.num_images}, int64_t{1}, kMostImages);
-  check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_images));
+  check_range("seed", request.seed, uint64_t{0}, kMostSeed - static_cast<uint64_t>(request.num_images - 1));
   const Manifest& manifest = engines->bundle().manifest;
   Sampling chosen = request.reference != 0 ? reference_sampling(manifest.is_flow) : manifest.sampling;
   check_range("parallel", int64_t{request.parallel}, int64_t{0}, kMostWidth);

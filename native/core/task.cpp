@@ -49,8 +49,9 @@ std::vector<float> compute_prompts(Engines& engines, CachedDecoder& decoder, std
 
 Image decode_image(Engines& engines, const std::string& decoder, const Tensor& from, const Cancel& cancel) {
   const int64_t side = engines.sizes().image_size;
+  const Stage& stage = engines.stage(decoder);  // it checks sizes before memory is taken
   std::vector<float> pixels(static_cast<size_t>(3 * side * side));
-  engines.stage(decoder)(from, floats("pixels", {1, 3, side, side}, pixels.data()), cancel);
+  stage(from, floats("pixels", {1, 3, side, side}, pixels.data()), cancel);
   return to_image(pixels.data(), static_cast<int>(side));
 }
 

@@ -47,6 +47,7 @@ void see(Engines& engines, const Image& image, Seen& seen, const Cancel& cancel)
 std::vector<Embedded> embedded(Engines& engines, const std::vector<Ids>& prompts, const std::vector<Image>& images,
                                const Cancel& cancel) {
   const size_t width = static_cast<size_t>(engines.sizes().hidden_size);
+  if (!images.empty()) engines.open({"vision_encoder", "vision_aligner"});  // they check sizes before memory is taken
   Seen seen;
   for (const Image& each : images) see(engines, each, seen, cancel);
   std::vector<Embedded> found;

@@ -246,7 +246,7 @@ int je_decoder_run(je_decoder* decoder, int32_t rows, int32_t time, const float*
     run.attention.last_only = last_only && i == model->num_layers - 1;
     run.attention.keys = caches[2 * i];
     run.attention.values = caches[2 * i + 1];
-    if (decoder->stop && __atomic_load_n(decoder->stop, __ATOMIC_RELAXED)) return 1;
+    if (je_is_stopped(decoder->stop)) return 1;
     run_layer(decoder, &run);
   }
   run.target = hidden;

@@ -52,7 +52,7 @@ typedef struct je_decoder je_decoder;
 
 /* The version of the structs and functions of this header, head.h, encoder.h and image_decoder.h. A program that loads the library at run time
  * compares it. */
-#define JE_DECODER_VERSION 6
+#define JE_DECODER_VERSION 7
 
 /* Return JE_DECODER_VERSION, or 0 if this processor lacks the instructions. The function itself uses none of them. */
 JE_PUBLIC int je_decoder_runs_here(void);

@@ -176,7 +176,7 @@ static void norm_task(void* context, je_piece piece) {
                            encoder->sizes.epsilon);
 }
 
-int je_encoder_run(je_encoder* encoder, const float* pixels, float* features) {
+int je_encoder_run(je_encoder* encoder, const float* pixels, float* features, const int* stop) {
   encoder_run run = {.encoder = encoder, .kernels = je_kernels_in_use(), .features = features};
   run.rows.count = encoder->num_patches;
   char* memory = je_allocate_aligned(lay_out(&run, NULL));
@@ -185,7 +185,8 @@ int je_encoder_run(je_encoder* encoder, const float* pixels, float* features) {
   cut_patches(run.wide, pixels, &encoder->sizes);
   memcpy(run.x, encoder->positions, (size_t)encoder->num_patches * encoder->width * sizeof(float));
   multiply(&run, run.wide, NULL, NULL, &encoder->patches, run.x, JE_ADD);
-  for (int i = 0; i < encoder->num_layers; i++) {
+  int is_stopped = 0;
+  for (int i = 0; i < encoder->num_layers && !(is_stopped = je_is_stopped(stop)); i++) {
     const encoder_layer* layer = &encoder->layers[i];
     multiply(&run, run.x, layer->norm1_weight, layer->norm1_bias, &layer->qkv, run.wide, JE_STORE);
     je_pool_run(encoder->pool, attention_task, &run, encoder->sizes.num_heads);
@@ -193,7 +194,7 @@ int je_encoder_run(je_encoder* encoder, const float* pixels, float* features) {
     multiply(&run, run.x, layer->norm2_weight, layer->norm2_bias, &layer->fc1, run.wide, JE_GELU);
     multiply(&run, run.wide, NULL, NULL, &layer->fc2, run.x, JE_ADD);
   }
-  je_pool_run(encoder->pool, norm_task, &run, encoder->num_patches);
+  if (!is_stopped) je_pool_run(encoder->pool, norm_task, &run, encoder->num_patches);
   je_free_aligned(memory);
-  return 0;
+  return is_stopped;
 }

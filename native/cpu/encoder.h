@@ -24,9 +24,9 @@ JE_PUBLIC int je_encoder_open(je_encoder_sizes sizes, const je_weights* weights,
 JE_PUBLIC int32_t je_encoder_width(const je_encoder* encoder);
 JE_PUBLIC int32_t je_encoder_num_patches(const je_encoder* encoder);
 
-/* Compute features (N, C) of one image's pixels (3, S, S). One thread at a time may use a pool. Return 0, or -1 if there is
- * no memory left. */
-JE_PUBLIC int je_encoder_run(je_encoder* encoder, const float* pixels, float* features);
+/* Compute features (N, C) of one image's pixels (3, S, S). One thread at a time may use a pool. stop: NULL, or another
+ * thread may set *stop to end the run between two layers. Return 0, 1 if it was ended, or -1 if there is no memory left. */
+JE_PUBLIC int je_encoder_run(je_encoder* encoder, const float* pixels, float* features, const int* stop);
 
 /* Free an encoder. NULL is allowed. */
 JE_PUBLIC void je_encoder_close(je_encoder* encoder);

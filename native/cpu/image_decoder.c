@@ -7,6 +7,7 @@
 
 #define MOST_CHANNELS 16384
 #define MOST_PIXELS 4096 /* along a side */
+#define MOST_ATTENDED 128 /* cells along a side of attention, whose time grows with their fourth power */
 
 static int find_norm(const je_weights* weights, const char* name, int channels, je_norm* norm) {
   char buffer[64];
@@ -33,7 +34,8 @@ static int find_step(const je_weights* weights, int number, decoder_step* step, 
   step->inputs = step->outputs = channels;
   if (step->kind == DOUBLE) {
     for (int i = 0; i < 4; i++)
-      if (!find_convolution(weights, NAMED(kPhases[i]), 2, channels, channels, &m[i])) return 0;
+      if (!find_convolution(weights, NAMED(kPhases[i]), 2, channels, channels, &m[i]) || m[i].block != m[0].block)
+        return 0; /* the image is quantized once for all four */
     return 1;
   }
   if (step->kind == ATTENTION) {
@@ -88,6 +90,7 @@ static int find_weights(je_image_decoder* decoder, const je_weights* weights) {
   while (decoder->num_steps < MOST_STEPS && find_kind(weights, decoder->num_steps, &kind)) {
     decoder_step* step = &decoder->steps[decoder->num_steps];
     step->kind = kind;
+    if (kind == ATTENTION && decoder->image_size > MOST_ATTENDED) return 0;
     if (!fits(decoder, channels) || !find_step(weights, decoder->num_steps++, step, channels)) return 0;
     channels = step->outputs;
     if (kind == DOUBLE) decoder->image_size *= 2;

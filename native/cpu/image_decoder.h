@@ -20,8 +20,9 @@ JE_PUBLIC int je_image_decoder_open(je_image_decoder_sizes sizes, const je_weigh
 JE_PUBLIC int32_t je_image_decoder_image_size(const je_image_decoder* decoder);
 
 /* Compute one image's pixels (3, S, S) of its cells (side * side, cell_channels). One thread at a time may use a pool.
- * Return 0, or -1 if there is no memory left. */
-JE_PUBLIC int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* pixels);
+ * stop: NULL, or another thread may set *stop to end the run between two steps. Return 0, 1 if it was ended, or -1 if there
+ * is no memory left. */
+JE_PUBLIC int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* pixels, const int* stop);
 
 /* Free a decoder. NULL is allowed. */
 JE_PUBLIC void je_image_decoder_close(je_image_decoder* decoder);

@@ -158,8 +158,24 @@ static void take_cells(decoder_run* run, const float* cells) {
   }
 }
 
-int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* pixels) {
+/* Run the steps. Return 1 if *stop became nonzero. */
+static int run_steps(decoder_run* run, const int* stop) {
   static void (*const kRun[])(decoder_run*, const decoder_step*) = {run_residual, run_attention, run_double};
+  const je_image_decoder* decoder = run->decoder;
+  je_quantize_image(&run->convolver, &run->x, &decoder->first, NULL, 0);
+  convolve(run, &decoder->first, JE_WINDOW_3, run->x.pixels, (size_t)decoder->first.outputs, JE_STORE);
+  run->x.channels = decoder->first.outputs;
+  for (int i = 0; i < decoder->num_steps; i++) {
+    if (je_is_stopped(stop)) return 1;
+    kRun[decoder->steps[i].kind](run, &decoder->steps[i]);
+    run->x.channels = decoder->steps[i].outputs;
+  }
+  je_quantize_image(&run->convolver, &run->x, &decoder->last, &decoder->last_norm, 1);
+  convolve(run, &decoder->last, JE_WINDOW_3, run->x.pixels, 3, JE_STORE);
+  return 0;
+}
+
+int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* pixels, const int* stop) {
   const decoder_sizes most = sizes_of(decoder);
   decoder_run run = {.decoder = decoder};
   char* memory = je_allocate_aligned(lay_out(&run, &most, NULL));
@@ -169,18 +185,10 @@ int je_image_decoder_run(je_image_decoder* decoder, const float* cells, float* p
   run.convolver.pool = decoder->pool;
   run.convolver.num_groups = decoder->sizes.num_groups;
   take_cells(&run, cells);
-  je_quantize_image(&run.convolver, &run.x, &decoder->first, NULL, 0);
-  convolve(&run, &decoder->first, JE_WINDOW_3, run.x.pixels, (size_t)decoder->first.outputs, JE_STORE);
-  run.x.channels = decoder->first.outputs;
-  for (int i = 0; i < decoder->num_steps; i++) {
-    kRun[decoder->steps[i].kind](&run, &decoder->steps[i]);
-    run.x.channels = decoder->steps[i].outputs;
-  }
-  je_quantize_image(&run.convolver, &run.x, &decoder->last, &decoder->last_norm, 1);
-  convolve(&run, &decoder->last, JE_WINDOW_3, run.x.pixels, 3, JE_STORE);
+  const int is_stopped = run_steps(&run, stop);
   const size_t count = (size_t)run.x.height * run.x.width;
-  for (int channel = 0; channel < 3; channel++)
+  for (int channel = 0; channel < 3 && !is_stopped; channel++)
     for (size_t i = 0; i < count; i++) pixels[channel * count + i] = run.x.pixels[3 * i + channel];
   je_free_aligned(memory);
-  return 0;
+  return is_stopped;
 }

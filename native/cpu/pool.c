@@ -46,6 +46,7 @@ typedef struct {
 struct je_pool {
   int size; /* number of threads, the caller included */
   int used; /* how many of them take part in runs */
+  int process; /* in which they were started; a process that is forked from it has none of them */
   je_task task;
   void* context;
   int64_t away_ns, shared_ns, lost_ns; /* how long a worker was last sent away; time of the runs; time they waited */
@@ -143,6 +144,7 @@ je_pool* je_pool_open(int32_t num_threads) {
   if (!pool) return NULL;
   memset(pool, 0, sizeof(je_pool) + sizeof(worker));
   pool->away_ns = AWAY_NS / 4;
+  pool->process = je_process();
   je_mutex_open(&pool->mutex);
   for (pool->size = 1; pool->size < num_threads; pool->size++) {
     worker* each = &pool->workers[pool->size];
@@ -257,6 +259,10 @@ void je_pool_run(je_pool* pool, je_task task, void* context, int count) {
 
 void je_pool_close(je_pool* pool) {
   if (!pool) return;
+  if (pool->process != je_process()) { /* nobody is left to wake, and the conditions would wait for the waiting */
+    je_free_aligned(pool);
+    return;
+  }
   atomic_store(&pool->is_closing, true);
   worker *const first = pool->workers + 1, *const end = pool->workers + pool->size;
   for (worker* each = first; each < end; each++) wake_for_run(each);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -35,6 +36,12 @@ static inline void je_signal(je_condition* condition) { pthread_cond_signal(cond
 static inline void je_sleep_until_signal(je_condition* condition, je_mutex* mutex) {
   pthread_cond_wait(condition, mutex);
 }
+
+/* Return the number of the process. */
+static inline int je_process(void) { return (int)getpid(); }
+
+/* Return 1 if another thread has set *stop; 0 if stop is NULL. */
+static inline int je_is_stopped(const int* stop) { return stop && __atomic_load_n(stop, __ATOMIC_RELAXED); }
 
 static inline int64_t je_now_ns(void) {
   struct timespec at;

@@ -104,7 +104,8 @@ JE_API void je_image_free(je_image* image);
  * A named pipe or a character device is written through; a pipe waits up to 10 s for a program that reads it.
  *
  * path: the file. The suffix of another image format, like .jpg, is refused.
- * texts: num_texts pairs of a key and a value for the file's text chunks; may be NULL if num_texts is 0.
+ * texts: num_texts pairs of a key and a value for the file's text chunks; may be NULL if num_texts is 0. A key has 1 to 79
+ * printable characters of ASCII, and no space at its ends or beside another.
  * Any thread. Errors: JE_E_OUTPUT, JE_E_ARGUMENT, JE_E_MEMORY. */
 JE_API je_status je_image_save(const char* path, const je_image* image, const char* const* texts, size_t num_texts);
 

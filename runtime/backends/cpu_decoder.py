@@ -13,7 +13,7 @@ import numpy as np
 
 from janus_edge.runtime.backends import Arrays
 from janus_edge.runtime.backends.cpu_library import POINTER, Matrix, Pool, Weights
-from janus_edge.runtime.kv_cache import KVCache, past_names, present_names
+from janus_edge.runtime.kv_cache import PAST, KVCache, past_names, present_names
 from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.sizes import Sizes
 
@@ -39,9 +39,10 @@ class _Model(ctypes.Structure):
 
 
 def runs(component: Component, sizes: Sizes) -> bool:
-    """Return True if the kernels fit: weights in tiles, heads in steps of 32 channels."""
+    """Return True if the kernels fit: weights in tiles, int8 caches, heads in steps of 32."""
     is_tiled = any(each.dtype == _DTYPE for each in component.tensors.values())
-    return is_tiled and sizes.head_dim in range(32, 257, 32)
+    has_bytes = all(each.dtype == "int8" for each in component.inputs if each.name.startswith(PAST))
+    return is_tiled and has_bytes and sizes.head_dim in range(32, 257, 32)
 
 
 class CpuDecoder:

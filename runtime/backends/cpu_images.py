@@ -66,7 +66,7 @@ class _Images:
         def call() -> None:
             for one, result in zip(given, made, strict=True):
                 ready = self._prepared(one)
-                if self._run(self._address, ready.ctypes.data, result.ctypes.data):
+                if self._run(self._address, ready.ctypes.data, result.ctypes.data, None):
                     raise MemoryError(f"no memory for an image of {self._name}")
 
         return call

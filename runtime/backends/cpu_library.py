@@ -17,7 +17,7 @@ from janus_edge.runtime.manifest import Component
 from janus_edge.runtime.tiles import LAYOUTS, Layout, map_data
 
 POINTER = ctypes.c_void_p
-_VERSION = 6  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
+_VERSION = 7  # JE_DECODER_VERSION of native/cpu/decoder.h, whose structures Python mirrors
 # Names an instruction set, or "none" for the graphs alone (docs/cpu-kernels.md).
 INSTRUCTIONS = "JANUS_EDGE_CPU_KERNELS"
 
@@ -69,7 +69,7 @@ def open_library(path: Path) -> ctypes.CDLL | None:
     found.je_pool_multiply.argtypes = (POINTER, ctypes.c_int32)
     for name in ("encoder", "image_decoder"):
         getattr(found, f"je_{name}_close").argtypes = (POINTER,)
-        getattr(found, f"je_{name}_run").argtypes = (POINTER, POINTER, POINTER)
+        getattr(found, f"je_{name}_run").argtypes = (POINTER, POINTER, POINTER, POINTER)
     found.je_encoder_width.argtypes = found.je_encoder_num_patches.argtypes = (POINTER,)
     found.je_image_decoder_image_size.argtypes = (POINTER,)
     return found
@@ -149,12 +149,18 @@ class Weights:
         """Return the address of an array of float32 of this shape.
 
         Raises:
-            BundleError: The array is missing, of another shape or dtype, or outside the file.
+            BundleError: The array is missing, of another shape or dtype, outside the file, or holds
+                what is no finite number.
         """
         found = self.tensors.get(name)
         if found is None or (found.dtype, found.shape) != ("float32", shape):
             raise BundleError(f"{self._path}: no {name} float32 {shape}; export the bundle again")
-        return self._address(name, 4 * math.prod(shape))
+        address, end = self._address(name, 4 * math.prod(shape)), found.offset + 4 * math.prod(shape)
+        if not np.isfinite(self._bytes[found.offset : end].view(np.float32)).all():
+            raise BundleError(
+                f"{self._path}: {name} holds what is no finite number; export the bundle again"
+            )
+        return address
 
     def numbers(self, name: str, count: int) -> int:
         """Return the address of so many float32. Raises BundleError as the call does."""

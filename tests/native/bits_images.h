@@ -93,7 +93,7 @@ static void run_encoder(je_pool* pool) {
   if (je_encoder_open((je_encoder_sizes){SIDE, PATCH, 2, 1e-6f}, &weights, pool, &encoder) != JE_OPENED) exit(1);
   const size_t count = (size_t)je_encoder_num_patches(encoder) * je_encoder_width(encoder);
   float *pixels = made(3 * SIDE * SIDE, -ONE, ONE), *features = room(count * sizeof *features);
-  if (je_encoder_run(encoder, pixels, features) != 0) exit(1);
+  if (je_encoder_run(encoder, pixels, features, NULL) != 0) exit(1);
   je_encoder_close(encoder);
   print_hash(features, count);
 }
@@ -105,7 +105,7 @@ static void run_image_decoder(je_pool* pool) {
   if (je_image_decoder_open((je_image_decoder_sizes){8, 7, 4}, &weights, pool, &decoder) != JE_OPENED) exit(1);
   const size_t side = (size_t)je_image_decoder_image_size(decoder);
   float *cells = made(8 * 7 * 7, -ONE, ONE), *pixels = room(3 * side * side * sizeof *pixels);
-  if (je_image_decoder_run(decoder, cells, pixels) != 0) exit(1);
+  if (je_image_decoder_run(decoder, cells, pixels, NULL) != 0) exit(1);
   je_image_decoder_close(decoder);
   print_hash(pixels, 3 * side * side);
 }

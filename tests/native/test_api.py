@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from janus_edge.runtime.bundle import SHIPPED
+from janus_edge.runtime.bundle import SHIPPED, open_bundle
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.events import Image
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
 from tests.native import capi
 from tests.native.capi import Api, ApiError, Event
 
@@ -150,6 +154,19 @@ def test_cancelled_before_it_began(api: Api) -> None:
     with api.session(JANUS) as session, api.job(session, prompt=b"a star") as job:
         api.je.je_job_cancel(job)
         assert api.next(job)[0] == capi.CANCELLED
+
+
+def test_the_largest_seed(api: Api) -> None:
+    most = 2**63 - 1
+    with api.session(JANUS) as session:
+        (found,) = api.draw(session, prompt=b"a star", seed=most)
+        status, line = refused(api, lambda: api.draw(session, prompt=b"a", seed=most, num_images=2))
+    assert status == capi.E_ARGUMENT and f"from 0 to {most - 1}" in line
+    request = ImageRequest(prompt="a star", seed=most)
+    own = [e for e in Session(open_bundle(JANUS)).generate_image(request) if isinstance(e, Image)]
+    assert np.array_equal(found.codes, own[0].codes)
+    with pytest.raises(OptionError, match=f"from 0 to {most - 1}"):
+        ImageRequest(prompt="a", seed=most, num_images=2)
 
 
 def test_several_jobs_on_one_engine(api: Api) -> None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from janus_edge.runtime.backends import cpu_library
+from janus_edge.runtime.bundle import open_bundle
+from janus_edge.runtime.errors import BundleError
+from janus_edge.runtime.events import Image
+from janus_edge.runtime.requests import ImageRequest
+from janus_edge.runtime.session import Session
 from tests.native import capi
 from tests.native.capi import Api, ApiError
 from tests.runtime.test_hostile_bundle import (
@@ -23,6 +33,9 @@ from tests.runtime.test_hostile_bundle import (
 )
 from tests.sealed import copy_of, seal, seal_raw, write
 
+Lie = Callable[[Path, dict[str, Any]], None]
+_READ = ("hidden.weight", "layers.1.input_layernorm.weight", "k_0.scale", "cos")
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +47,7 @@ def janus(tmp_path: Path) -> Path:
     return copy_of("tiny-janus", tmp_path / "copy")
 
 
-def refused(api: Api, folder: Path, draws: bool = False) -> str:
+def refused(api: Api, folder: Path | str, draws: bool = False) -> str:
     with pytest.raises(ApiError) as caught, api.session(folder) as session:
         if draws:
             api.draw(session, prompt=b"a star")
@@ -140,6 +153,97 @@ def test_token_ids_are_rows_of_the_model(api: Api, janus: Path) -> None:
     raw = (janus / "tokenizer.bin").read_bytes()
     write(janus, "tokenizer.bin", _with_two_tokens_more(raw))
     assert "has 457 tokens, the model 456 rows" in refused(api, seal(janus))
+
+
+def _nan(tensor: str) -> Lie:
+    def change(folder: Path, manifest: dict[str, Any]) -> None:
+        at = manifest["components"]["decoder"]["tensors"][tensor]["offset"]
+        raw = bytearray((folder / "decoder.data").read_bytes())
+        raw[at : at + 4] = b"\xff" * 4
+        write(folder, "decoder.data", bytes(raw))
+
+    return change
+
+
+def _infinite_scale(folder: Path, manifest: dict[str, Any]) -> None:
+    at = manifest["components"]["decoder"]["tensors"]["layers.0.down_proj.weight.tiles"]["offset"]
+    raw = bytearray((folder / "decoder.data").read_bytes())
+    raw[at : at + 4] = np.float32(np.inf).tobytes()
+    write(folder, "decoder.data", bytes(raw))
+
+
+def _other_blocks(folder: Path, manifest: dict[str, Any]) -> None:
+    tensors = manifest["components"]["image_decoder"]["tensors"]
+    name = next(each for each in tensors if each.endswith("double.even_even.weight.tiles"))
+    tensors[name]["dtype"] = "int8_tiles"  # 32 inputs a block, its neighbours have 128
+
+
+def _float_caches(folder: Path, manifest: dict[str, Any]) -> None:
+    decoder = manifest["components"]["decoder"]
+    for each in decoder["inputs"] + decoder["outputs"]:
+        if each["name"].startswith(("past_", "present_")):
+            each["dtype"] = "float32"
+
+
+# How a bundle of tiles lies, and what both languages say.
+LIES: list[tuple[Lie, str]] = [
+    (_other_blocks, "sizes do not fit together"),
+    (_float_caches, "decoder.onnx: inputs: "),
+    (_infinite_scale, "decoder: computes what is no finite number"),
+    *((_nan(name), f"{name} holds what is no finite number") for name in _READ),
+]
+
+
+@pytest.mark.parametrize(("lie", "says"), LIES)
+def test_what_the_cpu_kernels_read_must_fit(
+    api: Api, int4_dir: Path, tmp_path: Path, lie: Lie, says: str
+) -> None:
+    """In C and in Python."""
+    if cpu_library.library() is None:
+        pytest.skip("the CPU kernels do not run here")
+    folder = tmp_path / "copy"
+    shutil.copytree(int4_dir, folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    lie(folder, manifest)
+    seal(folder, lambda found: found.update(components=manifest["components"]))
+    seal(folder)  # the data's hash
+    assert says in refused(api, folder, draws=True)
+    session = Session(open_bundle(folder), num_threads=1)
+    with pytest.raises(BundleError, match=re.escape(says)):
+        list(session.generate_image(ImageRequest(prompt="a star")))
+
+
+def test_a_note_that_is_deep_is_ignored(api: Api, janus: Path, tmp_path: Path) -> None:
+    with api.session(janus):
+        pass
+    (note,) = (tmp_path / "home" / "checked").iterdir()
+    note.write_text('{"a": ' + "[" * 500_000 + "]" * 500_000 + "}", encoding="utf-8")
+    with api.session(janus) as session:
+        assert len(api.draw(session, prompt=b"a star")) == 1
+    assert note.stat().st_size < 100_000  # it was written anew
+
+
+def test_the_process_may_change_its_folder(
+    api: Api, janus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(janus.parent)
+    own = Session(open_bundle(Path(janus.name)), num_threads=1)
+    with api.session(janus.name) as session:
+        monkeypatch.chdir("/")
+        (found,) = api.draw(session, prompt=b"a star")
+    images = [e for e in own.generate_image(ImageRequest(prompt="a star")) if isinstance(e, Image)]
+    assert np.array_equal(found.pixels, images[0].pixels)
+    with pytest.raises(BundleError, match="no bundle is named"):
+        open_bundle("")
+    assert "no bundle is named" in refused(api, "")
+
+
+def test_an_error_can_be_shown_on_a_terminal(api: Api, tmp_path: Path) -> None:
+    line = refused(api, tmp_path / "a\x9b31m\u202eb\u2028c\x7f")
+    assert line.endswith(
+        "a 31m b c /manifest.json: No such file or directory; is it the folder of a bundle?"
+    )
+    assert len(refused(api, tmp_path / ("a/" * 30_000))) <= 4001
 
 
 def _with_two_tokens_more(raw: bytes) -> bytes:

@@ -6,6 +6,7 @@ import ctypes
 import io
 import os
 import re
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_edge.runtime.errors import ImageWarning
+from janus_edge.runtime.errors import ImageError, ImageWarning
 from janus_edge.runtime.image import load_image
 from tests.make_vectors import pixels
 from tests.native import capi
@@ -207,6 +208,46 @@ def test_saved_images(api: Api, tmp_path: Path, channels: int) -> None:
         assert np.array_equal(np.asarray(opened), np.asarray(expected.convert("RGB")))
     assert np.array_equal(load(api, path), np.asarray(load_image(path)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("key", ["", "k" * 80, " a", "a ", "a  b", "a\nb", "Größe", "a\x7f"])
+def test_keys_are_those_of_png(api: Api, tmp_path: Path, key: str) -> None:
+    with pytest.raises(ApiError, match="a key of texts is") as caught:
+        save(api, tmp_path / "a.png", pixels(3, 3, 3, 6), key, "text")
+    assert caught.value.status == capi.E_ARGUMENT and not list(tmp_path.iterdir())
+
+
+def test_blocks_of_fixed_and_own_codes_in_turn(api: Api, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 40, (24, 31), np.uint8)
+    rows[:, 0] = 0  # no filter
+    parts = np.array_split(rows, 6)
+    stream = b"\x78\x01"
+    for number, part in enumerate(parts):
+        kind = zlib.Z_FIXED if number in (0, 1, 3, 5) else zlib.Z_DEFAULT_STRATEGY
+        packer = zlib.compressobj(9, wbits=-15, strategy=kind)
+        stream += packer.compress(part.tobytes())
+        stream += packer.flush(zlib.Z_FINISH if number == 5 else zlib.Z_FULL_FLUSH)
+    stream += zlib.adler32(rows.tobytes()).to_bytes(4, "big")
+    header = struct.pack(">IIBBBBB", 10, 24, 8, 2, 0, 0, 0)
+    file = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+    )
+    (tmp_path / "a.png").write_bytes(file)
+    assert np.array_equal(load(api, tmp_path / "a.png"), rows[:, 1:].reshape(24, 10, 3))
+
+
+def test_without_half_of_its_rows_no_memory_is_taken(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 16, 6, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"\x78\x01"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ApiError, match="cut short: 0 of 10000 rows are there"):
+        load(api, path)
+    with pytest.raises(ImageError, match="cut short: 0 of 10000 rows are there"):
+        load_image(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 400_000  # KiB
 
 
 def test_nothing_is_half_written(api: Api, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ void check_passes(const json& given, const std::filesystem::path& note) {
     je::Passes passes(note);
     for (const json& pass : request["passes"]) {
       same(passes.begin(pass["most"]), pass["width"].get<int64_t>(), "width " + pass.dump());
-      passes.learn(pass["accepted"].get<std::vector<int64_t>>(), pass["ms"]);
+      passes.learn(pass["accepted"].get<std::vector<int64_t>>(), pass["ms"], pass["alone"]);
     }
     passes.keep();
     same(je::read_note(note), request["after"], "note of passes");
