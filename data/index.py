@@ -19,6 +19,7 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,8 @@ _COMPRESSED = {
     b"\xfd7zXZ": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
-_VERSION = 1
+_VERSION = 2
+_EDGE = 4096  # bytes at both ends of a member that its index stands for
 _BLOCK = 512
 
 
@@ -54,6 +56,8 @@ class ShardIndex:
         members_N: Offset and size of the image, the JSON and the text (N, 3, 2); -1 for none.
         problems: What is wrong with a sample, by its number, as far as the headers show it.
         damage: What is wrong with the shard itself; "" if nothing is.
+        content: A SHA-256 of the first and the last bytes of all members, 4096 each. An image
+            format's checksums and coded pixels reach its end, so other content shows.
     """
 
     keys: bytes
@@ -61,6 +65,7 @@ class ShardIndex:
     members_N: np.ndarray
     problems: dict[int, str]
     damage: str
+    content: str
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -72,8 +77,8 @@ class ShardIndex:
         return self.keys[start : int(self.key_ends_N[i])].decode("utf-8", "surrogateescape")
 
     def digest(self) -> bytes:
-        """Return a SHA-256 of keys, offsets and sizes."""
-        found = hashlib.sha256(self.keys)
+        """Return a SHA-256 of keys, offsets, sizes and content."""
+        found = hashlib.sha256(self.content.encode() + self.keys)
         for array in (self.key_ends_N, self.members_N):
             found.update(array.astype("<i8").tobytes())
         return found.digest()
@@ -125,6 +130,7 @@ class _Scan:
     members: list[list[list[int]]] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set)
+    content: Any = field(default_factory=hashlib.sha256)
 
     def index(self) -> ShardIndex:
         damage = self._scan()
@@ -135,6 +141,7 @@ class _Scan:
             members_N=np.array(self.members, np.int64).reshape(-1, 3, 2),
             problems=self.problems,
             damage=damage,
+            content=self.content.hexdigest(),
         )
 
     def _scan(self) -> str:
@@ -182,6 +189,10 @@ class _Scan:
         elif info.sparse is not None:
             self.problems[len(self.keys) - 1] = "a sparse member"
         self.members[-1][kind] = [info.offset_data, info.size]
+        edge = min(info.size, _EDGE)
+        for start in (info.offset_data, info.offset_data + info.size - edge):
+            self.file.seek(start)
+            self.content.update(self.file.read(edge))
 
 
 def _kept_at(path: Path) -> Path:
@@ -202,6 +213,7 @@ def _load(kept: Path, stamp: list[int]) -> ShardIndex | None:
                 members_N=found["members_N"],
                 problems={int(i): why for i, why in head["problems"].items()},
                 damage=head["damage"],
+                content=head["content"],
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         return None
@@ -209,7 +221,7 @@ def _load(kept: Path, stamp: list[int]) -> ShardIndex | None:
 
 def _keep(kept: Path, stamp: list[int], index: ShardIndex) -> None:
     """Keep an index, or do nothing if the folder cannot be written."""
-    head = {"version": _VERSION, "stamp": stamp, "damage": index.damage}
+    head = {"version": _VERSION, "stamp": stamp, "damage": index.damage, "content": index.content}
     raw = json.dumps(head | {"problems": index.problems}).encode()
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)

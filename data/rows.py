@@ -137,6 +137,9 @@ def _columns(source: Path, cells: list[str] | str) -> list[str]:
             f"{source}: its first line names the columns {', '.join(columns)[:200] or 'none'}; "
             "name them image,caption or image,question,answer or text"
         )
+    twice = [name for name in COLUMNS if columns.count(name) > 1]
+    if twice:
+        raise DataError(f"{source}: its first line names the column {twice[0]} twice; name it once")
     return columns
 
 

@@ -50,8 +50,8 @@ class Shards:
         damage: What is wrong with shards that are cut or damaged, by path. Their whole samples are
             read.
         ends: Where each shard's samples end among all.
-        digest: A hash of the shards' names, sizes and tables of content. A copy of the data
-            elsewhere has the same.
+        digest: A hash of the shards' names, sizes, tables of content and content. A copy of the
+            data elsewhere has the same.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:

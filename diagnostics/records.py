@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from janus_edge.runtime.json_text import plain
 from janus_edge.runtime.output import append_output
 
 
@@ -49,8 +50,8 @@ def program(schema: str) -> dict[str, Any]:
 
 
 def to_line(record: dict[str, Any]) -> str:
-    """Return a record as one line of JSON."""
-    return json.dumps(record, ensure_ascii=False)
+    """Return a record as one line of JSON; null for NaN and infinity."""
+    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
 
 
 def checkout_commit() -> str | None:

@@ -124,7 +124,9 @@ def _operations(
             f"{there.repo}: holds a {name} that is no part of a bundle; push to a repository of "
             "its own, or remove that first"
         )
-    if README in there.files and not is_pushed(there.fetch(README).read_text(encoding="utf-8")):
+    if README in there.files and not is_pushed(
+        there.fetch(README).read_text(encoding="utf-8", errors="replace")
+    ):
         report(f"{README} stays as it is: somebody wrote or changed it")
         del files[README]
     gone = [name for name in old if name in there.files and name not in files]

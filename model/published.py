@@ -105,7 +105,7 @@ def _deepseek(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
     """Return a config in DeepSeek's format."""
     if "vision_gen_enc_config" in raw:
         return _deepseek_flow(raw)
-    language = _language(_section(raw, "language_config"))
+    language = language_config(_section(raw, "language_config"))
     siglip = _siglip(raw, "vision_config")
     tokenizer = _section(raw, "gen_vision_config")
     cls = _known("gen_vision_config.cls", tokenizer.get("cls", "VQ-16"), TOKENIZERS)
@@ -130,7 +130,7 @@ def _deepseek(raw: dict[str, Any]) -> JanusConfig | JanusFlowConfig:
 
 
 def _deepseek_flow(raw: dict[str, Any]) -> JanusFlowConfig:
-    language = _language(_section(raw, "language_config"))
+    language = language_config(_section(raw, "language_config"))
     encoder = _params(raw, "vision_gen_enc_config", "ShallowUViTEncoder")
     decoder = _params(raw, "vision_gen_dec_config", "ShallowUViTDecoder")
     plain = {"use_bias": True, "use_mid_block": True, "elementwise_affine": True}
@@ -182,7 +182,7 @@ def _aligner(raw: dict[str, Any], section: str, width: int) -> AlignerConfig:
 
 def _transformers(raw: dict[str, Any]) -> JanusConfig:
     """Return a config in transformers' format."""
-    language = _language(_section(raw, "text_config", {}))
+    language = language_config(_section(raw, "text_config", {}))
     vision, book = _section(raw, "vision_config", {}), _section(raw, "vq_config", {})
     _equal("vision_config", vision, {"use_qk_norm": False, "attention_bias": True})
     _equal("vision_config", vision, {"hidden_act": "gelu", "num_channels": 3})
@@ -228,8 +228,12 @@ _FORMATS: dict[str, Callable[[dict[str, Any]], JanusConfig | JanusFlowConfig]] =
 }
 
 
-def _language(raw: dict[str, Any]) -> LanguageConfig:
-    """Return the language model's sizes; refuse features that our decoder does not have."""
+def language_config(raw: dict[str, Any]) -> LanguageConfig:
+    """Return the sizes in a Llama's config.
+
+    Raises:
+        ValueError: It has features that our decoder does not have.
+    """
     _equal("the language model", raw, _PLAIN)
     found = {key: raw.get(key, value) for key, value in _LLAMA.items()} | _rope(raw)
     groups = raw.get("num_key_value_heads")

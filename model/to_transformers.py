@@ -84,7 +84,6 @@ def save_for_transformers(checkpoint: Checkpoint, folder: Path, dtype: torch.dty
     if not isinstance(model, Janus):
         raise OptionError("transformers has no JanusFlow; convert takes a Janus")
     _check(model.config)
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
     files: dict[str, Any] = {
         "config.json": _config(model.config, tokenizer, dtype),
@@ -96,6 +95,7 @@ def save_for_transformers(checkpoint: Checkpoint, folder: Path, dtype: torch.dty
         },
     }
     texts = {name: json.dumps(each, indent=1, ensure_ascii=False) for name, each in files.items()}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (texts | {"tokenizer.json": checkpoint.tokenizer_json}).items():
         with atomic_write(folder / name) as part:
             part.write_text(text, encoding="utf-8")
@@ -145,6 +145,11 @@ def _parts(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
 def _config(config: JanusConfig, tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Any]:
     """Return transformers' config.json."""
     ids = {name: tokenizer.token_to_id(text) for name, text in TOKEN_STRINGS.items()}
+    if ids["image_placeholder"] is None:
+        raise OptionError(
+            f"the tokenizer has no token {TOKEN_STRINGS['image_placeholder']}, by which "
+            "transformers finds images; add it to the checkpoint's tokenizer.json"
+        )
     special = {f"{name}_token_id": ids[name] for name in ("bos", "eos", "pad")}
     return {
         "model_type": "janus",

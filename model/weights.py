@@ -89,14 +89,14 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
     """
     folder = checkpoint_folder(folder)
     path = folder / "config.json"
-    with _one_line(path, "is this a checkpoint?"):
+    with one_line(path, "is this a checkpoint?"):
         raw = read_object(path)
         config = read_config(raw)
         family = _FAMILIES[type(config)]
         check_encoder(config)
         prompt, sampling = read_prompt(raw), read_sampling(raw, family)
     path = folder / "tokenizer.json"
-    with _one_line(path, "is this a checkpoint?"):
+    with one_line(path, "is this a checkpoint?"):
         tokenizer_json = read_text(path)
     model, beside = empty_model(config, vae or folder / VAE_FOLDER)
     weights = find_weights(model, folder, tied=is_tied(raw))
@@ -114,7 +114,7 @@ def load_checkpoint(folder: Path, *, lazy: bool = False, vae: Path | None = None
 
 
 @contextmanager
-def _one_line(path: Path, advice: str) -> Iterator[None]:
+def one_line(path: Path, advice: str) -> Iterator[None]:
     """Turn what is wrong with a small file into a CheckpointError that names it."""
     try:
         yield
@@ -159,7 +159,7 @@ def empty_model(config: JanusConfig | JanusFlowConfig, vae: Path) -> tuple[Model
             return Janus(config).eval(), None
         vae = snapshot_of(vae)
         sizes, said_by = _vae_config(vae)
-        with _one_line(vae / "config.json" if said_by == "config.json" else vae, ""):
+        with one_line(vae / "config.json" if said_by == "config.json" else vae, ""):
             model = JanusFlow(config, sizes).eval()
     levels = len(sizes.block_out_channels)
     return model, find_weights(
@@ -190,7 +190,7 @@ def _vae_config(vae: Path) -> tuple[VAEConfig, str]:
         else "a JanusFlow draws with the SDXL autoencoder: put its folder there, or name it, or a "
         "file of its weights, with --vae"
     )
-    with _one_line(path, advice):
+    with one_line(path, advice):
         return read_vae_config(read_object(path)), "config.json"
 
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from janus_edge.data.source import Role
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
-from janus_edge.model.weights import Model
+from janus_edge.model.weights import Checkpoint, Model
 from janus_edge.runtime.notes import home_folder
 from janus_edge.train.images import Encode, Encoded
 from janus_edge.train.recipe import ROLES, Recipe
+from janus_edge.train.start import Sources
 
 
 def take_codec(model: Model, device: torch.device) -> tuple[Encode, nn.Module]:
@@ -47,19 +48,42 @@ def kept_codes(recipe: Recipe, dataset: Mapping[str, Role], codec: nn.Module) ->
         codec: What encodes; other weights, or colours of plain backgrounds, have their own files.
     """
     shape, dtype = code_shape(recipe)
-    weights = hashlib.sha256()
-    for value in codec.state_dict().values():
-        weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    weights = weights_digest(codec)
     plain = getattr(codec, "plain", ())  # colours that have codes of their own
     rule = f" {[plain, codec.recoloured]}" if plain else ""
     found = {}
-    for role in {role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"}:
+    roles = {role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"}
+    for role in sorted(roles):
         shards = dataset[role].shards
-        of = f"{shards.digest} {recipe.config.vision.image_size} {weights.hexdigest()}{rule}"
+        of = f"{shards.digest} {recipe.config.vision.image_size} {weights}{rule}"
         name = hashlib.sha256(of.encode()).hexdigest()[:32]
         path = home_folder() / "encoded" / f"{name}.bin"
         found[role] = Encoded(path, len(shards), shape, dtype)
     return found
+
+
+def weights_digest(part: nn.Module) -> str:
+    """Return a SHA-256 of a part's weights."""
+    found = hashlib.sha256()
+    for value in part.state_dict().values():
+        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def start_digest(sources: Sources, checkpoint: Checkpoint) -> str:
+    """Return a hash of what a run starts from and its states do not hold.
+
+    Args:
+        sources: Which sources were given.
+        checkpoint: What they gave: the tokenizer, and the codec if a source has one.
+    """
+    given = [name for name, value in vars(sources).items() if value is not None]
+    found = hashlib.sha256(f"{given} {checkpoint.tokenizer_json}".encode())
+    if {"checkpoint", "codec"} & set(given):
+        model = checkpoint.model
+        codec = model.gen_vision_model if isinstance(model, Janus) else model.vae
+        found.update(weights_digest(codec).encode())
+    return found.hexdigest()[:32]
 
 
 def code_shape(recipe: Recipe) -> tuple[tuple[int, ...], str]:

@@ -15,7 +15,6 @@ from torch import nn
 from janus_edge.model.config import JanusConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Model
-from janus_edge.runtime.errors import OptionError
 from janus_edge.train.adapters import add_adapters, has_adapters, is_frozen
 from janus_edge.train.losses import FlowLosses, JanusLosses
 from janus_edge.train.mixing import shares_at
@@ -23,7 +22,7 @@ from janus_edge.train.packing import Packed, join, pack
 from janus_edge.train.pieces import CODE, IGNORED, LATENT, SEEN, TEXT, TIME, Piece
 from janus_edge.train.recipe import ROLES, Recipe, Stage
 from janus_edge.train.start import on_meta
-from janus_edge.train.steps import latent_grid
+from janus_edge.train.steps import check_context, image_tokens, latent_grid
 
 WORLDS = (1, 8, 64)  # numbers of GPUs
 TEXT_TOKENS = 64  # of a caption or a turn, with its roles
@@ -141,12 +140,8 @@ def example_pieces(recipe: Recipe, stage: Stage) -> list[Piece]:
         OptionError: A row has no room for an image and a text.
     """
     config = recipe.config
+    check_context(recipe)
     text = min(TEXT_TOKENS, (recipe.context - image_tokens(recipe)) // 2)
-    if text < 1:
-        raise OptionError(
-            f"recipe {recipe.name}: context is {recipe.context}, and an image alone takes "
-            f"{image_tokens(recipe)} tokens; give more"
-        )
     pieces = []
     for share in shares_at(stage, 0):
         if ROLES[share.role] == "answer":
@@ -161,14 +156,6 @@ def example_pieces(recipe: Recipe, stage: Stage) -> list[Piece]:
             piece = _piece(parts)
         pieces += [piece] * share.count
     return pieces
-
-
-def image_tokens(recipe: Recipe) -> int:
-    """Return the tokens of an image that is asked about or drawn, whichever are more."""
-    config = recipe.config
-    if isinstance(config, JanusConfig):
-        return max(config.vision.num_patches, config.num_codes)
-    return max(config.vision.num_patches, 1 + latent_grid(recipe) ** 2)
 
 
 def _piece(parts: tuple[tuple[int, int], ...], learned: int = 0, num_codes: int = 0) -> Piece:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from janus_edge.data.errors import BrokenSample
 from janus_edge.data.views import cropped, padded
+from janus_edge.runtime.errors import OutputError
 from janus_edge.train.packing import Packed, join
 from janus_edge.train.pieces import Piece
 from janus_edge.train.recipe import Recipe, Stage
@@ -57,17 +58,34 @@ class Encoded:
             dtype: Its dtype.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._paths = path, path.with_suffix(".crc32")
         self._entries = _mapped(path, (count, *shape), dtype)
-        self._sums = _mapped(path.with_suffix(".crc32"), (count,), "uint32")
+        self._sums = _mapped(self._paths[1], (count,), "uint32")
 
     def has(self, index: int) -> bool:
         """Return whether an entry is there."""
         return bool(self._sums[index]) and int(self._sums[index]) == _sum(self._entries[index])
 
     def put(self, index: int, entry: np.ndarray) -> None:
-        """Keep an entry."""
-        self._entries[index] = entry
-        self._sums[index] = _sum(self._entries[index])
+        """Keep an entry.
+
+        It is written, not put through the mapping, as that would end the process on a full disk.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        kept = np.ascontiguousarray(entry, self._entries.dtype)
+        parts = (kept.tobytes(), np.uint32(_sum(kept)).tobytes())
+        for path, raw in zip(self._paths, parts, strict=True):
+            try:
+                with path.open("r+b") as file:
+                    file.seek(index * len(raw))
+                    file.write(raw)
+            except OSError as error:
+                raise OutputError(
+                    f"{path}: {error.strerror}; make room there, or set JANUS_EDGE_HOME, then "
+                    "start again"
+                ) from None
 
     def get(self, index: int) -> np.ndarray:
         """Return an entry that is there."""

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from janus_edge.runtime.errors import OutputError
+from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.files import atomic_write, sync
 from janus_edge.runtime.stop import displayed, keeping
 from janus_edge.train.log import drop_later_lines, write_line
@@ -95,6 +95,7 @@ def run_stage(
 
     Raises:
         FloatingPointError: The loss or its gradient is not finite.
+        OptionError: A saved state is of another model or optimizer.
         OutputError: The folder cannot be read or written; what was saved stays.
     """
     try:
@@ -193,11 +194,15 @@ def _resume(path: Path, model: nn.Module, optimizers: Sequence[Optimizer], stage
         _before(path).replace(path)  # so that the next save keeps it, not the damaged one
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    if state["step"] < stage.num_steps:
+    try:
+        model.load_state_dict(state["model"])
         for name, optimizer in zip(_MOMENTS, optimizers, strict=False):
             optimizer.load_state_dict(state[name])
-    else:
+    except (RuntimeError, ValueError, KeyError):
+        raise OptionError(
+            f"{path}: of another model or optimizer; remove it, and stage {stage.name} begins anew"
+        ) from None
+    if state["step"] >= stage.num_steps:
         model.eval()
     return min(int(state["step"]), stage.num_steps)
 

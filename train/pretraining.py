@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ from janus_edge.train.world import World
 
 FOLDER = "pretraining"
 Skip = Callable[[Mapping[str, str]], None]
-_BY_MUON: dict[str, tuple[str, ...]] = {"adamw": (), "muon": (".blocks.",)}
+_BY_MUON: dict[str, tuple[str, ...]] = {"adamw": (), "muon": ("blocks.",)}
 _MOST_WITHOUT = 100  # steps in a row without what is learned from
 
 
@@ -209,7 +210,13 @@ def _once(folder: Path, part: nn.Module, world: World, train: Callable[[Path], N
         with atomic_write(path) as partial:
             state = {key: value.cpu().contiguous() for key, value in part.state_dict().items()}
             save_file(state, partial)
-    part.load_state_dict(load_file(path))
+    try:
+        part.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError):
+        raise OptionError(
+            f"{path}: damaged, or of other sizes than the recipe's; remove it, and it is trained "
+            "again"
+        ) from None
 
 
 def _train_vq(model: VQTokenizer, plan: CodecTraining, feed: Feed, folder: Path) -> None:

@@ -14,7 +14,7 @@ from janus_edge.runtime.files import append_line, atomic_write
 from janus_edge.runtime.image_file import save_image
 from janus_edge.train.log import drop_lines_after, write_line
 from janus_edge.train.states import Place
-from janus_edge.train.summary import SAMPLES
+from janus_edge.train.summary import SAMPLES, SKIPPED, skipped_in
 from janus_edge.train.world import World
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Log:
     """The log of a run. Only the leading process writes."""
 
     def __init__(self, folder: Path, world: World, show: Callable[[str], None]) -> None:
-        """Keep where to write; nothing is written yet.
+        """Keep where to write; nothing is written yet. Samples that are named there stay named.
 
         Args:
             folder: Folder of the run.
@@ -40,7 +40,7 @@ class Log:
         self._board: SummaryWriter | None = None
         self._starts: dict[str, int] = {}
         self._last_shown = 0.0
-        self._skipped: set[str] = set()
+        self._skipped = skipped_in(folder)
 
     def begin(self, last: Place | None, stages: Mapping[str, int]) -> None:
         """Drop lines that are later than the last saved state, whose steps come again.
@@ -89,7 +89,8 @@ class Log:
             if name not in self._skipped:
                 self._skipped.add(name)
                 line = json.dumps({"name": name, "reason": reason}, ensure_ascii=False)
-                append_line(self._folder / "skipped.jsonl", f"{line}\n".encode())
+                raw = f"{line}\n".encode("utf-8", "backslashreplace")  # of names that are not UTF-8
+                append_line(self._folder / SKIPPED, raw)
                 if len(self._skipped) <= MOST_SHOWN:
                     self._show(f"left out: {name}: {reason}")
 

@@ -28,7 +28,7 @@ from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.files import private_folder
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.adapters import add_adapters
-from janus_edge.train.codec import kept_codes, take_codec
+from janus_edge.train.codec import kept_codes, start_digest, take_codec
 from janus_edge.train.engine import Run, Settings, first_mean, stages_left, train_stage
 from janus_edge.train.finished import CHECKPOINT, finished_folder, gathered
 from janus_edge.train.images import Encoded, Loader
@@ -41,7 +41,7 @@ from janus_edge.train.run_folder import RECIPE, claim
 from janus_edge.train.samples import Probe, probe_of, take_samples
 from janus_edge.train.start import Sources, prompt_note, started
 from janus_edge.train.states import resume, saved
-from janus_edge.train.steps import lay_out
+from janus_edge.train.steps import check_context, lay_out
 from janus_edge.train.summary import write_report
 from janus_edge.train.world import World, joined, prepare
 
@@ -129,12 +129,14 @@ def _train(
     source = open_source(data)
     dataset = source.roles
     check_roles(recipe, dataset)
+    check_context(recipe)
     check_pretraining(recipe, sources, dataset)
     fast = how.settings.bf16 and is_bf16_fast(world.device)
     how = dataclasses.replace(how, settings=dataclasses.replace(how.settings, bf16=fast))
     checkpoint = started(recipe, sources, texts_of(dataset))
     # only now: a start that does not fit must not bind the folder to its words
-    claim(folder, recipe, {"data": source.digest, "lora": how.lora}, world)
+    start = start_digest(sources, checkpoint)
+    claim(folder, recipe, {"data": source.digest, "lora": how.lora, "start": start}, world)
     if note := prompt_note(recipe, checkpoint):
         show(note)
     log = Log(folder, world, show)
@@ -279,7 +281,8 @@ def _written(
     done = gathered(run, codec)
     if done is None:
         return folder
-    samples = next(iter(kept.values())).first(NUM_SAMPLES) if kept else checkpoint.samples
+    drawn = [each for role in sorted(kept) if len(each := kept[role].first(NUM_SAMPLES))]
+    samples = drawn[0] if drawn else checkpoint.samples
     prompt = run.recipe.prompt
     made = dataclasses.replace(checkpoint, model=done, prompt=prompt, samples=samples)
     with finished_folder(run.folder) as part:

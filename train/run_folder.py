@@ -18,6 +18,7 @@ _BEFORE = "pretraining"  # may be put into a new folder by hand (docs/training.m
 _SAYS = {
     "data": "other data",
     "lora": "--lora {}",
+    "start": "another --start, --language, --vision, --codec or --vae",
 }
 
 
@@ -27,7 +28,7 @@ def claim(folder: Path, recipe: Recipe, facts: Mapping[str, str | int], world: W
     Args:
         folder: The folder of the run, which exists.
         recipe: The recipe.
-        facts: "data", the data's digest, and "lora", the rank.
+        facts: "data", the data's digest; "lora", the rank; "start", what it started from.
         world: The processes; all call this, and all raise the same.
 
     Raises:
@@ -86,7 +87,7 @@ def _check_facts(path: Path, facts: Mapping[str, str | int]) -> None:
     except ValueError:
         known = None
     for name, value in facts.items() if isinstance(known, dict) else ():
-        if known.get(name) != value:
+        if name in known and known[name] != value:
             raise OptionError(
                 f"{path.parent} was begun with {_SAYS[name].format(known.get(name))}; give the "
                 "same, or another folder for the run"

@@ -25,6 +25,7 @@ from janus_edge.runtime.errors import PromptError
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.images import pixels
 from janus_edge.train.recipe import ROLES, Recipe
+from janus_edge.train.steps import image_tokens
 
 NUM_DRAWN, NUM_ASKED = 8, 4
 MOST_TOKENS = 32  # of an answer
@@ -50,32 +51,32 @@ def probe_of(recipe: Recipe, dataset: Mapping[str, Role], encoder: PromptEncoder
     Args:
         recipe: Its stages say which roles are drawn; its sizes, how large images are.
         dataset: The data by role.
-        encoder: Captions and questions that it refuses are left out, as in a step.
+        encoder: Captions and questions that it refuses, or that do not fit a row, are left out, as
+            in a step.
     """
     drawn = [role for stage in recipe.stages for role in stage.roles if ROLES[role] == "draw"]
     captions = [
         sample.captions[0]
         for role in drawn[-1:]
         for _, sample in _some(dataset[role], NUM_DRAWN)
-        if sample.captions and _is_prompt(encoder.generation, sample.captions[0])
+        if sample.captions and _fits(recipe, encoder.generation, sample.captions[0])
     ]
     size = recipe.config.vision.image_size
     questions = [
         (padded(dataset["understanding"].shards.image(i), size), each.user, each.assistant)
         for i, sample in (_some(dataset["understanding"], NUM_ASKED) if _asks(recipe) else ())
         for each in sample.turns[:1]
-        if _is_prompt(partial(encoder.question, num_image_tokens=1), each.user)
+        if _fits(recipe, partial(encoder.question, num_image_tokens=0), each.user)
     ]
     return Probe(captions=tuple(dict.fromkeys(captions)), questions=tuple(questions))
 
 
-def _is_prompt(encode: Callable[[str], object], text: str) -> bool:
-    """Return False for a text that is empty or holds a token of the model."""
+def _fits(recipe: Recipe, encode: Callable[[str], np.ndarray], text: str) -> bool:
+    """Return False for a text that is empty, holds a token of the model, or fills a row."""
     try:
-        encode(text)
+        return len(encode(text)) + image_tokens(recipe) <= recipe.context
     except PromptError:
         return False
-    return True
 
 
 def _asks(recipe: Recipe) -> bool:

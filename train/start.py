@@ -5,24 +5,21 @@ Source: the papers start from DeepSeek-LLM, SigLIP-L/16 at 384 px and LlamaGen's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from janus_edge.model.codebook import VQTokenizer
-from janus_edge.model.config import JanusConfig
-from janus_edge.model.encoders import ENCODERS
-from janus_edge.model.files import CheckpointError, read_object, read_text
+from janus_edge.model.config import JanusConfig, JanusFlowConfig
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
-from janus_edge.model.matching import find_weights
-from janus_edge.model.published import is_tied
-from janus_edge.model.weights import Checkpoint, Model, fill, load_checkpoint
+from janus_edge.model.weights import Checkpoint, Model, load_checkpoint
 from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.prompt import PromptEncoder
+from janus_edge.train.given import fill_language, fill_vision
 from janus_edge.train.initial import initialise, initialise_flow, start_codes
 from janus_edge.train.recipe import Recipe
 from janus_edge.train.text import tokenizer_of
@@ -66,7 +63,8 @@ def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoin
             if getattr(sources, name) is not None:
                 raise OptionError(f"--start gives the whole model; leave --{name} out")
         checkpoint = from_checkpoint(recipe, sources.checkpoint, sources.vae)
-        return replace(checkpoint, sampling=checkpoint.sampling | recipe.sampling)
+        sampling = checkpoint.sampling | recipe.sampling
+        return _checked(replace(checkpoint, sampling=sampling), recipe)
     if sources.vae is not None:
         raise OptionError("--vae is of --start's JanusFlow; without --start give --codec")
     if sources.codec is None and not (recipe.pretraining and recipe.pretraining.codec):
@@ -84,9 +82,24 @@ def started(recipe: Recipe, sources: Sources, texts: Iterable[str]) -> Checkpoin
         tokenizer = fill_language(model, sources.language)
     if sources.vision is not None:
         fill_vision(model, sources.vision)
-    return Checkpoint(
-        model=model, tokenizer_json=tokenizer, prompt=recipe.prompt, sampling=recipe.settings
+    return _checked(
+        Checkpoint(
+            model=model, tokenizer_json=tokenizer, prompt=recipe.prompt, sampling=recipe.settings
+        ),
+        recipe,
     )
+
+
+def _checked(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
+    """Return a checkpoint; raise OptionError if the model has no rows for all tokens."""
+    largest = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template).largest_id
+    size = recipe.config.language.vocab_size
+    if largest >= size:
+        raise OptionError(
+            f"recipe {recipe.name}: vocab_size is {size}, and the tokenizer has a token {largest}; "
+            "give a larger one, or resize the checkpoint's embeddings"
+        )
+    return checkpoint
 
 
 def _fill_codec(model: Model, recipe: Recipe, folder: Path) -> None:
@@ -173,78 +186,21 @@ def untrained(recipe: Recipe) -> Model:
         model = Janus(config)
         initialise(model)
         return model
-    assert recipe.vae_config is not None
-    flow = JanusFlow(config, recipe.vae_config)
+    flow = _flow(recipe)
     initialise_flow(flow)
     return flow
 
 
+def _flow(recipe: Recipe) -> JanusFlow:
+    """Return a JanusFlow; raise OptionError if the parts of the recipe do not fit together."""
+    assert isinstance(recipe.config, JanusFlowConfig) and recipe.vae_config is not None
+    try:
+        return JanusFlow(recipe.config, recipe.vae_config)
+    except ValueError as error:
+        raise OptionError(f"recipe {recipe.name}: {error}; change its [model] or [vae]") from None
+
+
 def on_meta(recipe: Recipe) -> Model:
     """Return the recipe's model on the meta device."""
-    config, vae = recipe.config, recipe.vae_config
     with torch.device("meta"):
-        if isinstance(config, JanusConfig):
-            return Janus(config)
-        assert vae is not None
-        return JanusFlow(config, vae)
-
-
-def fill_language(model: Model, folder: Path) -> str:
-    """Give a model the weights of a Llama-type language model; return its tokenizer.json.
-
-    Args:
-        model: The model, changed in place.
-        folder: Folder with config.json, tokenizer.json and the weights, as transformers writes it;
-            or a checkpoint of this family, whose language model is taken.
-
-    Raises:
-        CheckpointError: Tensors are missing, or sizes are not the model's.
-    """
-    raw = read_object(folder / "config.json")
-    if "model" in raw or raw.get("model_type") == "multi_modality":
-        found = load_checkpoint(folder)
-        try:
-            model.language_model.load_state_dict(found.model.language_model.state_dict())
-        except RuntimeError:
-            raise CheckpointError(f"{folder}: its language model has other sizes") from None
-        return found.tokenizer_json
-    if raw.get("model_type") != "llama":
-        raise CheckpointError(
-            f"{folder}: model_type is {raw.get('model_type')}; give a language model of type llama"
-        )
-    holder = nn.ModuleDict({"language_model": model.language_model})
-    _fill(holder, folder, lambda name: (f"language_model.{name}", None), tied=is_tied(raw))
-    return read_text(folder / "tokenizer.json")
-
-
-def fill_vision(model: Model, folder: Path) -> None:
-    """Give a model the weights of a vision encoder; a text encoder beside it is left out.
-
-    Args:
-        model: The model, changed in place.
-        folder: Folder of a vision encoder of the model's kind, as transformers writes it.
-
-    Raises:
-        CheckpointError: It is of another kind, tensors are missing, or sizes are not the model's.
-    """
-    encoder = model.vision_model if isinstance(model, Janus) else model.vision_und_enc_model
-    name = model.config.vision.encoder
-    kind, found = ENCODERS[name], read_object(folder / "config.json").get("model_type")
-    if kind.rename is None or found not in kind.model_types:
-        wanted = " or ".join(kind.model_types) or "none: this kind takes no --vision"
-        raise CheckpointError(
-            f"{folder}: model_type is {found}; encoder {name} of the recipe takes {wanted}"
-        )
-    _fill(nn.ModuleDict({"vision_model": encoder}), folder, kind.rename)
-
-
-def _fill(
-    holder: nn.Module,
-    folder: Path,
-    rename: Callable[[str], tuple[str, int | None]],
-    *,
-    tied: bool = False,
-) -> None:
-    """Set all parameters of a module to what a folder holds."""
-    weights = find_weights(holder, folder, tied=tied, rename=rename, against="the recipe's [model]")
-    fill(holder, weights)  # type: ignore[arg-type]
+        return Janus(recipe.config) if isinstance(recipe.config, JanusConfig) else _flow(recipe)

@@ -17,8 +17,8 @@ import numpy as np
 from janus_edge.data.errors import BrokenSample
 from janus_edge.data.order import Order
 from janus_edge.data.samples import Sample
-from janus_edge.model.config import JanusFlowConfig
-from janus_edge.runtime.errors import PromptError
+from janus_edge.model.config import JanusConfig, JanusFlowConfig
+from janus_edge.runtime.errors import OptionError, PromptError
 from janus_edge.runtime.prompt import PromptEncoder
 from janus_edge.train.mixing import Share, shares_at
 from janus_edge.train.packing import pack
@@ -191,3 +191,20 @@ def latent_grid(recipe: Recipe) -> int:
     config, vae = recipe.config, recipe.vae_config
     assert isinstance(config, JanusFlowConfig) and vae is not None
     return config.vision.image_size // (vae.stride * config.flow.patch)
+
+
+def check_context(recipe: Recipe) -> None:
+    """Raise OptionError if a row has no room for an image and a text."""
+    if recipe.context - image_tokens(recipe) < 2:
+        raise OptionError(
+            f"recipe {recipe.name}: context is {recipe.context}, and an image alone takes "
+            f"{image_tokens(recipe)} tokens; give more"
+        )
+
+
+def image_tokens(recipe: Recipe) -> int:
+    """Return the tokens of an image that is asked about or drawn, whichever are more."""
+    config = recipe.config
+    if isinstance(config, JanusConfig):
+        return max(config.vision.num_patches, config.num_codes)
+    return max(config.vision.num_patches, 1 + latent_grid(recipe) ** 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from janus_edge.train.log import lines_of_log
 from janus_edge.train.recipe import Recipe, Stage
 
 SAMPLES = "samples"  # folder of images and answers, in that of the run
+SKIPPED = "skipped.jsonl"
 LOSSES = ("loss", "answer", "image", "velocity", "repa")
 _AXES = {"rate": "learning rate", "norm": "gradient norm", "tokens_per_s": "tokens per second"}
 
@@ -136,12 +138,20 @@ def _answer(asked: Mapping[str, str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def skipped_in(folder: Path) -> set[str]:
+    """Return the names of the samples that ``skipped.jsonl`` of a run holds."""
+    found = set()
+    with suppress(OSError):
+        for line in (folder / SKIPPED).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                found.add(json.loads(line)["name"])
+    return found
+
+
 def _skipped(folder: Path) -> Iterator[str]:
     """Yield how many samples were left out."""
-    path = folder / "skipped.jsonl"
-    if path.exists():
-        count = len(path.read_bytes().splitlines())
-        yield f"**Left out:** {count} samples, named with the reason in `skipped.jsonl`."
+    if names := skipped_in(folder):
+        yield f"**Left out:** {len(names)} samples, named with the reason in `{SKIPPED}`."
         yield ""
 
 

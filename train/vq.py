@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.plain import on_plain
+from janus_edge.runtime.errors import OptionError
 from janus_edge.train.loop import LossAt, autocast
 
 FOREGROUND_WEIGHT = 5.0
@@ -161,6 +162,9 @@ def seed_codebook(trainee: TokenizerTrainee, images: Images, batch_size: int) ->
         trainee: Trained autoencoder, whose codebook is changed in place.
         images: A step's images.
         batch_size: Images per batch.
+
+    Raises:
+        OptionError: All images are plain.
     """
     views = (trainee.view(images(_SEED_STEP + i, batch_size)) for i in range(SEED_BATCHES))
     cells = torch.cat(
@@ -168,6 +172,11 @@ def seed_codebook(trainee: TokenizerTrainee, images: Images, batch_size: int) ->
     )
     table, first = trainee.model.quantize.embedding.weight, len(trainee.model.plain)
     free = len(table) - first
+    if not len(cells):
+        raise OptionError(
+            f"{SEED_BATCHES * batch_size} images show nothing but a plain background; give images "
+            "of things"
+        )
     order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))
     centres = cells[order.to(cells.device).repeat(1 + free // len(cells))[:free]]
     for _ in range(SEED_ITERATIONS):

@@ -155,8 +155,10 @@ class Weights:
         found = self.tensors.get(name)
         if found is None or (found.dtype, found.shape) != ("float32", shape):
             raise BundleError(f"{self._path}: no {name} float32 {shape}; export the bundle again")
-        address, end = self._address(name, 4 * math.prod(shape)), found.offset + 4 * math.prod(shape)
-        if not np.isfinite(self._bytes[found.offset : end].view(np.float32)).all():
+        size = 4 * math.prod(shape)
+        address = self._address(name, size)
+        numbers = self._bytes[found.offset : found.offset + size].view(np.float32)
+        if not np.isfinite(numbers).all():
             raise BundleError(
                 f"{self._path}: {name} holds what is no finite number; export the bundle again"
             )

@@ -173,6 +173,7 @@ def test_llava(folder: Path, tmp_path: Path, name: str) -> None:
         ("a.xyz", "", "of no kind that is read"),
         ("a.csv", "", "names the columns none"),
         ("a.csv", "url,title\n1,2\n", "names the columns url, title"),
+        ("a.csv", "image,caption,caption\n1,2,3\n", "names the column caption twice"),
         ("a.csv", "text\n", "no whole row"),
         ("a.csv", 'text\n"' + "x" * (2**24 + 1) + '"\n', "a.csv:2: a quote opens and never ends"),
         ("a.csv", 'text\nfine\n"open\nlost\n', "a.csv:3: a quote opens and never ends"),

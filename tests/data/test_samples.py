@@ -199,6 +199,22 @@ def test_an_image_is_upright_and_opaque(tmp_path: Path) -> None:
     assert (shards.image(1) == 255).all() and shards.image_bytes(1) == clear.getvalue()
 
 
+def test_other_content_of_the_same_size_is_other_data(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    files = []
+    for rows in (noise, noise[::-1]):
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(rows)).save(file, "PNG", compress_level=0)
+        files.append(file.getvalue())
+    assert len(files[0]) == len(files[1]) > 20_000
+    found = []
+    for name, raw in (("a", files[0]), ("b", files[1]), ("c", files[0])):
+        (tmp_path / name).mkdir()
+        members = [("0.png", raw), ("0.txt", b"a star")]
+        found.append(Shards([write_tar(tmp_path / name / "0.tar", members)]).digest)
+    assert found[0] == found[2] != found[1]
+
+
 def test_odd_names(tmp_path: Path) -> None:
     """Names are parted as webdataset parts them: at the first dot behind the last slash."""
     long = "n" * 120

@@ -21,8 +21,8 @@ from janus_edge.model.weights import load_checkpoint, save_checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.requests import AskRequest
 from janus_edge.runtime.session import Session
+from janus_edge.train.given import fill_vision
 from janus_edge.train.initial import initialise, start_codes
-from janus_edge.train.start import fill_vision
 from tests.conftest import RANDOM
 
 CODES = dataclasses.replace(

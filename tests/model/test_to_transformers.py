@@ -81,6 +81,17 @@ def test_what_is_written_is_read_back(checkpoint_dir: Path, tmp_path: Path) -> N
         assert torch.equal(again.state_dict()[name], value), name
 
 
+def test_a_tokenizer_without_the_placeholder_is_refused(
+    checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    made = checkpoint_of(PUBLISHED, checkpoint_dir)
+    words = made.tokenizer_json.replace("<image_placeholder>", "<another_token>")
+    other = dataclasses.replace(made, tokenizer_json=words)
+    with pytest.raises(OptionError, match="has no token <image_placeholder>"):
+        save_for_transformers(other, tmp_path / "x", torch.float16)
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.stop import Stopped
 from janus_edge.train.loop import LossAt, Stage, run_stage, select_trainable
 
@@ -65,6 +66,14 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path, by_muon: tuple
     ]
     assert logs[0] == logs[1]
     assert [line["step"] for line in logs[0]] == [20, 40, 50]
+
+
+def test_a_state_of_another_optimizer_is_named(tmp_path: Path) -> None:
+    run_to(30, tmp_path)
+    model = make_model()
+    other = dataclasses.replace(STAGE, by_muon=("0.",))
+    with pytest.raises(OptionError, match=r"s\.pt: of another model or optimizer; remove it"):
+        run_stage(model, other, make_loss(model), tmp_path)
 
 
 def test_muon_moves_a_matrix_as_far_in_all_directions(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from janus_edge.data.content import LabelledBox
 from janus_edge.data.source import open_source
 from janus_edge.model.codebook import VQTokenizer
 from janus_edge.model.config import VisionConfig
+from janus_edge.model.encoders import make_encoder
 from janus_edge.model.janus import Janus
 from janus_edge.model.plain import foreground
 from janus_edge.model.vae import VAE, VAEConfig
@@ -27,8 +30,9 @@ from janus_edge.shapes.scenes import BACKGROUNDS, CELL, SIZES, Scene, Thing, ren
 from janus_edge.train.engine import Settings
 from janus_edge.train.images import pixels
 from janus_edge.train.loop import Stage, run_stage
+from janus_edge.train.optimizers import optimizers_of
 from janus_edge.train.patch_labels import directions, patch_loss, places, shown_in
-from janus_edge.train.pretraining import Feed, pretrain, scale_latents
+from janus_edge.train.pretraining import _BY_MUON, Feed, pretrain, scale_latents
 from janus_edge.train.recipe import Recipe, load_recipe
 from janus_edge.train.run import How, train_recipe
 from janus_edge.train.siglip import SiglipTrainee, siglip_loss
@@ -39,6 +43,7 @@ from janus_edge.train.vq import (
     TokenizerTrainee,
     autoencoder_loss,
     codebook_loss,
+    seed_codebook,
 )
 from janus_edge.train.world import World
 from tests.conftest import RANDOM
@@ -307,6 +312,40 @@ def test_a_recipe_trains_from_nothing(name: str, dataset: Path, tmp_path: Path) 
     again = train_recipe(recipe, dataset, tmp_path, Sources(), how, said.append)
     assert again == made  # all of it is read back
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("kind", ["siglip", "vit"])
+def test_muon_takes_the_blocks_of_each_encoder(kind: str) -> None:
+    encoder = make_encoder(dataclasses.replace(RANDOM.vision, encoder=kind))
+    made = optimizers_of(
+        encoder.named_parameters(), _BY_MUON["muon"], rate=1, betas=(0.9, 0.95), decay=0
+    )
+    num_matrices = [len(group["params"]) for each in made[1:] for group in each.param_groups]
+    assert num_matrices == [4 * RANDOM.vision.layers]
+
+
+@pytest.mark.parametrize("damage", ["cut", "wider"])
+def test_a_kept_part_that_does_not_fit_is_named(dataset: Path, tmp_path: Path, damage: str) -> None:
+    how, recipe = How(settings=Settings(bf16=False, rows_at_once=16)), from_nothing("mini")
+    checkpoint = started(recipe, Sources(), ["a red circle"])
+    kept = tmp_path / "pretraining" / "codec.safetensors"
+    kept.parent.mkdir()
+    assert isinstance(checkpoint.model, Janus)
+    state = checkpoint.model.gen_vision_model.state_dict()
+    if damage == "wider":
+        state["quant_conv.weight"] = torch.zeros(9, 9, 1, 1)
+    save_file(state, kept)
+    if damage == "cut":
+        os.truncate(kept, 1000)
+    with pytest.raises(OptionError, match=r"codec\.safetensors: damaged, or of other sizes"):
+        train_recipe(recipe, dataset, tmp_path, Sources(), how, print)
+
+
+def test_images_that_are_all_plain_are_refused() -> None:
+    model = VQTokenizer(dataclasses.replace(RANDOM.codebook, plain=PLAIN))
+    empty = PLAIN_K3[0].view(1, 3, 1, 1).expand(4, 3, 32, 32)
+    with pytest.raises(OptionError, match="show nothing but a plain background"):
+        seed_codebook(TokenizerTrainee(model), lambda step, count: empty, 4)
 
 
 def test_several_processes_do_not_pretrain(dataset: Path, tmp_path: Path) -> None:

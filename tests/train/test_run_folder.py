@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
@@ -14,10 +17,12 @@ from torch.distributed.checkpoint.api import CheckpointException
 import janus_edge.train.run as run_module
 import janus_edge.train.states as states
 from janus_edge.model.weights import load_checkpoint, save_checkpoint
-from janus_edge.runtime.errors import JanusEdgeError, OptionError
+from janus_edge.runtime.errors import JanusEdgeError, OptionError, OutputError
 from janus_edge.runtime.stop import Stopped
 from janus_edge.train.engine import Settings
+from janus_edge.train.images import Encoded
 from janus_edge.train.recipe import Recipe, load_recipe
+from janus_edge.train.report import Log
 from janus_edge.train.run import How, train_recipe
 from janus_edge.train.run_folder import claim
 from janus_edge.train.start import Sources, started
@@ -25,7 +30,7 @@ from janus_edge.train.world import World
 from tests.train.bench import RECIPES
 
 WORLD = World(0, 1, torch.device("cpu"))
-FACTS: dict[str, str | int] = {"data": "a", "lora": 0}
+FACTS: dict[str, str | int] = {"data": "a", "lora": 0, "start": "c"}
 
 
 @pytest.fixture
@@ -42,15 +47,64 @@ def test_a_run_goes_on_as_it_was_begun(recipe: Recipe, tmp_path: Path) -> None:
     for facts, says in (
         ({"data": "b", "lora": 0}, "was begun with other data; give the same"),
         ({"data": "a", "lora": 16}, "was begun with --lora 0; give the same"),
+        (FACTS | {"start": "d"}, "was begun with another --start, --language, --vision, --codec"),
     ):
         with pytest.raises(OptionError, match=says):
             claim(tmp_path, recipe, facts, WORLD)
     other = recipe.model_copy(update={"seed": recipe.seed + 1})
     with pytest.raises(OptionError, match="was begun with another recipe"):
         claim(tmp_path, other, FACTS, WORLD)
+    (tmp_path / "run.json").write_text('{"data": "a", "lora": 0}', encoding="utf-8")  # of another
+    claim(tmp_path, recipe, FACTS, WORLD)
     (tmp_path / "run.json").unlink()  # of a version that wrote none
     claim(tmp_path, recipe, {"data": "b", "lora": 2}, WORLD)
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["lora"] == 2
+
+
+def test_samples_are_named_once(tmp_path: Path) -> None:
+    """Also by the process that goes on, and by names that are not UTF-8."""
+    names = {"a/0": "cut", "b/\udce9": "no image"}
+    for _ in range(2):
+        Log(tmp_path, WORLD, lambda line: None).skip(names)
+    lines = (tmp_path / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line.replace("\\udce9", "?"))["name"] for line in lines] == ["a/0", "b/?"]
+
+
+def test_an_image_fits_a_row(recipe: Recipe, dataset: Path, starts: Any, tmp_path: Path) -> None:
+    short = recipe.model_copy(update={"context": 17})
+    how, sources = How(settings=Settings(bf16=False)), Sources(checkpoint=starts["mini"])
+    with pytest.raises(OptionError, match="context is 17, and an image alone takes 16 tokens"):
+        train_recipe(short, dataset, tmp_path, sources, how, print)
+
+
+def test_a_run_that_encodes_no_image_keeps_the_samples_it_had(
+    recipe: Recipe, dataset: Path, starts: Any, tmp_path: Path
+) -> None:
+    raw = recipe.model_dump()
+    stage = raw["stages"][0] | {"steps": 2, "batch_size": 1, "warmup_steps": 0}
+    stage["phases"] = ({"steps": 2, "mixture": {"text": 100, "generation": 1}},)
+    stage["train"] = ("language_model",)
+    rare = Recipe.model_validate(raw | {"stages": (stage,)})
+    how = How(settings=Settings(bf16=False))
+    made = train_recipe(rare, dataset, tmp_path, Sources(checkpoint=starts["mini"]), how, print)
+    expected = load_checkpoint(starts["mini"]).samples
+    found = load_checkpoint(made).samples
+    assert (found is None) == (expected is None)
+
+
+def test_codes_that_cannot_be_written_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Encoded(tmp_path / "a.bin", 3, (4,), "int32")
+    kept.put(1, np.arange(4))
+    assert kept.has(1) and not kept.has(0) and kept.get(1).tolist() == [0, 1, 2, 3]
+
+    def full(*words: Any, **settings: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OutputError, match=r"a\.bin: No space left on device; make room there"):
+        kept.put(2, np.arange(4))
 
 
 def test_a_folder_of_others_is_left_alone(recipe: Recipe, tmp_path: Path) -> None:

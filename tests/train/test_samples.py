@@ -61,7 +61,7 @@ def test_a_sample_that_no_prompt_takes_is_not_drawn(
     recipe, checkpoint = load_recipe(RECIPES / "mini.toml"), load_checkpoint(starts["mini"])
     encoder = PromptEncoder.load(checkpoint.tokenizer_json, recipe.template)
     (tmp_path / "photos").mkdir()
-    texts = ["a cat", "a cat", "a <image_placeholder>", "a dog"]
+    texts = ["a cat", "a cat", "a <image_placeholder>", "a cat " * 200, "a dog"]
     for number, text in enumerate(texts):
         (tmp_path / f"photos/{number}.txt").write_text(text, encoding="utf-8")
         (tmp_path / f"photos/{number}.png").write_bytes(image_file())

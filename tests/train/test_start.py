@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from tokenizers import Tokenizer, models
 from janus_edge.model.files import CheckpointError
 from janus_edge.model.janus import Janus
 from janus_edge.runtime.errors import OptionError
+from janus_edge.train.codec import start_digest
 from janus_edge.train.recipe import Recipe, load_recipe
-from janus_edge.train.start import Sources, prompt_note, started
+from janus_edge.train.start import Sources, on_meta, prompt_note, started
 from janus_edge.train.text import TEMPLATE, tokenizer_of
 from tests.conftest import RANDOM
 from tests.train.bench import RECIPES
@@ -138,6 +140,76 @@ def test_what_does_not_fit(llama: Path, starts: dict[str, Path], tmp_path: Path)
     transformers.SiglipVisionModel(small).save_pretrained(tmp_path / "small")
     with pytest.raises(CheckpointError, match=r"does not fit the recipe's \[model\]"):
         started(recipe, Sources(codec=codec, vision=tmp_path / "small"), TEXTS)
+
+
+def test_what_shapes_do_not_show(starts: dict[str, Path], llama: Path, tmp_path: Path) -> None:
+    """Heads, epsilons and rotations of what is given are the recipe's."""
+    recipe, codec = load_recipe(RECIPES / "mini.toml"), starts["mini"]
+    raw = json.loads((llama / "config.json").read_text(encoding="utf-8"))
+    folder = tmp_path / "llama"
+    shutil.copytree(llama, folder)
+    scaled = {"rope_type": "llama3", "factor": 8.0, "rope_theta": 10000.0}
+    for change, says in (
+        (
+            {"num_attention_heads": 6, "num_key_value_heads": 6},
+            "num_attention_heads is 6, the recipe's 3",
+        ),
+        ({"rms_norm_eps": 1e-2}, "rms_norm_eps is 0.01, the recipe's"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            "rope_theta is 500000.0",
+        ),
+        ({"rope_parameters": scaled}, 'rope_type is "llama3"'),
+        ({"hidden_act": "gelu"}, 'hidden_act is "gelu"'),
+    ):
+        made = {key: value for key, value in raw.items() if key != "head_dim"} | change
+        (folder / "config.json").write_text(json.dumps(made), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=says):
+            started(recipe, Sources(codec=codec, language=folder), TEXTS)
+    (folder / "config.json").write_bytes(b"\xe9{")
+    with pytest.raises(CheckpointError, match=r"llama/config\.json: not a config that can be read"):
+        started(recipe, Sources(codec=codec, language=folder), TEXTS)
+    for change, says in (
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, the recipe's 2"),
+        ({"layer_norm_eps": 1e-2}, "layer_norm_eps is 0.01"),
+        ({"hidden_act": "relu"}, "hidden_act is relu; only gelu"),
+    ):
+        other = transformers.SiglipVisionConfig(**SEEN | change)
+        transformers.SiglipVisionModel(other).save_pretrained(tmp_path / "siglip")
+        with pytest.raises(CheckpointError, match=says):
+            started(recipe, Sources(codec=codec, vision=tmp_path / "siglip"), TEXTS)
+
+
+def test_tokens_have_rows(starts: dict[str, Path]) -> None:
+    raw = load_recipe(RECIPES / "mini.toml").model_dump()
+    raw["model"]["language"]["vocab_size"] = 200  # fewer than bytes
+    with pytest.raises(OptionError, match="vocab_size is 200, and the tokenizer has a token"):
+        started(Recipe.model_validate(raw), Sources(codec=starts["mini"]), TEXTS)
+
+
+def test_parts_of_a_flow_fit_together() -> None:
+    raw = load_recipe(RECIPES / "mini-flow.toml").model_dump()
+    raw["vae"]["latent_channels"] = 6
+    with pytest.raises(OptionError, match="6 latent channels, the flow 4; change its"):
+        on_meta(Recipe.model_validate(raw))
+
+
+def test_what_a_run_starts_from_has_a_digest(starts: dict[str, Path], llama: Path) -> None:
+    recipe = load_recipe(RECIPES / "mini.toml")
+    found = []
+    for sources in (
+        Sources(checkpoint=starts["mini"]),
+        Sources(codec=starts["mini"]),
+        Sources(codec=starts["mini"], language=llama),
+    ):
+        first, again = (start_digest(sources, started(recipe, sources, TEXTS)) for _ in range(2))
+        assert first == again
+        found.append(first)
+    checkpoint = started(recipe, sources, TEXTS)
+    assert isinstance(checkpoint.model, Janus)
+    with torch.no_grad():
+        checkpoint.model.gen_vision_model.quant_conv.weight += 1
+    assert len({*found, start_digest(sources, checkpoint)}) == 4
 
 
 def test_other_prompts_are_said(starts: dict[str, Path], tmp_path: Path) -> None:
