@@ -73,7 +73,7 @@ def test_the_example_of_a_command() -> None:
 def test_the_words_of_the_vocabulary_exist() -> None:
     """Each name in docs/design.md's table of words stands in the language that it is said of."""
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-    table = text.partition("## Words")[2].partition("\n## ")[0]
+    table = text.partition("## Vocabulary")[2].partition("\n## ")[0]
     rows = [line.split("|")[3:6] for line in table.splitlines() if line.startswith("| ")][1:]
     sources = [
         [path for room in ROOMS for path in (ROOT / room).rglob("*.py")],

@@ -95,8 +95,11 @@ def test_the_report_compares_with_ours_and_takes_the_newest() -> None:
     bundle = {"name": "b", "weights": "int4", "prompt_tokens": 9, "first_ms": 1.4, "peak_mb": 7}
     ours = bundle | {"decoder": "native"}  # as schema bench/1 has it
     draw = {"image_ms": {"p50": 12.5}, "itl_ms": {"p50": 1.25}, "bandwidth_fraction": 0.876}
-    own = [{"settings": {"batch": 2}, "bundles": [ours | {"draw": draw}, bundle]}]
-    assert "| b | int4 | cpu_kernels | 2 | 9 | 12.5 | 1.25 | 88% | 1 | 7 |" in alone(own)
+    when = {"date": "2026-01-03T00:00:00", "machine": "a machine"}
+    own = [when | {"settings": {"batch": 2}, "bundles": [ours | {"draw": draw}, bundle]}]
+    assert "| 2026-01-03 | b | int4 | cpu_kernels | 2 | 9 | 12.5 | 1.25 | 88% | 1 | 7 |" in alone(
+        own
+    )
 
 
 def test_a_record_of_another_program_is_one_line(tmp_path: Path) -> None:
