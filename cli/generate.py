@@ -160,7 +160,7 @@ def generate(
     found, named = requests_of(prompts, prompts_file, like, given)
     drawing = Drawing(
         requests=tuple(ImageRequest(**each) for each in found),
-        model=model or named,
+        model=named if model is None else model,
         output=output,
         previews=previews,
         threads=threads,

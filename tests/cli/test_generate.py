@@ -149,6 +149,7 @@ def test_a_flipped_byte_in_any_file_is_caught(cli, bundle_dir: Path, tmp_path: P
 
 def test_missing_bundle(cli, tmp_path: Path) -> None:
     assert "no such bundle" in cli.fails("generate", "x", "--model", "nowhere")
+    assert "no bundle is named" in cli.fails("generate", "x", "--model", "")
     (tmp_path / "empty").mkdir()
     assert "no manifest.json" in cli.fails("generate", "x", "--model", "empty")
 
