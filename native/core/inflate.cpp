@@ -149,14 +149,15 @@ class Inflater {
   }
 
   // The codes of one fixed block serve the next, as a file may have millions of them.
-  bool fixed() {
+  bool fixed() { return (is_fixed_ || make_fixed()) && block(); }
+
+  bool make_fixed() {
     std::array<uint8_t, 288> lengths{};
     for (size_t i = 0; i < 288; ++i) lengths[i] = i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8;
     std::array<uint8_t, 32> distances{};
     distances.fill(5);
-    is_fixed_ =
-        is_fixed_ || (literals_.make(lengths.data(), 288, false) && distances_.make(distances.data(), 32, false));
-    return is_fixed_ && block();
+    is_fixed_ = literals_.make(lengths.data(), 288, false) && distances_.make(distances.data(), 32, false);
+    return is_fixed_;
   }
 
   bool dynamic() {

@@ -55,7 +55,7 @@ INSTRUCTIONS = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
-    """What gives a target's entries of the manifest, by kernel."""
+    """Return what gives a target's entries of the manifest, by kernel."""
 
     @functools.cache
     def entries(target: int) -> dict[str, Any]:
