@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from janus_edge.cli.options import Json, user_path
+from janus_edge.cli.options import Json, Worlds, user_path
 
 if TYPE_CHECKING:
     from janus_edge.data.check import RoleCount
@@ -24,13 +24,6 @@ class Roles(StrEnum):
     text = "text"
     generation = "generation"
     class_prompts = "class_prompts"
-
-
-class Worlds(StrEnum):
-    """Worlds that this package draws."""
-
-    shapes = "shapes"
-    things = "things"
 
 
 @data.callback()

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from janus_edge.cli.options import Device, Json, user_path
-
-
-class Exams(StrEnum):
-    """Worlds to score bundles in."""
-
-    shapes = "shapes"
-    things = "things"
+from janus_edge.cli.options import Device, Json, Worlds, user_path
 
 
 def evaluate(
-    world: Annotated[Exams, typer.Argument(help="World of the prompts and questions.")],
+    world: Annotated[Worlds, typer.Argument(help="World of the prompts and questions.")],
     model: Annotated[
         str | None,
         typer.Option(

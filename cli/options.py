@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,13 @@ Device = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document, for programs (docs/cli.md).")
 ]
+
+
+class Worlds(StrEnum):
+    """Worlds that this package draws and scores bundles in."""
+
+    shapes = "shapes"
+    things = "things"
 
 
 def _number_or_auto(word: str) -> int:

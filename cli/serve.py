@@ -78,16 +78,30 @@ def serve(
         device=device,
         report=counts.ended,
     )
-    run(make_app(models, settings, counts), host, port, grace, lambda: models.stop(wait=False))
+    run(
+        make_app(models, settings, counts),
+        host,
+        port,
+        grace,
+        begin=lambda: models.worker(None),  # a damaged bundle ends the start
+        end=lambda: models.stop(wait=False),
+    )
 
 
 def _folders(names: list[str] | None) -> dict[str, Path]:
     """Return the folders of the bundles that are served, by name."""
     from janus_edge.runtime.bundle import find_bundle, list_bundles
+    from janus_edge.runtime.errors import OptionError
 
     if names:
-        found = [find_bundle(name) for name in names]
-        return {folder.name: folder for folder in found}
+        found = [find_bundle(name).absolute() for name in names]
+        by_name = {folder.name: folder for folder in found}
+        for folder in found:
+            if by_name[folder.name] != folder:
+                raise OptionError(
+                    f"{folder} and {by_name[folder.name]} have one name; rename one of them"
+                )
+        return by_name
     default = find_bundle(None)
     listed = [each.folder for each in list_bundles() if each.family != "damaged"]
     return {folder.name: folder for folder in [default, *listed]}

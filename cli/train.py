@@ -55,7 +55,7 @@ def train(
 ) -> None:
     """Train or fine-tune a model by a recipe. If it is stopped, the same command goes on.
 
-    Several processes: torchrun --nproc-per-node N -m -- janus_edge.cli train RECIPE ...
+    Several processes: torchrun --nproc-per-node N -m -- janus_edge train RECIPE ...
     """
     from janus_edge.runtime.errors import OptionError
     from janus_edge.runtime.stop import keeping

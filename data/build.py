@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,10 +168,14 @@ def _refusal(source: Path, what: str, broken: list[Any]) -> DataError:
     return DataError(f"{source}: {what}{first}; nothing was written")
 
 
+def write_marker(part: Path, role: str, num_samples: int, shards: Mapping[str, int]) -> None:
+    """Write what a folder of shards holds. Raises OSError."""
+    words = {"by": "janus-edge", "role": role, "samples": num_samples, "shards": shards}
+    (part / MARKER).write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+
+
 def _write_lists(part: Path, built: Built) -> None:
-    words = {"by": "janus-edge", "role": built.role, "samples": built.num_samples}
-    text = json.dumps(words | {"shards": built.shards}, indent=1) + "\n"
-    (part / MARKER).write_text(text, encoding="utf-8")
+    write_marker(part, built.role, built.num_samples, built.shards)
     if built.skipped:
         lines = [json.dumps({"name": name, "reason": why}) for name, why in built.skipped]
         (part / SKIPPED).write_text("\n".join(lines) + "\n", encoding="utf-8")

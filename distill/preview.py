@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from janus_edge.export.graph.traced import Input, traced
 from janus_edge.runtime.arguments import in_range
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, Bundle, open_bundle
 from janus_edge.runtime.errors import OptionError, OutputError
+from janus_edge.runtime.files import link_or_copy
 from janus_edge.runtime.manifest import PREVIEW_DECODER
 from janus_edge.runtime.notes import home_folder
 from janus_edge.runtime.place import check_place, replacing
@@ -214,7 +214,7 @@ def _write(bundle: Bundle, network: OfCodes | OfLatents, folder: Path, report: R
         for source in bundle.folder.iterdir():
             written = MANIFEST, CHECKSUM, f"{PREVIEW_DECODER}.onnx"
             if source.is_file() and source.name not in written:
-                _link(source, part / source.name)
+                link_or_copy(source, part / source.name)
         path = part / f"{PREVIEW_DECODER}.onnx"
         proto = component.build(None)
         save_graph(proto, path)
@@ -226,11 +226,3 @@ def _write(bundle: Bundle, network: OfCodes | OfLatents, folder: Path, report: R
         manifest["components"][PREVIEW_DECODER] = entry
         write_manifest(manifest, part)
         report(f"{PREVIEW_DECODER}: {path.stat().st_size / 1e6:.2f} MB, {parity}")
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where that cannot be done."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from janus_edge.hub.repository import Repository
 from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, check_bundle, file_names
 from janus_edge.runtime.errors import BundleError, PullError
+from janus_edge.runtime.files import link_or_copy
 from janus_edge.runtime.manifest import parse_manifest
 from janus_edge.runtime.place import replacing
 
@@ -41,7 +40,7 @@ def pull_bundle(
     paths = source.fetch_all([MANIFEST, CHECKSUM, *_listed(source)], report)
     with replacing(folder, replace) as part:
         for path in paths:
-            _link(path.resolve(), part / path.name)
+            link_or_copy(path, part / path.name)
         try:
             check_bundle(part)
         except BundleError as error:
@@ -63,11 +62,3 @@ def _listed(source: Repository) -> list[str]:
             "ask its author to push the bundle again"
         )
     return names
-
-
-def _link(source: Path, path: Path) -> None:
-    """Link a file, or copy it where that is not possible."""
-    with suppress(OSError):
-        os.link(source, path)
-        return
-    shutil.copyfile(source, path)

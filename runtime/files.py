@@ -107,6 +107,14 @@ def append_line(path: Path, line: bytes) -> None:
         sync_folder(path.parent)
 
 
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a file a second name, or copy it where that is not possible. Raises OSError."""
+    try:
+        os.link(source.resolve(), path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or a folder with all it holds, is on the disk. Raises OSError."""
     if path.is_symlink():

@@ -19,13 +19,13 @@ from starlette.routing import Route
 from janus_edge.serve.chatting import chat
 from janus_edge.serve.counts import Counts
 from janus_edge.serve.drawing import draw
-from janus_edge.serve.errors import Refused, error_response, json_response
+from janus_edge.serve.errors import Refused, error_response, json_response, noted, refused
 from janus_edge.serve.guard import Guard
 from janus_edge.serve.listening import Gone
-from janus_edge.serve.models import Models
+from janus_edge.serve.models import Models, UnknownModel
 from janus_edge.serve.schema import schema
 from janus_edge.serve.settings import Settings
-from janus_edge.serve.worker import LOG, Stopping
+from janus_edge.serve.worker import Stopping
 
 _PAGE = Path(__file__).with_name("page.html")
 _BEGAN = int(time.time())
@@ -42,7 +42,6 @@ def make_app(models: Models, settings: Settings, counts: Counts) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await asyncio.to_thread(models.worker, None)  # a damaged bundle ends the start
         yield
         await asyncio.to_thread(models.stop, False)
 
@@ -79,10 +78,10 @@ def _counted(handler: Handler) -> Handler:
             response = await handler(request)
         except (Gone, ClientDisconnect):
             response = Response(status_code=499)  # nobody reads it
+        except asyncio.CancelledError:  # the server stops, and has waited long enough
+            response = error_response(refused(Stopping()))
         except Exception as error:
-            response = error_response(error)
-            if response.status_code >= 500 and not isinstance(error, Stopping):
-                LOG.error("%s: %s: %s", request.url.path, type(error).__name__, error)
+            response = error_response(noted(request.url.path, error))
         request.app.state.counts.request(request.scope["route"].path, response.status_code)
         return response
 
@@ -130,8 +129,7 @@ async def _models(request: Request) -> Response:
 async def _model(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in request.app.state.models.names:
-        message = f"the model {name[:100]!r} is not served; /v1/models lists those that are"
-        raise Refused(404, message, "model", "model_not_found")
+        raise UnknownModel(name)
     return json_response(_listed(name))
 
 

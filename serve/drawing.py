@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,17 @@ from janus_edge.runtime.events import Event, Image, Preview
 from janus_edge.runtime.image_file import check_fit, encode
 from janus_edge.runtime.requests import ImageRequest, random_seed
 from janus_edge.serve.bodies import ImageBody, read_body
+from janus_edge.serve.counts import Counts
 from janus_edge.serve.errors import Refused, json_response
-from janus_edge.serve.listening import QUIET, each_event, event_stream, listening, sent
+from janus_edge.serve.listening import (
+    QUIET,
+    EventStream,
+    Listener,
+    each_event,
+    ends_of,
+    listen,
+    sent,
+)
 from janus_edge.serve.worker import Worker
 
 _KINDS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -51,6 +62,24 @@ class _Drawing:
             **given,
         )
         check_fit(self.kind, texts_of(worker.session, self.request, 0, seed))
+        self._due = {index: self._places() for index in range(self.request.num_images)}
+
+    def _places(self) -> list[float]:
+        """Return after how many codes or steps a partial image is due: spread over the image."""
+        session, count = self.worker.session, self.partial
+        settings = session.image_settings(self.request)
+        steps = getattr(settings, "num_steps", None) or session.bundle.manifest.sizes.num_drawn
+        return [steps * (i + 1) / (count + 1) for i in range(count)]
+
+    def wants(self, event: Event) -> bool:
+        """Return whether a client is told of an event. The previews that are due are."""
+        if not isinstance(event, Preview):
+            return isinstance(event, Image)
+        due = self._due[event.index]
+        is_due = bool(due) and event.done >= due[0]
+        while due and event.done >= due[0]:
+            due.pop(0)
+        return is_due
 
     def about(self) -> dict[str, Any]:
         """Return what OpenAI's answers say of every image."""
@@ -92,14 +121,16 @@ class _Drawing:
 
 async def draw(request: Request) -> Response:
     """Draw; see OpenAI's reference for the answer, docs/serving.md for what is added."""
-    state, body = request.app.state, await read_body(request, ImageBody)
-    worker = await asyncio.to_thread(state.models.worker, body.model)
-    drawing = await asyncio.to_thread(_Drawing, body, worker)
+    state, ends = request.app.state, ends_of(request)
+    async with asyncio.timeout_at(ends):
+        body = await read_body(request, ImageBody)
+        worker = await asyncio.wrap_future(state.models.opened(body.model))
+        drawing = await asyncio.to_thread(_Drawing, body, worker)
+    listener = await listen(request, worker, drawing.request, ends, drawing.wants)
     if body.stream:
-        return event_stream(_stream(request, drawing))
+        return EventStream(request.url.path, listener, _stream(state.counts, drawing, listener))
     found: dict[int, dict[str, Any]] = {}
-    timeout_s = state.settings.timeout_s
-    async with listening(request, worker, drawing.request, timeout_s) as (_, listener):
+    with closing(listener):
         while (event := await listener.next()) is not None:
             if isinstance(event, Image):
                 found[event.index] = await drawing.image(event)
@@ -108,44 +139,26 @@ async def draw(request: Request) -> Response:
     return json_response(document | drawing.about() | {"usage": drawing.usage(len(found))})
 
 
-async def _stream(request: Request, drawing: _Drawing) -> AsyncIterator[str]:
+async def _stream(counts: Counts, drawing: _Drawing, listener: Listener) -> AsyncIterator[str]:
     """Yield OpenAI's events: partial images, then each image."""
-    state = request.app.state
-    due = {index: list(_places(drawing)) for index in range(drawing.request.num_images)}
-    timeout_s = state.settings.timeout_s
-    async with listening(request, drawing.worker, drawing.request, timeout_s) as (_, listener):
-        async for event in each_event(listener):
-            if event is None:
-                yield QUIET
-                continue
-            name, document = await _event(drawing, event, due)
-            if name:
-                state.counts.images(int(name == "completed"))
-                kind = f"image_generation.{name}"
-                yield sent({"type": kind, **drawing.about(), **document}, kind)
+    sent_of: Counter[int] = Counter()  # partial images by image
+    async for event in each_event(listener):
+        at = {"created_at": int(time.time())}
+        if event is None:
+            yield QUIET
+        elif isinstance(event, Image):
+            counts.images(1)
+            found = {"index": event.index} | await drawing.image(event)
+            yield _sent(drawing, "completed", at | {"usage": drawing.usage(1)} | found)
+        elif isinstance(event, Preview):
+            content = await drawing.encoded(event.pixels, {})
+            found = {"index": event.index, "b64_json": content}
+            yield _sent(
+                drawing, "partial_image", at | {"partial_image_index": sent_of[event.index]} | found
+            )
+            sent_of[event.index] += 1
 
 
-async def _event(
-    drawing: _Drawing, event: Event, due: dict[int, list[float]]
-) -> tuple[str, dict[str, Any]]:
-    """Return the name and the content of what a client is told of an event; "" for nothing."""
-    at = {"created_at": int(time.time())}
-    if isinstance(event, Image):
-        usage = {"usage": drawing.usage(1)}
-        return "completed", at | usage | {"index": event.index} | await drawing.image(event)
-    if not isinstance(event, Preview) or not due[event.index] or event.done < due[event.index][0]:
-        return "", {}
-    while due[event.index] and event.done >= due[event.index][0]:
-        due[event.index].pop(0)
-    number = drawing.partial - len(due[event.index]) - 1
-    content = await drawing.encoded(event.pixels, {})
-    found = {"partial_image_index": number, "b64_json": content, "index": event.index}
-    return "partial_image", at | found
-
-
-def _places(drawing: _Drawing) -> list[float]:
-    """Return after how many codes or steps a partial image is due: spread over the image."""
-    session, count = drawing.worker.session, drawing.partial
-    settings = session.image_settings(drawing.request)
-    steps = getattr(settings, "num_steps", None) or session.bundle.manifest.sizes.num_drawn
-    return [steps * (i + 1) / (count + 1) for i in range(count)]
+def _sent(drawing: _Drawing, name: str, document: dict[str, Any]) -> str:
+    kind = f"image_generation.{name}"
+    return sent({"type": kind, **drawing.about(), **document}, kind)

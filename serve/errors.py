@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from janus_edge.runtime.errors import ImageError, JanusEdgeError, OptionError, PromptError
 from janus_edge.serve.models import UnknownModel
-from janus_edge.serve.worker import Busy, Stopping
+from janus_edge.serve.worker import LOG, Busy, Stopping
 
 RETRY_S = 5  # when a client may ask again
 
@@ -63,6 +63,19 @@ def refused(error: BaseException) -> Refused:
     return Refused(500, f"unexpected {type(error).__name__}; the server's log has more")
 
 
+def noted(path: str, error: BaseException) -> Refused:
+    """Return what a client is told of an error, and log one that is the server's own.
+
+    Args:
+        path: The request's path.
+        error: The error.
+    """
+    found = refused(error)
+    if found.status >= 500 and not isinstance(error, Stopping):
+        LOG.error("%s: %s: %s", path, type(error).__name__, error)
+    return found
+
+
 def body_of(error: Refused) -> dict[str, Any]:
     """Return the document of an error."""
     kind = _KINDS.get(error.status, "server_error")
@@ -78,9 +91,8 @@ def json_response(
     return Response(content, status, headers, media_type="application/json")
 
 
-def error_response(error: BaseException) -> Response:
+def error_response(found: Refused) -> Response:
     """Return the response of an error."""
-    found = refused(error)
     headers = {"Retry-After": str(RETRY_S)} if found.status in (429, 503) else {}
     if found.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

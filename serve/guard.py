@@ -50,11 +50,7 @@ class Guard:
         if settings.is_local and not is_loopback(_name(host)):
             return Refused(403, "the Host header names another machine; use localhost")
         origin = headers.get("origin")
-        if (
-            origin is not None
-            and origin not in settings.origins
-            and urlsplit(origin).netloc != host
-        ):
+        if origin is not None and origin not in settings.origins and _place(origin) != host:
             return Refused(403, "pages of this origin are not allowed; see serve --allow-origin")
         if settings.token and scope["path"] not in _OPEN and scope["method"] != "OPTIONS":
             given = headers.get("authorization", "").removeprefix("Bearer ")
@@ -69,6 +65,14 @@ class Guard:
 
 def _too_large(settings: Settings) -> Refused:
     return Refused(413, f"the body is larger than {settings.most_body / 1e6:g} MB; send less")
+
+
+def _place(origin: str) -> str | None:
+    """Return host and port of an Origin header; None if it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

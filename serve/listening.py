@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
-from janus_edge.runtime.events import Event
-from janus_edge.serve.errors import body_of, refused
+from janus_edge.runtime.events import Event, Progress
+from janus_edge.serve.errors import body_of, noted
 from janus_edge.serve.worker import Job, Worker
 from janus_edge.serve.worker import Request as Work
 
@@ -25,20 +25,40 @@ class Gone(Exception):
 
 
 class Listener:
-    """The events of a job, in the server's event loop."""
+    """The events of a job, in the server's event loop. Its ``close`` ends the job.
 
-    def __init__(self, request: Request, timeout_s: float) -> None:
-        """Listen to nothing yet."""
+    Attributes:
+        job: The job.
+        ends: When the request has taken too long, by the event loop's clock.
+    """
+
+    job: Job
+
+    def __init__(self, request: Request, ends: float, wants: Callable[[Event], bool]) -> None:
+        """Listen to nothing yet.
+
+        Args:
+            request: The client's request.
+            ends: When it has taken too long, by the event loop's clock.
+            wants: Whether an event is kept until it is asked for; called in the worker's thread.
+        """
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._ends = self._loop.time() + timeout_s
+        self.ends, self._wants = ends, wants
         self._left = asyncio.ensure_future(_left(request))
         self._next: asyncio.Task[Event | Exception | None] | None = None
+        self._cancel: Callable[[], None] = lambda: None
 
-    def deliver(self, event: Event | Exception | None) -> None:
+    async def submit(self, worker: Worker, work: Work) -> None:
+        """Give work to a worker. Raises what ``Worker.submit`` raises."""
+        self.job = job = await asyncio.to_thread(worker.submit, work, self._deliver)
+        self._cancel = lambda: worker.cancel(job)
+
+    def _deliver(self, event: Event | Exception | None) -> None:
         """Take an event in the worker's thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        if event is None or isinstance(event, Exception) or self._wants(event):
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def next(self, wait_s: float | None = None) -> Event | None:
         """Return the next event; None after the last one.
@@ -54,7 +74,7 @@ class Listener:
         """
         if self._next is None:
             self._next = asyncio.ensure_future(self._events.get())
-        left_s = self._ends - self._loop.time()
+        left_s = self.ends - self._loop.time()
         wait = max(0.0, left_s if wait_s is None else min(wait_s, left_s))
         both = asyncio.FIRST_COMPLETED
         done, _ = await asyncio.wait({self._next, self._left}, timeout=wait, return_when=both)
@@ -65,12 +85,13 @@ class Listener:
             return event
         if done:
             raise Gone
-        if self._loop.time() >= self._ends:
+        if self._loop.time() >= self.ends:
             raise TimeoutError
         raise _Quiet
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Listen no longer, and end the job."""
+        self._cancel()
         self._left.cancel()
         if self._next is not None:
             self._next.cancel()
@@ -80,20 +101,40 @@ class _Quiet(Exception):
     """Nothing happened for a while."""
 
 
-@asynccontextmanager
-async def listening(
-    request: Request, worker: Worker, work: Work, timeout_s: float
-) -> AsyncIterator[tuple[Job, Listener]]:
-    """Submit work and listen to it; however the block ends, the work ends with it."""
-    listener = Listener(request, timeout_s)
+def ends_of(request: Request) -> float:
+    """Return when a request that has just come will have taken too long (event loop's clock)."""
+    timeout_s: float = request.app.state.settings.timeout_s
+    return asyncio.get_running_loop().time() + timeout_s
+
+
+async def listen(
+    request: Request,
+    worker: Worker,
+    work: Work,
+    ends: float,
+    wants: Callable[[Event], bool] = lambda event: not isinstance(event, Progress),
+) -> Listener:
+    """Submit work and return what listens to it; the caller closes it.
+
+    Args:
+        request: The client's request, whose body has been read.
+        worker: The bundle's worker.
+        work: What it shall do.
+        ends: When the request has taken too long, by the event loop's clock.
+        wants: Whether an event is kept until it is asked for; called in the worker's thread.
+
+    Raises:
+        JanusEdgeError: The request does not fit the bundle.
+        Busy: Too many wait.
+        Stopping: The server stops.
+    """
+    listener = Listener(request, ends, wants)
     try:
-        job = await asyncio.to_thread(worker.submit, work, listener.deliver)
-        try:
-            yield job, listener
-        finally:
-            worker.cancel(job)
-    finally:
+        await listener.submit(worker, work)
+    except BaseException:
         listener.close()
+        raise
+    return listener
 
 
 async def each_event(listener: Listener) -> AsyncIterator[Event | None]:
@@ -115,13 +156,37 @@ async def _left(request: Request) -> None:
         pass
 
 
-def event_stream(events: AsyncIterator[str]) -> StreamingResponse:
-    """Return a response of server-sent events."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_told(events), media_type="text/event-stream", headers=headers)
+class EventStream(StreamingResponse):
+    """A response of server-sent events about a job, which ends with it."""
+
+    def __init__(self, path: str, listener: Listener, events: AsyncIterator[str]) -> None:
+        """Send nothing yet.
+
+        Args:
+            path: The request's path, for the log.
+            listener: What listens to the job.
+            events: The server-sent events.
+        """
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(_told(path, events), media_type="text/event-stream", headers=headers)
+        self._listener = listener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, for as long as the request may take, also if nobody reads them."""
+        loop = asyncio.get_running_loop()
+
+        async def in_time(message: Message) -> None:
+            left_s = self._listener.ends - loop.time()
+            await asyncio.wait_for(send(message), max(1.0, left_s))
+
+        try:
+            with contextlib.suppress(TimeoutError, ClientDisconnect):  # nobody reads
+                await super().__call__(scope, receive, in_time)
+        finally:
+            self._listener.close()
 
 
-async def _told(events: AsyncIterator[str]) -> AsyncIterator[str]:
+async def _told(path: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
     """Pass events on; an error becomes the last one."""
     try:
         async for event in events:
@@ -129,7 +194,7 @@ async def _told(events: AsyncIterator[str]) -> AsyncIterator[str]:
     except Gone:
         return
     except Exception as error:
-        yield sent(body_of(refused(error)), "error")
+        yield sent(body_of(noted(path, error)), "error")
 
 
 def sent(document: Any, name: str | None = None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Lock, Thread
 
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.session import Session
@@ -48,13 +49,19 @@ class Models:
         self._num_threads, self._device = num_threads, device
         self._most_waiting, self._report = most_waiting, report
         self._workers: dict[str, Worker] = {}
-        self._lock = threading.Lock()
+        self._opening: dict[str, Future[Worker]] = {}
+        self._lock = Lock()
         self._is_stopping = False
 
     @property
     def names(self) -> list[str]:
         """The names."""
         return list(self.folders)
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once no more requests are taken."""
+        return self._is_stopping
 
     @property
     def open(self) -> dict[str, Worker]:
@@ -73,19 +80,53 @@ class Models:
             Busy: Bundles that work now fill the memory.
             Stopping: The server stops.
         """
+        return self.opened(name).result()
+
+    def opened(self, name: str | None) -> Future[Worker]:
+        """Return at once what will be a bundle's worker, or the error of ``worker``.
+
+        It opens in a thread of its own, once for all who ask, while other bundles go on working.
+        """
         name = self.names[0] if name is None else name
-        if name not in self.folders:
-            raise UnknownModel(name)
         with self._lock:
-            if self._is_stopping:
-                raise Stopping
-            if name not in self._workers:
+            if name in self._opening:
+                return self._opening[name]
+            found: Future[Worker] = Future()
+            found.set_running_or_notify_cancel()  # one who no longer waits cancels it for no other
+            try:
+                if name not in self.folders:
+                    raise UnknownModel(name)
+                if self._is_stopping:
+                    raise Stopping
+                if name in self._workers:
+                    found.set_result(self._workers[name])
+                    return found
                 self._make_room(name)
-                bundle = open_bundle(self.folders[name])
-                session = Session(bundle, num_threads=self._num_threads, device=self._device)
-                self._workers[name] = Worker(session, self._most_waiting, self._report)
-                LOG.info("opened %s on %s", name, session.device)
-            return self._workers[name]
+            except Exception as error:
+                found.set_exception(error)
+                return found
+            self._opening[name] = found
+        Thread(target=self._open, args=(name, found), name="janus-edge opens", daemon=True).start()
+        return found
+
+    def _open(self, name: str, found: Future[Worker]) -> None:
+        try:
+            bundle = open_bundle(self.folders[name])
+            session = Session(bundle, num_threads=self._num_threads, device=self._device)
+            worker = Worker(session, self._most_waiting, self._report)
+        except BaseException as error:
+            with self._lock:
+                del self._opening[name]
+            found.set_exception(error)
+            return
+        LOG.info("opened %s on %s", name, session.device)
+        with self._lock:
+            del self._opening[name]
+            self._workers[name] = worker
+            is_late = self._is_stopping
+        if is_late:
+            worker.stop()
+        found.set_result(worker)
 
     def stop(self, wait: bool) -> int:
         """Stop all workers; return how many requests were not finished."""
@@ -99,7 +140,9 @@ class Models:
             (each for each in self._workers.items() if not _works(each[1])),
             key=lambda each: each[1].last_used,
         )
-        while self._workers and self._held([*self._workers, name]) > self._memory:
+        while (others := [*self._workers, *self._opening]) and self._held(
+            [*others, name]
+        ) > self._memory:
             if not idle:
                 raise Busy
             closed, worker = idle.pop(0)

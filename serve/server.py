@@ -56,7 +56,15 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def run(app: Starlette, host: str, port: int, grace_s: float, end: Callable[[], int]) -> None:
+def run(
+    app: Starlette,
+    host: str,
+    port: int,
+    grace_s: float,
+    *,
+    begin: Callable[[], object],
+    end: Callable[[], int],
+) -> None:
     """Serve until a signal.
 
     Args:
@@ -64,10 +72,12 @@ def run(app: Starlette, host: str, port: int, grace_s: float, end: Callable[[], 
         host: Address to listen on.
         port: Port; 0 takes a free one.
         grace_s: How long requests may go on after the signal, s.
+        begin: Called when clients can connect, before the first is answered.
         end: Ends all requests; returns how many were not finished.
 
     Raises:
         OptionError: The address cannot be listened on, or the app did not start.
+        JanusEdgeError: What ``begin`` raises.
     """
     with _listening(host, port) as listener:
         config = uvicorn.Config(
@@ -80,6 +90,7 @@ def run(app: Starlette, host: str, port: int, grace_s: float, end: Callable[[], 
         server = _Server(config, grace_s, end)
         name = f"[{host}]" if ":" in host else host
         print(f"http://{name}:{listener.getsockname()[1]}", flush=True)
+        begin()
         server.run(sockets=[listener])
     if not server.started:
         raise OptionError("the server did not start; the lines above say why")

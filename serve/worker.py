@@ -125,9 +125,10 @@ class Worker:
         return job
 
     def cancel(self, job: Job) -> None:
-        """End a job where it is; its rows are free at the next pass."""
+        """End a job where it is; its rows are free at the next pass, its place in the queue now."""
         with self._changed:
             job.is_over = True
+            self._waiting = deque(each for each in self._waiting if each[0] is not job)
             self._changed.notify()
 
     def stop(self, wait: bool = True, refusal: type[Exception] = Stopping) -> int:
@@ -169,9 +170,7 @@ class Worker:
                 self._fail(error)
 
     def _drop_cancelled(self) -> None:
-        """Free what nobody waits for."""
-        with self._changed:
-            self._waiting = deque(each for each in self._waiting if not each[0].is_over)
+        """Free the rows of what nobody waits for."""
         for sequence, job in list(self._owners.items()):
             if job.is_over:
                 self._owners.pop(sequence)
@@ -179,14 +178,8 @@ class Worker:
 
     def _admit(self) -> None:
         """Start what waits, in order, as far as there is room."""
-        while self._waiting:
-            job, sequence = self._waiting[0]
-            if sequence is None and self._owners:
-                return
-            if sequence is not None and not self._flight.has_room(sequence):
-                return
-            with self._changed:
-                self._waiting.popleft()
+        while (found := self._next()) is not None:
+            job, sequence = found
             try:
                 if sequence is None:
                     self._run_alone(job)
@@ -197,6 +190,15 @@ class Worker:
             except Exception as error:  # of its prompt; the others go on
                 self._owners.pop(sequence, None) if sequence is not None else None
                 self._end(job, error)
+
+    def _next(self) -> tuple[Job, Sequence | None] | None:
+        """Take the first that waits, if there is room for it now."""
+        with self._changed:
+            if not self._waiting:
+                return None
+            _, sequence = self._waiting[0]
+            has_room = not self._owners if sequence is None else self._flight.has_room(sequence)
+            return self._waiting.popleft() if has_room else None
 
     def _run_alone(self, job: Job) -> None:
         self._alone = job

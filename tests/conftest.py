@@ -227,7 +227,7 @@ class Cli:
 
     def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "janus_edge.cli", *map(str, words)],
+            [sys.executable, "-m", "janus_edge", *map(str, words)],
             cwd=self.cwd,
             capture_output=True,
             encoding="utf-8",

@@ -92,7 +92,7 @@ def test_exports_and_draws(checkpoint_dir: Path, tmp_path: Path) -> None:
         ["generate", "a star", "--model", "bundle"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "janus_edge.cli", *words],
+            [sys.executable, "-m", "janus_edge", *words],
             cwd=tmp_path,
             env=os.environ | ASCII,
             capture_output=True,

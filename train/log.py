@@ -25,30 +25,17 @@ def write_line(log: Path, line: dict[str, Any], metrics: dict[str, float], secon
     append_line(log, f"{json.dumps(whole)}\n".encode())
 
 
-def drop_later_lines(log: Path, stage: str, start: int) -> None:
-    """Delete lines of the log that are later than the step at which a stage resumes.
-
-    Args:
-        log: File of the log, which may be missing.
-        stage: Name of the stage.
-        start: Step at which it resumes.
-    """
-    if not log.exists():
-        return
-    kept = [line for line in lines_of_log(log) if line["stage"] != stage or line["step"] <= start]
-    with atomic_write(log) as part:
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def drop_lines_after(log: Path, steps: Mapping[str, int]) -> None:
+def drop_lines_after(log: Path, steps: Mapping[str, int], others: float = 0) -> None:
     """Delete lines of the log that are later than a saved state.
 
     Args:
         log: File of the log, which may be missing.
-        steps: Steps that are saved, by stage; lines of other stages are deleted.
+        steps: Steps that are saved, by stage.
+        others: Last step that is kept of other stages.
     """
     if log.exists():
-        kept = [line for line in lines_of_log(log) if line["step"] <= steps.get(line["stage"], 0)]
+        lines = lines_of_log(log)
+        kept = [line for line in lines if line["step"] <= steps.get(line["stage"], others)]
         with atomic_write(log) as part:
             part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 

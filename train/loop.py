@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.files import atomic_write, sync
 from janus_edge.runtime.stop import displayed, keeping
-from janus_edge.train.log import drop_later_lines, write_line
+from janus_edge.train.log import drop_lines_after, write_line
 from janus_edge.train.optimizers import optimizers_of
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
@@ -129,7 +129,7 @@ def _run_stage(
     start = _resume(path, model, optimizers, stage)
     if start == stage.num_steps:
         return
-    drop_later_lines(log, stage.name, start)
+    drop_lines_after(log, {stage.name: start}, others=math.inf)
     began = saved = time.monotonic()
     model.train()
     for step in _with_bar(stage, start):

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from janus_edge.data.build import SAMPLES_PER_SHARD, write_marker
 from janus_edge.data.content import Content, Exchange, LabelledBox
-from janus_edge.data.place import MARKER, placed
+from janus_edge.data.place import placed
 from janus_edge.data.shard_writer import ShardWriter
 from janus_edge.shapes import captions as shape_captions
 from janus_edge.shapes import questions as shape_questions
@@ -30,7 +31,6 @@ from janus_edge.things import questions as thing_questions
 from janus_edge.things import scenes as thing_scenes
 from janus_edge.things.artwork import THINGS
 
-SAMPLES_PER_SHARD = 10_000
 # How many of each hundred scenes serve in a role; each role has scenes of its own.
 SHARES = {"generation": 60, "understanding": 30, "text": 10}
 _FIRST = {role: number << 36 for number, role in enumerate(SHARES)}  # of a role's scenes
@@ -187,9 +187,7 @@ def write_world(
             with ShardWriter(part, SAMPLES_PER_SHARD) as writer:
                 for number, scene in enumerate(islice(world.scenes(_FIRST[role]), count)):
                     writer.write(f"{number:09d}", _members(world, role, scene, number))
-            words = {"by": "janus-edge", "role": role, "samples": count}
-            text = json.dumps(words | {"shards": writer.sizes}, indent=1) + "\n"
-            (part / MARKER).write_text(text, encoding="utf-8")
+            write_marker(part, role, count, writer.sizes)
         written[role] = count
         report(f"{out / role}: {count} samples")
     return written

@@ -38,19 +38,6 @@ class Parity(NamedTuple):
         return f"ok (limit {self.limit:.1e}, error {self.error:.1e})"
 
 
-def check_parity(
-    component: Component,
-    path: Path,
-    upcast: str,
-    examples: list[Feeds],
-    references: list[list[np.ndarray]],
-    eager: list[list[np.ndarray]] | None = None,
-    tolerance: float | None = None,
-) -> float:
-    """Run the file on every example and return the largest error; see ``measure_parity``."""
-    return measure_parity(component, path, upcast, examples, references, eager, tolerance).error
-
-
 def measure_parity(
     component: Component,
     path: Path,

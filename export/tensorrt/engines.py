@@ -20,7 +20,7 @@ import torch
 
 from janus_edge.export.bundle.entries import tensor_entry
 from janus_edge.export.graph.component import Component, Feeds, Ranges, relative_error
-from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.graph.parity import ParityError, measure_parity
 from janus_edge.export.quantization.half import (
     ATTENTION,
     EVERYTHING,
@@ -177,10 +177,12 @@ def _error_of_float16(
     ]
     tolerance = _PIXELS.get(component.name)
     if tolerance is not None:
-        return check_parity(component, changed, "use", converted, references, tolerance=tolerance)
+        return measure_parity(
+            component, changed, "use", converted, references, tolerance=tolerance
+        ).error
     with torch.autocast("cpu", dtype=torch.float16):
         eager = component.references(examples, fake_quantize=component.is_quantized)
-    return check_parity(component, changed, "use", converted, references, eager)
+    return measure_parity(component, changed, "use", converted, references, eager).error
 
 
 def _error_of_bfloat16(

@@ -16,7 +16,7 @@ PROMPT, NAME = b"a caf\xe9 \xe2\x82!", b"\xff\xe2.png"
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_bytes_that_are_no_text(tmp_path: Path, locale: str) -> None:
     """U+FFFD as docs/prompts.md has it; bytes of a file's name are printed as escapes."""
-    words = [sys.executable, "-m", "janus_edge.cli", "generate", PROMPT, "-o", NAME]
+    words = [sys.executable, "-m", "janus_edge", "generate", PROMPT, "-o", NAME]
     env = os.environ | {"LC_ALL": locale}
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr

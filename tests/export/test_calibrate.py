@@ -16,7 +16,7 @@ from janus_edge.export.graph import decoder
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.decoder import decoder_components
-from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.graph.parity import ParityError, measure_parity
 from janus_edge.export.quantization import quantize
 from janus_edge.export.quantization.calibrate import CacheScales, QuantizedCache, cache_scales
 from janus_edge.export.quantization.presets import PRESETS, Preset
@@ -119,12 +119,12 @@ def test_wrong_scales_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
     exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     proto = part.build(None)
     save_graph(proto, tmp_path / "right.onnx")
-    check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low)
+    measure_parity(part, tmp_path / "right.onnx", "load", examples, exact, low)
     (scale,) = [i for i in proto.graph.initializer if i.name == "v_1.scale"]
     scale.raw_data = (np.frombuffer(scale.raw_data, np.float32) * 1.5).tobytes()
     save_graph(proto, tmp_path / "wrong.onnx")
     with pytest.raises(ParityError, match="decoder: "):
-        check_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
+        measure_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
 
 
 def test_each_layer_is_read_and_quantized_once(

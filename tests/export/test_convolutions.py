@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.components import graph_components
-from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.graph.parity import ParityError, measure_parity
 from janus_edge.export.quantization.convolutions import fake_quantized_convolutions, observed
 from janus_edge.export.quantization.presets import PRESETS
 from janus_edge.model.weights import Checkpoint, load_checkpoint
@@ -34,7 +34,7 @@ def test_all_but_the_pixels_are_rounded(checkpoint: Checkpoint, tmp_path: Path) 
     examples = part.examples()
     exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     save_graph(proto, tmp_path / "d.onnx")
-    error = check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
+    error = measure_parity(part, tmp_path / "d.onnx", "load", examples, exact, low).error
     assert 0 < error < 0.3
 
 
@@ -44,7 +44,7 @@ def test_the_shipped_model_can_be_quantized(tmp_path: Path) -> None:
     save_graph(part.build(None), tmp_path / "d.onnx")
     examples = part.examples()
     exact, low = part.references(examples), part.references(examples, fake_quantize=True)
-    check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
+    measure_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
 
 
 def test_a_flows_autoencoder_stays_exact(flow_checkpoint: Checkpoint) -> None:
@@ -68,7 +68,7 @@ def test_wrong_ranges_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
             tensor.CopyFrom(numpy_helper.from_array(narrow.astype(np.float32), scale))
     save_graph(proto, tmp_path / "d.onnx")
     with pytest.raises(ParityError, match="image_decoder: pixels differs"):
-        check_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
+        measure_parity(part, tmp_path / "d.onnx", "load", examples, exact, low)
 
 
 def test_a_rounded_module_is_close_and_becomes_what_it_was() -> None:

@@ -16,7 +16,7 @@ from janus_edge.export.graph import parity
 from janus_edge.export.graph.builder import save_graph
 from janus_edge.export.graph.component import Component, relative_error
 from janus_edge.export.graph.components import code_error, graph_components
-from janus_edge.export.graph.parity import Parity, ParityError, check_parity
+from janus_edge.export.graph.parity import Parity, ParityError, measure_parity
 from janus_edge.export.graph.storage import LARGEST_ERROR, halve, store_halves
 from janus_edge.model.janus import Janus
 from janus_edge.model.weights import Checkpoint
@@ -35,7 +35,7 @@ def component(checkpoint: Checkpoint, name: str) -> Component:
 
 def check(part: Component, path: Path, upcast: str = "load") -> float:
     examples = part.examples()
-    return check_parity(part, path, upcast, examples, part.references(examples))
+    return measure_parity(part, path, upcast, examples, part.references(examples)).error
 
 
 def test_a_wrong_weight_fails_the_export(checkpoint: Checkpoint, tmp_path: Path) -> None:

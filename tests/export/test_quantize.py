@@ -15,7 +15,7 @@ from janus_edge.export.graph.builder import Graph, info, save_graph
 from janus_edge.export.graph.component import relative_error
 from janus_edge.export.graph.components import graph_components
 from janus_edge.export.graph.lowering import LOWERINGS
-from janus_edge.export.graph.parity import ParityError, check_parity
+from janus_edge.export.graph.parity import ParityError, measure_parity
 from janus_edge.export.quantization import quantize
 from janus_edge.export.quantization.convolutions import CONVOLUTIONS
 from janus_edge.export.quantization.matmuls import quantize_matmuls
@@ -149,14 +149,14 @@ def test_wrong_levels_fail_the_export(checkpoint: Checkpoint, tmp_path: Path) ->
     proto, examples = part.build(None), part.examples()
     exact, low = part.references(examples), part.references(examples, fake_quantize=True)
     save_graph(proto, tmp_path / "right.onnx")
-    assert check_parity(part, tmp_path / "right.onnx", "load", examples, exact, low) < 0.05
+    assert measure_parity(part, tmp_path / "right.onnx", "load", examples, exact, low).error < 0.05
     (levels,) = [i for i in proto.graph.initializer if i.name == "projected.weight.quantized"]
     raw = bytearray(levels.raw_data)
     raw[::7] = bytes(len(raw[::7]))
     levels.raw_data = bytes(raw)
     save_graph(proto, tmp_path / "wrong.onnx")
     with pytest.raises(ParityError, match="image_head: logits differs"):
-        check_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
+        measure_parity(part, tmp_path / "wrong.onnx", "load", examples, exact, low)
 
 
 def test_pieces_of_a_rounded_graph_give_what_the_whole_gives(
@@ -180,7 +180,7 @@ def test_pieces_of_a_rounded_graph_give_what_the_whole_gives(
                 ),
             )
             found.append(
-                check_parity(part, tmp_path / "decoder.onnx", "load", examples, exact, low)
+                measure_parity(part, tmp_path / "decoder.onnx", "load", examples, exact, low)
             )
         assert len(opened) == 1 + len(part.cuts)
     assert found[0] == pytest.approx(found[1], rel=1e-3)

@@ -37,7 +37,7 @@ KERNELS = {"janus": {"sample", "look_up"}, "janusflow": {"flow_update"}}
 def _export(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own: where kernels are interpreted they do not compile."""
     kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "janus_edge.cli", "export", *map(str, words)]
+    command = [sys.executable, "-m", "janus_edge", "export", *map(str, words)]
     return subprocess.run(command, capture_output=True, encoding="utf-8", env=kept)
 
 

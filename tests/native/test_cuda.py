@@ -154,7 +154,7 @@ def test_logits_that_are_no_numbers_are_one_line(
 def test_on_a_gpu(release: Build, tmp_path: Path, model: str) -> None:
     words = ("export", str(CHECKPOINTS / model), str(tmp_path / "b"), "--backend", "cuda")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    run_python(environment, "janus_edge.cli", *words, "--quantize", "int4")
+    run_python(environment, "janus_edge", *words, "--quantize", "int4")
     bundle = open_bundle(tmp_path / "b")
     requests = OF_FAMILY[bundle.manifest.family]
     found = run(release, bundle, environment | {"CUDA_SESSION_DEVICE": "cuda"}, requests)

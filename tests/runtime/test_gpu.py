@@ -47,7 +47,7 @@ def _exported(folder: Path, model: str, *words: str) -> Bundle:
     command = [
         sys.executable,
         "-m",
-        "janus_edge.cli",
+        "janus_edge",
         "export",
         CHECKPOINTS / model,
         folder,

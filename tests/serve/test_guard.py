@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from janus_edge.runtime.bundle import SHIPPED
 from tests.serve.conftest import Server, serving
 
 DRAW = "/v1/images/generations"
@@ -34,6 +38,7 @@ CHAT = "/v1/chat/completions"
         ({"Host": "[::"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[::1"}, 403),
     ],
 )
 def test_other_pages(server: Server, headers: dict[str, str], status: int) -> None:
@@ -82,6 +87,17 @@ def test_listening_elsewhere_needs_a_token() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two bundles of one name, and a damaged one."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for name in ("a/m", "b/m", "bad"):
+        shutil.copytree(SHIPPED / "tiny-janus", folder / name)
+    with (folder / "bad/decoder.onnx").open("ab") as file:
+        file.write(b"x")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -90,12 +106,14 @@ def test_listening_elsewhere_needs_a_token() -> None:
         (["--host", "x" * 100 + ".localhost"], "JANUS_EDGE_TOKEN|give another"),
         (["--timeout", "inf"], "timeout is inf"),
         (["--model", "nothing"], "no such bundle"),
+        (["--model", "{folder}/a/m", "--model", "{folder}/b/m"], "have one name; rename one"),
+        (["--port", "0", "--model", "{folder}/bad"], "bad/decoder.onnx: "),
     ],
 )
-def test_words_that_are_wrong(server: Server, words: list[str], says: str) -> None:
-    port = server.url.rpartition(":")[2]
+def test_words_that_are_wrong(server: Server, bundles: Path, words: list[str], says: str) -> None:
+    given = {"port": server.url.rpartition(":")[2], "folder": bundles}
     done = subprocess.run(
-        [sys.executable, "-m", "janus_edge", "serve", *(w.format(port=port) for w in words)],
+        [sys.executable, "-m", "janus_edge", "serve", *(w.format(**given) for w in words)],
         capture_output=True,
         encoding="utf-8",
         timeout=60,
@@ -192,6 +210,27 @@ def test_a_client_that_leaves_frees_its_rows(server: Server, model: str, stream:
     assert found.status_code == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("words", [{"prompt": ""}, {"prompt": "x " * 400}, {"model": "nothing"}])
+def test_a_stream_is_refused_by_its_status(
+    server: Server, words: dict[str, str], *, stream: bool
+) -> None:
+    """OpenAI's clients retry by status."""
+    before = server.metric("janus_edge_requests_total")
+    found = server.post(DRAW, json={"prompt": "a star", "stream": stream} | words)
+    assert found.status_code == (404 if "model" in words else 400)
+    assert found.json()["error"]["type"] == "invalid_request_error"
+    assert server.metric("janus_edge_requests_total") > before
+
+
+def test_more_images_than_the_model_can_see(server: Server) -> None:
+    """Refused before the first is decoded."""
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = {"model": "tiny-janus", "messages": [{"role": "user", "content": [part] * 99}]}
+    found = server.post(CHAT, json=body)
+    assert found.status_code == 400 and "99 images are " in found.text and "fewer" in found.text
+
+
 class _Files(http.server.BaseHTTPRequestHandler):
     content = b""
 
@@ -203,34 +242,70 @@ class _Files(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(self.content)
+        with contextlib.suppress(OSError):
+            while self.path == "/endless":
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+            self.wfile.write(self.content)
 
     def log_message(self, *words: object) -> None:
         pass
 
 
-def test_images_of_hosts_that_are_allowed() -> None:
-    _Files.content = (Path(__file__).parents[2] / "docs/sheet.png").read_bytes()
+@contextlib.contextmanager
+def _files() -> Iterator[str]:
     files = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
+    files.daemon_threads, files.block_on_close = True, False
     threading.Thread(target=files.serve_forever, daemon=True).start()
     try:
-        with serving("--model", "tiny-janus", "--allow-images-from", "127.0.0.1") as server:
-
-            def ask(path: str) -> httpx2.Response:
-                url = f"http://127.0.0.1:{files.server_port}{path}"
-                parts = [
-                    {"type": "text", "text": "what is this?"},
-                    {"type": "image_url", "image_url": {"url": url}},
-                ]
-                body = {"messages": [{"role": "user", "content": parts}]}
-                return server.post(CHAT, json=body)
-
-            assert ask("/image.png").status_code == 200
-            moved = ask("/moved")
-            assert moved.status_code == 400 and "did not send it" in moved.text
+        yield f"http://127.0.0.1:{files.server_port}"
     finally:
         files.shutdown()
         files.server_close()
+
+
+def test_a_host_that_sends_slowly() -> None:
+    """It holds no other request, no longer than a request may take, and not the server's end."""
+    words = ["--model", "tiny-janus", "--allow-images-from", "127.0.0.1", "--threads", "1"]
+    with (
+        _files() as place,
+        ThreadPoolExecutor(20) as pool,
+        serving(*words, "--timeout", "3", "--grace", "0") as server,
+    ):
+        part = {"type": "image_url", "image_url": {"url": f"{place}/endless"}}
+        slow = {"messages": [{"role": "user", "content": [part]}]}
+        going = [pool.submit(server.post, CHAT, json=slow) for _ in range(18)]
+        began = time.monotonic()
+        assert server.post(DRAW, json={"prompt": "a star"}).status_code == 200
+        assert time.monotonic() - began < 2.5  # it was not behind them
+        statuses = [each.result().status_code for each in going]
+        assert sorted(set(statuses)) == [429, 504] and statuses.count(429) == 2
+        last = pool.submit(server.post, CHAT, json=slow)
+        _until(lambda: server.metric("janus_edge_requests_total") >= 19)
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        assert last.result().json()["error"]["code"] == "stopping"
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.said.read_text(encoding="utf-8")
+
+
+def test_images_of_hosts_that_are_allowed() -> None:
+    _Files.content = (Path(__file__).parents[2] / "docs/sheet.png").read_bytes()
+    words = ["--model", "tiny-janus", "--allow-images-from", "127.0.0.1"]
+    with _files() as place, serving(*words) as server:
+
+        def ask(path: str) -> httpx2.Response:
+            url = f"{place}{path}"
+            parts = [
+                {"type": "text", "text": "what is this?"},
+                {"type": "image_url", "image_url": {"url": url}},
+            ]
+            body = {"messages": [{"role": "user", "content": parts}]}
+            return server.post(CHAT, json=body)
+
+        assert ask("/image.png").status_code == 200
+        moved = ask("/moved")
+        assert moved.status_code == 400 and "did not send it" in moved.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -11,6 +11,7 @@ import openai
 import pytest
 from PIL import Image as PilImage
 
+from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.drawn import settings_in
 from janus_edge.runtime.everyday import load
 from janus_edge.runtime.image_file import read_texts
@@ -129,6 +130,19 @@ def test_chat(client: openai.OpenAI, model: str) -> None:
     assert completions.create(model=model, messages=messages).choices[0].message.content == second
     short = completions.create(model=model, messages=messages, max_tokens=1)
     assert short.choices[0].finish_reason == "length" and short.usage.completion_tokens == 1
+
+
+def test_an_answer_that_fills_the_context(client: openai.OpenAI) -> None:
+    sizes = open_bundle("tiny-flow").manifest.sizes
+    found = client.chat.completions.create(
+        model="tiny-flow",
+        messages=[{"role": "user", "content": "word " * 61}],
+        max_tokens=10**6,
+        temperature=100.0,
+        seed=1,
+    )
+    assert found.usage is not None and found.usage.total_tokens == sizes.max_length
+    assert found.choices[0].finish_reason == "length" and found.model == "tiny-flow"
 
 
 def test_a_system_message_and_text_alone(client: openai.OpenAI) -> None:

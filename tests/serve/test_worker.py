@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from janus_edge.runtime.bundle import SHIPPED, open_bundle
 from janus_edge.runtime.errors import BundleError
@@ -16,6 +18,7 @@ from janus_edge.runtime.events import Finished, Image, Progress
 from janus_edge.runtime.inflight import InFlight
 from janus_edge.runtime.requests import ImageRequest
 from janus_edge.runtime.session import Session
+from janus_edge.serve.listening import EventStream, listen
 from janus_edge.serve.models import Models, UnknownModel
 from janus_edge.serve.worker import Busy, Stopping, Worker
 
@@ -157,6 +160,19 @@ def test_a_queue_has_an_end() -> None:
         made.submit(STAR, events.put)
 
 
+def test_those_who_leave_leave_the_queue() -> None:
+    made, events = worker(most_waiting=2), queue.Queue[Any]()
+    running = made.submit(ImageRequest(prompt="a star", num_images=8), events.put)
+    until(lambda: made.num_running == 8)
+    for _ in range(20):
+        waiting = [made.submit(STAR, events.put) for _ in range(2)]
+        for job in waiting:
+            made.cancel(job)
+    assert made.num_waiting == 0
+    made.cancel(running)
+    assert made.stop() == 0
+
+
 def test_stop_says_how_many_are_lost() -> None:
     made, events = worker(), queue.Queue[Any]()
     for _ in range(3):
@@ -186,3 +202,59 @@ def test_bundles_within_a_budget() -> None:
     assert models.stop(wait=True) == 0
     with pytest.raises(Stopping):
         models.worker("tiny-flow")
+
+
+def test_one_that_opens_holds_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens once for all who ask; it fails for all of them, and can be asked for again."""
+    folders = {name: SHIPPED / name for name in ("tiny-janus", "tiny-flow")}
+    models = Models(folders, memory_mb=1000, most_waiting=64, num_threads=1)
+    first, goes_on = models.worker("tiny-janus"), threading.Event()
+
+    def damaged(folder: Any) -> Any:
+        assert goes_on.wait(60)
+        raise BundleError("damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("janus_edge.serve.models.open_bundle", damaged)
+        opening = models.opened("tiny-flow")
+        assert models.opened("tiny-flow") is opening and not opening.cancel()
+        assert models.worker("tiny-janus") is first and not opening.done()
+        goes_on.set()
+        with pytest.raises(BundleError):
+            opening.result(60)
+    assert models.worker("tiny-flow") is models.worker("tiny-flow")
+    assert models.stop(wait=True) == 0
+
+
+def test_a_client_that_reads_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The job ends when its time is over; an error of the server's own is in the log."""
+
+    async def receive() -> dict[str, str]:
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def stuck(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def failing() -> AsyncIterator[str]:
+        yield "data: x"
+        raise ValueError("broken")
+
+    async def run() -> int:
+        made, scope = worker(), {"type": "http", "asgi": {"spec_version": "2.4"}}
+        ends = asyncio.get_running_loop().time()
+        work = ImageRequest(prompt="a star", num_images=20)
+        listener = await listen(Request(scope, receive), made, work, ends)
+        await EventStream("/x", listener, failing())(scope, receive, stuck)
+        assert listener.job.is_over
+        bodies: list[bytes] = []
+
+        async def keep(message: Any) -> None:
+            bodies.append(message.get("body", b""))
+
+        await EventStream("/x", listener, failing())(scope, receive, keep)
+        assert b"unexpected ValueError" in bodies[2]
+        return made.stop()
+
+    assert asyncio.run(run()) == 0
+    assert "/x: ValueError: broken" in caplog.messages

@@ -271,7 +271,7 @@ def test_torchrun(
 ) -> None:
     """The command that docs/recipes.md shows."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    words = ["--standalone", "-m", "--", "janus_edge.cli", "train", str(RECIPES / "mini.toml")]
+    words = ["--standalone", "-m", "--", "janus_edge", "train", str(RECIPES / "mini.toml")]
     words += ["--data", str(dataset), "--start", str(starts["mini"]), "-o", str(tmp_path / "r")]
     done = subprocess.run(
         [*torchrun, *words, "--fp32", "--log-every", "1", *more],

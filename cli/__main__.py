@@ -1,5 +1,0 @@
-"""Run the command line: ``python -m janus_edge.cli``."""
-
-from janus_edge.cli.main import main
-
-main()
