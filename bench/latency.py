@@ -150,9 +150,9 @@ def summary(
     if workload == "draw":
         found["image_ms"] = {k: round(v / settings.batch, 3) for k, v in found["total_ms"].items()}
         made = len(runs[0].step_ends_ms)
-        if opened.family == "janus":
-            made *= settings.batch
-            found |= _passes([each for run in runs for each in run.passes], settings.batch)
+        if opened.codes is not None:
+            made = settings.batch * opened.codes
+            found |= _passes([each for run in runs for each in run.passes], opened.images_at_once)
         found["steps_a_second"] = round(made / total * 1e3, 3)
     if read is not None and len(gaps):
         found["step_mb"] = round(read / 1e6, 2)
@@ -164,7 +164,7 @@ def summary(
     return found
 
 
-def _passes(passes: list[Pass], images: int) -> dict[str, Any]:
+def _passes(passes: list[Pass], images: float) -> dict[str, Any]:
     """Return what passes add to an image, and the median cost of each width, ms."""
     if not passes:
         return {}
@@ -210,7 +210,8 @@ def _components(runs: list[Run]) -> dict[str, float]:
     rows = [
         run.component_ms | {"rest": run.total_ms - sum(run.component_ms.values())} for run in runs
     ]
-    return {name: round(float(np.median([row[name] for row in rows])), 3) for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {n: round(float(np.median([row.get(n, 0.0) for row in rows])), 3) for n in names}
 
 
 def _quantiles(values: list[float] | np.ndarray) -> dict[str, float]:

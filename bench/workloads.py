@@ -23,6 +23,7 @@ from janus_edge.runtime.backends import cpu_library
 from janus_edge.runtime.bundle import Bundle, open_bundle
 from janus_edge.runtime.cuda import Cuda
 from janus_edge.runtime.devices import Device
+from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.events import Finished
 from janus_edge.runtime.manifest import Stored
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -79,6 +80,8 @@ class Opened:
         instructions: The instruction set of the CPU kernels; None where they do not run.
         operations: Operations of the parts of each workload that wait for arithmetic, by component;
             "prompt" is the prefill of a question.
+        codes: Codes of an image; None for a flow.
+        images_at_once: Images that a pass draws, the mean of all batches.
         step_bytes: Bytes of weights, keys and values that the middle step of each workload reads;
             None where a step does not wait for memory, or for another memory than the processor's.
     """
@@ -96,6 +99,8 @@ class Opened:
     open_ms: float
     prompt_tokens: int
     question_tokens: int
+    codes: int | None
+    images_at_once: float
     step_bytes: dict[Workload, int | None]
 
 
@@ -113,7 +118,10 @@ def open_workloads(model: str | None, settings: Settings) -> tuple[Opened, Workl
     began = time.perf_counter()
     bundle = open_bundle(model)
     open_ms = (time.perf_counter() - began) * 1e3
-    session = Session(bundle, num_threads=settings.num_threads, device=settings.device)
+    # Each run computes its prompt: a session that keeps contexts would measure the first alone.
+    session = Session(
+        bundle, num_threads=settings.num_threads, device=settings.device, context_mb=0
+    )
     requests = _requests(bundle, settings)
     workloads: Workloads = {
         workload: partial(_run, session, request) for workload, request in requests.items()
@@ -144,6 +152,9 @@ def _run(session: Session, request: ImageRequest | AskRequest) -> Run:
     is_drawing = isinstance(request, ImageRequest)
     ask: Callable[[Any], Any] = session.generate_image if is_drawing else session.ask
     (finished,) = (event for event in ask(request) if isinstance(event, Finished))
+    if not finished.step_ends_ms:
+        name = session.bundle.manifest.name
+        raise OptionError(f"{name}: answers with nothing, so no step can be timed; leave ask out")
     spent = session.component_ms
     return Run(
         total_ms=finished.timings_ms["total"],
@@ -180,10 +191,22 @@ def _opened(bundle: Bundle, session: Session, settings: Settings, open_ms: float
         open_ms=open_ms,
         prompt_tokens=len(prompt),
         question_tokens=len(bundle.encoder.question(QUESTION, manifest.sizes.num_image_tokens)),
+        codes=getattr(manifest.sizes, "num_codes", None),
+        images_at_once=settings.batch / -(-settings.batch // _most_at_once(bundle)),
         step_bytes=_step_bytes(bundle, settings, len(prompt))
         if session.device.kind == "cpu"
         else dict.fromkeys(WORKLOADS),
     )
+
+
+def _rows_an_image(bundle: Bundle) -> int:
+    return 1 if bundle.manifest.sampling.guidance_scale == 1 else 2
+
+
+def _most_at_once(bundle: Bundle) -> int:
+    """Return how many images the decoder draws in one batch."""
+    most_rows = bundle.manifest.components["decoder"].profile["R"][2]
+    return max(1, most_rows // _rows_an_image(bundle))
 
 
 def _device(device: Device) -> str:
@@ -207,7 +230,7 @@ def _step_bytes(bundle: Bundle, settings: Settings, prompt: int) -> dict[Workloa
         + _cache(bundle, 1, asked + settings.max_tokens // 2),
     }
     if manifest.family == "janus":
-        rows = settings.batch * (1 if manifest.sampling.guidance_scale == 1 else 2)
+        rows = min(settings.batch, _most_at_once(bundle)) * _rows_an_image(bundle)
         middle = prompt + manifest.sizes.num_codes // 2
         found["draw"] = _weights(bundle, "decoder", "image_head") + _cache(bundle, rows, middle)
     return found

@@ -26,7 +26,7 @@ from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.parity import measure_parity
 from janus_edge.export.graph.traced import Input, traced
 from janus_edge.runtime.arguments import in_range
-from janus_edge.runtime.bundle import CHECKSUM, MANIFEST, Bundle, open_bundle
+from janus_edge.runtime.bundle import MANIFEST, Bundle, file_names, open_bundle
 from janus_edge.runtime.errors import OptionError, OutputError
 from janus_edge.runtime.files import link_or_copy
 from janus_edge.runtime.manifest import PREVIEW_DECODER
@@ -211,17 +211,19 @@ def _write(bundle: Bundle, network: OfCodes | OfLatents, folder: Path, report: R
     """Write the bundle with the preview decoder: whole, or not at all."""
     component = component_of(network, bundle)
     with replacing(folder, replace=folder == bundle.folder) as part:
-        for source in bundle.folder.iterdir():
-            written = MANIFEST, CHECKSUM, f"{PREVIEW_DECODER}.onnx"
-            if source.is_file() and source.name not in written:
-                link_or_copy(source, part / source.name)
+        raw = (bundle.folder / MANIFEST).read_bytes()
+        if hashlib.sha256(raw).hexdigest() != bundle.sha256:
+            raise OutputError(f"{bundle.folder}: was replaced meanwhile; start again")
+        for name in file_names(bundle.manifest):
+            if name != f"{PREVIEW_DECODER}.onnx":
+                link_or_copy(bundle.folder / name, part / name)
         path = part / f"{PREVIEW_DECODER}.onnx"
         proto = component.build(None)
         save_graph(proto, path)
         entry = graph_entry(component, proto, path, None, "float32")
         examples = component.examples()
         parity = measure_parity(component, path, "load", examples, component.references(examples))
-        manifest = json.loads((bundle.folder / MANIFEST).read_bytes())
+        manifest = json.loads(raw)
         manifest["name"] = folder.name
         manifest["components"][PREVIEW_DECODER] = entry
         write_manifest(manifest, part)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from janus_edge.model.files import CheckpointError, check_regular
 from janus_edge.model.janus import Janus
 from janus_edge.model.janusflow import JanusFlow
-from janus_edge.runtime.manifest import DEFAULTS
+from janus_edge.runtime.manifest import DEFAULTS, Prompt
 from janus_edge.runtime.prompt import PromptTemplate
 
 
@@ -31,6 +31,7 @@ def read_prompt(raw: dict[str, Any]) -> dict[str, str] | None:
         or any(not isinstance(value, str) for value in found.values())
     ):
         raise ValueError(f"prompt: give the texts {', '.join(sorted(keys))}, and nothing else")
+    _validate(Prompt, found, "prompt")
     return found
 
 
@@ -43,12 +44,17 @@ def read_sampling(raw: dict[str, Any], family: str) -> dict[str, Any]:
     found = raw.get("sampling")
     if found is None:
         return DEFAULTS[family].model_dump()
+    _validate(type(DEFAULTS[family]), found, "sampling")
+    return dict(found)
+
+
+def _validate(kind: type[BaseModel], found: Any, name: str) -> None:
+    """Raise ValueError for what a manifest would refuse, too, after hours of export."""
     try:
-        type(DEFAULTS[family]).model_validate(found)
+        kind.model_validate(found, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"sampling: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return dict(found)
+        raise ValueError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def load_samples(path: Path, model: Janus | JanusFlow) -> np.ndarray | None:
@@ -65,7 +71,7 @@ def load_samples(path: Path, model: Janus | JanusFlow) -> np.ndarray | None:
         return None
     check_regular(path)
     try:
-        samples = np.load(path, mmap_mode="r", allow_pickle=False)
+        samples = np.lib.format.open_memmap(path, mode="r")  # no .npz and no pickle, as np.load
     except (ValueError, OSError, EOFError) as error:
         raise CheckpointError(f"{path}: not an array: {error}; leave it out") from None
     if isinstance(model, JanusFlow):

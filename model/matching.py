@@ -141,8 +141,9 @@ def find_weights(
         name = prefix + name
         if not name.startswith(UNUSED) and not name.endswith(_COMPUTED):
             parts.setdefault(name, {})[_WHOLE if part is None else part] = source
-    if tied and _HEAD not in parts and _EMBED in parts:
-        parts[_HEAD] = parts[_EMBED]
+    if tied:  # a file holds what is shared once, under either name
+        shared = parts.get(_EMBED) or parts.get(_HEAD) or {}
+        parts |= {name: shared for name in (_EMBED, _HEAD) if shared and name not in parts}
     missing = [f"missing {name}" for name in sorted(set(wanted) - set(parts))]
     unexpected = [f"unexpected {source}" for name in sorted(set(parts) - set(wanted))
                   for source in parts[name].values()]  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from janus_edge.model.files import MOST_INDEX, check_content, check_regular, read_object
@@ -98,14 +98,15 @@ def _are_tensors(found: object) -> bool:
     return all(isinstance(n, str) and isinstance(t, Tensor) for n, t in found.items())
 
 
-# Names of weight files, index or single file; the first that exists is read.
+# Names of weight files, single file or index; the first that exists is read. The order is that of
+# transformers: saving one file deletes the shards that were there, and leaves their index.
 _LAYOUTS: tuple[tuple[str, _Format], ...] = (
-    ("model.safetensors.index.json", _Safetensors()),
     ("model.safetensors", _Safetensors()),
-    ("pytorch_model.bin.index.json", _Pickled()),
+    ("model.safetensors.index.json", _Safetensors()),
     ("pytorch_model.bin", _Pickled()),
-    ("diffusion_pytorch_model.safetensors.index.json", _Safetensors()),
+    ("pytorch_model.bin.index.json", _Pickled()),
     ("diffusion_pytorch_model.safetensors", _Safetensors()),
+    ("diffusion_pytorch_model.safetensors.index.json", _Safetensors()),
     ("diffusion_pytorch_model.fp16.safetensors", _Safetensors()),
     ("diffusion_pytorch_model.bin", _Pickled()),
 )
@@ -222,12 +223,14 @@ def _errors_of(path: Path) -> Iterator[None]:
     """Turn anything that can be wrong with a weight file into a one-line CheckpointError."""
     try:
         yield
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: refused: damaged, or it holds more than tensors; weights are read, never code"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged: {reason}; copy it again") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}; copy it again") from None
+    except Exception as error:  # damaged bytes end in IndexError, struct.error, AttributeError, ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged: {reason}; copy it again") from None

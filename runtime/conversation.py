@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import InstanceOf
 
 from janus_edge.runtime.arguments import Text, checked
 from janus_edge.runtime.errors import OptionError
-from janus_edge.runtime.events import Event, Image
+from janus_edge.runtime.events import Event, Finished, Image
 from janus_edge.runtime.events import Text as TextEvent
 from janus_edge.runtime.image_inputs import to_images
 from janus_edge.runtime.prompt import Turn
@@ -70,21 +70,19 @@ class Conversation:
         request = AskRequest(
             question=question, images=(*self.images, *new), history=self.turns, **settings
         )
-        return self._answered(self._session.ask(request), question, new, len(self.shown))
+        pieces: list[str] = []
+        num_shown = len(self.shown)
 
-    def _answered(
-        self, events: Iterator[Event], question: str, new: tuple[Any, ...], num_shown: int
-    ) -> Iterator[Event]:
-        answer = ""
-        for event in events:
+        def hear(event: Event) -> None:
             if isinstance(event, TextEvent):
-                answer += event.text
-            yield event
-        if not answer.strip():  # such a turn cannot be told to the model
-            return
-        turn = Turn(message=question, num_images=len(new), answer=answer)
-        self.turns, self.images = (*self.turns, turn), (*self.images, *new)
-        self.shown = self.shown[num_shown:]  # images may have been drawn meanwhile
+                pieces.append(event.text)
+            if not isinstance(event, Finished) or not "".join(pieces).strip():
+                return  # a turn without an answer cannot be told to the model
+            turn = Turn(message=question, num_images=len(new), answer="".join(pieces))
+            self.turns, self.images = (*self.turns, turn), (*self.images, *new)
+            self.shown = self.shown[num_shown:]  # images may have been drawn meanwhile
+
+        return _Heard(self._session.ask(request), hear)
 
     @checked
     def draw(self, prompt: Text, **settings: Any) -> Iterator[Event]:
@@ -103,13 +101,31 @@ class Conversation:
         """
         _refuse_history(settings)
         request = ImageRequest(prompt=prompt, history=self.turns, images=self.images, **settings)
-        return self._drawn(self._session.generate_image(request))
 
-    def _drawn(self, events: Iterator[Event]) -> Iterator[Event]:
-        for event in events:
+        def hear(event: Event) -> None:
             if isinstance(event, Image):
                 self.shown = (*self.shown, event)
-            yield event
+
+        return _Heard(self._session.generate_image(request), hear)
+
+
+class _Heard(Iterator[Event]):
+    """The events of a request, of which a conversation hears.
+
+    A generator could not be closed by another thread while it runs; the session's events can.
+    """
+
+    def __init__(self, events: Iterator[Event], hear: Callable[[Event], None]) -> None:
+        self._events, self._hear = events, hear
+
+    def __next__(self) -> Event:
+        event = next(self._events)
+        self._hear(event)
+        return event
+
+    def close(self) -> None:
+        """End the request where it is."""
+        self._events.close()  # type: ignore[attr-defined] # as of Session's methods
 
 
 def _refuse_history(settings: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -257,7 +258,8 @@ class Chat(_Speaker):
 
     def __init__(self, model: Model) -> None:
         """Begin a conversation; ``Model.chat`` does."""
-        self._model, self._conversation = model, Conversation(model.session)
+        # By a proxy, so that a closed model's memory is free though its chats live.
+        self._model, self._conversation = model, Conversation(weakref.proxy(model.session))
 
     def __repr__(self) -> str:
         """Return the model's name and how long the conversation is."""

@@ -45,7 +45,7 @@ def _to_image(given: Any, name: str) -> PilImage.Image:
     if not isinstance(given, PilImage.Image):
         raise OptionError(f"{name} is {shown(given)}; {_GIVE}")
     _check_size(given.width, given.height, name)
-    if given.mode == "F":
+    if given.mode in ("F", "I"):
         raise ImageError(f"{name}: 32-bit pixels, whose white is unknown; convert it to RGB")
     try:
         return images.rgb(given)

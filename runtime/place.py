@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -17,6 +18,8 @@ from janus_edge.runtime.removal import foreign
 
 def check_place(folder: Path, replace: bool) -> None:
     """Raise OutputError if a bundle may not be written there: only a bundle is ever replaced."""
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", folder.name):
+        raise OutputError(f"{folder}: a control character is in its name; name another folder")
     if not os.path.lexists(folder):
         return
     if not (replace and (folder / MANIFEST).is_file()):

@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
-from janus_edge.runtime.bundle import COMPILED, bundles_folder, pulled_bundles, shipped_bundles
+from janus_edge.runtime.bundle import (
+    CHECKSUM,
+    COMPILED,
+    MANIFEST,
+    bundles_folder,
+    pulled_bundles,
+    shipped_bundles,
+)
 from janus_edge.runtime.errors import BundleError, OutputError
 from janus_edge.runtime.files import private_folder, sync_folder
+from janus_edge.runtime.json_text import parse_json
+from janus_edge.runtime.manifest import COMPONENTS, OPTIONAL
 
-_IN_BUNDLES = re.compile(
-    r"manifest\.(json|sha256)|tokenizer\.(json|bin)|\w[\w.-]*\.(onnx|data|npy|engine|cubin)|\.DS_Store"
+_PARTS = "|".join(sorted({*chain(*COMPONENTS.values(), *OPTIONAL.values())}))
+_WRITTEN = re.compile(  # by an export, by name: in a bundle whose manifest is damaged
+    rf"manifest\.(json|sha256)|tokenizer\.(json|bin)|({_PARTS})\.(onnx|data|npy|engine)"
+    r"|[a-z_]+\.sm_\d+\.cubin|\.DS_Store"
 )
-_COMPILED = re.compile(r"[^/]+\.bin|timings[^/]*")  # what TensorRT keeps beside a bundle
+# What TensorRT keeps beside a bundle.
+_COMPILED = re.compile(rf"({_PARTS})-[^/]+-\d[\w.]*\.bin|timings\.bin")
 
 
 def foreign(folder: Path) -> str | None:
-    """Return the name of a file in a bundle's folder that no export writes there, if any."""
-    names = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
-    return names[0] if names else None
+    """Return the name of a file in a folder that is no part of a bundle of ours, if any."""
+    is_own = _ownership(folder)
+    paths = sorted(folder.iterdir())
+    others = (p for p in paths if not (is_own(p.name) and (p.is_symlink() or p.is_file())))
+    return next((path.name for path in others), None)
 
 
-def _is_ours(path: Path) -> bool:
-    return _IN_BUNDLES.fullmatch(path.name) is not None and (path.is_symlink() or path.is_file())
+def _ownership(folder: Path) -> Callable[[str], bool]:
+    """Return which names in a folder are ours: those that its manifest names, if that is ours.
+
+    A manifest is ours if its checksum fits. If it does not, the folder may be a damaged bundle of
+    ours, which has a checksum.
+    """
+    try:
+        raw, checksum = ((folder / name).read_bytes() for name in (MANIFEST, CHECKSUM))
+        if checksum.decode("ascii").strip() == hashlib.sha256(raw).hexdigest():
+            return {MANIFEST, CHECKSUM, ".DS_Store", *_named(parse_json(raw))}.__contains__
+        is_damaged = re.fullmatch(rb"[0-9a-f]{64}\s*", checksum) is not None
+    except (OSError, ValueError, RecursionError):
+        is_damaged = False
+    return lambda name: is_damaged and _WRITTEN.fullmatch(name) is not None
+
+
+def _named(document: object) -> Iterator[str]:
+    """Yield the files that a manifest names, whatever its version."""
+    if isinstance(document, dict):
+        if isinstance(name := document.get("file"), str):
+            yield name
+        document = list(document.values())
+    if isinstance(document, list):
+        for each in document:
+            yield from _named(each)
 
 
 def remove_bundle(name: str) -> None:

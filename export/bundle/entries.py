@@ -10,6 +10,7 @@ import numpy as np
 from janus_edge.export.graph.component import Component
 from janus_edge.export.graph.storage import halve
 from janus_edge.export.graph.tiled import place_of, tiles_of
+from janus_edge.model.files import CheckpointError
 from janus_edge.runtime.bundle import file_sha256
 from janus_edge.runtime.manifest import Stored
 
@@ -96,9 +97,18 @@ def tensor_entry(value: Any) -> dict[str, Any]:
 
 
 def write_table(table: np.ndarray, path: Path) -> dict[str, Any]:
-    """Write a look-up table and return its entry in the manifest."""
+    """Write a look-up table and return its entry in the manifest.
+
+    Raises:
+        CheckpointError: It holds what is no finite number as it is stored.
+    """
     half = halve(table)
     stored = table if half is None else half
+    if not np.isfinite(stored).all():
+        raise CheckpointError(
+            f"{path.stem}: the checkpoint's table holds what is no finite number, or what is none "
+            "as float16; repair the checkpoint, or export it as fp32"
+        )
     np.save(path, stored)
     return {
         "file": path.name,

@@ -40,6 +40,8 @@ from janus_edge.model.weights import (
     loaded,
     to_half,
 )
+from janus_edge.runtime import limits
+from janus_edge.runtime.arguments import in_range
 from janus_edge.runtime.bundle import CHECKSUM, COMPILED, MANIFEST, file_sha256
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import FORMAT, parse_manifest
@@ -88,7 +90,7 @@ def export_folder(
     most = config.max_position_embeddings if engines is None else DEVICE_LENGTH
     tokenizer = complete(found.tokenizer_json, config.vocab_size)
     template, why = addressed(found, tokenizer, roles)
-    length = max_length or min(config.max_position_embeddings, most)
+    length = min(config.max_position_embeddings, most) if max_length is None else max_length
     check_length(found.model, length)
     report(f"roles: {template.user_role}, {template.assistant_role}: {why}")
     prompt = dataclasses.asdict(template)
@@ -162,6 +164,12 @@ def export_bundle(
         language = checkpoint.model.config.language
         preset = for_tensorrt(preset, (language.hidden_size, language.intermediate_size))
     check_length(checkpoint.model, max_length)
+    head_dim = checkpoint.model.config.language.head_dim
+    if preset.lowering == "onnxruntime" and engines is None and head_dim % 8:
+        raise OptionError(
+            f"a head has {head_dim} channels, and ONNX Runtime's attention takes multiples of 8; "
+            "export with --lowering portable"
+        )
     check_place(folder, replace)
     if kernels:
         check_kernels(checkpoint, preset, kernels)
@@ -279,6 +287,7 @@ def write_manifest(manifest: dict[str, Any], part: Path) -> None:
 
 def check_length(model: Model, max_length: int) -> None:
     """Raise OptionError if the KV cache has no room for an image and a short prompt."""
+    in_range("max_length", max_length, 1, limits.MOST_SIZES["max_length"])
     drawn = sizes_of(model, max_length).num_drawn
     if max_length < drawn + 16:
         raise OptionError(f"max_length {max_length} has no room for an image's {drawn} positions")

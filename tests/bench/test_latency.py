@@ -12,8 +12,9 @@ from janus_edge.bench.process import Run, Worker
 from janus_edge.bench.workloads import Opened, Settings, open_workloads
 from janus_edge.diagnostics import machine
 from janus_edge.runtime.bundle import open_bundle
-from janus_edge.runtime.errors import BundleError
-from janus_edge.runtime.events import Pass
+from janus_edge.runtime.errors import BundleError, OptionError
+from janus_edge.runtime.events import Finished, Pass
+from janus_edge.runtime.session import Session
 
 OPENED = Opened(
     folder="b",
@@ -29,6 +30,8 @@ OPENED = Opened(
     open_ms=1.0,
     prompt_tokens=5,
     question_tokens=70,
+    codes=3,
+    images_at_once=1,
     step_bytes={"draw": 10**6, "ask": None},
 )
 
@@ -64,7 +67,8 @@ def test_what_passes_come_to() -> None:
     passes = (Pass(width=1, codes=2, took_ms=4.0), Pass(width=4, codes=7, took_ms=6.0))
     later = (Pass(width=4, codes=4, took_ms=8.0), Pass(width=4, codes=5, took_ms=9.0))
     runs = [dataclasses.replace(_run(1, 2, total=3), passes=each) for each in (passes, later)]
-    found = summary("draw", runs, OPENED, Settings(batch=2), LIMITS)
+    both = dataclasses.replace(OPENED, images_at_once=2)
+    found = summary("draw", runs, both, Settings(batch=2), LIMITS)
     assert found["codes_a_pass"] == 18 / 4 / 2
     assert found["passes_of_width"] == {"1": 1, "4": 3}
     assert found["pass_ms"] == {"1": 4.0, "4": 8.0}
@@ -99,8 +103,43 @@ def test_a_worker_counts_every_code_and_component(bundle_dir: Path) -> None:
     assert sum(drawn.component_ms.values()) < drawn.total_ms
     assert {"decoder", "vision_encoder", "vision_aligner"} <= set(asked.component_ms)
     assert "image_decoder" not in asked.component_ms
+    again = worker.run("ask")  # computes all of its prompt again
+    assert again.component_ms.keys() == asked.component_ms.keys()
     assert 20 <= worker.opened.prompt_tokens < 30
+    assert (worker.opened.codes, worker.opened.images_at_once) == (sizes.num_codes, 2)
     assert worker.close() > 10e6
+
+
+def test_a_component_that_some_runs_lack() -> None:
+    first = Run(total_ms=3, step_ends_ms=(1, 2), component_ms={"decoder": 1.0, "vision": 2.0})
+    later = Run(total_ms=1, step_ends_ms=(1, 2), component_ms={"decoder": 1.0})
+    found = summary("ask", [first, later, later], OPENED, Settings(), LIMITS)
+    assert found["component_ms"] == {"decoder": 1.0, "vision": 0.0, "rest": 0.0}
+
+
+def test_more_images_than_a_batch_has_rows_for(bundle_dir: Path) -> None:
+    """16 images are two batches of 8; bytes are those of one."""
+    worker = Worker(open_workloads, str(bundle_dir), Settings(num_threads=1, batch=16))
+    eight = Worker(open_workloads, str(bundle_dir), Settings(num_threads=1, batch=8))
+    assert worker.opened.images_at_once == eight.opened.images_at_once == 8
+    assert worker.opened.step_bytes == eight.opened.step_bytes
+    run = worker.run("draw")
+    found = summary("draw", [run], worker.opened, Settings(batch=16, parallel=1), LIMITS)
+    made = 16 * open_bundle(bundle_dir).manifest.sizes.num_codes
+    assert found["steps_a_second"] == pytest.approx(made / run.total_ms * 1e3, rel=1e-3)
+    assert found["codes_a_pass"] >= 1
+    worker.close()
+    eight.close()
+
+
+def test_an_answer_of_no_token_is_one_line(
+    bundle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, workloads = open_workloads(str(bundle_dir), Settings(num_threads=1))
+    nothing = Finished(timings_ms={"total": 1.0}, step_ends_ms=())
+    monkeypatch.setattr(Session, "ask", lambda session, request: [nothing])
+    with pytest.raises(OptionError, match="answers with nothing"):
+        workloads["ask"]()
 
 
 def test_more_positions_and_rows_are_more_bytes(bundle_dir: Path) -> None:

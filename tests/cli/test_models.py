@@ -54,6 +54,8 @@ def test_damaged_bundles_are_listed_and_removed(cli, home: Path) -> None:
     (home / "broken").mkdir(parents=True)
     (home / "broken" / "manifest.json").write_text("{", encoding="utf-8")
     assert "damaged" in cli("models").stdout.splitlines()[-1]
+    assert "holds manifest.json, which is no part" in cli.fails("models", "remove", "broken")
+    (home / "broken" / "manifest.sha256").write_text("0" * 64, encoding="utf-8")
     assert cli("models", "remove", "broken").returncode == 0
     assert not list(home.iterdir())
 

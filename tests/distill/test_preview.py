@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from janus_edge.distill import preview as distilling
 from janus_edge.distill.network import as_linear
 from janus_edge.distill.preview import distill_preview
 from janus_edge.distill.prompts import default_prompts
-from janus_edge.export.bundle.writer import export_bundle
+from janus_edge.export.bundle.writer import export_bundle, write_manifest
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError, OutputError, PromptError
@@ -84,6 +85,29 @@ def test_the_bundle_itself_is_replaced(plain: Path, distill: Distill, tmp_path: 
     assert {path.name for path in first.iterdir()} == {path.name for path in plain.iterdir()} | {
         "preview_decoder.onnx"
     }
+
+
+def test_a_bundle_that_was_replaced_meanwhile(
+    plain: Path, distill: Distill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made of two models; what lies beside a bundle's files is not copied."""
+    source = Path(shutil.copytree(plain, tmp_path / "source"))
+    (source / "notes.txt").write_text("mine", encoding="utf-8")
+    made = distill(source, tmp_path / "made")
+    assert {path.name for path in made.iterdir()} == {path.name for path in plain.iterdir()} | {
+        "preview_decoder.onnx"
+    }
+    split = distilling._split
+
+    def replaced(*given: object, **named: object) -> object:
+        manifest = json.loads((source / "manifest.json").read_bytes())
+        write_manifest(manifest | {"name": "another"}, source)
+        return split(*given, **named)
+
+    monkeypatch.setattr(distilling, "_split", replaced)
+    with pytest.raises(OutputError, match="was replaced meanwhile; start again"):
+        distill(source, tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
 
 
 def test_it_begins_as_the_linear_map(plain: Path) -> None:

@@ -56,8 +56,8 @@ def test_the_users_own_folders_beside_a_bundle_stay(checkpoint: Checkpoint, tmp_
     [
         ((), "already there"),
         (("notes.txt",), "already there"),
-        (("manifest.json", "notes.txt"), "holds notes.txt, which is no part of a bundle"),
-        (("manifest.json", "index.html", "app.js"), "holds app.js, which is no part"),
+        (("manifest.json", "notes.txt"), "holds manifest.json, which is no part of a bundle"),
+        (("manifest.json", "decoder.onnx", "results.npy"), "holds decoder.onnx, which is no part"),
     ],
 )
 def test_only_a_bundle_is_replaced(
@@ -71,6 +71,29 @@ def test_only_a_bundle_is_replaced(
         line = line_of(OutputError, export, checkpoint, folder, replace=replace)
         assert (says if replace else "already there") in line
     assert names(folder) == set(made)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_name_that_a_manifest_cannot_hold(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    line = line_of(OutputError, export, checkpoint, tmp_path / "a\x07b")
+    assert "a control character is in its name" in line and names(tmp_path) == set()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("is_damaged", [False, True])
+@pytest.mark.parametrize("name", ["my_latents.npy", "other.onnx", "image_encoder.onnx/x"])
+def test_a_name_alone_makes_no_file_ours(
+    checkpoint: Checkpoint, tmp_path: Path, name: str, *, is_damaged: bool
+) -> None:
+    folder = tmp_path / "x"
+    export(checkpoint, folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("precious", encoding="utf-8")
+    if is_damaged:
+        (folder / "manifest.json").write_text("{", encoding="utf-8")
+    line = line_of(OutputError, export, checkpoint, folder, replace=True)
+    assert f"holds {name.partition('/')[0]}, which is no part" in line
+    assert (folder / name).read_text(encoding="utf-8") == "precious"
 
 
 @pytest.mark.usefixtures("quick")
@@ -140,7 +163,7 @@ def test_a_bundle_with_something_else_in_it_is_not_removed(
     (folder / "thesis.tex").unlink()
     cache = folder.with_name("x.cache")
     cache.mkdir()
-    for name in ("decoder-GPU-10.bin", "timings.bin", "precious.txt"):
+    for name in ("decoder-GPU-10.bin", "timings.bin", "precious.txt", "precious.bin"):
         (cache / name).touch()
     remove_bundle("x")
-    assert names(folder.parent) == {"x.cache"} and names(cache) == {"precious.txt"}
+    assert names(folder.parent) == {"x.cache"} and names(cache) == {"precious.txt", "precious.bin"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from janus_edge.export.quantization.convolutions import CONVOLUTIONS
 from janus_edge.export.quantization.matmuls import quantize_matmuls
 from janus_edge.export.quantization.presets import PRESETS, preset_of
 from janus_edge.export.quantization.quantize import QuantSpec, fake_quantized, pack, unpack
+from janus_edge.model.files import CheckpointError
 from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.backends.onnxruntime import load_graph
 from janus_edge.runtime.bundle import open_bundle
@@ -260,6 +262,51 @@ def test_what_there_is_not_is_refused(
             report=lambda line: None,
         )
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("max_length", [0, -5, 20, 2**21])
+def test_a_context_that_cannot_be_is_refused(
+    checkpoint_dir: Path, tmp_path: Path, max_length: int
+) -> None:
+    with pytest.raises(OptionError, match=f"max_length (is )?{max_length}"):
+        export_folder(
+            checkpoint_dir, tmp_path / "b", max_length=max_length, report=lambda line: None
+        )
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(("value", "preset"), [(np.nan, "fp32"), (1e5, "fp16")])
+def test_a_table_that_is_not_finite_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, value: float, preset: str
+) -> None:
+    """A bundle of it would not open."""
+    model = copy.deepcopy(checkpoint.model)
+    with torch.no_grad():
+        model.language_model.model.embed_tokens.weight[-1, 0] = value
+    with pytest.raises(CheckpointError, match=r"text_embed: .* no finite number"):
+        export_bundle(
+            dataclasses.replace(checkpoint, model=model),
+            tmp_path / "b",
+            max_length=96,
+            quantize=preset,
+            report=lambda line: None,
+        )
+    assert not (tmp_path / "b").exists()
+
+
+def test_heads_that_onnx_runtime_does_not_take_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    model, config = copy.deepcopy(checkpoint.model), checkpoint.model.config
+    language = dataclasses.replace(config.language, num_attention_heads=4, num_key_value_heads=4)
+    model.config = dataclasses.replace(config, language=language)
+    with pytest.raises(OptionError, match=r"a head has 12 channels.*--lowering portable"):
+        export_bundle(
+            dataclasses.replace(checkpoint, model=model),
+            tmp_path / "b",
+            max_length=96,
+            report=lambda line: None,
+        )
 
 
 def test_a_block_size_is_the_decoders() -> None:

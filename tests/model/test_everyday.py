@@ -204,10 +204,16 @@ def saved(samples: np.ndarray) -> Callable[[Path], None]:
     return lambda folder: np.save(folder / "samples.npy", samples)
 
 
+def several(folder: Path) -> None:
+    with (folder / "samples.npy").open("wb") as file:
+        np.savez(file, codes=np.zeros((2, 16), np.int64))
+
+
 def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+ROLES = ("user_role", "assistant_role", "system_prompt")
 QUANTIZED = "that another program has quantized; export the original checkpoint"
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (pointer(WEIGHTS), 'model.safetensors: a Git LFS pointer in place of the file; run "git lfs'),
@@ -229,6 +235,8 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (in_config(quantization_config={"quant_method": "bitsandbytes"}), QUANTIZED),
     (in_config(prompt={"user_role": 3}), "prompt: give the texts assistant_role, system_prompt"),
     (in_config(sampling={"guidance_scale": "much"}), "sampling: guidance_scale"),
+    (in_config(sampling={"guidance_scale": 5, "temperature": True}), "sampling: temperature"),
+    (in_config(prompt=dict.fromkeys(ROLES, "x" * 5000)), "prompt: user_role: "),
     (in_config(model=[]), "model is"),
     (shards_alone, "not the shards' index model.safetensors.index.json; copy it, too"),
     (replaced(WEIGHTS, os.mkfifo), "model.safetensors: not a regular file"),
@@ -240,6 +248,8 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (saved(np.full((2, 16), 0.5)), "samples.npy: not of this model's images"),
     (saved(np.zeros((0, 16), np.int64)), "samples.npy: not of this model's images"),
     (saved(np.full((2, 16), None)), "samples.npy: not an array"),
+    (several, "samples.npy: not an array"),
+    (lambda folder: (folder / "samples.npy").write_bytes(b"PK\x03\x04 half"), "samples.npy: not"),
     (replaced(WEIGHTS, device), "model.safetensors: not a regular file"),
     (replaced("config.json", lambda path: path.write_text("[" * 10**5, encoding="utf-8")),
      "config.json: not a config that can be read: it is nested too deeply"),

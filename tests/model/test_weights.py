@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -132,6 +134,42 @@ def test_tied_heads(pair: Pair, tmp_path: Path) -> None:
     model = load_checkpoint(folder).model.language_model
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
 
+    def under_the_other_name(tensors: dict[str, Tensor]) -> None:  # as safetensors' save_model
+        tensors["lm_head.weight"] = tensors.pop("model.language_model.embed_tokens.weight")
+
+    rewrite(folder, under_the_other_name)
+    other = load_checkpoint(folder).model.language_model
+    assert torch.equal(other.lm_head.weight, other.model.embed_tokens.weight)
+    assert torch.equal(other.lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("stored", [in_shards, in_pickled_shards])
+def test_a_single_file_comes_before_shards_of_old(
+    copy: Path, checkpoint: Checkpoint, stored: Callable[[Path], None]
+) -> None:
+    """Saving a model that has become small leaves the index of its shards."""
+    single = (copy / "model.safetensors").read_bytes()
+    stored(copy)
+    (copy / "model.safetensors").write_bytes(single)
+    for shard in copy.glob("*-00001-of-*"):
+        shard.unlink()
+    assert same(load_checkpoint(copy).model, checkpoint.model)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_damaged_pickle_is_one_line(copy: Path, *, old: bool) -> None:
+    as_pickle(copy)
+    path = copy / "pytorch_model.bin"
+    torch.save(torch.load(path), path, _use_new_zipfile_serialization=not old)
+    raw, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(raw[: rng.integers(len(raw))] if rng.random() < 0.3 else raw)
+        for at in rng.integers(min(len(damaged), 3000), size=4):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        with suppress(CheckpointError):
+            load_checkpoint(copy)
+
 
 @pytest.mark.parametrize(
     ("names", "config"),
@@ -202,6 +240,7 @@ def point_outside(folder: Path) -> None:
     index.write_text(
         json.dumps({"weight_map": {"gen_embed.weight": "../../secret"}}), encoding="utf-8"
     )
+    (folder / "model.safetensors").unlink()
 
 
 def lose_a_shard(folder: Path) -> None:

@@ -38,7 +38,15 @@ ANYTHING: tuple[Any, ...] = (
     *(np.int64(3), np.uint8(3), np.float32(0.5), np.float64("nan"), np.bool_(True), np.str_("x")),
     *(np.zeros(()), np.zeros(3), np.zeros((0, 0), np.uint8), np.zeros((4, 4, 2), np.uint8)),
     *(np.zeros((2, 2, 3)), np.zeros((1, 0, 3), np.uint8), np.array(["a"]), np.array([None])),
-    *(Path("none"), Path(), RED, PilImage.new("F", (2, 2)), PilImage.new("RGB", (0, 0)), DRAWN),
+    *(
+        Path("none"),
+        Path(),
+        RED,
+        PilImage.new("F", (2, 2)),
+        PilImage.new("I", (2, 2)),
+        PilImage.new("RGB", (0, 0)),
+        DRAWN,
+    ),
     *(Turn(message="a"), ImageRequest(prompt="a"), AskRequest(question="a"), ValueError("x")),
 )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import logging
 import threading
+import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +134,40 @@ def test_a_chat_keeps_what_was_said_and_drawn(model: janus_edge.Model) -> None:
     assert said == "".join(e.text for e in pieces if isinstance(e, janus_edge.Text)).strip()
     assert "".join(chat.say_stream("and now?", max_tokens=4)) is not None
     assert chat.turns[-1].num_images in (0, 1)
+
+
+@pytest.mark.parametrize("name", ["model", "chat"])
+def test_another_thread_ends_a_stream(model: janus_edge.Model, name: str) -> None:
+    """As a task that is cancelled does; what did not end is no turn."""
+    speaker = model if name == "model" else model.chat()
+    for stream in (speaker.draw_stream("a star"), speaker.ask_stream(None, "how many?")):
+        began, failed = threading.Event(), []
+
+        def read(stream: Any = stream, began: Any = began, failed: Any = failed) -> None:
+            try:
+                for _ in stream:
+                    began.set()
+                    time.sleep(0.001)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert began.wait(60)
+        stream.close()
+        thread.join(60)
+        assert not failed and not thread.is_alive()
+
+
+def test_a_closed_model_is_free_though_its_chat_lives(bundle_dir: Path) -> None:
+    model = janus_edge.load(bundle_dir, num_threads=1)
+    chat, session = model.chat(), weakref.ref(model.session)
+    chat.ask(None, "how many?", max_tokens=2)
+    model.close()
+    gc.collect()
+    assert session() is None
+    with pytest.raises(janus_edge.JanusEdgeError, match="closed"):
+        chat.say("and now?")
 
 
 def test_a_closed_model_says_so(model: janus_edge.Model) -> None:
