@@ -80,6 +80,8 @@ def item_of(value: object, name: str, folder: Path, where: str) -> Item:
     name = values.pop("id", name)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OptionError(f"{where}: its id is no name of a file; use letters, digits, . _ and -")
+    if not isinstance(values.get("prompt", ""), str):
+        raise OptionError(f"{where}: its prompt is no text; write a line for each prompt")
     known = _DRAW if "prompt" in values else _ASK
     if unknown := sorted(set(values) - known):
         names = ", ".join(sorted(known | {"id"}))

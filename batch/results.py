@@ -17,7 +17,7 @@ from typing import Any
 from janus_edge.batch.items import Item
 from janus_edge.batch.run import Outcome
 from janus_edge.runtime.errors import OptionError, OutputError
-from janus_edge.runtime.files import atomic_write
+from janus_edge.runtime.files import PREFIX, atomic_write
 from janus_edge.runtime.locks import try_lock
 from janus_edge.runtime.output import write_output
 
@@ -85,12 +85,13 @@ class Results:
                     f"{self.folder}: holds the results of other items or of another model; give "
                     "another folder"
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(map(_is_other, self.folder.iterdir())):
             raise OptionError(f"{self.folder}: is not empty; give another folder")
-        (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             with atomic_write(path) as part:
                 part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (self.folder / IMAGES).mkdir(exist_ok=True)
 
     def _whole_lines(self) -> list[dict[str, Any]]:
         """Return the results that are there; cut off a part of a line."""
@@ -196,6 +197,11 @@ class Results:
             # as ``data build`` reads it
             line["image"] = os.path.relpath(item.folder / shown[0], self.folder.absolute())
         return line
+
+
+def _is_other(path: Path) -> bool:
+    """Return False for what a batch leaves that is killed before it has begun."""
+    return not path.name.startswith(PREFIX)
 
 
 def _read(path: Path) -> object:

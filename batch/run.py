@@ -60,16 +60,20 @@ def outcomes(session: Session, items: Sequence[Item]) -> Iterator[Outcome]:
     Raises:
         BundleError: The bundle cannot be opened, or computes what is no finite number.
     """
-    flight, waiting = session.in_flight(), deque(items)
+    flight, left = session.in_flight(), iter(items)
     going: deque[_Work] = deque()  # in the items' order
+    waiting: _Work | None = None  # the next one, for which there was no room
     try:
-        while waiting or going:
-            while waiting and len(going) < 4 * flight.num_rows:
-                work = _begun(session, flight, waiting[0])
-                if work is None and going:  # there are no rows now, or it must run alone
+        while True:
+            while len(going) < 4 * flight.num_rows:
+                if waiting is None and (item := next(left, None)) is not None:
+                    waiting = _prepared(session, flight, item)
+                if waiting is None or not _begins(session, flight, waiting, is_alone=not going):
                     break
-                item = waiting.popleft()
-                going.append(work or _alone(session, item))
+                going.append(waiting)
+                waiting = None
+            if not going:
+                return
             if flight.is_busy:
                 flight.step()
             while going and going[0].is_done:
@@ -78,23 +82,29 @@ def outcomes(session: Session, items: Sequence[Item]) -> Iterator[Outcome]:
         flight.stop()
 
 
-def _begun(session: Session, flight: InFlight, item: Item) -> _Work | None:
-    """Begin an item among the others; None if that cannot be done now."""
+def _prepared(session: Session, flight: InFlight, item: Item) -> _Work:
+    """Return the work of an item, which has not begun. Without rows it must run alone."""
     try:
         request = item.request()
         sequences = session.sequences(request)
     except (ImageError, OptionError, PromptError) as error:
         return _Work(error=str(error))
-    if not sequences or not flight.can_take(sequences[0]) or not flight.has_room(sequences[0]):
-        return None
-    flight.join(sequences[0])
-    return _Work(request, sequences[0])
+    shares = bool(sequences) and flight.can_take(sequences[0])
+    return _Work(request, sequences[0] if shares else None)
 
 
-def _alone(session: Session, item: Item) -> _Work:
-    """Work on an item by itself."""
-    request = item.request()
-    return _Work(request, events=list(session.run(request)))
+def _begins(session: Session, flight: InFlight, work: _Work, *, is_alone: bool) -> bool:
+    """Begin an item among the others; return False if there is no room for it now."""
+    if work.request is None:
+        return True
+    if work.rows is None:
+        if is_alone:
+            work.events = list(session.run(work.request))
+        return is_alone
+    if flight.has_room(work.rows):
+        flight.join(work.rows)
+        return True
+    return False
 
 
 def _outcome(session: Session, work: _Work) -> Outcome:

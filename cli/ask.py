@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,7 @@ def ask(
     """Ask a question about an image."""
     from janus_edge.cli.json_output import print_json
     from janus_edge.cli.standard_input import as_text, images_from
+    from janus_edge.cli.terminal import without_controls
     from janus_edge.runtime.bundle import open_bundle
     from janus_edge.runtime.events import Finished, Text
     from janus_edge.runtime.requests import AskRequest
@@ -58,7 +60,7 @@ def ask(
         parallel=parallel or None,
     )
     session = Session(open_bundle(model), num_threads=threads, device=device)
-    said = ""
+    said, is_shown = "", sys.stdout.isatty()
     timings: dict[str, float] = {}
     with keeping(lambda: _end_line(said)):
         for event in session.ask(request):
@@ -66,7 +68,7 @@ def ask(
                 case Text(text=text):
                     said += text
                     if not json:
-                        print(text, end="", flush=True)
+                        print(without_controls(text) if is_shown else text, end="", flush=True)
                 case Finished(timings_ms=timings):
                     pass
     if json:

@@ -39,7 +39,7 @@ def chat(
     is_typed = sys.stdin.isatty() and sys.stdout.isatty()
     lines = _typed() if is_typed else _piped()
     loaded = load(model, device=device, num_threads=threads)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=not is_typed)  # programs read whole lines
     talk = Talk(loaded, console, kind_of(), seed=seed)
     if is_typed:
         console.print(f"{loaded.name} on {loaded.device}; /help lists the commands, Ctrl-D ends")
@@ -52,11 +52,9 @@ def chat(
 
 
 def _piped() -> Iterator[str]:
-    """Yield the lines of standard input."""
-    from janus_edge.cli.standard_input import as_text
-
-    for line in sys.stdin:
-        yield as_text(line)
+    """Yield the lines of standard input, UTF-8 in any locale."""
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "replace")
 
 
 def _typed() -> Iterator[str]:

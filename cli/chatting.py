@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from janus_edge.cli.inline_images import print_image, sharpening
-from janus_edge.cli.terminal import one_line
+from janus_edge.cli.terminal import one_line, without_controls
 from janus_edge.runtime.drawn import DrawnImage
 from janus_edge.runtime.errors import JanusEdgeError, PromptError
 from janus_edge.runtime.everyday import Chat, Model
@@ -80,10 +80,7 @@ def handle(talk: Talk, line: str) -> None:
         elif word in COMMANDS:
             COMMANDS[word].run(talk, rest.strip())
         else:
-            talk.has_failed = True
-            talk.console.print(
-                f"there is no {one_line(word)}; /help lists the commands", markup=False
-            )
+            refuse(talk, f"there is no {one_line(word)}; /help lists the commands")
     except JanusEdgeError as error:
         talk.has_failed = True
         talk.console.print(f"error: {error}", style="red", markup=False, highlight=False)
@@ -93,20 +90,29 @@ def handle(talk: Talk, line: str) -> None:
         talk.console.print("stopped", style="dim")
 
 
+def refuse(talk: Talk, why: str) -> None:
+    """Say why a line cannot be done."""
+    talk.has_failed = True
+    talk.console.print(why, markup=False)
+
+
 def say(talk: Talk, message: str, settings: dict[str, Any] | None = None) -> None:
     """Answer a message, about the images that wait and those before."""
     before, images = talk.chat.state, list(talk.waiting)
 
     def retry() -> None:
+        later = [each for each in talk.waiting if not any(each is shown for shown in images)]
         talk.chat.state = before
         talk.waiting = list(images)
         say(talk, message, {"temperature": RETRY_TEMPERATURE, "seed": random_seed()})
+        talk.waiting = later
 
     talk.again = retry
     asked = talk.chat.ask_stream(images, message, **(settings or {}))
     with interruptible() as working, asked as stream, working():
         for piece in stream:
-            talk.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+            shown = without_controls(piece) if talk.console.is_terminal else piece
+            talk.console.print(shown, end="", markup=False, highlight=False, soft_wrap=True)
     talk.console.print()
     talk.waiting = []
 
@@ -114,15 +120,13 @@ def say(talk: Talk, message: str, settings: dict[str, Any] | None = None) -> Non
 def draw(talk: Talk, prompt: str) -> None:
     """Draw an image; the next message is about it."""
     if not prompt:
-        talk.console.print("say what to draw: /draw a red apple")
+        refuse(talk, "say what to draw: /draw a red apple")
         return
     before = talk.chat.state
     seed = random_seed() if talk.seed is None else talk.seed
 
     def retry() -> None:
         talk.chat.state = before
-        if talk.seed is not None:
-            talk.seed = (talk.seed + 1) % (MAX_SEED + 1)
         draw(talk, prompt)
 
     talk.again = retry
@@ -132,6 +136,8 @@ def draw(talk: Talk, prompt: str) -> None:
             for each in stream:
                 if isinstance(each, DrawnImage):
                     talk.drawn = each
+                    if talk.seed is not None:
+                        talk.seed = (talk.seed + 1) % (MAX_SEED + 1)
                     show(each.pixels, f"seed {each.seed}")
                 else:
                     show(each.pixels, f"drawing, {each.done} done")
@@ -142,7 +148,7 @@ def draw(talk: Talk, prompt: str) -> None:
 def show_image(talk: Talk, name: str) -> None:
     """Take an image file; the next message is about it."""
     if not name:
-        talk.console.print("name a file: /image photo.jpg")
+        refuse(talk, "name a file: /image photo.jpg")
         return
     if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":  # as terminals paste a name
         name = name[1:-1]
@@ -159,7 +165,7 @@ def set_seed(talk: Talk, word: str) -> None:
     elif word.isascii() and word.isdecimal() and int(word) <= MAX_SEED:
         talk.seed = int(word)
     elif word:
-        talk.console.print("give a whole number from 0 on, or random: /seed 7")
+        refuse(talk, "give a whole number from 0 on, or random: /seed 7")
         return
     talk.console.print(f"seed: {'random' if talk.seed is None else talk.seed}")
 
@@ -167,15 +173,20 @@ def set_seed(talk: Talk, word: str) -> None:
 def retry(talk: Talk, _rest: str) -> None:
     """Do the last drawing or answer again, with another seed."""
     if talk.again is None:
-        talk.console.print("there is nothing to do again yet")
-    else:
+        refuse(talk, "there is nothing to do again yet")
+        return
+    before = talk.chat.state, talk.waiting, talk.again
+    try:
         talk.again()
+    except BaseException:  # what it would have replaced stays
+        talk.chat.state, talk.waiting, talk.again = before
+        raise
 
 
 def save(talk: Talk, name: str) -> None:
     """Write the last drawn image to a new file."""
     if talk.drawn is None:
-        talk.console.print("there is no drawn image yet; /draw makes one")
+        refuse(talk, "there is no drawn image yet; /draw makes one")
         return
     path = Path(name or f"image-{talk.drawn.seed}.png").expanduser()
     content = encode(talk.drawn.pixels, format_of(path), talk.drawn.texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterable
 from pathlib import Path
 
 from janus_edge.runtime.errors import OptionError
@@ -31,7 +32,9 @@ def names_of(output: Path, seeds: list[int]) -> list[Path]:
             f"{output}: {{{unknown[0]}}} is no field; a name takes {{n}}, the image's number, and "
             "{seed}"
         )
-    widths = [width for _, _, width, _ in string.Formatter().parse(str(output)) if width]
+    if any(field == "" or conversion for _, field, _, conversion in _parts(output)):
+        raise OptionError(f"{output}: a name takes {{n}} and {{seed}}; leave other braces out")
+    widths = [width for _, _, width, _ in _parts(output) if width]
     if wrong := [width for width in widths if not re.fullmatch("0[1-9]", width)]:
         raise OptionError(f"{output}: {wrong[0][:20]!r} is no width; write {{n:03}}, for 001")
     names = [Path(str(output).format(n=n, seed=seed)) for n, seed in enumerate(seeds, 1)]
@@ -43,7 +46,11 @@ def names_of(output: Path, seeds: list[int]) -> list[Path]:
 def _fields(output: Path) -> list[str]:
     """Return the fields of a template; none of a name without any, or with other braces."""
     try:
-        found = [field for _, field, _, _ in string.Formatter().parse(str(output)) if field]
+        return [field for _, field, _, _ in _parts(output) if field]
     except ValueError:
         return []
-    return found
+
+
+def _parts(output: Path) -> Iterable[tuple[str, str | None, str | None, str | None]]:
+    """Return text, field, width and conversion of each part of a template. Raises ValueError."""
+    return string.Formatter().parse(str(output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -39,6 +40,11 @@ def one_line(text: str, most: int = 100) -> str:
     """
     shown = "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def without_controls(text: str) -> str:
+    """Return a model's text for a terminal, which control characters would steer."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def texts_of(session: Session, request: ImageRequest, index: int, seed: int) -> 
         "seed": str(seed),
         **{name: str(value) for name, value in dataclasses.asdict(settings).items()},
         **({"approximate": "yes"} if is_approximate(settings) else {}),
+        **({"conversation": "yes"} if request.history else {}),
         "model": manifest.name,
         "model_sha256": session.bundle.sha256,
     }
@@ -52,6 +53,8 @@ def settings_in(path: Path) -> dict[str, Any]:
     texts = read_texts(path)
     if not {"prompt", "seed"} <= set(texts):
         raise OptionError(f"{path}: has no prompt and seed inside; name an image of janus-edge")
+    if "conversation" in texts:
+        raise OptionError(f"{path}: followed a conversation, which it does not hold; draw another")
     found: dict[str, Any] = {
         name: texts[name] for name in ("prompt", "model", "model_sha256") if name in texts
     }

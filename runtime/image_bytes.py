@@ -26,6 +26,8 @@ def read_bytes(path: str | Path) -> bytes:
             raise ImageError(_no_addresses(*url.groups())) from None
         reason = f"{path}: {error.strerror}"
         raise ImageError(f"{reason}; give a whole PNG or JPEG file") from None
+    except ValueError:  # of a zero byte, or of half a surrogate pair
+        raise ImageError(f"{path}: is no name of a file; give a PNG or JPEG file") from None
 
 
 def _no_addresses(scheme: str, rest: str) -> str:

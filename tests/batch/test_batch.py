@@ -125,12 +125,14 @@ def test_items_that_fail(cli: Cli, tmp_path: Path) -> None:
         {"question": "what?", "images": ["no.png"]},
         {"prompt": "x " * 400},
         {"question": " "},
+        {"question": "what?", "images": ["\0"]},
+        {"question": "what?", "images": ["\ud800.png"]},
         {"question": "what is a star?"},
     ]
     done = cli("batch", write(tmp_path, items), tmp_path / "out", "--model", "tiny-janus")
-    assert done.returncode == 1 and "4 of 6 items failed" in done.stderr
+    assert done.returncode == 1 and "6 of 8 items failed" in done.stderr
     found = results(tmp_path / "out")
-    assert ["error" in line for line in found] == [False, True, True, True, True, False]
+    assert ["error" in line for line in found] == [False, *[True] * 6, False]
     assert "gone.png" in found[1]["error"] and "tokens long" in found[3]["error"]
 
 
@@ -140,7 +142,8 @@ def test_items_that_fail(cli: Cli, tmp_path: Path) -> None:
         ("{", ":1: no JSON"),
         ("[1]", ":1: no JSON object with"),
         ("{}", ":1: no JSON object with"),
-        ('{"prompt": 1}', ":1: ImageRequest: prompt is 1"),
+        ('{"prompt": 1}', ":1: its prompt is no text; write a line"),
+        ('{"prompt": ["a", "b"]}', ":1: its prompt is no text; write a line"),
         ('{"prompt": "a", "sede": 1}', ":1: has sede; it takes"),
         ('{"prompt": "a", "question": "b"}', ":1: has question"),
         ('{"prompt": "a", "top_p": 9}', ":1: top_p is 9"),
@@ -166,6 +169,38 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OptionError, match="name a file of JSON lines"):
         read_items(tmp_path / name)
+
+
+def test_an_item_that_waits_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose image is deleted while it waits."""
+    PilImage.new("RGB", (300, 300), "red").save(tmp_path / "red.png")
+    asks = {"question": "what?", "images": ["red.png"]}
+    items = read_items(
+        write(tmp_path, [*({"prompt": PROMPTS[0], "seed": i} for i in range(8)), asks])
+    )
+    read, read_images = [], Item.read_images
+
+    def counted(item: Item) -> Any:
+        read.append(item.name)
+        found = read_images(item)
+        (tmp_path / "red.png").unlink()
+        return found
+
+    monkeypatch.setattr(Item, "read_images", counted)
+    found = list(outcomes(Session(open_bundle("tiny-janus"), num_threads=1), items))
+    assert read == ["9"] and found[-1].values["answer"]
+    assert all(each.image for each in found[:-1])
+
+
+def test_a_kill_before_the_first_result(cli: Cli, tmp_path: Path) -> None:
+    """Whatever it had made by then, the same command goes on."""
+    source, out = write(tmp_path, [{"prompt": "a star"}]), tmp_path / "out"
+    (out / ".janus-edge-part-abc").mkdir(parents=True)
+    assert cli("batch", source, out, "--model", "tiny-janus").returncode == 0
+    for name in ("results.jsonl", "images/1.png"):
+        (out / name).unlink()
+    (out / "images").rmdir()
+    assert cli("batch", source, out, "--model", "tiny-janus").returncode == 0
 
 
 def test_other_folders_are_left_alone(cli: Cli, tmp_path: Path) -> None:

@@ -23,8 +23,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from janus_edge.cli.chatting import COMMANDS, Talk, handle
+from janus_edge.cli.chatting import COMMANDS, Interrupted, Talk, handle
 from janus_edge.cli.inline_images import kind_shown
+from janus_edge.runtime.drawn import settings_in
+from janus_edge.runtime.errors import OptionError
+from janus_edge.runtime.events import Text
 from janus_edge.runtime.everyday import Model, load
 
 
@@ -97,6 +100,48 @@ def test_seeds(talk: Talk) -> None:
     first = talk.drawn
     said(talk, "/draw a star")
     assert first is not None and talk.drawn is not None and first.seed != talk.drawn.seed
+    said(talk, "/seed 7", "/draw a star", "/draw a circle")
+    assert talk.drawn.seed == 8 and said(talk, "/seed") == "seed: 9\n"
+
+
+def test_a_retry_that_fails_leaves_what_there_was(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was shown since the answer stays shown."""
+    said(talk, "hello", "/draw a star", "/image red.png")
+    before, waiting = talk.chat.state, list(talk.waiting)
+
+    def interrupted(*given: Any, **settings: Any) -> Iterator[Any]:
+        raise Interrupted
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(talk.chat, "_draw", interrupted)
+        assert "stopped" in said(talk, "/retry")
+    assert talk.chat.state == before and talk.waiting == waiting
+    said(talk, "/new", "hello", "/image red.png", "/retry")
+    assert len(talk.waiting) == 1 and talk.chat.state[1] == ()
+
+
+def test_an_image_of_a_conversation_says_so(talk: Talk, tmp_path: Path) -> None:
+    said(talk, "/draw a star", "/save first.png", "/new")
+    assert talk.chat.ask(None, "hello", max_tokens=4)
+    said(talk, "/draw a star", "/save second.png")
+    assert settings_in(tmp_path / "first.png")["seed"] == 4
+    with pytest.raises(OptionError, match="followed a conversation, which it does not hold"):
+        settings_in(tmp_path / "second.png")
+
+
+def test_a_models_text_does_not_steer_the_terminal(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steering(*given: Any) -> Iterator[Any]:
+        yield Text(text="a\x1b[2Jb\n\x9b", elapsed_ms=1.0)
+
+    monkeypatch.setattr(talk.chat, "_ask", steering)
+    assert said(talk, "hello") == "a\x1b[2Jb\n\x9b\n"  # to a program
+    talk.console = Console(file=io.StringIO(), force_terminal=True)
+    assert "\x1b[2J" not in said(talk, "hello") and "a\ufffd[2J" in said(talk, "hello")
 
 
 def test_save_never_replaces_a_file(talk: Talk, tmp_path: Path) -> None:
@@ -144,7 +189,27 @@ def test_a_full_conversation_says_how_to_go_on(talk: Talk) -> None:
     assert "error" not in said(talk, "/new", "hello")
 
 
-@pytest.mark.parametrize(("wrong", "code"), [("", 0), ("/nothing\n", 1), ("/image no.png\n", 1)])
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1"])
+def test_piped_lines_are_utf8_and_whole(bundle_dir: Path, tmp_path: Path, encoding: str) -> None:
+    name = "a_folder_whose_name_is_longer_than_a_terminal_is_wide_" + 30 * "x"
+    (tmp_path / name).mkdir()
+    lines = f"/draw 고양이\n/save {name}/s.png\nh\udcffi\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "janus_edge", "chat", "--model", str(bundle_dir)],
+        input=lines.encode("utf-8", "surrogateescape"),
+        cwd=tmp_path,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "80"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"{name}/s.png".encode() in done.stdout.splitlines()
+    assert settings_in(tmp_path / name / "s.png")["prompt"] == "고양이"
+
+
+WRONG = ("/nothing", "/image no.png", "/image", "/draw", "/seed x", "/retry", "/save")
+
+
+@pytest.mark.parametrize(("wrong", "code"), [("", 0), *((f"{line}\n", 1) for line in WRONG)])
 def test_piped_lines(bundle_dir: Path, tmp_path: Path, wrong: str, code: int) -> None:
     """Lines after a wrong one are done, too."""
     done = subprocess.run(

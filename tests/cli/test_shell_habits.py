@@ -154,6 +154,12 @@ def test_names() -> None:
     assert names_of(Path("{n:03}.png"), [3]) == [Path("001.png")]
     assert names_of(Path("a{}.png"), [3]) == [Path("a{}.png")]
     assert names_of(Path("a{.png"), [3]) == [Path("a{.png")]
-    for odd, says in (("{who}.png", "is no field"), ("{seed}.png", "one name; add")):
+    refused = {
+        "{who}.png": "is no field",
+        "{seed}.png": "one name; add",
+        "{n!x}.png": "leave other braces out",
+        "{}{n}.png": "leave other braces out",
+    }
+    for odd, says in refused.items():
         with pytest.raises(OptionError, match=says):
             names_of(Path(odd), [3, 3])

@@ -223,6 +223,9 @@ def test_streams_that_are_full_or_closed(tmp_path: Path, where: str) -> None:
     assert done.returncode == 1
     assert len(done.stdout + done.stderr) == 0 if "2>&-" in where else "no such" in done.stderr
     assert "2>&-" not in where or done.stdout == ""
+    done = run(tmp_path, f"echo hello | janus-edge chat --model tiny-janus {where}")
+    if where != ">/dev/full":
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_training(tmp_path: Path) -> None:
