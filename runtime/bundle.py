@@ -267,9 +267,8 @@ def _may_be_bundle(folder: Path) -> bool:
         return False
 
 
-def _names(names: list[str] | None = None) -> str:
-    found = shipped_bundles() + pulled_bundles() if names is None else names
-    return ", ".join(found) or "none"
+def _names() -> str:
+    return ", ".join(shipped_bundles() + pulled_bundles()) or "none"
 
 
 def file_sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""In-flight batching: sequences that share the decoder's passes (docs/serving.md).
+"""Continuous batching: sequences that share the decoder's passes (docs/serving.md).
 
 A sequence joins between two passes and leaves when it is done. Each row has its own length, so the
 others do not notice.

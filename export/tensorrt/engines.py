@@ -233,7 +233,7 @@ def build_engine(
         raise ParityError(f"{source.name}: {trt.__name__} {trt.__version__}: {reason}")
     config = builder.create_builder_config()
     for ranges in uses.values():
-        config.add_optimization_profile(_profile(builder, network, proto, ranges))
+        config.add_optimization_profile(_profile(builder, proto, ranges))
     check_network(trt, network, proto)
     limit_attention(trt, network)
     config.clear_flag(trt.BuilderFlag.TF32)  # compute float32 in full precision
@@ -268,7 +268,7 @@ def _keep(timed: Any, path: Path) -> None:
         part.write_bytes(bytes(timed.serialize()))
 
 
-def _profile(builder: Any, network: Any, proto: onnx.ModelProto, ranges: Ranges) -> Any:
+def _profile(builder: Any, proto: onnx.ModelProto, ranges: Ranges) -> Any:
     profile = builder.create_optimization_profile()
     for value in proto.graph.input:
         dims = value.type.tensor_type.shape.dim

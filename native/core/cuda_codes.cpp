@@ -11,7 +11,6 @@
 namespace je {
 namespace {
 
-constexpr size_t kFloat = 4, kIndex = 8;  // bytes
 const char* const kWhat = "drawing";
 
 // What all drawings share. Its parts live as long as the session.

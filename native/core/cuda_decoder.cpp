@@ -6,7 +6,6 @@ namespace je {
 namespace {
 
 constexpr int64_t kMostParts = 64, kGroup = 128;     // of a product; inputs that it takes at once
-constexpr size_t kFloat = 4, kHalf = 2, kIndex = 8;  // bytes
 const char* const kWhat = "the decoder";
 
 }  // namespace

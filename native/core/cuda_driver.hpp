@@ -10,7 +10,8 @@
 
 namespace je {
 
-using Address = uint64_t;  // of memory on a GPU
+using Address = uint64_t;                            // of memory on a GPU
+constexpr size_t kFloat = 4, kHalf = 2, kIndex = 8;  // bytes of a number
 
 // One GPU with its one stream. Functions throw Error JE_E_DEVICE, or JE_E_MEMORY where memory is short. All but the
 // destructor are called within a Use.

@@ -2,13 +2,9 @@
 
 #include <algorithm>
 
+#include "cuda_passes.hpp"
+
 namespace je {
-namespace {
-
-constexpr int64_t kMostRows = 16;  // of a launch: a tile of products
-constexpr size_t kFloat = 4;
-
-}  // namespace
 
 CudaHead::CudaHead(const Bundle& bundle, const std::string& name, std::shared_ptr<const CudaKernels> kernels)
     : kernels_(std::move(kernels)), gpu_(*kernels_->gpu()), width_(bundle.manifest.sizes.hidden_size) {

@@ -4,7 +4,6 @@
 namespace je {
 namespace {
 
-constexpr size_t kFloat = 4, kHalf = 2;  // bytes
 const char* const kWhat = "the decoder";
 
 int64_t divided(int64_t number, int64_t by) { return (number + by - 1) / by; }

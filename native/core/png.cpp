@@ -7,7 +7,7 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-constexpr size_t kSignature = 8, kAround = 12;  // bytes: of the signature; of a chunk's length, kind and CRC
+constexpr size_t kAround = 12;  // bytes of a chunk's length, kind and CRC
 
 void put_word(Bytes& to, uint32_t word) {
   for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<uint8_t>(word >> shift));
@@ -47,7 +47,7 @@ uint32_t chunk_checksum(std::string_view kind_and_body) {
 }
 
 std::string_view chunk_of(std::string_view file, std::string_view kind) {
-  for (size_t at = kSignature; at + kAround <= file.size();) {
+  for (size_t at = kSignatureBytes; at + kAround <= file.size();) {
     const size_t size = word_at(file.data() + at);
     if (size > file.size() - at - kAround) break;
     if (file.substr(at + 4, 4) == kind) return file.substr(at + 8, size);

@@ -8,6 +8,8 @@
 
 namespace je {
 
+constexpr size_t kSignatureBytes = 8;
+
 // Return the number in four bytes, the highest byte first, as PNG writes numbers.
 uint32_t word_at(const void* bytes);
 

@@ -16,7 +16,7 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-constexpr size_t kSignature = 8, kMostExtra = 1 << 16;  // bytes: of the signature; allowed after the last row
+constexpr size_t kMostExtra = 1 << 16;  // bytes that may follow the last row
 
 struct Pass {
   int left, top, right, down;  // first column and row; steps to the next column and row
@@ -58,7 +58,7 @@ struct Header {
 
 Chunks chunks_of(std::string_view file) {
   Chunks found;
-  for (size_t at = kSignature; at + 8 <= file.size();) {
+  for (size_t at = kSignatureBytes; at + 8 <= file.size();) {
     const size_t size = word_at(file.data() + at), start = at + 8;
     const std::string kind(file.substr(at + 4, 4));
     at = start + size + 4;

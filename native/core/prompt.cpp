@@ -10,7 +10,6 @@ namespace {
 
 constexpr const char *kBos = "<｜begin▁of▁sentence｜>", *kEos = "<｜end▁of▁sentence｜>", *kPad = "<｜▁pad▁｜>",
                      *kPlaceholder = "<image_placeholder>", *kBegin = "<begin_of_image>", *kEnd = "<end_of_image>";
-constexpr char32_t kReplacement = 0xFFFD;
 
 // The characters that Python's str.strip() removes; docs/prompts.md lists them.
 bool is_space(char32_t point) {

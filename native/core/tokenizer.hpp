@@ -79,6 +79,8 @@ class Tokenizer {
   std::string pieces_;
 };
 
+constexpr char32_t kReplacement = 0xFFFD;
+
 // Convert UTF-8 to code points. Each maximal subpart that is not UTF-8 becomes one U+FFFD.
 std::u32string to_points(std::string_view text);
 

@@ -5,8 +5,6 @@
 namespace je {
 namespace {
 
-constexpr char32_t kReplacement = 0xFFFD;
-
 // A first byte. following: number of bytes that follow it; 0: it cannot begin a character. least, most: range of the
 // second byte.
 struct Lead {
