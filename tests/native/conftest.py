@@ -35,6 +35,7 @@ NATIVE = ROOT / "native"
 SUPPRESSIONS = Path(__file__).parent / "tsan.supp"
 # A kind of build: its sanitizers, or for Arm "aarch64", whose programs run under qemu.
 ARM = pytest.param("aarch64", marks=pytest.mark.arm)
+_TARGETS = {"thread": ("stress", "bits")}  # what runs of a kind, where it is not all
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -118,7 +119,7 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Buil
 @pytest.fixture(scope="session")
 def build(configured: Callable[[str], Build]) -> Callable[[str], Build]:
     """A build with these sanitizers, or none of them, or for Arm: each is made once."""
-    return functools.cache(lambda kind: configured(kind).make())
+    return functools.cache(lambda kind: configured(kind).make(*_TARGETS.get(kind, ())))
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def _states(made: Made, num_threads: int) -> np.ndarray:
 def test_threads_and_busy_processes_change_nothing(made: Made, num_busy: int) -> None:
     expected = _states(made, 1)
     with neighbours(num_busy):
-        for num_threads in range(2, 9):
+        for num_threads in (2, 3, 5, 8):
             for _ in range(3):  # each time other threads do other pieces
                 assert np.array_equal(_states(made, num_threads), expected), num_threads
 
