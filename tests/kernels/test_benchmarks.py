@@ -10,7 +10,6 @@ import torch
 from janus_edge.bench.programs.kernels.__main__ import KERNELS, main
 from tests.kernels.conftest import DEVICE
 
-
 # One of them takes half a minute where Triton interprets it; tests/kernels has it with fewer codes.
 SLOW = "nearest_code"
 
