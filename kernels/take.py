@@ -148,7 +148,7 @@ def reference(
         now = count + accepted
         counts_B[image] = ends_BN[image, passes_B[image]] = now
         passes_B[image] += 1
-        steps = torch.arange(positions)
+        steps = torch.arange(positions, device=places_BT.device)
         places_BT[image] = now + steps
         given = [chosen[min(max(accepted - 1 + step, 0), len(chosen) - 1)] for step in steps]
         for row in range(image, rows, len(chosen_BC)):

@@ -164,7 +164,7 @@ def upload_settings(
     # Compared in float64: a temperature just below MIN_TEMPERATURE rounds to it in float32.
     temperature = 0.0 if is_greedy(settings.temperature) else settings.temperature
     cuda.upload(scales, np.array([scale, temperature], np.float32))
-    cuda.upload(top_ks, np.array([settings.top_k], np.int32))
+    cuda.upload(top_ks, np.array([min(settings.top_k, 2**31 - 1)], np.int32))
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_a_rounded_cache_holds_whole_levels() -> None:
     assert not keys[0, 0, [0, 2]].any()
 
 
-@pytest.mark.parametrize("preset", ["fp32", "int4"])
+@pytest.mark.parametrize("preset", [pytest.param("fp32", marks=pytest.mark.slow), "int4"])
 def test_bundles_with_8_bit_caches_draw_and_answer(
     either: Checkpoint, tmp_path: Path, preset: str
 ) -> None:

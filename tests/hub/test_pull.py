@@ -213,6 +213,8 @@ def test_a_bundle_is_replaced_when_asked(tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "bundles" / "mine"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    digest = hashlib.sha256(b"{}").hexdigest()
+    (folder / "manifest.sha256").write_text(f"{digest}\n", encoding="utf-8")
     calls = []
     source = SimpleNamespace(repo="a/b", commit="c0", files={"config.json": None})
     for name, result in (

@@ -15,6 +15,8 @@ import pytest
 from janus_edge.runtime import cuda as cudas
 from janus_edge.runtime import devices
 from janus_edge.runtime.bundle import Bundle, open_bundle
+from janus_edge.runtime.decode import Settings
+from janus_edge.runtime.device_codes import upload_settings
 from janus_edge.runtime.errors import BundleError, DeviceError, DeviceWarning, OptionError
 from janus_edge.runtime.events import Finished, Preview, Progress, Text
 from janus_edge.runtime.requests import AskRequest, ImageRequest
@@ -176,6 +178,19 @@ def test_an_image_needs_no_host_for_top_k(
         assert np.array_equal(found, _by_host(machine, request, monkeypatch))
         launched = machine.driver.names().count("cuGraphLaunch") > before
         assert launched == has_kernel
+
+
+def test_the_largest_top_k_is_sent() -> None:
+    """A request allows one more than 32 bits hold."""
+    sent: list[np.ndarray] = []
+
+    class Gpu:
+        def upload(self, to: object, values: np.ndarray) -> None:
+            sent.append(values)
+
+    settings = Settings(temperature=1.0, top_k=2**31)
+    upload_settings(Gpu(), None, None, settings)  # type: ignore[arg-type]
+    assert sent[1].tolist() == [2**31 - 1]
 
 
 def test_out_of_memory_says_how_much(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,7 @@ def _weights(folder: Path) -> bytes:
     return (folder / "checkpoint/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*NAMES, pytest.param("mini-muon", marks=pytest.mark.slow)])
 def test_a_state_of_two_processes_resumes_on_one(
     name: str, whole: dict[str, Path], dataset: Path, starts: dict[str, Path], tmp_path: Path
 ) -> None:
