@@ -5,7 +5,7 @@
 namespace je {
 namespace {
 
-constexpr int64_t kMostParts = 64, kGroup = 128;     // of a product; inputs that it takes at once
+constexpr int64_t kMostParts = 64, kGroup = 128;  // of a product; inputs that it takes at once
 const char* const kWhat = "the decoder";
 
 }  // namespace
