@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from janus_edge.runtime.bundle import MANIFEST
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.exchange import put_in_place
-from janus_edge.runtime.files import private_folder
+from janus_edge.runtime.files import forget, private_folder
 from janus_edge.runtime.removal import foreign
 
 
@@ -31,9 +31,12 @@ def check_place(folder: Path, replace: bool) -> None:
         )
 
 
-def replacing(folder: Path, replace: bool) -> AbstractContextManager[Path]:
-    """Return what yields an empty private folder, which becomes the bundle's at its end."""
-    return placed(folder, partial(check_place, replace=replace))
+@contextmanager
+def replacing(folder: Path, replace: bool) -> Iterator[Path]:
+    """Yield an empty private folder, which becomes the bundle's at its end."""
+    with placed(folder, partial(check_place, replace=replace)) as part:
+        yield part
+    forget(folder)
 
 
 @contextmanager

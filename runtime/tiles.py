@@ -6,8 +6,10 @@ native/core/tiles.cpp.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,9 +151,16 @@ def shape_of(name: str, stored: Stored, data: Path) -> tuple[int, int]:
 
 
 def map_data(path: Path) -> np.ndarray:
-    """Return the bytes of a file, mapped. Raises BundleError if there is no such file."""
+    """Return the bytes of a file, mapped. Raises BundleError if there is no such file.
+
+    Linux is asked for huge pages (docs/cpu-kernels.md, "Pages").
+    """
     try:
         with os.fdopen(open_regular(path, MOST_BYTES["component"]), "rb") as file:
-            return np.memmap(file, np.uint8, "r")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with suppress(OSError):  # a kernel without them
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                mapped.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(mapped, np.uint8)
     except (OSError, ValueError) as error:  # ValueError: an empty file
         raise BundleError(f"{path}: {error}; export the bundle again") from None

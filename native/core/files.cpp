@@ -89,6 +89,9 @@ Mapped::Mapped(const std::string& path) {
   if (file.size() == 0) fail(JE_E_BUNDLE, path, ": empty; ", kAdvice);
   void* data = mmap(nullptr, file.size(), PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
   if (data == MAP_FAILED) fail_reading(path, JE_E_BUNDLE, kAdvice);
+#ifdef MADV_HUGEPAGE
+  madvise(data, file.size(), MADV_HUGEPAGE);  // if the kernel has huge pages (docs/cpu-kernels.md, "Pages")
+#endif
   data_ = static_cast<const uint8_t*>(data);
   size_ = file.size();
 }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from janus_edge.runtime import exchange
+from janus_edge.runtime import exchange, files
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.exchange import put_in_place
 from janus_edge.runtime.files import MARKER, PREFIX, append_line, atomic_write, private_folder
+from janus_edge.runtime.place import replacing
+from janus_edge.runtime.tiles import map_data
 
 KILLED = """
 import os, signal, sys
@@ -195,3 +200,33 @@ def test_lines_are_appended_whole(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert path.read_text(encoding="utf-8").splitlines() == ["1", '{"half', *["x" * 5000] * 9]
+
+
+def _share_in_memory(path: Path) -> float:
+    """Return how much of a file is in the page cache."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        address = np.frombuffer(mapped, np.uint8).ctypes.data
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), len(mapped), pages) == 0
+        return sum(page & 1 for page in pages) / len(pages)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no page cache that takes advice")
+def test_large_files_of_a_new_bundle_leave_the_page_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next reader brings them in with large pages. Small ones stay."""
+    monkeypatch.setattr(files, "_LARGE", 2**22)
+    with replacing(tmp_path / "b", replace=False) as part:
+        (part / "decoder.data").write_bytes(b"x" * 2**23)
+        (part / "manifest.json").write_bytes(b"x" * 2**20)
+    if _share_in_memory(tmp_path / "b/decoder.data") == 1 and _is_in_memory(tmp_path):
+        pytest.skip("the file system is the page cache")
+    assert _share_in_memory(tmp_path / "b/decoder.data") < 0.1
+    assert _share_in_memory(tmp_path / "b/manifest.json") == 1
+    assert bytes(map_data(tmp_path / "b/decoder.data")[:3]) == b"xxx"
+
+
+def _is_in_memory(folder: Path) -> bool:
+    shown = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, check=True)
+    return shown.stdout.strip() in (b"tmpfs", b"ramfs")
