@@ -97,14 +97,12 @@ def _begins(session: Session, flight: InFlight, work: _Work, *, is_alone: bool) 
     """Begin an item among the others; return False if there is no room for it now."""
     if work.request is None:
         return True
-    if work.rows is None:
-        if is_alone:
-            work.events = list(session.run(work.request))
-        return is_alone
-    if flight.has_room(work.rows):
+    if work.rows is not None and flight.has_room(work.rows):
         flight.join(work.rows)
         return True
-    return False
+    if is_alone:
+        work.rows, work.events = None, list(session.run(work.request))
+    return is_alone
 
 
 def _outcome(session: Session, work: _Work) -> Outcome:

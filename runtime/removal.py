@@ -20,7 +20,9 @@ from janus_edge.runtime.bundle import (
 from janus_edge.runtime.errors import BundleError, OutputError
 from janus_edge.runtime.files import private_folder, sync_folder
 from janus_edge.runtime.json_text import parse_json
+from janus_edge.runtime.limits import MOST_BYTES
 from janus_edge.runtime.manifest import COMPONENTS, OPTIONAL
+from janus_edge.runtime.reading import read_regular
 
 _PARTS = "|".join(sorted({*chain(*COMPONENTS.values(), *OPTIONAL.values())}))
 _WRITTEN = re.compile(  # by an export, by name: in a bundle whose manifest is damaged
@@ -46,7 +48,8 @@ def _ownership(folder: Path) -> Callable[[str], bool]:
     ours, which has a checksum.
     """
     try:
-        raw, checksum = ((folder / name).read_bytes() for name in (MANIFEST, CHECKSUM))
+        names = MANIFEST, CHECKSUM
+        raw, checksum = (read_regular(folder / name, MOST_BYTES[name]) for name in names)
         if checksum.decode("ascii").strip() == hashlib.sha256(raw).hexdigest():
             return {MANIFEST, CHECKSUM, ".DS_Store", *_named(parse_json(raw))}.__contains__
         is_damaged = re.fullmatch(rb"[0-9a-f]{64}\s*", checksum) is not None

@@ -20,6 +20,7 @@ NOT_CODE = {"text": "formulas, layouts, output", "json": "data"}
 # Commands that do not run here, by how they begin or what they hold, and why.
 NOT_RUN = {
     r"(\S+/)?pip (install|uninstall|wheel)": "installs from the network; .ci/run does",
+    r"sed .*constraints": "of the checkout; for a machine with a GPU",
     r"python3 -m venv": "an environment; .ci/run makes one",
     r"scripts/test|\.ci/run|(python -m )?pytest ": "tests, as this is one",
     r"scripts/build-native|cmake |gcc draw\.c|ONNXRUNTIME=": "tests/native/test_package.py does",

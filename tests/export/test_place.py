@@ -17,7 +17,7 @@ from janus_edge.model.weights import Checkpoint
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OutputError
 from janus_edge.runtime.files import private_folder
-from janus_edge.runtime.removal import remove_bundle
+from janus_edge.runtime.removal import foreign, remove_bundle
 from tests.crash.writers import copied_parts
 from tests.hub.conftest import line_of
 
@@ -71,6 +71,12 @@ def test_only_a_bundle_is_replaced(
         line = line_of(OutputError, export, checkpoint, folder, replace=replace)
         assert (says if replace else "already there") in line
     assert names(folder) == set(made)
+
+
+def test_a_checksum_that_is_a_pipe_hangs_nobody(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    os.mkfifo(tmp_path / "manifest.sha256")
+    assert foreign(tmp_path) == "manifest.json"
 
 
 @pytest.mark.usefixtures("quick")

@@ -41,7 +41,10 @@ def _export(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, encoding="utf-8", env=kept)
 
 
-@pytest.fixture(scope="module", params=["tiny-janus", "tiny-flow"])
+@pytest.fixture(
+    scope="module",
+    params=["tiny-janus", pytest.param("tiny-flow", marks=pytest.mark.slow)],
+)
 def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that ships, as engines of 4-bit weights."""
     folder = tmp_path_factory.mktemp("engines") / request.param

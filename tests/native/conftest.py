@@ -35,7 +35,7 @@ NATIVE = ROOT / "native"
 SUPPRESSIONS = Path(__file__).parent / "tsan.supp"
 # A kind of build: its sanitizers, or for Arm "aarch64", whose programs run under qemu.
 ARM = pytest.param("aarch64", marks=pytest.mark.arm)
-_TARGETS = {"thread": ("stress", "bits", "pool")}  # what runs of a kind, where it is not all
+_TARGETS = {"thread": ("stress", "bits")}  # what runs of a kind, where it is not all
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -126,7 +126,10 @@ def test_two_processes_have_the_curve_of_one(
         assert torch.allclose(value.float(), same[1][key].float(), atol=near), key
 
 
-@pytest.mark.parametrize(("name", "kills"), [("mini", 20), ("mini-flow", 4), ("mini-muon", 2)])
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [("mini", 20), ("mini-flow", 4), pytest.param("mini-muon", 2, marks=pytest.mark.slow)],
+)
 def test_a_killed_run_has_the_same_curve(
     name: str,
     kills: int,
