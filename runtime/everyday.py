@@ -107,7 +107,7 @@ class Chat(Speaker):
 
     @property
     def _past(self) -> dict[str, Any]:
-        """The turns so far, and their images."""
+        """Return the turns so far, and their images."""
         return {"history": self.turns, "images": self._conversation.images}
 
     @property

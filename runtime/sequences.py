@@ -1,4 +1,4 @@
-"""What continuous batching runs: a drawing or an answer, as rows of the decoder (docs/serving.md).
+"""Make a drawing or an answer as rows of the decoder, for continuous batching (docs/serving.md).
 
 A sequence knows nothing of others. Its codes or tokens are those of ``draw_codes`` and ``answer``,
 as noise depends on seed and position alone.

@@ -1,4 +1,4 @@
-"""What a model and a chat share: ``draw`` and ``ask``, whole, as streams and in threads."""
+"""Draw and ask, whole, as streams and in threads: what a model and a chat share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOG = logging.getLogger("janus_edge")
 
 
 class DrawSettings(TypedDict, total=False):
-    """How an image is drawn; what is left out is the bundle's. See ``ImageRequest``."""
+    """Settings of a drawing, as of ``ImageRequest``; what is left out is the bundle's."""
 
     guidance_scale: float
     temperature: float
@@ -43,7 +43,7 @@ class DrawSettings(TypedDict, total=False):
 
 
 class AskSettings(TypedDict, total=False):
-    """How a question is answered. See ``AskRequest``."""
+    """Settings of an answer, as of ``AskRequest``."""
 
     max_tokens: int
     temperature: float
@@ -67,7 +67,7 @@ class Speaker(ABC):
 
     @property
     def _past(self) -> dict[str, Any]:
-        """What a drawing's request has of earlier turns."""
+        """Return what a drawing's request has of earlier turns."""
         return {}
 
     @property

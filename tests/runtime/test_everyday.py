@@ -138,7 +138,7 @@ def test_a_chat_keeps_what_was_said_and_drawn(model: janus_edge.Model) -> None:
 
 @pytest.mark.parametrize("name", ["model", "chat"])
 def test_another_thread_ends_a_stream(model: janus_edge.Model, name: str) -> None:
-    """As a task that is cancelled does; what did not end is no turn."""
+    """Close a stream while another thread reads it, as a cancelled task does."""
     speaker = model if name == "model" else model.chat()
     for stream in (speaker.draw_stream("a star"), speaker.ask_stream(None, "how many?")):
         began, failed = threading.Event(), []
