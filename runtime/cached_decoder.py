@@ -143,16 +143,14 @@ class CachedDecoder:
         return hidden_UD
 
     def repeat(self, sources_R: np.ndarray) -> None:
-        """Give each row the keys and values of another.
+        """Give each row the keys and values of another, as far as they are known.
 
         Args:
             sources_R: The rows to copy; none comes after the row that it is copied to.
         """
         for row in reversed(range(self._rows)):
             if (source := int(sources_R[row])) != row:
-                for each in self._cache.past.values():
-                    each[row] = each[source]
-        self._kept_R[:] = self._kept_R[sources_R]
+                self.move(source, row)
 
     def move(self, source: int, target: int) -> None:
         """Give a row the keys and values of another."""

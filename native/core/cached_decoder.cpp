@@ -89,14 +89,16 @@ Context CachedDecoder::saved(size_t row, Key key) const {
 }
 
 void CachedDecoder::repeat(const std::vector<size_t>& sources) {
-  const size_t bytes = caches_->heads * caches_->length * caches_->item_bytes;
+  const size_t head_bytes = caches_->length * caches_->item_bytes, row_bytes = caches_->heads * head_bytes;
   for (size_t row = rows_; row-- > 0;) {
     if (sources[row] == row) continue;
-    for (const auto& each : caches_->memory) {
-      char* start = static_cast<char*>(each.get());
-      std::memcpy(start + row * bytes, start + sources[row] * bytes, bytes);
-    }
     lengths_[row] = lengths_[sources[row]];
+    const size_t count = static_cast<size_t>(lengths_[row]) * caches_->item_bytes;
+    for (const auto& each : caches_->memory)
+      for (size_t head = 0; head < caches_->heads; ++head) {
+        char* start = static_cast<char*>(each.get()) + head * head_bytes;
+        std::memcpy(start + row * row_bytes, start + sources[row] * row_bytes, count);
+      }
   }
 }
 

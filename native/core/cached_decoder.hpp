@@ -53,7 +53,8 @@ class CachedDecoder {
   // Return a row's keys and values. key: the row's positions, as far as they are known.
   Context saved(size_t row, Key key) const;
 
-  // Give each row the keys and values of another. sources (R): none comes after the row that it is copied to.
+  // Give each row the keys and values of another, as far as they are known. sources (R): none comes after the row that
+  // it is copied to.
   void repeat(const std::vector<size_t>& sources);
 
   // Return how many positions the longest row has left.

@@ -262,6 +262,21 @@ def test_one_prompt_is_computed_once(folder: Path, positions: list[tuple[int, in
         assert positions[0] == (2, 1)
 
 
+def test_a_prompt_is_copied_as_far_as_it_goes(folder: Path) -> None:
+    """The rest of a row is room that nothing has touched: at full size 60 MB per row."""
+    bundle = open_bundle(folder)
+    decoder = Session(bundle, num_threads=1)._engines.open_decoder(3, 20, prefill=False)
+    width = bundle.manifest.sizes.hidden_size
+    prompts = np.ones((2, 5, width), np.float32) * np.float32([[[0.1]], [[0.2]]])
+    decoder.prefill(prompts, np.array([5, 4]))
+    for each in decoder._cache.past.values():
+        each[2] = 7
+    decoder.repeat(np.array([0, 1, 1]))
+    for given, copied in zip(decoder.saved(1, 20), decoder.saved(2, 20), strict=True):
+        assert given.shape[1] == 4 and np.array_equal(given, copied)
+    assert all((each[2, :, 4:] == 7).all() for each in decoder._cache.past.values())
+
+
 def test_nothing_is_kept_without_room(folder: Path, positions: list[tuple[int, int]]) -> None:
     session = Session(open_bundle(folder), num_threads=1, context_mb=0)
     counts = []
