@@ -26,6 +26,7 @@ from janus_edge.runtime.files import atomic_write, sync
 from janus_edge.runtime.stop import displayed, keeping
 from janus_edge.train.log import drop_lines_after, write_line
 from janus_edge.train.optimizers import optimizers_of
+from janus_edge.train.schedule import rate_at
 
 LossAt = Callable[[int], tuple[Tensor, dict[str, float]]]
 _MOMENTS = ("optimizer", "second_optimizer")  # in a state
@@ -63,14 +64,14 @@ class Stage:
             raise ValueError(f"stage {self.name}: num_steps and batch_size must be at least 1")
 
     def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step: linear warm-up, constant, cosine to zero."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        flat = int(self.decay_from * self.num_steps)
-        if step < flat:
-            return self.learning_rate
-        done = (step - flat) / max(1, self.num_steps - flat)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        """Return the learning rate of a step, from 0."""
+        return rate_at(
+            step,
+            steps=self.num_steps,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_from=self.decay_from,
+        )
 
 
 def run_stage(

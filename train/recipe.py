@@ -7,7 +7,6 @@ Source: arXiv 2410.13848, 2501.17811, 2411.07975.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterator
 from functools import cached_property
@@ -23,6 +22,7 @@ from janus_edge.model.vae import VAEConfig
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.manifest import REFERENCE
 from janus_edge.runtime.prompt import PromptTemplate
+from janus_edge.train.schedule import rate_at
 from janus_edge.train.sections import (
     Batch,
     Deviation,
@@ -124,13 +124,13 @@ class Stage(Section):
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step, from 0."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        begins = max(self.warmup_steps, int(self.decay_from * self.steps))
-        if self.schedule == "constant" or step < begins:
-            return self.learning_rate
-        done = (step - begins) / max(1, self.steps - begins)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        return rate_at(
+            step,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_from=self.decay_from if self.schedule == "cosine" else 1.0,
+        )
 
     @property
     def roles(self) -> tuple[str, ...]:
