@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from janus_edge.runtime.locks import try_lock
 from janus_edge.runtime.output import write_output
 
 RESULTS, ABOUT, IMAGES = "results.jsonl", "batch.json", "images"
+_KEEP_S = 60.0  # after which results of a second try are written
 
 
 class Results:
@@ -140,7 +142,8 @@ class Results:
     ) -> None:
         """Work again on what has lost its image, and on what failed if that is asked for.
 
-        The new results take the place of the old at the end, all at once.
+        The new results take the place of the old every minute and at the end, also of a run that is
+        stopped.
 
         Args:
             items: All items.
@@ -157,10 +160,19 @@ class Results:
         ]
         if not again:
             return
-        lines = list(self._lines)
+        lines, kept = list(self._lines), time.monotonic()
         chosen = [items[number] for number in again]
-        for number, item, outcome in zip(again, chosen, make(chosen), strict=True):
-            lines[number] = self._line(item, outcome)
+        try:
+            for number, item, outcome in zip(again, chosen, make(chosen), strict=True):
+                lines[number] = self._line(item, outcome)
+                if time.monotonic() - kept > _KEEP_S:
+                    self._replace(lines)
+                    kept = time.monotonic()
+        finally:
+            self._replace(lines)
+
+    def _replace(self, lines: list[dict[str, Any]]) -> None:
+        """Write all results anew; raise OutputError."""
         path = self.folder / RESULTS
         try:
             with atomic_write(path) as part:
@@ -169,7 +181,7 @@ class Results:
             self._take()
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}; make room there") from None
-        self._lines = lines
+        self._lines = list(lines)
 
     def _lost_image(self, line: dict[str, Any]) -> bool:
         """Return True if a result's drawing is not there any more."""
@@ -195,7 +207,7 @@ class Results:
             write_output(self.folder / line["image"], outcome.image)
         elif "answer" in outcome.values and len(shown := item.values.get("images", ())) == 1:
             # as ``data build`` reads it
-            line["image"] = os.path.relpath(item.folder / shown[0], self.folder.absolute())
+            line["image"] = os.path.relpath(item.folder.resolve() / shown[0], self.folder.resolve())
         return line
 
 

@@ -100,9 +100,13 @@ def _begins(session: Session, flight: InFlight, work: _Work, *, is_alone: bool) 
     if work.rows is not None and flight.has_room(work.rows):
         flight.join(work.rows)
         return True
-    if is_alone:
+    if not is_alone:
+        return False
+    try:
         work.rows, work.events = None, list(session.run(work.request))
-    return is_alone
+    except (ImageError, OptionError, PromptError) as error:  # what only the bundle can tell
+        work.request, work.error = None, str(error)
+    return True
 
 
 def _outcome(session: Session, work: _Work) -> Outcome:

@@ -15,7 +15,7 @@ from janus_edge.data.errors import BrokenSample, DataError
 from janus_edge.data.index import IMAGES
 from janus_edge.data.place import MARKER, SKIPPED, placed
 from janus_edge.data.rows import Row, rows_of
-from janus_edge.data.samples import decoded
+from janus_edge.data.samples import MOST_TEXT, decoded
 from janus_edge.data.shard_writer import ShardWriter
 from janus_edge.data.source import CLASS_PROMPTS, ROLES, misfit
 from janus_edge.runtime.errors import ImageError, OptionError
@@ -135,7 +135,10 @@ def _fill(
 def _members(row: Row) -> dict[str, bytes]:
     """Return a row's members by their extension; raise BrokenSample if its image is broken."""
     document = row.content.document() | {"source": row.name}
-    members = {"json": json.dumps(document).encode()}
+    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+    if len(text) > MOST_TEXT:
+        raise BrokenSample(row.name, f"{len(text)} bytes of text, and {MOST_TEXT} are the most")
+    members = {"json": text}
     if row.image is not None:
         kind = row.image.suffix.lower().removeprefix(".")
         if kind not in IMAGES:

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import tarfile
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +153,8 @@ class _Scan:
             )
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined] # it would keep every header
-                if info.offset_data <= end or info.size < 0:  # it would read in a circle
+                # It would read in a circle, or has no number that an index can hold.
+                if info.offset_data <= end or not 0 <= info.size < 2**63 - info.offset_data:
                     return f"a damaged header behind {name or 'its beginning'}"
                 name, end = info.name, info.offset_data
                 self._add(info)
@@ -215,7 +215,7 @@ def _load(kept: Path, stamp: list[int]) -> ShardIndex | None:
                 damage=head["damage"],
                 content=head["content"],
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+    except Exception:  # a damaged zip or array raises many kinds of errors; it is made again
         return None
 
 

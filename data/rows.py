@@ -22,7 +22,7 @@ from janus_edge.runtime.reading import open_regular, read_regular
 
 COLUMNS = ("image", "caption", "question", "answer", "text")
 _NEEDED = ({"image", "caption"}, {"image", "question", "answer"}, {"image", "text"}, {"text"})
-_IMAGE_KEYS = ("image", "file_name")  # the second is Hugging Face's
+_IMAGE_KEYS = ("image", "file_name", "images")  # Hugging Face's; a batch's results
 _MOST_BYTES = 2**40
 # Images that are not read; a row that has one is broken, so that its text is not taken alone.
 _NOT_READ = ("avif", "bmp", "gif", "heic", "heif", "tif", "tiff")
@@ -72,9 +72,14 @@ def _one_line(source: Path) -> Iterator[None]:
 # ---- a folder
 
 
+def _raised(error: OSError) -> None:
+    """Raise an error that ``os.walk`` would pass over, and the folder's rows with it."""
+    raise error
+
+
 def _of_folder(source: Path) -> Iterator[Row | BrokenSample]:
     """Yield each image with the .txt or .json of its stem, and each text without an image."""
-    for folder, folders, files in os.walk(source):
+    for folder, folders, files in os.walk(source, onerror=_raised):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         if MARKER in files and any(name.endswith(".tar") for name in files):
             continue  # shards that a build wrote
@@ -158,7 +163,8 @@ def _lines(source: Path, reader: Any) -> Iterator[tuple[int, list[str] | str]]:
         except csv.Error as error:
             if "unexpected end" in str(error) or "field larger" in str(error):
                 raise DataError(
-                    f"{source}:{line}: a quote opens and never ends; close it"
+                    f"{source}:{line}: a quote opens and never ends, or a cell is over 16 MiB; "
+                    "close it, or shorten the cell"
                 ) from None
             yield line, str(error)
 

@@ -159,7 +159,7 @@ def _listed(path: Path) -> dict[str, list[tuple[Path, int]]]:
         found = tomllib.loads(read_regular(path, _MOST_TOML).decode())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not TOML: {error}; {_FORM}") from None
     if not found:
         raise DataError(f"{path}: no role in it; {_FORM}")

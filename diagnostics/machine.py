@@ -40,7 +40,11 @@ def processor() -> str:
         else []
     )
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else f"{os.cpu_count()} x {platform.processor()}"
+    return (
+        f"{len(names)} x {names[0]}"
+        if names
+        else f"{os.cpu_count()} x {platform.processor() or platform.machine()}"
+    )
 
 
 def power_state() -> str:
@@ -90,12 +94,9 @@ def peak_memory_bytes() -> int:
     """Return the peak memory of this process in bytes, touched parts of mapped files included."""
     status = Path("/proc/self/status")
     if status.exists():  # on Linux, getrusage includes the process that started this one
-        (line,) = [
-            line
-            for line in status.read_text(encoding="utf-8").splitlines()
-            if line.startswith("VmHWM:")
-        ]
-        return int(line.split()[1]) * 1024
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):  # some sandboxes leave it out
+                return int(line.split()[1]) * 1024
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -27,7 +27,8 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    append_output(path, f"{to_line(record)}\n".encode())
+    # A name of a file may hold bytes that are no text.
+    append_output(path, f"{to_line(record)}\n".encode("utf-8", "backslashreplace"))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import io
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -155,10 +153,15 @@ def _of_flow(session: Session) -> Callable[[tuple[str, ...], int], _Drawn]:
 def _read(path: Path) -> DrawnImages | None:
     """Return the images of a file; None if there is none or it is not complete."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            return DrawnImages(found["drawn"], found["pixels"])
-    except (FileNotFoundError, BadZipFile, zlib.error, KeyError, ValueError, EOFError):
+        file = path.open("rb")
+    except FileNotFoundError:
         return None
+    with file:
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                return DrawnImages(found["drawn"], found["pixels"])
+        except Exception:  # a damaged zip or array raises many kinds of errors; it is made again
+            return None
 
 
 def _write(path: Path, images: DrawnImages) -> None:

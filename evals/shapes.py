@@ -28,14 +28,14 @@ RULES: dict[str, Callable[[np.ndarray, Caption], bool]] = {"geneval": holds, "st
 
 
 def prompts(split: str, count: int) -> Iterator[tuple[bool, Caption]]:
-    """Yield captions, the categories in turn; half of each category is held out.
+    """Yield captions, the categories in turn; half of each category is of held-out scenes.
 
     Args:
         split: One of ``SPLITS``.
         count: Number of captions.
 
     Yields:
-        Whether the combination is held out, and the caption.
+        Whether the scene is held out, which the caption need not show, and the caption.
     """
     found = {held_out: scenes(split, held_out=held_out) for held_out in (True, False)}
     rng = np.random.default_rng(SPLITS[split])

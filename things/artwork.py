@@ -84,4 +84,6 @@ def sprite(thing: str, style: str, size: int = SPRITE) -> np.ndarray:
         drawn = drawn.resize((size, size), Image.Resampling.BICUBIC)
     # An RGBa image gives its bytes and no array.
     pixels = np.frombuffer(drawn.tobytes(), np.uint8).reshape(size, size, 4)
-    return np.minimum(pixels, pixels[..., 3:])  # a colour is at most its opacity
+    found = np.minimum(pixels, pixels[..., 3:])  # a colour is at most its opacity
+    found.flags.writeable = False
+    return found

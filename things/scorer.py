@@ -21,7 +21,7 @@ from janus_edge.things.wanted import Wish
 MIN_SCORE = 0.6  # likeness from which a part is named
 MIN_OFFSET = 6.0  # px between centres for a relation to hold
 _MIN_SIDE = 9  # px; smaller parts are no things
-_MARGIN = 64  # px of background around the image, so that boxes may reach over its edge
+_MARGIN = 0.67  # of the image's side: background around it, as boxes may reach over its edge
 _GAPS = (0, 2, 4, 8, 96)  # px over which parts are joined
 _DISTANCES = (14.0, 28.0, 48.0)  # from the background, of 255: a codec's ripples are below
 _ENOUGH = 0.025  # part of the whole that may stay unexplained before a higher distance is tried
@@ -81,16 +81,17 @@ class _Reader:
         least = max(_DISTANCES[0], 2.5 * float(np.median(edge)))
         self.masks = [self.distance > max(least, distance) for distance in _DISTANCES]
         height, width = self.distance.shape
-        canvas = np.empty((height + 2 * _MARGIN, width + 2 * _MARGIN, 3), np.uint8)
+        self.margin = margin = round(_MARGIN * max(height, width))
+        canvas = np.empty((height + 2 * margin, width + 2 * margin, 3), np.uint8)
         canvas[:] = self.base.round()
-        canvas[_MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width] = image_HWC
+        canvas[margin : margin + height, margin : margin + width] = image_HWC
         self.canvas = Image.fromarray(canvas)
         self._ranked: dict[tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def rank(self, box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the drawings most like a part, best first, and their likeness."""
         if box not in self._ranked:
-            left, top, right, bottom = (float(side + _MARGIN) for side in box)
+            left, top, right, bottom = (float(side + self.margin) for side in box)
             self._ranked[box] = rank(self.canvas, self.base / 255, (left, top, right, bottom))
         return self._ranked[box]
 

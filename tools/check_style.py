@@ -51,7 +51,7 @@ def prose(text: str) -> str:
 def docstrings(text: str) -> Iterator[tuple[int, str]]:
     """Yield each docstring of a module with the number of its first line."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             found = ast.get_docstring(node, clean=False)
             if found is not None:
                 yield node.body[0].lineno, found

@@ -15,7 +15,8 @@ mapping = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["
 tree = root / ".types" / "janus_edge"
 tree.mkdir(parents=True, exist_ok=True)
 for link in tree.iterdir():
-    link.unlink()
+    if link.is_symlink():
+        link.unlink()
 for name, folder in mapping.items():
     if name == "janus_edge":
         links = {tree / file.name: file for file in (root / folder).iterdir() if file.is_file()}

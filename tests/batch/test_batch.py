@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from PIL import Image as PilImage
 
 from janus_edge.batch.items import Item, read_items
-from janus_edge.batch.run import outcomes
+from janus_edge.batch.results import Results
+from janus_edge.batch.run import Outcome, outcomes
 from janus_edge.runtime.bundle import open_bundle
 from janus_edge.runtime.errors import OptionError
 from janus_edge.runtime.everyday import load
@@ -127,13 +129,15 @@ def test_items_that_fail(cli: Cli, tmp_path: Path) -> None:
         {"question": " "},
         {"question": "what?", "images": ["\0"]},
         {"question": "what?", "images": ["\ud800.png"]},
+        {"prompt": "a star", "window": 4096},
         {"question": "what is a star?"},
     ]
     done = cli("batch", write(tmp_path, items), tmp_path / "out", "--model", "tiny-janus")
-    assert done.returncode == 1 and "6 of 8 items failed" in done.stderr
+    assert done.returncode == 1 and "7 of 9 items failed" in done.stderr
     found = results(tmp_path / "out")
-    assert ["error" in line for line in found] == [False, *[True] * 6, False]
+    assert ["error" in line for line in found] == [False, *[True] * 7, False]
     assert "gone.png" in found[1]["error"] and "tokens long" in found[3]["error"]
+    assert "window is 4096" in found[7]["error"]
 
 
 @pytest.mark.parametrize(
@@ -286,6 +290,22 @@ def test_what_failed_or_was_lost_is_done_again(cli: Cli, tmp_path: Path) -> None
     assert [after[0], after[2]] == [
         json.loads(line) for line in before["results.jsonl"].splitlines()[::2]
     ]
+
+
+def test_a_second_try_that_is_stopped_keeps_what_it_made(tmp_path: Path) -> None:
+    items = read_items(write(tmp_path, [{"question": str(number)} for number in range(4)]))
+    first = Results(tmp_path / "out", items, {})
+    first.fill(items, lambda left: (Outcome({"error": "no"}) for _ in left))
+
+    def stopped(left: list[Item]) -> Iterator[Outcome]:
+        yield Outcome({"answer": "one"})
+        yield Outcome({"answer": "two"})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.redo(items, stopped, failed=True)
+    assert [line.get("answer") for line in results(tmp_path / "out")] == ["one", "two", None, None]
+    assert first.failed == 2
 
 
 @pytest.mark.parametrize(

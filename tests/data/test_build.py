@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from janus_edge.data.build import Built, build_shards
 from janus_edge.data.errors import DataError
-from janus_edge.data.samples import Shards
+from janus_edge.data.samples import MOST_TEXT, Shards
 from janus_edge.data.shard_writer import _Sink
 from janus_edge.runtime.errors import OptionError, OutputError
 from tests.data.shards import captioned, image_file, noise, texts, write_tar
@@ -122,6 +123,7 @@ def test_a_jsonl(folder: Path, tmp_path: Path) -> None:
         {"image": "a.png", "turns": [{"user": "q", "assistant": "a"}]},
         {"text": "plain"},
         {"image": ["a.png", "b c.png"], "caption": "five"},
+        {"images": ["a.png", "b c.png"], "question": "which?", "answer": "both"},
         {"image": "https://example.com/a.png", "caption": "six"},
         {"image": "rows.gif", "caption": "seven"},
         {"image": "cut.jpg", "caption": "eight"},
@@ -133,9 +135,36 @@ def test_a_jsonl(folder: Path, tmp_path: Path) -> None:
     assert said(built) == [("one",), ("two", "zwei"), ("three",), ("four",)]
     assert built.num_others == 2
     reasons = [why for _, why in built.skipped]
-    words = ["several images", "an address", "no .png", "cut short", "not JSON"]
+    words = ["several images", "several images", "an address", "no .png", "cut short", "not JSON"]
     assert all(word in why for word, why in zip(words, reasons, strict=True)), reasons
     assert said(build_shards(source, tmp_path / "out", role="text")) == ["plain"]
+
+
+def test_no_text_is_longer_than_what_is_read(tmp_path: Path) -> None:
+    rows = [{"text": "가" * (MOST_TEXT // 3)}, {"text": "가" * (MOST_TEXT // 3 - 100)}]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    built = build_shards(source, tmp_path / "out", role="text")
+    assert [len(text) for text in said(built)] == [MOST_TEXT // 3 - 100]
+    ((name, why),) = built.skipped
+    assert name == "rows.jsonl:1" and f"{MOST_TEXT} are the most" in why
+
+
+def test_a_folder_that_cannot_be_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are not left out without a word."""
+    scandir = os.scandir
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("deep er"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match="deep er: Permission denied"):
+        build_shards(folder, tmp_path / "out", role="generation")
+    assert not (tmp_path / "out").exists()
 
 
 def test_most_rows_choose_the_role(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from janus_edge.data.content import Exchange, parse
 from janus_edge.data.errors import BrokenSample, DataError
-from janus_edge.data.index import read_index
+from janus_edge.data.index import _kept_at, index_of, read_index
 from janus_edge.data.samples import Shards
 from tests.data.shards import as_json, captioned, image_file, noise, texts, write_tar
 
@@ -272,17 +272,36 @@ def test_cut_between_members_and_damaged(tmp_path: Path) -> None:
     assert Shards([texts(tmp_path / "b.tar", ["a"])]).damage == {}
 
 
-def test_a_header_with_a_negative_size(tmp_path: Path) -> None:
-    """Python's reader would go back and never end."""
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"\xff" * 10 + b"\xf8\x00",  # -2048 in base 256: Python's reader would never end
+        b"\x80" + b"\xff" * 11,  # 2^88 - 1: no number of an index
+    ],
+)
+def test_a_header_with_an_impossible_size(tmp_path: Path, size: bytes) -> None:
     path = texts(tmp_path / "a.tar", ["a", "b"])
     raw = bytearray(path.read_bytes())
-    raw[1024 + 124 : 1024 + 136] = b"\xff" * 10 + b"\xf8\x00"  # -2048 in base 256
+    raw[1024 + 124 : 1024 + 136] = size
     raw[1024 + 148 : 1024 + 156] = b" " * 8
     total = sum(raw[1024:1536])
     raw[1024 + 148 : 1024 + 156] = b"%06o\0 " % total
     path.write_bytes(raw)
     found = read_index(path)
     assert "damaged" in found.damage and len(found) == 1
+
+
+@pytest.mark.parametrize("at", range(0, 1500, 61))
+def test_a_damaged_index_is_made_again(tmp_path: Path, at: int) -> None:
+    """Whatever the damaged zip raises: a flipped bit may name another compression."""
+    path = texts(tmp_path / "a.tar", ["a", "b"])
+    before = index_of(path).content
+    kept = _kept_at(path)
+    raw = bytearray(kept.read_bytes())
+    for bit in range(8):
+        raw[at % len(raw)] ^= 1 << bit
+        kept.write_bytes(raw)
+        assert index_of(path).content == before
 
 
 @pytest.mark.parametrize("head", [b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"])

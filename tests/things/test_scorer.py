@@ -20,6 +20,14 @@ def spoilt(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(blurred + rng.normal(0, 24, image.shape), 0, 255).astype(np.uint8)
 
 
+def test_a_large_image_with_a_bar_at_its_edge() -> None:
+    """The square around it lies beyond the image by two thirds of its side at most."""
+    image = np.full((384, 384, 3), 255, np.uint8)
+    image[:, 4:20] = 0
+    assert len(things_in(image)) == 1
+    assert len(ranking(image)) == 5
+
+
 @pytest.mark.parametrize("count", [80, pytest.param(300, marks=pytest.mark.slow)])
 def test_reads_scenes_from_their_pixels(count: int) -> None:
     """Of 600 other scenes it read every one right, and one style wrong."""
