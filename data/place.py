@@ -19,6 +19,11 @@ def placed(folder: Path, replace: bool) -> AbstractContextManager[Path]:
     return place.placed(folder, lambda where: _check_place(folder, where, replace))
 
 
+def check_place(folder: Path, replace: bool) -> None:
+    """Raise OutputError if shards may not be written to a folder."""
+    _check_place(folder, folder.resolve(), replace)
+
+
 def _check_place(folder: Path, where: Path, replace: bool) -> None:
     """Raise OutputError if shards may not be written there: only shards of ours are replaced."""
     if not os.path.lexists(where) or (where.is_dir() and not any(where.iterdir())):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from janus_edge.data.build import SAMPLES_PER_SHARD, write_marker
 from janus_edge.data.content import Content, Exchange, LabelledBox
-from janus_edge.data.place import placed
+from janus_edge.data.place import check_place, placed
 from janus_edge.data.shard_writer import ShardWriter
 from janus_edge.shapes import captions as shape_captions
 from janus_edge.shapes import questions as shape_questions
@@ -181,6 +181,8 @@ def write_world(
         OutputError: A folder is there, or cannot be written.
     """
     world, written = WORLDS[name], {}
+    for role in SHARES:  # all places before the first role is drawn, which takes long
+        check_place(out / role, replace)
     for role, share in SHARES.items():
         count = max(1, num_scenes * share // 100)
         with placed(out / role, replace) as part:

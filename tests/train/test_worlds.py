@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from janus_edge.runtime.errors import OutputError
 from janus_edge.shapes import scenes as shapes
 from janus_edge.things import questions_english, questions_korean
 from janus_edge.things import scenes as things
 from janus_edge.things.artwork import THINGS
-from janus_edge.train.worlds import SHARES, WORLDS, _content, _members
+from janus_edge.train.worlds import SHARES, WORLDS, _content, _members, write_world
 
 DESCRIBE = {*questions_english.DESCRIBE, *questions_korean.DESCRIBE}  # in shapes, too
 
@@ -129,3 +131,14 @@ LABELS = {
     "shapes": lambda thing: (thing.shape, thing.colour),
     "things": lambda thing: (f"{THINGS[thing.thing].english[0]} {THINGS[thing.thing].korean[0]}",),
 }
+
+
+def test_all_places_are_checked_before_anything_is_drawn(tmp_path: Path) -> None:
+    last = list(SHARES)[-1]
+    (tmp_path / last).mkdir()
+    (tmp_path / last / "mine.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(OutputError, match=f"{last}: already there"):
+        write_world("shapes", tmp_path, 60)
+    assert [path.name for path in tmp_path.iterdir()] == [last]
+    (tmp_path / last / "mine.txt").unlink()
+    assert set(write_world("shapes", tmp_path, 60)) == set(SHARES)
