@@ -21,7 +21,7 @@ def placed(folder: Path, replace: bool) -> AbstractContextManager[Path]:
 
 def check_place(folder: Path, replace: bool) -> None:
     """Raise OutputError if shards may not be written to a folder."""
-    _check_place(folder, folder.resolve(), replace)
+    _check_place(folder, Path(os.path.realpath(folder)), replace)
 
 
 def _check_place(folder: Path, where: Path, replace: bool) -> None:
