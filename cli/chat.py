@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,11 +65,15 @@ def _typed() -> Iterator[str]:
 
     from janus_edge.runtime.notes import home_folder
 
+    class Kept(FileHistory):
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):  # a full or read-only folder ends no conversation
+                super().store_string(string)
+
     home = home_folder()
-    home.mkdir(parents=True, exist_ok=True)
-    editor: Any = PromptSession(
-        history=FileHistory(str(home / "chat_history")), completer=_completer()
-    )
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    editor: Any = PromptSession(history=Kept(str(home / "chat_history")), completer=_completer())
     while True:
         try:
             yield editor.prompt("> ")

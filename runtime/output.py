@@ -92,7 +92,7 @@ def write_output(path: Path, content: bytes) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    if path.is_dir():
+    if path.is_dir() and not is_standard_output(path):  # a folder may have its name
         raise OutputError(f"{path}: is a folder; name a file in it")
     with _one_line(path):
         if is_standard_output(path):

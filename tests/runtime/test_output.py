@@ -207,3 +207,12 @@ def test_lines_are_added(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b'{"hal')  # by a writer that was killed
     append_output(path, b"[]\n")
     assert path.read_bytes() == b'{}\n{"hal\n[]\n'
+
+
+def test_a_folder_with_the_name_of_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-").mkdir()
+    write_output(Path("-"), b"pixels")
+    assert capfdbinary.readouterr().out == b"pixels"
