@@ -212,7 +212,7 @@ def _opened(source: Path) -> io.BufferedReader:
 
 def _of_object(source: Path, name: str, found: Mapping[str, Any]) -> Row | BrokenSample:
     """Return the row of an object; its image's path is relative to the file."""
-    image = next((found[key] for key in _IMAGE_KEYS if found.get(key) is not None), None)
+    image = next((found[key] for key in _IMAGE_KEYS if found.get(key) not in (None, [])), None)
     if isinstance(image, list) and len(image) == 1:
         image = image[0]
     if image is not None and (not isinstance(image, str) or not image.strip()):

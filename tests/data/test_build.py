@@ -122,6 +122,7 @@ def test_a_jsonl(folder: Path, tmp_path: Path) -> None:
         {"image": ["a.png"], "caption": "four"},
         {"image": "a.png", "turns": [{"user": "q", "assistant": "a"}]},
         {"text": "plain"},
+        {"images": [], "text": "none"},
         {"image": ["a.png", "b c.png"], "caption": "five"},
         {"images": ["a.png", "b c.png"], "question": "which?", "answer": "both"},
         {"image": "https://example.com/a.png", "caption": "six"},
@@ -133,11 +134,11 @@ def test_a_jsonl(folder: Path, tmp_path: Path) -> None:
     source = write(folder / "rows.jsonl", text)
     built = build_shards(source, tmp_path / "out", role="generation")
     assert said(built) == [("one",), ("two", "zwei"), ("three",), ("four",)]
-    assert built.num_others == 2
+    assert built.num_others == 3
     reasons = [why for _, why in built.skipped]
     words = ["several images", "several images", "an address", "no .png", "cut short", "not JSON"]
     assert all(word in why for word, why in zip(words, reasons, strict=True)), reasons
-    assert said(build_shards(source, tmp_path / "out", role="text")) == ["plain"]
+    assert said(build_shards(source, tmp_path / "out", role="text")) == ["plain", "none"]
 
 
 def test_no_text_is_longer_than_what_is_read(tmp_path: Path) -> None:

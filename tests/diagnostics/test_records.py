@@ -8,7 +8,7 @@ from janus_edge.diagnostics.records import append_record, read_records
 
 
 def test_names_of_files_that_are_no_text(tmp_path: Path) -> None:
-    """What was measured is not lost for a byte of a file's name."""
+    """Keep what was measured, whatever bytes a file's name has."""
     record = {"command": "janus-edge eval --record r\udce9.jsonl", "score": 0.5}
     append_record(tmp_path / "r.jsonl", record)
     append_record(tmp_path / "r.jsonl", {"command": "é"})
